@@ -1,0 +1,68 @@
+// Package config says how this process runs: where it listens, where it keeps
+// its outbox, what it logs. It is the floor of the house: it imports none of the
+// other packages. What the operator promised receivers is in package policy, which
+// decodes the rest of the same file.
+package config
+
+import (
+	"io/fs"
+	"time"
+)
+
+// Config is a file's part that is about the process. The zero value is not
+// useful: start from Default.
+type Config struct {
+	Ingest    Ingest
+	Outbox    Outbox
+	Admin     Admin
+	Retention Retention
+	Log       Log
+}
+
+// Ingest is the way in.
+type Ingest struct {
+	Unix    []Unix
+	HTTP    []HTTP
+	MaxBody int64 // bytes of one request body
+}
+
+// Unix is a listener on a Unix socket.
+type Unix struct {
+	Path string
+	Mode fs.FileMode // of the socket; the directory's mode is the real gate
+}
+
+// HTTP is a listener on TCP.
+type HTTP struct {
+	Addr  string   // host:port
+	Token Secret   // bearer token; must be set when Addr is not loopback
+	Hosts []string // further Host header values that are answered, beside IP literals and localhost
+}
+
+// Outbox says which engine keeps the deliveries.
+type Outbox struct {
+	Engine     string // "sqlite"
+	Path       string // directory, mode 0700
+	Durability string // "fsync" or "relaxed"
+	MaxSize    int64  // bytes
+}
+
+// Admin is the operator's listener; empty addresses mean none.
+type Admin struct {
+	HTTP  string
+	Unix  string
+	Token Secret
+	Hosts []string
+}
+
+// Retention says how long finished deliveries are kept.
+type Retention struct {
+	Delivered time.Duration
+	Failed    time.Duration
+}
+
+// Log says what is logged and how.
+type Log struct {
+	Level  string // debug, info, warn, error
+	Format string // json, console, "" = console on a terminal
+}
