@@ -1,0 +1,108 @@
+package sign
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestNewRefuses(t *testing.T) {
+	signed, signature := parse("${body}"), parse("${signature}")
+	one := func(name, value string) []HeaderSpec { return []HeaderSpec{{name, parse(value)}} }
+	tests := []struct {
+		name   string
+		spec   Spec
+		field  string
+		reason string // part of it
+	}{
+		{"algorithm", Spec{Algorithm: "md5"}, "algorithm", `"md5" is unknown, use one of hmac-sha256, hmac-sha1, hmac-sha512, ed25519`},
+		{"encoding", Spec{Encoding: "base32"}, "encoding", `"base32" is unknown, use one of hex, base64`},
+		{"secret", Spec{Secret: "pem"}, "secret", `"pem" is unknown, use one of raw, base64, hex, whsec`},
+		{"raw ed25519", Spec{Algorithm: "ed25519"}, "secret", "use one of whsec, base64, hex"},
+		{"nothing signed", Spec{}, "signed", "is empty"},
+		{"body not signed", Spec{Signed: parse("${timestamp}")}, "signed", "${body} is not in it"},
+		{"signed variable", Spec{Signed: parse("${timestmp}${body}")}, "signed", `variable "timestmp" is not known here, use one of id, type`},
+		{"signature signed", Spec{Signed: parse("${signature}${body}")}, "signed", `variable "signature" is not known here`},
+		{"empty part", Spec{Signed: Template{{}, {Variable: "body"}}}, "signed", "either text or a variable"},
+		{"full part", Spec{Signed: Template{{Literal: "a", Variable: "body"}}}, "signed", "either text or a variable"},
+		{"no headers", Spec{Signed: signed}, "headers", "no header has ${signature}"},
+		{"no signature", Spec{Signed: signed, Headers: one("X-Id", "${id}")}, "headers", "no header has ${signature}"},
+		{"no name", Spec{Signed: signed, Headers: one("", "${signature}")}, "headers", `"" is not a header name`},
+		{"bad name", Spec{Signed: signed, Headers: one("X Sig", "${signature}")}, "headers", `"X Sig" is not a header name`},
+		{"not ASCII", Spec{Signed: signed, Headers: one("X-Sîg", "${signature}")}, "headers", "is not a header name"},
+		{"no value", Spec{Signed: signed, Headers: []HeaderSpec{{Name: "X-Sig"}}}, "headers", `"X-Sig": is empty`},
+		{"twice", Spec{Signed: signed, Headers: []HeaderSpec{{"X-Sig", signature}, {"x-sig", signature}}}, "headers", `"x-sig" is there twice`},
+		{"line break", Spec{Signed: signed, Headers: one("X-Sig", "a\r\nb: ${signature}")}, "headers", "control characters"},
+		{"delete", Spec{Signed: signed, Headers: one("X-Sig", "\x7f${signature}")}, "headers", "control characters"},
+		{"body in header", Spec{Signed: signed, Headers: one("X-Sig", "${signature}.${body}")}, "headers", `"X-Sig": variable "body" is not known here`},
+		{"cannot be told apart", Spec{Signed: signed, Headers: one("X-Sig", "${id}${signature}")}, "headers", "put text between ${id} and ${signature}"},
+		{"time not sent", Spec{Signed: parse("${timestamp}.${body}"), Headers: one("X-Sig", "${signature}")}, "headers", "no header has ${timestamp}"},
+		{"RFC 3339 not sent", Spec{Signed: parse("${timestamp_rfc3339}.${body}"), Headers: one("X-Sig", "${signature}")}, "headers", "no header has ${timestamp}"},
+		{"too coarse", Spec{Signed: parse("${timestamp_ms}.${body}"), Headers: one("X-Sig", "${timestamp},${signature}")}, "headers", "no header has ${timestamp_ms}"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := New(tt.spec)
+			e, ok := errors.AsType[*SpecError](err)
+			if !ok {
+				t.Fatalf("got %v, want a *SpecError", err)
+			}
+			if e.Field != tt.field || !strings.Contains(e.Reason, tt.reason) {
+				t.Errorf("got %q %q, want %q %q", e.Field, e.Reason, tt.field, tt.reason)
+			}
+			if want := e.Field + ": " + e.Reason; e.Error() != want {
+				t.Errorf("got %q, want %q", e.Error(), want)
+			}
+		})
+	}
+}
+
+func TestNewAccepts(t *testing.T) {
+	for name, spec := range map[string]Spec{
+		"defaults":              acmeSpec(),
+		"seconds out of millis": {Signed: parse("${timestamp}${body}"), Headers: []HeaderSpec{{"X-Sig", parse("${timestamp_ms},${signature}")}}},
+		"seconds out of RFC 3339": {Signed: parse("${timestamp}${body}"), Headers: []HeaderSpec{
+			{"X-Sig", parse("${signature}")}, {"X-Time", parse("${timestamp_rfc3339}")}}},
+		"id in the body": {Signed: parse("${id}${body}"), Headers: []HeaderSpec{{"X-Sig", parse("${signature}")}}},
+		"tab":            {Signed: parse("${body}"), Headers: []HeaderSpec{{"X-Sig", parse("a\t${signature}")}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := New(spec); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func TestNewFillsInDefaults(t *testing.T) {
+	got := mustNew(t, acmeSpec()).spec
+	want := acmeSpec()
+	want.Algorithm, want.Encoding, want.Secret = "hmac-sha256", "hex", "raw"
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("spec (-want +got):\n%s", diff)
+	}
+}
+
+func TestBuiltin(t *testing.T) {
+	if diff := cmp.Diff([]string{"standard"}, BuiltinNames()); diff != "" {
+		t.Errorf("names (-want +got):\n%s", diff)
+	}
+	for _, name := range BuiltinNames() {
+		s, ok := Builtin(name)
+		if !ok || s.Name() != name {
+			t.Errorf("Builtin(%q) = %v, %v", name, s, ok)
+		}
+	}
+	if s, ok := Builtin("none"); ok {
+		t.Errorf("Builtin(none) = %v", s)
+	}
+}
+
+func TestTemplateString(t *testing.T) {
+	const text = "t=${timestamp},v1=${signature};"
+	if got := parse(text).String(); got != text {
+		t.Errorf("got %q, want %q", got, text)
+	}
+}
