@@ -2,10 +2,15 @@
 // its outbox, what it logs. It is the floor of the house: it imports none of the
 // other packages. What the operator promised receivers is in package policy, which
 // decodes the rest of the same file.
+//
+// Read in this order: File (find, load, parse), Block (how attributes are read
+// and problems are collected), decode.go (the blocks of this package).
 package config
 
 import (
 	"io/fs"
+	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -65,4 +70,37 @@ type Retention struct {
 type Log struct {
 	Level  string // debug, info, warn, error
 	Format string // json, console, "" = console on a terminal
+}
+
+// Default is what a file without any block of this package means. The outbox
+// and the socket are in the state directory that env names: the first of
+// $STATE_DIRECTORY (systemd), else $XDG_STATE_HOME/relay, else ./relay-data.
+func Default(env func(string) (string, bool)) Config {
+	state := stateDir(env)
+	return Config{
+		Ingest: Ingest{
+			Unix:    []Unix{{Path: filepath.Join(state, "relay.sock"), Mode: defaultMode}},
+			HTTP:    []HTTP{{Addr: "127.0.0.1:7070"}},
+			MaxBody: 256 * KiB,
+		},
+		Outbox:    Outbox{Engine: "sqlite", Path: state, Durability: "fsync", MaxSize: 4 * GiB},
+		Admin:     Admin{HTTP: "127.0.0.1:7071"},
+		Retention: Retention{Delivered: 72 * time.Hour, Failed: 30 * Day},
+		Log:       Log{Level: "info"},
+	}
+}
+
+// defaultMode lets the app's group write to the socket.
+const defaultMode fs.FileMode = 0o660
+
+func stateDir(env func(string) (string, bool)) string {
+	if dirs, _ := env("STATE_DIRECTORY"); dirs != "" {
+		first, _, _ := strings.Cut(dirs, ":") // systemd joins several with a colon
+		return first
+	}
+	// The XDG base directory specification says to ignore a relative path.
+	if dir, _ := env("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "relay")
+	}
+	return "relay-data"
 }

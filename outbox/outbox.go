@@ -174,8 +174,8 @@ const IdempotencyWindow = 24 * time.Hour
 //	G4  Endpoints are independent: nobody's backlog keeps another's work back.
 //	G5  A claim is exclusive until its lease ends, however many claim at once.
 //	G6  When a lease ends the delivery can be claimed again, with another
-//	    Fence; the old claim's Settle, Extend and Release answer ErrLeaseLost
-//	    and change nothing. Extend moves the end of a lease.
+//	    Fence; the old claim's Settle and Extend answer ErrLeaseLost and, like
+//	    its Release, change nothing. Extend moves the end of a lease.
 //	G7  Settle writes attempt, state and due time together; a final state is final.
 //	G8  A delivery that was settled as Pending is not claimed before its due
 //	    time, and is claimed after it; its attempt count survives Reopen.

@@ -1,0 +1,53 @@
+# make          build bin/relay
+# make test     everything that must hold: lint, tests (installs what they need)
+# make demo     the main job in one terminal
+# make bench    benchmarks, for reading, not for passing
+# make fuzz     every fuzz target for FUZZTIME
+# make soak     the long crash loops
+
+GO       ?= go
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS   = -s -w -X main.version=$(VERSION)
+TOOL      = $(GO) tool -modfile=.tools/go.mod
+FUZZTIME ?= 30s
+
+.PHONY: build test lint vuln setup demo bench fuzz soak
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./relay
+
+test: setup lint vuln
+	$(GO) test -race -shuffle=on ./...
+
+lint:
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted"; exit 1; }
+	$(GO) mod tidy -diff
+	$(GO) vet ./...
+	$(TOOL) staticcheck ./...
+	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 $(GO) build -o /dev/null ./relay
+
+# Exit code 3 is a finding; anything else means that the database of known
+# vulnerabilities could not be reached from here.
+vuln:
+	@$(TOOL) govulncheck ./... ; code=$$?; \
+	case $$code in 0) ;; 3) exit 1 ;; *) echo "govulncheck: its database cannot be reached from here; not checked" ;; esac
+
+# The race detector needs a C compiler; nothing of it goes into the product.
+setup:
+	@command -v cc >/dev/null || command -v gcc >/dev/null || sh .ci/install gcc libc6-dev
+
+demo:
+	$(GO) run ./relay demo
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+fuzz:
+	@set -e; for pkg in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+soak:
+	RELAY_SOAK_ROUNDS=200 $(GO) test -count=1 -timeout 60m -v -run 'Kill|PowerCut' ./...

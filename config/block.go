@@ -1,0 +1,359 @@
+package config
+
+import (
+	"fmt"
+	"maps"
+	"math/big"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/convert"
+)
+
+// Block reads a block of the file. A method that reads an attribute takes a
+// variable that already holds the default: it stays when the attribute is absent
+// or null. The methods answer whether they have set it. What is wrong is
+// collected; Done adds what nobody asked for, and Err gives it all.
+type Block struct {
+	Type string
+	Name string // the label, "" for a block without
+
+	header hcl.Range // type and label
+	label  hcl.Range
+	attrs  []*hclsyntax.Attribute
+	blocks []*hclsyntax.Block
+
+	askedAttrs, askedBlocks []string
+
+	file     *File
+	source   *source // nil for the root, which may stand in several
+	problems *Diagnostics
+}
+
+func (b *Block) add(body *hclsyntax.Body) {
+	b.attrs = append(b.attrs, slices.Collect(maps.Values(body.Attributes))...)
+	b.blocks = append(b.blocks, body.Blocks...)
+}
+
+// Blocks returns the blocks of one type. With labelled each has one label, its
+// Name.
+func (b *Block) Blocks(kind string, labelled bool) []*Block {
+	b.askedBlocks = append(b.askedBlocks, kind)
+	var found []*Block
+	for _, h := range b.blocks {
+		if h.Type != kind {
+			continue
+		}
+		c := &Block{Type: kind, header: h.DefRange(), file: b.file, source: b.source, problems: b.problems}
+		if c.source == nil {
+			c.source = b.file.source(h.TypeRange.Filename)
+		}
+		switch {
+		case labelled && len(h.Labels) != 1:
+			c.Fail(c.Place(), "Wrong number of labels", fmt.Sprintf(`%s takes one label: %s "…" { … }`, kind, kind))
+			continue
+		case !labelled && len(h.Labels) != 0:
+			c.Fail(c.Place(), "Wrong number of labels", fmt.Sprintf(`%s takes no label: %s { … }`, kind, kind))
+			continue
+		case labelled:
+			c.Name, c.label = h.Labels[0], h.LabelRanges[0]
+		}
+		c.add(h.Body)
+		found = append(found, c)
+	}
+	return found
+}
+
+// One returns the only block of its type, or nil; a second one is a problem.
+func (b *Block) One(kind string, labelled bool) *Block {
+	blocks := b.Blocks(kind, labelled)
+	if len(blocks) == 0 {
+		return nil
+	}
+	for _, again := range blocks[1:] {
+		b.Fail(again.Place(), "Duplicate "+kind, fmt.Sprintf("%s stands already at %s. Put both into one block.", kind, blocks[0].Place()))
+	}
+	return blocks[0]
+}
+
+// Unique reports blocks of the same Name and returns the others.
+func (b *Block) Unique(blocks []*Block) []*Block {
+	first := map[string]*Block{}
+	var unique []*Block
+	for _, c := range blocks {
+		if one, ok := first[c.Name]; ok {
+			b.Fail(c.Label(), "Duplicate "+c.Type, fmt.Sprintf("%s %q stands already at %s. Rename or remove one.", c.Type, c.Name, one.Label()))
+			continue
+		}
+		first[c.Name] = c
+		unique = append(unique, c)
+	}
+	return unique
+}
+
+// Later reports attributes and blocks that the product will have one day: they
+// must not pass in silence, nor look like a typing error.
+func (b *Block) Later(names ...string) {
+	const summary, detail = "Not built yet", "%q is not built yet in this version of Relay. Remove it."
+	for _, a := range b.attrs {
+		if slices.Contains(names, a.Name) {
+			b.Fail(Place{a.NameRange, a.NameRange}, summary, fmt.Sprintf(detail, a.Name))
+		}
+	}
+	for _, c := range b.blocks {
+		if slices.Contains(names, c.Type) {
+			b.Fail(Place{c.TypeRange, c.TypeRange}, summary, fmt.Sprintf(detail, c.Type))
+		}
+	}
+	b.askedAttrs = append(b.askedAttrs, names...)
+	b.askedBlocks = append(b.askedBlocks, names...)
+}
+
+// Done reports the attributes and blocks that nobody has asked for.
+func (b *Block) Done() {
+	for _, a := range b.attrs {
+		if slices.Contains(b.askedAttrs, a.Name) {
+			continue
+		}
+		hint := Suggest(a.Name, b.askedAttrs)
+		if slices.Contains(b.askedBlocks, a.Name) {
+			hint = fmt.Sprintf(" It is a block: write %s { … } without the equals sign.", a.Name)
+		}
+		b.Fail(Place{a.NameRange, a.NameRange}, "Unsupported argument", fmt.Sprintf("An argument named %q is not expected here.%s", a.Name, hint))
+	}
+	for _, c := range b.blocks {
+		if slices.Contains(b.askedBlocks, c.Type) {
+			continue
+		}
+		hint := Suggest(c.Type, b.askedBlocks)
+		if slices.Contains(b.askedAttrs, c.Type) {
+			hint = fmt.Sprintf(" It is an argument: write %s = …", c.Type)
+		}
+		b.Fail(Place{c.TypeRange, c.TypeRange}, "Unsupported block type", fmt.Sprintf("Blocks of type %q are not expected here.%s", c.Type, hint))
+	}
+}
+
+// Err is nil, or the Diagnostics of this block and all that belong to the same
+// root.
+func (b *Block) Err() error {
+	if len(*b.problems) == 0 {
+		return nil
+	}
+	b.problems.sort(b.file.Paths)
+	return *b.problems
+}
+
+// Fail adds a problem. The texts must not hold what may be secret.
+func (b *Block) Fail(p Place, summary, detail string) {
+	var text []byte
+	if p.at.Start.Line > 0 {
+		text = b.file.source(p.at.Filename).text
+	}
+	b.problems.add(text, p, summary, detail)
+}
+
+// Place is the block's head.
+func (b *Block) Place() Place { return Place{b.header, b.header} }
+
+// Label is where the block's name stands.
+func (b *Block) Label() Place { return Place{b.label, b.header} }
+
+// At is the value of an attribute, or the block's head when it is absent.
+func (b *Block) At(name string) Place {
+	if a := b.attr(name); a != nil {
+		return place(a, false, a.Expr.Range())
+	}
+	return b.Place()
+}
+
+// Require reports an attribute that is absent or null; example is how to write it.
+func (b *Block) Require(name, example string) bool {
+	if a := b.attr(name); a != nil {
+		if v, diags := a.Expr.Value(b.source.plain); diags.HasErrors() || !v.IsNull() {
+			return true
+		}
+	}
+	b.Fail(b.Place(), "Missing "+name, fmt.Sprintf("%s %q needs %s", b.Type, b.Name, example))
+	return false
+}
+
+// String reads a string. The checks' errors are shown beside the place.
+func (b *Block) String(name string, to *string, checks ...func(string) error) bool {
+	v, ok := b.read(name, cty.String)
+	if !ok {
+		return false
+	}
+	for _, check := range checks {
+		if err := check(v.AsString()); err != nil {
+			b.Invalid(name, err.Error())
+			return false
+		}
+	}
+	*to = v.AsString()
+	return true
+}
+
+// Invalid reports the value of an attribute.
+func (b *Block) Invalid(name, detail string) { b.Fail(b.At(name), "Invalid "+name, detail) }
+
+// Bool reads true or false.
+func (b *Block) Bool(name string, to *bool) bool {
+	v, ok := b.read(name, cty.Bool)
+	if ok {
+		*to = v.True()
+	}
+	return ok
+}
+
+// Int reads a whole number from lo to hi.
+func (b *Block) Int(name string, to *int, lo, hi int) bool {
+	v, ok := b.read(name, cty.Number)
+	if !ok {
+		return false
+	}
+	n, accuracy := v.AsBigFloat().Int64()
+	if accuracy != big.Exact || n < int64(lo) || n > int64(hi) {
+		b.Invalid(name, fmt.Sprintf("write a whole number from %d to %d.", lo, hi))
+		return false
+	}
+	*to = int(n)
+	return true
+}
+
+// Float reads a number from lo to hi.
+func (b *Block) Float(name string, to *float64, lo, hi float64) bool {
+	v, ok := b.read(name, cty.Number)
+	if !ok {
+		return false
+	}
+	n, _ := v.AsBigFloat().Float64()
+	if n < lo || n > hi {
+		b.Invalid(name, fmt.Sprintf("write a number from %g to %g.", lo, hi))
+		return false
+	}
+	*to = n
+	return true
+}
+
+// Duration reads a duration from lo to hi.
+func (b *Block) Duration(name string, to *time.Duration, lo, hi time.Duration) bool {
+	v, ok := b.read(name, cty.String)
+	if !ok {
+		return false
+	}
+	d, err := DurationBetween(v.AsString(), lo, hi)
+	if err != nil {
+		b.Invalid(name, err.Error())
+		return false
+	}
+	*to = d
+	return true
+}
+
+// DurationBetween is ParseDuration with limits.
+func DurationBetween(s string, lo, hi time.Duration) (time.Duration, error) {
+	d, err := ParseDuration(s)
+	if err == nil && (d < lo || d > hi) {
+		err = fmt.Errorf("must be from %s to %s", formatDuration(lo), formatDuration(hi))
+	}
+	return d, err
+}
+
+// Size reads a number of bytes from lo to hi.
+func (b *Block) Size(name string, to *int64, lo, hi int64) bool {
+	v, ok := b.read(name, cty.String)
+	if !ok {
+		return false
+	}
+	n, err := ParseSize(v.AsString())
+	if err == nil && (n < lo || n > hi) {
+		err = fmt.Errorf("must be from %s to %s", formatSize(lo), formatSize(hi))
+	}
+	if err != nil {
+		b.Invalid(name, err.Error())
+		return false
+	}
+	*to = n
+	return true
+}
+
+// OneOf is a check for String.
+func OneOf(allowed ...string) func(string) error {
+	return func(s string) error {
+		if slices.Contains(allowed, s) {
+			return nil
+		}
+		return fmt.Errorf(`must be "%s".%s`, strings.Join(allowed, `" or "`), Suggest(s, allowed))
+	}
+}
+
+func (b *Block) attr(name string) *hclsyntax.Attribute {
+	i := slices.IndexFunc(b.attrs, func(a *hclsyntax.Attribute) bool { return a.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return b.attrs[i]
+}
+
+// ask finds an attribute and remembers that it is known.
+func (b *Block) ask(name string) *hclsyntax.Attribute {
+	b.askedAttrs = append(b.askedAttrs, name)
+	return b.attr(name)
+}
+
+// read evaluates an attribute that holds no secret.
+func (b *Block) read(name string, want cty.Type) (cty.Value, bool) {
+	a := b.ask(name)
+	if a == nil {
+		return cty.NilVal, false
+	}
+	v, ok := b.evaluate(a.Expr, want, place(a, false, a.Expr.Range()), false)
+	return v, ok && !v.IsNull()
+}
+
+// evaluate gives the value of an expression, converted; p is its place. HCL's own
+// words can quote the file, so for a secret only those are kept that cannot.
+func (b *Block) evaluate(e hclsyntax.Expression, want cty.Type, p Place, secret bool) (cty.Value, bool) {
+	ctx := b.source.plain
+	if secret {
+		ctx = b.source.secret
+	}
+	v, diags := e.Value(ctx)
+	for _, d := range diags {
+		at, detail := p, d.Detail
+		if d.Subject != nil {
+			at.at = *d.Subject
+		}
+		switch extra := d.Extra.(type) {
+		case hclsyntax.FunctionCallUnknownDiagExtra:
+			// HCL suggests the names in the order of a map: another one each time.
+			name := extra.CalledFunctionName()
+			names := slices.Sorted(maps.Keys(b.source.plain.Functions))
+			detail = fmt.Sprintf("There is no function named %q.%s", name, Suggest(name, names))
+		case hclsyntax.FunctionCallDiagExtra:
+			if name := extra.CalledFunctionName(); secret && name != "env" && name != "file" {
+				detail = notShown
+			}
+		default:
+			if secret {
+				detail = notShown
+			}
+		}
+		b.Fail(at, d.Summary, detail)
+	}
+	if diags.HasErrors() {
+		return cty.NilVal, false
+	}
+	v, err := convert.Convert(v, want)
+	if err != nil {
+		b.Fail(p, "Unsuitable value", err.Error())
+		return cty.NilVal, false
+	}
+	return v, true
+}
+
+const notShown = `This may be a secret, so it is not shown. Write a quoted string, env("NAME") or file("path").`

@@ -1,0 +1,207 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+)
+
+// File is a configuration that was read and parsed, from one file or several.
+// Package policy decodes the rest of it through Root.
+type File struct {
+	Config Config
+	Paths  []string // what was read, in order
+
+	// Warnings are for people and do not keep Relay from starting. Expressions are
+	// evaluated when they are decoded, so policy.Decode can add some.
+	Warnings []string
+
+	sources []*source
+}
+
+// source is one file's text.
+type source struct {
+	name          string
+	text          []byte
+	body          *hclsyntax.Body
+	plain, secret *hcl.EvalContext
+}
+
+// Find names the files to read: those of flags (a folder stands for its *.hcl
+// files, by name), else of $RELAY_CONFIG, else ./relay.hcl, else
+// /etc/relay/relay.hcl. It is an error when there is none.
+func Find(flags []string, env func(string) (string, bool)) ([]string, error) {
+	if path, _ := env("RELAY_CONFIG"); len(flags) == 0 && path != "" {
+		flags = []string{path}
+	}
+	var found []string
+	for _, path := range flags {
+		files, err := expand(path)
+		if err != nil {
+			return nil, fmt.Errorf("find configuration: %w", err)
+		}
+		for _, f := range files {
+			if !slices.Contains(found, f) {
+				found = append(found, f)
+			}
+		}
+	}
+	if len(found) > 0 {
+		return found, nil
+	}
+	for _, path := range []string{"relay.hcl", "/etc/relay/relay.hcl"} {
+		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+			return []string{path}, nil // when it cannot be read, Load says why
+		}
+	}
+	return nil, errors.New("no configuration found: looked for --config, $RELAY_CONFIG, ./relay.hcl and /etc/relay/relay.hcl; " +
+		"copy relay.hcl.example to relay.hcl, or name a file with --config")
+}
+
+func expand(path string) ([]string, error) {
+	path = filepath.Clean(path)
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.IsDir() {
+		return []string{path}, nil
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, err
+	}
+	var files []string
+	for _, e := range entries {
+		name := e.Name()
+		if strings.HasSuffix(name, ".hcl") && !strings.HasPrefix(name, ".") && !e.IsDir() {
+			files = append(files, filepath.Join(path, name))
+		}
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("folder %s has no *.hcl file", path)
+	}
+	return files, nil
+}
+
+// Load reads the files as one configuration. The error is Diagnostics: all
+// problems of the files' form, or else all of the blocks of this package.
+func Load(paths []string, env func(string) (string, bool)) (*File, error) {
+	f := &File{Paths: paths}
+	var problems Diagnostics
+	for _, path := range paths {
+		text, err := readSource(path)
+		if err != nil {
+			problems = append(problems, Diagnostic{Range: hcl.Range{Filename: path}, Summary: "Cannot read the file", Detail: reason(err).Error()})
+			continue
+		}
+		f.sources = append(f.sources, &source{name: path, text: text})
+	}
+	if len(problems) > 0 {
+		return nil, problems
+	}
+	return f.load(env)
+}
+
+// Parse is Load for one source in memory. The folder of name is where file()
+// starts.
+func Parse(name string, src []byte, env func(string) (string, bool)) (*File, error) {
+	f := &File{Paths: []string{name}, sources: []*source{{name: name, text: src}}}
+	return f.load(env)
+}
+
+// readSource reads one byte more than is allowed, so that load can tell.
+func readSource(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxSource+1))
+}
+
+func (f *File) load(env func(string) (string, bool)) (*File, error) {
+	var problems Diagnostics
+	blocks := 0
+	for _, s := range f.sources {
+		if p := s.parse(); len(p) > 0 {
+			problems = append(problems, p...)
+			continue
+		}
+		blocks += len(s.body.Blocks) + len(s.body.Attributes)
+		s.plain, s.secret = contexts(s.name, env, f.warn)
+	}
+	if len(problems) > 0 {
+		return nil, problems
+	}
+	if blocks == 0 {
+		// A half-written or emptied file must not turn off what runs.
+		return nil, Diagnostics{{
+			Range:   hcl.Range{Filename: strings.Join(f.Paths, ", ")},
+			Summary: "The configuration is empty",
+			Detail:  `write at least one block, like endpoint "billing" { … }; relay.hcl.example shows all.`,
+		}}
+	}
+	root := f.Root()
+	f.Config = decode(root, Default(env))
+	if err := root.Err(); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+func (s *source) parse() Diagnostics {
+	whole := Diagnostic{Range: hcl.Range{Filename: s.name}}
+	if int64(len(s.text)) > maxSource {
+		whole.Summary = "The file is larger than " + formatSize(maxSource)
+		whole.Detail = "Split it: --config can be given several times, or name a folder of *.hcl files."
+		return Diagnostics{whole}
+	}
+	if !utf8.Valid(s.text) {
+		whole.Summary = "The file is not UTF-8 text"
+		return Diagnostics{whole}
+	}
+	if d := checkNesting(s.name, s.text); d != nil {
+		return Diagnostics{*d}
+	}
+	parsed, diags := hclsyntax.ParseConfig(s.text, s.name, hcl.InitialPos)
+	if diags.HasErrors() {
+		var problems Diagnostics
+		for _, d := range diags {
+			problems.add(s.text, Place{at: *d.Subject}, d.Summary, d.Detail)
+		}
+		problems.sort([]string{s.name})
+		return problems
+	}
+	s.body = parsed.Body.(*hclsyntax.Body)
+	return nil
+}
+
+func (f *File) warn(text string) {
+	if !slices.Contains(f.Warnings, text) {
+		f.Warnings = append(f.Warnings, text)
+	}
+}
+
+// Root reads the top level of all files as one block, with no problems yet.
+func (f *File) Root() *Block {
+	root := &Block{file: f, problems: new(Diagnostics)}
+	for _, s := range f.sources {
+		root.add(s.body)
+	}
+	return root
+}
+
+func (f *File) source(name string) *source {
+	i := slices.IndexFunc(f.sources, func(s *source) bool { return s.name == name })
+	return f.sources[i]
+}

@@ -1,0 +1,207 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/function"
+	"github.com/zclconf/go-cty/cty/function/stdlib"
+)
+
+// maxFile bounds what file() reads, in bytes.
+const maxFile = 64 * KiB
+
+// contexts builds what expressions of the file at path can use: functions
+// only. Besides env and file they are pure. In the second context file() also
+// warns when other users of the machine can read the secret.
+func contexts(path string, env func(string) (string, bool), warn func(string)) (plain, secret *hcl.EvalContext) {
+	reader := fileReader{folder: filepath.Dir(path)}
+	reader.allowed = []string{reader.folder, "/run/secrets", "/etc/relay"}
+	if dir, _ := env("CREDENTIALS_DIRECTORY"); dir != "" {
+		reader.allowed = append(reader.allowed, dir)
+	}
+	functions := pureFunctions()
+	functions["env"] = envFunction(env)
+	functions["file"] = reader.function(func(string) {})
+	plain = &hcl.EvalContext{Functions: functions}
+	secret = plain.NewChild()
+	secret.Functions = map[string]function.Function{"file": reader.function(warn)}
+	return plain, secret
+}
+
+// pureFunctions leaves out what can make a huge value of a short text
+// (setproduct), and what puts its argument into its error (parseint, csvdecode).
+func pureFunctions() map[string]function.Function {
+	return map[string]function.Function{
+		"abs":          stdlib.AbsoluteFunc,
+		"ceil":         stdlib.CeilFunc,
+		"chomp":        stdlib.ChompFunc,
+		"coalesce":     stdlib.CoalesceFunc,
+		"compact":      stdlib.CompactFunc,
+		"concat":       stdlib.ConcatFunc,
+		"contains":     stdlib.ContainsFunc,
+		"distinct":     stdlib.DistinctFunc,
+		"element":      stdlib.ElementFunc,
+		"flatten":      stdlib.FlattenFunc,
+		"floor":        stdlib.FloorFunc,
+		"format":       stdlib.FormatFunc,
+		"formatlist":   stdlib.FormatListFunc,
+		"join":         stdlib.JoinFunc,
+		"jsondecode":   stdlib.JSONDecodeFunc,
+		"jsonencode":   stdlib.JSONEncodeFunc,
+		"keys":         stdlib.KeysFunc,
+		"length":       stdlib.LengthFunc,
+		"lookup":       stdlib.LookupFunc,
+		"lower":        stdlib.LowerFunc,
+		"max":          stdlib.MaxFunc,
+		"merge":        stdlib.MergeFunc,
+		"min":          stdlib.MinFunc,
+		"range":        stdlib.RangeFunc,
+		"regex":        stdlib.RegexFunc,
+		"regexall":     stdlib.RegexAllFunc,
+		"regexreplace": stdlib.RegexReplaceFunc,
+		"replace":      stdlib.ReplaceFunc,
+		"reverse":      stdlib.ReverseListFunc,
+		"slice":        stdlib.SliceFunc,
+		"sort":         stdlib.SortFunc,
+		"split":        stdlib.SplitFunc,
+		"strlen":       stdlib.StrlenFunc,
+		"substr":       stdlib.SubstrFunc,
+		"trim":         stdlib.TrimFunc,
+		"trimprefix":   stdlib.TrimPrefixFunc,
+		"trimspace":    stdlib.TrimSpaceFunc,
+		"trimsuffix":   stdlib.TrimSuffixFunc,
+		"upper":        stdlib.UpperFunc,
+		"values":       stdlib.ValuesFunc,
+		"zipmap":       stdlib.ZipmapFunc,
+	}
+}
+
+// variableName is the portable form (POSIX.1-2024 section 8.1).
+var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+
+// envFunction is env("NAME") and env("NAME", "default"). A variable that is set
+// to nothing is set.
+func envFunction(env func(string) (string, bool)) function.Function {
+	return function.New(&function.Spec{
+		Params:   []function.Parameter{{Name: "name", Type: cty.String}},
+		VarParam: &function.Parameter{Name: "default", Type: cty.String},
+		Type:     function.StaticReturnType(cty.String),
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			if len(args) > 2 {
+				return cty.NilVal, errors.New("env takes a name and at most one default")
+			}
+			name := args[0].AsString()
+			value, ok := env(name)
+			switch {
+			case ok && !utf8.ValidString(value):
+				return cty.NilVal, fmt.Errorf("environment variable %q is not UTF-8 text", name)
+			case ok:
+				return cty.StringVal(value), nil
+			case len(args) == 2:
+				return args[1], nil
+			}
+			if !variableName.MatchString(name) { // a secret, perhaps, that was meant to stand without env()
+				return cty.NilVal, errors.New("that is not the name of an environment variable")
+			}
+			return cty.NilVal, fmt.Errorf("environment variable %q is not set; set it, or give a default: env(%q, \"…\")", name, name)
+		},
+	})
+}
+
+// fileReader is file("path"): the text of a file below an allowed folder,
+// without one line end at its end. A relative path starts at the folder of the
+// file that names it.
+type fileReader struct {
+	folder  string
+	allowed []string
+}
+
+func (r fileReader) function(warn func(string)) function.Function {
+	return function.New(&function.Spec{
+		Params: []function.Parameter{{Name: "path", Type: cty.String}},
+		Type:   function.StaticReturnType(cty.String),
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			text, err := r.read(args[0].AsString(), warn)
+			return cty.StringVal(text), err
+		},
+	})
+}
+
+func (r fileReader) read(path string, warn func(string)) (string, error) {
+	full := path
+	if !filepath.IsAbs(full) {
+		full = filepath.Join(r.folder, full)
+	}
+	real, err := filepath.EvalSymlinks(full)
+	if err != nil {
+		return "", fmt.Errorf("read %s: %w", full, reason(err))
+	}
+	if !slices.ContainsFunc(r.allowed, func(dir string) bool { return below(real, dir) }) {
+		return "", fmt.Errorf("%s is outside the folders that file() may read: %s", full, strings.Join(r.allowed, ", "))
+	}
+	info, err := os.Stat(real)
+	if err != nil {
+		return "", fmt.Errorf("read %s: %w", full, reason(err))
+	}
+	if !info.Mode().IsRegular() { // a pipe would block
+		return "", fmt.Errorf("%s is not a regular file", full)
+	}
+	f, err := os.Open(real)
+	if err != nil {
+		return "", fmt.Errorf("read %s: %w", full, reason(err))
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return "", fmt.Errorf("read %s: %w", full, reason(err))
+	}
+	if info.Mode().Perm()&0o004 != 0 {
+		warn(fmt.Sprintf("%s holds a secret and every user of this machine can read it; chmod 0600 it", full))
+	}
+
+	text := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
+	switch {
+	case int64(len(data)) > maxFile:
+		return "", fmt.Errorf("%s is larger than %s", full, formatSize(maxFile))
+	case text == "":
+		return "", fmt.Errorf("%s is empty", full)
+	case !utf8.ValidString(text):
+		return "", fmt.Errorf("%s is not UTF-8 text", full)
+	}
+	return text, nil
+}
+
+// below tells whether a path without symbolic links is inside dir.
+func below(path, dir string) bool {
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return false
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return false
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return false
+	}
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && filepath.IsLocal(rel)
+}
+
+// reason drops the path that the error repeats.
+func reason(err error) error {
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		return e.Err
+	}
+	return err
+}

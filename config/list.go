@@ -1,0 +1,201 @@
+package config
+
+import (
+	"errors"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/convert"
+)
+
+// Item is an element of a list, with its place.
+type Item struct {
+	Value string
+	Place Place
+}
+
+// Pair is a part of an object, in the order of the file, with its places.
+type Pair struct {
+	Key      string
+	KeyPlace Place
+	Expr     hclsyntax.Expression
+	Place    Place // of Expr
+}
+
+// Entry is a Pair with its value.
+type Entry struct {
+	Key      string
+	KeyPlace Place
+	Value    Secret
+	Place    Place
+}
+
+// List reads a list of strings; numbers become strings.
+func (b *Block) List(name string) ([]Item, bool) { return b.list(name, false) }
+
+// Secrets reads a list of strings that no diagnostic shows.
+func (b *Block) Secrets(name string) ([]Item, bool) { return b.list(name, true) }
+
+func (b *Block) list(name string, secret bool) ([]Item, bool) {
+	a := b.ask(name)
+	if a == nil {
+		return nil, false
+	}
+	whole := place(a, secret, a.Expr.Range())
+	v, ok := b.evaluate(a.Expr, cty.DynamicPseudoType, whole, secret)
+	if !ok || v.IsNull() {
+		return nil, false
+	}
+	if t := v.Type(); !t.IsTupleType() && !t.IsListType() && !t.IsSetType() {
+		b.Fail(whole, "Invalid "+name, `write a list of strings: ["…"].`)
+		return nil, false
+	}
+	// Each element by itself: to convert a tuple as a whole takes the square of its length.
+	elements := v.AsValueSlice()
+	items := make([]Item, len(elements))
+	tuple, _ := a.Expr.(*hclsyntax.TupleConsExpr)
+	for i, e := range elements {
+		items[i].Place = whole
+		if tuple != nil {
+			items[i].Place = place(a, secret, tuple.Exprs[i].Range())
+		}
+		e, err := convert.Convert(e, cty.String)
+		if err == nil && e.IsNull() {
+			err = errors.New("an element is null")
+		}
+		if err != nil {
+			b.Fail(items[i].Place, "Invalid "+name, err.Error())
+			return nil, false
+		}
+		items[i].Value = e.AsString()
+	}
+	return items, true
+}
+
+// Strings reads a list of strings that each pass the check.
+func (b *Block) Strings(name string, to *[]string, check func(string) error) bool {
+	items, ok := b.List(name)
+	if !ok {
+		return false
+	}
+	var all []string
+	for _, item := range items {
+		if err := check(item.Value); err != nil {
+			b.Fail(item.Place, "Invalid "+name, err.Error())
+			ok = false
+		}
+		all = append(all, item.Value)
+	}
+	if ok {
+		*to = all
+	}
+	return ok
+}
+
+// Secret reads a string that no diagnostic shows.
+func (b *Block) Secret(name string, to *Secret, check func(string) error) bool {
+	a := b.ask(name)
+	if a == nil {
+		return false
+	}
+	p := place(a, true, a.Expr.Range())
+	v, ok := b.evaluate(a.Expr, cty.String, p, true)
+	if !ok || v.IsNull() {
+		return false
+	}
+	if err := check(v.AsString()); err != nil {
+		b.Fail(p, "Invalid "+name, err.Error())
+		return false
+	}
+	*to = NewSecret(v.AsString())
+	return true
+}
+
+// Pairs reads the keys of an object that is written out, and leaves the values to
+// the caller.
+func (b *Block) Pairs(name string) ([]Pair, bool) {
+	a := b.ask(name)
+	if a == nil {
+		return nil, false
+	}
+	object, ok := a.Expr.(*hclsyntax.ObjectConsExpr)
+	if !ok {
+		b.Invalid(name, `write an object: { "Name" = … }`)
+		return nil, false
+	}
+	return b.pairs(a, object, false)
+}
+
+func (b *Block) pairs(a *hclsyntax.Attribute, object *hclsyntax.ObjectConsExpr, secret bool) ([]Pair, bool) {
+	var pairs []Pair
+	ok := true
+	for _, item := range object.Items {
+		p := Pair{
+			KeyPlace: place(a, secret, item.KeyExpr.Range()),
+			Expr:     item.ValueExpr,
+			Place:    place(a, secret, item.ValueExpr.Range()),
+		}
+		key, keyOK := b.evaluate(item.KeyExpr, cty.String, p.KeyPlace, secret)
+		if keyOK && key.IsNull() {
+			b.Fail(p.KeyPlace, "Invalid "+a.Name, "a key is null.")
+			keyOK = false
+		}
+		if !keyOK {
+			ok = false
+			continue
+		}
+		p.Key = key.AsString()
+		pairs = append(pairs, p)
+	}
+	return pairs, ok
+}
+
+// Map reads an object of strings, values hidden, in the order of the file; an
+// object that a function makes comes in the order of its keys. A null value
+// leaves its key out.
+func (b *Block) Map(name string) []Entry {
+	a := b.ask(name)
+	if a == nil {
+		return nil
+	}
+	var entries []Entry
+	if object, ok := a.Expr.(*hclsyntax.ObjectConsExpr); ok {
+		pairs, _ := b.pairs(a, object, true)
+		for _, p := range pairs {
+			if v, ok := b.evaluate(p.Expr, cty.String, p.Place, true); ok && !v.IsNull() {
+				entries = append(entries, Entry{p.Key, p.KeyPlace, NewSecret(v.AsString()), p.Place})
+			}
+		}
+		return entries
+	}
+	whole := place(a, true, a.Expr.Range())
+	v, ok := b.evaluate(a.Expr, cty.Map(cty.String), whole, true)
+	if !ok || v.IsNull() {
+		return nil
+	}
+	for key, value := range v.Elements() { // in the order of the keys
+		if !value.IsNull() {
+			entries = append(entries, Entry{key.AsString(), whole, NewSecret(value.AsString()), whole})
+		}
+	}
+	return entries
+}
+
+// Expr gives an attribute's expression as it is written.
+func (b *Block) Expr(name string) (hclsyntax.Expression, bool) {
+	a := b.ask(name)
+	if a == nil {
+		return nil, false
+	}
+	return a.Expr, true
+}
+
+// place is a part of an attribute. Of one that holds secrets only the name is
+// ever shown.
+func place(a *hclsyntax.Attribute, secret bool, at hcl.Range) Place {
+	if secret {
+		return Place{at, hcl.RangeBetween(a.NameRange, a.EqualsRange)}
+	}
+	return Place{at, a.SrcRange}
+}

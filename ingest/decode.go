@@ -1,0 +1,361 @@
+package ingest
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"mime"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/agext/levenshtein"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"relay/outbox"
+	"relay/policy"
+)
+
+// maxBatch is how many events one request may bring.
+const maxBatch = 1000
+
+// maxLabel bounds tenant and key, in bytes.
+const maxLabel = 255
+
+// media is how a body is written.
+type media int
+
+const (
+	plainJSON media = iota // one event, or an array of events
+	jsonLines              // one event on each line
+)
+
+// mediaOf reads the headers that say how the body is written. Content-Type must
+// be there and must be a JSON one: web pages cannot send such a body to another
+// site without asking first, which nobody here answers.
+func mediaOf(r *Request, typed bool) (media, *problem) {
+	if e := r.ContentEncoding; e != "" && !strings.EqualFold(e, "identity") {
+		return 0, refuse(unsupportedEncoding, "send the body as it is, without Content-Encoding")
+	}
+	accepted := "send application/json or, for many events, application/x-ndjson"
+	if typed {
+		accepted = "send application/json"
+	}
+	name, charset := r.ContentType, ""
+	if name != "application/json" { // most are exactly this
+		var params map[string]string
+		var err error
+		if name, params, err = mime.ParseMediaType(r.ContentType); err != nil {
+			return 0, refuse(unsupportedMediaType, accepted)
+		}
+		charset = params["charset"]
+	}
+	switch {
+	case charset != "" && !strings.EqualFold(charset, "utf-8"):
+		return 0, refuse(unsupportedMediaType, "JSON is UTF-8; send it with charset=utf-8 or none")
+	case r.CloudEvent, strings.HasPrefix(name, "application/cloudevents"):
+		return 0, refuse(unsupportedMediaType, "CloudEvents are not built yet in this version of Relay; "+accepted)
+	case name == "application/json", strings.HasPrefix(name, "application/") && strings.HasSuffix(name, "+json"):
+		return plainJSON, nil
+	case !typed && (name == "application/x-ndjson" || name == "application/jsonl"):
+		return jsonLines, nil
+	}
+	return 0, refuse(unsupportedMediaType, accepted)
+}
+
+// typed reads a body that is the data of one event.
+func (d *decoder) typed(eventType string, body []byte) ([]outbox.Entry, *problem) {
+	if policy.ValidType(eventType) != nil {
+		return nil, wrongType()
+	}
+	if leadingSpace(body) == len(body) {
+		return nil, refuse(emptyBody, "the body is the data of the event")
+	}
+	data, p := d.checkJSON(body)
+	if p != nil {
+		return nil, p
+	}
+	return []outbox.Entry{{Event: outbox.Event{Type: eventType, Data: bytes.Clone(data)}}}, nil
+}
+
+// events reads a body of whole events. many tells whether it is a batch.
+func (d *decoder) events(body []byte, m media) (entries []outbox.Entry, many bool, p *problem) {
+	space := leadingSpace(body)
+	switch {
+	case space == len(body):
+		return nil, false, refuse(emptyBody, "the body is an event or a batch of events")
+	case m == jsonLines:
+		entries, p = d.lines(body)
+		return entries, true, p
+	case body[space] == '[':
+		entries, p = d.array(body)
+		return entries, true, p
+	}
+	if p := d.open(body, maxDepth+1); p != nil {
+		return nil, false, p
+	}
+	e, p := d.event()
+	if p == nil {
+		p = d.end()
+	}
+	return []outbox.Entry{e}, false, p
+}
+
+// array reads a JSON array of events.
+func (d *decoder) array(body []byte) (entries []outbox.Entry, p *problem) {
+	if p := d.open(body, maxDepth+2); p != nil {
+		return nil, p
+	}
+	if p := d.bracket(); p != nil {
+		return nil, p
+	}
+	for d.kind() != ']' {
+		i := len(entries)
+		if i == maxBatch {
+			return nil, tooManyEvents()
+		}
+		e, p := d.event()
+		if p != nil {
+			p.Index = new(i)
+			return nil, p
+		}
+		entries = append(entries, e)
+	}
+	if p := d.bracket(); p != nil {
+		return nil, p
+	}
+	if p := d.end(); p != nil {
+		return nil, p
+	}
+	if len(entries) == 0 {
+		return nil, refuse(emptyBatch, "a batch holds 1 to 1,000 events")
+	}
+	return entries, nil
+}
+
+// lines reads one event from each line; blank lines are skipped.
+func (d *decoder) lines(body []byte) (entries []outbox.Entry, p *problem) {
+	entries = make([]outbox.Entry, 0, min(bytes.Count(body, []byte("\n"))+1, maxBatch))
+	start, number := 0, 0
+	for line := range bytes.Lines(body) {
+		number++
+		if leadingSpace(line) < len(line) {
+			i := len(entries)
+			if i == maxBatch {
+				return nil, tooManyEvents()
+			}
+			e, p := d.line(line)
+			if p != nil {
+				p.Index, p.Line = new(i), number
+				if p.Offset != nil {
+					*p.Offset += start
+				}
+				return nil, p
+			}
+			entries = append(entries, e)
+		}
+		start += len(line)
+	}
+	return entries, nil
+}
+
+func (d *decoder) line(line []byte) (e outbox.Entry, p *problem) {
+	if p := d.open(line, maxDepth+1); p != nil {
+		return e, p
+	}
+	if e, p = d.event(); p != nil {
+		return e, p
+	}
+	return e, d.end()
+}
+
+// event reads the object of one event. What it keeps of the text is copied,
+// since the text's memory will be used for the next request.
+func (d *decoder) event() (e outbox.Entry, p *problem) {
+	ev := &e.Event
+	if d.kind() != '{' {
+		v, p := d.value()
+		if p == nil {
+			p = d.wrong(invalidEvent, "", v, "an event is an object with the fields type and data")
+		}
+		return e, p
+	}
+	if p := d.bracket(); p != nil {
+		return e, p
+	}
+	for p == nil && d.kind() != '}' {
+		var name, data jsontext.Value
+		if name, p = d.value(); p != nil {
+			break
+		}
+		switch string(unquote(name)) {
+		case "type":
+			ev.Type, p = d.field("type", invalidType, policy.ValidType)
+		case "data":
+			data, p = d.value()
+			ev.Data = bytes.Clone(data)
+		case "id":
+			ev.ID, p = d.field("id", invalidID, policy.ValidID)
+		case "time":
+			ev.Time, p = d.time()
+		case "tenant":
+			ev.Tenant, p = d.field("tenant", invalidTenant, validLabel)
+		case "key":
+			ev.Key, p = d.field("key", invalidKey, validLabel)
+		default:
+			p = d.unknown(name)
+		}
+	}
+	if p != nil {
+		return e, p
+	}
+	if p := d.bracket(); p != nil {
+		return e, p
+	}
+	switch {
+	case ev.Type == "":
+		return e, missing("type")
+	case ev.Data == nil:
+		return e, missing("data")
+	}
+	return e, nil
+}
+
+// field reads a string and checks it. null counts as not given.
+func (d *decoder) field(name string, c code, valid func(string) error) (string, *problem) {
+	v, p := d.value()
+	if p != nil || v.Kind() == 'n' {
+		return "", p
+	}
+	if v.Kind() != '"' {
+		return "", d.notString(name, c, v)
+	}
+	s := string(unquote(v))
+	if valid(s) != nil {
+		return "", d.wrong(c, name, v, allowed[c])
+	}
+	return s, nil
+}
+
+// time reads the time of an event: RFC 3339, kept to the microsecond. Year 1 is
+// what a time that was never set looks like in many languages.
+func (d *decoder) time() (time.Time, *problem) {
+	v, p := d.value()
+	if p != nil || v.Kind() == 'n' {
+		return time.Time{}, p
+	}
+	if v.Kind() != '"' {
+		return time.Time{}, d.notString("time", invalidTime, v)
+	}
+	var t time.Time
+	if t.UnmarshalText(unquote(v)) != nil {
+		return time.Time{}, d.wrong(invalidTime, "time", v, allowed[invalidTime])
+	}
+	t = t.UTC().Truncate(time.Microsecond)
+	if t.Year() < 2 || t.Year() > 9999 {
+		return time.Time{}, d.wrong(outOfRange, "time", v, "the year is 2 to 9999")
+	}
+	return t, nil
+}
+
+// notString refuses a value of another kind. A number that no float holds is
+// called by its own code.
+func (d *decoder) notString(name string, c code, v jsontext.Value) *problem {
+	if v.Kind() == '0' {
+		if _, err := strconv.ParseFloat(string(v), 64); errors.Is(err, strconv.ErrRange) {
+			c = outOfRange
+		}
+	}
+	return d.wrong(c, name, v, name+" is a string")
+}
+
+// wrong refuses the value that was read last.
+func (d *decoder) wrong(c code, field string, v jsontext.Value, detail string) *problem {
+	at := d.offset() - len(v)
+	p := refuse(c, detail)
+	p.Field, p.Offset = field, new(at)
+	return p
+}
+
+// unknown refuses a field and names the one that may be meant.
+func (d *decoder) unknown(quoted jsontext.Value) *problem {
+	name := string(unquote(quoted))
+	detail := fmt.Sprintf("an event has no field %.64q; it has type, data, id, time, tenant and key", name)
+	if len(name) <= 64 {
+		for _, known := range []string{"type", "data", "id", "time", "tenant", "key"} {
+			if levenshtein.Distance(strings.ToLower(name), known, nil)*2 <= len(known) {
+				detail = fmt.Sprintf("an event has no field %q; did you mean %q?", name, known)
+				break
+			}
+		}
+	}
+	return d.wrong(unknownField, "", quoted, detail)
+}
+
+// allowed says what a field may hold.
+var allowed = map[code]string{
+	invalidType:   "a type is 1 to 128 characters of A-Z a-z 0-9 _ . - with no dot at either end and no two dots together",
+	invalidID:     "an id is 1 to 64 characters of A-Z a-z 0-9 _ -",
+	invalidTime:   "a time is written by RFC 3339, like 2006-01-02T15:04:05Z",
+	invalidTenant: "a tenant is 1 to 255 bytes without control characters",
+	invalidKey:    "a key is 1 to 255 bytes without control characters",
+}
+
+// validLabel is the rule for tenant and key.
+func validLabel(s string) error {
+	if s == "" || len(s) > maxLabel || strings.ContainsFunc(s, unicode.IsControl) {
+		return errors.New("not a label")
+	}
+	return nil
+}
+
+func wrongType() *problem {
+	p := refuse(invalidType, allowed[invalidType])
+	p.Field = "type"
+	return p
+}
+
+func missing(field string) *problem {
+	p := refuse(missingField, "an event needs the field "+field)
+	p.Field = field
+	return p
+}
+
+func tooManyEvents() *problem {
+	return refuse(batchTooLarge, "a batch holds 1 to 1,000 events; split it")
+}
+
+// fingerprint covers what the app said of an event. Each part is preceded by
+// its length, so that no two events have the same bytes.
+func fingerprint(e *outbox.Event) outbox.Fingerprint {
+	var at string
+	if !e.Time.IsZero() {
+		at = e.Time.Format(time.RFC3339Nano)
+	}
+	h := sha256.New()
+	var size [8]byte
+	for _, part := range []string{e.ID, e.Type, at, e.Tenant, e.Key} {
+		binary.BigEndian.PutUint64(size[:], uint64(len(part)))
+		h.Write(size[:])
+		h.Write([]byte(part))
+	}
+	h.Write(e.Data) // the last part needs no length
+	var f outbox.Fingerprint
+	h.Sum(f[:0])
+	return f
+}
+
+// batchFingerprint covers all events of a request, in their order.
+func batchFingerprint(entries []outbox.Entry) outbox.Fingerprint {
+	h := sha256.New()
+	for i := range entries {
+		f := fingerprint(&entries[i].Event)
+		h.Write(f[:])
+	}
+	var f outbox.Fingerprint
+	h.Sum(f[:0])
+	return f
+}

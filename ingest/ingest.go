@@ -1,0 +1,289 @@
+// Package ingest is the way in: it accepts, validates, routes, persists and
+// answers. The rules stand in Ingest.Handle, on types of their own; http.go is
+// the only file that knows an HTTP library. The answer 202 is given after the
+// outbox has committed the event with all its deliveries, never before.
+package ingest
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/rs/zerolog"
+
+	"relay/outbox"
+)
+
+const (
+	// acceptTimeout bounds the wait for the outbox. It is shorter than what the
+	// server leaves for an answer, so that a stuck outbox is told by a 503, not by
+	// a connection cut.
+	acceptTimeout = 10 * time.Second
+
+	// warnEvery bounds the warnings about one code.
+	warnEvery = 10 * time.Second
+
+	defaultMaxBody     = 256 << 10
+	defaultMaxInFlight = 64 << 20
+)
+
+// Appender is what ingest needs of an outbox engine: see outbox.Store.
+type Appender interface {
+	Accept(context.Context, outbox.Batch) ([]outbox.Receipt, error)
+	Durability() string
+}
+
+// Options of an Ingest. Outbox and Route must be given.
+type Options struct {
+	Outbox Appender
+
+	// Route names the endpoints that get events of a type. The slice is only
+	// read; none means that nobody wants the event.
+	Route func(eventType string) []string
+
+	MaxBody     int64 // bytes of one request body; 0 = 256 KiB
+	MaxInFlight int64 // bytes of all bodies being handled, at least MaxBody; 0 = 64 MiB
+	Strict      bool  // refuse an event that no endpoint wants, instead of accepting it with 0 deliveries
+	Log         zerolog.Logger
+}
+
+// Ingest turns requests into events. Its methods may be called at the same
+// time.
+type Ingest struct {
+	o        Options
+	inFlight atomic.Int64 // bytes of bodies being handled
+	buffers  sync.Pool    // of *bytes.Buffer, for bodies
+	decoders sync.Pool    // of *decoder
+
+	mu    sync.Mutex
+	warns map[code]*warning
+}
+
+// warning is what was said about a code, and when.
+type warning struct {
+	next    time.Time
+	repeats int
+}
+
+// New makes an Ingest.
+func New(o Options) *Ingest {
+	if o.MaxBody == 0 {
+		o.MaxBody = defaultMaxBody
+	}
+	if o.MaxInFlight == 0 {
+		o.MaxInFlight = defaultMaxInFlight
+	}
+	o.MaxInFlight = max(o.MaxInFlight, o.MaxBody)
+	o.Log = o.Log.With().Str("component", "ingest").Logger()
+	return &Ingest{o: o, warns: map[code]*warning{}}
+}
+
+// Request is one HTTP request, whatever the library.
+type Request struct {
+	Method          string
+	Path            string // percent-decoded, without the query
+	ContentType     string
+	ContentEncoding string
+	IdempotencyKey  []string // all values of that header
+	CloudEvent      bool     // a ce-specversion header is there
+	Body            []byte   // only read, and only until Handle returns
+}
+
+// Response is the answer to a Request.
+type Response struct {
+	Status      int
+	ContentType string
+	Allow       string // value of that header, "" for none
+	RetryAfter  int    // seconds, 0 for none
+	Challenge   string // value of WWW-Authenticate, "" for none
+	Close       bool   // the connection cannot be used again
+	Body        []byte
+}
+
+// Handle answers one request. It waits for the outbox, but at most 10 seconds.
+//
+// When ctx ends while the outbox commits, it is unknown whether the events were
+// kept: the app repeats the request with the same id or Idempotency-Key, and
+// gets the first receipt.
+func (in *Ingest) Handle(ctx context.Context, r *Request) Response {
+	b, many, p := in.read(r)
+	if p != nil {
+		return p.response()
+	}
+	receipts, p := in.accept(ctx, b)
+	if p != nil {
+		if !many {
+			p.Index = nil // there is only one event
+		}
+		return p.response()
+	}
+	in.o.Log.Debug().Str("event_id", receipts[0].ID).Int("events", len(receipts)).Msg("accepted")
+	return Response{
+		Status:      202,
+		ContentType: "application/json",
+		Body:        receiptBody(receipts, many, in.o.Outbox.Durability()),
+	}
+}
+
+// read turns a request into a batch ready for the outbox. many tells whether
+// the request came as a batch, which is answered as one even if it is of one
+// event.
+func (in *Ingest) read(r *Request) (b outbox.Batch, many bool, p *problem) {
+	eventType, typed := strings.CutPrefix(r.Path, "/v1/events/")
+	if (!typed && r.Path != "/v1/events") || (typed && strings.Contains(eventType, "/")) {
+		return b, false, refuse(notFound, "events are taken at /v1/events and /v1/events/{type}")
+	}
+	if r.Method != "POST" {
+		return b, false, refuse(methodNotAllowed, "events are taken with POST")
+	}
+	m, p := mediaOf(r, typed)
+	if p != nil {
+		return b, false, p
+	}
+	if b.Key, p = idempotencyKey(r.IdempotencyKey); p != nil {
+		return b, false, p
+	}
+
+	d, ok := in.decoders.Get().(*decoder)
+	if !ok {
+		d = new(decoder)
+	}
+	defer in.decoders.Put(d)
+	defer d.close()
+	if typed {
+		b.Entries, p = d.typed(eventType, r.Body)
+	} else {
+		b.Entries, many, p = d.events(r.Body, m)
+	}
+	if p != nil {
+		return b, many, p
+	}
+	return b, many, in.complete(&b, many)
+}
+
+// complete adds to the events what the app left out, their routes, and the
+// fingerprints that make a repeat known as one.
+func (in *Ingest) complete(b *outbox.Batch, many bool) *problem {
+	if b.Key != "" {
+		b.Fingerprint = batchFingerprint(b.Entries)
+	}
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	for i := range b.Entries {
+		e := &b.Entries[i]
+		if e.Event.ID != "" {
+			e.Fingerprint = fingerprint(&e.Event)
+		} else {
+			e.Event.ID = "evt_" + uuid.Must(uuid.NewV7()).String() // fails only without randomness, which ends a Go program anyway
+		}
+		if e.Event.Time.IsZero() {
+			e.Event.Time = now
+		}
+		e.Endpoints = in.o.Route(e.Event.Type)
+		if len(e.Endpoints) == 0 && in.o.Strict {
+			p := refuse(noEndpoint, "no endpoint wants this type of event")
+			p.Field = "type"
+			if many {
+				p.Index = new(i)
+			}
+			return p
+		}
+	}
+	return nil
+}
+
+// accept commits the batch and says in the app's terms what hindered it.
+func (in *Ingest) accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt, *problem) {
+	bounded, cancel := context.WithTimeout(ctx, acceptTimeout)
+	defer cancel()
+	receipts, err := in.o.Outbox.Accept(bounded, b)
+	if err == nil {
+		return receipts, nil
+	}
+
+	var p *problem
+	if conflict, ok := errors.AsType[*outbox.ConflictError](err); ok && conflict.Index >= 0 {
+		p = refuse(idempotencyConflict, "this id was used before, for an event with other content")
+		p.Field, p.Index = "id", &conflict.Index
+		return nil, p
+	}
+	switch {
+	case errors.Is(err, outbox.ErrConflict):
+		return nil, refuse(idempotencyConflict, "this Idempotency-Key was used before, for a request with other content")
+	case errors.Is(err, outbox.ErrFull):
+		p = refuse(outboxFull, "the outbox is full and nothing was accepted; deliveries make room, send it again later")
+	default:
+		p = refuse(outboxUnavailable, "the outbox did not confirm; send it again, with an id or Idempotency-Key it cannot become two events")
+	}
+	if ctx.Err() == nil { // else the app has gone, which is no fault of the outbox
+		in.warn(p.Code, err)
+	}
+	return nil, p
+}
+
+// warn logs the first error of a code, then one every 10 seconds with the
+// number of those in between.
+func (in *Ingest) warn(c code, err error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	w := in.warns[c]
+	if w == nil {
+		w = new(warning)
+		in.warns[c] = w
+	}
+	now := time.Now()
+	if now.Before(w.next) {
+		w.repeats++
+		return
+	}
+	in.o.Log.Warn().Err(err).Str("code", string(c)).Int("status", codes[c].status).Int("repeats", w.repeats).Msg("not accepted")
+	w.next, w.repeats = now.Add(warnEvery), 0
+}
+
+// idempotencyKey checks the Idempotency-Key header: 1 to 255 visible ASCII
+// characters. The prefix keeps the key apart from all that others may
+// remember in the same outbox.
+func idempotencyKey(values []string) (string, *problem) {
+	if len(values) == 0 {
+		return "", nil
+	}
+	key := values[0]
+	invisible := func(r rune) bool { return r < '!' || r > '~' }
+	if len(values) > 1 || key == "" || len(key) > 255 || strings.ContainsFunc(key, invisible) {
+		return "", refuse(invalidIdempotencyKey, "the Idempotency-Key header is given once, with 1 to 255 visible ASCII characters")
+	}
+	return "ingest:" + key, nil
+}
+
+// receiptBody writes the body of a 202. Ids and levels are plain ASCII words,
+// so Go's quoting is JSON's.
+func receiptBody(receipts []outbox.Receipt, many bool, durability string) []byte {
+	b := make([]byte, 0, 80+80*len(receipts))
+	if many {
+		b = append(b, `{"events":[`...)
+		for i, r := range receipts {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			b = append(appendReceipt(append(b, '{'), r), '}')
+		}
+		b = append(b, ']')
+	} else {
+		b = appendReceipt(append(b, '{'), receipts[0])
+	}
+	b = append(b, `,"durability":`...)
+	return append(strconv.AppendQuote(b, durability), '}', '\n')
+}
+
+func appendReceipt(b []byte, r outbox.Receipt) []byte {
+	b = strconv.AppendQuote(append(b, `"id":`...), r.ID)
+	b = strconv.AppendInt(append(b, `,"deliveries":`...), int64(r.Deliveries), 10)
+	if r.Duplicate {
+		b = append(b, `,"duplicate":true`...)
+	}
+	return b
+}

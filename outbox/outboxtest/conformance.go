@@ -1,0 +1,104 @@
+package outboxtest
+
+import (
+	"testing"
+	"testing/synctest"
+
+	"relay/outbox"
+)
+
+// Engine is what the suite must know of an engine.
+type Engine struct {
+	// Open returns a fresh, empty outbox. The suite closes it.
+	Open func(t *testing.T) outbox.Store
+
+	// Reopen ends s as a crash would, with no more grace than the engine needs to
+	// let go of it, and opens the same outbox again.
+	Reopen func(t *testing.T, s outbox.Store) outbox.Store
+
+	// OpenSized is Open with a limit of maxBytes on what is kept.
+	OpenSized func(t *testing.T, maxBytes int64) outbox.Store
+
+	// Bubble runs every subtest in a synctest bubble, where time is virtual: leases of
+	// seconds and windows of a day cost nothing. Without it time is real and leases are
+	// short; what takes hours (the idempotency window) is not tested then.
+	Bubble bool
+
+	// SingleOwner says that the outbox has one owner at a time, so that Reopen ends
+	// the leases of the one before. Else they last to their end.
+	SingleOwner bool
+}
+
+// Run tests that an engine gives the guarantees of outbox.Store. Each subtest is
+// named by the guarantee that it tests.
+func Run(t *testing.T, e Engine) {
+	tests := []struct {
+		name string
+		run  func(*suite)
+	}{
+		{"G1 accepted survives reopen", testAcceptedSurvives},
+		{"G2 batch of a thousand", testBatchOfThousand},
+		{"G2 refused batch leaves nothing", testRefusedBatch},
+		{"G2 crash leaves no half batch", testCrashInAccept},
+		{"G3 first claims in order of accept", testFirstClaimsInOrder},
+		{"G4 backlog of another endpoint", testBacklogElsewhere},
+		{"G4 waiting claims wake at their endpoint", testWaitingClaims},
+		{"G4 event without endpoints", testNoEndpoints},
+		{"G5 exclusive claim", testExclusiveClaim},
+		{"G5 sixty-four racing claimers", testRacingClaimers},
+		{"G6 lease ends", testLeaseEnds},
+		{"G6 waiting claim takes over", testWaitingClaimTakesOver},
+		{"G6 extend moves the end", testExtend},
+		{"G7 settle as each state", testSettleStates},
+		{"G7 settled is settled", testSettleTwice},
+		{"G7 lookup shows every attempt", testLookup},
+		{"G7 crash leaves no half settlement", testCrashInSettle},
+		{"G8 retry waits for its due time", testRetryWaits},
+		{"G8 retry due at once", testRetryAtOnce},
+		{"G8 oldest due first", testOldestDueFirst},
+		{"G8 attempts survive reopen", testAttemptsSurvive},
+		{"G9 repeated id", testRepeatedID},
+		{"G9 repeated key", testRepeatedKey},
+		{"G9 one id twice in a batch", testIDTwiceInBatch},
+		{"G9 repeated by sixteen at once", testRepeatedAtOnce},
+		{"G9 repeated after reopen", testRepeatedAfterReopen},
+		{"G9 repeated after reap", testRepeatedAfterReap},
+		{"G10 full and freed", testFull},
+		{"G10 full leaves no half batch", testFullBatch},
+		{"G11 reap keeps what is pending", testReapKeepsPending},
+		{"G11 reap by age and state", testReapByAge},
+		{"G11 reap is bounded and resumable", testReapBounded},
+		{"G12 cancelled context", testCancelledContext},
+		{"G12 close unblocks claims", testCloseUnblocks},
+		{"G12 calls after close", testCallsAfterClose},
+		{"G12 close amid work", testCloseAmidWork},
+		{"G13 any bytes", testAnyBytes},
+		{"G13 sixteen mebibytes", testLargeData},
+		{"G13 event fields", testEventFields},
+		{"G14 release hands back at once", testRelease},
+		{"G14 release keeps the order", testReleaseOrder},
+		{"G15 counts over reopen", testCountsSurvive},
+		{"G15 counts while working", testCountsWhileWorking},
+		{"G16 claims of a dead owner", testDeadOwner},
+		{"model", testModel},
+	}
+	if e.Bubble {
+		tests = append(tests, []struct {
+			name string
+			run  func(*suite)
+		}{
+			{"G9 idempotency window", testWindow},
+			{"G9 id is known while its event is kept", testKeptID},
+		}...)
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			body := func(t *testing.T) { test.run(newSuite(t, e)) }
+			if e.Bubble {
+				synctest.Test(t, body) // inside Run: a bubble cannot hold subtests
+				return
+			}
+			body(t)
+		})
+	}
+}

@@ -1,0 +1,143 @@
+package outboxtest
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/rand"
+	"slices"
+	"time"
+
+	"relay/outbox"
+)
+
+// contents is what a Mem keeps. Its owner locks.
+type contents struct {
+	events     map[string]*event
+	deliveries map[string]*delivery
+	endpoints  map[string]*endpoint
+	ids        map[string]known // by event id
+	keys       map[string]known // by the idempotency key of a batch
+	bytes      int64            // size of events
+	fence      uint64           // the last one given
+}
+
+type event struct {
+	outbox.Event
+	accepted   time.Time
+	deliveries []*delivery // in the order of Entry.Endpoints
+	size       int64
+}
+
+type delivery struct {
+	outbox.Delivery
+	event    *event
+	order    int64 // of accept, within the endpoint
+	attempts []outbox.Attempt
+	fence    uint64    // of the last claim
+	until    time.Time // end of that claim's lease, zero when it was settled or released
+}
+
+type endpoint struct {
+	pending  []*delivery   // leased ones too, by due time, then order of accept
+	changed  chan struct{} // closed, and replaced, when a claimer should look again
+	accepted int64
+	final    map[outbox.State]int64
+}
+
+// known is what is remembered of an id or key: its first use.
+type known struct {
+	fingerprint outbox.Fingerprint
+	receipts    []outbox.Receipt
+	at          time.Time
+}
+
+// insert writes an event and its deliveries.
+func (k *contents) insert(e outbox.Entry, now time.Time) {
+	ev := &event{Event: e.Event, accepted: now, size: sizeOf(e)}
+	ev.Time = down(ev.Time)
+	ev.Data = bytes.Clone(ev.Data)
+	for _, name := range e.Endpoints {
+		ep := k.endpoint(name)
+		ep.accepted++
+		d := &delivery{
+			Delivery: outbox.Delivery{
+				ID:       "dlv_" + rand.Text(),
+				EventID:  ev.ID,
+				Endpoint: name,
+				State:    outbox.Pending,
+				Due:      now,
+				Created:  now,
+			},
+			event: ev,
+			order: ep.accepted,
+		}
+		ev.deliveries = append(ev.deliveries, d)
+		k.deliveries[d.ID] = d
+		ep.add(d)
+	}
+	k.events[ev.ID] = ev
+	k.bytes += ev.size
+}
+
+func (k *contents) endpoint(name string) *endpoint {
+	ep := k.endpoints[name]
+	if ep == nil {
+		ep = &endpoint{changed: make(chan struct{}), final: map[outbox.State]int64{}}
+		k.endpoints[name] = ep
+	}
+	return ep
+}
+
+// leased returns the delivery that c still holds, nil when the lease was lost.
+func (k *contents) leased(c outbox.Claim) *delivery {
+	d := k.deliveries[c.ID]
+	if d == nil || d.fence != c.Fence || !now().Before(d.until) {
+		return nil
+	}
+	return d
+}
+
+// add makes d pending and wakes the claimers.
+func (ep *endpoint) add(d *delivery) {
+	i, _ := slices.BinarySearchFunc(ep.pending, d, byDue)
+	ep.pending = slices.Insert(ep.pending, i, d)
+	ep.wake()
+}
+
+// remove takes a pending delivery out.
+func (ep *endpoint) remove(d *delivery) {
+	i, _ := slices.BinarySearchFunc(ep.pending, d, byDue)
+	ep.pending = slices.Delete(ep.pending, i, i+1)
+}
+
+// wake lets every waiting claimer look again.
+func (ep *endpoint) wake() {
+	close(ep.changed)
+	ep.changed = make(chan struct{})
+}
+
+func byDue(a, b *delivery) int {
+	return cmp.Or(a.Due.Compare(b.Due), cmp.Compare(a.order, b.order))
+}
+
+// sizeOf is what an entry counts against MemOptions.MaxBytes.
+func sizeOf(e outbox.Entry) int64 {
+	return int64(len(e.Event.Data)) + 512*int64(1+len(e.Endpoints))
+}
+
+// duplicates are the receipts of a repeat.
+func duplicates(receipts []outbox.Receipt) []outbox.Receipt {
+	again := slices.Clone(receipts)
+	for i := range again {
+		again[i].Duplicate = true
+	}
+	return again
+}
+
+func now() time.Time { return down(time.Now()) }
+
+// down brings a time to what an engine keeps: UTC, whole microseconds.
+func down(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
+
+// up is down for a time that must not be early.
+func up(t time.Time) time.Time { return down(t.Add(time.Microsecond - 1)) }

@@ -1,0 +1,172 @@
+package outboxtest
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"sync"
+	"time"
+
+	"relay/outbox"
+)
+
+var _ outbox.Store = (*Faulty)(nil)
+
+// Faulty passes every call on to a real store, and fails or stops on cue. The
+// methods of outbox.Store are named as they are written there: "Accept",
+// "Claim", … ; a name that is none panics, so that a cue cannot be misspelt.
+// Broken and Durability are passed on as they are.
+type Faulty struct {
+	outbox.Store
+
+	mu   sync.Mutex // guards cues
+	cues map[string]*cue
+}
+
+// cue is what happens around one method.
+type cue struct {
+	before func(context.Context) error
+	after  func(context.Context, error) error
+	err    error
+	times  int // calls left that answer err
+}
+
+// NewFaulty wraps s. Without a cue it changes nothing.
+func NewFaulty(s outbox.Store) *Faulty {
+	return &Faulty{Store: s, cues: map[string]*cue{}}
+}
+
+// Fail makes the next calls of method answer err without reaching the store, as
+// many as times says; negative is for ever, 0 ends it.
+func (f *Faulty) Fail(method string, err error, times int) {
+	f.set(method, func(c *cue) { c.err, c.times = err, times })
+}
+
+// Before runs hook ahead of every call of method, with the call's context (the
+// background for Close, which has none). It may block. An error that it returns is the
+// answer, and the store is not reached. nil takes the hook away.
+func (f *Faulty) Before(method string, hook func(context.Context) error) {
+	f.set(method, func(c *cue) { c.before = hook })
+}
+
+// After runs hook when the store has answered a call of method: the work is
+// done. It may block. What it returns is the answer's error in the place of err;
+// with one, the results are withheld, as when an answer is lost on its way. nil takes the hook away.
+func (f *Faulty) After(method string, hook func(ctx context.Context, err error) error) {
+	f.set(method, func(c *cue) { c.after = hook })
+}
+
+func (f *Faulty) set(method string, change func(*cue)) {
+	if _, ok := reflect.TypeFor[outbox.Store]().MethodByName(method); !ok || method == "Broken" || method == "Durability" {
+		panic(fmt.Sprintf("outboxtest: outbox.Store has no method %q that can fail", method))
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.cues[method] == nil {
+		f.cues[method] = &cue{}
+	}
+	change(f.cues[method])
+}
+
+// do makes one call, with what was cued for it around it.
+func (f *Faulty) do(ctx context.Context, method string, call func() error) error {
+	c := f.take(method)
+	if c.before != nil {
+		if err := c.before(ctx); err != nil {
+			return err
+		}
+	}
+	if c.times != 0 {
+		return c.err
+	}
+	err := call()
+	if c.after != nil {
+		err = c.after(ctx, err)
+	}
+	return err
+}
+
+// take returns what is cued for a call that begins now.
+func (f *Faulty) take(method string) cue {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := f.cues[method]
+	if c == nil {
+		return cue{}
+	}
+	taken := *c
+	if c.times > 0 {
+		c.times--
+	}
+	return taken
+}
+
+// Accept implements outbox.Store.
+func (f *Faulty) Accept(ctx context.Context, b outbox.Batch) (receipts []outbox.Receipt, err error) {
+	err = f.do(ctx, "Accept", func() (err error) { receipts, err = f.Store.Accept(ctx, b); return err })
+	if err != nil {
+		return nil, err
+	}
+	return receipts, nil
+}
+
+// Claim implements outbox.Store.
+func (f *Faulty) Claim(ctx context.Context, r outbox.ClaimRequest) (claims []outbox.Claim, err error) {
+	err = f.do(ctx, "Claim", func() (err error) { claims, err = f.Store.Claim(ctx, r); return err })
+	if err != nil {
+		return nil, err
+	}
+	return claims, nil
+}
+
+// Extend implements outbox.Store.
+func (f *Faulty) Extend(ctx context.Context, c outbox.Claim, lease time.Duration) error {
+	return f.do(ctx, "Extend", func() error { return f.Store.Extend(ctx, c, lease) })
+}
+
+// Settle implements outbox.Store.
+func (f *Faulty) Settle(ctx context.Context, c outbox.Claim, s outbox.Settlement) error {
+	return f.do(ctx, "Settle", func() error { return f.Store.Settle(ctx, c, s) })
+}
+
+// Release implements outbox.Store.
+func (f *Faulty) Release(ctx context.Context, claims ...outbox.Claim) error {
+	return f.do(ctx, "Release", func() error { return f.Store.Release(ctx, claims...) })
+}
+
+// Lookup implements outbox.Store.
+func (f *Faulty) Lookup(ctx context.Context, eventID string) (record *outbox.Record, err error) {
+	err = f.do(ctx, "Lookup", func() (err error) { record, err = f.Store.Lookup(ctx, eventID); return err })
+	if err != nil {
+		return nil, err
+	}
+	return record, nil
+}
+
+// Counts implements outbox.Store.
+func (f *Faulty) Counts(ctx context.Context) (counts map[string]outbox.Counts, err error) {
+	err = f.do(ctx, "Counts", func() (err error) { counts, err = f.Store.Counts(ctx); return err })
+	if err != nil {
+		return nil, err
+	}
+	return counts, nil
+}
+
+// Reap implements outbox.Store.
+func (f *Faulty) Reap(ctx context.Context, r outbox.Retention) (removed int, more bool, err error) {
+	err = f.do(ctx, "Reap", func() (err error) { removed, more, err = f.Store.Reap(ctx, r); return err })
+	if err != nil {
+		return 0, false, err
+	}
+	return removed, more, nil
+}
+
+// Health implements outbox.Store.
+func (f *Faulty) Health(ctx context.Context) error {
+	return f.do(ctx, "Health", func() error { return f.Store.Health(ctx) })
+}
+
+// Close implements outbox.Store.
+func (f *Faulty) Close() error {
+	return f.do(context.Background(), "Close", f.Store.Close)
+}

@@ -1,0 +1,420 @@
+package outboxtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"relay/outbox"
+)
+
+// testModel lets a random history happen to the store and to a model of it, and
+// compares the two as it goes. All histories share the store: each has
+// endpoints and events of its own, and the others' are in its way.
+func testModel(s *suite) {
+	runs := 0
+	noDeadline := struct{ rapid.TB }{s.test} // Check would ask testing.T for its deadline, which panics in a bubble
+	rapid.Check(noDeadline, func(t *rapid.T) {
+		runs++
+		s.TB = t // so that a failure is shrunk
+		m := &model{suite: s, run: runs, unit: 10 * time.Millisecond}
+		if s.engine.Bubble {
+			m.unit = time.Minute
+		}
+		for i := range m.endpoints {
+			m.endpoints[i] = fmt.Sprintf("%c%d", 'a'+i, runs)
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"":             m.compareSometimes,
+			"accept":       m.acceptSome,
+			"accept more":  m.acceptSome,
+			"repeat an id": m.repeatID,
+			"repeat a key": m.repeatKey,
+			"claim":        m.claimSome,
+			"claim more":   m.claimSome,
+			"settle":       m.settleOne,
+			"settle more":  m.settleOne,
+			"extend":       m.extendOne,
+			"release":      m.releaseSome,
+			"pass time":    m.passTime,
+			"reap":         m.reapSome,
+			"reopen":       m.reopenSometimes,
+		})
+		s.commit()
+		for _, e := range m.events {
+			m.compare(e)
+		}
+	})
+	s.TB = s.test
+}
+
+// model is what the store should hold of one history.
+type model struct {
+	*suite
+	run       int
+	unit      time.Duration // time passes in steps of this order
+	endpoints [3]string
+	events    []*modelEvent
+	batches   []outbox.Batch // those with a key, as first accepted
+	claims    []outbox.Claim // every one ever given, by now lost or not
+	accepts   int
+}
+
+type modelEvent struct {
+	outbox.Entry
+	deliveries []*modelDelivery
+	reaped     bool
+}
+
+type modelDelivery struct {
+	outbox.DeliveryRecord
+	order  int // of accept
+	fences []uint64
+	reaped bool
+
+	// The lease ends not before leased and at leasedMax at the latest: both are the
+	// zero time when there is none.
+	leased, leasedMax time.Time
+}
+
+// newEntry draws an event for some of the endpoints.
+func (m *model) newEntry(t *rapid.T) outbox.Entry {
+	m.accepts++
+	id := fmt.Sprintf("evt_%d_%d", m.run, m.accepts)
+	var endpoints []string
+	for _, name := range m.endpoints {
+		if rapid.Bool().Draw(t, "for "+name) {
+			endpoints = append(endpoints, name)
+		}
+	}
+	if rapid.Bool().Draw(t, "repeatable") {
+		return repeatable(id, id, endpoints...)
+	}
+	return entry(id, endpoints...)
+}
+
+// note takes an accepted entry into the model. When it was accepted only the store
+// knows exactly.
+func (m *model) note(e outbox.Entry) {
+	event := &modelEvent{Entry: e}
+	m.events = append(m.events, event)
+	record := m.lookup(e.Event.ID)
+	if len(record.Deliveries) != len(e.Endpoints) {
+		m.Fatalf("event %s has %d deliveries, want %d", e.Event.ID, len(record.Deliveries), len(e.Endpoints))
+	}
+	for i, d := range record.Deliveries {
+		m.want("new delivery", outbox.Delivery{ID: d.ID, EventID: e.Event.ID, Endpoint: e.Endpoints[i], State: outbox.Pending, Due: d.Due, Created: d.Created}, d.Delivery)
+		event.deliveries = append(event.deliveries, &modelDelivery{DeliveryRecord: d, order: len(m.events)})
+	}
+}
+
+func (m *model) acceptSome(t *rapid.T) {
+	var b outbox.Batch
+	for range rapid.IntRange(1, 3).Draw(t, "events") {
+		b.Entries = append(b.Entries, m.newEntry(t))
+	}
+	if rapid.Bool().Draw(t, "with key") {
+		b.Key = fmt.Sprintf("key_%d_%d", m.run, m.accepts)
+		b.Fingerprint = [32]byte{1}
+		m.batches = append(m.batches, b)
+	}
+	for i, r := range m.acceptBatch(b) {
+		e := b.Entries[i]
+		m.want("receipt", outbox.Receipt{ID: e.Event.ID, Deliveries: len(e.Endpoints)}, r)
+		m.note(e)
+	}
+}
+
+func (m *model) repeatID(t *rapid.T) {
+	known := slices.DeleteFunc(slices.Clone(m.events), func(e *modelEvent) bool { return e.Fingerprint == outbox.Fingerprint{} })
+	if len(known) == 0 {
+		t.Skip("nothing to repeat")
+	}
+	first := rapid.SampledFrom(known).Draw(t, "event").Entry
+	fresh := m.newEntry(t)
+	if rapid.Bool().Draw(t, "other content") {
+		other := repeatable(first.Event.ID, "other", first.Endpoints...)
+		m.conflict(outbox.Batch{Entries: []outbox.Entry{fresh, other}}, 1)
+		m.absent(fresh.Event.ID)
+		return
+	}
+	m.want("receipts", []outbox.Receipt{
+		{ID: fresh.Event.ID, Deliveries: len(fresh.Endpoints)},
+		{ID: first.Event.ID, Deliveries: len(first.Endpoints), Duplicate: true},
+	}, m.accept(fresh, first))
+	m.note(fresh)
+}
+
+func (m *model) repeatKey(t *rapid.T) {
+	if len(m.batches) == 0 {
+		t.Skip("nothing to repeat")
+	}
+	first := rapid.SampledFrom(m.batches).Draw(t, "batch")
+	again := outbox.Batch{Key: first.Key, Fingerprint: first.Fingerprint}
+	var want []outbox.Receipt
+	for _, e := range first.Entries {
+		again.Entries = append(again.Entries, m.newEntry(t))
+		want = append(want, outbox.Receipt{ID: e.Event.ID, Deliveries: len(e.Endpoints), Duplicate: true})
+	}
+	if rapid.Bool().Draw(t, "other content") {
+		again.Fingerprint[0]++
+		m.conflict(again, -1)
+	} else {
+		m.want("receipts", want, m.acceptBatch(again))
+	}
+	for _, e := range again.Entries {
+		m.absent(e.Event.ID)
+	}
+}
+
+// free tells whether d can be claimed at a time at the latest.
+func (d *modelDelivery) free(at time.Time) bool {
+	return d.State == outbox.Pending && !d.Due.After(at) && !d.leasedMax.After(at)
+}
+
+// first tells whether d must be claimed before other.
+func (d *modelDelivery) first(other *modelDelivery) bool {
+	if d.Due.Equal(other.Due) {
+		return len(d.Attempts) == 0 && len(other.Attempts) == 0 && d.order < other.order
+	}
+	return d.Due.Before(other.Due)
+}
+
+func (m *model) claimSome(t *rapid.T) {
+	endpoint := rapid.SampledFrom(m.endpoints[:]).Draw(t, "endpoint")
+	r := outbox.ClaimRequest{
+		Endpoint: endpoint,
+		Max:      rapid.IntRange(1, 4).Draw(t, "max"),
+		Lease:    rapid.SampledFrom([]time.Duration{m.unit, long}).Draw(t, "lease"),
+	}
+	before := time.Now()
+	var due []*modelDelivery
+	for _, d := range m.deliveries() {
+		if d.Endpoint == endpoint && d.free(before) {
+			due = append(due, d)
+		}
+	}
+	patience := m.patience
+	if len(due) == 0 {
+		patience = min(m.unit, m.blink)
+	}
+	ctx, cancel := m.within(patience)
+	defer cancel()
+	claims, err := m.store.Claim(ctx, r)
+	after := time.Now()
+	if len(due) == 0 && errors.Is(err, context.DeadlineExceeded) {
+		return
+	}
+	if err != nil || len(claims) == 0 || len(claims) > r.Max {
+		t.Fatalf("Claim: %d claims, %v, with %d due and %d asked for", len(claims), err, len(due), r.Max)
+	}
+	var last *modelDelivery
+	for _, c := range claims {
+		d := m.delivery(c.ID)
+		switch {
+		case d == nil || d.Endpoint != endpoint:
+			t.Fatalf("event %s was claimed at %s", c.EventID, endpoint)
+		case d.State != outbox.Pending || d.Due.After(after) || d.leased.After(after):
+			t.Fatalf("event %s was claimed at %v, but is %s, due at %v and leased until %v", c.EventID, after, d.State, d.Due, d.leased)
+		case slices.Contains(d.fences, c.Fence):
+			t.Fatalf("event %s was claimed with fence %d again", c.EventID, c.Fence)
+		case last != nil && d.first(last):
+			t.Fatalf("event %s was claimed after %s", c.EventID, last.EventID)
+		case c.Until.Before(before.Add(r.Lease - time.Millisecond)):
+			t.Fatalf("event %s is leased until %v, want %v from %v", c.EventID, c.Until, r.Lease, before)
+		}
+		m.want("claimed", d.Delivery, c.Delivery)
+		m.want("event", d.EventID, c.Event.ID)
+		d.leased, d.leasedMax = c.Until, c.Until
+		d.fences = append(d.fences, c.Fence)
+		m.claims = append(m.claims, c)
+		last = d
+	}
+	for _, d := range due {
+		if d.first(last) && !slices.ContainsFunc(claims, func(c outbox.Claim) bool { return c.ID == d.ID }) {
+			t.Fatalf("event %s was passed over for %s", d.EventID, last.EventID)
+		}
+	}
+}
+
+// drawClaim picks a claim, lost or not; the later ones are likelier.
+func (m *model) drawClaim(t *rapid.T) (outbox.Claim, *modelDelivery) {
+	if len(m.claims) == 0 {
+		t.Skip("nothing was claimed")
+	}
+	back := rapid.IntRange(0, len(m.claims)-1).Draw(t, "claim from the end")
+	c := m.claims[len(m.claims)-1-back]
+	return c, m.delivery(c.ID)
+}
+
+// try makes a call that needs c's lease, and tells whether it took effect.
+func (m *model) try(t *rapid.T, c outbox.Claim, call func() error) bool {
+	d := m.delivery(c.ID)
+	current := d.fences[len(d.fences)-1] == c.Fence
+	mustLose := !current || !d.leasedMax.After(time.Now())
+	err := call()
+	mustHold := current && d.leased.After(time.Now())
+	if err == nil && mustLose || err != nil && (mustHold || !errors.Is(err, outbox.ErrLeaseLost)) {
+		t.Fatalf("call with fence %d for event %s: %v, but the fence is %d, leased until %v", c.Fence, c.EventID, err, d.fences[len(d.fences)-1], d.leased)
+	}
+	return err == nil
+}
+
+func (m *model) settleOne(t *rapid.T) {
+	c, d := m.drawClaim(t)
+	state := rapid.SampledFrom([]outbox.State{outbox.Delivered, outbox.Pending, outbox.Failed, outbox.Discarded}).Draw(t, "state")
+	settlement := outbox.Settlement{Attempt: attempt(c.Attempts+1, state), State: state}
+	if state == outbox.Pending {
+		wait := rapid.SampledFrom([]time.Duration{-m.unit, 0, m.unit, 3 * m.unit, long}).Draw(t, "due in")
+		settlement.Due = time.Now().UTC().Add(wait).Truncate(time.Microsecond)
+	}
+	if !m.try(t, c, func() error { return m.store.Settle(m.ctx(), c, settlement) }) {
+		return
+	}
+	d.State, d.Code = state, settlement.Attempt.Code
+	d.Attempts = append(d.Attempts, settlement.Attempt)
+	d.Delivery.Attempts++
+	d.leased, d.leasedMax = time.Time{}, time.Time{}
+	if state == outbox.Pending {
+		d.Due = settlement.Due
+	}
+}
+
+func (m *model) extendOne(t *rapid.T) {
+	c, d := m.drawClaim(t)
+	lease := rapid.SampledFrom([]time.Duration{m.unit, long}).Draw(t, "lease")
+	before := time.Now()
+	if m.try(t, c, func() error { return m.store.Extend(m.ctx(), c, lease) }) {
+		d.leased, d.leasedMax = before.Add(lease-time.Millisecond), time.Now().Add(lease+time.Millisecond)
+	}
+}
+
+func (m *model) releaseSome(t *rapid.T) {
+	var claims []outbox.Claim
+	for range rapid.IntRange(1, 3).Draw(t, "claims") {
+		c, _ := m.drawClaim(t)
+		claims = append(claims, c)
+	}
+	if err := m.store.Release(m.ctx(), claims...); err != nil {
+		t.Fatalf("Release: %v", err)
+	}
+	for _, c := range claims {
+		if d := m.delivery(c.ID); d.fences[len(d.fences)-1] == c.Fence {
+			d.leased, d.leasedMax = time.Time{}, time.Time{}
+		}
+	}
+}
+
+func (m *model) passTime(t *rapid.T) {
+	m.elapse(time.Duration(rapid.IntRange(1, 3).Draw(t, "units")) * m.unit)
+}
+
+func (m *model) reapSome(*rapid.T) {
+	m.commit()
+	m.elapse(time.Millisecond)
+	m.reap(outbox.Retention{Failed: 1000 * time.Hour})
+	for _, e := range m.events {
+		left := 0
+		for _, d := range e.deliveries {
+			d.reaped = d.State == outbox.Delivered || d.State == outbox.Discarded
+			if !d.reaped {
+				left++
+			}
+		}
+		e.reaped = left == 0
+	}
+}
+
+// reopenSometimes: it is the slowest step.
+func (m *model) reopenSometimes(t *rapid.T) {
+	if rapid.IntRange(0, 3).Draw(t, "reopen") > 0 {
+		t.Skip("not this time")
+	}
+	m.commit()
+	m.reopen()
+	if m.engine.SingleOwner {
+		for _, d := range m.deliveries() {
+			d.leased, d.leasedMax = time.Time{}, time.Time{}
+		}
+	}
+}
+
+// compareSometimes compares counts and one event. Not after every step, so that others
+// go on while settlements wait for their commit.
+func (m *model) compareSometimes(t *rapid.T) {
+	if rapid.IntRange(0, 2).Draw(t, "compare") > 0 {
+		return
+	}
+	m.commit()
+	all := m.counts()
+	for _, name := range m.endpoints {
+		var want outbox.Counts
+		for _, d := range m.deliveries() {
+			if d.Endpoint != name {
+				continue
+			}
+			want.Accepted++
+			switch d.State {
+			case outbox.Pending:
+				want.Pending++
+				if want.Oldest.IsZero() || d.Created.Before(want.Oldest) {
+					want.Oldest = d.Created
+				}
+			case outbox.Delivered:
+				want.Delivered++
+			case outbox.Failed:
+				want.Failed++
+			case outbox.Discarded:
+				want.Discarded++
+			}
+		}
+		m.want("counts of "+name, want, all[name])
+	}
+	if len(m.events) > 0 {
+		m.compare(rapid.SampledFrom(m.events).Draw(t, "event"))
+	}
+}
+
+// compare compares an event and all that came of it.
+func (m *model) compare(e *modelEvent) {
+	if e.reaped {
+		m.absent(e.Event.ID)
+		return
+	}
+	record := m.lookup(e.Event.ID)
+	want := &outbox.Record{Event: e.Event, Accepted: record.Accepted}
+	for _, d := range e.deliveries {
+		if d.reaped {
+			continue
+		}
+		if i := len(want.Deliveries); d.Finished.IsZero() && d.State.Final() && i < len(record.Deliveries) {
+			d.Finished, d.Due = record.Deliveries[i].Finished, record.Deliveries[i].Due // known now
+			if d.Finished.IsZero() {
+				m.Errorf("event %s is %s at %s, but Finished is zero", e.Event.ID, d.State, d.Endpoint)
+			}
+		}
+		want.Deliveries = append(want.Deliveries, d.DeliveryRecord)
+	}
+	m.want("event "+e.Event.ID, want, record)
+}
+
+func (m *model) deliveries() []*modelDelivery {
+	var all []*modelDelivery
+	for _, e := range m.events {
+		all = append(all, e.deliveries...)
+	}
+	return all
+}
+
+func (m *model) delivery(id string) *modelDelivery {
+	for _, d := range m.deliveries() {
+		if d.ID == id {
+			return d
+		}
+	}
+	return nil
+}

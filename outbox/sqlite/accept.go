@@ -1,0 +1,255 @@
+package sqlite
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/ncruces/go-sqlite3"
+
+	"relay/outbox"
+)
+
+// accept is a batch on its way into the database.
+type accept struct {
+	ctx     context.Context
+	batch   outbox.Batch
+	events  []outbox.Event // of the entries, as they will be kept
+	targets []*endpoint    // of all entries, one after another
+	size    int64          // bytes that it may take in the file
+
+	// What came of it; valid once done is closed.
+	receipts []outbox.Receipt
+	err      error
+	done     chan struct{}
+
+	entries []*entry // its deliveries, for the queues in memory
+}
+
+// answer gives the batch its answer, unless it has one.
+func (a *accept) answer(err error) {
+	select {
+	case <-a.done:
+	default:
+		a.err = err
+		if err != nil {
+			a.receipts = nil
+		}
+		close(a.done)
+	}
+}
+
+// Accept implements outbox.Store. It keeps the events' Data for deliveries from
+// memory: nobody may write to it any more.
+func (s *Store) Accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	a := &accept{ctx: ctx, batch: b, events: make([]outbox.Event, len(b.Entries)), done: make(chan struct{})}
+	deliveries := 0
+	for i, e := range b.Entries {
+		a.events[i] = e.Event
+		a.events[i].Time = fromMicros(e.Event.Time.UnixMicro())
+		a.size += sizeOf(e)
+		deliveries += len(e.Endpoints)
+	}
+	a.targets = make([]*endpoint, 0, deliveries)
+
+	s.mu.Lock()
+	if s.refusal != nil {
+		defer s.mu.Unlock()
+		return nil, s.refusal
+	}
+	for _, e := range b.Entries {
+		for _, name := range e.Endpoints {
+			a.targets = append(a.targets, s.endpoint(name))
+		}
+	}
+	s.accepts = append(s.accepts, a)
+	s.mu.Unlock()
+	s.nudge()
+
+	select {
+	case <-a.done:
+		return a.receipts, a.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// sizeOf is about what an entry takes in the file, with its share of the indexes
+// and, when the data is large, the rest of its last page.
+func sizeOf(e outbox.Entry) int64 {
+	size := int64(len(e.Event.Data)+len(e.Event.Tenant)+len(e.Event.Key)) + 512 + 256*int64(len(e.Endpoints))
+	if len(e.Event.Data) > pageSize/2 {
+		size += pageSize
+	}
+	return size
+}
+
+// insert writes a batch in the transaction under way. What refuses the batch
+// alone goes to a.err, before anything was written; an error that it returns ends the
+// transaction.
+func (s *Store) insert(a *accept) error {
+	a.receipts, a.entries, a.err = make([]outbox.Receipt, len(a.events)), a.entries[:0], nil
+	if a.err = a.ctx.Err(); a.err != nil {
+		return nil
+	}
+	if a.batch.Key != "" {
+		if known, err := s.knownKey(a); known || err != nil {
+			return err
+		}
+	}
+	fresh, err := s.knownEvents(a)
+	if a.err != nil || err != nil {
+		return err
+	}
+	if fresh > 0 {
+		if s.full != nil || a.size > s.room {
+			a.err = cmp.Or(s.full, fmt.Errorf("%w: %d bytes of max_size are left, the batch needs about %d", outbox.ErrFull, s.room, a.size))
+			return nil
+		}
+		s.room -= a.size
+	}
+
+	now, targets := time.Now().UnixMicro(), a.targets
+	for i := range a.events {
+		n := len(a.batch.Entries[i].Endpoints)
+		if !a.receipts[i].Duplicate {
+			if err := s.insertEvent(a, i, targets[:n], now); err != nil {
+				return err
+			}
+			a.receipts[i] = outbox.Receipt{ID: a.events[i].ID, Deliveries: n}
+		}
+		targets = targets[n:]
+	}
+	if a.batch.Key == "" {
+		return nil
+	}
+	receipts, err := json.Marshal(a.receipts)
+	if err != nil {
+		return fmt.Errorf("encode receipts: %w", err)
+	}
+	expires := now + outbox.IdempotencyWindow.Microseconds()
+	if err := s.db.addKey.text(a.batch.Key).blob(a.batch.Fingerprint[:]).text(string(receipts)).int(expires).exec(); err != nil {
+		return fmt.Errorf("insert key: %w", err)
+	}
+	return nil
+}
+
+// knownKey answers a batch whose key was used before.
+func (s *Store) knownKey(a *accept) (known bool, err error) {
+	q := s.db.findKey.text(a.batch.Key)
+	if q.step() {
+		known = true
+		if outbox.Fingerprint(q.stmt.ColumnRawBlob(0)) != a.batch.Fingerprint {
+			a.err = &outbox.ConflictError{Index: -1}
+		} else if err := json.Unmarshal(q.stmt.ColumnRawText(1), &a.receipts); err != nil {
+			return true, errors.Join(fmt.Errorf("decode receipts: %w", err), q.done())
+		}
+		for i := range a.receipts {
+			a.receipts[i].Duplicate = true
+		}
+	}
+	if err := q.done(); err != nil {
+		return false, fmt.Errorf("select key: %w", err)
+	}
+	return known, nil
+}
+
+// knownEvents fills in the receipts of events whose id is known, or refuses the
+// batch. It returns how many are not known. An id that the app did not choose costs no
+// look: it is new, or else the insert finds out.
+func (s *Store) knownEvents(a *accept) (fresh int, err error) {
+	first := map[string]int{} // place in the batch by id
+	for i, e := range a.batch.Entries {
+		if e.Fingerprint == (outbox.Fingerprint{}) {
+			fresh++
+			continue
+		}
+		print, deliveries, known := e.Fingerprint, 0, false
+		if j, ok := first[e.Event.ID]; ok {
+			known, print, deliveries = true, a.batch.Entries[j].Fingerprint, a.receipts[j].Deliveries
+		} else {
+			first[e.Event.ID] = i
+			q := s.db.knownEvent.text(e.Event.ID)
+			if known = q.step(); known {
+				print = outbox.Fingerprint{} // of an id that the app did not choose then
+				copy(print[:], q.stmt.ColumnRawBlob(0))
+				deliveries = q.stmt.ColumnInt(1)
+			}
+			if err := q.done(); err != nil {
+				return 0, fmt.Errorf("select event: %w", err)
+			}
+		}
+		if print != e.Fingerprint {
+			a.err = &outbox.ConflictError{Index: i, ID: e.Event.ID}
+			return 0, nil
+		}
+		if !known {
+			fresh++
+			deliveries = len(e.Endpoints)
+		}
+		a.receipts[i] = outbox.Receipt{ID: e.Event.ID, Deliveries: deliveries, Duplicate: known}
+	}
+	return fresh, nil
+}
+
+// insertEvent writes the batch's i-th event and its deliveries.
+func (s *Store) insertEvent(a *accept, i int, targets []*endpoint, now int64) error {
+	event, seq := &a.events[i], s.meta.nextEvent
+	kept := 0
+	if len(targets) == 0 {
+		kept = keptUnwanted
+	}
+	var print []byte
+	if p := a.batch.Entries[i].Fingerprint; p != (outbox.Fingerprint{}) {
+		print = p[:]
+	}
+	err := s.db.addEvent.int(seq).text(event.ID).text(event.Type).int(event.Time.UnixMicro()).text(event.Tenant).text(event.Key).
+		int(now).int(s.meta.nextDelivery).int(int64(len(targets))).blob(print).int(int64(kept)).blob(event.Data).exec()
+	if errors.Is(err, sqlite3.CONSTRAINT_UNIQUE) {
+		return &clash{a, i}
+	}
+	if err != nil {
+		return fmt.Errorf("insert event: %w", err)
+	}
+	s.meta.nextEvent++
+	for _, ep := range targets {
+		if ep.id == 0 {
+			if err := s.addEndpoint(ep); err != nil {
+				return err
+			}
+		}
+		e := &entry{seq: s.meta.nextDelivery, endpoint: ep, event: event, created: now}
+		if err := s.db.addDelivery.int(e.seq).int(seq).int(ep.id).exec(); err != nil {
+			return fmt.Errorf("insert delivery: %w", err)
+		}
+		s.meta.nextDelivery++
+		s.count(ep).accepted++
+		a.entries = append(a.entries, e)
+	}
+	return nil
+}
+
+// addEndpoint gives an endpoint its row.
+func (s *Store) addEndpoint(ep *endpoint) error {
+	ep.id = int64(len(s.known) + 1)
+	s.known = append(s.known, ep)
+	if err := s.db.addEndpoint.int(ep.id).text(ep.name).exec(); err != nil {
+		return fmt.Errorf("insert endpoint: %w", err)
+	}
+	return nil
+}
+
+// clash ends a transaction in which an insert met an id that is taken. That is
+// found out by chance, not by looking first, so the others are tried again without it.
+type clash struct {
+	accept *accept
+	index  int // of the entry
+}
+
+func (c *clash) Error() string { return "insert event: the id is taken" }

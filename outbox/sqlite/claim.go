@@ -1,0 +1,191 @@
+package sqlite
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"relay/outbox"
+)
+
+// Claim implements outbox.Store. Leases are in memory: they end with the process.
+func (s *Store) Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Claim, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	if s.refusal != nil {
+		defer s.mu.Unlock()
+		return nil, s.refusal
+	}
+	ep := s.endpoint(r.Endpoint)
+	if len(ep.waiters) == 0 {
+		if claims := s.lease(ep, r); len(claims) > 0 {
+			s.unlock()
+			return claims, nil
+		}
+	}
+	w := &waiter{request: r, claims: make(chan []outbox.Claim, 1)}
+	ep.waiters = append(ep.waiters, w)
+	s.unlock()
+
+	select {
+	case claims := <-w.claims:
+		return claims, nil
+	case <-ctx.Done():
+		s.withdraw(ep, w)
+		return nil, ctx.Err()
+	case <-s.stop:
+		return nil, outbox.ErrClosed
+	case <-s.broken:
+		return nil, s.refused()
+	}
+}
+
+// withdraw ends the wait of a claim that nobody waits for any more.
+func (s *Store) withdraw(ep *endpoint, w *waiter) {
+	s.mu.Lock()
+	defer s.unlock()
+	if i := slices.Index(ep.waiters, w); i >= 0 {
+		ep.waiters = slices.Delete(ep.waiters, i, i+1)
+		return
+	}
+	s.release(<-w.claims) // it was answered meanwhile
+}
+
+// Extend implements outbox.Store.
+func (s *Store) Extend(_ context.Context, c outbox.Claim, lease time.Duration) error {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.refusal != nil {
+		return s.refusal
+	}
+	e := s.leased(c)
+	if e == nil {
+		return outbox.ErrLeaseLost
+	}
+	s.extend(e, time.Now().Add(lease))
+	return nil
+}
+
+// Release implements outbox.Store.
+func (s *Store) Release(_ context.Context, claims ...outbox.Claim) error {
+	s.mu.Lock()
+	defer s.unlock()
+	if s.refusal != nil {
+		return s.refusal
+	}
+	s.release(claims)
+	return nil
+}
+
+func (s *Store) release(claims []outbox.Claim) {
+	var held []*entry
+	for _, c := range claims {
+		if e := s.leased(c); e != nil && !slices.Contains(held, e) {
+			held = append(held, e)
+		}
+	}
+	s.handBack(held)
+}
+
+// unlock ends a use of the queues and wakes the owner when they need it.
+func (s *Store) unlock() {
+	waiting := s.waiting()
+	s.mu.Unlock()
+	if waiting {
+		s.nudge()
+	}
+}
+
+// refill loads deliveries of an endpoint that are due and only on disk. Only the
+// owner calls it, when all that was settled is committed or still among the loaded: so
+// a row that it finds is nobody's.
+func (s *Store) refill(ep *endpoint) error {
+	now := time.Now().UnixMicro()
+	s.mu.Lock()
+	ep.asked = false
+	wanted := 0
+	for _, w := range ep.waiters {
+		wanted += max(w.request.Max, 1)
+	}
+	length, bytes := queueLength-len(ep.fresh)-len(ep.retries), queueBytes-s.bytes
+	nextDue, last, more := ep.nextDue, ep.last, ep.more
+	s.mu.Unlock()
+
+	var loaded []*entry
+	// load takes in the row that q is at, unless there is no room for it after n others.
+	load := func(q *query, n int) bool {
+		if n >= wanted && (n >= length || bytes <= 0) {
+			return false
+		}
+		e := readEntry(q, ep)
+		bytes -= int64(len(e.event.Data))
+		loaded = append(loaded, e)
+		return true
+	}
+
+	if nextDue <= now {
+		nextDue = never
+		q := s.db.retryDue.int(ep.id)
+		for n := 0; q.step(); {
+			seq, due := q.stmt.ColumnInt64(0), q.stmt.ColumnInt64(1)
+			if _, ok := s.loaded[seq]; ok {
+				continue
+			}
+			if due > now || !load(q, n) {
+				nextDue = due
+				break
+			}
+			s.loaded[seq] = struct{}{}
+			n++
+		}
+		if err := q.done(); err != nil {
+			return fmt.Errorf("select retries: %w", err)
+		}
+	}
+	if more {
+		more = false
+		q := s.db.freshDue.int(ep.id).int(last)
+		for n := 0; q.step(); n++ {
+			if more = !load(q, n); more {
+				break
+			}
+			last = q.stmt.ColumnInt64(0)
+		}
+		if err := q.done(); err != nil {
+			return fmt.Errorf("select fresh deliveries: %w", err)
+		}
+	}
+
+	s.mu.Lock()
+	defer s.unlock()
+	ep.last, ep.more = last, more
+	s.setDue(ep, nextDue)
+	for _, e := range loaded {
+		s.put(e)
+	}
+	s.serve(ep)
+	return nil
+}
+
+// readEntry reads a row of freshDue or retryDue.
+func readEntry(q *query, ep *endpoint) *entry {
+	return &entry{
+		seq:      q.stmt.ColumnInt64(0),
+		endpoint: ep,
+		due:      q.stmt.ColumnInt64(1),
+		attempts: q.stmt.ColumnInt(2),
+		code:     q.stmt.ColumnText(3),
+		created:  q.stmt.ColumnInt64(9),
+		event: &outbox.Event{
+			ID:     q.stmt.ColumnText(4),
+			Type:   q.stmt.ColumnText(5),
+			Time:   fromMicros(q.stmt.ColumnInt64(6)),
+			Tenant: q.stmt.ColumnText(7),
+			Key:    q.stmt.ColumnText(8),
+			Data:   q.stmt.ColumnBlob(10, nil),
+		},
+	}
+}

@@ -1,0 +1,300 @@
+package sqlite
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/ncruces/go-sqlite3"
+
+	"relay/outbox"
+)
+
+// db is the only connection to the database, used by one goroutine at a time.
+type db struct {
+	conn *sqlite3.Conn
+	path string
+	sync string // what PRAGMA synchronous is set to
+	wal  int    // pages in the write-ahead log that no checkpoint has copied
+
+	begin, commit, rollback            *query
+	pages, freePages, vacuum           *query
+	findKey, addKey                    *query
+	knownEvent, addEvent               *query
+	addEndpoint, setCounts             *query
+	addDelivery, settle, addAttempt    *query
+	freshDue, retryDue                 *query
+	findEvent, deliveries, attempts    *query
+	oldestFresh, oldestRetried         *query
+	finals, dropDelivery, dropAttempts *query
+	spent, bare, dropEvent, strip      *query
+	dropKeys, saveNext                 *query
+}
+
+// connect opens the file at path. Closing the connection must never write to it:
+// what is refused stays as it was, and after a failed fsync nothing is tried again.
+func connect(path, vfs string) (*db, error) {
+	// The log is to get the database's mode, whatever the umask; see modeof in
+	// the driver and https://sqlite.org/uri.html.
+	params := "modeof=" + escape(path)
+	if vfs != "" {
+		params += "&vfs=" + escape(vfs)
+	}
+	uri := url.URL{Scheme: "file", Path: path, RawQuery: params}
+	conn, err := sqlite3.OpenFlags(uri.String(), sqlite3.OPEN_READWRITE|sqlite3.OPEN_CREATE|sqlite3.OPEN_URI)
+	if err != nil {
+		return nil, err
+	}
+	d := &db{conn: conn, path: path}
+	if _, err := conn.Config(sqlite3.DBCONFIG_NO_CKPT_ON_CLOSE, true); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	// The hook takes the place of automatic checkpoints.
+	conn.WALHook(func(_ *sqlite3.Conn, _ string, pages int) error {
+		d.wal = pages
+		return nil
+	})
+	return d, nil
+}
+
+// escape encodes a value of a URI parameter for SQLite, which reads no "+" as a
+// space.
+func escape(v string) string { return strings.ReplaceAll(url.QueryEscape(v), "+", "%20") }
+
+// prepare compiles all statements once.
+func (d *db) prepare() error {
+	for _, p := range []struct {
+		query **query
+		sql   string
+	}{
+		{&d.begin, `BEGIN IMMEDIATE`},
+		{&d.commit, `COMMIT`},
+		{&d.rollback, `ROLLBACK`},
+		{&d.pages, `PRAGMA page_count`},
+		{&d.freePages, `PRAGMA freelist_count`},
+		{&d.vacuum, fmt.Sprintf(`PRAGMA incremental_vacuum(%d)`, vacuumSlice)},
+
+		{&d.findKey, `SELECT print, receipts FROM idem WHERE key = ?`},
+		{&d.addKey, `INSERT INTO idem (key, print, receipts, expires) VALUES (?, ?, ?, ?)`},
+		{&d.knownEvent, `SELECT print, count FROM event WHERE id = ?`},
+		{&d.addEvent, `INSERT INTO event (seq, id, type, time, tenant, key, accepted, first, count, print, kept, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
+		{&d.addEndpoint, `INSERT INTO endpoint (id, name) VALUES (?, ?)`},
+		{&d.setCounts, `UPDATE endpoint SET accepted = ?, delivered = ?, failed = ?, discarded = ? WHERE id = ?`},
+		{&d.addDelivery, `INSERT INTO delivery (seq, event, endpoint) VALUES (?, ?, ?)`},
+
+		{&d.settle, `UPDATE delivery SET state = ?, attempts = ?, due = ?, finished = ?, code = ? WHERE seq = ?`},
+		{&d.addAttempt, `INSERT OR REPLACE INTO attempt (id, started, took, dns, connect, tls, first_byte, status, outcome, code, error, head, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
+
+		{&d.freshDue, `SELECT d.seq, d.due, d.attempts, d.code, e.id, e.type, e.time, e.tenant, e.key, e.accepted, e.data
+			FROM delivery d INDEXED BY delivery_pending CROSS JOIN event e ON e.seq = d.event
+			WHERE d.endpoint = ? AND d.state = 0 AND d.due = 0 AND d.seq > ? ORDER BY d.seq`},
+		{&d.retryDue, `SELECT d.seq, d.due, d.attempts, d.code, e.id, e.type, e.time, e.tenant, e.key, e.accepted, e.data
+			FROM delivery d INDEXED BY delivery_pending CROSS JOIN event e ON e.seq = d.event
+			WHERE d.endpoint = ? AND d.state = 0 AND d.due > 0 ORDER BY d.due, d.seq`},
+
+		{&d.findEvent, `SELECT type, time, tenant, key, accepted, first, count, data FROM event WHERE id = ? AND kept < 2`},
+		{&d.deliveries, `SELECT seq, endpoint, state, attempts, due, finished, code FROM delivery WHERE seq BETWEEN ? AND ?`},
+		{&d.attempts, `SELECT id, started, took, dns, connect, tls, first_byte, status, outcome, code, error, head, body FROM attempt WHERE id BETWEEN ? AND ?`},
+		{&d.oldestFresh, `SELECT d.seq, e.accepted FROM delivery d INDEXED BY delivery_pending CROSS JOIN event e ON e.seq = d.event
+			WHERE d.endpoint = ? AND d.state = 0 AND d.due = 0 ORDER BY d.seq LIMIT 1`},
+		{&d.oldestRetried, `SELECT d.seq, e.accepted FROM delivery d INDEXED BY delivery_retried CROSS JOIN event e ON e.seq = d.event
+			WHERE d.endpoint = ? AND d.state = 0 AND d.due > 0 ORDER BY d.seq LIMIT 1`},
+
+		{&d.finals, `SELECT seq, event FROM delivery INDEXED BY delivery_final WHERE state > 0 AND state = ? AND finished <= ? ORDER BY finished LIMIT ?`},
+		{&d.dropAttempts, `DELETE FROM attempt WHERE id BETWEEN ? AND ?`},
+		{&d.dropDelivery, `DELETE FROM delivery WHERE seq = ?`},
+		{&d.spent, `SELECT seq, print IS NOT NULL AND accepted > ? FROM event e WHERE seq = ?
+			AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.seq BETWEEN e.first AND e.first + e.count - 1)`},
+		{&d.bare, `SELECT seq, print IS NOT NULL AND accepted > ? FROM event INDEXED BY event_bare
+			WHERE kept > 0 AND kept = ? AND accepted <= ? ORDER BY accepted LIMIT ?`},
+		{&d.dropEvent, `DELETE FROM event WHERE seq = ?`},
+		{&d.strip, `UPDATE event SET kept = 2, tenant = NULL, key = NULL, data = NULL WHERE seq = ?`},
+		{&d.dropKeys, `DELETE FROM idem WHERE key IN (SELECT key FROM idem WHERE expires <= ? ORDER BY expires LIMIT ?)`},
+		{&d.saveNext, `UPDATE meta SET next_event = ?, next_delivery = ?`},
+	} {
+		stmt, _, err := d.conn.PrepareFlags(p.sql, sqlite3.PREPARE_PERSISTENT)
+		if err != nil {
+			return fmt.Errorf("prepare %q: %w", p.sql, err)
+		}
+		*p.query = &query{stmt: stmt}
+	}
+	return nil
+}
+
+// transact runs write in one transaction and commits it with PRAGMA synchronous at
+// the given setting: FULL waits for the disk, NORMAL does not. Any error rolls
+// all of it back.
+func (d *db) transact(sync string, write func() error) error {
+	if err := d.setSync(sync); err != nil {
+		return err
+	}
+	if err := d.begin.exec(); err != nil {
+		return fmt.Errorf("begin: %w", err)
+	}
+	err := write()
+	if err == nil {
+		if err = d.commit.exec(); err == nil {
+			return nil
+		}
+		err = fmt.Errorf("commit: %w", err)
+	}
+	if d.conn.GetAutocommit() {
+		return err // the error has rolled back already
+	}
+	return errors.Join(err, d.rollback.exec())
+}
+
+// setSync sets PRAGMA synchronous when it is something else: the pragma acts when
+// it is compiled, so it cannot be kept prepared.
+func (d *db) setSync(sync string) error {
+	if d.sync == sync {
+		return nil
+	}
+	if err := d.conn.Exec(`PRAGMA synchronous = ` + sync); err != nil {
+		return fmt.Errorf("set synchronous: %w", err)
+	}
+	d.sync = sync
+	return nil
+}
+
+// checkpoint copies the write-ahead log into the database file. It syncs both
+// files, so that nothing in it is at risk at any level.
+func (d *db) checkpoint(mode sqlite3.CheckpointMode) error {
+	// With synchronous NORMAL and FULL the checkpoint is synced alike.
+	if _, _, err := d.conn.WALCheckpoint("main", mode); err != nil {
+		return fmt.Errorf("checkpoint: %w", err)
+	}
+	d.wal = 0
+	return nil
+}
+
+// used is how many pages hold something, and how many are free for reuse.
+func (d *db) used() (used, free int64, err error) {
+	all, err := d.pages.number()
+	if err != nil {
+		return 0, 0, err
+	}
+	free, err = d.freePages.number()
+	return all - free, free, err
+}
+
+// close ends the connection and writes nothing.
+func (d *db) close() error {
+	for _, stmt := range slices.Collect(d.conn.Stmts()) {
+		_ = stmt.Close() // repeats the error of the last step
+	}
+	return d.conn.Close()
+}
+
+// query is a prepared statement. Parameters are bound in their order by the
+// chained methods; exec, or step and done, run it.
+type query struct {
+	stmt *sqlite3.Stmt
+	n    int // parameters bound
+	err  error
+}
+
+func (q *query) int(v int64) *query { return q.bound(q.stmt.BindInt64(q.n+1, v)) }
+
+// text binds a string; the empty one is NULL, which reads as "" again.
+func (q *query) text(v string) *query {
+	if v == "" {
+		return q.bound(q.stmt.BindNull(q.n + 1))
+	}
+	return q.bound(q.stmt.BindText(q.n+1, v))
+}
+
+// blob binds bytes; none are NULL.
+func (q *query) blob(v []byte) *query {
+	if len(v) == 0 {
+		return q.bound(q.stmt.BindNull(q.n + 1))
+	}
+	return q.bound(q.stmt.BindBlob(q.n+1, v))
+}
+
+func (q *query) bound(err error) *query {
+	q.n++
+	if q.err == nil {
+		q.err = err
+	}
+	return q
+}
+
+// exec runs a statement that returns no rows.
+func (q *query) exec() error {
+	if q.err != nil {
+		return q.done()
+	}
+	q.n = 0
+	return q.stmt.Exec()
+}
+
+// step goes to the next row.
+func (q *query) step() bool { return q.err == nil && q.stmt.Step() }
+
+// done ends the reading of rows and returns what went wrong.
+func (q *query) done() error {
+	err := q.err
+	q.n, q.err = 0, nil
+	return errors.Join(err, q.stmt.Reset())
+}
+
+// query compiles a statement that is run once.
+func (d *db) query(sql string) (*query, error) {
+	stmt, _, err := d.conn.Prepare(sql)
+	if err != nil {
+		return nil, fmt.Errorf("prepare %q: %w", sql, err)
+	}
+	return &query{stmt: stmt}, nil
+}
+
+// number runs a statement once that returns one number.
+func (d *db) number(sql string) (int64, error) {
+	q, err := d.query(sql)
+	if err != nil {
+		return 0, err
+	}
+	defer q.stmt.Close()
+	return q.number()
+}
+
+// number runs a statement that returns one number.
+func (q *query) number() (int64, error) {
+	var v int64
+	if q.step() {
+		v = q.stmt.ColumnInt64(0)
+	}
+	return v, q.done()
+}
+
+// pairs runs a statement whose rows are two numbers.
+func (q *query) pairs() ([][2]int64, error) {
+	var rows [][2]int64
+	for q.step() {
+		rows = append(rows, [2]int64{q.stmt.ColumnInt64(0), q.stmt.ColumnInt64(1)})
+	}
+	return rows, q.done()
+}
+
+// isFull tells whether the disk had no room for a write. The transaction was
+// rolled back and can be tried again, unless it was the fsync that found out: then
+// nobody knows what is on the disk.
+func isFull(err error) bool {
+	full := errors.Is(err, sqlite3.FULL) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+	return full && !errors.Is(err, sqlite3.IOERR_FSYNC)
+}
+
+// explain marks an error that says that the file cannot be trusted, and tells the
+// operator what to do.
+func (d *db) explain(err error) error {
+	for _, code := range []error{sqlite3.CORRUPT, sqlite3.NOTADB, sqlite3.IOERR_DATA, sqlite3.IOERR_CORRUPTFS} {
+		if errors.Is(err, code) {
+			return fmt.Errorf("%w: %s: %w; nothing was changed: restore the file from a copy, or move it and %s-wal away to start empty",
+				outbox.ErrCorrupt, d.path, err, d.path)
+		}
+	}
+	return fmt.Errorf("%s: %w", d.path, err)
+}

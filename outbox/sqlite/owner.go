@@ -1,0 +1,350 @@
+package sqlite
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/ncruces/go-sqlite3"
+
+	"relay/outbox"
+)
+
+// Bounds of one commit.
+const (
+	groupAccepts = 256     // batches
+	groupBytes   = 4 << 20 // of batches; a larger one goes alone
+)
+
+// call is something else that the owner has to do. An error that run returns
+// breaks the store; what concerns the caller alone it keeps in its closure.
+type call struct {
+	run  func() error
+	err  error // valid once done is closed
+	done chan struct{}
+}
+
+// answer ends the call, unless it has ended.
+func (c *call) answer(err error) {
+	select {
+	case <-c.done:
+	default:
+		c.err = err
+		close(c.done)
+	}
+}
+
+// do lets the owner run a function, after it has committed all that was settled
+// before.
+func (s *Store) do(ctx context.Context, run func() error) error {
+	c := &call{run: run, done: make(chan struct{})}
+	s.mu.Lock()
+	if s.refusal != nil {
+		defer s.mu.Unlock()
+		return s.refusal
+	}
+	s.calls = append(s.calls, c)
+	s.mu.Unlock()
+	s.nudge()
+	select {
+	case <-c.done:
+		return c.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// nudge wakes the owner, or keeps it from falling asleep.
+func (s *Store) nudge() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run is the owner: the one goroutine that uses the database. While it commits, the
+// next group gathers.
+func (s *Store) run() {
+	defer close(s.done)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-s.wake:
+		case <-timer.C:
+		}
+		g := s.take()
+		if err := s.work(g); err != nil {
+			s.fail(err, g)
+			break
+		}
+		if s.finished() {
+			break
+		}
+		timer.Reset(s.sleep())
+	}
+	<-s.stop
+	s.closeErr = s.shut()
+}
+
+// group is what waits for the owner.
+type group struct {
+	accepts []*accept
+	settles []*settle
+	calls   []*call
+	refills []*endpoint
+}
+
+// take takes the next group: all that waits, up to the bounds of a commit.
+func (s *Store) take() group {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, size := 0, int64(0)
+	for n < min(len(s.accepts), groupAccepts) && size < groupBytes {
+		size += s.accepts[n].size
+		n++
+	}
+	g := group{accepts: slices.Clone(s.accepts[:n]), calls: s.calls, refills: s.refills}
+	s.accepts = slices.Delete(s.accepts, 0, n)
+	s.calls, s.refills = nil, nil
+	if !time.Now().Before(s.stalled) {
+		g.settles, s.settles = s.settles, nil
+	}
+	if len(s.accepts) > 0 {
+		s.nudge()
+	}
+	return g
+}
+
+// work does all that a group asks for. After an error nobody knows what the disk
+// holds.
+func (s *Store) work(g group) error {
+	if err := s.commit(g.accepts, g.settles); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.tick()
+	s.unlock()
+	for _, ep := range g.refills {
+		if err := s.refill(ep); err != nil {
+			return err
+		}
+	}
+	for _, c := range g.calls {
+		if err := c.run(); err != nil {
+			return err
+		}
+		c.answer(nil)
+	}
+	return s.tend()
+}
+
+// commit writes batches and settlements in one transaction and answers them.
+func (s *Store) commit(accepts []*accept, settles []*settle) error {
+	if len(accepts)+len(settles) == 0 {
+		return nil
+	}
+	touched, err := s.apply(accepts, settles)
+	for {
+		c, ok := errors.AsType[*clash](err)
+		if !ok {
+			break
+		}
+		c.accept.answer(&outbox.ConflictError{Index: c.index, ID: c.accept.events[c.index].ID})
+		accepts = slices.DeleteFunc(accepts, func(a *accept) bool { return a == c.accept })
+		touched, err = s.apply(accepts, settles)
+	}
+	if isFull(err) {
+		s.disk.dropBallast()
+		for _, a := range accepts {
+			a.answer(fmt.Errorf("%w: %w", outbox.ErrFull, err))
+		}
+		accepts = nil
+		touched, err = s.apply(nil, settles)
+	}
+	if isFull(err) { // even without the ballast: they stay in line
+		s.stalled = time.Now().Add(retryFull)
+		s.mu.Lock()
+		s.settles = append(settles, s.settles...)
+		s.mu.Unlock()
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	s.quiet = time.Now()
+	s.publish(accepts, settles, touched)
+	return nil
+}
+
+// publish makes what was committed known: to the queues, then to the callers.
+func (s *Store) publish(accepts []*accept, settles []*settle, touched []*endpoint) {
+	s.mu.Lock()
+	for _, st := range settles {
+		if st.entry.due > 0 {
+			delete(s.loaded, st.entry.seq)
+		}
+		if st.state == outbox.Pending {
+			s.dueBy(st.entry.endpoint, st.due) // a refill may have overlooked it
+		}
+	}
+	for _, a := range accepts {
+		if a.err == nil {
+			for _, e := range a.entries {
+				s.arrive(e)
+			}
+		}
+	}
+	for _, ep := range touched {
+		s.serve(ep)
+	}
+	s.mu.Unlock()
+	for range settles {
+		<-s.slots
+	}
+	for _, a := range accepts {
+		a.answer(a.err)
+	}
+}
+
+// apply runs the transaction of a group and returns the endpoints whose counts it
+// changed. After an error all is as it was.
+func (s *Store) apply(accepts []*accept, settles []*settle) (touched []*endpoint, err error) {
+	sync := "NORMAL" // losing a settlement repeats an attempt; losing an accepted event is not forgiven
+	if s.level == Fsync && len(accepts) > 0 {
+		sync = "FULL"
+	}
+	meta, known := s.meta, len(s.known)
+	err = s.db.transact(sync, func() error {
+		if len(accepts) > 0 {
+			if err := s.measure(); err != nil {
+				return err
+			}
+		}
+		for _, st := range settles {
+			if err := s.update(st); err != nil {
+				return err
+			}
+		}
+		for _, a := range accepts {
+			if err := s.insert(a); err != nil {
+				return err
+			}
+		}
+		for _, ep := range s.touched {
+			c := ep.changed
+			if err := s.db.setCounts.int(c.accepted).int(c.delivered).int(c.failed).int(c.discarded).int(ep.id).exec(); err != nil {
+				return fmt.Errorf("update counts: %w", err)
+			}
+		}
+		return nil
+	})
+	touched, s.touched = s.touched, nil
+	for _, ep := range touched {
+		if err == nil {
+			ep.counts = *ep.changed
+		}
+		ep.changed = nil
+	}
+	if err != nil {
+		for _, ep := range s.known[known:] {
+			ep.id = 0
+		}
+		s.meta, s.known = meta, s.known[:known]
+	}
+	return touched, err
+}
+
+// count returns the endpoint's counts for the transaction under way to change.
+func (s *Store) count(ep *endpoint) *counts {
+	if ep.changed == nil {
+		changed := ep.counts
+		ep.changed = &changed
+		s.touched = append(s.touched, ep)
+	}
+	return ep.changed
+}
+
+// tend does what can wait: checkpoints, and a new ballast when there is room again.
+func (s *Store) tend() error {
+	s.restoreBallast()
+	if !s.checkpointDue() {
+		return nil
+	}
+	err := s.db.checkpoint(sqlite3.CHECKPOINT_PASSIVE)
+	if isFull(err) { // the log keeps what the file has no room for
+		s.disk.dropBallast()
+		s.stalled = time.Now().Add(retryFull)
+		return nil
+	}
+	return err
+}
+
+// checkpointDue tells whether to copy the write-ahead log into the file: when it
+// is long, at the next chance; when it is too long, or everything rests, now.
+func (s *Store) checkpointDue() bool {
+	now := time.Now()
+	if s.db.wal == 0 || now.Before(s.stalled) {
+		return false
+	}
+	s.mu.Lock()
+	idle := len(s.accepts)+len(s.settles)+len(s.calls) == 0
+	s.mu.Unlock()
+	return s.db.wal >= walLong && idle || s.db.wal >= walTooLong || idle && now.Sub(s.quiet) >= calm
+}
+
+// sleep is how long the owner has nothing to do, if nobody wakes it. Clocks may
+// jump while it sleeps, so it is never long.
+func (s *Store) sleep() time.Duration {
+	limit := time.Minute
+	if s.db.wal > 0 {
+		limit = min(limit, time.Until(s.quiet.Add(calm)))
+	}
+	if !s.disk.hasBallast {
+		limit = min(limit, retryFull)
+	}
+	if wait := time.Until(s.stalled); wait > 0 {
+		limit = min(limit, wait)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.arm(limit)
+}
+
+// finished tells whether the store was closed and has answered everybody. What the
+// disk has no room for is left: those attempts are repeated.
+func (s *Store) finished() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	settled := len(s.settles) == 0 || time.Now().Before(s.stalled)
+	return s.refusal != nil && len(s.accepts)+len(s.calls) == 0 && settled
+}
+
+// fail ends the store after an error that leaves unknown what is on the disk.
+// Nothing is tried again: a second fsync would succeed and prove nothing.
+func (s *Store) fail(cause error, g group) {
+	err := fmt.Errorf("%w: %w", outbox.ErrUnavailable, s.db.explain(cause))
+	s.mu.Lock()
+	s.refusal = cmp.Or(s.refusal, err)
+	g.accepts = append(g.accepts, s.accepts...)
+	g.calls = append(g.calls, s.calls...)
+	s.accepts, s.calls, s.settles = nil, nil, nil
+	s.mu.Unlock()
+	close(s.broken)
+	for _, a := range g.accepts {
+		a.answer(err)
+	}
+	for _, c := range g.calls {
+		c.answer(err)
+	}
+}
+
+// refused is why calls are refused now.
+func (s *Store) refused() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.refusal
+}

@@ -1,0 +1,353 @@
+package sqlite
+
+import (
+	"cmp"
+	"container/heap"
+	"math"
+	"slices"
+	"strconv"
+	"time"
+
+	"relay/outbox"
+)
+
+// Bounds of what is kept in memory, however much waits on disk.
+const (
+	queueLength = 256      // deliveries in each of an endpoint's two queues
+	queueLow    = 64       // an endpoint with fewer is refilled
+	queueBytes  = 32 << 20 // event data in all queues; what a waiting claim asks for may go beyond
+)
+
+// never is the due time of nothing.
+const never = math.MaxInt64
+
+// entry is a delivery in memory: queued, leased, or settled but not yet committed.
+type entry struct {
+	seq      int64
+	endpoint *endpoint
+	event    *outbox.Event
+	created  int64 // microseconds
+	due      int64 // microseconds, 0 for a fresh one
+	attempts int
+	code     string
+
+	fence uint64    // of the lease
+	until time.Time // its end
+}
+
+// ripe is when the delivery may be claimed: for a fresh one, since it was accepted.
+func (e *entry) ripe() int64 { return cmp.Or(e.due, e.created) }
+
+// queue is entries by due time, then in the order of accept. Fresh ones have no
+// due time: they stay in the order of accept whatever the clock does.
+type queue []*entry
+
+func (q *queue) add(e *entry) {
+	i, _ := slices.BinarySearchFunc(*q, e, func(a, b *entry) int {
+		return cmp.Or(cmp.Compare(a.due, b.due), cmp.Compare(a.seq, b.seq))
+	})
+	*q = slices.Insert(*q, i, e)
+}
+
+func (q *queue) pop() *entry {
+	e := (*q)[0]
+	(*q)[0] = nil
+	*q = (*q)[1:]
+	return e
+}
+
+// endpoint is the work of one endpoint.
+type endpoint struct {
+	name string
+
+	fresh   queue     // never attempted
+	retries queue     // due for another attempt
+	waiters []*waiter // claims that found nothing
+	leased  int
+
+	// What is on disk only. Fresh deliveries are loaded in the order of their
+	// numbers, so that one number tells them apart; for retries there is Store.loaded.
+	last    int64 // the last fresh delivery that was loaded
+	more    bool  // there may be fresh ones after it
+	nextDue int64 // when the first retry that is not loaded is due; never for none, 0 for unknown
+	place   int   // in the heap of due times, -1 for none
+	asked   bool  // is to be refilled
+
+	// These belong to the owner.
+	id      int64 // of its row, 0 before its first delivery
+	counts  counts
+	changed *counts // by the transaction under way, nil when it does not touch them
+}
+
+// counts are what outbox.Counts says, but for what follows from it.
+type counts struct{ accepted, delivered, failed, discarded int64 }
+
+func (c counts) pending() int64 { return c.accepted - c.delivered - c.failed - c.discarded }
+
+// active tells whether somebody works on the endpoint's deliveries. One that is
+// paused takes no memory.
+func (ep *endpoint) active() bool { return ep.leased > 0 || len(ep.waiters) > 0 }
+
+// onDisk tells whether a delivery could be claimed that is not in memory.
+func (ep *endpoint) onDisk(now int64) bool { return ep.more || ep.nextDue <= now }
+
+// next is the queue whose head was ripe first, nil when both are empty.
+func (ep *endpoint) next() *queue {
+	switch {
+	case len(ep.fresh) == 0 && len(ep.retries) == 0:
+		return nil
+	case len(ep.fresh) == 0 || len(ep.retries) > 0 && ep.retries[0].ripe() <= ep.fresh[0].ripe():
+		return &ep.retries
+	}
+	return &ep.fresh
+}
+
+// behind tells whether a retry on disk was ripe before all that is in memory.
+func (ep *endpoint) behind(now int64) bool {
+	q := ep.next()
+	return ep.nextDue <= now && (q == nil || ep.nextDue < (*q)[0].ripe())
+}
+
+// waiter is a Claim that waits.
+type waiter struct {
+	request outbox.ClaimRequest
+	claims  chan []outbox.Claim // gets one answer at most
+}
+
+// queues are the deliveries in memory and their leases. Store.mu guards them. They
+// do no I/O: what is on disk only is asked for by way of refills.
+type queues struct {
+	prefix    string // of the ids of deliveries
+	endpoints map[string]*endpoint
+	leases    map[uint64]*entry // by fence
+	fence     uint64            // the last one given
+	leaseEnd  time.Time         // no lease ends before; zero when there is none
+	bytes     int64             // event data in all queues
+	dues      dues
+	refills   []*endpoint // wait for what is on disk
+	armed     time.Time   // when the owner's sleep ends
+}
+
+// endpoint returns the endpoint of that name, new when it is not known.
+func (q *queues) endpoint(name string) *endpoint {
+	ep := q.endpoints[name]
+	if ep == nil {
+		ep = &endpoint{name: name, nextDue: never, place: -1}
+		q.endpoints[name] = ep
+	}
+	return ep
+}
+
+// arrive takes in a fresh delivery that has just been committed, or notes that it
+// is on disk.
+func (q *queues) arrive(e *entry) {
+	ep := e.endpoint
+	if ep.more || !ep.active() || len(ep.fresh) >= queueLength || q.bytes >= queueBytes {
+		ep.more = true
+		return
+	}
+	ep.last = e.seq
+	q.put(e)
+}
+
+// put queues an entry.
+func (q *queues) put(e *entry) {
+	q.bytes += int64(len(e.event.Data))
+	if e.due > 0 {
+		e.endpoint.retries.add(e)
+	} else {
+		e.endpoint.fresh.add(e)
+	}
+}
+
+// serve answers the endpoint's waiting claims, first come first served.
+func (q *queues) serve(ep *endpoint) {
+	for len(ep.waiters) > 0 {
+		claims := q.lease(ep, ep.waiters[0].request)
+		if len(claims) == 0 {
+			return
+		}
+		ep.waiters[0].claims <- claims
+		ep.waiters = slices.Delete(ep.waiters, 0, 1)
+	}
+}
+
+// lease leases what can be claimed now. When that is nothing, or when little is
+// left, it asks for what is on disk.
+func (q *queues) lease(ep *endpoint, r outbox.ClaimRequest) []outbox.Claim {
+	now := time.Now()
+	micros := now.UnixMicro()
+	var claims []outbox.Claim
+	for len(claims) < max(r.Max, 1) && !ep.behind(micros) {
+		from := ep.next()
+		if from == nil {
+			break
+		}
+		e := from.pop()
+		q.bytes -= int64(len(e.event.Data))
+		q.fence++
+		e.fence = q.fence
+		q.leases[e.fence] = e
+		ep.leased++
+		q.extend(e, now.Add(r.Lease))
+		claims = append(claims, q.claim(e))
+	}
+	low := len(ep.fresh)+len(ep.retries) < queueLow && q.bytes < queueBytes
+	if ep.behind(micros) || ep.onDisk(micros) && (low || len(claims) == 0) {
+		q.ask(ep)
+	}
+	return claims
+}
+
+func (q *queues) claim(e *entry) outbox.Claim {
+	return outbox.Claim{
+		Delivery: outbox.Delivery{
+			ID:       deliveryID(q.prefix, e.seq),
+			EventID:  e.event.ID,
+			Endpoint: e.endpoint.name,
+			State:    outbox.Pending,
+			Attempts: e.attempts,
+			Due:      fromMicros(e.ripe()),
+			Created:  fromMicros(e.created),
+			Code:     e.code,
+		},
+		Event: e.event,
+		Fence: e.fence,
+		Until: e.until,
+	}
+}
+
+// leased returns what a claim still holds, nil when its lease is over.
+func (q *queues) leased(c outbox.Claim) *entry {
+	e := q.leases[c.Fence]
+	if e == nil || !time.Now().Before(e.until) {
+		return nil
+	}
+	return e
+}
+
+// extend moves the end of a lease.
+func (q *queues) extend(e *entry, until time.Time) {
+	e.until = until
+	if q.leaseEnd.IsZero() || until.Before(q.leaseEnd) {
+		q.leaseEnd = until
+	}
+}
+
+// end ends a lease; its entry is in no queue then.
+func (q *queues) end(e *entry) {
+	delete(q.leases, e.fence)
+	e.endpoint.leased--
+}
+
+// handBack ends leases and queues what they held, all of it before the first is
+// claimed again.
+func (q *queues) handBack(entries []*entry) {
+	for _, e := range entries {
+		q.end(e)
+		q.put(e)
+	}
+	for _, e := range entries {
+		q.serve(e.endpoint)
+	}
+}
+
+// tick hands back what is leased for longer than agreed and asks for the retries that
+// have become due.
+func (q *queues) tick() {
+	now := time.Now()
+	if !q.leaseEnd.IsZero() && !now.Before(q.leaseEnd) {
+		q.leaseEnd = time.Time{}
+		var over []*entry
+		for _, e := range q.leases {
+			if now.Before(e.until) {
+				q.extend(e, e.until)
+			} else {
+				over = append(over, e)
+			}
+		}
+		q.handBack(over)
+	}
+	for len(q.dues) > 0 && q.dues[0].nextDue <= now.UnixMicro() {
+		if ep := heap.Pop(&q.dues).(*endpoint); ep.active() {
+			q.ask(ep)
+		} // else its next claim asks
+	}
+}
+
+// arm says how long the owner may sleep, at most limit, before tick is needed.
+func (q *queues) arm(limit time.Duration) time.Duration {
+	if len(q.dues) > 0 {
+		limit = min(limit, time.Until(fromMicros(q.dues[0].nextDue)))
+	}
+	if !q.leaseEnd.IsZero() {
+		limit = min(limit, time.Until(q.leaseEnd))
+	}
+	limit = max(limit, 0)
+	q.armed = time.Now().Add(limit)
+	return limit
+}
+
+// waiting tells whether the owner has to be woken.
+func (q *queues) waiting() bool {
+	return len(q.refills) > 0 || !q.leaseEnd.IsZero() && q.leaseEnd.Before(q.armed)
+}
+
+// ask puts an endpoint on the list of those that the owner refills.
+func (q *queues) ask(ep *endpoint) {
+	if !ep.asked {
+		ep.asked = true
+		q.refills = append(q.refills, ep)
+	}
+}
+
+// setDue notes when the endpoint's first retry on disk is due. The heap holds only
+// times to come: what is due already is asked for when it is wanted.
+func (q *queues) setDue(ep *endpoint, due int64) {
+	if ep.place >= 0 {
+		heap.Remove(&q.dues, ep.place)
+	}
+	ep.nextDue = due
+	if due != never && due > time.Now().UnixMicro() {
+		heap.Push(&q.dues, ep)
+	}
+}
+
+// dueBy notes a retry that is on disk, or on its way.
+func (q *queues) dueBy(ep *endpoint, due int64) {
+	if due < ep.nextDue {
+		q.setDue(ep, due)
+	}
+}
+
+// dues is a heap of endpoints by the due time of their first retry on disk.
+type dues []*endpoint
+
+func (d dues) Len() int           { return len(d) }
+func (d dues) Less(i, j int) bool { return d[i].nextDue < d[j].nextDue }
+
+func (d dues) Swap(i, j int) {
+	d[i], d[j] = d[j], d[i]
+	d[i].place, d[j].place = i, j
+}
+
+func (d *dues) Push(x any) {
+	ep := x.(*endpoint)
+	ep.place = len(*d)
+	*d = append(*d, ep)
+}
+
+func (d *dues) Pop() any {
+	last := len(*d) - 1
+	ep := (*d)[last]
+	(*d)[last], *d = nil, (*d)[:last]
+	ep.place = -1
+	return ep
+}
+
+// deliveryID is unique beyond one outbox: the prefix is drawn when it is made.
+func deliveryID(prefix string, seq int64) string {
+	return "dlv_" + prefix + strconv.FormatInt(seq, 10)
+}
+
+func fromMicros(v int64) time.Time { return time.UnixMicro(v).UTC() }

@@ -1,0 +1,194 @@
+package sqlite
+
+import (
+	"cmp"
+	"crypto/rand"
+	"fmt"
+	"strings"
+
+	"github.com/ncruces/go-sqlite3"
+)
+
+// Marks of the file format, in the header of the database.
+const (
+	applicationID = 0x52656C79 // "Rely"
+	formatVersion = 1          // PRAGMA user_version
+)
+
+// schema is format version 1. Times are microseconds since 1970, durations are
+// microseconds.
+//
+// A delivery's due time is 0 until its first attempt. So the pending index holds
+// an endpoint's fresh deliveries in the order of accept, whatever the clock did, and
+// behind them its retries in the order of their due times.
+const schema = `
+CREATE TABLE meta (
+	prefix TEXT NOT NULL,            -- of the ids of deliveries
+	epoch INTEGER NOT NULL,          -- how often the outbox was opened; upper bits of a fence
+	next_event INTEGER NOT NULL,     -- at least; rows above were written since the last reap
+	next_delivery INTEGER NOT NULL
+) STRICT;
+CREATE TABLE endpoint (
+	id INTEGER PRIMARY KEY,
+	name TEXT NOT NULL,
+	accepted INTEGER NOT NULL DEFAULT 0,  -- counts since the outbox was made,
+	delivered INTEGER NOT NULL DEFAULT 0, -- written in the commit of what they count
+	failed INTEGER NOT NULL DEFAULT 0,
+	discarded INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TABLE event (
+	seq INTEGER PRIMARY KEY,
+	id TEXT NOT NULL UNIQUE,
+	type TEXT NOT NULL,
+	time INTEGER NOT NULL,
+	tenant TEXT,
+	key TEXT,
+	accepted INTEGER NOT NULL,
+	first INTEGER NOT NULL,          -- its deliveries are first to first + count - 1
+	count INTEGER NOT NULL,
+	print BLOB,                      -- fingerprint, when the app chose the id
+	kept INTEGER NOT NULL,           -- 0 for its deliveries, 1 though nobody wanted it, 2 only to know the id again
+	data BLOB
+) STRICT;
+CREATE INDEX event_bare ON event(kept, accepted) WHERE kept > 0;
+CREATE TABLE delivery (
+	seq INTEGER PRIMARY KEY,
+	event INTEGER NOT NULL,
+	endpoint INTEGER NOT NULL,
+	state INTEGER NOT NULL DEFAULT 0, -- 0 pending, 1 delivered, 2 failed, 3 discarded
+	attempts INTEGER NOT NULL DEFAULT 0,
+	due INTEGER NOT NULL DEFAULT 0,
+	finished INTEGER NOT NULL DEFAULT 0,
+	code TEXT
+) STRICT;
+CREATE INDEX delivery_pending ON delivery(endpoint, due) WHERE state = 0;
+CREATE INDEX delivery_retried ON delivery(endpoint) WHERE state = 0 AND due > 0;
+CREATE INDEX delivery_final ON delivery(state, finished) WHERE state > 0;
+CREATE TABLE attempt (
+	id INTEGER PRIMARY KEY,          -- delivery * 65536 + number of the attempt
+	started INTEGER NOT NULL,
+	took INTEGER NOT NULL,
+	dns INTEGER NOT NULL,
+	connect INTEGER NOT NULL,
+	tls INTEGER NOT NULL,
+	first_byte INTEGER NOT NULL,
+	status INTEGER NOT NULL,
+	outcome TEXT,
+	code TEXT,
+	error TEXT,
+	head TEXT,
+	body BLOB
+) STRICT;
+CREATE TABLE idem (
+	key TEXT PRIMARY KEY,            -- idempotency key of a batch
+	print BLOB NOT NULL,
+	receipts TEXT NOT NULL,          -- JSON
+	expires INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX idem_expires ON idem(expires);
+`
+
+// meta is the row of the table meta.
+type meta struct {
+	prefix       string
+	epoch        uint64
+	nextEvent    int64
+	nextDelivery int64
+}
+
+// setup checks that the file is ours and of a format that we know, makes the
+// schema when it is new, and settles how the connection works. A file that it refuses
+// is left as it was.
+func (d *db) setup() (meta, error) {
+	// One connection, ever: no shared memory, and the log's index is on the heap.
+	if err := d.conn.Exec(`PRAGMA locking_mode = EXCLUSIVE; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF`); err != nil {
+		return meta{}, d.explain(err)
+	}
+	id, err := d.number(`PRAGMA application_id`)
+	if err != nil {
+		return meta{}, d.explain(err)
+	}
+	version, err := d.number(`PRAGMA user_version`)
+	if err != nil {
+		return meta{}, d.explain(err)
+	}
+	tables, err := d.number(`SELECT count(*) FROM sqlite_schema`)
+	if err != nil {
+		return meta{}, d.explain(err)
+	}
+	switch {
+	case id == 0 && version == 0 && tables == 0:
+		if err := d.create(); err != nil {
+			return meta{}, d.explain(fmt.Errorf("create: %w", err))
+		}
+	case id != applicationID:
+		return meta{}, fmt.Errorf("%s is not an outbox of Relay but another program's database (application id %#x); choose another path", d.path, id)
+	case version != formatVersion:
+		return meta{}, fmt.Errorf("%s has format version %d, this Relay knows version %d; use the Relay that wrote it, or a newer one", d.path, version, formatVersion)
+	}
+	if err := d.configure(); err != nil {
+		return meta{}, d.explain(err)
+	}
+	m, err := d.open()
+	if err != nil {
+		return meta{}, d.explain(err)
+	}
+	return m, nil
+}
+
+// create makes an empty outbox. It comes into being with one commit: before it,
+// the file holds no table and is made again.
+func (d *db) create() error {
+	if err := d.conn.Exec(`PRAGMA page_size = 4096; PRAGMA auto_vacuum = INCREMENTAL`); err != nil {
+		return err
+	}
+	// Eight bytes at the end of each page are its checksum, so that a flipped bit is
+	// found when the page is read: https://sqlite.org/cksumvfs.html.
+	if _, err := d.conn.FileControl("main", sqlite3.FCNTL_RESERVE_BYTES, 8); err != nil {
+		return fmt.Errorf("reserve checksums: %w", err)
+	}
+	if err := d.configure(); err != nil {
+		return err
+	}
+	// Lower case letters and digits, 50 bits: enough to tell outboxes apart.
+	prefix := strings.ToLower(rand.Text()[:10])
+	if err := d.conn.Exec(fmt.Sprintf(`BEGIN; %s
+		INSERT INTO meta VALUES ('%s', 0, 1, 1);
+		PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT`, schema, prefix, applicationID, formatVersion)); err != nil {
+		return err
+	}
+	return d.checkpoint(sqlite3.CHECKPOINT_TRUNCATE)
+}
+
+// configure sets what SQLite does not keep in the file.
+func (d *db) configure() error {
+	if err := d.conn.Exec(fmt.Sprintf(`PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+		PRAGMA journal_size_limit = %d; PRAGMA cache_size = -%d`, walLimit, cacheSize>>10)); err != nil {
+		return err
+	}
+	d.sync = "FULL"
+	return nil
+}
+
+// open reads the meta row and raises the epoch.
+func (d *db) open() (meta, error) {
+	if err := d.conn.Exec(`UPDATE meta SET epoch = epoch + 1`); err != nil {
+		return meta{}, fmt.Errorf("raise epoch: %w", err)
+	}
+	q, err := d.query(`SELECT prefix, epoch,
+		max(next_event, 1 + coalesce((SELECT max(seq) FROM event), 0)),
+		max(next_delivery, 1 + coalesce((SELECT max(seq) FROM delivery), 0)) FROM meta`)
+	if err != nil {
+		return meta{}, err
+	}
+	defer q.stmt.Close()
+	if !q.step() {
+		return meta{}, fmt.Errorf("read meta: %w", cmp.Or(q.done(), error(sqlite3.CORRUPT)))
+	}
+	return meta{
+		prefix:       q.stmt.ColumnText(0),
+		epoch:        uint64(q.stmt.ColumnInt64(1)),
+		nextEvent:    q.stmt.ColumnInt64(2),
+		nextDelivery: q.stmt.ColumnInt64(3),
+	}, q.done()
+}

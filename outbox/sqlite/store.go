@@ -1,0 +1,208 @@
+// Package sqlite is the embedded outbox engine: one SQLite file in WAL mode,
+// owned by one process and written by one goroutine that commits in groups.
+// ../DESIGN.md tells how it works and what each kind of crash does to it.
+package sqlite
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/ncruces/go-sqlite3"
+	"github.com/rs/zerolog"
+
+	"relay/outbox"
+)
+
+var _ outbox.Store = (*Store)(nil)
+
+// The levels of durability.
+const (
+	Fsync   = "fsync"   // what was accepted survives a power cut
+	Relaxed = "relaxed" // it survives the death of the process; a power cut takes the last moments
+)
+
+// backlog is how many settlements may wait for their commit.
+const backlog = 1024
+
+// DefaultMaxSize is the limit of the database file in bytes.
+const DefaultMaxSize = 4 << 30
+
+// Options are the settings of Open.
+type Options struct {
+	Dir        string // where the outbox is; made with mode 0700 when it is not there
+	Durability string // Fsync, the default, or Relaxed
+	MaxSize    int64  // bytes of the database file, 0 for DefaultMaxSize; write-ahead log and ballast come on top
+	Log        zerolog.Logger
+	VFS        string // name of a registered SQLite VFS, to test faults; "" for the operating system
+
+	free    func() (int64, error) // free disk space in bytes, for tests
+	ballast int64                 // bytes, for tests; 0 for ballastSize
+}
+
+// Store is an open outbox. Its fields belong to the owner goroutine (run), but
+// for those below mu.
+type Store struct {
+	level   string
+	maxSize int64
+	log     zerolog.Logger
+
+	db      *db
+	disk    *disk
+	meta    meta
+	known   []*endpoint        // those with a row, by id - 1
+	touched []*endpoint        // whose counts the transaction under way changes
+	loaded  map[int64]struct{} // retries that are in memory, by delivery number
+	room    int64              // bytes that may still be accepted
+	full    error              // why there is no room; nil while there is
+	quiet   time.Time          // when the last commit ended
+	stalled time.Time          // until then the disk is full even for settlements
+
+	wake   chan struct{} // something waits for the owner
+	slots  chan struct{} // one token for each settlement that waits for its commit
+	stop   chan struct{} // closed by Close
+	broken chan struct{} // closed by fail
+	done   chan struct{} // closed when the owner is gone
+
+	closing  sync.Once
+	closeErr error // valid once done is closed
+
+	mu      sync.Mutex
+	refusal error // why calls are refused, nil while the store works
+	accepts []*accept
+	settles []*settle
+	calls   []*call
+	queues
+}
+
+// Open opens the outbox in a directory, or makes it; it belongs to this process
+// until Close. Errors: outbox.ErrLocked when another has it, outbox.ErrCorrupt when the
+// file cannot be trusted, and others that say what is wrong. None of them changes the
+// file.
+func Open(ctx context.Context, o Options) (*Store, error) {
+	s, err := open(ctx, o)
+	if err != nil {
+		return nil, fmt.Errorf("open outbox: %w", err)
+	}
+	go s.run()
+	return s, nil
+}
+
+func open(ctx context.Context, o Options) (s *Store, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	o.Durability = cmp.Or(o.Durability, Fsync)
+	if o.Durability != Fsync && o.Durability != Relaxed {
+		return nil, fmt.Errorf("durability %q is not known; use %q or %q", o.Durability, Fsync, Relaxed)
+	}
+	if o.Dir == "" {
+		return nil, errors.New("no directory given")
+	}
+	if o.Dir, err = filepath.Abs(o.Dir); err != nil {
+		return nil, err
+	}
+	s = &Store{
+		level:   o.Durability,
+		maxSize: cmp.Or(o.MaxSize, DefaultMaxSize),
+		log:     o.Log,
+		loaded:  map[int64]struct{}{},
+		wake:    make(chan struct{}, 1),
+		slots:   make(chan struct{}, backlog),
+		stop:    make(chan struct{}),
+		broken:  make(chan struct{}),
+		done:    make(chan struct{}),
+		queues:  queues{endpoints: map[string]*endpoint{}, leases: map[uint64]*entry{}},
+	}
+	if s.disk, err = own(o); err != nil {
+		return nil, err
+	}
+	if s.db, err = connect(s.disk.file(), o.VFS); err != nil {
+		return nil, errors.Join(err, s.disk.lock.Close())
+	}
+	if err := s.load(); err != nil {
+		return nil, errors.Join(err, s.db.close(), s.disk.lock.Close())
+	}
+	return s, nil
+}
+
+// load brings the store to work. It reads no delivery: those that are due are
+// loaded when their endpoint is claimed from.
+func (s *Store) load() (err error) {
+	if s.meta, err = s.db.setup(); err != nil {
+		return err
+	}
+	if err := s.db.prepare(); err != nil {
+		return s.db.explain(err)
+	}
+	if err := s.disk.sync(); err != nil {
+		return fmt.Errorf("sync directory: %w", err)
+	}
+	s.prefix, s.fence = s.meta.prefix, s.meta.epoch<<fenceBits
+	if err := s.loadEndpoints(); err != nil {
+		return s.db.explain(err)
+	}
+	if err := s.disk.raiseBallast(0); err != nil && !isFull(err) {
+		return fmt.Errorf("make ballast: %w", err)
+	}
+	return nil
+}
+
+// fenceBits is how many bits of a fence count claims; those above are the epoch.
+const fenceBits = 40
+
+// loadEndpoints reads the endpoints and their counts.
+func (s *Store) loadEndpoints() error {
+	q, err := s.db.query(`SELECT name, accepted, delivered, failed, discarded FROM endpoint ORDER BY id`)
+	if err != nil {
+		return err
+	}
+	defer q.stmt.Close()
+	for q.step() {
+		ep := s.endpoint(q.stmt.ColumnText(0))
+		ep.id = int64(len(s.known) + 1) // rows are never removed
+		ep.counts = counts{q.stmt.ColumnInt64(1), q.stmt.ColumnInt64(2), q.stmt.ColumnInt64(3), q.stmt.ColumnInt64(4)}
+		if ep.counts.pending() > 0 {
+			ep.more, ep.nextDue = true, 0
+		}
+		s.known = append(s.known, ep)
+	}
+	if err := q.done(); err != nil {
+		return fmt.Errorf("select endpoints: %w", err)
+	}
+	return nil
+}
+
+// Close implements outbox.Store. Batches and settlements in line are committed
+// first. A second call waits for the first and answers the same.
+func (s *Store) Close() error {
+	s.closing.Do(func() {
+		s.mu.Lock()
+		s.refusal = outbox.ErrClosed
+		s.mu.Unlock()
+		close(s.stop)
+		s.nudge()
+	})
+	<-s.done
+	return s.closeErr
+}
+
+// shut lets go of the outbox. Only one that works gets a last checkpoint.
+func (s *Store) shut() error {
+	var err error
+	select {
+	case <-s.broken:
+	default:
+		if err = s.db.checkpoint(sqlite3.CHECKPOINT_TRUNCATE); isFull(err) {
+			err = nil // the log is as good a place
+		}
+	}
+	if err = errors.Join(err, s.db.close(), s.disk.lock.Close()); err != nil {
+		return fmt.Errorf("close outbox: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,159 @@
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"relay/config"
+	"relay/relay/sign"
+)
+
+// Decode reads the policy, signature and endpoint blocks of a file. The error is
+// config.Diagnostics with every problem. It may add to f.Warnings.
+//
+// An endpoint's settings are made in three steps, each of which changes only the
+// arguments it names: the defaults with the blocks of policy "default"; those of
+// the policy that the endpoint names; its own. A list is replaced as a whole, and
+// in a retry block a schedule replaces an inherited strategy, and the other way round.
+func Decode(f *config.File) (*Policy, error) {
+	root := f.Root()
+	d := decoder{schemes: map[string]*sign.Scheme{}, policies: map[string]settings{}}
+	d.readSignatures(root.Unique(root.Blocks("signature", true)))
+	d.readPolicies(root.Unique(root.Blocks("policy", true)))
+	var endpoints []*Endpoint
+	for _, b := range root.Unique(root.Blocks("endpoint", true)) {
+		endpoints = append(endpoints, d.endpoint(b))
+	}
+	if err := root.Err(); err != nil {
+		return nil, err
+	}
+	return New(endpoints), nil
+}
+
+// decoder knows what endpoints can name.
+type decoder struct {
+	schemes     map[string]*sign.Scheme // those of the file; nil for a bad one
+	schemeNames []string
+	policies    map[string]settings
+	policyNames []string
+}
+
+const defaultPolicy = "default"
+
+// settings are what policies and endpoints have in common.
+type settings struct {
+	concurrency int
+	timeout     Timeout
+	retry       retry
+	egress      Egress
+}
+
+func defaultSettings() settings {
+	return settings{
+		concurrency: 16,
+		timeout:     Timeout{Connect: 5 * time.Second, Total: 15 * time.Second},
+		retry:       defaultRetry(),
+	}
+}
+
+func (d *decoder) readPolicies(blocks []*config.Block) {
+	base := defaultSettings()
+	for _, b := range blocks {
+		if b.Name == defaultPolicy {
+			base.read(b)
+			b.Done()
+		}
+	}
+	d.policies[defaultPolicy] = base
+	d.policyNames = []string{defaultPolicy}
+	for _, b := range blocks {
+		checkName(b)
+		if b.Name == defaultPolicy {
+			continue
+		}
+		s := base
+		s.read(b)
+		b.Done()
+		d.policies[b.Name] = s
+		d.policyNames = append(d.policyNames, b.Name)
+	}
+}
+
+// read takes over what the block of a policy or an endpoint says; what it leaves
+// out stays.
+func (s *settings) read(b *config.Block) {
+	b.Int("concurrency", &s.concurrency, 1, 1024)
+	if t := b.One("timeout", false); t != nil {
+		t.Duration("connect", &s.timeout.Connect, time.Millisecond, 10*time.Minute)
+		t.Duration("total", &s.timeout.Total, time.Millisecond, 10*time.Minute)
+		t.Done()
+	}
+	if r := b.One("retry", false); r != nil {
+		s.retry.read(r)
+	}
+	if e := b.One("egress", false); e != nil {
+		s.readEgress(e)
+	}
+	b.Later("rate_limit", "breaker", "disable")
+}
+
+func (s *settings) readEgress(b *config.Block) {
+	b.Bool("allow_plaintext", &s.egress.AllowPlaintext)
+	if items, ok := b.List("allow_private"); ok {
+		s.egress.AllowPrivate = nil
+		for _, item := range items {
+			prefix, err := parsePrivate(item.Value)
+			if err != nil {
+				b.Fail(item.Place, "Invalid allow_private", err.Error())
+			}
+			s.egress.AllowPrivate = append(s.egress.AllowPrivate, prefix)
+		}
+	}
+	if items, ok := b.List("ports"); ok {
+		s.egress.Ports = nil
+		for _, item := range items {
+			port, err := parsePort(item.Value)
+			if err != nil {
+				b.Fail(item.Place, "Invalid ports", err.Error())
+			}
+			s.egress.Ports = append(s.egress.Ports, port)
+		}
+	}
+	b.Done()
+}
+
+// neverAllowed are ranges that no policy opens: link-local addresses, where
+// clouds hand out credentials, and the metadata address of AWS over IPv6.
+func neverAllowed() []netip.Prefix {
+	return []netip.Prefix{
+		netip.MustParsePrefix("169.254.0.0/16"),
+		netip.MustParsePrefix("fe80::/10"),
+		netip.MustParsePrefix("fd00:ec2::254/128"),
+	}
+}
+
+func parsePrivate(s string) (netip.Prefix, error) {
+	prefix, err := netip.ParsePrefix(s)
+	switch {
+	case err != nil:
+		return prefix, fmt.Errorf(`write an address range like "10.1.0.0/16", or "10.1.2.3/32" for one address`)
+	case prefix.Addr().Is4In6():
+		return prefix, fmt.Errorf("write the range as IPv4")
+	case prefix != prefix.Masked():
+		return prefix, fmt.Errorf("the range begins at %s: write %s", prefix.Masked().Addr(), prefix.Masked())
+	}
+	i := slices.IndexFunc(neverAllowed(), prefix.Overlaps)
+	if i >= 0 {
+		return prefix, fmt.Errorf("%s holds %s: link-local and metadata addresses cannot be allowed. Name a smaller range", prefix, neverAllowed()[i])
+	}
+	return prefix, nil
+}
+
+// checkName: names stand in logs, metrics and URLs.
+func checkName(b *config.Block) {
+	if len(b.Name) < 1 || len(b.Name) > 64 || !isName(b.Name) {
+		b.Fail(b.Label(), "Invalid name", "a name is 1 to 64 letters, digits, _ and -.")
+	}
+}

@@ -1,0 +1,109 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+
+	"relay/config"
+	"relay/relay/sign"
+)
+
+// endpoint decodes a block. What it returns is used only when there was no problem.
+func (d *decoder) endpoint(b *config.Block) *Endpoint {
+	checkName(b)
+	e := &Endpoint{Name: b.Name, Enabled: true}
+	b.String("description", &e.Description)
+	b.Bool("enabled", &e.Enabled)
+
+	policy := defaultPolicy
+	if b.String("policy", &policy) && !slices.Contains(d.policyNames, policy) {
+		b.Invalid("policy", fmt.Sprintf("there is no policy %q.%s", policy, config.Suggest(policy, d.policyNames)))
+		policy = defaultPolicy
+	}
+	s := d.policies[policy]
+	s.read(b)
+	e.Concurrency, e.Timeout, e.Retry, e.Egress = s.concurrency, s.timeout, s.retry.spell(), s.egress
+
+	b.Later("when", "body", "ecmascript")
+	e.readURL(b)
+	e.readEvents(b)
+	e.Signers = d.signers(b)
+	e.readHeaders(b)
+	b.Done()
+	return e
+}
+
+// readURL reads the URL as a secret: some hold a credential in their path.
+func (e *Endpoint) readURL(b *config.Block) {
+	b.Require("url", `url = "https://…"`)
+	var s config.Secret
+	b.Secret("url", &s, func(s string) (err error) {
+		if e.URL, err = parseURL(s); err != nil {
+			return err
+		}
+		return checkEgress(e.URL, e.Egress)
+	})
+}
+
+func (e *Endpoint) readEvents(b *config.Block) {
+	items, ok := b.List("events")
+	if !ok {
+		return
+	}
+	var patterns []string
+	for _, item := range items {
+		if err := validPattern(item.Value); err != nil {
+			b.Fail(item.Place, "Invalid events", err.Error())
+			continue
+		}
+		patterns = append(patterns, item.Value)
+	}
+	m, err := NewMatcher(patterns)
+	if err != nil {
+		b.Invalid("events", err.Error())
+		return
+	}
+	e.Events = m
+}
+
+func (e *Endpoint) readHeaders(b *config.Block) {
+	var seen []string
+	for _, h := range b.Map("headers") {
+		lower := strings.ToLower(h.Key)
+		switch {
+		case !httpguts.ValidHeaderFieldName(h.Key):
+			b.Fail(h.KeyPlace, "Invalid header name", "a name is letters, digits and - (RFC 9110 section 5.1).")
+		case reservedHeader(h.Key):
+			b.Fail(h.KeyPlace, "Reserved header", fmt.Sprintf("%s is written by Relay or by HTTP itself.", h.Key))
+		case signedHeader(e.Signers, h.Key):
+			b.Fail(h.KeyPlace, "Reserved header", fmt.Sprintf("%s is written by the endpoint's signature.", h.Key))
+		case slices.Contains(seen, lower):
+			b.Fail(h.KeyPlace, "Duplicate header", fmt.Sprintf("%s stands twice.", h.Key))
+		case !httpguts.ValidHeaderFieldValue(h.Value.Reveal()):
+			b.Fail(h.Place, "Invalid header value", fmt.Sprintf("%s has a line break or another control character in it.", h.Key))
+		}
+		seen = append(seen, lower)
+		e.Headers = append(e.Headers, Header{Name: h.Key, Value: h.Value})
+	}
+}
+
+// reservedHeader: headers that frame the request or name the event. An
+// Idempotency-Key would also let Go's HTTP client repeat a request by itself.
+func reservedHeader(name string) bool {
+	name = strings.ToLower(name)
+	switch name {
+	case "host", "content-length", "transfer-encoding", "connection", "trailer", "te", "upgrade", "expect",
+		"keep-alive", "proxy-connection", "idempotency-key", "x-idempotency-key":
+		return true
+	}
+	return strings.HasPrefix(name, "webhook-") || strings.HasPrefix(name, "relay-")
+}
+
+func signedHeader(signers []*sign.Signer, name string) bool {
+	return slices.ContainsFunc(signers, func(s *sign.Signer) bool {
+		return slices.ContainsFunc(s.Names(), func(n string) bool { return strings.EqualFold(n, name) })
+	})
+}

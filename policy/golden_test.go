@@ -1,0 +1,155 @@
+package policy
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/tools/txtar"
+
+	"relay/config"
+)
+
+var update = flag.Bool("update", false, "rewrite testdata/*.txtar")
+
+// canary stands for a secret in the files of testdata and in testEnv.
+const canary = "canary"
+
+func testEnv(name string) (string, bool) {
+	v, ok := map[string]string{
+		"GOOD":   "whsec_Y2FuYXJ5LWNhbmFyeS1jYW5hcnktY2FuYXJ5", // "canary-canary-…" inside
+		"HEX":    "0123456789abcdef0123456789abcdef",
+		"HEADER": "canary-header",
+		"NAME":   "X-Name",
+		"TOKEN":  "canary-token",
+	}[name]
+	return v, ok
+}
+
+// TestGolden decodes each NAME.hcl of testdata/*.txtar and compares with NAME.want:
+// the configuration, or the diagnostics as `relay check` shows them.
+func TestGolden(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no golden files", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
+			archive, err := txtar.ParseFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := map[string]string{}
+			for _, f := range archive.Files {
+				want[f.Name] = string(f.Data)
+			}
+			rewritten := &txtar.Archive{Comment: archive.Comment}
+			for _, f := range archive.Files {
+				name, ok := strings.CutSuffix(f.Name, ".hcl")
+				if !ok {
+					continue
+				}
+				got := outcome(f.Data)
+				rewritten.Files = append(rewritten.Files, f, txtar.File{Name: name + ".want", Data: []byte(got)})
+				t.Run(name, func(t *testing.T) {
+					// Checklist S15: no diagnostic and no dump shows a secret.
+					if strings.Contains(got, canary) {
+						t.Errorf("the outcome shows a secret:\n%s", got)
+					}
+					if diff := cmp.Diff(want[name+".want"], got); diff != "" && !*update {
+						t.Errorf("-want +got:\n%s", diff)
+					}
+				})
+			}
+			if *update {
+				if err := os.WriteFile(file, txtar.Format(rewritten), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+func goldenInputs(t testing.TB, path string) [][]byte {
+	archive, err := txtar.ParseFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var inputs [][]byte
+	for _, f := range archive.Files {
+		if strings.HasSuffix(f.Name, ".hcl") {
+			inputs = append(inputs, f.Data)
+		}
+	}
+	return inputs
+}
+
+func outcome(src []byte) string {
+	f, err := config.Parse("testdata/relay.hcl", src, testEnv)
+	if err != nil {
+		return problems(err)
+	}
+	p, err := Decode(f)
+	if err != nil {
+		return problems(err)
+	}
+	var b strings.Builder
+	dumpConfig(&b, f.Config)
+	for _, e := range p.Endpoints {
+		dumpEndpoint(&b, e)
+	}
+	return b.String()
+}
+
+func problems(err error) string {
+	d, ok := errors.AsType[config.Diagnostics](err)
+	if !ok {
+		return "not diagnostics: " + err.Error() + "\n"
+	}
+	return d.Pretty()
+}
+
+func dumpConfig(b *strings.Builder, c config.Config) {
+	fmt.Fprintf(b, "ingest max_body=%d\n", c.Ingest.MaxBody)
+	for _, u := range c.Ingest.Unix {
+		fmt.Fprintf(b, "  unix %s mode=%04o\n", u.Path, u.Mode)
+	}
+	for _, h := range c.Ingest.HTTP {
+		fmt.Fprintf(b, "  http %s token=%v hosts=%q\n", h.Addr, h.Token, h.Hosts)
+	}
+	fmt.Fprintf(b, "outbox %+v\nadmin %+v\nretention %+v\nlog %+v\n", c.Outbox, c.Admin, c.Retention, c.Log)
+}
+
+func dumpEndpoint(b *strings.Builder, e *Endpoint) {
+	fmt.Fprintf(b, "endpoint %s %v\n", e.Name, e.URL)
+	if !e.Enabled || e.Description != "" {
+		fmt.Fprintf(b, "  enabled=%t description=%q\n", e.Enabled, e.Description)
+	}
+	fmt.Fprintf(b, "  events include=%q exclude=%q\n", e.Events.include, e.Events.exclude)
+	for _, h := range e.Headers {
+		fmt.Fprintf(b, "  header %s: %v (%d bytes)\n", h.Name, h.Value, len(h.Value.Reveal()))
+	}
+	for _, s := range e.Signers {
+		fmt.Fprintf(b, "  signs %s\n", strings.Join(s.Names(), ", "))
+	}
+	fmt.Fprintf(b, "  concurrency=%d timeout=%v\n", e.Concurrency, e.Timeout)
+	var statuses []string
+	for code := 0; code < 1000; code++ {
+		if e.Retry.On.Status(code) && !e.Retry.On.Status(code-1) {
+			statuses = append(statuses, fmt.Sprint(code))
+		}
+		if !e.Retry.On.Status(code) && e.Retry.On.Status(code-1) {
+			if from := &statuses[len(statuses)-1]; *from != fmt.Sprint(code-1) {
+				*from += fmt.Sprintf("-%d", code-1)
+			}
+		}
+	}
+	fmt.Fprintf(b, "  retry %v\n    jitter=%g network=%t timeout=%t statuses=%s max_retry_after=%v\n", e.Retry.Schedule,
+		e.Retry.Jitter, e.Retry.On.Network, e.Retry.On.Timeout, strings.Join(statuses, ","), e.Retry.MaxRetryAfter)
+	fmt.Fprintf(b, "  egress %+v\n", e.Egress)
+}

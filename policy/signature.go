@@ -1,0 +1,190 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+
+	"relay/config"
+	"relay/relay/sign"
+)
+
+// unsigned is the name in sign = ["none"].
+const unsigned = "none"
+
+// laterSchemes are built-in names that are kept free until they are built.
+func laterSchemes() []string {
+	return []string{"github", "stripe", "slack", "shopify", "svix", "rfc9421"}
+}
+
+func (d *decoder) readSignatures(blocks []*config.Block) {
+	reserved := append(sign.BuiltinNames(), laterSchemes()...)
+	for _, b := range blocks {
+		checkName(b)
+		if b.Name == unsigned || slices.Contains(reserved, b.Name) {
+			b.Fail(b.Label(), "Reserved name", fmt.Sprintf("%q is the name of a built-in signature. Choose another.", b.Name))
+		}
+		d.schemes[b.Name] = readScheme(b)
+		d.schemeNames = append(d.schemeNames, b.Name)
+	}
+}
+
+// readScheme returns nil when the block has a problem.
+func readScheme(b *config.Block) *sign.Scheme {
+	defer b.Done()
+	spec := sign.Spec{Name: b.Name}
+	b.String("algorithm", &spec.Algorithm)
+	b.String("encoding", &spec.Encoding)
+	b.String("secret", &spec.Secret)
+
+	signed, hasSigned := b.Expr("signed")
+	ok := b.Require("signed", `signed = "${timestamp}.${body}" or the like.`)
+	if ok && hasSigned {
+		template, err := parseTemplate(signed)
+		if err != nil {
+			b.Invalid("signed", err.Error())
+			ok = false
+		}
+		spec.Signed = template
+	}
+	pairs, hasHeaders := b.Pairs("headers")
+	ok = b.Require("headers", `headers = { "X-Signature" = signature } or the like.`) && hasHeaders && ok
+	for _, p := range pairs {
+		template, err := parseTemplate(p.Expr)
+		if err != nil {
+			b.Fail(p.Place, "Invalid headers", err.Error())
+			ok = false
+		}
+		// Relay sends webhook-id itself; the rest of Standard Webhooks is for schemes.
+		if reservedHeader(p.Key) && !strings.HasPrefix(strings.ToLower(p.Key), "webhook-") || strings.EqualFold(p.Key, "webhook-id") {
+			b.Fail(p.KeyPlace, "Reserved header", fmt.Sprintf("%s is written by Relay or by HTTP itself.", p.Key))
+			ok = false
+		}
+		spec.Headers = append(spec.Headers, sign.HeaderSpec{Name: p.Key, Value: template})
+	}
+	if !ok {
+		return nil
+	}
+	scheme, err := sign.New(spec)
+	if e, is := errors.AsType[*sign.SpecError](err); is {
+		b.Invalid(e.Field, e.Reason)
+		return nil
+	}
+	return scheme
+}
+
+var errTemplate = errors.New(`write text and variables only, like "${timestamp}.${body}"; functions, indexes and operators cannot stand here`)
+
+// parseTemplate turns an expression of text and variables into data: it is
+// filled in for each attempt, without HCL.
+func parseTemplate(e hclsyntax.Expression) (sign.Template, error) {
+	switch e := e.(type) {
+	case *hclsyntax.TemplateExpr:
+		var t sign.Template
+		for _, part := range e.Parts {
+			sub, err := parseTemplate(part)
+			if err != nil {
+				return nil, err
+			}
+			t = append(t, sub...)
+		}
+		return t, nil
+	case *hclsyntax.TemplateWrapExpr:
+		return parseTemplate(e.Wrapped)
+	case *hclsyntax.LiteralValueExpr:
+		if e.Val.Type() != cty.String || e.Val.IsNull() {
+			return nil, errTemplate
+		}
+		if e.Val.AsString() == "" {
+			return nil, nil
+		}
+		return sign.Template{{Literal: e.Val.AsString()}}, nil
+	case *hclsyntax.ScopeTraversalExpr:
+		if len(e.Traversal) != 1 {
+			return nil, errTemplate
+		}
+		return sign.Template{{Variable: e.Traversal[0].(hcl.TraverseRoot).Name}}, nil
+	}
+	return nil, errTemplate
+}
+
+// signers makes the signers that an endpoint's sign and secrets ask for.
+func (d *decoder) signers(b *config.Block) []*sign.Signer {
+	secrets, given := b.Secrets("secrets")
+	values := make([]string, len(secrets))
+	for i, s := range secrets {
+		values[i] = s.Value
+	}
+
+	names, ok := b.List("sign")
+	if !ok {
+		names = []config.Item{{Value: "standard", Place: b.Place()}}
+	}
+	if len(names) == 0 {
+		b.Invalid("sign", `it is empty. To send without a signature write sign = ["none"].`)
+		return nil
+	}
+	var schemes []*sign.Scheme
+	var seen []string
+	for _, name := range names {
+		if slices.Contains(seen, name.Value) {
+			b.Fail(name.Place, "Duplicate signature", fmt.Sprintf("%q stands twice.", name.Value))
+			continue
+		}
+		seen = append(seen, name.Value)
+		if name.Value == unsigned {
+			if len(names) > 1 {
+				b.Fail(name.Place, "Invalid sign", `"none" cannot stand beside others.`)
+			}
+			return nil
+		}
+		if s := d.scheme(b, name); s != nil {
+			schemes = append(schemes, s)
+		}
+	}
+	if !given {
+		b.Require("secrets", `secrets = [env("…")], or sign = ["none"] to send without a signature.`)
+		return nil
+	}
+	var signers []*sign.Signer
+	for _, scheme := range schemes {
+		s, err := sign.NewSigner(scheme, values)
+		if e, is := errors.AsType[*sign.SecretError](err); is {
+			at := b.At("secrets")
+			if e.Index < len(secrets) {
+				at = secrets[e.Index].Place
+			}
+			b.Fail(at, "Invalid secrets", fmt.Sprintf("endpoint %q, signature %q: %s", b.Name, scheme.Name(), e.Reason))
+			continue
+		}
+		for _, name := range s.Names() {
+			if signedHeader(signers, name) {
+				b.Fail(b.At("sign"), "Duplicate header", fmt.Sprintf("two of the signatures write %s.", name))
+			}
+		}
+		signers = append(signers, s)
+	}
+	return signers
+}
+
+// scheme finds a signature by name; nil when there is none or it is bad.
+func (d *decoder) scheme(b *config.Block, name config.Item) *sign.Scheme {
+	if s, ok := d.schemes[name.Value]; ok {
+		return s
+	}
+	if s, ok := sign.Builtin(name.Value); ok {
+		return s
+	}
+	if slices.Contains(laterSchemes(), name.Value) {
+		b.Fail(name.Place, "Not built yet", fmt.Sprintf("signature %q is not built yet in this version of Relay. Write a signature block of your own.", name.Value))
+		return nil
+	}
+	known := slices.Concat(d.schemeNames, sign.BuiltinNames(), []string{unsigned})
+	b.Fail(name.Place, "Unknown signature", fmt.Sprintf("known are %s.%s", strings.Join(known, ", "), config.Suggest(name.Value, known)))
+	return nil
+}

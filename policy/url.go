@@ -1,0 +1,130 @@
+package policy
+
+import (
+	"errors"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+
+	"code.dny.dev/ssrf"
+)
+
+// maxURL bounds an endpoint's URL, in bytes.
+const maxURL = 2048
+
+// parseURL accepts an absolute https or http URL that means one thing to every
+// reader. Its errors do not repeat the URL, whose path or query may hold a credential.
+func parseURL(s string) (*url.URL, error) {
+	if len(s) > maxURL {
+		return nil, errors.New("it is longer than 2048 characters")
+	}
+	for _, r := range s {
+		if r <= ' ' || r > '~' {
+			return nil, errors.New("only ASCII without spaces can be in it: percent-encode other characters, and write the host as punycode (xn--…)")
+		}
+	}
+	u, err := url.Parse(s)
+	switch {
+	case err != nil:
+		return nil, errors.New(`it cannot be read; write it like "https://billing.example.com/hooks"`)
+	case u.Scheme != "https" && u.Scheme != "http":
+		return nil, errors.New("it must begin with https:// (or http:// where egress has allow_plaintext = true)")
+	case u.Hostname() == "":
+		return nil, errors.New("it has no host")
+	case u.User != nil:
+		return nil, errors.New(`it holds a user name or password; send those in headers = { Authorization = … }`)
+	case strings.Contains(s, "#"):
+		return nil, errors.New("it has a fragment (#…), which is never sent; remove it")
+	case strings.HasSuffix(u.Host, ":"):
+		return nil, errors.New("its port is empty")
+	}
+	if u.Port() != "" {
+		if _, err := parsePort(u.Port()); err != nil {
+			return nil, errors.New("its port must be a number from 1 to 65535")
+		}
+	}
+	if err := checkHost(u.Hostname()); err != nil {
+		return nil, err
+	}
+	return u, nil
+}
+
+// checkHost accepts an IP address or a DNS name (RFC 1123 section 2.1, and the
+// underscore that some have).
+func checkHost(host string) error {
+	if _, err := netip.ParseAddr(host); err == nil {
+		return nil
+	}
+	if len(host) > 253 {
+		return errors.New("its host is longer than 253 characters")
+	}
+	labels := strings.Split(host, ".")
+	for _, l := range labels {
+		if l == "" || len(l) > 63 || !isName(l) {
+			return errors.New("its host is neither a name nor an IP address")
+		}
+	}
+	// Some resolvers read 127.1, 0x7f.1 and 2130706433 as addresses.
+	if _, err := strconv.ParseUint(labels[len(labels)-1], 0, 64); err == nil || strings.Trim(labels[len(labels)-1], "0123456789") == "" {
+		return errors.New("its host looks like an IP address but is not one; write it in full, like 192.0.2.10")
+	}
+	return nil
+}
+
+// checkEgress tells whether the policy lets connections go where a URL points. A
+// name is checked when it is dialled.
+func checkEgress(u *url.URL, e Egress) error {
+	if u.Scheme == "http" && !e.AllowPlaintext {
+		return errors.New("http:// sends events in the clear; use https://, or set egress { allow_plaintext = true }")
+	}
+	port := portOf(u)
+	if len(e.Ports) > 0 && !slices.Contains(e.Ports, port) {
+		return errors.New("its port is not in the ports of egress")
+	}
+	addr, err := netip.ParseAddr(u.Hostname())
+	if err != nil {
+		return nil
+	}
+	addr = addr.Unmap()
+	if addr.Zone() != "" || addr.IsUnspecified() || addr.IsMulticast() {
+		return errors.New("its host is not the address of one machine")
+	}
+	for _, p := range neverAllowed() {
+		if p.Contains(addr) {
+			return errors.New("link-local and metadata addresses cannot be allowed")
+		}
+	}
+	var v4, v6 []netip.Prefix
+	for _, p := range e.AllowPrivate {
+		if p.Addr().Is4() {
+			v4 = append(v4, p)
+		} else {
+			v6 = append(v6, p)
+		}
+	}
+	public := ssrf.New(ssrf.WithAnyPort(), ssrf.WithAllowedV4Prefixes(v4...), ssrf.WithAllowedV6Prefixes(v6...))
+	if public.SafeAddr(addr) != nil {
+		return errors.New(`it points at a private address; set egress { allow_private = ["` + netip.PrefixFrom(addr, addr.BitLen()).String() + `"] } if it is meant`)
+	}
+	return nil
+}
+
+func portOf(u *url.URL) uint16 {
+	if n, err := parsePort(u.Port()); err == nil {
+		return n
+	}
+	if u.Scheme == "http" {
+		return 80
+	}
+	return 443
+}
+
+func parsePort(s string) (uint16, error) {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil || n == 0 {
+		return 0, errors.New("write a port number from 1 to 65535")
+	}
+	return uint16(n), nil
+}

@@ -1,0 +1,262 @@
+// Package app puts the parts together: it is the program without its command
+// line, and the only package that knows all the others. A test can run it on port
+// 0 as well as main can.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"relay/config"
+	"relay/ingest"
+	"relay/outbox"
+	"relay/outbox/sqlite"
+	"relay/policy"
+	"relay/relay/admin"
+	"relay/relay/deliver"
+)
+
+// Options of an App.
+type Options struct {
+	Config  config.Config
+	Policy  *policy.Policy
+	Log     zerolog.Logger
+	Version string        // for User-Agent and logs
+	Grace   time.Duration // how long attempts under way may go on after a stop; 0 = 20 s
+}
+
+// Stop, given as the cause of the context that ends Run, says how to stop.
+type Stop struct {
+	By     string        // the signal's name, for the log
+	Linger time.Duration // ingest stays open until it has been idle this long, at most the grace
+}
+
+func (s Stop) Error() string { return "stopped by " + s.By }
+
+// App is one Relay: listeners, outbox, deliverer.
+type App struct {
+	o         Options
+	store     outbox.Store
+	deliverer *deliver.Deliverer
+	servers   []server
+	own       []netip.AddrPort
+	teardown  []step
+	started   time.Time
+	request   atomic.Int64 // when ingest got its last one, Unix nanoseconds
+	stopping  atomic.Bool
+	aborted   chan struct{} // closed by Abort
+	abort     sync.Once
+}
+
+// server is a listener with what answers on it.
+type server struct {
+	name string // "ingest" or "admin"
+	ln   net.Listener
+	http *ingest.Server
+}
+
+// step is a named part of the teardown.
+type step struct {
+	name string
+	do   func() error
+}
+
+// Open opens the outbox and all listeners; nothing is answered or delivered
+// before Run. On an error everything that was opened is closed again.
+func Open(ctx context.Context, o Options) (*App, error) {
+	if o.Grace == 0 {
+		o.Grace = 20 * time.Second
+	}
+	a := &App{o: o, started: time.Now(), aborted: make(chan struct{})}
+	if err := a.open(ctx); err != nil {
+		return nil, errors.Join(err, a.close())
+	}
+	return a, nil
+}
+
+// openStore opens the engine that the file names.
+func openStore(ctx context.Context, c config.Outbox, log zerolog.Logger) (outbox.Store, error) {
+	store, err := sqlite.Open(ctx, sqlite.Options{
+		Dir:        c.Path,
+		Durability: c.Durability,
+		MaxSize:    c.MaxSize,
+		Log:        log.With().Str("component", "outbox").Logger(),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open outbox: %w", err)
+	}
+	return store, nil
+}
+
+// Counts opens the outbox of a Relay that does not run and adds up the counts
+// of its endpoints.
+func Counts(ctx context.Context, c config.Config) (total outbox.Counts, err error) {
+	store, err := openStore(ctx, c.Outbox, zerolog.Nop())
+	if err != nil {
+		return total, err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	counts, err := store.Counts(ctx)
+	for _, n := range counts {
+		total.Accepted += n.Accepted
+		total.Pending += n.Pending
+		total.Delivered += n.Delivered
+		total.Failed += n.Failed
+		total.Discarded += n.Discarded
+	}
+	return total, err
+}
+
+func (a *App) open(ctx context.Context) error {
+	c := a.o.Config
+	store, err := openStore(ctx, c.Outbox, a.o.Log)
+	if err != nil {
+		return err
+	}
+	a.store = store
+	a.onClose("outbox", store.Close)
+
+	in := ingest.New(ingest.Options{
+		Outbox:  store,
+		Route:   a.o.Policy.Route,
+		MaxBody: c.Ingest.MaxBody,
+		Log:     a.o.Log,
+	})
+	if err := a.listenIngest(ctx, c.Ingest, in); err != nil {
+		return err
+	}
+	if err := a.listenAdmin(ctx, c.Admin); err != nil {
+		return err
+	}
+	a.deliverer = deliver.New(deliver.Options{
+		Source:  store,
+		Log:     a.o.Log.With().Str("component", "deliver").Logger(),
+		Version: a.o.Version,
+		Own:     func() []netip.AddrPort { return a.own },
+		Grace:   a.o.Grace,
+	}, a.o.Policy)
+	return nil
+}
+
+func (a *App) listenIngest(ctx context.Context, c config.Ingest, in http.Handler) error {
+	in = a.noteRequests(in)
+	for _, u := range c.Unix {
+		ln, err := ingest.ListenUnix(ctx, u.Path, u.Mode)
+		if err != nil {
+			return fmt.Errorf("open ingest: %w", err)
+		}
+		a.serve("ingest", ln, ingest.Guard{AnyHost: true}.Wrap(in))
+	}
+	for _, h := range c.HTTP {
+		ln, err := ingest.ListenTCP(ctx, h.Addr)
+		if err != nil {
+			return fmt.Errorf("open ingest: %w", err)
+		}
+		a.serve("ingest", ln, ingest.Guard{Token: h.Token.Reveal(), Hosts: h.Hosts}.Wrap(in))
+	}
+	return nil
+}
+
+func (a *App) listenAdmin(ctx context.Context, c config.Admin) error {
+	handler := admin.New(admin.Options{Outbox: a.store, Version: a.o.Version, Ready: a.ready})
+	if c.Unix != "" {
+		ln, err := ingest.ListenUnix(ctx, c.Unix, 0o600)
+		if err != nil {
+			return fmt.Errorf("open admin: %w", err)
+		}
+		a.serve("admin", ln, ingest.Guard{AnyHost: true}.Wrap(handler))
+	}
+	if c.HTTP != "" {
+		ln, err := ingest.ListenTCP(ctx, c.HTTP)
+		if err != nil {
+			return fmt.Errorf("open admin: %w", err)
+		}
+		a.serve("admin", ln, ingest.Guard{Token: c.Token.Reveal(), Hosts: c.Hosts}.Wrap(handler))
+	}
+	return nil
+}
+
+// noteRequests keeps the time of the last request, for App.linger.
+func (a *App) noteRequests(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a.request.Store(time.Now().UnixNano())
+		next.ServeHTTP(w, r)
+	})
+}
+
+// ready is the process's part of readiness; the outbox answers for itself.
+func (a *App) ready() error {
+	if a.stopping.Load() {
+		return errors.New("stopping: deliveries are no longer made")
+	}
+	return nil
+}
+
+// serve notes a listener and its handler for Run, and its address as one that
+// no endpoint may point at.
+func (a *App) serve(name string, ln net.Listener, h http.Handler) {
+	a.servers = append(a.servers, server{name, ln, ingest.NewServer(ingest.ServerOptions{
+		Handler: h,
+		Log:     a.o.Log.With().Str("component", name).Logger(),
+	})})
+	a.onClose(name+" "+ln.Addr().String(), func() error {
+		if err := ln.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil
+	})
+	if tcp, ok := ln.Addr().(*net.TCPAddr); ok {
+		a.own = append(a.own, tcp.AddrPort())
+	}
+}
+
+// Ingest returns the addresses that take events, in the order of the file.
+func (a *App) Ingest() []net.Addr { return a.addrs("ingest") }
+
+// Admin returns the operator's addresses.
+func (a *App) Admin() []net.Addr { return a.addrs("admin") }
+
+func (a *App) addrs(name string) []net.Addr {
+	var out []net.Addr
+	for _, s := range a.servers {
+		if s.name == name {
+			out = append(out, s.ln.Addr())
+		}
+	}
+	return out
+}
+
+// Abort cuts a stop short: attempts under way are ended and handed back now,
+// and nothing is waited for any more. For the second signal.
+func (a *App) Abort() {
+	a.abort.Do(func() {
+		close(a.aborted)
+		a.deliverer.Abort()
+	})
+}
+
+func (a *App) onClose(name string, do func() error) {
+	a.teardown = append(a.teardown, step{name, do})
+}
+
+// close runs the teardown, last opened first.
+func (a *App) close() error {
+	var errs []error
+	for i := len(a.teardown) - 1; i >= 0; i-- {
+		s := a.teardown[i]
+		if err := s.do(); err != nil {
+			errs = append(errs, fmt.Errorf("close %s: %w", s.name, err))
+		}
+	}
+	a.teardown = nil
+	return errors.Join(errs...)
+}

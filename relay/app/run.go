@@ -1,0 +1,172 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"relay/outbox"
+)
+
+// reapEvery is how often finished deliveries are looked through for those past
+// their retention.
+const reapEvery = time.Minute
+
+// Run answers and delivers until ctx ends or a part fails for good, then stops
+// in order and closes everything. It returns nil after a stop that was asked for,
+// and may be called once.
+//
+// The order of a stop: deliveries are no longer claimed, at once; attempts under way finish,
+// or are handed back after the grace; ingest stays open meanwhile (and for Stop.Linger
+// since its last request), because an app that got the same signal may still
+// have something to say; then listeners and outbox close.
+func (a *App) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, a.close()) }()
+
+	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWork()
+	fatal := make(chan error, len(a.servers)+3)
+
+	var servers, drain, upkeep sync.WaitGroup
+	for _, s := range a.servers {
+		servers.Go(func() {
+			if err := s.http.Serve(s.ln); !errors.Is(err, http.ErrServerClosed) {
+				fatal <- fmt.Errorf("serve %s on %s: %w", s.name, s.ln.Addr(), err)
+			}
+		})
+	}
+	drain.Go(func() {
+		if err := a.deliverer.Run(work); err != nil {
+			fatal <- fmt.Errorf("deliver: %w", err)
+		}
+	})
+	upkeep.Go(func() { a.reap(work) })
+	a.logReady()
+
+	select {
+	case <-ctx.Done():
+	case <-a.store.Broken():
+		err = fmt.Errorf("outbox: %w", a.store.Health(work))
+	case err = <-fatal:
+	}
+
+	stop := Stop{By: "context"}
+	errors.As(context.Cause(ctx), &stop)
+	if err != nil {
+		stop = Stop{By: "error"}
+	}
+	a.o.Log.Info().Str("by", stop.By).Msg("stopping")
+	a.stopping.Store(true)
+	a.request.Store(time.Now().UnixNano()) // the time to be idle counts from here
+	deadline := time.Now().Add(a.o.Grace)
+	stopWork()
+	drain.Wait()
+	upkeep.Wait()
+	a.linger(stop.Linger, deadline)
+	a.shutdown(deadline)
+	servers.Wait()
+	a.logStopped()
+	return err
+}
+
+// linger waits until ingest has been idle for d, the deadline, or Abort.
+func (a *App) linger(d time.Duration, deadline time.Time) {
+	for {
+		idle := time.Unix(0, a.request.Load()).Add(d)
+		wait := min(time.Until(idle), time.Until(deadline))
+		if wait <= 0 {
+			return
+		}
+		select {
+		case <-time.After(wait):
+		case <-a.aborted:
+			return
+		}
+	}
+}
+
+// shutdown lets requests under way finish, until the deadline but at least one
+// second, or until Abort.
+func (a *App) shutdown(deadline time.Time) {
+	ctx, cancel := context.WithTimeout(context.Background(), max(time.Second, time.Until(deadline)))
+	defer cancel()
+	go func() {
+		select {
+		case <-a.aborted:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	var wg sync.WaitGroup
+	for _, s := range a.servers {
+		wg.Go(func() {
+			if s.http.Shutdown(ctx) != nil {
+				s.http.Close()
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// reap removes what retention has done with, until ctx ends.
+func (a *App) reap(ctx context.Context) {
+	r := outbox.Retention{Delivered: a.o.Config.Retention.Delivered, Failed: a.o.Config.Retention.Failed}
+	log := a.o.Log.With().Str("component", "outbox").Logger()
+	tick := time.NewTicker(reapEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		total := 0
+		for more := true; more; {
+			var n int
+			var err error
+			if n, more, err = a.store.Reap(ctx, r); err != nil {
+				// A broken outbox ends Run by itself; anything else is tried again next time.
+				if ctx.Err() == nil {
+					log.Warn().Err(err).Msg("retention")
+				}
+				break
+			}
+			total += n
+		}
+		if total > 0 {
+			log.Info().Int("removed", total).Msg("retention")
+		}
+	}
+}
+
+func (a *App) logReady() {
+	e := a.o.Log.Info().Str("version", a.o.Version).
+		Str("outbox", a.o.Config.Outbox.Path).Str("durability", a.store.Durability()).
+		Int("endpoints", len(a.o.Policy.Endpoints)).Dur("took", time.Since(a.started))
+	for _, name := range []string{"ingest", "admin"} {
+		var addrs []string
+		for _, addr := range a.addrs(name) {
+			addrs = append(addrs, addr.Network()+":"+addr.String())
+		}
+		e = e.Strs(name, addrs)
+	}
+	e.Msg("ready")
+}
+
+// logStopped says what waits for the next start: nothing of it is lost.
+func (a *App) logStopped() {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	counts, err := a.store.Counts(ctx)
+	if err != nil {
+		return
+	}
+	var pending int64
+	for _, c := range counts {
+		pending += c.Pending
+	}
+	a.o.Log.Info().Int64("pending", pending).Msg("stopped")
+}

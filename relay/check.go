@@ -1,0 +1,141 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"relay/config"
+	"relay/policy"
+)
+
+// load reads the files that the flags (or else the search order) name. Warnings
+// go to standard error.
+func (c *command) load(flags []string) (*config.File, *policy.Policy, error) {
+	paths, err := config.Find(flags, c.env)
+	if err != nil {
+		return nil, nil, usageError{err}
+	}
+	file, err := config.Load(paths, c.env)
+	if err != nil {
+		return nil, nil, c.explain(err)
+	}
+	p, err := policy.Decode(file)
+	if err != nil {
+		return nil, nil, c.explain(err)
+	}
+	for _, w := range file.Warnings {
+		fmt.Fprintf(c.err, "relay: warning: %s\n", w)
+	}
+	return file, p, nil
+}
+
+// explain prints diagnostics with the lines they are about, and returns what is
+// left to say.
+func (c *command) explain(err error) error {
+	d, ok := errors.AsType[config.Diagnostics](err)
+	if !ok {
+		return err
+	}
+	fmt.Fprint(c.err, d.Pretty())
+	return errors.New("the configuration has errors; nothing was started")
+}
+
+func configFlag(cmd *cobra.Command, to *[]string) {
+	cmd.Flags().StringArrayVarP(to, "config", "c", nil, "a `file` or folder of *.hcl files (repeatable); else $RELAY_CONFIG, ./relay.hcl, /etc/relay/relay.hcl")
+}
+
+func (c *command) check() *cobra.Command {
+	var configs []string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "check [FILE]",
+		Short: "Check a configuration and say what it means",
+		Args:  argRange(0, 1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			file, p, err := c.load(append(configs, args...))
+			if err != nil {
+				return err
+			}
+			return c.printChecked(file, p, asJSON)
+		},
+	}
+	configFlag(cmd, &configs)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// checked is what `relay check` says of a configuration that is good.
+type checked struct {
+	Files      []string          `json:"files"`
+	Outbox     string            `json:"outbox"`
+	Durability string            `json:"durability"`
+	Path       string            `json:"path"`
+	Ingest     []string          `json:"ingest"`
+	Admin      []string          `json:"admin"`
+	Endpoints  []checkedEndpoint `json:"endpoints"`
+}
+
+type checkedEndpoint struct {
+	Name     string `json:"name"`
+	URL      string `json:"url"` // without its query, which may hold a credential
+	Enabled  bool   `json:"enabled"`
+	Attempts int    `json:"attempts"`
+	LastsMS  int64  `json:"lasts_ms"` // from the first attempt to the last, without jitter and waiting for answers
+}
+
+func (c *command) printChecked(file *config.File, p *policy.Policy, asJSON bool) error {
+	cfg := file.Config
+	out := checked{
+		Files: file.Paths, Outbox: cfg.Outbox.Engine, Durability: cfg.Outbox.Durability, Path: cfg.Outbox.Path,
+		Ingest: []string{}, Admin: []string{}, Endpoints: []checkedEndpoint{},
+	}
+	for _, u := range cfg.Ingest.Unix {
+		out.Ingest = append(out.Ingest, "unix:"+u.Path)
+	}
+	for _, h := range cfg.Ingest.HTTP {
+		out.Ingest = append(out.Ingest, "http://"+h.Addr)
+	}
+	if cfg.Admin.Unix != "" {
+		out.Admin = append(out.Admin, "unix:"+cfg.Admin.Unix)
+	}
+	if cfg.Admin.HTTP != "" {
+		out.Admin = append(out.Admin, "http://"+cfg.Admin.HTTP)
+	}
+	for _, e := range p.Endpoints {
+		var lasts time.Duration
+		for _, d := range e.Retry.Schedule {
+			lasts += d
+		}
+		url := *e.URL
+		url.RawQuery = ""
+		out.Endpoints = append(out.Endpoints, checkedEndpoint{
+			Name: e.Name, URL: url.String(), Enabled: e.Enabled,
+			Attempts: len(e.Retry.Schedule) + 1, LastsMS: lasts.Milliseconds(),
+		})
+	}
+	if asJSON {
+		enc := json.NewEncoder(c.out)
+		enc.SetIndent("", "  ")
+		return enc.Encode(out)
+	}
+
+	fmt.Fprintf(c.out, "ok: %s\n", strings.Join(out.Files, ", "))
+	fmt.Fprintf(c.out, "events come in at %s\n", strings.Join(out.Ingest, ", "))
+	fmt.Fprintf(c.out, "outbox %s (%s) in %s\n\n", out.Outbox, out.Durability, out.Path)
+	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "ENDPOINT\tURL\tATTEMPTS\tOVER\t")
+	for _, e := range out.Endpoints {
+		held := ""
+		if !e.Enabled {
+			held = "disabled: its deliveries are held"
+		}
+		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\n", e.Name, e.URL, e.Attempts, time.Duration(e.LastsMS)*time.Millisecond, held)
+	}
+	return w.Flush()
+}

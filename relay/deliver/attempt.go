@@ -1,0 +1,181 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"relay/outbox"
+	"relay/relay/sign"
+)
+
+// errStopping cuts attempts short that outlast the grace of a stop.
+var errStopping = errors.New("relay is stopping")
+
+// settleTimeout bounds the end of a claim, which also happens while stopping.
+const settleTimeout = 10 * time.Second
+
+// Result is an attempt with what came of it.
+type Result struct {
+	Endpoint   string
+	EventID    string
+	EventType  string
+	DeliveryID string
+	Attempt    outbox.Attempt
+	State      outbox.State // of the delivery now
+	Due        time.Time    // of the next attempt, where State is pending
+	Reused     bool         // the connection had served before
+}
+
+// attempt makes one attempt and ends the claim. ctx ends only when a stop cuts
+// attempts short: the claim is then handed back, unless the answer is here.
+func (r *runner) attempt(ctx context.Context, c *outbox.Claim) {
+	start := time.Now().UTC()
+	n := c.Attempts + 1
+	a, f := r.try(ctx, c, start)
+	if f != nil && ctx.Err() != nil {
+		r.release(*c)
+		r.d.unfinished.Add(1)
+		return
+	}
+	end := time.Now().UTC()
+
+	res := Result{
+		Endpoint:   c.Endpoint,
+		EventID:    c.EventID,
+		EventType:  c.Event.Type,
+		DeliveryID: c.ID,
+		Attempt: outbox.Attempt{
+			N:       n,
+			Started: start,
+			Took:    end.Sub(start),
+			Timing:  a.timing,
+			Status:  a.status,
+			Head:    a.head,
+			Body:    a.body,
+		},
+		State:  outbox.Failed,
+		Reused: a.reused,
+	}
+	if f == nil {
+		f = &failure{text: answerText(a.status)}
+	}
+	outcome, code := classify(a.status, f.code, r.endpoint.Retry.On)
+	res.Attempt.Outcome, res.Attempt.Code = string(outcome), code
+	switch outcome {
+	case Delivered:
+		res.State = outbox.Delivered
+	case Retry:
+		asked := parseRetryAfter(a.retryAfter, end)
+		if delay, ok := backoff(r.endpoint.Retry, n, asked, rand.Float64()); ok {
+			res.State, res.Due = outbox.Pending, end.Add(delay)
+		}
+	}
+	if outcome != Delivered {
+		res.Attempt.Error = f.text
+	}
+	r.settle(ctx, c, &res)
+}
+
+// try sends the event once. A panic on the way is a failed attempt like any
+// other, so that one event cannot end the process again and again.
+func (r *runner) try(ctx context.Context, c *outbox.Claim, now time.Time) (a answer, f *failure) {
+	defer func() {
+		if p := recover(); p != nil {
+			f = &failure{codePanic, "relay panicked in this attempt; its log has the stack"}
+			r.logPanic(c, p)
+		}
+	}()
+	body := appendEnvelope(make([]byte, 0, len(c.Event.Data)+256), c.Event)
+	header := r.header(&sign.Message{
+		EventID:    c.EventID,
+		EventType:  c.Event.Type,
+		DeliveryID: c.ID,
+		Endpoint:   c.Endpoint,
+		Method:     "POST",
+		URL:        r.url,
+		Attempt:    c.Attempts + 1,
+		Time:       now,
+		Body:       body,
+	})
+	ctx, cancel := context.WithTimeoutCause(ctx, r.endpoint.Timeout.Total, r.late)
+	defer cancel()
+	a, f = r.sender().send(ctx, header, body)
+	if f != nil && ctx.Err() != nil {
+		f = &failure{codeTimeout, context.Cause(ctx).Error()}
+	}
+	return a, f
+}
+
+// header returns the request's header. The endpoint's own lines may replace the
+// first two and nothing else of ours.
+func (r *runner) header(m *sign.Message) []sign.Header {
+	h := make([]sign.Header, 2, 8+len(r.endpoint.Headers))
+	h[0] = sign.Header{Name: "Content-Type", Value: "application/json"}
+	h[1] = sign.Header{Name: "User-Agent", Value: r.d.userAgent}
+	for _, s := range r.endpoint.Signers {
+		h = s.Sign(h, m)
+	}
+	if indexOf(h, "webhook-id") < 0 {
+		h = append(h, sign.Header{Name: "webhook-id", Value: m.EventID})
+	}
+	h = append(h,
+		sign.Header{Name: "Relay-Attempt", Value: strconv.Itoa(m.Attempt)},
+		sign.Header{Name: "Relay-Delivery", Value: m.DeliveryID})
+	for _, own := range r.endpoint.Headers {
+		switch i := indexOf(h, own.Name); {
+		case i < 0:
+			h = append(h, sign.Header{Name: own.Name, Value: own.Value.Reveal()})
+		case i < 2:
+			h[i].Value = own.Value.Reveal()
+		}
+	}
+	return h
+}
+
+func indexOf(h []sign.Header, name string) int {
+	return slices.IndexFunc(h, func(l sign.Header) bool { return strings.EqualFold(l.Name, name) })
+}
+
+// settle ends the claim with the attempt's record, then tells of it.
+func (r *runner) settle(ctx context.Context, c *outbox.Claim, res *Result) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	defer cancel()
+	err := r.d.o.Source.Settle(ctx, *c, outbox.Settlement{Attempt: res.Attempt, State: res.State, Due: res.Due})
+	if err != nil {
+		r.logUnsettled(res, err)
+		return
+	}
+	r.logAttempt(res)
+	if r.d.o.Observe != nil {
+		r.d.o.Observe(*res)
+	}
+}
+
+// answerText says in words why an answer is not a delivery.
+func answerText(status int) string {
+	switch {
+	case status >= 300 && status <= 399:
+		return fmt.Sprintf("the receiver answered %d: redirects are not followed, give its new address as the endpoint's url", status)
+	case status == 410:
+		return "the receiver answered 410: it wants no more events"
+	default:
+		return fmt.Sprintf("the receiver answered %d", status)
+	}
+}
+
+// panicText describes a panic without its value, which may hold anything, unless
+// the runtime made it.
+func panicText(p any) string {
+	if e, ok := p.(runtime.Error); ok {
+		return fmt.Sprintf("panic: %v\n%s", e, debug.Stack())
+	}
+	return fmt.Sprintf("panic with a %T\n%s", p, debug.Stack())
+}

@@ -1,0 +1,67 @@
+package deliver
+
+import (
+	"context"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"relay/outbox"
+	"relay/policy"
+	"relay/relay/deliver/delivertest"
+	"relay/relay/sign"
+)
+
+// settled is a Source that keeps nothing.
+type settled struct{ Source }
+
+func (settled) Settle(context.Context, outbox.Claim, outbox.Settlement) error { return nil }
+
+// One attempt on a connection in memory, receiver included.
+func BenchmarkAttempt(b *testing.B) {
+	network := delivertest.NewNetwork()
+	l, err := network.Listen("billing.test:80")
+	if err != nil {
+		b.Fatal(err)
+	}
+	receiver := delivertest.NewEndpoint()
+	receiver.Serve(b, l)
+	e := endpointAt(b, "billing", &url.URL{Scheme: "http", Host: "billing.test:80"})
+	d := New(Options{Source: settled{}, dialNet: network.Dial}, &policy.Policy{Endpoints: []*policy.Endpoint{e}})
+	r := d.runners[0]
+	defer r.close()
+	c := benchClaim()
+	b.ReportAllocs()
+	for b.Loop() {
+		r.attempt(context.Background(), c)
+	}
+}
+
+// What an attempt costs before the network: body and header.
+func BenchmarkBuild(b *testing.B) {
+	e := endpointAt(b, "billing", &url.URL{Scheme: "https", Host: "billing.test"})
+	d := New(Options{Source: settled{}}, &policy.Policy{Endpoints: []*policy.Endpoint{e}})
+	d.runners[0].out = discard{}
+	d.runners[0].once.Do(func() {})
+	c := benchClaim()
+	b.ReportAllocs()
+	for b.Loop() {
+		d.runners[0].attempt(context.Background(), c)
+	}
+}
+
+// discard is a sender whose receiver takes everything at once.
+type discard struct{}
+
+func (discard) send(context.Context, []sign.Header, []byte) (answer, *failure) {
+	return answer{status: 200}, nil
+}
+
+func (discard) close() {}
+
+func benchClaim() *outbox.Claim {
+	data := []byte(`{"amount":1000,"text":"` + strings.Repeat("x", 1000) + `"}`)
+	e := &outbox.Event{ID: "evt_01234567", Type: "invoice.paid", Time: time.Now(), Data: data}
+	return &outbox.Claim{Delivery: outbox.Delivery{ID: "dlv_01234567", EventID: e.ID, Endpoint: "billing"}, Event: e}
+}

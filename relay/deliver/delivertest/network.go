@@ -1,0 +1,93 @@
+package delivertest
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+)
+
+// Network is a network in memory, for synctest bubbles: connections are
+// net.Pipe, which has no buffer. What is tested on it has siblings on real
+// sockets, which have one.
+type Network struct {
+	mu        sync.Mutex
+	listeners map[string]*listener
+}
+
+// NewNetwork returns a network where nobody listens.
+func NewNetwork() *Network { return &Network{listeners: map[string]*listener{}} }
+
+// Listen makes address, like "billing.test:443", answer.
+func (n *Network) Listen(address string) (net.Listener, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.listeners[address] != nil {
+		return nil, opError("listen", address, syscall.EADDRINUSE)
+	}
+	l := &listener{network: n, address: address, conns: make(chan net.Conn), closed: make(chan struct{})}
+	n.listeners[address] = l
+	return l, nil
+}
+
+// Dial connects to a listener; where there is none the connection is refused.
+// It has the form of net.Dialer.DialContext.
+func (n *Network) Dial(ctx context.Context, _, address string) (net.Conn, error) {
+	n.mu.Lock()
+	l := n.listeners[address]
+	n.mu.Unlock()
+	if l == nil {
+		return nil, opError("dial", address, syscall.ECONNREFUSED)
+	}
+	ours, theirs := net.Pipe()
+	select {
+	case l.conns <- theirs:
+		return ours, nil
+	case <-l.closed:
+		return nil, opError("dial", address, syscall.ECONNREFUSED)
+	case <-ctx.Done():
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Addr: addr(address), Err: ctx.Err()}
+	}
+}
+
+type listener struct {
+	network *Network
+	address string
+	conns   chan net.Conn
+	once    sync.Once
+	closed  chan struct{}
+}
+
+func (l *listener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.closed:
+		return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: l.Addr(), Err: net.ErrClosed}
+	}
+}
+
+func (l *listener) Close() error {
+	err := errors.New("listener is closed")
+	l.once.Do(func() {
+		l.network.mu.Lock()
+		delete(l.network.listeners, l.address)
+		l.network.mu.Unlock()
+		close(l.closed)
+		err = nil
+	})
+	return err
+}
+
+func (l *listener) Addr() net.Addr { return addr(l.address) }
+
+type addr string
+
+func (addr) Network() string  { return "tcp" }
+func (a addr) String() string { return string(a) }
+
+func opError(op, address string, errno syscall.Errno) error {
+	return &net.OpError{Op: op, Net: "tcp", Addr: addr(address), Err: os.NewSyscallError("connect", errno)}
+}

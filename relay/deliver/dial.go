@@ -1,0 +1,112 @@
+package deliver
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"relay/outbox"
+	"relay/policy"
+)
+
+// dialer opens an endpoint's connections: name resolution, guard, TCP, TLS. It
+// knows nothing of HTTP.
+type dialer struct {
+	resolver  *net.Resolver // nil for the system's
+	guard     *guard
+	tls       *tls.Config
+	plaintext bool // http:// is allowed
+	timeout   policy.Timeout
+
+	// dialNet replaces net.Dialer, and with it the guard, in tests on a network in memory.
+	dialNet func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// conn remembers what it took to open it.
+type conn struct {
+	net.Conn
+	timing outbox.Timing
+}
+
+// dialError is a connection that did not come about.
+type dialError struct {
+	err    error
+	code   string
+	timing outbox.Timing
+}
+
+func (e *dialError) Error() string { return e.err.Error() }
+func (e *dialError) Unwrap() error { return e.err }
+
+// errPlaintext refuses what the policy's decoder refuses, once more at the door.
+var errPlaintext = errors.New("connection denied: http:// needs allow_plaintext = true")
+
+// dial opens a connection without TLS.
+func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if !d.plaintext {
+		return nil, &dialError{err: errPlaintext, code: codeEgress}
+	}
+	c, err := d.connect(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// dialTLS opens a connection with TLS; all of it ends within the attempt's total time.
+func (d *dialer) dialTLS(ctx context.Context, network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.timeout.Total)
+	defer cancel()
+	c, err := d.connect(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	start := time.Now()
+	shake, stop := context.WithTimeout(ctx, d.timeout.Connect)
+	defer stop()
+	secure := tls.Client(c, d.tls)
+	err = secure.HandshakeContext(shake)
+	c.timing.TLS = time.Since(start)
+	if err != nil {
+		c.Close()
+		return nil, &dialError{fmt.Errorf("tls handshake: %w", err), dialCode(err, true), c.timing}
+	}
+	return secure, nil
+}
+
+// connect resolves the name and opens a TCP connection, both within the connect time.
+func (d *dialer) connect(ctx context.Context, network, address string) (*conn, error) {
+	var resolved atomic.Pointer[time.Time] // when the first address was about to be dialled
+	start := time.Now()
+	if _, err := netip.ParseAddrPort(address); err == nil || d.dialNet != nil {
+		resolved.Store(&start)
+	}
+	open := d.dialNet
+	if open == nil {
+		open = (&net.Dialer{
+			Resolver: d.resolver,
+			Timeout:  min(d.timeout.Connect, d.timeout.Total),
+			ControlContext: func(ctx context.Context, network, address string, c syscall.RawConn) error {
+				now := time.Now()
+				resolved.CompareAndSwap(nil, &now)
+				return d.guard.control(ctx, network, address, c)
+			},
+		}).DialContext
+	}
+	c, err := open(ctx, network, address)
+	end := time.Now()
+	timing := outbox.Timing{DNS: end.Sub(start)}
+	if at := resolved.Load(); at != nil {
+		timing = outbox.Timing{DNS: at.Sub(start), Connect: end.Sub(*at)}
+	}
+	if err != nil {
+		return nil, &dialError{err, dialCode(err, false), timing}
+	}
+	return &conn{c, timing}, nil
+}

@@ -1,0 +1,56 @@
+package deliver
+
+import (
+	"fmt"
+	"testing"
+
+	"relay/policy"
+)
+
+func TestClassifyStatus(t *testing.T) {
+	for status := 100; status <= 599; status++ {
+		want, code := Refused, fmt.Sprintf("http_%d", status)
+		switch {
+		case status >= 200 && status <= 299:
+			want, code = Delivered, ""
+		case status >= 300 && status <= 399:
+			code = "redirect_not_followed"
+		case status == 410:
+			want, code = Gone, "gone"
+		case status == 408, status == 409, status == 425, status == 429, status >= 500:
+			want = Retry
+		}
+		if got, gotCode := classify(status, "", defaults.On); got != want || gotCode != code {
+			t.Errorf("classify(%d) = %s, %q, want %s, %q", status, got, gotCode, want, code)
+		}
+	}
+}
+
+func TestClassifyFailure(t *testing.T) {
+	network := []string{
+		"dns_not_found", "dns_failed", "egress_denied", "connection_refused", "connection_failed", "connection_reset",
+		"tls_expired", "tls_wrong_name", "tls_unknown_authority", "tls_failed", "bad_response",
+	}
+	timeout := []string{"timeout", "connect_timeout"}
+	for _, c := range []struct {
+		name  string
+		on    policy.RetryOn
+		codes []string
+		want  Outcome
+	}{
+		{"network retried", defaults.On, network, Retry},
+		{"timeout retried", defaults.On, timeout, Retry},
+		{"network final", policy.RetryOn{Timeout: true}, network, Refused},
+		{"timeout final", policy.RetryOn{Network: true}, timeout, Refused},
+		{"our own defect is never the receiver's fault", policy.RetryOn{}, []string{"panic"}, Retry},
+	} {
+		for _, code := range c.codes {
+			// A failure counts whatever status came before it.
+			for _, status := range []int{0, 200, 503} {
+				if got, gotCode := classify(status, code, c.on); got != c.want || gotCode != code {
+					t.Errorf("%s: classify(%d, %q) = %s, %q, want %s", c.name, status, code, got, gotCode, c.want)
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	"github.com/spf13/cobra"
+)
+
+func (c *command) health() *cobra.Command {
+	var configs []string
+	var live bool
+	cmd := &cobra.Command{
+		Use:   "health",
+		Short: "Ask a running Relay whether it is ready (exit 0) or not (exit 1)",
+		Args:  noArgs,
+		RunE: func(*cobra.Command, []string) error {
+			cfg, err := c.config(configs)
+			if err != nil {
+				return err
+			}
+			t := target{network: "tcp", addr: cfg.Admin.HTTP, token: cfg.Admin.Token.Reveal()}
+			if cfg.Admin.Unix != "" {
+				t = target{network: "unix", addr: cfg.Admin.Unix}
+			}
+			if t.addr == "" {
+				return errors.New("the configuration turns the admin listener off: nothing to ask")
+			}
+			path := "/readyz"
+			if live {
+				path = "/healthz"
+			}
+			return c.askHealth(t, path)
+		},
+	}
+	configFlag(cmd, &configs)
+	cmd.Flags().BoolVar(&live, "live", false, "ask only whether the process runs, not whether it would accept")
+	return cmd
+}
+
+func (c *command) askHealth(t target, path string) error {
+	code, answer, err := t.do(http.MethodGet, path, nil, nil)
+	if err != nil {
+		return err
+	}
+	var s struct{ Status, Reason string }
+	if err := json.Unmarshal(answer, &s); err != nil {
+		return fmt.Errorf("read answer of %s: %w", path, err)
+	}
+	if code != http.StatusOK {
+		return fmt.Errorf("%s: %s", s.Status, s.Reason)
+	}
+	_, err = io.WriteString(c.out, s.Status+"\n")
+	return err
+}

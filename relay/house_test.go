@@ -1,0 +1,152 @@
+package main
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// arrows says who may import whom: data flows ingest → outbox → relay/deliver →
+// endpoint, and everything else hangs below. Tests may import what they like.
+var arrows = map[string][]string{
+	"config":                    {},
+	"outbox":                    {},
+	"outbox/outboxtest":         {"outbox"},
+	"outbox/sqlite":             {"outbox"},
+	"policy":                    {"config", "relay/sign"},
+	"ingest":                    {"outbox", "policy"},
+	"relay/sign":                {},
+	"relay/sink":                {"relay/sign"},
+	"relay/admin":               {"outbox", "policy"},
+	"relay/deliver":             {"outbox", "policy", "relay/sign"},
+	"relay/deliver/delivertest": {"relay/sign"},
+	"relay/app":                 {"config", "ingest", "outbox", "outbox/sqlite", "policy", "relay/admin", "relay/deliver"},
+	"relay":                     {"config", "policy", "relay/app", "relay/sign", "relay/sink"},
+}
+
+// homes says which files may import a module that the house keeps in one place.
+var homes = map[string]*regexp.Regexp{
+	"github.com/ncruces/go-sqlite3": regexp.MustCompile(`^outbox/sqlite/`),
+	"github.com/hashicorp/hcl/v2":   regexp.MustCompile(`^(config|policy)/`),
+	"github.com/zclconf/go-cty":     regexp.MustCompile(`^(config|policy)/`),
+	"github.com/spf13/cobra":        regexp.MustCompile(`^relay/[a-z_]+\.go$`),
+	"testing":                       regexp.MustCompile(`test/[a-z_]+\.go$`),
+}
+
+// logKeys are the only keys of a log line, so that one query serves every part.
+var logKeys = []string{
+	"component", "event_id", "delivery_id", "endpoint", "attempt", "outcome", "state", "status",
+	"took", "next_at", "code", "error", "repeats", "events",
+	"by", "version", "outbox", "durability", "endpoints", "ingest", "admin", "pending", "removed",
+}
+
+// sources parses every Go file of the product, tests aside.
+func sources(t *testing.T) map[string]*ast.File {
+	t.Helper()
+	files := map[string]*ast.File{}
+	root := ".."
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && path != root && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || d.Name() == "examples") {
+			return fs.SkipDir
+		}
+		if d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+			return nil
+		}
+		f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments)
+		rel, _ := filepath.Rel(root, path)
+		files[filepath.ToSlash(rel)] = f
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) < 20 {
+		t.Fatalf("found only %d files: is the test looking in the right place?", len(files))
+	}
+	return files
+}
+
+func TestImportsFollowTheArrows(t *testing.T) {
+	for name, f := range sources(t) {
+		pkg := filepath.ToSlash(filepath.Dir(name))
+		allowed, known := arrows[pkg]
+		if !known {
+			t.Errorf("package %s is not on the map of arrows: add it", pkg)
+		}
+		for _, i := range f.Imports {
+			path, _ := strconv.Unquote(i.Path.Value)
+			if ours, ok := strings.CutPrefix(path, "relay/"); ok && !slices.Contains(allowed, ours) {
+				t.Errorf("%s imports %s, against the arrows", name, ours)
+			}
+			for module, home := range homes {
+				if (path == module || strings.HasPrefix(path, module+"/")) && !home.MatchString(name) {
+					t.Errorf("%s imports %s, which belongs in %s", name, path, home)
+				}
+			}
+		}
+	}
+}
+
+// The HTTP library of either leg can be changed in one file.
+func TestHTTPLibraryHasOneHome(t *testing.T) {
+	for name, f := range sources(t) {
+		home := map[string]string{"ingest": "ingest/http.go", "relay/deliver": "relay/deliver/transport.go"}[filepath.ToSlash(filepath.Dir(name))]
+		for _, i := range f.Imports {
+			if home != "" && name != home && strings.HasPrefix(i.Path.Value, `"net/http`) {
+				t.Errorf("%s imports %s, which belongs in %s", name, i.Path.Value, home)
+			}
+		}
+	}
+}
+
+func TestEveryPackageSaysWhatItIs(t *testing.T) {
+	docs := map[string]bool{}
+	for name, f := range sources(t) {
+		docs[filepath.Dir(name)] = docs[filepath.Dir(name)] || f.Doc != nil
+	}
+	for pkg, ok := range docs {
+		if !ok {
+			t.Errorf("package %s has no package comment", pkg)
+		}
+	}
+}
+
+func TestLogKeys(t *testing.T) {
+	setters := []string{"Str", "Strs", "Int", "Int64", "Uint64", "Dur", "Time", "Bool", "Any", "AnErr", "Stringer"}
+	found := 0
+	for name, f := range sources(t) {
+		if !slices.ContainsFunc(f.Imports, func(i *ast.ImportSpec) bool { return strings.Contains(i.Path.Value, "zerolog") }) {
+			continue
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok || len(call.Args) != 2 {
+				return true
+			}
+			sel, ok := call.Fun.(*ast.SelectorExpr)
+			if !ok || !slices.Contains(setters, sel.Sel.Name) {
+				return true
+			}
+			if lit, ok := call.Args[0].(*ast.BasicLit); ok && lit.Kind == token.STRING {
+				found++
+				if key, _ := strconv.Unquote(lit.Value); !slices.Contains(logKeys, key) {
+					t.Errorf("%s logs the key %q, which is not on the list", name, key)
+				}
+			}
+			return true
+		})
+	}
+	if found < 10 {
+		t.Errorf("found only %d log keys: the test no longer sees them", found)
+	}
+}

@@ -1,0 +1,130 @@
+// Command relay is a webhook sidecar: it takes events from an app, keeps them in
+// an outbox, and delivers them as signed POSTs.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// version is set by the linker (see Makefile).
+var version = "dev"
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	os.Exit(run(os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}, signals))
+}
+
+// streams are what a verb reads and prints to.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// command is what every verb is handed.
+type command struct {
+	streams
+	signals <-chan os.Signal
+	env     func(string) (string, bool)
+}
+
+// usageError is a mistake of the caller's: exit 2 with a one-line hint.
+type usageError struct{ error }
+
+// run is the program: arguments to exit code.
+func run(args []string, s streams, signals <-chan os.Signal) int {
+	c := &command{streams: s, signals: signals, env: os.LookupEnv}
+	root := &cobra.Command{
+		Use:           "relay",
+		Short:         "Relay delivers your app's events as signed webhooks",
+		Long:          "Relay takes events from your app on a Unix socket or localhost, keeps them safe,\nand delivers them to every endpoint that wants them: signed, retried, logged.\n\nStart with: relay demo",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return cmd.Help()
+		},
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetIn(s.in)
+	root.SetOut(s.out)
+	root.SetErr(s.err)
+	root.AddCommand(c.serve(), c.check(), c.send(), c.health(), c.sink(), c.demo(), c.version())
+	root.SetArgs(args)
+
+	cmd, err := root.ExecuteC()
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, new(usageError)):
+		fmt.Fprintf(s.err, "relay: %v; see: %s --help\n", err, cmd.CommandPath())
+		return exitUsage
+	default:
+		fmt.Fprintf(s.err, "relay: %v\n", err)
+		return exitFailed
+	}
+}
+
+// noArgs refuses arguments; for the root it says which verb was meant.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if cmd.HasParent() {
+		return usageError{fmt.Errorf("unexpected argument %q", args[0])}
+	}
+	err := fmt.Errorf("unknown verb %q", args[0])
+	cmd.SuggestionsMinimumDistance = 2
+	if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
+		err = fmt.Errorf("%w, did you mean %q?", err, s[0])
+	}
+	return usageError{err}
+}
+
+// argRange is cobra.RangeArgs as a usage error.
+func argRange(least, most int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := cobra.RangeArgs(least, most)(cmd, args); err != nil {
+			return usageError{err}
+		}
+		return nil
+	}
+}
+
+// untilSignal returns a context that the first signal ends, with stop(signal) as
+// its cause; again is called for the next ones.
+func (c *command) untilSignal(stop func(os.Signal) error, again func()) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	done := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case s := <-c.signals:
+				if ctx.Err() == nil {
+					cancel(stop(s))
+				} else if again != nil {
+					again()
+				}
+			case <-done:
+				return
+			}
+		}
+	}()
+	return ctx, func() { cancel(nil); close(done) }
+}

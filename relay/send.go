@@ -1,0 +1,232 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"relay/config"
+)
+
+// Limits of one request of a verb to a running Relay.
+const (
+	sendTimeout = 30 * time.Second
+	maxLines    = 1000
+)
+
+func (c *command) send() *cobra.Command {
+	var configs []string
+	var to, key, token string
+	var ndjson bool
+	cmd := &cobra.Command{
+		Use:   "send TYPE [DATA|-|@FILE]",
+		Short: "Hand events to a running Relay",
+		Long: "Hand one event to a running Relay. DATA is JSON; - reads it from standard input, @FILE from a\n" +
+			"file; without it the data is {}.\n\n" +
+			"With --ndjson there is no TYPE: the input holds one event a line, {\"type\":…,\"data\":…}. It is sent in\n" +
+			"requests of at most 1,000 lines that fit the body limit; each is accepted whole or not at all.",
+		Example: "  relay send invoice.paid '{\"amount\": 1200}'\n  relay send --ndjson @events.ndjson",
+		Args:    argRange(0, 2),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if !ndjson && len(args) == 0 {
+				return usageError{errors.New("a TYPE is needed")}
+			}
+			if ndjson && (len(args) != 1 || key != "") {
+				return usageError{errors.New("--ndjson takes one argument, - or @FILE, and no --key")}
+			}
+			t, err := c.target(to, token, configs)
+			if err != nil {
+				return err
+			}
+			if ndjson {
+				body, err := c.input(args)
+				if err != nil {
+					return err
+				}
+				return c.sendLines(t, body)
+			}
+			body, err := c.input(args[1:])
+			if err != nil {
+				return err
+			}
+			header := http.Header{"Content-Type": {"application/json"}}
+			if key != "" {
+				header.Set("Idempotency-Key", key)
+			}
+			return c.post(t, "/v1/events/"+url.PathEscape(args[0]), header, body)
+		},
+	}
+	configFlag(cmd, &configs)
+	cmd.Flags().StringVar(&to, "to", "", "`address` of Relay: unix:/path/relay.sock or http://host:port; else the first listener of the configuration")
+	cmd.Flags().StringVar(&token, "token", "", "bearer token; else $RELAY_TOKEN or the configuration's")
+	cmd.Flags().StringVar(&key, "key", "", "idempotency key: a repeat within 24 h is the same event")
+	cmd.Flags().BoolVar(&ndjson, "ndjson", false, "the input holds one whole event a line")
+	return cmd
+}
+
+// post sends one request and prints the answer to it.
+func (c *command) post(t target, path string, header http.Header, body []byte) error {
+	code, answer, err := t.do(http.MethodPost, path, header, body)
+	if err != nil {
+		return err
+	}
+	if code != http.StatusAccepted {
+		return refusal(code, answer)
+	}
+	_, err = fmt.Fprintf(c.out, "%s\n", answer)
+	return err
+}
+
+// sendLines sends NDJSON in requests that the limits of ingest allow.
+func (c *command) sendLines(t target, lines []byte) error {
+	var batch []byte
+	var first, count, n int
+	flush := func() error {
+		if count == 0 {
+			return nil
+		}
+		err := c.post(t, "/v1/events", http.Header{"Content-Type": {"application/x-ndjson"}}, batch)
+		if err != nil {
+			return fmt.Errorf("lines %d to %d: %w", first, n, err)
+		}
+		batch, count = batch[:0], 0
+		return nil
+	}
+	for line := range bytes.Lines(lines) {
+		if count == maxLines || len(batch)+len(line) > t.maxBody {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+		n++
+		if count == 0 {
+			first = n
+		}
+		if len(bytes.TrimSpace(line)) > 0 {
+			batch = append(batch, line...)
+			count++
+		}
+	}
+	return flush()
+}
+
+// input resolves the DATA argument.
+func (c *command) input(args []string) ([]byte, error) {
+	switch {
+	case len(args) == 0:
+		return []byte("{}"), nil
+	case args[0] == "-":
+		return io.ReadAll(c.in)
+	case strings.HasPrefix(args[0], "@"):
+		return os.ReadFile(args[0][1:])
+	default:
+		return []byte(args[0]), nil
+	}
+}
+
+// target is a running Relay's listener.
+type target struct {
+	network, addr string // as net.Dial takes them
+	token         string
+	maxBody       int // bytes of one request, by the configuration
+}
+
+// target takes the address given, or the first listener of the configuration,
+// sockets first.
+func (c *command) target(to, token string, configs []string) (target, error) {
+	cfg, err := c.config(configs)
+	if err != nil {
+		return target{}, err
+	}
+	env, _ := c.env("RELAY_TOKEN")
+	t := target{token: cmp.Or(token, env), maxBody: int(cfg.Ingest.MaxBody)}
+	switch path, isUnix := strings.CutPrefix(to, "unix:"); {
+	case isUnix:
+		t.network, t.addr = "unix", path
+	case to != "":
+		u, err := url.Parse(to)
+		if err != nil || u.Scheme != "http" || u.Host == "" || strings.Trim(u.Path, "/") != "" {
+			return target{}, usageError{fmt.Errorf("--to %q is neither unix:/path nor http://host:port", to)}
+		}
+		t.network, t.addr = "tcp", net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "80"))
+	case len(cfg.Ingest.Unix) > 0:
+		t.network, t.addr = "unix", cfg.Ingest.Unix[0].Path
+	case len(cfg.Ingest.HTTP) > 0:
+		h := cfg.Ingest.HTTP[0]
+		t.network, t.addr, t.token = "tcp", h.Addr, cmp.Or(t.token, h.Token.Reveal())
+	default:
+		return target{}, errors.New("the configuration has no ingest listener; name one with --to")
+	}
+	return t, nil
+}
+
+// config is what the flags or the search order name, or the defaults where there
+// is no file: verbs that only talk to a running Relay need no policy.
+func (c *command) config(flags []string) (config.Config, error) {
+	paths, err := config.Find(flags, c.env)
+	if err != nil {
+		if len(flags) > 0 {
+			return config.Config{}, usageError{err}
+		}
+		return config.Default(c.env), nil
+	}
+	file, err := config.Load(paths, c.env)
+	if err != nil {
+		return config.Config{}, c.explain(err)
+	}
+	return file.Config, nil
+}
+
+// do sends one request to a running Relay and returns its answer.
+func (t target) do(method, path string, header http.Header, body []byte) (int, []byte, error) {
+	transport := &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, t.network, t.addr)
+		},
+	}
+	defer transport.CloseIdleConnections()
+	req, err := http.NewRequest(method, "http://localhost"+path, bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, usageError{err}
+	}
+	for name, values := range header {
+		req.Header[name] = values
+	}
+	if t.token != "" {
+		req.Header.Set("Authorization", "Bearer "+t.token)
+	}
+	resp, err := (&http.Client{Transport: transport, Timeout: sendTimeout}).Do(req)
+	if err != nil {
+		if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "dial" {
+			return 0, nil, fmt.Errorf("no Relay answers on %s:%s: start one with: relay serve", t.network, t.addr)
+		}
+		return 0, nil, fmt.Errorf("ask Relay: %w", err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return 0, nil, fmt.Errorf("read answer: %w", err)
+	}
+	return resp.StatusCode, bytes.TrimSpace(answer), nil
+}
+
+// refusal turns an answer that is not what was hoped for into an error.
+func refusal(code int, answer []byte) error {
+	var p struct{ Code, Detail, Title string }
+	if json.Unmarshal(answer, &p) == nil && p.Code != "" {
+		return fmt.Errorf("refused: %d %s: %s", code, p.Code, cmp.Or(p.Detail, p.Title))
+	}
+	return fmt.Errorf("refused: %d %s", code, http.StatusText(code))
+}
