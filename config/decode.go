@@ -20,8 +20,10 @@ func decode(root *Block, c Config) Config {
 	d.admin(root.One("admin", false))
 	d.retention(root.One("retention", false))
 	d.log(root.One("log", false))
-	for _, kind := range []string{"policy", "signature", "endpoint"} {
-		root.Blocks(kind, true) // package policy decodes them
+	root.Blocks("policy", true) // package policy decodes these
+	root.Blocks("signature", true)
+	if len(root.Blocks("endpoint", true)) == 0 {
+		root.file.warn("there is no endpoint block: events are accepted and go nowhere")
 	}
 	root.Later("front", "alert")
 	root.Done()

@@ -196,7 +196,7 @@ func TestFileFunction(t *testing.T) {
 	}
 }
 
-func TestReadableSecretIsWarnedOf(t *testing.T) {
+func TestWarnings(t *testing.T) {
 	dir := write(t, map[string]string{"secret": "value"})
 	path := filepath.Join(dir, "secret")
 	parse := func(src string) []string {
@@ -206,7 +206,11 @@ func TestReadableSecretIsWarnedOf(t *testing.T) {
 		}
 		return f.Warnings
 	}
-	const secret = "admin {\n  token = \"${file(\"secret\")}${file(\"secret\")}\"\n}\n"
+	if w := parse("log {}\n"); len(w) != 1 || !strings.Contains(w[0], "no endpoint") {
+		t.Errorf("no endpoint: %v", w)
+	}
+	const endpoint = "endpoint \"a\" {}\n"
+	const secret = endpoint + "admin {\n  token = \"${file(\"secret\")}${file(\"secret\")}\"\n}\n"
 	if w := parse(secret); len(w) != 0 {
 		t.Errorf("private file: %v", w)
 	}
@@ -216,7 +220,7 @@ func TestReadableSecretIsWarnedOf(t *testing.T) {
 	if w := parse(secret); len(w) != 1 || !strings.Contains(w[0], path) {
 		t.Errorf("world-readable file: %v", w)
 	}
-	if w := parse("outbox \"sqlite\" {\n  path = file(\"secret\")\n}\n"); len(w) != 0 {
+	if w := parse(endpoint + "outbox \"sqlite\" {\n  path = file(\"secret\")\n}\n"); len(w) != 0 {
 		t.Errorf("not a secret: %v", w)
 	}
 }

@@ -252,6 +252,7 @@ func TestShutdownAtTheCap(t *testing.T) {
 		go func() { served <- s.Serve(l) }()
 		first, second := l.dial(t), l.dial(t)
 		first.send(withLength("1"))
+		synctest.Wait() // until it is being handled
 		go func() { shut <- s.Shutdown(t.Context()) }()
 		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 			t.Error(err)

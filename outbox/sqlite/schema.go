@@ -139,13 +139,13 @@ func (d *db) setup() (meta, error) {
 // create makes an empty outbox. It comes into being with one commit: before it,
 // the file holds no table and is made again.
 func (d *db) create() error {
-	if err := d.conn.Exec(`PRAGMA page_size = 4096; PRAGMA auto_vacuum = INCREMENTAL`); err != nil {
-		return err
-	}
 	// Eight bytes at the end of each page are its checksum, so that a flipped bit is
 	// found when the page is read: https://sqlite.org/cksumvfs.html.
 	if _, err := d.conn.FileControl("main", sqlite3.FCNTL_RESERVE_BYTES, 8); err != nil {
 		return fmt.Errorf("reserve checksums: %w", err)
+	}
+	if err := d.conn.Exec(`PRAGMA auto_vacuum = INCREMENTAL`); err != nil {
+		return err
 	}
 	if err := d.configure(); err != nil {
 		return err

@@ -89,5 +89,5 @@ func (addr) Network() string  { return "tcp" }
 func (a addr) String() string { return string(a) }
 
 func opError(op, address string, errno syscall.Errno) error {
-	return &net.OpError{Op: op, Net: "tcp", Addr: addr(address), Err: os.NewSyscallError("connect", errno)}
+	return &net.OpError{Op: op, Net: "tcp", Addr: addr(address), Err: os.NewSyscallError(op, errno)}
 }
