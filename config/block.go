@@ -68,9 +68,10 @@ func (b *Block) Blocks(kind string, labelled bool) []*Block {
 	return found
 }
 
-// One returns the only block of its type, or nil; a second one is a problem.
-func (b *Block) One(kind string, labelled bool) *Block {
-	blocks := b.Blocks(kind, labelled)
+// One returns the only block of its type, which has no label, or nil; a second one
+// is a problem.
+func (b *Block) One(kind string) *Block {
+	blocks := b.Blocks(kind, false)
 	if len(blocks) == 0 {
 		return nil
 	}

@@ -15,11 +15,11 @@ import (
 // decode reads the blocks of this package over the defaults.
 func decode(root *Block, c Config) Config {
 	d := decoder{root: root, config: c, bound: map[string]listener{}}
-	d.ingest(root.One("ingest", false))
+	d.ingest(root.One("ingest"))
 	d.outbox(root.Blocks("outbox", true))
-	d.admin(root.One("admin", false))
-	d.retention(root.One("retention", false))
-	d.log(root.One("log", false))
+	d.admin(root.One("admin"))
+	d.retention(root.One("retention"))
+	d.log(root.One("log"))
 	root.Blocks("policy", true) // package policy decodes these
 	root.Blocks("signature", true)
 	if len(root.Blocks("endpoint", true)) == 0 {

@@ -84,14 +84,14 @@ func listenUnix(ctx context.Context, path string, mode fs.FileMode) (_ net.Liste
 	unix := ln.(*net.UnixListener)
 	unix.SetUnlinkOnClose(false) // it would remove the hidden name
 	s := &socket{UnixListener: unix, path: path, lock: lock}
-	if s.file, err = settle(hidden, path, mode); err != nil {
+	if s.file, err = publish(hidden, path, mode); err != nil {
 		return nil, errors.Join(err, unix.Close(), os.Remove(hidden))
 	}
 	return s, nil
 }
 
-// settle gives a socket its mode and then its name.
-func settle(hidden, path string, mode fs.FileMode) (fs.FileInfo, error) {
+// publish gives a socket its mode and then its name.
+func publish(hidden, path string, mode fs.FileMode) (fs.FileInfo, error) {
 	if err := os.Chmod(hidden, mode); err != nil {
 		return nil, err
 	}

@@ -93,6 +93,8 @@ func TestRefused(t *testing.T) {
 		"B18 control character":             {r: postJSON("/v1/events", `{"type":"a\u0000b","data":1}`), status: 400, code: "invalid_type", want: answer{Detail: "A-Z a-z 0-9 _ . -"}},
 		"B18 dot at the end":                {r: postJSON("/v1/events/invoice.", "{}"), status: 400, code: "invalid_type"},
 		"B18 dot at the start":              {r: postJSON("/v1/events", `{"type":".paid","data":1}`), status: 400, code: "invalid_type", want: answer{Offset: new(8)}},
+		"type of Relay's own":               {r: postJSON("/v1/events/relay.breaker.opened", "{}"), status: 400, code: "invalid_type", want: answer{Detail: "relay"}},
+		"type of Relay's own in the event":  {r: postJSON("/v1/events", `{"type":"relay","data":1}`), status: 400, code: "invalid_type"},
 		"B18 type is a number":              {r: postJSON("/v1/events", `{"type":7,"data":1}`), status: 400, code: "invalid_type"},
 		"B18 type is null":                  {r: postJSON("/v1/events", `{"type":null,"data":1}`), status: 400, code: "missing_field", want: answer{Field: "type"}},
 		"B18 no type":                       {r: postJSON("/v1/events", `{"data":1}`), status: 400, code: "missing_field", want: answer{Field: "type"}},

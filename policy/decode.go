@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -85,15 +86,15 @@ func (d *decoder) readPolicies(blocks []*config.Block) {
 // out stays.
 func (s *settings) read(b *config.Block) {
 	b.Int("concurrency", &s.concurrency, 1, 1024)
-	if t := b.One("timeout", false); t != nil {
+	if t := b.One("timeout"); t != nil {
 		t.Duration("connect", &s.timeout.Connect, time.Millisecond, 10*time.Minute)
 		t.Duration("total", &s.timeout.Total, time.Millisecond, 10*time.Minute)
 		t.Done()
 	}
-	if r := b.One("retry", false); r != nil {
+	if r := b.One("retry"); r != nil {
 		s.retry.read(r)
 	}
-	if e := b.One("egress", false); e != nil {
+	if e := b.One("egress"); e != nil {
 		s.readEgress(e)
 	}
 	b.Later("rate_limit", "breaker", "disable")
@@ -138,9 +139,9 @@ func parsePrivate(s string) (netip.Prefix, error) {
 	prefix, err := netip.ParsePrefix(s)
 	switch {
 	case err != nil:
-		return prefix, fmt.Errorf(`write an address range like "10.1.0.0/16", or "10.1.2.3/32" for one address`)
+		return prefix, errors.New(`write an address range like "10.1.0.0/16", or "10.1.2.3/32" for one address`)
 	case prefix.Addr().Is4In6():
-		return prefix, fmt.Errorf("write the range as IPv4")
+		return prefix, errors.New("write the range as IPv4")
 	case prefix != prefix.Masked():
 		return prefix, fmt.Errorf("the range begins at %s: write %s", prefix.Masked().Addr(), prefix.Masked())
 	}

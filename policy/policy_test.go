@@ -113,6 +113,17 @@ endpoint "off" {
 	if n := p.routes.Len(); n > 4096 {
 		t.Errorf("the cache has %d entries", n)
 	}
+	many := make([]*Endpoint, 10_000)
+	for i := range many {
+		many[i] = &Endpoint{Name: fmt.Sprint(i)}
+	}
+	p = New(many)
+	for i := range 150 {
+		p.Route(fmt.Sprint("type.", i))
+	}
+	if n := p.routes.Len(); n != 100 {
+		t.Errorf("the cache has %d entries of 10,000 names, want 100", n)
+	}
 	if got := New(nil).Route("a"); got != nil {
 		t.Errorf("no endpoints: %v", got)
 	}

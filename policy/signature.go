@@ -42,9 +42,9 @@ func readScheme(b *config.Block) *sign.Scheme {
 	b.String("encoding", &spec.Encoding)
 	b.String("secret", &spec.Secret)
 
-	signed, hasSigned := b.Expr("signed")
+	signed, _ := b.Expr("signed")
 	ok := b.Require("signed", `signed = "${timestamp}.${body}" or the like.`)
-	if ok && hasSigned {
+	if ok {
 		template, err := parseTemplate(signed)
 		if err != nil {
 			b.Invalid("signed", err.Error())

@@ -68,7 +68,7 @@ func (r *runner) attempt(ctx context.Context, c *outbox.Claim) {
 		f = &failure{text: answerText(a.status)}
 	}
 	outcome, code := classify(a.status, f.code, r.endpoint.Retry.On)
-	res.Attempt.Outcome, res.Attempt.Code = string(outcome), code
+	res.Attempt.Outcome, res.Attempt.Code, res.Attempt.Error = string(outcome), code, f.text
 	switch outcome {
 	case Delivered:
 		res.State = outbox.Delivered
@@ -77,9 +77,6 @@ func (r *runner) attempt(ctx context.Context, c *outbox.Claim) {
 		if delay, ok := backoff(r.endpoint.Retry, n, asked, rand.Float64()); ok {
 			res.State, res.Due = outbox.Pending, end.Add(delay)
 		}
-	}
-	if outcome != Delivered {
-		res.Attempt.Error = f.text
 	}
 	r.settle(ctx, c, &res)
 }
@@ -159,9 +156,11 @@ func (r *runner) settle(ctx context.Context, c *outbox.Claim, res *Result) {
 	}
 }
 
-// answerText says in words why an answer is not a delivery.
+// answerText says in words why an answer is not a delivery, "" where it is.
 func answerText(status int) string {
 	switch {
+	case status >= 200 && status <= 299:
+		return ""
 	case status >= 300 && status <= 399:
 		return fmt.Sprintf("the receiver answered %d: redirects are not followed, give its new address as the endpoint's url", status)
 	case status == 410:
