@@ -32,10 +32,11 @@ type Engine struct {
 // Run tests that an engine gives the guarantees of outbox.Store. Each subtest is
 // named by the guarantee that it tests.
 func Run(t *testing.T, e Engine) {
-	tests := []struct {
+	type test struct {
 		name string
 		run  func(*suite)
-	}{
+	}
+	tests := []test{
 		{"G1 accepted survives reopen", testAcceptedSurvives},
 		{"G2 batch of a thousand", testBatchOfThousand},
 		{"G2 refused batch leaves nothing", testRefusedBatch},
@@ -83,13 +84,9 @@ func Run(t *testing.T, e Engine) {
 		{"model", testModel},
 	}
 	if e.Bubble {
-		tests = append(tests, []struct {
-			name string
-			run  func(*suite)
-		}{
-			{"G9 idempotency window", testWindow},
-			{"G9 id is known while its event is kept", testKeptID},
-		}...)
+		tests = append(tests,
+			test{"G9 idempotency window", testWindow},
+			test{"G9 id is known while its event is kept", testKeptID})
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

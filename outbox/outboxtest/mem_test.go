@@ -2,6 +2,7 @@ package outboxtest_test
 
 import (
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -29,3 +30,16 @@ func mem(shared bool) outboxtest.Engine {
 }
 
 func TestMem(t *testing.T) { outboxtest.Run(t, mem(false)) }
+
+// TestMemSettleAsHeld: Held is a view, not a state to settle as.
+func TestMemSettleAsHeld(t *testing.T) {
+	m := outboxtest.NewMem(outboxtest.MemOptions{})
+	_, err := m.Accept(t.Context(), outbox.Batch{Entries: []outbox.Entry{{Event: outbox.Event{ID: "evt_1"}, Endpoints: []string{"a"}}}})
+	must(t, err)
+	claims, err := m.Claim(t.Context(), outbox.ClaimRequest{Endpoint: "a", Max: 1, Lease: time.Hour})
+	must(t, err)
+	if err := m.Settle(t.Context(), claims[0], outbox.Settlement{State: outbox.Held}); err == nil {
+		t.Error("Settle as held: no error")
+	}
+	must(t, m.Settle(t.Context(), claims[0], outbox.Settlement{State: outbox.Delivered}))
+}

@@ -127,27 +127,34 @@ func testCrashInSettle(s *suite) {
 
 func testRetryWaits(s *suite) {
 	s.accept(entry("evt_1", "a"), entry("evt_2", "a"))
-	due := time.Now().Add(s.delay).Truncate(time.Microsecond)
-	s.retry(s.claimOne("a"), due)
+	c := s.claimOne("a")
 	s.want("the other", "evt_2", s.claimOne("a").EventID)
-	s.claimNone("a")
 
-	// Who waits wakes by itself when the time comes.
-	ctx, cancel := s.within(s.delay + s.patience)
-	defer cancel()
-	claims, err := s.store.Claim(ctx, outbox.ClaimRequest{Endpoint: "a", Max: 5, Lease: long})
-	if err != nil {
-		s.Fatalf("Claim: %v", err)
+	// Who waits wakes by itself when the time comes, whether he came long before or
+	// at the last moment.
+	for i, early := range []time.Duration{s.delay / 2, 100 * time.Microsecond} {
+		due := time.Now().Add(s.delay).Truncate(time.Microsecond)
+		s.retry(c, due)
+		s.claimNone("a")
+		s.elapse(time.Until(due) - early)
+		ctx, cancel := s.within(s.delay + s.patience)
+		claims, err := s.store.Claim(ctx, outbox.ClaimRequest{Endpoint: "a", Max: 5, Lease: long})
+		at := time.Now()
+		cancel()
+		if err != nil {
+			s.Fatalf("Claim: %v", err)
+		}
+		if at.Before(due) {
+			s.Errorf("claimed %v before its due time", due.Sub(at))
+		}
+		s.want("claimed", []string{"evt_1"}, eventIDs(claims))
+		c = claims[0]
+		s.want("attempts", i+1, c.Attempts)
+		s.want("due", due.UTC(), c.Due)
 	}
-	if at := time.Now(); at.Before(due) {
-		s.Errorf("claimed %v before its due time", due.Sub(at))
-	}
-	s.want("claimed", []string{"evt_1"}, eventIDs(claims))
-	s.want("attempts", 1, claims[0].Attempts)
-	s.want("due", due.UTC(), claims[0].Due)
 
 	// An accept that wakes a claimer does not wake a retry with it.
-	s.retry(claims[0], time.Now().Add(long))
+	s.retry(c, time.Now().Add(long))
 	s.accept(entry("evt_3", "a"))
 	s.want("claimed", []string{"evt_3"}, eventIDs(s.claim("a", 5, long)))
 	s.claimNone("a")
