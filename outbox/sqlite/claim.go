@@ -19,6 +19,7 @@ func (s *Store) Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Clai
 		defer s.mu.Unlock()
 		return nil, s.refusal
 	}
+	s.tick() // a lease that ends now, ended before
 	ep := s.endpoint(r.Endpoint)
 	if len(ep.waiters) == 0 {
 		if claims := s.lease(ep, r); len(claims) > 0 {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/ncruces/go-sqlite3"
 
@@ -18,7 +19,9 @@ type db struct {
 	conn *sqlite3.Conn
 	path string
 	sync string // what PRAGMA synchronous is set to
-	wal  int    // pages in the write-ahead log that no checkpoint has copied
+
+	wal     int       // pages in the write-ahead log that no checkpoint has copied
+	written time.Time // when the last of them were
 
 	begin, commit, rollback            *query
 	pages, freePages, vacuum           *query
@@ -54,7 +57,7 @@ func connect(path, vfs string) (*db, error) {
 	}
 	// The hook takes the place of automatic checkpoints.
 	conn.WALHook(func(_ *sqlite3.Conn, _ string, pages int) error {
-		d.wal = pages
+		d.wal, d.written = pages, time.Now()
 		return nil
 	})
 	return d, nil

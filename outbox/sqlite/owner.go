@@ -148,21 +148,20 @@ func (s *Store) commit(accepts []*accept, settles []*settle) error {
 		return nil
 	}
 	touched, err := s.apply(accepts, settles)
-	for {
-		c, ok := errors.AsType[*clash](err)
-		if !ok {
-			break
-		}
+	var c *clash
+	for errors.As(err, &c) {
 		c.accept.answer(&outbox.ConflictError{Index: c.index, ID: c.accept.events[c.index].ID})
 		accepts = slices.DeleteFunc(accepts, func(a *accept) bool { return a == c.accept })
 		touched, err = s.apply(accepts, settles)
 	}
 	if isFull(err) {
-		s.disk.dropBallast()
 		for _, a := range accepts {
 			a.answer(fmt.Errorf("%w: %w", outbox.ErrFull, err))
 		}
 		accepts = nil
+		if err := s.makeRoom(); err != nil {
+			return err
+		}
 		touched, err = s.apply(nil, settles)
 	}
 	if isFull(err) { // even without the ballast: they stay in line
@@ -175,7 +174,6 @@ func (s *Store) commit(accepts []*accept, settles []*settle) error {
 	if err != nil {
 		return err
 	}
-	s.quiet = time.Now()
 	s.publish(accepts, settles, touched)
 	return nil
 }
@@ -275,10 +273,8 @@ func (s *Store) tend() error {
 		return nil
 	}
 	err := s.db.checkpoint(sqlite3.CHECKPOINT_PASSIVE)
-	if isFull(err) { // the log keeps what the file has no room for
-		s.disk.dropBallast()
-		s.stalled = time.Now().Add(retryFull)
-		return nil
+	if isFull(err) {
+		return s.makeRoom()
 	}
 	return err
 }
@@ -293,21 +289,20 @@ func (s *Store) checkpointDue() bool {
 	s.mu.Lock()
 	idle := len(s.accepts)+len(s.settles)+len(s.calls) == 0
 	s.mu.Unlock()
-	return s.db.wal >= walLong && idle || s.db.wal >= walTooLong || idle && now.Sub(s.quiet) >= calm
+	return s.db.wal >= walLong && idle || s.db.wal >= walTooLong || idle && now.Sub(s.db.written) >= calm
 }
 
 // sleep is how long the owner has nothing to do, if nobody wakes it. Clocks may
 // jump while it sleeps, so it is never long.
 func (s *Store) sleep() time.Duration {
 	limit := time.Minute
-	if s.db.wal > 0 {
-		limit = min(limit, time.Until(s.quiet.Add(calm)))
+	if wait := time.Until(s.stalled); wait > 0 {
+		limit = wait
+	} else if s.db.wal > 0 {
+		limit = time.Until(s.db.written.Add(calm))
 	}
 	if !s.disk.hasBallast {
-		limit = min(limit, retryFull)
-	}
-	if wait := time.Until(s.stalled); wait > 0 {
-		limit = min(limit, wait)
+		limit = min(limit, time.Until(s.disk.retry))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -34,9 +34,8 @@ func (s *Store) Reap(ctx context.Context, r outbox.Retention) (removed int, more
 			slice.more, err = s.shrink()
 		}
 		if isFull(err) {
-			s.disk.dropBallast() // so that the next one succeeds
 			full = fmt.Errorf("reap: %w: %w", outbox.ErrFull, err)
-			return nil
+			return s.makeRoom() // for the next one
 		}
 		return err
 	})

@@ -1,7 +1,6 @@
 package sqlite
 
 import (
-	"cmp"
 	"crypto/rand"
 	"fmt"
 	"strings"
@@ -99,41 +98,32 @@ type meta struct {
 // setup checks that the file is ours and of a format that we know, makes the
 // schema when it is new, and settles how the connection works. A file that it refuses
 // is left as it was.
-func (d *db) setup() (meta, error) {
+func (d *db) setup() error {
 	// One connection, ever: no shared memory, and the log's index is on the heap.
 	if err := d.conn.Exec(`PRAGMA locking_mode = EXCLUSIVE; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF`); err != nil {
-		return meta{}, d.explain(err)
+		return err
 	}
-	id, err := d.number(`PRAGMA application_id`)
-	if err != nil {
-		return meta{}, d.explain(err)
-	}
-	version, err := d.number(`PRAGMA user_version`)
-	if err != nil {
-		return meta{}, d.explain(err)
-	}
-	tables, err := d.number(`SELECT count(*) FROM sqlite_schema`)
-	if err != nil {
-		return meta{}, d.explain(err)
+	var id, version, tables int64
+	for _, mark := range []struct {
+		value *int64
+		sql   string
+	}{{&id, `PRAGMA application_id`}, {&version, `PRAGMA user_version`}, {&tables, `SELECT count(*) FROM sqlite_schema`}} {
+		var err error
+		if *mark.value, err = d.number(mark.sql); err != nil {
+			return err
+		}
 	}
 	switch {
 	case id == 0 && version == 0 && tables == 0:
 		if err := d.create(); err != nil {
-			return meta{}, d.explain(fmt.Errorf("create: %w", err))
+			return fmt.Errorf("create: %w", err)
 		}
 	case id != applicationID:
-		return meta{}, fmt.Errorf("%s is not an outbox of Relay but another program's database (application id %#x); choose another path", d.path, id)
+		return fmt.Errorf("this is no outbox of Relay but another program's database (application id %#x); choose another path", id)
 	case version != formatVersion:
-		return meta{}, fmt.Errorf("%s has format version %d, this Relay knows version %d; use the Relay that wrote it, or a newer one", d.path, version, formatVersion)
+		return fmt.Errorf("it has format version %d, this Relay knows version %d; use the Relay that wrote it, or a newer one", version, formatVersion)
 	}
-	if err := d.configure(); err != nil {
-		return meta{}, d.explain(err)
-	}
-	m, err := d.open()
-	if err != nil {
-		return meta{}, d.explain(err)
-	}
-	return m, nil
+	return d.configure()
 }
 
 // create makes an empty outbox. It comes into being with one commit: before it,
@@ -170,11 +160,9 @@ func (d *db) configure() error {
 	return nil
 }
 
-// open reads the meta row and raises the epoch.
-func (d *db) open() (meta, error) {
-	if err := d.conn.Exec(`UPDATE meta SET epoch = epoch + 1`); err != nil {
-		return meta{}, fmt.Errorf("raise epoch: %w", err)
-	}
+// readMeta reads the meta row. The numbers to come are above all that are or were
+// in use.
+func (d *db) readMeta() (meta, error) {
 	q, err := d.query(`SELECT prefix, epoch,
 		max(next_event, 1 + coalesce((SELECT max(seq) FROM event), 0)),
 		max(next_delivery, 1 + coalesce((SELECT max(seq) FROM delivery), 0)) FROM meta`)
@@ -182,13 +170,29 @@ func (d *db) open() (meta, error) {
 		return meta{}, err
 	}
 	defer q.stmt.Close()
-	if !q.step() {
-		return meta{}, fmt.Errorf("read meta: %w", cmp.Or(q.done(), error(sqlite3.CORRUPT)))
+	var m meta
+	if q.step() {
+		m = meta{
+			prefix:       q.stmt.ColumnText(0),
+			epoch:        uint64(q.stmt.ColumnInt64(1)),
+			nextEvent:    q.stmt.ColumnInt64(2),
+			nextDelivery: q.stmt.ColumnInt64(3),
+		}
 	}
-	return meta{
-		prefix:       q.stmt.ColumnText(0),
-		epoch:        uint64(q.stmt.ColumnInt64(1)),
-		nextEvent:    q.stmt.ColumnInt64(2),
-		nextDelivery: q.stmt.ColumnInt64(3),
-	}, q.done()
+	err = q.done()
+	if err == nil && m.prefix == "" {
+		err = sqlite3.CORRUPT // no row
+	}
+	if err != nil {
+		return meta{}, fmt.Errorf("read meta: %w", err)
+	}
+	return m, nil
+}
+
+// raiseEpoch is the first write of every opening.
+func (d *db) raiseEpoch() error {
+	if err := d.conn.Exec(`UPDATE meta SET epoch = epoch + 1`); err != nil {
+		return fmt.Errorf("raise epoch: %w", err)
+	}
+	return nil
 }

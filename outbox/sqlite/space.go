@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+	"github.com/ncruces/go-sqlite3"
 	"github.com/rs/zerolog"
 
 	"relay/outbox"
@@ -20,11 +22,11 @@ import (
 const (
 	pageSize    = 4096
 	cacheSize   = 8 << 20
-	walLong     = 2000                  // pages: then the write-ahead log is copied at the next chance
-	walTooLong  = 8000                  // pages: then it is copied at once
+	walLong     = 1000                  // pages: then the write-ahead log is copied at the next chance
+	walTooLong  = 3000                  // pages: then it is copied at once
 	walLimit    = walTooLong * pageSize // of the log's file, when it starts anew
-	minFree     = 2 * walLimit          // with less free disk nothing is accepted
-	ballastSize = 16 << 20              // given up when the disk is full, so that deliveries can be recorded
+	ballastSize = 16 << 20              // given up when the disk is full: more than the log needs to be copied
+	minFree     = 64 << 20              // with less free disk nothing is accepted
 	vacuumSlice = 256                   // pages given back to the file system at a time
 
 	retryFull = time.Second // how often a full disk is looked at again
@@ -34,6 +36,7 @@ const (
 // disk is the directory of an outbox and what lies beside the database.
 type disk struct {
 	dir        string
+	root       *os.Root // so that no planted link leads out of the directory
 	lock       *flock.Flock
 	free       func() (int64, error)
 	ballast    int64 // bytes
@@ -41,63 +44,81 @@ type disk struct {
 	retry      time.Time // no new ballast before
 }
 
+// Names in the directory. SQLite keeps its log beside the database.
+const (
+	databaseFile = "relay.db"
+	lockFile     = "relay.lock"
+	ballastFile  = "relay.ballast"
+)
+
 // own makes the directory when it is not there and takes possession of it.
-func own(o Options) (*disk, error) {
-	d := &disk{dir: o.Dir, free: o.free, ballast: o.ballast}
+func own(o Options) (d *disk, err error) {
+	d = &disk{dir: o.Dir, free: o.free, ballast: cmp.Or(o.ballast, ballastSize)}
 	if d.free == nil {
 		d.free = func() (int64, error) { return freeSpace(d.dir) }
 	}
-	if d.ballast == 0 {
-		d.ballast = ballastSize
-	}
-	if err := d.makeDir(o.Log); err != nil {
+	if err := makeDir(d.dir, o.Log); err != nil {
 		return nil, err
 	}
-	path := filepath.Join(d.dir, "relay.lock")
-	d.lock = flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o600))
-	locked, err := d.lock.TryLock()
-	if err != nil {
-		return nil, fmt.Errorf("lock directory: %w", err)
+	if d.root, err = os.OpenRoot(d.dir); err != nil {
+		return nil, err
 	}
-	if !locked {
-		pid, _ := os.ReadFile(path) // for the message only
-		return nil, fmt.Errorf("%w: %s is in use by process %s; stop it, or choose another directory", outbox.ErrLocked, d.dir, pid)
-	}
-	if err := errors.Join(os.WriteFile(path, fmt.Append(nil, os.Getpid()), 0o600), d.touch(d.file())); err != nil {
-		return nil, errors.Join(err, d.lock.Close())
+	d.lock = flock.New(filepath.Join(d.dir, lockFile))
+	if err := d.take(); err != nil {
+		return nil, errors.Join(err, d.close())
 	}
 	return d, nil
 }
 
-// file is the path of the database.
-func (d *disk) file() string { return filepath.Join(d.dir, "relay.db") }
+// take locks the directory and makes the database's file, for this user alone.
+func (d *disk) take() error {
+	if err := d.touch(lockFile); err != nil {
+		return err
+	}
+	locked, err := d.lock.TryLock()
+	if err != nil {
+		return fmt.Errorf("lock directory: %w", err)
+	}
+	if !locked {
+		pid, _ := d.root.ReadFile(lockFile) // for the message only
+		return fmt.Errorf("%w: %s is in use by process %s; stop it, or choose another directory", outbox.ErrLocked, d.dir, pid)
+	}
+	if err := d.root.WriteFile(lockFile, fmt.Append(nil, os.Getpid()), 0o600); err != nil {
+		return err
+	}
+	return d.touch(databaseFile)
+}
+
+// close lets go of the directory.
+func (d *disk) close() error { return errors.Join(d.lock.Close(), d.root.Close()) }
 
 // makeDir makes the directory for this user alone. One that is there keeps its
 // mode: it may hold more than the outbox.
-func (d *disk) makeDir(log zerolog.Logger) error {
-	info, err := os.Stat(d.dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		if err := os.MkdirAll(d.dir, 0o700); err != nil {
+func makeDir(dir string, log zerolog.Logger) error {
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err = os.MkdirAll(dir, 0o700); err == nil {
+			err = os.Chmod(dir, 0o700) // whatever the umask
+		}
+		if err != nil {
 			return fmt.Errorf("make directory: %w", err)
 		}
-		if err := os.Chmod(d.dir, 0o700); err != nil { // whatever the umask
-			return fmt.Errorf("make directory: %w", err)
-		}
-	} else if err != nil {
+	case err != nil:
 		return fmt.Errorf("find directory: %w", err)
-	} else if info.Mode().Perm()&0o077 != 0 {
-		log.Warn().Msgf("outbox directory %s has mode %#o: chmod 700 keeps other users out", d.dir, info.Mode().Perm())
+	case info.Mode().Perm()&0o077 != 0:
+		log.Warn().Msgf("outbox directory %s has mode %#o: chmod 700 keeps other users out", dir, info.Mode().Perm())
 	}
-	if why := unsafeFS(d.dir); why != "" {
-		log.Warn().Msgf("outbox directory %s is no safe place: %s", d.dir, why)
+	if why := unsafeFS(dir); why != "" {
+		log.Warn().Msgf("outbox directory %s is no safe place: %s", dir, why)
 	}
 	return nil
 }
 
 // touch makes a file that only this user can read, whatever the umask; one that is
 // there is made so.
-func (d *disk) touch(path string) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+func (d *disk) touch(name string) error {
+	f, err := d.root.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
 	}
@@ -107,30 +128,31 @@ func (d *disk) touch(path string) error {
 // sync makes the names of new files durable. The driver means to do that for the
 // log, but syncs the file a second time instead.
 func (d *disk) sync() error {
-	f, err := os.Open(d.dir)
+	f, err := d.root.Open(".")
 	if err != nil {
 		return err
 	}
 	return errors.Join(f.Sync(), f.Close())
 }
 
-func (d *disk) ballastFile() string { return filepath.Join(d.dir, "relay.ballast") }
-
-// raise makes the ballast, if there is space for it and reserve more bytes.
+// raiseBallast makes the ballast, if there is space for it and reserve more bytes.
 func (d *disk) raiseBallast(reserve int64) error {
-	if info, err := os.Stat(d.ballastFile()); err == nil && info.Size() == d.ballast {
+	if info, err := d.root.Stat(ballastFile); err == nil && info.Size() == d.ballast {
 		d.hasBallast = true
 		return nil
 	}
 	if free, err := d.free(); err != nil || free < d.ballast+reserve {
 		return err
 	}
-	f, err := os.OpenFile(d.ballastFile(), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err := d.touch(ballastFile); err != nil {
+		return err
+	}
+	f, err := d.root.OpenFile(ballastFile, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
 	if err := errors.Join(allocate(f, d.ballast), f.Close()); err != nil {
-		return errors.Join(err, os.Remove(d.ballastFile()))
+		return errors.Join(err, d.root.Remove(ballastFile))
 	}
 	d.hasBallast = true
 	return nil
@@ -140,7 +162,7 @@ func (d *disk) raiseBallast(reserve int64) error {
 func (d *disk) dropBallast() {
 	d.hasBallast = false
 	d.retry = time.Now().Add(retryFull)
-	_ = os.Remove(d.ballastFile()) // when even that fails, the next write says so
+	_ = d.root.Remove(ballastFile) // when even that fails, the next write says so
 }
 
 // fill writes size bytes.
@@ -152,6 +174,18 @@ func fill(f *os.File, size int64) error {
 		}
 	}
 	return nil
+}
+
+// makeRoom gives the ballast up and copies the log into the file, so that the log
+// starts anew in space that it has already. Then settlements need no more.
+func (s *Store) makeRoom() error {
+	s.disk.dropBallast()
+	err := s.db.checkpoint(sqlite3.CHECKPOINT_PASSIVE)
+	if isFull(err) {
+		s.stalled = time.Now().Add(retryFull)
+		return nil
+	}
+	return err
 }
 
 // restoreBallast makes the ballast again after a full disk.

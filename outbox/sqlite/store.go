@@ -59,7 +59,6 @@ type Store struct {
 	loaded  map[int64]struct{} // retries that are in memory, by delivery number
 	room    int64              // bytes that may still be accepted
 	full    error              // why there is no room; nil while there is
-	quiet   time.Time          // when the last commit ended
 	stalled time.Time          // until then the disk is full even for settlements
 
 	wake   chan struct{} // something waits for the owner
@@ -121,35 +120,45 @@ func open(ctx context.Context, o Options) (s *Store, err error) {
 	if s.disk, err = own(o); err != nil {
 		return nil, err
 	}
-	if s.db, err = connect(s.disk.file(), o.VFS); err != nil {
-		return nil, errors.Join(err, s.disk.lock.Close())
+	if s.db, err = connect(filepath.Join(o.Dir, databaseFile), o.VFS); err != nil {
+		return nil, errors.Join(err, s.disk.close())
 	}
 	if err := s.load(); err != nil {
-		return nil, errors.Join(err, s.db.close(), s.disk.lock.Close())
+		return nil, errors.Join(err, s.db.close(), s.disk.close())
 	}
 	return s, nil
 }
 
 // load brings the store to work. It reads no delivery: those that are due are
 // loaded when their endpoint is claimed from.
-func (s *Store) load() (err error) {
-	if s.meta, err = s.db.setup(); err != nil {
-		return err
-	}
-	if err := s.db.prepare(); err != nil {
+func (s *Store) load() error {
+	if err := s.loadFile(); err != nil {
 		return s.db.explain(err)
 	}
 	if err := s.disk.sync(); err != nil {
 		return fmt.Errorf("sync directory: %w", err)
 	}
-	s.prefix, s.fence = s.meta.prefix, s.meta.epoch<<fenceBits
-	if err := s.loadEndpoints(); err != nil {
-		return s.db.explain(err)
-	}
 	if err := s.disk.raiseBallast(0); err != nil && !isFull(err) {
 		return fmt.Errorf("make ballast: %w", err)
 	}
 	return nil
+}
+
+func (s *Store) loadFile() (err error) {
+	if err := s.db.setup(); err != nil {
+		return err
+	}
+	if err := s.db.prepare(); err != nil {
+		return err
+	}
+	if s.meta, err = s.db.readMeta(); err != nil {
+		return err
+	}
+	if err := s.loadEndpoints(); err != nil {
+		return err
+	}
+	s.prefix, s.fence = s.meta.prefix, (s.meta.epoch+1)<<fenceBits
+	return s.db.raiseEpoch()
 }
 
 // fenceBits is how many bits of a fence count claims; those above are the epoch.
@@ -201,7 +210,7 @@ func (s *Store) shut() error {
 			err = nil // the log is as good a place
 		}
 	}
-	if err = errors.Join(err, s.db.close(), s.disk.lock.Close()); err != nil {
+	if err = errors.Join(err, s.db.close(), s.disk.close()); err != nil {
 		return fmt.Errorf("close outbox: %w", err)
 	}
 	return nil

@@ -1,0 +1,125 @@
+package sqlite
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"relay/outbox"
+)
+
+// TestFormat opens an outbox that an earlier Relay wrote (promise P16) and finds
+// everything in it.
+func TestFormat(t *testing.T) {
+	dir := t.TempDir()
+	fixture, err := os.ReadFile("testdata/v1.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	execute(t, filepath.Join(dir, "relay.db"), string(fixture))
+	s := openTest(t, Options{Dir: dir})
+
+	app1, err := s.Lookup(t.Context(), "app-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := func(micros int64) time.Time { return time.UnixMicro(1770091500_000000 + micros).UTC() }
+	want := &outbox.Record{
+		Event:    outbox.Event{ID: "app-1", Type: "invoice.paid", Time: at(6_789123), Tenant: "acme", Key: "invoice/1", Data: []byte(`{"amount":1}`)},
+		Accepted: at(6_800000),
+		Deliveries: []outbox.DeliveryRecord{
+			{
+				Delivery: outbox.Delivery{ID: "dlv_fixture9", EventID: "app-1", Endpoint: "billing", State: outbox.Pending, Attempts: 1, Due: at(100_000000), Created: at(6_800000), Code: "http_503"},
+				Attempts: []outbox.Attempt{{N: 1, Started: at(9_500000), Took: 1500 * time.Microsecond,
+					Timing: outbox.Timing{DNS: 100 * time.Microsecond, Connect: 200 * time.Microsecond, TLS: 300 * time.Microsecond, FirstByte: 1400 * time.Microsecond},
+					Status: 503, Outcome: "retry", Code: "http_503", Error: "receiver answered 503", Head: "HTTP/1.1 503 Service Unavailable", Body: []byte("busy")}},
+			},
+			{
+				Delivery: outbox.Delivery{ID: "dlv_fixture10", EventID: "app-1", Endpoint: "search", State: outbox.Delivered, Attempts: 1, Due: at(6_800000), Created: at(6_800000), Finished: at(10_000000)},
+				Attempts: []outbox.Attempt{{N: 1, Started: at(9_600000), Took: time.Millisecond, Timing: outbox.Timing{FirstByte: 900 * time.Microsecond}, Status: 200, Outcome: "delivered", Head: "HTTP/1.1 200 OK"}},
+			},
+		},
+	}
+	if diff := cmp.Diff(want, app1); diff != "" {
+		t.Errorf("Lookup (-want +got):\n%s", diff)
+	}
+	counts, err := s.Counts(t.Context())
+	wantCounts := map[string]outbox.Counts{
+		"billing": {Accepted: 2, Pending: 1, Failed: 1, Oldest: at(6_800000)},
+		"search":  {Accepted: 2, Pending: 1, Delivered: 1, Oldest: at(7_000001)},
+	}
+	if diff := cmp.Diff(wantCounts, counts); diff != "" || err != nil {
+		t.Errorf("Counts: %v (-want +got):\n%s", err, diff)
+	}
+
+	// Repeats are known, by id and by key, and the next numbers are new ones.
+	for _, b := range []outbox.Batch{
+		{Entries: []outbox.Entry{{Event: outbox.Event{ID: "app-1"}, Fingerprint: fill32(1)}}},
+		{Entries: []outbox.Entry{{Event: outbox.Event{ID: "app-4"}, Fingerprint: fill32(4)}}},
+		{Entries: []outbox.Entry{{Event: outbox.Event{ID: "evt_9"}}}, Key: "key-1", Fingerprint: fill32(5)},
+	} {
+		if r, err := s.Accept(t.Context(), b); err != nil || !r[0].Duplicate {
+			t.Errorf("Accept of %s, key %q: %+v, %v, want a duplicate", b.Entries[0].Event.ID, b.Key, r, err)
+		}
+	}
+	if c := claimOne(t, s, "billing"); c.ID != "dlv_fixture9" || c.Attempts != 1 || string(c.Event.Data) != `{"amount":1}` {
+		t.Errorf("Claim: %+v", c)
+	}
+	if c := claimOne(t, s, "search"); c.ID != "dlv_fixture12" || c.Fence != 4<<fenceBits+2 {
+		t.Errorf("Claim: %+v", c)
+	}
+	mustAccept(t, s, event("evt_5", "search"))
+	if c := claimOne(t, s, "search"); c.ID != "dlv_fixture13" {
+		t.Errorf("Claim: %+v", c)
+	}
+	if err := sound(t.Context(), s); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestSchema compares the schema of a new outbox with the fixture's: one that has
+// changed needs a new version, a new fixture, and a way from the old to the new.
+func TestSchema(t *testing.T) {
+	comments := regexp.MustCompile(`\s*--.*`)
+	spaces := regexp.MustCompile(`\s+`)
+	var schemas [2]string
+	for i, fixture := range []bool{true, false} {
+		dir := t.TempDir()
+		if fixture {
+			sql, err := os.ReadFile("testdata/v1.sql")
+			if err != nil {
+				t.Fatal(err)
+			}
+			execute(t, filepath.Join(dir, "relay.db"), string(sql))
+		}
+		s := openTest(t, Options{Dir: dir})
+		err := s.do(t.Context(), func() error {
+			q, err := s.db.query(`SELECT group_concat(sql, char(10)) FROM sqlite_schema`)
+			if err != nil {
+				return err
+			}
+			defer q.stmt.Close()
+			if q.step() {
+				schemas[i] = spaces.ReplaceAllString(comments.ReplaceAllString(q.stmt.ColumnText(0), ""), " ")
+			}
+			return q.done()
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff(schemas[0], schemas[1]); diff != "" {
+		t.Errorf("schema (-v1.sql +new):\n%s", diff)
+	}
+}
+
+func fill32(v byte) (f outbox.Fingerprint) {
+	for i := range f {
+		f[i] = v
+	}
+	return f
+}

@@ -1,0 +1,249 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/ncruces/go-sqlite3"
+
+	"relay/outbox"
+)
+
+// TestPowerCut cuts the power at a random write or sync amid load, ten times for
+// each seed. What was acknowledged must be there whole (promises P1 and P2), the file
+// must be sound and the counts must add up. Faults F4 (all that was not synced is gone)
+// and F5 (some sectors of it survive). At level relaxed the same must lose something, or
+// the test proves nothing.
+func TestPowerCut(t *testing.T) {
+	for _, test := range []struct {
+		name       string
+		durability string
+		survival   float64
+		seeds      uint64
+	}{
+		{"F4 unsynced data is dropped", Fsync, 0, 20},
+		{"F5 some sectors survive", Fsync, 0.5, 20},
+		{"control", Relaxed, 0, 2},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			p := &powerTest{T: t, fs: newCrashFS(t), dir: t.TempDir(), durability: test.durability}
+			p.close(p.open())
+			newborn := p.fs.clone()
+			acknowledged, lost := 0, 0
+			for seed := range test.seeds {
+				p.fs.files = newborn.clone().files
+				p.seed, p.random = seed, rand.New(rand.NewPCG(seed, 0))
+				p.tried, p.acknowledged = map[string]outbox.Entry{}, map[string]bool{}
+				s := p.open()
+				for range 10 {
+					p.load(s, test.survival)
+					s = p.open()
+					gone := p.check(s)
+					lost, acknowledged = lost+gone, acknowledged+gone
+				}
+				p.close(s)
+				acknowledged += len(p.acknowledged)
+			}
+			t.Logf("%d events acknowledged, %d lost", acknowledged, lost)
+			if acknowledged == 0 {
+				t.Error("no event was acknowledged")
+			}
+			if (test.durability == Fsync) != (lost == 0) {
+				t.Errorf("%d of %d acknowledged events were lost at level %s", lost, acknowledged, test.durability)
+			}
+		})
+	}
+}
+
+// TestPowerCutAtBirth cuts the power at each write and sync while the outbox is
+// made: it is made again.
+func TestPowerCutAtBirth(t *testing.T) {
+	p := &powerTest{T: t, fs: newCrashFS(t), dir: t.TempDir(), durability: Fsync}
+	for _, survival := range []float64{0, 0.5} {
+		for at, born := 1, false; !born; at++ {
+			p.seed, p.random = uint64(at), rand.New(rand.NewPCG(uint64(at), 0))
+			clear(p.fs.files)
+			p.cutAt(at, survival)
+			s, err := Open(t.Context(), p.options())
+			if born = err == nil; born {
+				_ = s.Close()
+			}
+			p.close(p.open())
+		}
+	}
+}
+
+// powerTest is one seed.
+type powerTest struct {
+	*testing.T
+	fs         *crashFS
+	dir        string
+	durability string
+	random     *rand.Rand
+	seed       uint64
+
+	mu           sync.Mutex
+	events       int
+	tried        map[string]outbox.Entry
+	acknowledged map[string]bool
+}
+
+func (p *powerTest) options() Options {
+	return Options{Dir: p.dir, Durability: p.durability, VFS: p.Name(), ballast: 1}
+}
+
+func (p *powerTest) open() *Store {
+	p.Helper()
+	s, err := Open(p.Context(), p.options())
+	if err != nil {
+		p.Fatalf("seed %d: %v", p.seed, err)
+	}
+	return s
+}
+
+func (p *powerTest) close(s *Store) {
+	p.Helper()
+	if err := s.Close(); err != nil {
+		p.Fatalf("seed %d: %v", p.seed, err)
+	}
+}
+
+// cutAt cuts the power at the n-th write or sync from now.
+func (p *powerTest) cutAt(n int, survival float64) {
+	p.fs.mu.Lock()
+	defer p.fs.mu.Unlock()
+	p.fs.fault = func(string, string) error {
+		if n--; n > 0 {
+			return nil
+		}
+		p.fs.cut(p.random, survival)
+		return errDead
+	}
+}
+
+// load works on the store until the power is cut.
+func (p *powerTest) load(s *Store, survival float64) {
+	p.cutAt(1+p.random.IntN(120), survival)
+	var wg sync.WaitGroup
+	for producer := range 4 {
+		random := rand.New(rand.NewPCG(p.seed, uint64(producer)))
+		wg.Go(func() {
+			for p.accept(s, random) == nil {
+				if random.IntN(10) == 0 { // so that checkpoints are cut too
+					_ = s.do(p.Context(), func() error { return s.db.checkpoint(sqlite3.CHECKPOINT_PASSIVE) })
+				}
+			}
+		})
+	}
+	for _, name := range []string{"a", "b", "c"} {
+		random := rand.New(rand.NewPCG(p.seed, uint64(name[0])))
+		wg.Go(func() {
+			for p.deliver(s, name, random) == nil {
+			}
+		})
+	}
+	wg.Wait()
+	_ = s.Close() // the disk it writes to is gone
+}
+
+// accept accepts one batch and writes it down when it was acknowledged.
+func (p *powerTest) accept(s *Store, random *rand.Rand) error {
+	var b outbox.Batch
+	p.mu.Lock()
+	for range 1 + random.IntN(3) {
+		p.events++
+		id := fmt.Sprintf("evt_%d", p.events)
+		data := strings.Repeat(id, random.IntN(300)) // up to some pages
+		e := outbox.Entry{Event: outbox.Event{ID: id, Type: "t", Data: []byte(data)}, Endpoints: []string{"a", "b", "c"}[:1+random.IntN(3)]}
+		p.tried[id] = e
+		b.Entries = append(b.Entries, e)
+	}
+	p.mu.Unlock()
+	if _, err := s.Accept(p.Context(), b); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, e := range b.Entries {
+		p.acknowledged[e.Event.ID] = true
+	}
+	return nil
+}
+
+// deliver claims and settles.
+func (p *powerTest) deliver(s *Store, endpoint string, random *rand.Rand) error {
+	claims, err := s.Claim(p.Context(), outbox.ClaimRequest{Endpoint: endpoint, Max: 3, Lease: time.Minute})
+	if err != nil {
+		return err
+	}
+	for _, c := range claims {
+		st := outbox.Settlement{State: states[random.IntN(len(states))], Due: time.Now().Add(time.Minute)}
+		if err := s.Settle(p.Context(), c, st); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// check looks at what the cut has left and returns how many events are lost.
+func (p *powerTest) check(s *Store) (lost int) {
+	if err := sound(p.Context(), s); err != nil {
+		p.Errorf("seed %d: %v", p.seed, err)
+	}
+	kept := map[string]bool{}
+	err := s.do(p.Context(), func() error {
+		q, err := s.db.query(`SELECT id, data, count FROM event`)
+		if err != nil {
+			return err
+		}
+		defer q.stmt.Close()
+		for q.step() {
+			id := q.stmt.ColumnText(0)
+			e := p.tried[id]
+			if string(q.stmt.ColumnRawBlob(1)) != string(e.Event.Data) || q.stmt.ColumnInt(2) != len(e.Endpoints) {
+				p.Errorf("seed %d: event %s has other data or other deliveries than it had", p.seed, id)
+			}
+			kept[id] = true
+		}
+		return q.done()
+	})
+	if err != nil {
+		p.Fatalf("seed %d: %v", p.seed, err)
+	}
+	for id := range p.acknowledged {
+		if !kept[id] {
+			lost++
+			delete(p.acknowledged, id) // counted once
+		}
+	}
+	return lost
+}
+
+// sound checks the file, and its counts against its rows.
+func sound(ctx context.Context, s *Store) (err error) {
+	stop := s.do(ctx, func() error {
+		q, err2 := s.db.query(`SELECT integrity_check FROM pragma_integrity_check
+			UNION ALL SELECT 'counts of ' || name FROM endpoint e WHERE (accepted - delivered - failed - discarded, delivered, failed, discarded) <>
+				(SELECT count(*) FILTER (WHERE state = 0), count(*) FILTER (WHERE state = 1), count(*) FILTER (WHERE state = 2), count(*) FILTER (WHERE state = 3)
+					FROM delivery WHERE endpoint = e.id)
+			UNION ALL SELECT 'attempts of ' || seq FROM delivery d WHERE attempts <> (SELECT count(*) FROM attempt WHERE id BETWEEN d.seq << 16 AND d.seq << 16 | 65535)
+			UNION ALL SELECT 'deliveries of ' || id FROM event e WHERE kept < 2 AND count <> (SELECT count(*) FROM delivery WHERE event = e.seq AND seq BETWEEN e.first AND e.first + e.count - 1)`)
+		if err2 != nil {
+			return err2
+		}
+		defer q.stmt.Close()
+		for q.step() {
+			if v := q.stmt.ColumnText(0); v != "ok" {
+				err = errors.Join(err, errors.New(v))
+			}
+		}
+		return q.done()
+	})
+	return errors.Join(err, stop)
+}

@@ -1,0 +1,238 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"relay/outbox"
+)
+
+// bubble runs a test in virtual time.
+func bubble(t *testing.T, test func(t *testing.T, s *Store)) {
+	synctest.Test(t, func(t *testing.T) { test(t, openTest(t, Options{Dir: t.TempDir()})) })
+}
+
+// held is how many deliveries and bytes are queued in memory.
+func held(s *Store) (deliveries int, bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, ep := range s.endpoints {
+		deliveries += len(ep.fresh) + len(ep.retries)
+	}
+	return deliveries, s.bytes
+}
+
+// TestBacklog drains more deliveries than memory holds, while new ones arrive: in the
+// order of accept (G3), and with little in memory at any time.
+func TestBacklog(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Store) {
+		const n = 2000
+		name := func(i int) string { return fmt.Sprintf("evt_%d", i) }
+		var list []outbox.Entry
+		for i := range n / 2 {
+			list = append(list, event(name(i), "a", "paused"))
+		}
+		mustAccept(t, s, list...)
+		if held, _ := held(s); held != 0 {
+			t.Errorf("%d deliveries are in memory before anybody asked", held)
+		}
+		for i, next := 0, n/2; i < n; {
+			if next < n {
+				mustAccept(t, s, event(name(next), "a", "paused"))
+				next++
+			}
+			for _, c := range claimMany(t, s, "a", 2) {
+				if c.EventID != name(i) {
+					t.Fatalf("claim %d is of event %s", i, c.EventID)
+				}
+				mustSettle(t, s, c, outbox.Delivered)
+				i++
+			}
+			if held, _ := held(s); held > queueLength {
+				t.Fatalf("%d deliveries are in memory", held)
+			}
+		}
+		counts, err := s.Counts(t.Context())
+		want := map[string]outbox.Counts{"a": {Accepted: n, Delivered: n}, "paused": {Accepted: n, Pending: n, Oldest: counts["paused"].Oldest}}
+		if diff := cmp.Diff(want, counts); diff != "" || err != nil {
+			t.Errorf("Counts: %v (-want +got):\n%s", err, diff)
+		}
+	})
+}
+
+// TestBytes bounds what many endpoints have in memory together; a waiting claim
+// gets its delivery all the same.
+func TestBytes(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Store) {
+		const endpoints, events = 4, 12
+		for e := range endpoints {
+			for i := range events {
+				mustAccept(t, s, sized(fmt.Sprintf("evt_%d_%d", e, i), 1<<20, fmt.Sprint(e)))
+			}
+		}
+		for i := range events {
+			for e := range endpoints {
+				if c := claimOne(t, s, fmt.Sprint(e)); c.EventID != fmt.Sprintf("evt_%d_%d", e, i) {
+					t.Errorf("claim %d at %d is of event %s", i, e, c.EventID)
+				}
+				synctest.Wait()
+				if _, bytes := held(s); bytes > queueBytes+1<<20 {
+					t.Fatalf("%d bytes are in memory", bytes)
+				}
+			}
+		}
+	})
+}
+
+// TestRetryBacklog has more retries due than memory holds, and others that become
+// due while they go.
+func TestRetryBacklog(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Store) {
+		const n = 700
+		for i := range n {
+			mustAccept(t, s, event(fmt.Sprintf("evt_%d", i), "a"))
+			due := time.Now().Add(time.Duration(n-i) * time.Second) // the last one first
+			if err := s.Settle(t.Context(), claimOne(t, s, "a"), outbox.Settlement{State: outbox.Pending, Due: due}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		start := time.Now()
+		time.Sleep((n - 100) * time.Second)
+		for i := n - 1; i >= 0; i-- {
+			c := claimOne(t, s, "a")
+			if c.EventID != fmt.Sprintf("evt_%d", i) || c.Attempts != 1 {
+				t.Fatalf("claimed %s with %d attempts, want evt_%d", c.EventID, c.Attempts, i)
+			}
+			if late := time.Since(c.Due); late < 0 || i < 100 && late > 10*time.Millisecond {
+				t.Fatalf("claimed %s %v after it was due", c.EventID, late)
+			}
+			mustSettle(t, s, c, outbox.Delivered)
+			if held, _ := held(s); held > queueLength {
+				t.Fatalf("%d deliveries are in memory", held)
+			}
+		}
+		if took := time.Since(start); took > n*time.Second {
+			t.Errorf("all were due after %ds, claimed after %v", n, took)
+		}
+		if len(s.loaded) > 0 || len(s.dues) > 0 {
+			t.Errorf("%d retries count as loaded, %d endpoints as due", len(s.loaded), len(s.dues))
+		}
+	})
+}
+
+// TestSettleBacklog lets settlements pile up behind a slow disk: their number is
+// bounded, and a caller that waits can give up.
+func TestSettleBacklog(t *testing.T) {
+	s := openTest(t, Options{Dir: t.TempDir()})
+	for i := range backlog + 1 {
+		if i%500 == 0 {
+			var list []outbox.Entry
+			for j := i; j < i+500; j++ {
+				list = append(list, event(fmt.Sprintf("evt_%d", j), "a"))
+			}
+			mustAccept(t, s, list...)
+		}
+	}
+	var claims []outbox.Claim
+	for len(claims) <= backlog {
+		claims = append(claims, claimMany(t, s, "a", backlog+1-len(claims))...)
+	}
+	gate, slow := make(chan struct{}), make(chan struct{})
+	go s.do(t.Context(), func() error { close(slow); <-gate; return nil })
+	<-slow
+	for _, c := range claims[:backlog] {
+		if err := s.Settle(t.Context(), c, outbox.Settlement{State: outbox.Delivered}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Settle(ctx, claims[backlog], outbox.Settlement{State: outbox.Delivered}); !errors.Is(err, ctx.Err()) {
+		t.Errorf("Settle with a full backlog: %v, want it to wait", err)
+	}
+	close(gate)
+	mustSettle(t, s, claims[backlog], outbox.Delivered)
+	counts, err := s.Counts(t.Context())
+	if c := counts["a"]; err != nil || c.Delivered != backlog+1 {
+		t.Errorf("Counts: %+v, %v", c, err)
+	}
+}
+
+// TestNumbersNeverAgain reaps the last event and opens again: its number and those
+// of its deliveries are not given to others.
+func TestNumbersNeverAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := Options{Dir: t.TempDir()}
+		s := openTest(t, o)
+		mustAccept(t, s, event("evt_0", "a"))
+		first := claimOne(t, s, "a")
+		mustSettle(t, s, first, outbox.Delivered)
+		time.Sleep(time.Second)
+		if n, _, err := s.Reap(t.Context(), outbox.Retention{}); n != 1 || err != nil {
+			t.Fatalf("Reap: %d, %v", n, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = openTest(t, o)
+		mustAccept(t, s, event("evt_1", "a"))
+		if next := claimOne(t, s, "a"); next.ID == first.ID || next.Fence <= first.Fence {
+			t.Errorf("delivery %s with fence %d came after %s with %d", next.ID, next.Fence, first.ID, first.Fence)
+		}
+	})
+}
+
+// TestClash accepts an id again that was not to be remembered, in one group with
+// others: it is refused alone.
+func TestClash(t *testing.T) {
+	bubble(t, testClash)
+}
+
+func testClash(t *testing.T, s *Store) {
+	mustAccept(t, s, event("evt_0", "a"))
+	gate, slow := make(chan struct{}), make(chan struct{})
+	go s.do(t.Context(), func() error { close(slow); <-gate; return nil })
+	<-slow
+	type answer struct {
+		i   int
+		err error
+	}
+	answers := make(chan answer)
+	for i, b := range []outbox.Batch{
+		batch(event("evt_1", "b")),
+		batch(event("evt_2", "c"), event("evt_0", "c")),
+		batch(event("evt_3", "d"), event("evt_4", "a")),
+	} {
+		go func() {
+			_, err := s.Accept(t.Context(), b)
+			answers <- answer{i, err}
+		}()
+	}
+	synctest.Wait() // all three are in line
+	close(gate)
+	for range 3 {
+		a := <-answers
+		conflict, ok := errors.AsType[*outbox.ConflictError](a.err)
+		if ok != (a.i == 1) || ok && (conflict.Index != 1 || conflict.ID != "evt_0") {
+			t.Errorf("Accept of batch %d: %v", a.i, a.err)
+		}
+	}
+	counts, err := s.Counts(t.Context())
+	for name, c := range counts {
+		c.Oldest = time.Time{}
+		counts[name] = c
+	}
+	want := map[string]outbox.Counts{"a": {Accepted: 2, Pending: 2}, "b": {Accepted: 1, Pending: 1}, "d": {Accepted: 1, Pending: 1}}
+	if diff := cmp.Diff(want, counts); diff != "" || err != nil {
+		t.Errorf("Counts: %v (-want +got):\n%s", err, diff)
+	}
+	if err := sound(t.Context(), s); err != nil {
+		t.Error(err)
+	}
+}
