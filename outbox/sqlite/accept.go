@@ -126,7 +126,7 @@ func (s *Store) insert(a *accept) error {
 		}
 		targets = targets[n:]
 	}
-	if a.batch.Key == "" {
+	if a.batch.Key == "" || fresh == 0 && s.full != nil {
 		return nil
 	}
 	receipts, err := json.Marshal(a.receipts)
@@ -200,7 +200,7 @@ func (s *Store) knownEvents(a *accept) (fresh int, err error) {
 
 // insertEvent writes the batch's i-th event and its deliveries.
 func (s *Store) insertEvent(a *accept, i int, targets []*endpoint, now int64) error {
-	event, seq := &a.events[i], s.meta.nextEvent
+	event, seq := new(a.events[i]), s.meta.nextEvent // a copy, or one delivery in memory keeps its whole batch there
 	kept := 0
 	if len(targets) == 0 {
 		kept = keptUnwanted

@@ -107,7 +107,7 @@ func (s *Store) refill(ep *endpoint) error {
 	now := time.Now().UnixMicro()
 	s.mu.Lock()
 	ep.asked = false
-	wanted := 0
+	wanted, waiters := 0, len(ep.waiters)
 	for _, w := range ep.waiters {
 		wanted += max(w.request.Max, 1)
 	}
@@ -118,11 +118,15 @@ func (s *Store) refill(ep *endpoint) error {
 	var loaded []*entry
 	// load takes in the row that q is at, unless there is no room for it after n others.
 	load := func(q *query, n int) bool {
-		if n >= wanted && (n >= length || bytes <= 0) {
+		most := max(wanted, length)
+		if bytes <= 0 {
+			most = waiters
+		}
+		if n >= most {
 			return false
 		}
 		e := readEntry(q, ep)
-		bytes -= int64(len(e.event.Data))
+		bytes -= e.weight()
 		loaded = append(loaded, e)
 		return true
 	}

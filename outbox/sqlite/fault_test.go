@@ -112,6 +112,40 @@ func TestBrokenDisk(t *testing.T) {
 	}
 }
 
+// TestFlippedLog flips a bit in the log of an outbox that was not closed (fault F11):
+// what lies before is there, the rest is cut off.
+func TestFlippedLog(t *testing.T) {
+	fs := newCrashFS(t)
+	o := Options{Dir: t.TempDir(), VFS: t.Name(), ballast: 1}
+	s := openTest(t, o)
+	var ends []int // of the log after each event
+	for i := range 3 {
+		mustAccept(t, s, event(fmt.Sprintf("evt_%d", i), "a"))
+		ends = append(ends, len(fs.files[s.db.path+"-wal"].seen))
+	}
+	left := fs.clone()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for kept := range 3 {
+		fs.files = left.clone().files
+		from := append([]int{0}, ends...)[kept] + 100 // past a header
+		fs.files[s.db.path+"-wal"].seen[from] ^= 1
+		s := openTest(t, o)
+		for i := range 3 {
+			if _, err := s.Lookup(t.Context(), fmt.Sprintf("evt_%d", i)); errors.Is(err, outbox.ErrNotFound) == (i < kept) {
+				t.Errorf("with a flipped bit in commit %d: Lookup of event %d: %v", kept, i, err)
+			}
+		}
+		if err := sound(t.Context(), s); err != nil {
+			t.Error(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestDiskFull fills the disk to the last byte (fault F8): accepts are refused, what was
 // accepted can be delivered, and when retention has freed space accepts work again by
 // themselves.
@@ -169,6 +203,28 @@ func TestDiskFull(t *testing.T) {
 			t.Errorf("no new ballast: %v", err)
 		}
 	})
+}
+
+// TestFullAtSync has the fsync find out that the disk is full: what it was to make
+// safe may be gone, so the store breaks.
+func TestFullAtSync(t *testing.T) {
+	fs := newCrashFS(t)
+	s := openTest(t, Options{Dir: t.TempDir(), VFS: t.Name(), ballast: 1})
+	mustAccept(t, s, event("evt_0", "a"))
+	fs.fault = func(op, _ string) error {
+		if op == "sync" {
+			return syscall.ENOSPC
+		}
+		return nil
+	}
+	if _, err := s.Accept(t.Context(), batch(event("evt_1", "a"))); !errors.Is(err, outbox.ErrUnavailable) || errors.Is(err, outbox.ErrFull) {
+		t.Errorf("Accept: %v, want ErrUnavailable", err)
+	}
+	select {
+	case <-s.Broken():
+	default:
+		t.Error("the store is not broken")
+	}
 }
 
 // TestDiskFullForAll takes even the ballast's space: settlements stay in line, and

@@ -107,9 +107,14 @@ func (s *Store) take() group {
 		size += s.accepts[n].size
 		n++
 	}
-	g := group{accepts: slices.Clone(s.accepts[:n]), calls: s.calls, refills: s.refills}
+	g := group{accepts: slices.Clone(s.accepts[:n]), calls: s.calls}
+	r := min(len(s.refills), 32)
+	g.refills, s.refills = s.refills[:r:r], s.refills[r:]
+	if len(s.refills) > 0 {
+		s.nudge()
+	}
 	s.accepts = slices.Delete(s.accepts, 0, n)
-	s.calls, s.refills = nil, nil
+	s.calls = nil
 	if !time.Now().Before(s.stalled) {
 		g.settles, s.settles = s.settles, nil
 	}
@@ -168,6 +173,7 @@ func (s *Store) commit(accepts []*accept, settles []*settle) error {
 		s.stalled = time.Now().Add(retryFull)
 		s.mu.Lock()
 		s.settles = append(settles, s.settles...)
+		s.halted = true
 		s.mu.Unlock()
 		return nil
 	}
@@ -199,6 +205,12 @@ func (s *Store) publish(accepts []*accept, settles []*settle, touched []*endpoin
 	for _, ep := range touched {
 		s.serve(ep)
 	}
+	if s.halted && len(settles) > 0 {
+		s.halted = false
+		for _, ep := range s.endpoints {
+			s.serve(ep)
+		}
+	}
 	s.mu.Unlock()
 	for range settles {
 		<-s.slots
@@ -217,10 +229,8 @@ func (s *Store) apply(accepts []*accept, settles []*settle) (touched []*endpoint
 	}
 	meta, known := s.meta, len(s.known)
 	err = s.db.transact(sync, func() error {
-		if len(accepts) > 0 {
-			if err := s.measure(); err != nil {
-				return err
-			}
+		if err := s.measure(); err != nil {
+			return err
 		}
 		for _, st := range settles {
 			if err := s.update(st); err != nil {
@@ -323,6 +333,9 @@ func (s *Store) finished() bool {
 func (s *Store) fail(cause error, g group) {
 	err := fmt.Errorf("%w: %w", outbox.ErrUnavailable, s.db.explain(cause))
 	s.mu.Lock()
+	if s.refusal != nil {
+		s.late = err
+	}
 	s.refusal = cmp.Or(s.refusal, err)
 	g.accepts = append(g.accepts, s.accepts...)
 	g.calls = append(g.calls, s.calls...)

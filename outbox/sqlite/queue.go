@@ -15,7 +15,7 @@ import (
 const (
 	queueLength = 256      // deliveries in each of an endpoint's two queues
 	queueLow    = 64       // an endpoint with fewer is refilled
-	queueBytes  = 32 << 20 // event data in all queues; what a waiting claim asks for may go beyond
+	queueBytes  = 32 << 20 // all entries, queued and leased; beyond it a waiting claim gets one at a time
 )
 
 // never is the due time of nothing.
@@ -37,6 +37,9 @@ type entry struct {
 
 // ripe is when the delivery may be claimed: for a fresh one, since it was accepted.
 func (e *entry) ripe() int64 { return cmp.Or(e.due, e.created) }
+
+// weight is about what the entry takes in memory, in bytes.
+func (e *entry) weight() int64 { return int64(len(e.event.Data)) + 512 }
 
 // queue is entries by due time, then in the order of accept. Fresh ones have no
 // due time: they stay in the order of accept whatever the clock does.
@@ -122,9 +125,10 @@ type queues struct {
 	leases    map[uint64]*entry // by fence
 	fence     uint64            // the last one given
 	leaseEnd  time.Time         // no lease ends before; zero when there is none
-	bytes     int64             // event data in all queues
+	bytes     int64             // weight of all entries, queued and leased
 	dues      dues
 	refills   []*endpoint // wait for what is on disk
+	halted    bool        // settlements have no room: nothing is claimed
 	armed     time.Time   // when the owner's sleep ends
 }
 
@@ -152,7 +156,7 @@ func (q *queues) arrive(e *entry) {
 
 // put queues an entry.
 func (q *queues) put(e *entry) {
-	q.bytes += int64(len(e.event.Data))
+	q.bytes += e.weight()
 	if e.due > 0 {
 		e.endpoint.retries.add(e)
 	} else {
@@ -175,6 +179,9 @@ func (q *queues) serve(ep *endpoint) {
 // lease leases what can be claimed now. When that is nothing, or when little is
 // left, it asks for what is on disk.
 func (q *queues) lease(ep *endpoint, r outbox.ClaimRequest) []outbox.Claim {
+	if q.halted {
+		return nil
+	}
 	now := time.Now()
 	micros := now.UnixMicro()
 	var claims []outbox.Claim
@@ -184,7 +191,6 @@ func (q *queues) lease(ep *endpoint, r outbox.ClaimRequest) []outbox.Claim {
 			break
 		}
 		e := from.pop()
-		q.bytes -= int64(len(e.event.Data))
 		q.fence++
 		e.fence = q.fence
 		q.leases[e.fence] = e
@@ -238,6 +244,7 @@ func (q *queues) extend(e *entry, until time.Time) {
 func (q *queues) end(e *entry) {
 	delete(q.leases, e.fence)
 	e.endpoint.leased--
+	q.bytes -= e.weight()
 }
 
 // handBack ends leases and queues what they held, all of it before the first is

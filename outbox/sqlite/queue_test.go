@@ -18,7 +18,7 @@ func bubble(t *testing.T, test func(t *testing.T, s *Store)) {
 	synctest.Test(t, func(t *testing.T) { test(t, openTest(t, Options{Dir: t.TempDir()})) })
 }
 
-// held is how many deliveries and bytes are queued in memory.
+// held is how many deliveries are queued in memory, and what all there are take.
 func held(s *Store) (deliveries int, bytes int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -71,20 +71,25 @@ func TestBacklog(t *testing.T) {
 func TestBytes(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Store) {
 		const endpoints, events = 4, 12
-		for e := range endpoints {
-			for i := range events {
-				mustAccept(t, s, sized(fmt.Sprintf("evt_%d_%d", e, i), 1<<20, fmt.Sprint(e)))
-			}
-		}
 		for i := range events {
 			for e := range endpoints {
-				if c := claimOne(t, s, fmt.Sprint(e)); c.EventID != fmt.Sprintf("evt_%d_%d", e, i) {
-					t.Errorf("claim %d at %d is of event %s", i, e, c.EventID)
+				mustAccept(t, s, sized(fmt.Sprintf("evt_%d_%d", e, i), 1<<20, fmt.Sprint(e)))
+				if i == 0 {
+					claimOne(t, s, fmt.Sprint(e)) // somebody works on them
 				}
-				synctest.Wait()
-				if _, bytes := held(s); bytes > queueBytes+1<<20 {
+			}
+		}
+		for i := 1; i < events; i++ {
+			for e := range endpoints {
+				if _, bytes := held(s); bytes > queueBytes+2<<20 {
 					t.Fatalf("%d bytes are in memory", bytes)
 				}
+				c := claimOne(t, s, fmt.Sprint(e))
+				if c.EventID != fmt.Sprintf("evt_%d_%d", e, i) {
+					t.Errorf("claim %d at %d is of event %s", i, e, c.EventID)
+				}
+				mustSettle(t, s, c, outbox.Delivered)
+				synctest.Wait()
 			}
 		}
 	})
@@ -126,42 +131,72 @@ func TestRetryBacklog(t *testing.T) {
 	})
 }
 
+// busy keeps the owner from its work until the returned function is called.
+func busy(t *testing.T, s *Store) (release func()) {
+	gate, started := make(chan struct{}), make(chan struct{})
+	go s.do(t.Context(), func() error { close(started); <-gate; return nil })
+	<-started
+	return func() { close(gate) }
+}
+
 // TestSettleBacklog lets settlements pile up behind a slow disk: their number is
-// bounded, and a caller that waits can give up.
+// bounded, and a caller that waits can give up. What they hold is a copy.
 func TestSettleBacklog(t *testing.T) {
-	s := openTest(t, Options{Dir: t.TempDir()})
-	for i := range backlog + 1 {
-		if i%500 == 0 {
-			var list []outbox.Entry
-			for j := i; j < i+500; j++ {
-				list = append(list, event(fmt.Sprintf("evt_%d", j), "a"))
-			}
-			mustAccept(t, s, list...)
+	bubble(t, func(t *testing.T, s *Store) {
+		var list []outbox.Entry
+		for i := range backlog + 1 {
+			list = append(list, event(fmt.Sprintf("evt_%d", i), "a"))
 		}
-	}
-	var claims []outbox.Claim
-	for len(claims) <= backlog {
-		claims = append(claims, claimMany(t, s, "a", backlog+1-len(claims))...)
-	}
-	gate, slow := make(chan struct{}), make(chan struct{})
-	go s.do(t.Context(), func() error { close(slow); <-gate; return nil })
-	<-slow
-	for _, c := range claims[:backlog] {
-		if err := s.Settle(t.Context(), c, outbox.Settlement{State: outbox.Delivered}); err != nil {
+		mustAccept(t, s, list...)
+		var claims []outbox.Claim
+		for len(claims) <= backlog {
+			claims = append(claims, claimMany(t, s, "a", backlog+1-len(claims))...)
+		}
+		release := busy(t, s)
+		body := []byte("ok")
+		for _, c := range claims[:backlog] {
+			if err := s.Settle(t.Context(), c, outbox.Settlement{State: outbox.Delivered, Attempt: outbox.Attempt{Body: body}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		copy(body, "no")
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := s.Settle(ctx, claims[backlog], outbox.Settlement{State: outbox.Delivered}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Settle with a full backlog: %v, want it to wait", err)
+		}
+		release()
+		mustSettle(t, s, claims[backlog], outbox.Delivered)
+		counts, err := s.Counts(t.Context())
+		if c := counts["a"]; err != nil || c.Delivered != backlog+1 {
+			t.Errorf("Counts: %+v, %v", c, err)
+		}
+		if r, err := s.Lookup(t.Context(), "evt_0"); err != nil || string(r.Deliveries[0].Attempts[0].Body) != "ok" {
+			t.Errorf("Lookup: %+v, %v", r, err)
+		}
+	})
+}
+
+// TestLeaseEndsAmidCommit lets a lease end while the owner waits for the disk: the next
+// claim gets that delivery, not a later one.
+func TestLeaseEndsAmidCommit(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Store) {
+		// Somebody works there, so that all comes into memory.
+		go s.Claim(t.Context(), outbox.ClaimRequest{Endpoint: "a", Max: 1, Lease: time.Hour})
+		synctest.Wait()
+		mustAccept(t, s, event("evt_0", "a"), event("evt_1", "a"), event("evt_2", "a"))
+		synctest.Wait()
+		first, err := s.Claim(t.Context(), outbox.ClaimRequest{Endpoint: "a", Max: 1, Lease: time.Minute})
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := s.Settle(ctx, claims[backlog], outbox.Settlement{State: outbox.Delivered}); !errors.Is(err, ctx.Err()) {
-		t.Errorf("Settle with a full backlog: %v, want it to wait", err)
-	}
-	close(gate)
-	mustSettle(t, s, claims[backlog], outbox.Delivered)
-	counts, err := s.Counts(t.Context())
-	if c := counts["a"]; err != nil || c.Delivered != backlog+1 {
-		t.Errorf("Counts: %+v, %v", c, err)
-	}
+		release := busy(t, s)
+		time.Sleep(time.Minute)
+		if c := claimOne(t, s, "a"); c.ID != first[0].ID || c.Fence == first[0].Fence {
+			t.Errorf("claimed %s, want %s again", c.EventID, first[0].EventID)
+		}
+		release()
+	})
 }
 
 // TestNumbersNeverAgain reaps the last event and opens again: its number and those
@@ -196,9 +231,7 @@ func TestClash(t *testing.T) {
 
 func testClash(t *testing.T, s *Store) {
 	mustAccept(t, s, event("evt_0", "a"))
-	gate, slow := make(chan struct{}), make(chan struct{})
-	go s.do(t.Context(), func() error { close(slow); <-gate; return nil })
-	<-slow
+	release := busy(t, s)
 	type answer struct {
 		i   int
 		err error
@@ -215,7 +248,7 @@ func testClash(t *testing.T, s *Store) {
 		}()
 	}
 	synctest.Wait() // all three are in line
-	close(gate)
+	release()
 	for range 3 {
 		a := <-answers
 		conflict, ok := errors.AsType[*outbox.ConflictError](a.err)

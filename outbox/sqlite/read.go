@@ -1,7 +1,6 @@
 package sqlite
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -124,7 +123,10 @@ func (s *Store) Counts(ctx context.Context) (map[string]outbox.Counts, error) {
 			slice, failed = s.countSlice(s.known[from:upto])
 			return nil
 		})
-		if err = cmp.Or(err, failed); err != nil {
+		if err == nil {
+			err = failed
+		}
+		if err != nil {
 			return nil, err
 		}
 		maps.Copy(all, slice)
@@ -179,7 +181,10 @@ func (s *Store) Health(ctx context.Context) error {
 		full = s.full
 		return nil
 	})
-	return cmp.Or(err, full)
+	if err != nil {
+		return err
+	}
+	return full
 }
 
 // Broken implements outbox.Store.

@@ -1,7 +1,6 @@
 package sqlite
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -34,15 +33,15 @@ func (s *Store) Reap(ctx context.Context, r outbox.Retention) (removed int, more
 			slice.more, err = s.shrink()
 		}
 		if isFull(err) {
-			full = fmt.Errorf("reap: %w: %w", outbox.ErrFull, err)
+			slice, full = reaped{}, fmt.Errorf("reap: %w: %w", outbox.ErrFull, err)
 			return s.makeRoom() // for the next one
 		}
 		return err
 	})
-	if err = cmp.Or(err, full); err != nil {
-		return 0, false, err
+	if err != nil {
+		return 0, false, err // what run writes is still its own after a context's error
 	}
-	return slice.deliveries, slice.more, nil
+	return slice.deliveries, slice.more, full
 }
 
 // reaped is what one slice removed.

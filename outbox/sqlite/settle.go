@@ -93,6 +93,9 @@ func (s *Store) update(st *settle) error {
 		return fmt.Errorf("update delivery: %w", err)
 	}
 	a := &st.attempt
+	if s.room < -s.maxSize/16 {
+		a.Head, a.Body = "", nil // beyond max_size: what happened is kept, not what was said
+	}
 	err := s.db.addAttempt.int(attemptID(e.seq, n)).int(a.Started.UnixMicro()).int(a.Took.Microseconds()).
 		int(a.Timing.DNS.Microseconds()).int(a.Timing.Connect.Microseconds()).int(a.Timing.TLS.Microseconds()).int(a.Timing.FirstByte.Microseconds()).
 		int(int64(a.Status)).text(a.Outcome).text(a.Code).text(a.Error).text(a.Head).blob(a.Body).exec()

@@ -83,7 +83,7 @@ func (d *disk) take() error {
 		pid, _ := d.root.ReadFile(lockFile) // for the message only
 		return fmt.Errorf("%w: %s is in use by process %s; stop it, or choose another directory", outbox.ErrLocked, d.dir, pid)
 	}
-	if err := d.root.WriteFile(lockFile, fmt.Append(nil, os.Getpid()), 0o600); err != nil {
+	if err := d.root.WriteFile(lockFile, fmt.Append(nil, os.Getpid()), 0o600); err != nil && !isFull(err) {
 		return err
 	}
 	return d.touch(databaseFile)
@@ -98,10 +98,7 @@ func makeDir(dir string, log zerolog.Logger) error {
 	info, err := os.Stat(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if err = os.MkdirAll(dir, 0o700); err == nil {
-			err = os.Chmod(dir, 0o700) // whatever the umask
-		}
-		if err != nil {
+		if err := makeDirs(dir); err != nil {
 			return fmt.Errorf("make directory: %w", err)
 		}
 	case err != nil:
@@ -113,6 +110,29 @@ func makeDir(dir string, log zerolog.Logger) error {
 		log.Warn().Msgf("outbox directory %s is no safe place: %s", dir, why)
 	}
 	return nil
+}
+
+// makeDirs makes a directory with the parents that it lacks, and makes their names
+// durable: what is synced inside is worth nothing in a directory that is gone.
+func makeDirs(dir string) error {
+	parent := filepath.Dir(dir)
+	if _, err := os.Stat(parent); errors.Is(err, fs.ErrNotExist) {
+		if err := makeDirs(parent); err != nil {
+			return err
+		}
+	}
+	err := os.Mkdir(dir, 0o700)
+	if err == nil {
+		err = os.Chmod(dir, 0o700) // whatever the umask
+	}
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(parent)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // touch makes a file that only this user can read, whatever the umask; one that is

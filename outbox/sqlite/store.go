@@ -68,6 +68,7 @@ type Store struct {
 	done   chan struct{} // closed when the owner is gone
 
 	closing  sync.Once
+	late     error // the store broke while it was being closed
 	closeErr error // valid once done is closed
 
 	mu      sync.Mutex
@@ -120,26 +121,44 @@ func open(ctx context.Context, o Options) (s *Store, err error) {
 	if s.disk, err = own(o); err != nil {
 		return nil, err
 	}
-	if s.db, err = connect(filepath.Join(o.Dir, databaseFile), o.VFS); err != nil {
+	if err := s.load(o); err != nil {
 		return nil, errors.Join(err, s.disk.close())
-	}
-	if err := s.load(); err != nil {
-		return nil, errors.Join(err, s.db.close(), s.disk.close())
 	}
 	return s, nil
 }
 
 // load brings the store to work. It reads no delivery: those that are due are
 // loaded when their endpoint is claimed from.
-func (s *Store) load() error {
-	if err := s.loadFile(); err != nil {
-		return s.db.explain(err)
+func (s *Store) load(o Options) error {
+	err := s.connect(o)
+	full := isFull(err)
+	if full { // even a start writes a little: this is what the ballast is for
+		s.disk.dropBallast()
+		err = s.connect(o)
+	}
+	if err != nil {
+		return err
 	}
 	if err := s.disk.sync(); err != nil {
-		return fmt.Errorf("sync directory: %w", err)
+		return errors.Join(fmt.Errorf("sync directory: %w", err), s.db.close())
+	}
+	if full {
+		return nil // the owner makes a new ballast when there is room for more than that
 	}
 	if err := s.disk.raiseBallast(0); err != nil && !isFull(err) {
-		return fmt.Errorf("make ballast: %w", err)
+		return errors.Join(fmt.Errorf("make ballast: %w", err), s.db.close())
+	}
+	return nil
+}
+
+// connect opens the file and reads what the store must know.
+func (s *Store) connect(o Options) (err error) {
+	s.known = nil // of an attempt before
+	if s.db, err = connect(filepath.Join(o.Dir, databaseFile), o.VFS); err != nil {
+		return err
+	}
+	if err := s.loadFile(); err != nil {
+		return errors.Join(s.db.explain(err), s.db.close())
 	}
 	return nil
 }
@@ -205,6 +224,7 @@ func (s *Store) shut() error {
 	var err error
 	select {
 	case <-s.broken:
+		err = s.late
 	default:
 		if err = s.db.checkpoint(sqlite3.CHECKPOINT_TRUNCATE); isFull(err) {
 			err = nil // the log is as good a place

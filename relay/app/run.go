@@ -49,19 +49,21 @@ func (a *App) Run(ctx context.Context) (err error) {
 	select {
 	case <-ctx.Done():
 	case <-a.store.Broken():
-		err = fmt.Errorf("outbox: %w", a.store.Health(work))
 	case err = <-fatal:
 	}
 
-	stop := Stop{By: "context"}
-	errors.As(context.Cause(ctx), &stop)
-	if err != nil {
-		stop = Stop{By: "error"}
+	stop := Stop{By: "error"}
+	if ctx.Err() != nil {
+		stop.By = "context"
 	}
+	errors.As(context.Cause(ctx), &stop)
 	a.o.Log.Info().Str("by", stop.By).Msg("stopping")
 	a.stopping.Store(true)
 	a.request.Store(time.Now().UnixNano()) // the time to be idle counts from here
 	deadline := time.Now().Add(a.o.Grace)
+	if a.broken() != nil {
+		a.deliverer.Abort() // no attempt can be recorded any more
+	}
 	stopWork()
 	drain.Wait()
 	upkeep.Wait()
@@ -69,7 +71,17 @@ func (a *App) Run(ctx context.Context) (err error) {
 	a.shutdown(deadline)
 	servers.Wait()
 	a.logStopped()
-	return err
+	return errors.Join(a.broken(), err)
+}
+
+// broken says why the outbox cannot go on, nil while it can.
+func (a *App) broken() error {
+	select {
+	case <-a.store.Broken():
+		return fmt.Errorf("outbox: %w", a.store.Health(context.Background()))
+	default:
+		return nil
+	}
 }
 
 // linger waits until ingest has been idle for d, the deadline, or Abort.

@@ -143,7 +143,7 @@ func indexOf(h []sign.Header, name string) int {
 
 // settle ends the claim with the attempt's record, then tells of it.
 func (r *runner) settle(ctx context.Context, c *outbox.Claim, res *Result) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+	ctx, cancel := context.WithTimeout(r.d.settling, settleTimeout)
 	defer cancel()
 	err := r.d.o.Source.Settle(ctx, *c, outbox.Settlement{Attempt: res.Attempt, State: res.State, Due: res.Due})
 	if err != nil {

@@ -52,6 +52,9 @@ type Deliverer struct {
 	aborted    chan struct{}
 	abort      sync.Once
 	unfinished atomic.Int64
+
+	settling    context.Context // ends with Abort
+	endSettling context.CancelFunc
 }
 
 // New prepares a Deliverer; nothing happens before Run. Endpoints that are not
@@ -61,6 +64,7 @@ func New(o Options, p *policy.Policy) *Deliverer {
 		o.Grace = 20 * time.Second
 	}
 	d := &Deliverer{o: o, userAgent: "Relay/" + o.Version, aborted: make(chan struct{})}
+	d.settling, d.endSettling = context.WithCancel(context.Background())
 	for _, e := range p.Endpoints {
 		if e.Enabled {
 			d.runners = append(d.runners, d.newRunner(e))
@@ -113,7 +117,7 @@ func (d *Deliverer) Run(ctx context.Context) error {
 }
 
 // Abort ends the grace of a stop at once.
-func (d *Deliverer) Abort() { d.abort.Do(func() { close(d.aborted) }) }
+func (d *Deliverer) Abort() { d.abort.Do(func() { close(d.aborted); d.endSettling() }) }
 
 // Unfinished returns how many attempts a stop cut short; their deliveries are
 // made again after the next start.
