@@ -1,7 +1,8 @@
 // Package ingest is the way in: it accepts, validates, routes, persists and
-// answers. The rules stand in Ingest.Handle, on types of their own; http.go is
-// the only file that knows an HTTP library. The answer 202 is given after the
-// outbox has committed the event with all its deliveries, never before.
+// answers. The rules stand in Ingest.Handle, on types of their own. Events come
+// over the connections of fast.go; http.go has what the operator's listeners
+// need of net/http. The answer 202 is given after the outbox has committed the
+// event with all its deliveries, never before.
 package ingest
 
 import (
@@ -57,7 +58,7 @@ type Options struct {
 type Ingest struct {
 	o        Options
 	inFlight atomic.Int64 // bytes of bodies being handled
-	buffers  sync.Pool    // of *bytes.Buffer, for bodies
+	buffers  sync.Pool    // of *[]byte, for long bodies
 	decoders sync.Pool    // of *decoder
 
 	mu    sync.Mutex
@@ -105,7 +106,8 @@ type Response struct {
 	Body        []byte
 }
 
-// Handle answers one request. It waits for the outbox, but at most 10 seconds.
+// Handle answers one request. It waits for the outbox until ctx ends, or 10
+// seconds if ctx has no deadline.
 //
 // When ctx ends while the outbox commits, it is unknown whether the events were
 // kept: the app repeats the request with the same id or Idempotency-Key, and
@@ -198,9 +200,12 @@ func (in *Ingest) complete(b *outbox.Batch, many bool) *problem {
 
 // accept commits the batch and says in the app's terms what hindered it.
 func (in *Ingest) accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt, *problem) {
-	bounded, cancel := context.WithTimeout(ctx, acceptTimeout)
-	defer cancel()
-	receipts, err := in.o.Outbox.Accept(bounded, b)
+	if _, bounded := ctx.Deadline(); !bounded {
+		within, cancel := context.WithTimeout(ctx, acceptTimeout)
+		defer cancel()
+		ctx = within
+	}
+	receipts, err := in.o.Outbox.Accept(ctx, b)
 	if err == nil {
 		return receipts, nil
 	}
@@ -219,7 +224,7 @@ func (in *Ingest) accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt,
 	default:
 		p = refuse(outboxUnavailable, "the outbox did not confirm; send it again, with an id or Idempotency-Key it cannot become two events")
 	}
-	if ctx.Err() == nil { // else the app has gone, which is no fault of the outbox
+	if !errors.Is(ctx.Err(), context.Canceled) { // else the app has gone, which is no fault of the outbox
 		in.warn(p.Code, err)
 	}
 	return nil, p

@@ -1,12 +1,18 @@
 package ingest
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"strconv"
+)
 
 // code is the stable name of why a request was refused.
 type code string
 
 // The codes. They are part of the API: a name is never reused or changed.
 const (
+	invalidRequest        code = "invalid_request"
+	expectationFailed     code = "expectation_failed"
+	unsupportedCoding     code = "unsupported_coding"
 	emptyBody             code = "empty_body"
 	invalidBody           code = "invalid_body"
 	bodyTooLarge          code = "body_too_large"
@@ -37,10 +43,12 @@ const (
 	unknownHost           code = "unknown_host"
 	crossOrigin           code = "cross_origin"
 	unauthorized          code = "unauthorized"
+	headerTooLarge        code = "header_too_large"
 	tooManyHeaders        code = "too_many_headers"
 	outboxFull            code = "outbox_full"
 	outboxUnavailable     code = "outbox_unavailable"
 	overloaded            code = "overloaded"
+	internalError         code = "internal_error"
 )
 
 // codes is the one place where a code gets its status, its title and what
@@ -51,10 +59,13 @@ var codes = map[code]struct {
 	retryAfter int // seconds
 	close      bool
 }{
+	invalidRequest:        {status: 400, title: "The request is malformed", close: true},
+	expectationFailed:     {status: 417, title: "The expectation cannot be met", close: true},
+	unsupportedCoding:     {status: 501, title: "The transfer coding is not supported", close: true},
 	emptyBody:             {status: 400, title: "The body is empty"},
 	invalidBody:           {status: 400, title: "The body did not come whole", close: true},
 	bodyTooLarge:          {status: 413, title: "The body is too large", close: true},
-	requestTimeout:        {status: 408, title: "The body did not come in time", close: true},
+	requestTimeout:        {status: 408, title: "The request did not come in time", close: true},
 	invalidJSON:           {status: 400, title: "The body is not valid JSON"},
 	invalidUTF8:           {status: 400, title: "The body is not valid UTF-8"},
 	duplicateKey:          {status: 400, title: "An object has the same key twice"},
@@ -81,10 +92,12 @@ var codes = map[code]struct {
 	unknownHost:           {status: 421, title: "The Host header names another server"},
 	crossOrigin:           {status: 403, title: "Requests from web pages are refused"},
 	unauthorized:          {status: 401, title: "The bearer token is missing or wrong"},
+	headerTooLarge:        {status: 431, title: "The header is too large", close: true},
 	tooManyHeaders:        {status: 431, title: "The request has too many headers", close: true},
 	outboxFull:            {status: 507, title: "The outbox is full", retryAfter: 30},
 	outboxUnavailable:     {status: 503, title: "The outbox is unavailable", retryAfter: 2},
 	overloaded:            {status: 503, title: "Too many requests at once", retryAfter: 1, close: true},
+	internalError:         {status: 500, title: "Relay met an error of its own", close: true},
 }
 
 // problem is the body of a refusal (RFC 9457). It never holds a payload or a
@@ -99,6 +112,8 @@ type problem struct {
 	Index  *int   `json:"index,omitempty"`  // of the event in a batch, from 0
 	Line   int    `json:"line,omitempty"`   // of the body, from 1
 	Offset *int   `json:"offset,omitempty"` // of the byte in the body, from 0
+
+	fatal bool // the connection cannot be used again, whatever the code says
 }
 
 // refuse makes a problem.
@@ -112,6 +127,14 @@ func refuse(c code, detail string) *problem {
 	}
 }
 
+// malformed refuses a request that cannot be read, or not in one way only.
+func malformed(detail string) *problem { return refuse(invalidRequest, detail) }
+
+// tooMany refuses a request for the number of its headers.
+func tooMany() *problem {
+	return refuse(tooManyHeaders, "a request has at most "+strconv.Itoa(maxHeaders)+" headers")
+}
+
 // response is the answer that carries the problem.
 func (p *problem) response() Response {
 	about := codes[p.Code]
@@ -119,7 +142,7 @@ func (p *problem) response() Response {
 		Status:      about.status,
 		ContentType: "application/problem+json",
 		RetryAfter:  about.retryAfter,
-		Close:       about.close,
+		Close:       about.close || p.fatal,
 	}
 	switch p.Code {
 	case methodNotAllowed:

@@ -19,6 +19,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rs/zerolog"
+
+	"relay/outbox/outboxtest"
 )
 
 // pipes is a listener whose connections are net.Pipe, for tests in a bubble.
@@ -61,8 +63,8 @@ func TestSlow(t *testing.T) {
 		after  time.Duration
 	}{
 		"nothing":           {send: "", answer: "", after: 5 * time.Second},
-		"half a line":       {send: "POST /v1/events/a HT", answer: "400", after: 5 * time.Second},
-		"half the headers":  {send: head, answer: "", after: 5 * time.Second},
+		"half a line":       {send: "POST /v1/events/a HT", answer: "408", after: 5 * time.Second},
+		"half the headers":  {send: head, answer: "408", after: 5 * time.Second},
 		"half a body":       {send: head + "Content-Length: 9\r\n\r\n{}", answer: "408", after: 30 * time.Second},
 		"half a chunk":      {send: head + "Transfer-Encoding: chunked\r\n\r\n5\r\n{}", answer: "408", after: 30 * time.Second},
 		"expects, no body":  {send: head + "Expect: 100-continue\r\nContent-Length: 9\r\n\r\n", answer: "100 408", after: 30 * time.Second},
@@ -73,7 +75,7 @@ func TestSlow(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				in, rec, _ := newIngest(t, Options{})
 				l := newPipes()
-				serve(t, l, ServerOptions{Handler: Guard{AnyHost: true}.Wrap(in)})
+				serve(t, l, NewServer(ServerOptions{Ingest: in, Guard: Guard{AnyHost: true}}))
 				start := time.Now()
 				w := l.dial(t)
 				if test.send != "" {
@@ -104,10 +106,10 @@ func TestHalfBody(t *testing.T) {
 			in, rec, _ := newIngest(t, Options{})
 			var addr string
 			if network == "tcp" {
-				addr = serveTCP(t, Guard{}.Wrap(in))
+				addr = serveTCP(t, in, Guard{})
 			} else {
 				addr = filepath.Join(shortDir(t), "relay.sock")
-				serve(t, mustListen(t, addr, 0o600), ServerOptions{Handler: Guard{AnyHost: true}.Wrap(in)})
+				serve(t, mustListen(t, addr, 0o600), NewServer(ServerOptions{Ingest: in, Guard: Guard{AnyHost: true}}))
 			}
 
 			w := dial(t, network, addr)
@@ -135,7 +137,7 @@ func TestHalfBody(t *testing.T) {
 // (fault F46).
 func TestBytesInFlight(t *testing.T) {
 	in, _, _ := newIngest(t, Options{MaxBody: 100, MaxInFlight: 220})
-	addr := serveTCP(t, Guard{}.Wrap(in))
+	addr := serveTCP(t, in, Guard{})
 	long := `"` + strings.Repeat("x", 98) + `"`
 	expecting := func(headers string) *wire {
 		w := dial(t, "tcp", addr)
@@ -177,7 +179,7 @@ func TestBytesInFlight(t *testing.T) {
 // TestBodiesAreApart: bodies share memory from request to request, events do not.
 func TestBodiesAreApart(t *testing.T) {
 	in, rec, _ := newIngest(t, Options{})
-	addr := serveTCP(t, Guard{}.Wrap(in))
+	addr := serveTCP(t, in, Guard{})
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {
@@ -210,12 +212,31 @@ func TestBodiesAreApart(t *testing.T) {
 	}
 }
 
+// servers are both servers, in front of the same Ingest.
+func servers(in *Ingest, maxConns int) map[string]server {
+	return map[string]server{
+		"events": NewServer(ServerOptions{Ingest: in, Guard: Guard{AnyHost: true}, MaxConns: maxConns}),
+		"admin":  NewAdminServer(AdminOptions{Handler: reference{in}, MaxConns: maxConns}),
+	}
+}
+
+// inBubble runs a test in a bubble for each of the servers.
+func inBubble(t *testing.T, do func(t *testing.T, in *Ingest, faulty *outboxtest.Faulty, s server)) {
+	for _, name := range []string{"events", "admin"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				in, _, faulty := newIngest(t, Options{})
+				do(t, in, faulty, servers(in, 1)[name])
+			})
+		})
+	}
+}
+
 // TestConnectionCap: connections over the cap wait for a place.
 func TestConnectionCap(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		in, _, _ := newIngest(t, Options{})
+	inBubble(t, func(t *testing.T, _ *Ingest, _ *outboxtest.Faulty, s server) {
 		l := newPipes()
-		serve(t, l, ServerOptions{Handler: in, MaxConns: 1})
+		serve(t, l, s)
 		first, second := l.dial(t), l.dial(t)
 		answered := make(chan int)
 		go func() {
@@ -239,22 +260,20 @@ func TestConnectionCap(t *testing.T) {
 // TestShutdownAtTheCap: a connection that waits for a place is let go at once,
 // while a request under way is answered.
 func TestShutdownAtTheCap(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		in, _, faulty := newIngest(t, Options{})
+	inBubble(t, func(t *testing.T, _ *Ingest, faulty *outboxtest.Faulty, s server) {
 		commit := make(chan struct{})
 		faulty.Before("Accept", func(context.Context) error {
 			<-commit
 			return nil
 		})
 		l := newPipes()
-		s := NewServer(ServerOptions{Handler: in, MaxConns: 1})
 		served, shut := make(chan error), make(chan error)
 		go func() { served <- s.Serve(l) }()
 		first, second := l.dial(t), l.dial(t)
 		first.send(withLength("1"))
 		synctest.Wait() // until it is being handled
 		go func() { shut <- s.Shutdown(t.Context()) }()
-		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		if err := <-served; !errors.Is(err, ErrServerClosed) {
 			t.Error(err)
 		}
 		second.closed()
@@ -272,21 +291,20 @@ func TestShutdownAtTheCap(t *testing.T) {
 // committed stays, and the repeat is known as one.
 func TestClientLeaves(t *testing.T) {
 	in, rec, faulty := newIngest(t, Options{})
-	addr := serveTCP(t, Guard{}.Wrap(in))
-	committed, noticed := make(chan struct{}), make(chan struct{})
+	addr := serveTCP(t, in, Guard{})
+	committed, gone := make(chan struct{}), make(chan struct{})
 	faulty.After("Accept", func(ctx context.Context, err error) error {
 		close(committed)
-		<-ctx.Done()
-		close(noticed)
-		return ctx.Err()
+		<-gone
+		return err
 	})
 	request := strings.Replace(withLength("1"), "\r\n", "\r\nIdempotency-Key: k\r\n", 1)
 	first := dial(t, "tcp", addr)
 	first.send(request)
 	<-committed
 	first.Close()
-	<-noticed
 	faulty.After("Accept", nil)
+	close(gone)
 
 	second := dial(t, "tcp", addr)
 	second.send(request)
@@ -299,7 +317,7 @@ func TestClientLeaves(t *testing.T) {
 // TestServerLog: what net/http has to say goes to the log.
 func TestServerLog(t *testing.T) {
 	var said bytes.Buffer
-	s := NewServer(ServerOptions{Handler: http.NotFoundHandler(), Log: zerolog.New(&said)})
+	s := NewAdminServer(AdminOptions{Handler: http.NotFoundHandler(), Log: zerolog.New(&said)})
 	s.ErrorLog.Print("accept: too many open files\nbecause")
 	want := `{"level":"warn","error":"accept: too many open files\nbecause","message":"http server"}` + "\n"
 	if diff := cmp.Diff(want, said.String()); diff != "" {

@@ -1,0 +1,364 @@
+package ingest
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/valyala/fasthttp"
+)
+
+const (
+	// readBuffer holds a usual request whole, so that its body need not be copied.
+	readBuffer = 4 << 10
+
+	// maxKeptBuffer bounds the memory that a connection keeps between requests.
+	maxKeptBuffer = 16 << 10
+
+	// After an answer that ends a connection, what the client still sends is
+	// thrown away for a while: closing over unread bytes can take the answer from
+	// it.
+	lingerTime  = 500 * time.Millisecond
+	lingerBytes = 1 << 20
+)
+
+// goOn answers an expectation.
+var goOn = []byte("HTTP/1.1 100 Continue\r\n\r\n")
+
+// The states of a conn. Only what waits may be closed by another goroutine.
+const (
+	waiting int32 = iota
+	working
+	retired
+)
+
+// conn is one connection, served by one goroutine. fasthttp reads the headers
+// and writes those of the answers; the order of things is decided here, because
+// a request must be able to be refused before its body is read.
+type conn struct {
+	net.Conn
+	s     *Server
+	in    *bufio.Reader
+	state atomic.Int32
+
+	header fasthttp.RequestHeader
+	answer fasthttp.ResponseHeader
+	req    Request
+	passed *caller // who the guard let through last
+	out    []byte
+
+	start      time.Time // when the request began
+	readUntil  time.Time // the deadlines that are set
+	writeUntil time.Time
+	unread     bool // there may be more of a request that was refused
+}
+
+func newConn(s *Server, nc net.Conn) *conn {
+	return &conn{Conn: nc, s: s, in: bufio.NewReaderSize(nc, readBuffer)}
+}
+
+// retire keeps a connection that waits from doing anything else, and tells
+// whether it did.
+func (c *conn) retire() bool { return c.state.CompareAndSwap(waiting, retired) }
+
+// serve answers one request after the other until the connection ends.
+func (c *conn) serve() {
+	c.start = time.Now()
+	c.readBy(c.start.Add(readHeaderTimeout)) // the first request must come at once
+	for first := true; c.await(first) && c.next(); first = false {
+	}
+	if c.unread {
+		c.linger()
+	}
+}
+
+// await waits for the first byte of a request and returns false when there will
+// be none.
+func (c *conn) await(first bool) bool {
+	if c.in.Buffered() == 0 {
+		if !first {
+			c.readBy(time.Now().Add(idleTimeout))
+		}
+		if _, err := c.in.Peek(1); err != nil {
+			return false
+		}
+	}
+	if !first {
+		c.start = time.Now()
+	}
+	return c.state.CompareAndSwap(waiting, working)
+}
+
+// next answers one request and returns whether another may follow.
+func (c *conn) next() bool {
+	f, p, err := c.readHeader()
+	if err != nil {
+		return false // nobody is there to be answered
+	}
+	var res Response
+	bodyless := false
+	if p != nil {
+		c.unread = true
+		res = p.response()
+	} else {
+		res = c.handle(f)
+		bodyless = c.header.IsHead()
+	}
+	res.Close = res.Close || c.unread || f.close || f.old && !f.keepAlive || c.s.isStopping()
+	c.encode(&res, f.old, bodyless)
+	c.writeBy(c.start.Add(writeTimeout))
+	if _, err := c.Write(c.out); err != nil || res.Close { // an app that has gone will ask again
+
+		return false
+	}
+	// Shutdown closes what waits when it begins, so look for it once more.
+	return c.state.CompareAndSwap(working, waiting) && !c.s.isStopping()
+}
+
+// readHeader reads the next header. The error is one of the connection.
+func (c *conn) readHeader() (f framing, p *problem, err error) {
+	for from := 0; ; {
+		text, _ := c.in.Peek(c.in.Buffered()) // what is there is never an error
+		size, p := headerEnd(text, from)
+		if p != nil {
+			return f, p, nil
+		}
+		if size > 0 {
+			f, p = readFraming(text[:size])
+			if p == nil && c.header.Read(c.in) != nil {
+				p = malformed("the header cannot be read")
+			}
+			return f, p, nil
+		}
+		from = len(text)
+		if len(text) == c.in.Size() && !c.grow(text) {
+			return f, refuse(headerTooLarge, "a header has at most "+strconv.Itoa(maxHeaderBytes)+" bytes"), nil
+		}
+		c.readBy(c.start.Add(readHeaderTimeout))
+		switch _, err := c.in.Peek(from + 1); {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return f, refuse(requestTimeout, "the header did not come within "+readHeaderTimeout.String()), nil
+		case err != nil:
+			return f, nil, err
+		}
+	}
+}
+
+// grow makes room for a header that is larger than most. Connections begin with
+// little, so that a thousand idle ones cost little.
+func (c *conn) grow(text []byte) bool {
+	if c.in.Size() >= maxHeaderBytes {
+		return false
+	}
+	c.in = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(bytes.Clone(text)), c.Conn), maxHeaderBytes)
+	return true
+}
+
+// handle asks the guard, reads the body and hands the request to Ingest. A panic
+// is an answer of its own and ends this connection only.
+func (c *conn) handle(f framing) (res Response) {
+	defer func() {
+		if v := recover(); v != nil {
+			c.unread = true
+			c.s.o.Log.Error().Str("error", fmt.Sprintf("panic: %v\n%s", v, debug.Stack())).Msg("http server")
+			res = refuse(internalError, "the request met an error in Relay and may or may not have been accepted; its log tells more").response()
+		}
+	}()
+	path, p := c.admit()
+	if p == nil {
+		return c.hand(f, path)
+	}
+	// The answer is the same whatever the body: what is not too long is read all
+	// the same, so that the connection can be used again.
+	if f.chunked || f.expect && f.length > 0 || f.length > c.s.o.Ingest.o.MaxBody {
+		c.unread = true
+	} else if _, err := c.in.Discard(int(f.length)); err != nil {
+		c.unread = true
+	}
+	return p.response()
+}
+
+// hand gives the request with its body to Ingest.
+func (c *conn) hand(f framing, path string) Response {
+	in := c.s.o.Ingest
+	if c.s.o.OnRequest != nil {
+		c.s.o.OnRequest()
+	}
+	if f.length > in.o.MaxBody {
+		c.unread = true
+		return in.bodyTooLarge().response()
+	}
+	size := f.length
+	if f.chunked {
+		size = in.o.MaxBody // it may become this much
+	}
+	if !in.take(size) {
+		c.unread = true
+		return in.shed().response()
+	}
+	defer in.give(size)
+
+	if f.expect && (f.chunked || f.length > 0) {
+		c.writeBy(c.start.Add(writeTimeout))
+		_, _ = c.Write(goOn) // if nobody hears it, no body will come
+	}
+	if f.chunked || f.length > int64(c.in.Size()) {
+		body := in.buffer()
+		defer in.buffers.Put(body)
+		var err error
+		c.readBy(c.start.Add(readTimeout))
+		if f.chunked {
+			*body, err = readChunks(c.in, *body, in.o.MaxBody)
+		} else {
+			*body, err = readInto(c.in, *body, int(f.length))
+		}
+		if err != nil {
+			c.unread = true
+			return in.bodyProblem(err).response()
+		}
+		return c.ask(path, *body)
+	}
+	if c.in.Buffered() < int(f.length) {
+		c.readBy(c.start.Add(readTimeout))
+	}
+	body, err := c.in.Peek(int(f.length))
+	if err != nil {
+		c.unread = true
+		return in.bodyProblem(err).response()
+	}
+	res := c.ask(path, body)
+	_, _ = c.in.Discard(len(body)) // it is there
+	return res
+}
+
+// ask fills in the Request and has Ingest answer it. Strings are copies: the
+// header's memory is used again for the next request, and an outbox that was
+// given up on may still hold the batch.
+func (c *conn) ask(path string, body []byte) Response {
+	r := &c.req
+	*r = Request{
+		Method:         methodName(c.header.Method()),
+		Path:           path,
+		ContentType:    typeName(c.header.ContentType()),
+		IdempotencyKey: r.IdempotencyKey[:0],
+		CloudEvent:     len(c.header.PeekAll("Ce-Specversion")) > 0,
+		Body:           body,
+	}
+	for _, v := range c.header.PeekAll("Idempotency-Key") {
+		r.IdempotencyKey = append(r.IdempotencyKey, string(v))
+	}
+	if codings := c.header.PeekAll(fasthttp.HeaderContentEncoding); len(codings) > 0 {
+		r.ContentEncoding = string(bytes.Join(codings, []byte(",")))
+	}
+	res := c.s.o.Ingest.Handle(c.s.deadline.from(c.s.ctx, time.Now()), r)
+	r.Body = nil
+	return res
+}
+
+// admit asks the guard and returns the path of the request. Most requests of a
+// connection come from who was let through last.
+func (c *conn) admit() (string, *problem) {
+	path, host, p := readTarget(c.header.RequestURI())
+	if p != nil {
+		c.unread = true
+		return "", p
+	}
+	site, origin := c.header.Peek("Sec-Fetch-Site"), c.header.Peek(fasthttp.HeaderOrigin)
+	authorization := c.header.Peek(fasthttp.HeaderAuthorization)
+	if last := c.passed; last != nil && host == "" && string(c.header.Host()) == last.host && string(site) == last.site &&
+		string(origin) == last.origin && string(authorization) == last.authorization {
+		return path, nil
+	}
+	if host == "" {
+		host = string(c.header.Host())
+	}
+	who := &caller{host: host, site: string(site), origin: string(origin), authorization: string(authorization)}
+	if p := c.s.gate.check(who); p != nil {
+		return "", p
+	}
+	c.passed = who
+	return path, nil
+}
+
+// encode writes an answer to c.out, so that it is sent in one piece.
+func (c *conn) encode(r *Response, old, bodyless bool) {
+	a := &c.answer
+	a.Reset()
+	a.SetStatusCode(r.Status)
+	a.SetContentType(r.ContentType)
+	a.SetContentLength(len(r.Body))
+	if r.Allow != "" {
+		a.Set(fasthttp.HeaderAllow, r.Allow)
+	}
+	if r.RetryAfter > 0 {
+		a.Set(fasthttp.HeaderRetryAfter, strconv.Itoa(r.RetryAfter))
+	}
+	if r.Challenge != "" {
+		a.Set(fasthttp.HeaderWWWAuthenticate, r.Challenge)
+	}
+	switch {
+	case r.Close:
+		a.SetConnectionClose()
+	case old:
+		a.Set(fasthttp.HeaderConnection, "keep-alive")
+	}
+	if cap(c.out) > maxKeptBuffer {
+		c.out = nil
+	}
+	if c.out = a.AppendBytes(c.out); !bodyless {
+		c.out = append(c.out, r.Body...)
+	}
+}
+
+// linger reads on for a moment after the last answer.
+func (c *conn) linger() {
+	half, ok := c.Conn.(interface{ CloseWrite() error })
+	if !ok || half.CloseWrite() != nil || !c.state.CompareAndSwap(working, waiting) || c.s.isStopping() {
+		return
+	}
+	c.readBy(time.Now().Add(lingerTime))
+	_, _ = io.CopyN(io.Discard, c.Conn, lingerBytes) // it has been refused
+}
+
+// readBy sets the deadline for reading, unless the one that is set differs by
+// less than a second and is the earlier one: setting it costs more than looking.
+func (c *conn) readBy(t time.Time) {
+	if early := t.Sub(c.readUntil); early < 0 || early >= time.Second {
+		c.readUntil = t
+		_ = c.SetReadDeadline(t) // fails only on a closed connection
+	}
+}
+
+// writeBy is readBy for writing.
+func (c *conn) writeBy(t time.Time) {
+	if early := t.Sub(c.writeUntil); early < 0 || early >= time.Second {
+		c.writeUntil = t
+		_ = c.SetWriteDeadline(t) // fails only on a closed connection
+	}
+}
+
+// methodName and typeName make strings of what most requests have without a copy.
+func methodName(b []byte) string {
+	if string(b) == "POST" {
+		return "POST"
+	}
+	return string(b)
+}
+
+func typeName(b []byte) string {
+	switch string(b) {
+	case "application/json":
+		return "application/json"
+	case "application/x-ndjson":
+		return "application/x-ndjson"
+	}
+	return string(b)
+}

@@ -1,0 +1,27 @@
+package ingest
+
+import (
+	"io"
+	"net/http"
+	"strings"
+)
+
+// reference is Ingest behind net/http: what the server is compared with.
+type reference struct{ in *Ingest }
+
+func (h reference) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, h.in.o.MaxBody))
+	if err != nil {
+		http.Error(w, "no body", http.StatusBadRequest)
+		return
+	}
+	h.in.Handle(r.Context(), &Request{
+		Method:          r.Method,
+		Path:            r.URL.Path,
+		ContentType:     r.Header.Get("Content-Type"),
+		ContentEncoding: strings.Join(r.Header["Content-Encoding"], ","),
+		IdempotencyKey:  r.Header["Idempotency-Key"],
+		CloudEvent:      len(r.Header["Ce-Specversion"]) > 0,
+		Body:            body,
+	}).write(w)
+}

@@ -1,0 +1,243 @@
+package ingest
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// Limits of both servers. An answer may take writeTimeout from the end of the
+// request's header: time for a slow body, for the outbox, and for the way back.
+const (
+	readHeaderTimeout = 5 * time.Second
+	readTimeout       = 30 * time.Second // from the first byte to the last of the body
+	writeTimeout      = 60 * time.Second
+	idleTimeout       = 2 * time.Minute
+
+	maxHeaderBytes = 32 << 10
+	maxHeaders     = 100
+
+	defaultMaxConns = 1024
+)
+
+// maxAcceptPause is the longest wait before the next try, when a connection
+// could not be accepted for want of something that may come back.
+const maxAcceptPause = time.Second
+
+// ServerOptions of a Server. Ingest must be given.
+type ServerOptions struct {
+	Ingest    *Ingest
+	Guard     Guard
+	MaxConns  int    // connections at a time; 0 = 1,024. More have to wait
+	OnRequest func() // called for each request that the guard lets through; may be nil
+	Log       zerolog.Logger
+}
+
+// Server takes events over HTTP/1.1. Its methods may be called at the same
+// time.
+//
+// A request's header has at most 32 KiB and 100 lines and comes within 5
+// seconds, the whole request within 30; an idle connection is kept for 2
+// minutes. What can be read in two ways is refused.
+type Server struct {
+	o      ServerOptions
+	gate   *gate
+	places chan struct{} // holds one for each connection
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	deadline sharedDeadline
+
+	mu        sync.Mutex
+	listeners map[net.Listener]bool
+	conns     map[*conn]bool
+	running   sync.WaitGroup // of conns
+	stopping  chan struct{}  // closed by Shutdown and Close
+	stopped   bool
+}
+
+// NewServer makes a Server; Serve starts it and Shutdown ends it.
+func NewServer(o ServerOptions) *Server {
+	if o.MaxConns == 0 {
+		o.MaxConns = defaultMaxConns
+	}
+	s := &Server{
+		o:         o,
+		gate:      o.Guard.gate(),
+		places:    make(chan struct{}, o.MaxConns),
+		listeners: map[net.Listener]bool{},
+		conns:     map[*conn]bool{},
+		stopping:  make(chan struct{}),
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s
+}
+
+// Serve answers what connects to l until Shutdown or Close, then returns
+// ErrServerClosed. It closes l. It may be called for several listeners.
+func (s *Server) Serve(l net.Listener) error {
+	if !s.add(l) {
+		return errors.Join(ErrServerClosed, l.Close())
+	}
+	var pause time.Duration
+	for {
+		nc, err := l.Accept()
+		switch {
+		case err == nil:
+			pause = 0
+			if !s.start(nc) {
+				return ErrServerClosed
+			}
+		case s.isStopping():
+			return ErrServerClosed
+		case mayPass(err):
+			pause = min(max(2*pause, 5*time.Millisecond), maxAcceptPause)
+			s.o.Log.Warn().Err(err).Msg("http server")
+			select {
+			case <-time.After(pause):
+			case <-s.stopping:
+			}
+		default:
+			return err
+		}
+	}
+}
+
+// mayPass tells whether a failed accept can do better later: what it lacked are
+// file descriptors or memory, which others give back.
+func mayPass(err error) bool {
+	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM} {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
+}
+
+func (s *Server) add(l net.Listener) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.stopped {
+		s.listeners[l] = true
+	}
+	return !s.stopped
+}
+
+// start waits for a place and serves the connection. It returns false when the
+// server stops.
+func (s *Server) start(nc net.Conn) bool {
+	select {
+	case s.places <- struct{}{}:
+	case <-s.stopping:
+		_ = nc.Close() // nothing was read of it
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		_ = nc.Close()
+		return false
+	}
+	c := newConn(s, nc)
+	s.conns[c] = true
+	s.running.Go(func() {
+		defer s.end(c)
+		c.serve()
+	})
+	return true
+}
+
+// end closes a connection and frees its place.
+func (s *Server) end(c *conn) {
+	_ = c.Close() // Shutdown may have done it
+	s.mu.Lock()
+	delete(s.conns, c)
+	s.mu.Unlock()
+	<-s.places
+}
+
+func (s *Server) isStopping() bool {
+	select {
+	case <-s.stopping:
+		return true
+	default:
+		return false
+	}
+}
+
+// stop ends the listeners, and closes the connections that end picks.
+func (s *Server) stop(pick func(*conn) bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.stopped {
+		s.stopped = true
+		close(s.stopping)
+	}
+	var errs []error
+	for l := range s.listeners {
+		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+		delete(s.listeners, l)
+	}
+	for c := range s.conns {
+		if pick(c) {
+			_ = c.Close() // the connection's own goroutine notices
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Shutdown stops listening, closes connections that wait for a request, and
+// waits until the requests under way are answered. When ctx ends before that, it
+// returns ctx's error, and Close is what remains to be done.
+func (s *Server) Shutdown(ctx context.Context) error {
+	err := s.stop((*conn).retire)
+	done := make(chan struct{})
+	go func() {
+		s.running.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		s.cancel()
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Close stops listening and cuts all connections, with no regard to requests
+// under way; their waits for the outbox end.
+func (s *Server) Close() error {
+	s.cancel()
+	return s.stop(func(*conn) bool { return true })
+}
+
+// sharedDeadline hands out contexts that end after acceptTimeout, or up to a
+// second earlier: requests of the same second share one, which spares each of
+// them a timer.
+type sharedDeadline struct {
+	mu    sync.Mutex
+	ctx   context.Context
+	until time.Time // when the next context is due
+}
+
+// from returns a context below parent. now is the time of the call.
+func (d *sharedDeadline) from(parent context.Context, now time.Time) context.Context {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ctx == nil || !now.Before(d.until) {
+		// Nobody calls cancel: others may still wait on the context. It frees
+		// itself when its time is over, or when the server closes.
+		ctx, cancel := context.WithDeadline(parent, now.Add(acceptTimeout))
+		context.AfterFunc(ctx, cancel)
+		d.ctx, d.until = ctx, now.Add(time.Second)
+	}
+	return d.ctx
+}
