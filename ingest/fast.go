@@ -178,6 +178,7 @@ func (c *conn) handle(f framing) (res Response) {
 	}
 	// The answer is the same whatever the body: what is not too long is read all
 	// the same, so that the connection can be used again.
+	c.awaitBody(f)
 	if f.chunked || f.expect && f.length > 0 || f.length > c.s.o.Ingest.o.MaxBody {
 		c.unread = true
 	} else if _, err := c.in.Discard(int(f.length)); err != nil {
@@ -210,11 +211,11 @@ func (c *conn) hand(f framing, path string) Response {
 		c.writeBy(c.start.Add(writeTimeout))
 		_, _ = c.Write(goOn) // if nobody hears it, no body will come
 	}
+	c.awaitBody(f)
 	if f.chunked || f.length > int64(c.in.Size()) {
 		body := in.buffer()
 		defer in.buffers.Put(body)
 		var err error
-		c.readBy(c.start.Add(readTimeout))
 		if f.chunked {
 			*body, err = readChunks(c.in, *body, in.o.MaxBody)
 		} else {
@@ -226,9 +227,6 @@ func (c *conn) hand(f framing, path string) Response {
 		}
 		return c.ask(path, *body)
 	}
-	if c.in.Buffered() < int(f.length) {
-		c.readBy(c.start.Add(readTimeout))
-	}
 	body, err := c.in.Peek(int(f.length))
 	if err != nil {
 		c.unread = true
@@ -237,6 +235,13 @@ func (c *conn) hand(f framing, path string) Response {
 	res := c.ask(path, body)
 	_, _ = c.in.Discard(len(body)) // it is there
 	return res
+}
+
+// awaitBody sets the deadline for the body, unless the body is here already.
+func (c *conn) awaitBody(f framing) {
+	if f.chunked || int64(c.in.Buffered()) < f.length {
+		c.readBy(c.start.Add(readTimeout))
+	}
 }
 
 // ask fills in the Request and has Ingest answer it. Strings are copies: the

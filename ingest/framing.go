@@ -184,6 +184,9 @@ func readTarget(target []byte) (path, host string, p *problem) {
 		path, p = decodePath(u.EscapedPath())
 		return path, u.Host, p
 	}
+	if target[0] != '/' {
+		return "", "", nil // an asterisk, or the host of a CONNECT
+	}
 	path, _, _ = strings.Cut(string(target), "?")
 	path, p = decodePath(path)
 	return path, "", p

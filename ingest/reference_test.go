@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -11,8 +12,11 @@ type reference struct{ in *Ingest }
 
 func (h reference) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, h.in.o.MaxBody))
+	if _, long := errors.AsType[*http.MaxBytesError](err); long {
+		err = errChunkSize
+	}
 	if err != nil {
-		http.Error(w, "no body", http.StatusBadRequest)
+		h.in.bodyProblem(err).response().write(w)
 		return
 	}
 	h.in.Handle(r.Context(), &Request{
