@@ -51,6 +51,7 @@ type conn struct {
 
 	header fasthttp.RequestHeader
 	answer fasthttp.ResponseHeader
+	fields fields
 	req    Request
 	passed *caller // who the guard let through last
 	out    []byte
@@ -59,6 +60,14 @@ type conn struct {
 	readUntil  time.Time // the deadlines that are set
 	writeUntil time.Time
 	unread     bool // there may be more of a request that was refused
+}
+
+// fields are the headers that matter beside those of framing, as they stand in
+// the memory of conn.header. Of those that count once, the first is kept.
+type fields struct {
+	site, origin, authorization []byte
+	keys, codings               [][]byte
+	cloudEvent                  bool
 }
 
 func newConn(s *Server, nc net.Conn) *conn {
@@ -71,6 +80,11 @@ func (c *conn) retire() bool { return c.state.CompareAndSwap(waiting, retired) }
 
 // serve answers one request after the other until the connection ends.
 func (c *conn) serve() {
+	defer func() {
+		if v := recover(); v != nil { // one connection may end, not the process
+			c.logPanic(v)
+		}
+	}()
 	c.start = time.Now()
 	c.readBy(c.start.Add(readHeaderTimeout)) // the first request must come at once
 	for first := true; c.await(first) && c.next(); first = false {
@@ -168,10 +182,11 @@ func (c *conn) handle(f framing) (res Response) {
 	defer func() {
 		if v := recover(); v != nil {
 			c.unread = true
-			c.s.o.Log.Error().Str("error", fmt.Sprintf("panic: %v\n%s", v, debug.Stack())).Msg("http server")
+			c.logPanic(v)
 			res = refuse(internalError, "the request met an error in Relay and may or may not have been accepted; its log tells more").response()
 		}
 	}()
+	c.collect()
 	path, p := c.admit()
 	if p == nil {
 		return c.hand(f, path)
@@ -185,6 +200,10 @@ func (c *conn) handle(f framing) (res Response) {
 		c.unread = true
 	}
 	return p.response()
+}
+
+func (c *conn) logPanic(v any) {
+	c.s.o.Log.Error().Str("error", fmt.Sprintf("panic: %v\n%s", v, debug.Stack())).Msg("http server")
 }
 
 // hand gives the request with its body to Ingest.
@@ -254,18 +273,45 @@ func (c *conn) ask(path string, body []byte) Response {
 		Path:           path,
 		ContentType:    typeName(c.header.ContentType()),
 		IdempotencyKey: r.IdempotencyKey[:0],
-		CloudEvent:     len(c.header.PeekAll("Ce-Specversion")) > 0,
+		CloudEvent:     c.fields.cloudEvent,
 		Body:           body,
 	}
-	for _, v := range c.header.PeekAll("Idempotency-Key") {
-		r.IdempotencyKey = append(r.IdempotencyKey, string(v))
+	for _, key := range c.fields.keys {
+		r.IdempotencyKey = append(r.IdempotencyKey, string(key))
 	}
-	if codings := c.header.PeekAll(fasthttp.HeaderContentEncoding); len(codings) > 0 {
-		r.ContentEncoding = string(bytes.Join(codings, []byte(",")))
+	if len(c.fields.codings) > 0 {
+		r.ContentEncoding = string(bytes.Join(c.fields.codings, []byte(",")))
 	}
 	res := c.s.o.Ingest.Handle(c.s.deadline.from(c.s.ctx, time.Now()), r)
 	r.Body = nil
 	return res
+}
+
+// collect fills in c.fields. One walk costs less than asking for each by name.
+func (c *conn) collect() {
+	f := &c.fields
+	*f = fields{keys: f.keys[:0], codings: f.codings[:0]}
+	first := func(field *[]byte, value []byte) {
+		if *field == nil {
+			*field = value
+		}
+	}
+	for name, value := range c.header.All() {
+		switch string(name) {
+		case "Sec-Fetch-Site":
+			first(&f.site, value)
+		case "Origin":
+			first(&f.origin, value)
+		case "Authorization":
+			first(&f.authorization, value)
+		case "Idempotency-Key":
+			f.keys = append(f.keys, value)
+		case "Content-Encoding":
+			f.codings = append(f.codings, value)
+		case "Ce-Specversion":
+			f.cloudEvent = true
+		}
+	}
 }
 
 // admit asks the guard and returns the path of the request. Most requests of a
@@ -276,16 +322,15 @@ func (c *conn) admit() (string, *problem) {
 		c.unread = true
 		return "", p
 	}
-	site, origin := c.header.Peek("Sec-Fetch-Site"), c.header.Peek(fasthttp.HeaderOrigin)
-	authorization := c.header.Peek(fasthttp.HeaderAuthorization)
-	if last := c.passed; last != nil && host == "" && string(c.header.Host()) == last.host && string(site) == last.site &&
-		string(origin) == last.origin && string(authorization) == last.authorization {
+	fields := &c.fields
+	if last := c.passed; last != nil && host == "" && string(c.header.Host()) == last.host && string(fields.site) == last.site &&
+		string(fields.origin) == last.origin && string(fields.authorization) == last.authorization {
 		return path, nil
 	}
 	if host == "" {
 		host = string(c.header.Host())
 	}
-	who := &caller{host: host, site: string(site), origin: string(origin), authorization: string(authorization)}
+	who := &caller{host: host, site: string(fields.site), origin: string(fields.origin), authorization: string(fields.authorization)}
 	if p := c.s.gate.check(who); p != nil {
 		return "", p
 	}

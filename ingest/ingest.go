@@ -7,6 +7,7 @@ package ingest
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"strconv"
 	"strings"
@@ -84,7 +85,8 @@ func New(o Options) *Ingest {
 	return &Ingest{o: o, warns: map[code]*warning{}}
 }
 
-// Request is one HTTP request, whatever the library.
+// Request is one HTTP request, whatever the library. Its strings may be kept for
+// good, its body may not.
 type Request struct {
 	Method          string
 	Path            string // percent-decoded, without the query
@@ -180,7 +182,7 @@ func (in *Ingest) complete(b *outbox.Batch, many bool) *problem {
 		if e.Event.ID != "" {
 			e.Fingerprint = fingerprint(&e.Event)
 		} else {
-			e.Event.ID = "evt_" + uuid.Must(uuid.NewV7()).String() // fails only without randomness, which ends a Go program anyway
+			e.Event.ID = newID()
 		}
 		if e.Event.Time.IsZero() {
 			e.Event.Time = now
@@ -196,6 +198,17 @@ func (in *Ingest) complete(b *outbox.Batch, many bool) *problem {
 		}
 	}
 	return nil
+}
+
+// newID makes the id of an event: a UUID of version 7, in its usual form.
+func newID() string {
+	u := uuid.Must(uuid.NewV7()) // fails only without randomness, which ends a Go program anyway
+	id := make([]byte, 0, 40)
+	id = hex.AppendEncode(append(id, "evt_"...), u[:4])
+	for _, part := range [][]byte{u[4:6], u[6:8], u[8:10], u[10:]} {
+		id = hex.AppendEncode(append(id, '-'), part)
+	}
+	return string(id)
 }
 
 // accept commits the batch and says in the app's terms what hindered it.
@@ -265,7 +278,7 @@ func idempotencyKey(values []string) (string, *problem) {
 }
 
 // receiptBody writes the body of a 202. Ids and levels are plain ASCII words,
-// so Go's quoting is JSON's.
+// with nothing in them that JSON would escape.
 func receiptBody(receipts []outbox.Receipt, many bool, durability string) []byte {
 	b := make([]byte, 0, 80+80*len(receipts))
 	if many {
@@ -280,13 +293,13 @@ func receiptBody(receipts []outbox.Receipt, many bool, durability string) []byte
 	} else {
 		b = appendReceipt(append(b, '{'), receipts[0])
 	}
-	b = append(b, `,"durability":`...)
-	return append(strconv.AppendQuote(b, durability), '}', '\n')
+	b = append(append(b, `,"durability":"`...), durability...)
+	return append(b, "\"}\n"...)
 }
 
 func appendReceipt(b []byte, r outbox.Receipt) []byte {
-	b = strconv.AppendQuote(append(b, `"id":`...), r.ID)
-	b = strconv.AppendInt(append(b, `,"deliveries":`...), int64(r.Deliveries), 10)
+	b = append(append(b, `"id":"`...), r.ID...)
+	b = strconv.AppendInt(append(b, `","deliveries":`...), int64(r.Deliveries), 10)
 	if r.Duplicate {
 		b = append(b, `,"duplicate":true`...)
 	}

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -61,7 +60,14 @@ type App struct {
 type server struct {
 	name string // "ingest" or "admin"
 	ln   net.Listener
-	http *ingest.Server
+	http httpServer
+}
+
+// httpServer is what ingest's two servers are.
+type httpServer interface {
+	Serve(net.Listener) error
+	Shutdown(context.Context) error
+	Close() error
 }
 
 // step is a named part of the teardown.
@@ -147,50 +153,55 @@ func (a *App) open(ctx context.Context) error {
 	return nil
 }
 
-func (a *App) listenIngest(ctx context.Context, c config.Ingest, in http.Handler) error {
-	in = a.noteRequests(in)
+func (a *App) listenIngest(ctx context.Context, c config.Ingest, in *ingest.Ingest) error {
+	serve := func(ln net.Listener, g ingest.Guard) {
+		a.serve("ingest", ln, ingest.NewServer(ingest.ServerOptions{
+			Ingest:    in,
+			Guard:     g,
+			OnRequest: func() { a.request.Store(time.Now().UnixNano()) }, // for App.linger
+			Log:       a.o.Log.With().Str("component", "ingest").Logger(),
+		}))
+	}
 	for _, u := range c.Unix {
 		ln, err := ingest.ListenUnix(ctx, u.Path, u.Mode)
 		if err != nil {
 			return fmt.Errorf("open ingest: %w", err)
 		}
-		a.serve("ingest", ln, ingest.Guard{AnyHost: true}.Wrap(in))
+		serve(ln, ingest.Guard{AnyHost: true})
 	}
 	for _, h := range c.HTTP {
 		ln, err := ingest.ListenTCP(ctx, h.Addr)
 		if err != nil {
 			return fmt.Errorf("open ingest: %w", err)
 		}
-		a.serve("ingest", ln, ingest.Guard{Token: h.Token.Reveal(), Hosts: h.Hosts}.Wrap(in))
+		serve(ln, ingest.Guard{Token: h.Token.Reveal(), Hosts: h.Hosts})
 	}
 	return nil
 }
 
 func (a *App) listenAdmin(ctx context.Context, c config.Admin) error {
 	handler := admin.New(admin.Options{Outbox: a.store, Version: a.o.Version, Ready: a.ready})
+	serve := func(ln net.Listener, g ingest.Guard) {
+		a.serve("admin", ln, ingest.NewAdminServer(ingest.AdminOptions{
+			Handler: g.Wrap(handler),
+			Log:     a.o.Log.With().Str("component", "admin").Logger(),
+		}))
+	}
 	if c.Unix != "" {
 		ln, err := ingest.ListenUnix(ctx, c.Unix, 0o600)
 		if err != nil {
 			return fmt.Errorf("open admin: %w", err)
 		}
-		a.serve("admin", ln, ingest.Guard{AnyHost: true}.Wrap(handler))
+		serve(ln, ingest.Guard{AnyHost: true})
 	}
 	if c.HTTP != "" {
 		ln, err := ingest.ListenTCP(ctx, c.HTTP)
 		if err != nil {
 			return fmt.Errorf("open admin: %w", err)
 		}
-		a.serve("admin", ln, ingest.Guard{Token: c.Token.Reveal(), Hosts: c.Hosts}.Wrap(handler))
+		serve(ln, ingest.Guard{Token: c.Token.Reveal(), Hosts: c.Hosts})
 	}
 	return nil
-}
-
-// noteRequests keeps the time of the last request, for App.linger.
-func (a *App) noteRequests(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		a.request.Store(time.Now().UnixNano())
-		next.ServeHTTP(w, r)
-	})
 }
 
 // ready is the process's part of readiness; the outbox answers for itself.
@@ -201,13 +212,10 @@ func (a *App) ready() error {
 	return nil
 }
 
-// serve notes a listener and its handler for Run, and its address as one that
-// no endpoint may point at.
-func (a *App) serve(name string, ln net.Listener, h http.Handler) {
-	a.servers = append(a.servers, server{name, ln, ingest.NewServer(ingest.ServerOptions{
-		Handler: h,
-		Log:     a.o.Log.With().Str("component", name).Logger(),
-	})})
+// serve notes a listener and its server for Run, and its address as one that no
+// endpoint may point at.
+func (a *App) serve(name string, ln net.Listener, h httpServer) {
+	a.servers = append(a.servers, server{name, ln, h})
 	a.onClose(name+" "+ln.Addr().String(), func() error {
 		if err := ln.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 			return err

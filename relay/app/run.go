@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"sync"
 	"time"
 
+	"relay/ingest"
 	"relay/outbox"
 )
 
@@ -33,7 +33,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 	var servers, drain, upkeep sync.WaitGroup
 	for _, s := range a.servers {
 		servers.Go(func() {
-			if err := s.http.Serve(s.ln); !errors.Is(err, http.ErrServerClosed) {
+			if err := s.http.Serve(s.ln); !errors.Is(err, ingest.ErrServerClosed) {
 				fatal <- fmt.Errorf("serve %s on %s: %w", s.name, s.ln.Addr(), err)
 			}
 		})
