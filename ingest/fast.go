@@ -130,7 +130,6 @@ func (c *conn) next() bool {
 	c.encode(&res, f.old, bodyless)
 	c.writeBy(c.start.Add(writeTimeout))
 	if _, err := c.Write(c.out); err != nil || res.Close { // an app that has gone will ask again
-
 		return false
 	}
 	// Shutdown closes what waits when it begins, so look for it once more.
