@@ -21,6 +21,10 @@ import (
 // maxBatch is how many events one request may bring.
 const maxBatch = 1000
 
+// maxDeliveries bounds events times endpoints of one batch: everybody else waits
+// while the outbox writes them. A single event may have more.
+const maxDeliveries = 50_000
+
 // maxLabel bounds tenant and key, in bytes.
 const maxLabel = 255
 

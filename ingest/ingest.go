@@ -177,6 +177,7 @@ func (in *Ingest) complete(b *outbox.Batch, many bool) *problem {
 		b.Fingerprint = batchFingerprint(b.Entries)
 	}
 	now := time.Now().UTC().Truncate(time.Microsecond)
+	deliveries := 0
 	for i := range b.Entries {
 		e := &b.Entries[i]
 		if e.Event.ID != "" {
@@ -188,6 +189,9 @@ func (in *Ingest) complete(b *outbox.Batch, many bool) *problem {
 			e.Event.Time = now
 		}
 		e.Endpoints = in.o.Route(e.Event.Type)
+		if deliveries += len(e.Endpoints); deliveries > maxDeliveries && len(b.Entries) > 1 {
+			return refuse(batchTooLarge, "the events of a batch have at most 50,000 deliveries together; split it")
+		}
 		if len(e.Endpoints) == 0 && in.o.Strict {
 			p := refuse(noEndpoint, "no endpoint wants this type of event")
 			p.Field = "type"

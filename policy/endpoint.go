@@ -53,6 +53,10 @@ func (e *Endpoint) readEvents(b *config.Block) {
 	if !ok {
 		return
 	}
+	if len(items) == 0 {
+		b.Invalid("events", `An empty list would say that the endpoint gets nothing. Leave events out, or write ["**"], for all; enabled = false stops an endpoint.`)
+		return
+	}
 	var patterns []string
 	for _, item := range items {
 		if err := validPattern(item.Value); err != nil {

@@ -45,6 +45,21 @@ func NewMatcher(patterns []string) (Matcher, error) {
 	return m, nil
 }
 
+// String lists the patterns: those that include, then those that exclude.
+func (m Matcher) String() string {
+	if len(m.include)+len(m.exclude) == 0 {
+		return "all"
+	}
+	var all []string
+	for _, p := range m.include {
+		all = append(all, strings.Join(p, "."))
+	}
+	for _, p := range m.exclude {
+		all = append(all, "!"+strings.Join(p, "."))
+	}
+	return strings.Join(all, " ")
+}
+
 // Match tells whether the endpoint gets events of this type.
 func (m Matcher) Match(eventType string) bool {
 	segments := strings.Split(eventType, ".")

@@ -238,7 +238,7 @@ func (s *Store) measure() error {
 	case s.room < pageSize:
 		full = fmt.Errorf("%w: %d of %d bytes (max_size) are in use", outbox.ErrFull, used*pageSize, s.maxSize)
 	case free < minFree:
-		full = fmt.Errorf("%w: the disk has only %d bytes left", outbox.ErrFull, free)
+		full = fmt.Errorf("%w: the disk has only %d bytes left, %d must stay free", outbox.ErrFull, free, int64(minFree))
 	case !s.disk.hasBallast:
 		full = fmt.Errorf("%w: the disk was full and has no room for the ballast yet", outbox.ErrFull)
 	}

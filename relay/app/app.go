@@ -97,10 +97,7 @@ func openStore(ctx context.Context, c config.Outbox, log zerolog.Logger) (outbox
 		MaxSize:    c.MaxSize,
 		Log:        log.With().Str("component", "outbox").Logger(),
 	})
-	if err != nil {
-		return nil, fmt.Errorf("open outbox: %w", err)
-	}
-	return store, nil
+	return store, err // it says which outbox
 }
 
 // Counts opens the outbox of a Relay that does not run and adds up the counts
