@@ -46,6 +46,7 @@ const defaultPolicy = "default"
 // settings are what policies and endpoints have in common.
 type settings struct {
 	concurrency int
+	http2       bool
 	timeout     Timeout
 	retry       retry
 	egress      Egress
@@ -86,6 +87,7 @@ func (d *decoder) readPolicies(blocks []*config.Block) {
 // out stays.
 func (s *settings) read(b *config.Block) {
 	b.Int("concurrency", &s.concurrency, 1, 1024)
+	b.Bool("http2", &s.http2)
 	if t := b.One("timeout"); t != nil {
 		t.Duration("connect", &s.timeout.Connect, time.Millisecond, 10*time.Minute)
 		t.Duration("total", &s.timeout.Total, time.Millisecond, 10*time.Minute)

@@ -25,7 +25,7 @@ func (d *decoder) endpoint(b *config.Block) *Endpoint {
 	}
 	s := d.policies[policy]
 	s.read(b)
-	e.Concurrency, e.Timeout, e.Retry, e.Egress = s.concurrency, s.timeout, s.retry.spell(), s.egress
+	e.Concurrency, e.HTTP2, e.Timeout, e.Retry, e.Egress = s.concurrency, s.http2, s.timeout, s.retry.spell(), s.egress
 
 	b.Later("when", "body", "ecmascript")
 	e.readURL(b)

@@ -37,6 +37,7 @@ type Endpoint struct {
 	Headers     []Header       // as written, after Relay's own
 	Signers     []*sign.Signer // all of them sign each request; empty for sign = ["none"]
 	Concurrency int            // attempts at the same time, for each Relay
+	HTTP2       bool           // offered to the receiver, where URL is https
 	Timeout     Timeout
 	Retry       Retry
 	Egress      Egress

@@ -19,8 +19,11 @@ import (
 // errStopping cuts attempts short that outlast the grace of a stop.
 var errStopping = errors.New("relay is stopping")
 
-// settleTimeout bounds the end of a claim, which also happens while stopping.
+// settleTimeout bounds the ends of claims after attempts were cut short.
 const settleTimeout = 10 * time.Second
+
+// maxKeptDraft is how much body memory is kept for further attempts, in bytes.
+const maxKeptDraft = 64 << 10
 
 // Result is an attempt with what came of it.
 type Result struct {
@@ -34,9 +37,17 @@ type Result struct {
 	Reused     bool         // the connection had served before
 }
 
+// draft is the memory that one attempt needs before the network, kept for the next.
+type draft struct {
+	message sign.Message
+	header  []sign.Header
+	body    []byte
+}
+
 // attempt makes one attempt and ends the claim. ctx ends only when a stop cuts
-// attempts short: the claim is then handed back, unless the answer is here.
-func (r *runner) attempt(ctx context.Context, c *outbox.Claim) {
+// attempts short: the claim is then handed back, unless the answer is here. settling
+// ends when a stop can no longer wait for records.
+func (r *runner) attempt(ctx, settling context.Context, c *outbox.Claim) {
 	start := time.Now().UTC()
 	n := c.Attempts + 1
 	a, f := r.try(ctx, c, start)
@@ -78,7 +89,7 @@ func (r *runner) attempt(ctx context.Context, c *outbox.Claim) {
 			res.State, res.Due = outbox.Pending, end.Add(delay)
 		}
 	}
-	r.settle(ctx, c, &res)
+	r.settle(settling, c, &res)
 }
 
 // try sends the event once. A panic on the way is a failed attempt like any
@@ -90,8 +101,9 @@ func (r *runner) try(ctx context.Context, c *outbox.Claim, now time.Time) (a ans
 			r.logPanic(c, p)
 		}
 	}()
-	body := appendEnvelope(make([]byte, 0, len(c.Event.Data)+256), c.Event)
-	header := r.header(&sign.Message{
+	d := r.d.drafts.Get().(*draft)
+	d.body = appendEnvelope(d.body[:0], c.Event)
+	d.message = sign.Message{
 		EventID:    c.EventID,
 		EventType:  c.Event.Type,
 		DeliveryID: c.ID,
@@ -100,23 +112,25 @@ func (r *runner) try(ctx context.Context, c *outbox.Claim, now time.Time) (a ans
 		URL:        r.url,
 		Attempt:    c.Attempts + 1,
 		Time:       now,
-		Body:       body,
-	})
-	ctx, cancel := context.WithTimeoutCause(ctx, r.endpoint.Timeout.Total, r.late)
-	defer cancel()
-	a, f = r.sender().send(ctx, header, body)
-	if f != nil && ctx.Err() != nil {
-		f = &failure{codeTimeout, context.Cause(ctx).Error()}
+		Body:       d.body,
+	}
+	d.header = r.appendHeader(d.header[:0], &d.message)
+	a, f = r.sender(ctx).send(ctx, now.Add(r.endpoint.Timeout.Total), d.header, d.body)
+	if f != nil && f.code == codeTimeout {
+		f.text = r.late
+	}
+	if cap(d.body) <= maxKeptDraft {
+		r.d.drafts.Put(d)
 	}
 	return a, f
 }
 
-// header returns the request's header. The endpoint's own lines may replace the
-// first two and nothing else of ours.
-func (r *runner) header(m *sign.Message) []sign.Header {
-	h := make([]sign.Header, 2, 8+len(r.endpoint.Headers))
-	h[0] = sign.Header{Name: "Content-Type", Value: "application/json"}
-	h[1] = sign.Header{Name: "User-Agent", Value: r.d.userAgent}
+// appendHeader appends the request's header to h, which is empty. The endpoint's
+// own lines may replace the first two and nothing else of ours.
+func (r *runner) appendHeader(h []sign.Header, m *sign.Message) []sign.Header {
+	h = append(h,
+		sign.Header{Name: "Content-Type", Value: "application/json"},
+		sign.Header{Name: "User-Agent", Value: r.d.userAgent})
 	for _, s := range r.endpoint.Signers {
 		h = s.Sign(h, m)
 	}
@@ -143,8 +157,6 @@ func indexOf(h []sign.Header, name string) int {
 
 // settle ends the claim with the attempt's record, then tells of it.
 func (r *runner) settle(ctx context.Context, c *outbox.Claim, res *Result) {
-	ctx, cancel := context.WithTimeout(r.d.settling, settleTimeout)
-	defer cancel()
 	err := r.d.o.Source.Settle(ctx, *c, outbox.Settlement{Attempt: res.Attempt, State: res.State, Due: res.Due})
 	if err != nil {
 		r.logUnsettled(res, err)

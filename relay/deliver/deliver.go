@@ -49,12 +49,11 @@ type Deliverer struct {
 	o          Options
 	userAgent  string
 	runners    []*runner
+	drafts     sync.Pool // of *draft
+	exchanges  sync.Pool // of *exchange
 	aborted    chan struct{}
 	abort      sync.Once
 	unfinished atomic.Int64
-
-	settling    context.Context // ends with Abort
-	endSettling context.CancelFunc
 }
 
 // New prepares a Deliverer; nothing happens before Run. Endpoints that are not
@@ -63,8 +62,13 @@ func New(o Options, p *policy.Policy) *Deliverer {
 	if o.Grace == 0 {
 		o.Grace = 20 * time.Second
 	}
-	d := &Deliverer{o: o, userAgent: "Relay/" + o.Version, aborted: make(chan struct{})}
-	d.settling, d.endSettling = context.WithCancel(context.Background())
+	d := &Deliverer{
+		o:         o,
+		userAgent: "Relay/" + o.Version,
+		drafts:    sync.Pool{New: func() any { return new(draft) }},
+		exchanges: sync.Pool{New: newExchange},
+		aborted:   make(chan struct{}),
+	}
 	for _, e := range p.Endpoints {
 		if e.Enabled {
 			d.runners = append(d.runners, d.newRunner(e))
@@ -80,12 +84,14 @@ func New(o Options, p *policy.Policy) *Deliverer {
 func (d *Deliverer) Run(ctx context.Context) error {
 	claiming, stop := context.WithCancelCause(ctx)
 	working, cut := context.WithCancelCause(context.WithoutCancel(ctx))
+	settling, giveUp := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop(nil)
 	defer cut(nil)
+	defer giveUp()
 	var work sync.WaitGroup // runners and their attempts
 	for _, r := range d.runners {
 		work.Go(func() {
-			if err := r.run(claiming, working, &work); err != nil {
+			if err := r.run(claiming, working, settling, &work); err != nil {
 				stop(err)
 			}
 		})
@@ -105,6 +111,8 @@ func (d *Deliverer) Run(ctx context.Context) error {
 	case <-d.aborted:
 	}
 	cut(errStopping)
+	last := time.AfterFunc(settleTimeout, giveUp)
+	defer last.Stop()
 	<-done
 	for _, r := range d.runners {
 		r.close()
@@ -117,7 +125,7 @@ func (d *Deliverer) Run(ctx context.Context) error {
 }
 
 // Abort ends the grace of a stop at once.
-func (d *Deliverer) Abort() { d.abort.Do(func() { close(d.aborted); d.endSettling() }) }
+func (d *Deliverer) Abort() { d.abort.Do(func() { close(d.aborted) }) }
 
 // Unfinished returns how many attempts a stop cut short; their deliveries are
 // made again after the next start.

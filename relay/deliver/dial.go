@@ -28,10 +28,34 @@ type dialer struct {
 	dialNet func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
-// conn remembers what it took to open it.
+// conn is a connection below TLS. It remembers what it took to open it.
 type conn struct {
 	net.Conn
 	timing outbox.Timing
+	hushed bool // Read brings nothing
+}
+
+func (c *conn) Read(b []byte) (int, error) {
+	if c.hushed {
+		return 0, errHushed{}
+	}
+	return c.Conn.Read(b)
+}
+
+// errHushed is what Read answers instead of asking the network. It is
+// temporary, so TLS can go on after it.
+type errHushed struct{}
+
+func (errHushed) Error() string   { return "nothing is read now" }
+func (errHushed) Timeout() bool   { return true }
+func (errHushed) Temporary() bool { return true }
+
+// baseOf returns what lies below TLS.
+func baseOf(c net.Conn) *conn {
+	if secure, ok := c.(*tls.Conn); ok {
+		c = secure.NetConn()
+	}
+	return c.(*conn) // this file opens no other
 }
 
 // dialError is a connection that did not come about.
@@ -108,5 +132,5 @@ func (d *dialer) connect(ctx context.Context, network, address string) (*conn, e
 	if err != nil {
 		return nil, &dialError{err, dialCode(err, false), timing}
 	}
-	return &conn{c, timing}, nil
+	return &conn{Conn: c, timing: timing}, nil
 }

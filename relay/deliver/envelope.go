@@ -29,8 +29,13 @@ func appendEnvelope(dst []byte, e *outbox.Event) []byte {
 // appendString appends s as a JSON string. Ids and types hold no byte that
 // needs an escape; if one ever does, it must not break out of the string.
 func appendString(dst []byte, s string) []byte {
-	quoted, _ := json.Marshal(s) // a string cannot fail
-	return append(dst, quoted...)
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
+			quoted, _ := json.Marshal(s) // a string cannot fail
+			return append(dst, quoted...)
+		}
+	}
+	return append(append(append(dst, '"'), s...), '"')
 }
 
 // appendCompact appends valid JSON without the white space between its tokens

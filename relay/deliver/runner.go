@@ -2,7 +2,6 @@ package deliver
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"sync"
 	"time"
@@ -21,7 +20,7 @@ type runner struct {
 	d        *Deliverer
 	endpoint *policy.Endpoint
 	url      string
-	late     error         // cause of an attempt's end at its total time
+	late     string        // why an attempt ended at its total time
 	slots    chan struct{} // holds one token for each attempt under way
 	repeats  repeats
 
@@ -34,14 +33,14 @@ func (d *Deliverer) newRunner(e *policy.Endpoint) *runner {
 		d:        d,
 		endpoint: e,
 		url:      e.URL.String(),
-		late:     fmt.Errorf("no whole answer within %s", e.Timeout.Total),
+		late:     fmt.Sprintf("no whole answer within %s", e.Timeout.Total),
 		slots:    make(chan struct{}, e.Concurrency),
 	}
 }
 
 // run claims work for free slots until claiming ends, and makes the attempts, which
 // may go on after it returned. It returns nil then, else the error of Claim.
-func (r *runner) run(claiming, working context.Context, work *sync.WaitGroup) error {
+func (r *runner) run(claiming, working, settling context.Context, work *sync.WaitGroup) error {
 	for {
 		free := r.acquire(claiming)
 		if free == 0 {
@@ -65,7 +64,7 @@ func (r *runner) run(claiming, working context.Context, work *sync.WaitGroup) er
 		for i := range claims {
 			work.Go(func() {
 				defer func() { <-r.slots }()
-				r.attempt(working, &claims[i])
+				r.attempt(working, settling, &claims[i])
 			})
 		}
 	}
@@ -102,25 +101,9 @@ func (r *runner) release(claims ...outbox.Claim) {
 }
 
 // sender returns what posts to the endpoint; 10,000 endpoints that are never
-// used cost none.
-func (r *runner) sender() sender {
-	r.once.Do(func() {
-		e := r.endpoint
-		r.out = newTransport(e, &dialer{
-			resolver:  r.d.o.resolver,
-			guard:     newGuard(e.Egress, r.d.o.Own),
-			plaintext: e.Egress.AllowPlaintext,
-			timeout:   e.Timeout,
-			dialNet:   r.d.o.dialNet,
-			tls: &tls.Config{
-				MinVersion:         tls.VersionTLS12,
-				ServerName:         e.URL.Hostname(),
-				NextProtos:         []string{"h2", "http/1.1"},
-				RootCAs:            r.d.o.roots,
-				ClientSessionCache: tls.NewLRUClientSessionCache(1), // one host; a full handshake costs some fifty requests
-			},
-		})
-	})
+// used cost none. ctx is that of all attempts.
+func (r *runner) sender(ctx context.Context) sender {
+	r.once.Do(func() { r.out = newSender(ctx, r.endpoint, &r.d.o, &r.d.exchanges) })
 	return r.out
 }
 

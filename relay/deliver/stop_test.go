@@ -73,7 +73,7 @@ func TestStop(t *testing.T) {
 // lateAnswer is a sender whose answer comes with the end of the attempt.
 type lateAnswer struct{ discard }
 
-func (lateAnswer) send(ctx context.Context, _ []sign.Header, _ []byte) (answer, *failure) {
+func (lateAnswer) send(ctx context.Context, _ time.Time, _ []sign.Header, _ []byte) (answer, *failure) {
 	<-ctx.Done()
 	return answer{status: 200}, nil
 }

@@ -187,7 +187,9 @@ func TestHTTP2(t *testing.T) {
 	}
 	receiver.TLS = a.issue("billing.test", time.Now().Add(time.Hour))
 	receiver.TLS.NextProtos = []string{"h2", "http/1.1"}
-	w.start(w.named(receiver))
+	e := w.named(receiver)
+	e.HTTP2 = true
+	w.start(e)
 	w.accept(40, "billing")
 	for _, r := range w.await(40) {
 		want := ""

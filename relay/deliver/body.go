@@ -1,0 +1,144 @@
+package deliver
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+)
+
+// readBody reads up to maxBody bytes and returns the first maxKeptBody of them.
+func readBody(r io.Reader) ([]byte, error) {
+	kept, err := io.ReadAll(io.LimitReader(r, maxKeptBody))
+	if err != nil || len(kept) < maxKeptBody {
+		return kept, err
+	}
+	if _, err = io.CopyN(io.Discard, r, maxBody-maxKeptBody); err == io.EOF {
+		err = nil
+	}
+	return kept, err
+}
+
+// framing is the body of an answer on a connection: its Read ends where the body does.
+// An end of the connection before that is io.ErrUnexpectedEOF.
+//
+// The HTTP library has a reader for chunks, which holds a body that is cut off between
+// two chunks for a whole one: a lost answer would count as one.
+type framing struct {
+	in      *bufio.Reader
+	chunked bool
+	closes  bool  // the body ends with the connection
+	left    int64 // of the body, or of the chunk under way
+	chunks  int   // begun
+	spare   int   // bytes that chunks may yet have beside data
+	whole   bool  // all of it was read
+}
+
+// keep is readBody, without a guess where the size is known.
+func (b *framing) keep() ([]byte, error) {
+	if b.chunked || b.closes || b.left > maxKeptBody {
+		return readBody(b)
+	}
+	kept := make([]byte, b.left)
+	n, err := io.ReadFull(b, kept)
+	return kept[:n], err
+}
+
+func (b *framing) Read(p []byte) (int, error) {
+	if b.chunked && b.left == 0 && !b.whole {
+		if err := b.nextChunk(); err != nil {
+			return 0, unexpected(err)
+		}
+	}
+	if b.whole || b.left == 0 && !b.closes {
+		b.whole = true
+		return 0, io.EOF
+	}
+	if b.closes {
+		n, err := b.in.Read(p)
+		b.whole = err == io.EOF
+		return n, err
+	}
+	if int64(len(p)) > b.left {
+		p = p[:b.left]
+	}
+	n, err := b.in.Read(p)
+	b.left -= int64(n)
+	b.whole = !b.chunked && b.left == 0
+	return n, unexpected(err)
+}
+
+// nextChunk reads what stands between two chunks, and after the last one.
+func (b *framing) nextChunk() error {
+	if b.chunks++; b.chunks > 1 {
+		if line, err := b.line(); err != nil || len(line) != 0 {
+			return orFraming(err)
+		}
+	}
+	line, err := b.line()
+	if err != nil {
+		return err
+	}
+	digits, _, _ := bytes.Cut(line, []byte(";")) // the rest is an extension
+	if b.left, err = parseHex(bytes.TrimRight(digits, " \t")); err != nil || b.left > 0 {
+		return err
+	}
+	for { // trailers
+		if line, err = b.line(); err != nil {
+			return err
+		}
+		if len(line) == 0 {
+			b.whole = true
+			return nil
+		}
+	}
+}
+
+// line reads a line without its CRLF. A chunk may have 16 bytes beside its data,
+// and all of them together maxHeader more.
+func (b *framing) line() ([]byte, error) {
+	line, err := b.in.ReadSlice('\n')
+	switch {
+	case err == bufio.ErrBufferFull:
+		return nil, errFraming
+	case err != nil:
+		return nil, err
+	}
+	if b.spare -= max(len(line)-16, 0); b.spare < 0 || !bytes.HasSuffix(line, []byte("\r\n")) {
+		return nil, errFraming
+	}
+	return line[:len(line)-2], nil
+}
+
+func parseHex(digits []byte) (n int64, err error) {
+	if len(digits) == 0 || len(digits) > 15 {
+		return 0, errFraming
+	}
+	for _, c := range digits {
+		switch {
+		case '0' <= c && c <= '9':
+			c -= '0'
+		case 'a' <= c && c <= 'f':
+			c -= 'a' - 10
+		case 'A' <= c && c <= 'F':
+			c -= 'A' - 10
+		default:
+			return 0, errFraming
+		}
+		n = n<<4 | int64(c)
+	}
+	return n, nil
+}
+
+func orFraming(err error) error {
+	if err == nil {
+		return errFraming
+	}
+	return err
+}
+
+func unexpected(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}

@@ -1,0 +1,136 @@
+package deliver
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"slices"
+)
+
+// What is wrong with an answer's head or framing. No error quotes the receiver.
+var (
+	errNotHTTP  = errors.New("the answer is not HTTP")
+	errHeadSize = errors.New("the header is too large")
+	errFraming  = errors.New("the body's chunks are broken")
+)
+
+// readHead appends the head of an answer to dst, as far as its empty line. Lines may
+// end with LF alone; they come out with CRLF, and a header that was folded over
+// several lines as one. It reads at most limit bytes.
+func readHead(dst []byte, in *bufio.Reader, limit int) ([]byte, error) {
+	start, lines := len(dst), 0 // of the line under way
+	for {
+		part, err := in.ReadSlice('\n')
+		if limit -= len(part); limit < 0 {
+			return dst, errHeadSize
+		}
+		dst = append(dst, part...)
+		switch {
+		case err == bufio.ErrBufferFull:
+			continue
+		case err != nil:
+			return dst, err
+		}
+		line := bytes.TrimSuffix(dst[start:len(dst)-1], []byte("\r"))
+		switch {
+		case lines == 0 && !bytes.HasPrefix(line, []byte("HTTP/")):
+			return dst, errNotHTTP
+		case lines > 1 && len(line) > 0 && (line[0] == ' ' || line[0] == '\t'):
+			before := bytes.TrimRight(dst[:start], "\r\n\t ")
+			dst = append(append(before, ' '), bytes.Trim(line, " \t")...)
+		default:
+			dst = dst[:start+len(line)]
+		}
+		lines++
+		dst = append(dst, '\r', '\n')
+		if start = len(dst); len(line) == 0 {
+			return dst, nil
+		}
+	}
+}
+
+// headLine is one header of an answer.
+type headLine struct {
+	name, value []byte
+}
+
+// headLines appends the headers of what readHead made, in the order of the record: by
+// canonical name, and those of one name as they came. Names become canonical
+// within head.
+func headLines(dst []headLine, head []byte) []headLine {
+	_, rest, _ := bytes.Cut(head, []byte("\r\n"))
+	for {
+		var line []byte
+		line, rest, _ = bytes.Cut(rest, []byte("\r\n"))
+		if len(line) == 0 {
+			break
+		}
+		name, value, _ := bytes.Cut(line, []byte(":"))
+		canonical(name)
+		dst = append(dst, headLine{name, bytes.Trim(value, " \t")})
+	}
+	slices.SortStableFunc(dst, func(a, b headLine) int { return bytes.Compare(a.name, b.name) })
+	return dst
+}
+
+// canonical gives a name the form in which headers are recorded: Content-Type. One
+// with a space in it has none.
+func canonical(name []byte) {
+	if bytes.IndexByte(name, ' ') >= 0 {
+		return
+	}
+	upper := true
+	for i, c := range name {
+		switch {
+		case upper && 'a' <= c && c <= 'z':
+			name[i] = c - 'a' + 'A'
+		case !upper && 'A' <= c && c <= 'Z':
+			name[i] = c - 'A' + 'a'
+		}
+		upper = c == '-'
+	}
+}
+
+// appendRecord appends what the record keeps of a head: the headers without
+// those that only frame the body.
+func appendRecord(dst []byte, lines []headLine, chunked bool) []byte {
+	for _, l := range lines {
+		switch string(l.name) {
+		case "Transfer-Encoding":
+			continue
+		case "Trailer", "Content-Length":
+			if chunked {
+				continue
+			}
+		}
+		dst = append(append(dst, l.name...), ": "...)
+		dst = append(append(dst, l.value...), "\r\n"...)
+	}
+	return dst[:min(len(dst), maxKeptHead)]
+}
+
+// endsConnection tells whether a head has "Connection: close", in any letters and
+// among any others.
+func endsConnection(lines []headLine) bool {
+	for _, l := range lines {
+		if string(l.name) != "Connection" {
+			continue
+		}
+		for option := range bytes.SplitSeq(l.value, []byte(",")) {
+			if bytes.EqualFold(bytes.Trim(option, " \t"), []byte("close")) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// first returns the value of the first header of that canonical name.
+func first(lines []headLine, name string) string {
+	for _, l := range lines {
+		if string(l.name) == name {
+			return string(l.value)
+		}
+	}
+	return ""
+}

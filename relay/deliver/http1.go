@@ -1,0 +1,238 @@
+package deliver
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/valyala/fasthttp"
+
+	"relay/policy"
+	"relay/relay/sign"
+)
+
+// Sizes in bytes. A request of up to maxAtOnce fits the buffers of any kernel, so
+// writing it waits for nobody.
+const (
+	readBuffer  = 4 << 10
+	writeBuffer = 8 << 10
+	maxAtOnce   = 16 << 10
+)
+
+// http1 is the sender for HTTP/1.1. fasthttp gives it the wire format of requests
+// and of the heads of answers; connections and time limits are ours. The attempt's
+// own goroutine writes, then reads. Nothing is ever sent again.
+type http1 struct {
+	pool      pool
+	host      string // of the Host header
+	target    string // path and query as the URL has them
+	exchanges *sync.Pool
+}
+
+func newHTTP1(ctx context.Context, e *policy.Endpoint, d *dialer, exchanges *sync.Pool) *http1 {
+	dial, port := d.dial, "80"
+	if e.URL.Scheme == "https" {
+		dial, port = d.dialTLS, "443"
+	}
+	if own := e.URL.Port(); own != "" {
+		port = own
+	}
+	address := net.JoinHostPort(e.URL.Hostname(), port)
+	t := &http1{host: e.URL.Host, target: e.URL.RequestURI(), exchanges: exchanges}
+	t.pool.dial = func(ctx context.Context) (net.Conn, error) { return dial(ctx, "tcp", address) }
+	context.AfterFunc(ctx, t.pool.end)
+	return t
+}
+
+func (t *http1) close() { t.pool.close() }
+
+func (t *http1) send(ctx context.Context, until time.Time, header []sign.Header, body []byte) (answer, *failure) {
+	var a answer
+	l, err := t.pool.take(ctx, until)
+	if err != nil {
+		f := exchangeFailure(err, false)
+		if dial, ok := errors.AsType[*dialError](err); ok {
+			a.timing, f = dial.timing, &failure{dial.code, clip(dial.Error())}
+		}
+		return a, orLate(f, until)
+	}
+	if a.reused = l.reused; !l.reused {
+		a.timing = l.base.timing
+	}
+
+	x := t.exchanges.Get().(*exchange)
+	x.begin(l.Conn)
+	keep, err := x.run(t, l, header, body, &a)
+	answering := x.answering
+	x.free()
+	t.exchanges.Put(x)
+
+	switch {
+	case err != nil:
+		t.pool.drop(l)
+		if l.reused && !answering {
+			t.pool.wary.Store(true)
+		}
+		return a, orLate(exchangeFailure(err, answering), until)
+	case keep:
+		t.pool.put(l)
+	default:
+		t.pool.hangUp(l)
+	}
+	return a, nil
+}
+
+// orLate makes any failure at or after the end of an attempt one of time.
+func orLate(f *failure, until time.Time) *failure {
+	if time.Now().Before(until) {
+		return f
+	}
+	return &failure{code: codeTimeout}
+}
+
+// exchange is what one request and its answer need beside the connection. It is
+// pooled, so idle connections hold no buffers.
+type exchange struct {
+	in       *bufio.Reader
+	out      *bufio.Writer
+	request  fasthttp.RequestHeader
+	response fasthttp.ResponseHeader
+	digits   []byte
+
+	head     []byte // as readHead made it
+	headFrom bytes.Reader
+	headIn   *bufio.Reader
+	lines    []headLine
+	record   []byte
+	body     framing
+
+	answering bool // some of the answer is here
+}
+
+func newExchange() any {
+	return &exchange{
+		in:     bufio.NewReaderSize(nil, readBuffer),
+		out:    bufio.NewWriterSize(nil, writeBuffer),
+		headIn: bufio.NewReaderSize(nil, readBuffer),
+	}
+}
+
+func (x *exchange) begin(c net.Conn) {
+	x.in.Reset(c)
+	x.out.Reset(c)
+	x.answering = false
+}
+
+// free lets go of the connection, and of memory that few need.
+func (x *exchange) free() {
+	x.in.Reset(nil)
+	x.out.Reset(nil)
+	if cap(x.head) > readBuffer {
+		x.head, x.record = nil, nil
+	}
+}
+
+// run sends the request and reads the answer, which may come before all is sent:
+// then the rest is not sent. keep tells whether the connection can be used again.
+func (x *exchange) run(t *http1, l *link, header []sign.Header, body []byte, a *answer) (keep bool, err error) {
+	if len(body) <= maxAtOnce {
+		sent := x.write(t, header, body) // an answer may be here all the same
+		keep, err = x.read(l.since, a)
+		return keep && sent == nil, err
+	}
+	writing := make(chan error, 1)
+	go func() { writing <- x.write(t, header, body) }()
+	keep, err = x.read(l.since, a)
+	select {
+	case sent := <-writing:
+		return keep && sent == nil, err
+	default:
+		_ = l.base.Close() // ends the writing
+		<-writing
+		return false, err
+	}
+}
+
+// write sends the request: its header as it is given and nothing else, but for what HTTP
+// needs.
+func (x *exchange) write(t *http1, header []sign.Header, body []byte) error {
+	h := &x.request
+	h.Reset()
+	h.DisableNormalizing()
+	h.DisableSpecialHeader()
+	h.SetMethod("POST")
+	h.SetRequestURI(t.target)
+	h.Add("Host", t.host)
+	for i := range header {
+		h.Add(header[i].Name, header[i].Value)
+	}
+	x.digits = strconv.AppendInt(x.digits[:0], int64(len(body)), 10)
+	h.AddBytesV("Content-Length", x.digits)
+	_ = h.Write(x.out) // Flush tells of all errors
+	_, _ = x.out.Write(body)
+	return x.out.Flush()
+}
+
+// read reads the answer. Informational ones before it are passed over: all heads
+// together have maxHeader bytes.
+func (x *exchange) read(ready time.Time, a *answer) (keep bool, err error) {
+	if _, err := x.in.Peek(1); err != nil {
+		return false, err
+	}
+	x.answering = true
+	a.timing.FirstByte = time.Since(ready)
+	for room := maxHeader; ; room -= len(x.head) {
+		if err := x.readHead(room); err != nil {
+			return false, err
+		}
+		a.status = x.response.StatusCode()
+		if a.status >= 200 || a.status == fasthttp.StatusSwitchingProtocols {
+			break
+		}
+		a.status = 0
+	}
+	size := x.response.ContentLength() // -1: chunked, -2: as far as the connection
+	x.lines = headLines(x.lines[:0], x.head)
+	x.record = appendRecord(x.record[:0], x.lines, size == -1)
+	a.head, a.retryAfter = string(x.record), first(x.lines, "Retry-After")
+
+	switch a.status {
+	case fasthttp.StatusSwitchingProtocols:
+		return false, nil // its body is the connection
+	case fasthttp.StatusNoContent, fasthttp.StatusNotModified:
+		size = 0
+	}
+	x.body = framing{in: x.in, chunked: size == -1, closes: size == -2, left: int64(max(size, 0)), whole: size == 0, spare: maxHeader}
+	if a.body, err = x.body.keep(); err != nil {
+		return false, err
+	}
+	// What is here beyond the answer was not asked for.
+	keep = x.body.whole && !x.body.closes && x.in.Buffered() == 0 && !x.response.ConnectionClose() && !endsConnection(x.lines)
+	return keep, nil
+}
+
+// readHead reads one head into x.head, and what it means into x.response.
+func (x *exchange) readHead(limit int) (err error) {
+	if x.head, err = readHead(x.head[:0], x.in, limit); err != nil {
+		return err
+	}
+	in := x.headIn
+	if len(x.head) > in.Size() {
+		in = bufio.NewReaderSize(nil, len(x.head)) // the library needs to see it whole
+	}
+	x.headFrom.Reset(x.head)
+	in.Reset(&x.headFrom)
+	_, status, _ := bytes.Cut(x.head, []byte(" "))
+	if bytes.HasPrefix(bytes.TrimLeft(status, " "), []byte("0")) {
+		return errNotHTTP // the library reads 000 as 200
+	}
+	if x.response.Read(in) != nil {
+		return errNotHTTP // the library's words may quote the receiver
+	}
+	return nil
+}
