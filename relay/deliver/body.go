@@ -4,6 +4,9 @@ import (
 	"bufio"
 	"bytes"
 	"io"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // readBody reads up to maxBody bytes and returns the first maxKeptBody of them.
@@ -29,7 +32,7 @@ type framing struct {
 	closes  bool  // the body ends with the connection
 	left    int64 // of the body, or of the chunk under way
 	chunks  int   // begun
-	spare   int   // bytes that chunks may yet have beside data
+	excess  int64 // bytes beside data, beyond what is usual
 	whole   bool  // all of it was read
 }
 
@@ -79,8 +82,12 @@ func (b *framing) nextChunk() error {
 		return err
 	}
 	digits, _, _ := bytes.Cut(line, []byte(";")) // the rest is an extension
-	if b.left, err = parseHex(bytes.TrimRight(digits, " \t")); err != nil || b.left > 0 {
+	if b.left, err = parseHex(bytes.TrimRight(digits, " \t")); err != nil {
 		return err
+	}
+	if b.left > 0 {
+		b.excess = max(b.excess-16-2*min(b.left, maxBody), 0)
+		return nil
 	}
 	for { // trailers
 		if line, err = b.line(); err != nil {
@@ -90,11 +97,15 @@ func (b *framing) nextChunk() error {
 			b.whole = true
 			return nil
 		}
+		name, value, _ := strings.Cut(string(line), ":")
+		if !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value) {
+			return errFraming
+		}
 	}
 }
 
-// line reads a line without its CRLF. A chunk may have 16 bytes beside its data,
-// and all of them together maxHeader more.
+// line reads a line without its CRLF. What is beside data may be 16 bytes and twice
+// the data for each chunk, and maxExcess in all beyond that.
 func (b *framing) line() ([]byte, error) {
 	line, err := b.in.ReadSlice('\n')
 	switch {
@@ -103,7 +114,7 @@ func (b *framing) line() ([]byte, error) {
 	case err != nil:
 		return nil, err
 	}
-	if b.spare -= max(len(line)-16, 0); b.spare < 0 || !bytes.HasSuffix(line, []byte("\r\n")) {
+	if b.excess += int64(len(line)); b.excess > maxExcess+16 || !bytes.HasSuffix(line, []byte("\r\n")) {
 		return nil, errFraming
 	}
 	return line[:len(line)-2], nil

@@ -41,14 +41,15 @@ func appendString(dst []byte, s string) []byte {
 // appendCompact appends valid JSON without the white space between its tokens
 // and changes nothing else. JSON that has none is one copy.
 func appendCompact(dst, src []byte) []byte {
-	kept, quoted := 0, false
+	kept := 0
 	for i := 0; i < len(src); i++ {
 		switch c := src[i]; {
+		case c > '"': // most bytes
 		case c == '"':
-			quoted = !quoted
-		case quoted:
-			if c == '\\' {
-				i++ // what is escaped ends no string
+			for i++; i < len(src) && src[i] != '"'; i++ {
+				if src[i] == '\\' {
+					i++ // what is escaped ends no string
+				}
 			}
 		case c == ' ', c == '\t', c == '\n', c == '\r':
 			dst = append(dst, src[kept:i]...)

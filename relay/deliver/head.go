@@ -28,16 +28,18 @@ func readHead(dst []byte, in *bufio.Reader, limit int) ([]byte, error) {
 		switch {
 		case err == bufio.ErrBufferFull:
 			continue
+		case lines == 0 && len(dst) > start && !bytes.HasPrefix(dst[start:], []byte("HTTP/")):
+			return dst, errNotHTTP
 		case err != nil:
 			return dst, err
 		}
 		line := bytes.TrimSuffix(dst[start:len(dst)-1], []byte("\r"))
 		switch {
-		case lines == 0 && !bytes.HasPrefix(line, []byte("HTTP/")):
-			return dst, errNotHTTP
 		case lines > 1 && len(line) > 0 && (line[0] == ' ' || line[0] == '\t'):
 			before := bytes.TrimRight(dst[:start], "\r\n\t ")
 			dst = append(append(before, ' '), bytes.Trim(line, " \t")...)
+		case lines > 0 && len(line) > 0 && bytes.IndexByte(line, ':') < 0:
+			return dst, errNotHTTP
 		default:
 			dst = dst[:start+len(line)]
 		}
@@ -73,6 +75,30 @@ func headLines(dst []headLine, head []byte) []headLine {
 	return dst
 }
 
+// plain drops the lines that change nothing for us and that the library refuses: a
+// Content-Length said again, and what trailers are announced.
+func plain(lines []headLine) []headLine {
+	lines = slices.CompactFunc(lines, func(a, b headLine) bool {
+		return string(b.name) == "Content-Length" && bytes.Equal(a.name, b.name) && bytes.Equal(a.value, b.value)
+	})
+	return slices.DeleteFunc(lines, func(l headLine) bool { return string(l.name) == "Trailer" })
+}
+
+// rebuild returns a head of lines under the status line of head.
+func rebuild(head []byte, lines []headLine) []byte {
+	status, _, _ := bytes.Cut(head, []byte("\r\n"))
+	b := append(bytes.Clone(status), "\r\n"...)
+	for _, l := range lines {
+		b = l.append(b)
+	}
+	return append(b, "\r\n"...)
+}
+
+func (l headLine) append(dst []byte) []byte {
+	dst = append(append(dst, l.name...), ": "...)
+	return append(append(dst, l.value...), "\r\n"...)
+}
+
 // canonical gives a name the form in which headers are recorded: Content-Type. One
 // with a space in it has none.
 func canonical(name []byte) {
@@ -92,19 +118,17 @@ func canonical(name []byte) {
 }
 
 // appendRecord appends what the record keeps of a head: the headers without
-// those that only frame the body.
-func appendRecord(dst []byte, lines []headLine, chunked bool) []byte {
+// those that are about the connection.
+func appendRecord(dst []byte, lines []headLine, chunked, closes bool) []byte {
 	for _, l := range lines {
-		switch string(l.name) {
-		case "Transfer-Encoding":
-			continue
-		case "Trailer", "Content-Length":
-			if chunked {
-				continue
-			}
+		switch name := string(l.name); {
+		case name == "Transfer-Encoding":
+		case name == "Content-Length" && chunked:
+		case name == "Connection" && closes:
+		case bytes.IndexByte(l.name, ' ') >= 0: // not a name
+		default:
+			dst = l.append(dst)
 		}
-		dst = append(append(dst, l.name...), ": "...)
-		dst = append(append(dst, l.value...), "\r\n"...)
 	}
 	return dst[:min(len(dst), maxKeptHead)]
 }

@@ -197,8 +197,8 @@ func (x *exchange) read(ready time.Time, a *answer) (keep bool, err error) {
 		a.status = 0
 	}
 	size := x.response.ContentLength() // -1: chunked, -2: as far as the connection
-	x.lines = headLines(x.lines[:0], x.head)
-	x.record = appendRecord(x.record[:0], x.lines, size == -1)
+	closes := endsConnection(x.lines)
+	x.record = appendRecord(x.record[:0], x.lines, size == -1, closes)
 	a.head, a.retryAfter = string(x.record), first(x.lines, "Retry-After")
 
 	switch a.status {
@@ -207,19 +207,24 @@ func (x *exchange) read(ready time.Time, a *answer) (keep bool, err error) {
 	case fasthttp.StatusNoContent, fasthttp.StatusNotModified:
 		size = 0
 	}
-	x.body = framing{in: x.in, chunked: size == -1, closes: size == -2, left: int64(max(size, 0)), whole: size == 0, spare: maxHeader}
+	x.body = framing{in: x.in, chunked: size == -1, closes: size == -2, left: int64(max(size, 0)), whole: size == 0}
 	if a.body, err = x.body.keep(); err != nil {
 		return false, err
 	}
 	// What is here beyond the answer was not asked for.
-	keep = x.body.whole && !x.body.closes && x.in.Buffered() == 0 && !x.response.ConnectionClose() && !endsConnection(x.lines)
+	keep = x.body.whole && !x.body.closes && x.in.Buffered() == 0 && !x.response.ConnectionClose() && !closes
 	return keep, nil
 }
 
-// readHead reads one head into x.head, and what it means into x.response.
+// readHead reads one head into x.head and x.lines, and what it means into x.response.
 func (x *exchange) readHead(limit int) (err error) {
 	if x.head, err = readHead(x.head[:0], x.in, limit); err != nil {
 		return err
+	}
+	x.lines = headLines(x.lines[:0], x.head)
+	all := len(x.lines)
+	if x.lines = plain(x.lines); len(x.lines) < all {
+		x.head = rebuild(x.head, x.lines)
 	}
 	in := x.headIn
 	if len(x.head) > in.Size() {

@@ -61,10 +61,11 @@ func classify(status int, code string, on policy.RetryOn) (Outcome, string) {
 }
 
 func classifyStatus(status int, on policy.RetryOn) (Outcome, string) {
+	if status >= 200 && status <= 299 {
+		return Delivered, ""
+	}
 	outcome, code := retryIf(on.Status(status)), "http_"+strconv.Itoa(status)
 	switch {
-	case status >= 200 && status <= 299:
-		return Delivered, ""
 	case status >= 300 && status <= 399:
 		code = codeRedirect
 	case status == 410:

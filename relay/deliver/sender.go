@@ -72,6 +72,7 @@ type failure struct {
 const (
 	maxHeader   = 64 << 10
 	maxBody     = 64 << 10
+	maxExcess   = 16 << 10 // between chunks
 	maxKeptHead = 8 << 10
 	maxKeptBody = 16 << 10
 	maxText     = 512
