@@ -211,3 +211,37 @@ func TestHTTP2(t *testing.T) {
 		t.Errorf("%d requests on %d connections for 40 attempts", len(requests), receiver.Conns())
 	}
 }
+
+// Without http2 = true a receiver that prefers HTTP/2 is not offered it.
+func TestNoHTTP2UnlessAskedFor(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		http2  bool
+		offers []string
+		proto  string
+	}{
+		{"prefers HTTP/2", false, []string{"h2", "http/1.1"}, "HTTP/1.1"},
+		{"prefers HTTP/2, and may", true, []string{"h2", "http/1.1"}, "HTTP/2.0"},
+		{"has no HTTP/2", true, []string{"http/1.1"}, "HTTP/1.1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			a := newAuthority(t)
+			w.o.roots = a.pool()
+			receiver := delivertest.NewEndpoint(delivertest.Step{Body: "ok"})
+			receiver.TLS = a.issue("billing.test", time.Now().Add(time.Hour))
+			receiver.TLS.NextProtos = c.offers
+			e := w.named(receiver)
+			e.HTTP2 = c.http2
+			w.start(e)
+			w.accept(1, "billing")
+			if r := w.await(1)[0]; r.State != outbox.Delivered {
+				t.Fatalf("delivery is %s, %s", r.State, r.Attempt.Error)
+			}
+			w.stop()
+			if proto := receiver.Requests()[0].Proto; proto != c.proto {
+				t.Errorf("request by %q, want %q", proto, c.proto)
+			}
+		})
+	}
+}

@@ -1,0 +1,284 @@
+package deliver
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"relay/config"
+	"relay/outbox"
+	"relay/policy"
+	"relay/relay/deliver/delivertest"
+	"relay/relay/sign"
+)
+
+// A request is what it was given, byte for byte, with what HTTP needs and nothing else.
+func TestRequestOnTheWire(t *testing.T) {
+	for _, c := range []struct {
+		name, url string
+		line      string
+		host      string
+	}{
+		{"plain", "http://billing.test/hook", "/hook", "billing.test"},
+		{"no path", "http://billing.test", "/", "billing.test"},
+		{"query without path", "http://billing.test?a=b", "/?a=b", "billing.test"},
+		{"port", "http://billing.test:8080/", "/", "billing.test:8080"},
+		{"port by name of the scheme", "http://billing.test:80/", "/", "billing.test:80"},
+		{"IPv6", "http://[::1]:8080/", "/", "[::1]:8080"},
+		{"as written", "http://Billing.test/a//b/../c/./%7Ed%2fe%2Ff/;g=h,i?j=%20k+l&&m=/?n:@!$'()*", "/a//b/../c/./%7Ed%2fe%2Ff/;g=h,i?j=%20k+l&&m=/?n:@!$'()*", "Billing.test"},
+		{"empty query", "http://billing.test/hook?", "/hook?", "billing.test"},
+		{"star", "http://billing.test/*", "/*", "billing.test"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			u, err := url.Parse(c.url)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var wire strings.Builder
+			e := endpointAt(t, "billing", u)
+			s := newHTTP1(t.Context(), e, &dialer{plaintext: true, dialNet: func(context.Context, string, string) (net.Conn, error) {
+				return &recorded{told: told{say: strings.NewReader(ok + "\r\n"), asked: make(chan struct{}), gone: make(chan struct{})}, wire: &wire}, nil
+			}}, &sync.Pool{New: newExchange})
+			defer s.close()
+			header := []sign.Header{
+				{Name: "Content-Type", Value: "text/x"}, {Name: "user-agent", Value: "u"}, {Name: "webhook-id", Value: "evt_1"}, {Name: "X-mixedCASE", Value: " a  b "},
+				{Name: "X-Sum", Value: "1"}, {Name: "X-Sum", Value: "2"}, {Name: "cookie", Value: "b=1; a; b=2"}, {Name: "X-Empty", Value: ""},
+			}
+			if _, f := s.send(t.Context(), time.Now().Add(time.Minute), header, []byte("{}")); f != nil {
+				t.Fatal(f)
+			}
+			want := "POST " + c.line + " HTTP/1.1\r\nHost: " + c.host + "\r\nContent-Type: text/x\r\nuser-agent: u\r\nwebhook-id: evt_1\r\nX-mixedCASE:  a  b \r\n" +
+				"X-Sum: 1\r\nX-Sum: 2\r\ncookie: b=1; a; b=2\r\nX-Empty: \r\nContent-Length: 2\r\n\r\n{}"
+			if diff := cmp.Diff(want, wire.String()); diff != "" {
+				t.Errorf("request (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// recorded keeps what is written to it.
+type recorded struct {
+	told
+	wire *strings.Builder
+}
+
+func (c *recorded) Write(b []byte) (int, error) {
+	c.wire.Write(b)
+	return c.told.Write(b)
+}
+
+// Which answers leave a connection that can be used again.
+func TestKeptConnections(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		raw  string
+		body string
+		kept bool
+	}{
+		{"sized", ok + "Content-Length: 2\r\n\r\nok", "ok", true},
+		{"empty", ok + "Content-Length: 0\r\n\r\n", "", true},
+		{"no content", "HTTP/1.1 204 No Content\r\n\r\n", "", true},
+		{"chunks and trailers", ok + "Trailer: X-A\r\nTransfer-Encoding: chunked\r\n\r\n1\r\no\r\n1;x=y\r\nk\r\n0\r\nX-A: 1\r\n\r\n", "ok", true},
+		{"informational", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + ok + "Content-Length: 2\r\n\r\nok", "ok", true},
+		{"64 KiB", ok + "Content-Length: 65536\r\n\r\n" + strings.Repeat("x", 65536), strings.Repeat("x", maxKeptBody), true},
+		{"a large header", ok + "X: " + strings.Repeat("x", 60000) + "\r\nContent-Length: 2\r\n\r\nok", "ok", true},
+		{"HTTP/1.0 that keeps", "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok", "ok", true},
+		{"HTTP/1.0", "HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", "ok", false},
+		{"close", ok + "Connection: close\r\nContent-Length: 2\r\n\r\nok", "ok", false},
+		{"Close among others", ok + "connection: x, Close\r\nContent-Length: 2\r\n\r\nok", "ok", false},
+		{"close, said elsewhere than keep-alive", ok + "Connection: close\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok", "ok", false},
+		{"more than the answer", ok + "Content-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n", "ok", false},
+		{"a body where none may be", "HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\nok", "", false},
+		{"more than 64 KiB", ok + "Content-Length: 65537\r\n\r\n" + strings.Repeat("x", 65537), strings.Repeat("x", maxKeptBody), false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				e := w.inMemory("billing", delivertest.NewEndpoint())
+				e.Concurrency = 1
+				dials := 0
+				w.o.dialNet = func(context.Context, string, string) (net.Conn, error) {
+					dials++
+					ours, theirs := net.Pipe()
+					go sayToEach(theirs, c.raw)
+					return ours, nil
+				}
+				w.start(e)
+				w.accept(2, "billing")
+				for i, r := range w.await(2) {
+					if r.State != outbox.Delivered || string(r.Attempt.Body) != c.body {
+						t.Errorf("attempt %d: %s, %q (%s)", i, r.State, clip(string(r.Attempt.Body)), r.Attempt.Error)
+					}
+				}
+				if kept := dials == 1; kept != c.kept {
+					t.Errorf("%d connections for two attempts, want it kept: %t", dials, c.kept)
+				}
+			})
+		})
+	}
+}
+
+// sayToEach answers each request on c with raw.
+func sayToEach(c net.Conn, raw string) {
+	defer c.Close()
+	for in := bufio.NewReader(c); ; {
+		r, err := http.ReadRequest(in)
+		if err != nil {
+			return
+		}
+		if _, err := io.Copy(io.Discard, r.Body); err != nil {
+			return
+		}
+		if _, err := io.WriteString(c, raw); err != nil {
+			return
+		}
+	}
+}
+
+// An answer may come before the request was wholly sent: it counts, and nothing
+// more is sent. A receiver that reads nothing and says nothing costs the attempt's time.
+func TestAnswersBeforeTheEndOfTheRequest(t *testing.T) {
+	const early = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n"
+	for _, c := range []struct {
+		name string
+		say  string
+		end  bool // the receiver closes
+		code string
+		took time.Duration
+	}{
+		{"answers and waits", early, false, "http_413", 0},
+		{"answers and closes", early, true, "http_413", 0},
+		{"waits", "", false, "timeout", 15 * time.Second},
+		{"closes", "", true, "connection_reset", 0},
+	} {
+		for _, size := range []int{1 << 20, 100} { // beyond maxAtOnce, and below
+			t.Run(fmt.Sprintf("%s after some of %d bytes", c.name, size), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(t)
+					e := w.inMemory("billing", delivertest.NewEndpoint())
+					e.Retry.Schedule = nil
+					over := make(chan struct{})
+					t.Cleanup(func() { close(over) })
+					w.o.dialNet = func(context.Context, string, string) (net.Conn, error) {
+						ours, theirs := net.Pipe()
+						go func() {
+							defer theirs.Close()
+							if size > maxAtOnce {
+								_, _ = io.ReadFull(theirs, make([]byte, 100))
+							} else {
+								_, _ = http.ReadRequest(bufio.NewReader(theirs)) // small requests come at once
+							}
+							_, _ = io.WriteString(theirs, c.say)
+							if !c.end {
+								<-over
+							}
+						}()
+						return ours, nil
+					}
+					w.start(e)
+					w.acceptSized(size)
+					if a := w.await(1)[0].Attempt; a.Code != c.code || a.Took != c.took {
+						t.Errorf("code %q after %s (%s), want %q after %s", a.Code, a.Took, a.Error, c.code, c.took)
+					}
+				})
+			})
+		}
+	}
+}
+
+// The same on a real socket, where what is not read fills buffers.
+func TestEarlyAnswerOnTCP(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	done := make(chan struct{})
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		_, _ = io.ReadFull(c, make([]byte, 100))
+		_, _ = io.WriteString(c, "HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n")
+		<-done
+	})
+	w := newWorld(t)
+	e := endpointAt(t, "billing", &url.URL{Scheme: "http", Host: l.Addr().String()})
+	e.Timeout.Total = time.Minute
+	w.start(e)
+	w.acceptSized(32 << 20)
+	if a := w.await(1)[0].Attempt; a.Code != "http_413" {
+		t.Errorf("code is %q (%s), want http_413", a.Code, a.Error)
+	}
+	close(done)
+	serving.Wait()
+}
+
+// A stop cuts an attempt short that is stuck in writing.
+func TestStopEndsWriting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.o.Grace = time.Second
+		e := w.inMemory("billing", delivertest.NewEndpoint())
+		w.o.dialNet = func(context.Context, string, string) (net.Conn, error) {
+			ours, theirs := net.Pipe()
+			time.AfterFunc(time.Minute, func() { theirs.Close() })
+			return ours, nil
+		}
+		w.start(e)
+		id := w.acceptSized(1 << 20)
+		synctest.Wait()
+		start := time.Now()
+		w.stop()
+		if took := time.Since(start); took != time.Second || w.d.Unfinished() != 1 || w.delivery(id).State != outbox.Pending {
+			t.Errorf("stop took %s, %d attempts were cut short, delivery is %s", took, w.d.Unfinished(), w.delivery(id).State)
+		}
+	})
+}
+
+// acceptSized brings an event of that many bytes.
+func (w *world) acceptSized(n int) (id string) {
+	w.t.Helper()
+	b := outbox.Batch{Entries: []outbox.Entry{{
+		Event:     outbox.Event{ID: "evt_sized", Type: "a", Time: time.Now(), Data: []byte(`"` + strings.Repeat("x", n) + `"`)},
+		Endpoints: []string{"billing"},
+	}}}
+	if _, err := w.store.Accept(w.t.Context(), b); err != nil {
+		w.t.Fatal(err)
+	}
+	return "evt_sized"
+}
+
+// Own headers of an endpoint replace what they may, through to the wire.
+func TestOwnHeaders(t *testing.T) {
+	r := &runner{d: &Deliverer{userAgent: "Relay/1"}, endpoint: &policy.Endpoint{Headers: []policy.Header{
+		{Name: "content-type", Value: config.NewSecret("application/cloudevents+json")},
+		{Name: "User-Agent", Value: config.NewSecret("Acme")},
+		{Name: "Relay-Delivery", Value: config.NewSecret("forged")},
+	}}}
+	got := r.appendHeader(nil, &sign.Message{EventID: "evt_1", DeliveryID: "dlv_1", Attempt: 1})
+	want := []sign.Header{
+		{Name: "Content-Type", Value: "application/cloudevents+json"},
+		{Name: "User-Agent", Value: "Acme"},
+		{Name: "webhook-id", Value: "evt_1"},
+		{Name: "Relay-Attempt", Value: "1"},
+		{Name: "Relay-Delivery", Value: "dlv_1"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("header (-want +got):\n%s", diff)
+	}
+}
