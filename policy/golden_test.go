@@ -138,6 +138,9 @@ func dumpEndpoint(b *strings.Builder, e *Endpoint) {
 		fmt.Fprintf(b, "  signs %s\n", strings.Join(s.Names(), ", "))
 	}
 	fmt.Fprintf(b, "  concurrency=%d timeout=%v\n", e.Concurrency, e.Timeout)
+	if e.HTTP2 {
+		fmt.Fprintf(b, "  http2\n")
+	}
 	var statuses []string
 	for code := 0; code < 1000; code++ {
 		if e.Retry.On.Status(code) && !e.Retry.On.Status(code-1) {

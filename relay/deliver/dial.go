@@ -99,7 +99,7 @@ func (d *dialer) dialTLS(ctx context.Context, network, address string) (net.Conn
 	c.timing.TLS = time.Since(start)
 	if err != nil {
 		c.Close()
-		return nil, &dialError{fmt.Errorf("tls handshake: %w", err), dialCode(err, true), c.timing}
+		return nil, &dialError{fmt.Errorf("tls handshake: %w", err), d.limit(ctx, start, dialCode(err, true)), c.timing}
 	}
 	return secure, nil
 }
@@ -130,7 +130,17 @@ func (d *dialer) connect(ctx context.Context, network, address string) (*conn, e
 		timing = outbox.Timing{DNS: at.Sub(start), Connect: end.Sub(*at)}
 	}
 	if err != nil {
-		return nil, &dialError{err, dialCode(err, false), timing}
+		return nil, &dialError{err, d.limit(ctx, start, dialCode(err, false)), timing}
 	}
 	return &conn{Conn: c, timing: timing}, nil
+}
+
+// limit corrects the code of a timeout after start: the end of the attempt, where ctx has
+// it, may come before the connect time does.
+func (d *dialer) limit(ctx context.Context, start time.Time, code string) string {
+	until, ok := ctx.Deadline()
+	if ok && code == codeConnectTimeout && !until.After(start.Add(d.timeout.Connect)) {
+		return codeTimeout
+	}
+	return code
 }

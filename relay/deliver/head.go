@@ -121,12 +121,16 @@ func canonical(name []byte) {
 // those that are about the connection.
 func appendRecord(dst []byte, lines []headLine, chunked, closes bool) []byte {
 	for _, l := range lines {
-		switch name := string(l.name); {
-		case name == "Transfer-Encoding":
-		case name == "Content-Length" && chunked:
-		case name == "Connection" && closes:
-		case bytes.IndexByte(l.name, ' ') >= 0: // not a name
-		default:
+		leave := bytes.IndexByte(l.name, ' ') >= 0 // it is not a name
+		switch string(l.name) {
+		case "Transfer-Encoding":
+			leave = true
+		case "Content-Length":
+			leave = chunked
+		case "Connection":
+			leave = closes
+		}
+		if !leave {
 			dst = l.append(dst)
 		}
 	}

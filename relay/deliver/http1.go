@@ -16,7 +16,7 @@ import (
 	"relay/relay/sign"
 )
 
-// Sizes in bytes. A request of up to maxAtOnce fits the buffers of any kernel, so
+// Sizes in bytes. A request of up to maxAtOnce fits the kernel's buffers, so
 // writing it waits for nobody.
 const (
 	readBuffer  = 4 << 10
@@ -59,12 +59,17 @@ func (t *http1) send(ctx context.Context, until time.Time, header []sign.Header,
 		if dial, ok := errors.AsType[*dialError](err); ok {
 			a.timing, f = dial.timing, &failure{dial.code, clip(dial.Error())}
 		}
+		if f.code == codeConnectTimeout {
+			return a, f // however late we hear of it
+		}
 		return a, orLate(f, until)
 	}
 	if a.reused = l.reused; !l.reused {
 		a.timing = l.base.timing
 	}
 
+	end := t.pool.drop // also of a panic
+	defer func() { end(l) }()
 	x := t.exchanges.Get().(*exchange)
 	x.begin(l.Conn)
 	keep, err := x.run(t, l, header, body, &a)
@@ -72,17 +77,15 @@ func (t *http1) send(ctx context.Context, until time.Time, header []sign.Header,
 	x.free()
 	t.exchanges.Put(x)
 
-	switch {
-	case err != nil:
-		t.pool.drop(l)
-		if l.reused && !answering {
+	if err != nil {
+		f := orLate(exchangeFailure(err, answering), until)
+		if l.reused && !answering && f.code == codeReset {
 			t.pool.wary.Store(true)
 		}
-		return a, orLate(exchangeFailure(err, answering), until)
-	case keep:
-		t.pool.put(l)
-	default:
-		t.pool.hangUp(l)
+		return a, f
+	}
+	if end = t.pool.hangUp; keep {
+		end = t.pool.put
 	}
 	return a, nil
 }
@@ -109,6 +112,7 @@ type exchange struct {
 	headIn   *bufio.Reader
 	lines    []headLine
 	record   []byte
+	large    bool // a head did not fit a buffer
 	body     framing
 
 	answering bool // some of the answer is here
@@ -132,8 +136,9 @@ func (x *exchange) begin(c net.Conn) {
 func (x *exchange) free() {
 	x.in.Reset(nil)
 	x.out.Reset(nil)
-	if cap(x.head) > readBuffer {
-		x.head, x.record = nil, nil
+	if x.large {
+		x.head, x.lines, x.record, x.large = nil, nil, nil, false
+		x.response = fasthttp.ResponseHeader{}
 	}
 }
 
@@ -186,10 +191,12 @@ func (x *exchange) read(ready time.Time, a *answer) (keep bool, err error) {
 	}
 	x.answering = true
 	a.timing.FirstByte = time.Since(ready)
-	for room := maxHeader; ; room -= len(x.head) {
-		if err := x.readHead(room); err != nil {
+	for room := maxHeader; ; {
+		n, err := x.readHead(room)
+		if err != nil {
 			return false, err
 		}
+		room -= n
 		a.status = x.response.StatusCode()
 		if a.status >= 200 || a.status == fasthttp.StatusSwitchingProtocols {
 			break
@@ -216,11 +223,13 @@ func (x *exchange) read(ready time.Time, a *answer) (keep bool, err error) {
 	return keep, nil
 }
 
-// readHead reads one head into x.head and x.lines, and what it means into x.response.
-func (x *exchange) readHead(limit int) (err error) {
+// readHead reads one head of n bytes into x.head and x.lines, and what it means into
+// x.response.
+func (x *exchange) readHead(limit int) (n int, err error) {
 	if x.head, err = readHead(x.head[:0], x.in, limit); err != nil {
-		return err
+		return 0, err
 	}
+	n = len(x.head)
 	x.lines = headLines(x.lines[:0], x.head)
 	all := len(x.lines)
 	if x.lines = plain(x.lines); len(x.lines) < all {
@@ -228,16 +237,17 @@ func (x *exchange) readHead(limit int) (err error) {
 	}
 	in := x.headIn
 	if len(x.head) > in.Size() {
+		x.large = true
 		in = bufio.NewReaderSize(nil, len(x.head)) // the library needs to see it whole
 	}
 	x.headFrom.Reset(x.head)
 	in.Reset(&x.headFrom)
 	_, status, _ := bytes.Cut(x.head, []byte(" "))
 	if bytes.HasPrefix(bytes.TrimLeft(status, " "), []byte("0")) {
-		return errNotHTTP // the library reads 000 as 200
+		return 0, errNotHTTP // the library reads 000 as 200
 	}
 	if x.response.Read(in) != nil {
-		return errNotHTTP // the library's words may quote the receiver
+		return 0, errNotHTTP // the library's words may quote the receiver
 	}
-	return nil
+	return n, nil
 }

@@ -3,6 +3,7 @@ package deliver
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"runtime"
@@ -174,6 +175,53 @@ func TestIdleConnectionsAreLookedAt(t *testing.T) {
 				m.pool.drop(again)
 			})
 		}
+	}
+}
+
+// A receiver that once ended a connection which it let us keep is trusted no longer:
+// connections are looked at however short they were idle.
+func TestReceiversThatHangUpAreNotTrusted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.inMemory("billing", delivertest.NewEndpoint(delivertest.Step{}, delivertest.Step{}, delivertest.Step{Fault: delivertest.Close}))
+		e.Concurrency = 1
+		w.start(e)
+		for n, want := range []bool{false, false, true} {
+			w.accept(1, "billing")
+			w.await(n + 1)
+			if got := w.d.runners[0].out.(*http1).pool.wary.Load(); got != want {
+				t.Errorf("after attempt %d the receiver is mistrusted: %t, want %t", n+1, got, want)
+			}
+		}
+	})
+	m := meet(t, false)
+	m.pool.wary.Store(true)
+	l, theirs := m.take(t)
+	theirs.Close()
+	until(t, func() bool { return noticed(t, l) })
+	l.since, l.reused = time.Now().Add(time.Hour), true // not idle for any time
+	m.pool.idle = append(m.pool.idle, l)
+	again, other := m.take(t)
+	defer other.Close()
+	if again == l {
+		t.Error("a connection that was ended is taken again")
+	}
+	m.pool.drop(again)
+}
+
+// Once attempts are cut short none begins, on a new connection or on an idle one.
+func TestNothingIsTakenAfterTheCut(t *testing.T) {
+	m := meet(t, false)
+	l, theirs := m.take(t)
+	defer theirs.Close()
+	m.pool.put(l)
+	m.pool.end()
+	go func() { (<-m.accepted).Close() }()
+	if _, err := m.pool.take(t.Context(), time.Now().Add(time.Minute)); !errors.Is(err, errStopping) {
+		t.Errorf("take after the cut: %v, want %v", err, errStopping)
+	}
+	if len(m.pool.all) != 0 {
+		t.Errorf("%d connections are left", len(m.pool.all))
 	}
 }
 

@@ -137,18 +137,21 @@ func (w *world) named(r *delivertest.Endpoint) *policy.Endpoint {
 // A port that answers something else than TLS, or nothing.
 func TestNoTLS(t *testing.T) {
 	for name, c := range map[string]struct {
-		say  string
-		code string
-		took time.Duration
+		say     string
+		connect time.Duration
+		code    string
+		took    time.Duration
 	}{
-		"plain HTTP": {"HTTP/1.1 400 Bad Request\r\n\r\n", "tls_failed", 0},
-		"silence":    {"", "connect_timeout", 5 * time.Second},
+		"plain HTTP":                 {"HTTP/1.1 400 Bad Request\r\n\r\n", 5 * time.Second, "tls_failed", 0},
+		"silence":                    {"", 5 * time.Second, "connect_timeout", 5 * time.Second},
+		"silence for the whole time": {"", time.Minute, "timeout", 15 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)
 				e := w.inMemory("billing", delivertest.NewEndpoint())
 				e.URL.Scheme = "https"
+				e.Timeout.Connect = c.connect
 				w.o.dialNet = func(_ context.Context, _, _ string) (net.Conn, error) {
 					ours, theirs := net.Pipe()
 					go func() {
