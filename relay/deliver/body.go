@@ -97,8 +97,8 @@ func (b *framing) nextChunk() error {
 			b.whole = true
 			return nil
 		}
-		name, value, _ := strings.Cut(string(line), ":")
-		if !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value) {
+		name, value, ok := strings.Cut(string(line), ":")
+		if !ok || !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(value) {
 			return errFraming
 		}
 	}

@@ -99,6 +99,19 @@ func (l headLine) append(dst []byte) []byte {
 	return append(append(dst, l.value...), "\r\n"...)
 }
 
+// asHTTP11 makes of a later version in a status line the one that we speak, as RFC
+// 9110 section 2.5 wants it read; the library would read it as an earlier one.
+func asHTTP11(head []byte) {
+	if len(head) < 9 || head[6] != '.' || head[8] != ' ' || !isDigit(head[5]) || !isDigit(head[7]) {
+		return
+	}
+	if version := head[5:8]; string(version) > "1.1" {
+		copy(version, "1.1")
+	}
+}
+
+func isDigit(c byte) bool { return '0' <= c && c <= '9' }
+
 // canonical gives a name the form in which headers are recorded: Content-Type. One
 // with a space in it has none.
 func canonical(name []byte) {

@@ -230,6 +230,7 @@ func (x *exchange) readHead(limit int) (n int, err error) {
 		return 0, err
 	}
 	n = len(x.head)
+	asHTTP11(x.head)
 	x.lines = headLines(x.lines[:0], x.head)
 	all := len(x.lines)
 	if x.lines = plain(x.lines); len(x.lines) < all {
