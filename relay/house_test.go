@@ -36,7 +36,7 @@ var homes = map[string]*regexp.Regexp{
 	"github.com/ncruces/go-sqlite3": regexp.MustCompile(`^outbox/sqlite/`),
 	"github.com/hashicorp/hcl/v2":   regexp.MustCompile(`^(config|policy)/`),
 	"github.com/zclconf/go-cty":     regexp.MustCompile(`^(config|policy)/`),
-	"github.com/valyala/fasthttp":   regexp.MustCompile(`^ingest/fast\.go$`),
+	"github.com/valyala/fasthttp":   regexp.MustCompile(`^(ingest/fast|relay/deliver/http1)\.go$`),
 	"github.com/spf13/cobra":        regexp.MustCompile(`^relay/[a-z_]+\.go$`),
 	"testing":                       regexp.MustCompile(`test/[a-z_]+\.go$`),
 }

@@ -20,7 +20,7 @@ import (
 var errStopping = errors.New("relay is stopping")
 
 // settleTimeout bounds the ends of claims after attempts were cut short.
-const settleTimeout = 10 * time.Second
+const settleTimeout = 2 * time.Second
 
 // maxKeptDraft is how much body memory is kept for further attempts, in bytes.
 const maxKeptDraft = 64 << 10
