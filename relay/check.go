@@ -43,7 +43,7 @@ func (c *command) explain(err error) error {
 		return err
 	}
 	fmt.Fprint(c.err, d.Pretty())
-	return errors.New("the configuration has errors; nothing was started")
+	return errors.New("the configuration has errors")
 }
 
 func configFlag(cmd *cobra.Command, to *[]string) {
@@ -85,6 +85,8 @@ type checkedEndpoint struct {
 	Name     string `json:"name"`
 	URL      string `json:"url"` // without its query, which may hold a credential
 	Enabled  bool   `json:"enabled"`
+	Events   string `json:"events"`
+	Timeout  string `json:"timeout"`
 	Attempts int    `json:"attempts"`
 	LastsMS  int64  `json:"lasts_ms"` // from the first attempt to the last, without jitter and waiting for answers
 }
@@ -115,7 +117,7 @@ func (c *command) printChecked(file *config.File, p *policy.Policy, asJSON bool)
 		url := *e.URL
 		url.RawQuery = ""
 		out.Endpoints = append(out.Endpoints, checkedEndpoint{
-			Name: e.Name, URL: url.String(), Enabled: e.Enabled,
+			Name: e.Name, URL: url.String(), Enabled: e.Enabled, Events: e.Events.String(), Timeout: e.Timeout.Total.String(),
 			Attempts: len(e.Retry.Schedule) + 1, LastsMS: lasts.Milliseconds(),
 		})
 	}
@@ -129,13 +131,13 @@ func (c *command) printChecked(file *config.File, p *policy.Policy, asJSON bool)
 	fmt.Fprintf(c.out, "events come in at %s\n", strings.Join(out.Ingest, ", "))
 	fmt.Fprintf(c.out, "outbox %s (%s) in %s\n\n", out.Outbox, out.Durability, out.Path)
 	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "ENDPOINT\tURL\tATTEMPTS\tOVER\t")
+	fmt.Fprintln(w, "ENDPOINT\tURL\tEVENTS\tATTEMPTS\tLASTING")
 	for _, e := range out.Endpoints {
-		held := ""
+		lasting := (time.Duration(e.LastsMS) * time.Millisecond).String()
 		if !e.Enabled {
-			held = "disabled: its deliveries are held"
+			lasting += " (disabled: its deliveries are held)"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%d\t%s\t%s\n", e.Name, e.URL, e.Attempts, time.Duration(e.LastsMS)*time.Millisecond, held)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", e.Name, e.URL, e.Events, e.Attempts, lasting)
 	}
 	return w.Flush()
 }

@@ -98,7 +98,7 @@ func (d *demo) run() (err error) {
 	if d.length < 0 {
 		return usageError{errors.New("--for cannot be negative")}
 	}
-	ctx, cancel := d.untilSignal(func(os.Signal) error { return context.Canceled }, nil)
+	ctx, cancel := untilSignal(func(os.Signal) error { return context.Canceled }, nil)
 	defer cancel()
 	if d.dir, err = os.MkdirTemp("", "relay-demo-"); err != nil {
 		return fmt.Errorf("make folder: %w", err)
@@ -233,7 +233,11 @@ func (d *demo) asProcess(ctx context.Context) error {
 	if err := relay.Process.Signal(os.Interrupt); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("stop relay: %w", err)
 	}
-	if err := relay.Wait(); err != nil {
+	err = relay.Wait()
+	if _, ended := errors.AsType[*exec.ExitError](err); ended && relay.ProcessState.ExitCode() < 0 {
+		return nil // it got the signal before it listened for it: its outbox does not mind
+	}
+	if err != nil {
 		return fmt.Errorf("relay: %w", err)
 	}
 	return nil
@@ -292,7 +296,7 @@ func (d *demo) summarise(cfg config.Config) error {
 %d attempts seen by the receiver, %d not answered 200; %d duplicates
 %d signatures checked: %d good, %d bad
 
-Next: relay demo --kill, or a file of your own (relay.hcl.example) and relay serve
+Next: a file of your own (see relay.hcl.example) and "relay serve"; or this demo with --kill
 `, counts.Accepted, counts.Delivered, counts.Pending, counts.Failed+counts.Discarded,
 		t.Received, t.Received-t.Answers["200"], t.Duplicates,
 		t.Verified+t.Bad, t.Verified, t.Bad)

@@ -25,9 +25,7 @@ const (
 )
 
 func main() {
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	os.Exit(run(os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}, signals))
+	os.Exit(run(os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
 }
 
 // streams are what a verb reads and prints to.
@@ -39,20 +37,20 @@ type streams struct {
 // command is what every verb is handed.
 type command struct {
 	streams
-	signals <-chan os.Signal
-	env     func(string) (string, bool)
+	env func(string) (string, bool)
 }
 
 // usageError is a mistake of the caller's: exit 2 with a one-line hint.
 type usageError struct{ error }
 
 // run is the program: arguments to exit code.
-func run(args []string, s streams, signals <-chan os.Signal) int {
-	c := &command{streams: s, signals: signals, env: os.LookupEnv}
+func run(args []string, s streams) int {
+	c := &command{streams: s, env: os.LookupEnv}
 	root := &cobra.Command{
 		Use:           "relay",
 		Short:         "Relay delivers your app's events as signed webhooks",
 		Long:          "Relay takes events from your app on a Unix socket or localhost, keeps them safe,\nand delivers them to every endpoint that wants them: signed, retried, logged.\n\nStart with: relay demo",
+		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          noArgs,
@@ -97,25 +95,31 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	return usageError{err}
 }
 
-// argRange is cobra.RangeArgs as a usage error.
+// argRange is cobra.RangeArgs in words of ours.
 func argRange(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if err := cobra.RangeArgs(least, most)(cmd, args); err != nil {
-			return usageError{err}
+		switch {
+		case len(args) < least:
+			return usageError{errors.New("an argument is missing")}
+		case len(args) > most:
+			return usageError{fmt.Errorf("unexpected argument %q", args[most])}
 		}
 		return nil
 	}
 }
 
-// untilSignal returns a context that the first signal ends, with stop(signal) as
-// its cause; again is called for the next ones.
-func (c *command) untilSignal(stop func(os.Signal) error, again func()) (context.Context, context.CancelFunc) {
+// untilSignal returns a context that the first interrupt or SIGTERM ends, with
+// stop(signal) as its cause; again is called for the next ones. Verbs that do not call
+// it die of signals as usual.
+func untilSignal(stop func(os.Signal) error, again func()) (context.Context, context.CancelFunc) {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	ctx, cancel := context.WithCancelCause(context.Background())
 	done := make(chan struct{})
 	go func() {
 		for {
 			select {
-			case s := <-c.signals:
+			case s := <-signals:
 				if ctx.Err() == nil {
 					cancel(stop(s))
 				} else if again != nil {
@@ -126,5 +130,5 @@ func (c *command) untilSignal(stop func(os.Signal) error, again func()) (context
 			}
 		}
 	}()
-	return ctx, func() { cancel(nil); close(done) }
+	return ctx, func() { signal.Stop(signals); cancel(nil); close(done) }
 }

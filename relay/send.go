@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -18,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relay/config"
+	"relay/policy"
 )
 
 // Limits of one request of a verb to a running Relay.
@@ -39,9 +41,17 @@ func (c *command) send() *cobra.Command {
 			"requests of at most 1,000 lines that fit the body limit; each is accepted whole or not at all.",
 		Example: "  relay send invoice.paid '{\"amount\": 1200}'\n  relay send --ndjson @events.ndjson",
 		Args:    argRange(0, 2),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			if !ndjson && len(args) == 0 {
 				return usageError{errors.New("a TYPE is needed")}
+			}
+			if cmd.Flags().Changed("key") && key == "" {
+				return usageError{errors.New("--key is empty: leave it out, or every such event would be taken as new")}
+			}
+			if !ndjson {
+				if err := policy.ValidType(args[0]); err != nil {
+					return usageError{fmt.Errorf("TYPE: %w", err)}
+				}
 			}
 			if ndjson && (len(args) != 1 || key != "") {
 				return usageError{errors.New("--ndjson takes one argument, - or @FILE, and no --key")}
@@ -83,7 +93,11 @@ func (c *command) post(t target, path string, header http.Header, body []byte) e
 		return err
 	}
 	if code != http.StatusAccepted {
-		return refusal(code, answer)
+		return refusal(t, code, answer)
+	}
+	var receipt struct{ Deliveries *int }
+	if json.Unmarshal(answer, &receipt) == nil && receipt.Deliveries != nil && *receipt.Deliveries == 0 {
+		fmt.Fprintln(c.err, "relay: warning: accepted, but no endpoint wants events of this type")
 	}
 	_, err = fmt.Fprintf(c.out, "%s\n", answer)
 	return err
@@ -99,7 +113,7 @@ func (c *command) sendLines(t target, lines []byte) error {
 		}
 		err := c.post(t, "/v1/events", http.Header{"Content-Type": {"application/x-ndjson"}}, batch)
 		if err != nil {
-			return fmt.Errorf("lines %d to %d: %w", first, n, err)
+			return fmt.Errorf("lines %d to %d: %w; the lines before %d were accepted", first, n, err, first)
 		}
 		batch, count = batch[:0], 0
 		return nil
@@ -209,6 +223,9 @@ func (t target) do(method, path string, header http.Header, body []byte) (int, [
 	}
 	resp, err := (&http.Client{Transport: transport, Timeout: sendTimeout}).Do(req)
 	if err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			return 0, nil, fmt.Errorf("%s:%s may not be opened by this user: the socket's mode and its folder's say who may", t.network, t.addr)
+		}
 		if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "dial" {
 			return 0, nil, fmt.Errorf("no Relay answers on %s:%s: start one with: relay serve", t.network, t.addr)
 		}
@@ -223,10 +240,20 @@ func (t target) do(method, path string, header http.Header, body []byte) (int, [
 }
 
 // refusal turns an answer that is not what was hoped for into an error.
-func refusal(code int, answer []byte) error {
-	var p struct{ Code, Detail, Title string }
-	if json.Unmarshal(answer, &p) == nil && p.Code != "" {
-		return fmt.Errorf("refused: %d %s: %s", code, p.Code, cmp.Or(p.Detail, p.Title))
+func refusal(t target, code int, answer []byte) error {
+	var p struct {
+		Code, Detail, Title string
+		Line, Offset        *int
 	}
-	return fmt.Errorf("refused: %d %s", code, http.StatusText(code))
+	if json.Unmarshal(answer, &p) != nil || p.Code == "" {
+		return fmt.Errorf("answered %d %s: what listens on %s:%s takes no events, is it Relay's ingest?", code, http.StatusText(code), t.network, t.addr)
+	}
+	where := ""
+	if p.Line != nil {
+		where += fmt.Sprintf(" (line %d of them)", *p.Line)
+	}
+	if p.Offset != nil {
+		where += fmt.Sprintf(" (byte %d)", *p.Offset)
+	}
+	return fmt.Errorf("refused: %d %s: %s%s", code, p.Code, cmp.Or(p.Detail, p.Title), where)
 }

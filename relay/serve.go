@@ -1,7 +1,10 @@
 package main
 
 import (
+	"errors"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,6 +27,9 @@ func (c *command) serve() *cobra.Command {
 		Short: "Take events and deliver them, until SIGTERM or Ctrl-C",
 		Args:  noArgs,
 		RunE: func(*cobra.Command, []string) error {
+			if grace < 0 {
+				return usageError{errors.New("--grace cannot be negative")}
+			}
 			file, p, err := c.load(configs)
 			if err != nil {
 				return err
@@ -40,7 +46,7 @@ func (c *command) serve() *cobra.Command {
 func (c *command) serveApp(cfg config.Config, p *policy.Policy, grace time.Duration) error {
 	var a *app.App
 	opened := make(chan struct{})
-	ctx, cancel := c.untilSignal(func(s os.Signal) error {
+	ctx, cancel := untilSignal(func(s os.Signal) error {
 		stop := app.Stop{By: s.String()}
 		if s != os.Interrupt {
 			stop.Linger = lameDuck
@@ -54,10 +60,24 @@ func (c *command) serveApp(cfg config.Config, p *policy.Policy, grace time.Durat
 	})
 	defer cancel()
 
+	log := app.NewLogger(cfg.Log, c.err)
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	go func() {
+		for {
+			select {
+			case <-hup: // must not end us: elsewhere it means reload
+				log.Warn().Msg("SIGHUP is ignored: reload is not built yet, restart to read the files again")
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+
 	hardenProcess()
 	a, err := app.Open(ctx, app.Options{
-		Config: cfg, Policy: p, Version: version, Grace: grace,
-		Log: app.NewLogger(cfg.Log, c.err),
+		Config: cfg, Policy: p, Version: version, Grace: grace, Log: log,
 	})
 	close(opened)
 	if err != nil {

@@ -30,10 +30,14 @@ func (c *command) sink() *cobra.Command {
 			"endpoint of a configuration signs with: --config relay.hcl --endpoint billing.\n\n" +
 			"--answer is a script, one step per request, the last one for ever: \"503x3,200\" fails three\n" +
 			"times and then accepts. Steps: a status, reset, close, hang; suffixes: xCOUNT, @DELAY,\n" +
-			":retry-after=SECONDS; a last step \"...\" starts again from the front.",
+			":retry-after=SECONDS; a last step \"...\" starts again from the front. A wrong signature is answered\n" +
+			"401, which for Relay is a final answer: the delivery is failed.",
 		Example: "  relay sink --answer 503x3,200\n  relay sink --secret whsec_... --answer '200@2s'\n  relay sink --config relay.hcl --endpoint billing --body",
 		Args:    noArgs,
 		RunE: func(*cobra.Command, []string) error {
+			if f.tolerance < 0 {
+				return usageError{errors.New("--tolerance cannot be negative")}
+			}
 			script, err := sink.ParseScript(f.answer)
 			if err != nil {
 				return usageError{fmt.Errorf("--answer: %w", err)}
@@ -47,7 +51,7 @@ func (c *command) sink() *cobra.Command {
 				Script: script, PerEvent: f.perEvent, Verifiers: verifiers, Endpoint: f.endpoint,
 				Tolerance: f.tolerance, Observe: print,
 			})
-			ctx, cancel := c.untilSignal(func(os.Signal) error { return context.Canceled }, nil)
+			ctx, cancel := untilSignal(func(os.Signal) error { return context.Canceled }, nil)
 			defer cancel()
 			ln, err := new(net.ListenConfig).Listen(ctx, "tcp", f.listen)
 			if err != nil {
@@ -62,7 +66,11 @@ func (c *command) sink() *cobra.Command {
 				return err
 			}
 			t := s.Totals()
-			fmt.Fprintf(c.err, "\n%d requests, %d events, %d duplicates, signatures: %d good, %d bad\n", t.Received, t.Events, t.Duplicates, t.Verified, t.Bad)
+			fmt.Fprintf(c.err, "\n%d requests, %d events, %d duplicates", t.Received, t.Events, t.Duplicates)
+			if len(verifiers) > 0 {
+				fmt.Fprintf(c.err, "; signatures: %d good, %d bad", t.Verified, t.Bad)
+			}
+			fmt.Fprintln(c.err)
 			return nil
 		},
 	}

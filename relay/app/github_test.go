@@ -129,9 +129,8 @@ func (r *receiver) await(t *testing.T, n int) {
 	}
 }
 
-// start runs a Relay from the text of a file, in a folder of its own, until
-// the test ends.
-func start(t *testing.T, text string) *App {
+// open opens a Relay from the text of a file.
+func open(t *testing.T, text string, grace time.Duration) *App {
 	t.Helper()
 	file, err := config.Parse("relay.hcl", []byte(text), os.LookupEnv)
 	if err != nil {
@@ -142,12 +141,19 @@ func start(t *testing.T, text string) *App {
 		t.Fatal(err)
 	}
 	a, err := Open(t.Context(), Options{
-		Config: file.Config, Policy: p, Version: "test", Grace: 5 * time.Second,
+		Config: file.Config, Policy: p, Version: "test", Grace: grace,
 		Log: zerolog.New(zerolog.NewTestWriter(t)),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	return a
+}
+
+// start runs a Relay from the text of a file until the test ends.
+func start(t *testing.T, text string) {
+	t.Helper()
+	a := open(t, text, 5*time.Second)
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
@@ -157,7 +163,6 @@ func start(t *testing.T, text string) *App {
 			t.Errorf("run: %v", err)
 		}
 	})
-	return a
 }
 
 func post(t *testing.T, client *http.Client, path, contentType string, body []byte) []byte {

@@ -166,19 +166,37 @@ func (a *App) logReady() {
 		e = e.Strs(name, addrs)
 	}
 	e.Msg("ready")
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := a.store.Health(ctx); err != nil {
+		a.o.Log.Warn().Err(err).Msg("no events are accepted yet")
+	}
+	if _, held := a.waiting(ctx); held > 0 {
+		a.o.Log.Warn().Int64("held", held).Msg("deliveries are held for endpoints that are disabled or no longer in the file")
+	}
 }
 
 // logStopped says what waits for the next start: nothing of it is lost.
 func (a *App) logStopped() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
+	pending, held := a.waiting(ctx)
+	a.o.Log.Info().Int64("pending", pending).Int64("held", held).Msg("stopped")
+}
+
+// waiting counts the deliveries that are not over: those of endpoints that take
+// work, and the others, which are held.
+func (a *App) waiting(ctx context.Context) (pending, held int64) {
 	counts, err := a.store.Counts(ctx)
 	if err != nil {
-		return
+		return 0, 0 // a broken outbox has said so
 	}
-	var pending int64
-	for _, c := range counts {
-		pending += c.Pending
+	for name, c := range counts {
+		if e := a.o.Policy.Endpoint(name); e != nil && e.Enabled {
+			pending += c.Pending
+		} else {
+			held += c.Pending
+		}
 	}
-	a.o.Log.Info().Int64("pending", pending).Msg("stopped")
+	return pending, held
 }

@@ -50,7 +50,7 @@ func (r *repeats) pass(code string, now time.Time) (held int, ok bool) {
 // logAttempt writes the one line of an attempt. Its level says who cares: debug for
 // what went well at once, info for what went well later or will be tried again,
 // warn for a delivery that is over without success. Only retries are held back when they
-// repeat: every lost delivery has its line (promise P7).
+// repeat, at info: at debug each attempt has its line, and every lost delivery always has (promise P7).
 func (r *runner) logAttempt(res *Result) {
 	level, held := zerolog.WarnLevel, 0
 	switch {
@@ -62,7 +62,7 @@ func (r *runner) logAttempt(res *Result) {
 		level = zerolog.InfoLevel
 		var ok bool
 		if held, ok = r.repeats.pass(res.Attempt.Code, time.Now()); !ok {
-			return
+			level = zerolog.DebugLevel
 		}
 	}
 	e := r.line(level, res, res.Attempt.Error)

@@ -77,13 +77,16 @@ func TestDeliveredAtOnceIsQuiet(t *testing.T) {
 	}
 }
 
-// Retries that say the same are counted; what is lost is always named (promise P7).
+// Retries that say the same are counted at info and shown at debug; what is lost is always named (promise P7).
 func TestRepeatsAreHeldBack(t *testing.T) {
 	// 50 events, one after the other, 1 s each, then their second attempts.
-	got := lines(t, zerolog.DebugLevel, 50, 25, delivertest.Step{Status: 503, Delay: time.Second})
+	got := lines(t, zerolog.InfoLevel, 50, 25, delivertest.Step{Status: 503, Delay: time.Second})
 	want := [][]any{{"info", nil}, {"info", 9.0}, {"info", 9.0}}
 	if diff := cmp.Diff(want, pick(got, "level", "repeats")); diff != "" {
 		t.Errorf("lines (-want +got):\n%s", diff)
+	}
+	if got := lines(t, zerolog.DebugLevel, 50, 25, delivertest.Step{Status: 503}); len(got) < 25 {
+		t.Errorf("%d lines at debug for 25 attempts or more", len(got))
 	}
 	if got := lines(t, zerolog.DebugLevel, 50, 50, delivertest.Step{Status: 404}); len(got) != 50 || got[0]["level"] != "warn" {
 		t.Errorf("%d lines for 50 failed deliveries", len(got))
