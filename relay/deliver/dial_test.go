@@ -158,7 +158,7 @@ func TestDial(t *testing.T) {
 			}
 			w := newWorld(t)
 			e := endpointAt(t, "billing", u)
-			e.Timeout = policy.Timeout{Connect: 20 * time.Millisecond, Total: 100 * time.Millisecond}
+			e.Timeout = policy.Timeout{Connect: 200 * time.Millisecond, Total: time.Second}
 			w.start(e)
 			w.accept(1, "billing")
 			if res := w.await(1)[0]; res.Attempt.Code != c.code || res.State != outbox.Pending {
