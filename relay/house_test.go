@@ -45,7 +45,7 @@ var homes = map[string]*regexp.Regexp{
 var logKeys = []string{
 	"component", "event_id", "delivery_id", "endpoint", "attempt", "outcome", "state", "status",
 	"took", "next_at", "code", "error", "repeats", "events",
-	"by", "version", "outbox", "durability", "endpoints", "ingest", "admin", "pending", "held", "removed",
+	"by", "version", "outbox", "durability", "endpoints", "ingest", "admin", "pending", "held", "unfinished", "removed",
 }
 
 // sources parses every Go file of the product, tests aside.

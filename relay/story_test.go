@@ -159,13 +159,22 @@ func TestStory(t *testing.T) {
 	if out, code = relay(t, "health", "--config", file); code != 0 || out != "ready\n" {
 		t.Errorf("health: code %d, %s", code, out)
 	}
+	out, code = relay(t, "send", "--config", file, "nobody.wants", "{}")
+	if code != 0 || !strings.Contains(out, "no endpoint wants events of this type") {
+		t.Errorf("unwanted type: code %d, %s", code, out)
+	}
+	// SIGHUP means reload elsewhere: it must not end Relay while there is none.
+	if err := serve.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	awaitLine(t, log, "SIGHUP is ignored")
 	if err := serve.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	if err := serve.Wait(); err != nil {
 		t.Errorf("serve: %v\n%s", err, log)
 	}
-	if m := awaitLine(t, log, `"pending":(\d+).*"message":"stopped"`); m[1] != "0" {
+	if m := awaitLine(t, log, `"pending":(\d+),"held":0,"unfinished":0.*"message":"stopped"`); m[1] != "0" {
 		t.Errorf("%s deliveries are pending, want 0", m[1])
 	}
 	if strings.Contains(log.String()+sink.String(), "a-secret-of-our-own") {

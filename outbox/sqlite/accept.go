@@ -126,6 +126,8 @@ func (s *Store) insert(a *accept) error {
 		}
 		targets = targets[n:]
 	}
+	// A full outbox that knows all the events keeps no new key: their ids make the
+	// batch repeatable already.
 	if a.batch.Key == "" || fresh == 0 && s.full != nil {
 		return nil
 	}

@@ -244,7 +244,7 @@ func TestFewRefillsBetweenCommits(t *testing.T) {
 		s.ask(s.endpoint(fmt.Sprint("e", i)))
 	}
 	s.mu.Unlock()
-	if g := s.take(); len(g.refills) == 0 || len(g.refills) > 64 {
+	if g := s.take(); len(g.refills) == 0 || len(g.refills) > groupRefills {
 		t.Errorf("%d endpoints are refilled at a time, want a few", len(g.refills))
 	}
 }

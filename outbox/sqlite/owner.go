@@ -17,6 +17,7 @@ import (
 const (
 	groupAccepts = 256     // batches
 	groupBytes   = 4 << 20 // of batches; a larger one goes alone
+	groupRefills = 32      // endpoints whose backlogs are read before the next commit
 )
 
 // call is something else that the owner has to do. An error that run returns
@@ -108,7 +109,7 @@ func (s *Store) take() group {
 		n++
 	}
 	g := group{accepts: slices.Clone(s.accepts[:n]), calls: s.calls}
-	r := min(len(s.refills), 32)
+	r := min(len(s.refills), groupRefills)
 	g.refills, s.refills = s.refills[:r:r], s.refills[r:]
 	if len(s.refills) > 0 {
 		s.nudge()

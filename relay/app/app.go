@@ -224,12 +224,7 @@ func (a *App) serve(name string, ln net.Listener, h httpServer) {
 	}
 }
 
-// Ingest returns the addresses that take events, in the order of the file.
-func (a *App) Ingest() []net.Addr { return a.addrs("ingest") }
-
-// Admin returns the operator's addresses.
-func (a *App) Admin() []net.Addr { return a.addrs("admin") }
-
+// addrs returns the addresses of the listeners of one name, in the order of the file.
 func (a *App) addrs(name string) []net.Addr {
 	var out []net.Addr
 	for _, s := range a.servers {

@@ -181,7 +181,7 @@ func (a *App) logStopped() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	pending, held := a.waiting(ctx)
-	a.o.Log.Info().Int64("pending", pending).Int64("held", held).Msg("stopped")
+	a.o.Log.Info().Int64("pending", pending).Int64("held", held).Int("unfinished", a.deliverer.Unfinished()).Msg("stopped")
 }
 
 // waiting counts the deliveries that are not over: those of endpoints that take
