@@ -8,6 +8,7 @@
 package config
 
 import (
+	"fmt"
 	"io/fs"
 	"path/filepath"
 	"strings"
@@ -46,10 +47,19 @@ type HTTP struct {
 
 // Outbox says which engine keeps the deliveries.
 type Outbox struct {
-	Engine     string // "sqlite"
-	Path       string // directory, mode 0700
-	Durability string // "fsync" or "relaxed"
+	Engine     string // "sqlite" or "redis"
+	Path       string // of sqlite: directory, mode 0700
+	Durability string // of sqlite "fsync" or "relaxed", of redis "memory", "fsync" or "replicated"
 	MaxSize    int64  // bytes
+	Redis      Redis  // of redis
+}
+
+// Where tells where the outbox is, without any password.
+func (o Outbox) Where() string {
+	if o.Engine == "redis" {
+		return fmt.Sprintf("%s, namespace %s", o.Redis.Where(), o.Redis.Namespace)
+	}
+	return o.Path
 }
 
 // Admin is the operator's listener; empty addresses mean none.

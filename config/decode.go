@@ -108,23 +108,30 @@ func (d *decoder) bind(what, key string, at Place) {
 	d.root.Fail(at, "Duplicate listener", fmt.Sprintf("%s uses the same address %s.", first.what, where))
 }
 
+// Limits of an outbox's max_size.
+const (
+	minOutbox = 16 * MiB
+	maxOutbox = 1024 * TiB
+)
+
 func (d *decoder) outbox(blocks []*Block) {
 	for i, b := range blocks {
 		if i > 0 {
 			b.Fail(b.Place(), "Duplicate outbox", fmt.Sprintf("Relay keeps one outbox, and one stands already at %s.", blocks[0].Place()))
 		}
-		if b.Name == "redis" {
-			b.Fail(b.Label(), "Not built yet", `outbox "redis" is not built yet in this version of Relay. Use outbox "sqlite".`)
-			continue
-		}
-		if err := OneOf("sqlite")(b.Name); err != nil {
+		if err := OneOf("sqlite", "redis")(b.Name); err != nil {
 			b.Fail(b.Label(), "Unknown outbox engine", err.Error())
 			continue
 		}
 		o := &d.config.Outbox
+		if b.Name == "redis" {
+			*o = b.redis(o.MaxSize)
+			continue
+		}
 		b.String("path", &o.Path, checkPath)
 		b.String("durability", &o.Durability, OneOf("fsync", "relaxed"))
-		b.Size("max_size", &o.MaxSize, 16*MiB, 1024*TiB)
+		b.Size("max_size", &o.MaxSize, minOutbox, maxOutbox)
+		b.foreign("redis", "url", "namespace", "shards", "username", "password", "database", "replicated", "tls", "sentinel", "cluster")
 		b.Done()
 	}
 }

@@ -97,7 +97,7 @@ type Claim struct {
 type ClaimRequest struct {
 	Endpoint string
 	Max      int           // free worker slots, at least 1
-	Lease    time.Duration // longer than an attempt can take
+	Lease    time.Duration // longer than an attempt can take; an engine that leases ahead may have used up to 1/64 of it
 }
 
 // Attempt is the record of one POST.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 
 	"relay/config"
 	"relay/policy"
+	"relay/relay/app"
 )
 
 // load reads the files that the flags (or else the search order) name. Warnings
@@ -52,7 +54,7 @@ func configFlag(cmd *cobra.Command, to *[]string) {
 
 func (c *command) check() *cobra.Command {
 	var configs []string
-	var asJSON bool
+	var asJSON, connect bool
 	cmd := &cobra.Command{
 		Use:   "check [FILE]",
 		Short: "Check a configuration and say what it means",
@@ -62,12 +64,39 @@ func (c *command) check() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.printChecked(file, p, asJSON)
+			var found []app.Finding
+			if connect {
+				found = probeOutbox(file.Config.Outbox)
+			}
+			if err := c.printChecked(file, p, found, asJSON); err != nil {
+				return err
+			}
+			for _, f := range found {
+				if f.Level == "refuse" {
+					return errors.New("the outbox cannot be used: see above")
+				}
+			}
+			return nil
 		},
 	}
 	configFlag(cmd, &configs)
+	cmd.Flags().BoolVar(&connect, "connect", false, "look at the outbox too: connect to its server, or try its folder")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// connectPatience is how long the outbox's server may take for everything.
+const connectPatience = 15 * time.Second
+
+// probeOutbox looks at the outbox. One that cannot be reached is refused, too.
+func probeOutbox(o config.Outbox) []app.Finding {
+	ctx, cancel := context.WithTimeout(context.Background(), connectPatience)
+	defer cancel()
+	found, err := app.ProbeOutbox(ctx, o)
+	if err != nil {
+		return []app.Finding{{Level: "refuse", What: err.Error()}}
+	}
+	return found
 }
 
 // checked is what `relay check` says of a configuration that is good.
@@ -75,10 +104,13 @@ type checked struct {
 	Files      []string          `json:"files"`
 	Outbox     string            `json:"outbox"`
 	Durability string            `json:"durability"`
-	Path       string            `json:"path"`
+	Path       string            `json:"path,omitempty"`      // of sqlite
+	Redis      string            `json:"redis,omitempty"`     // where it is, without passwords
+	Namespace  string            `json:"namespace,omitempty"` // of redis
 	Ingest     []string          `json:"ingest"`
 	Admin      []string          `json:"admin"`
 	Endpoints  []checkedEndpoint `json:"endpoints"`
+	Connect    []app.Finding     `json:"connect,omitempty"` // with --connect
 }
 
 type checkedEndpoint struct {
@@ -91,11 +123,12 @@ type checkedEndpoint struct {
 	LastsMS  int64  `json:"lasts_ms"` // from the first attempt to the last, without jitter and waiting for answers
 }
 
-func (c *command) printChecked(file *config.File, p *policy.Policy, asJSON bool) error {
+func (c *command) printChecked(file *config.File, p *policy.Policy, found []app.Finding, asJSON bool) error {
 	cfg := file.Config
 	out := checked{
 		Files: file.Paths, Outbox: cfg.Outbox.Engine, Durability: cfg.Outbox.Durability, Path: cfg.Outbox.Path,
-		Ingest: []string{}, Admin: []string{}, Endpoints: []checkedEndpoint{},
+		Redis: cfg.Outbox.Redis.Where(), Namespace: cfg.Outbox.Redis.Namespace,
+		Ingest: []string{}, Admin: []string{}, Endpoints: []checkedEndpoint{}, Connect: found,
 	}
 	for _, u := range cfg.Ingest.Unix {
 		out.Ingest = append(out.Ingest, "unix:"+u.Path)
@@ -129,7 +162,18 @@ func (c *command) printChecked(file *config.File, p *policy.Policy, asJSON bool)
 
 	fmt.Fprintf(c.out, "ok: %s\n", strings.Join(out.Files, ", "))
 	fmt.Fprintf(c.out, "events come in at %s\n", strings.Join(out.Ingest, ", "))
-	fmt.Fprintf(c.out, "outbox %s (%s) in %s\n\n", out.Outbox, out.Durability, out.Path)
+	if out.Outbox == "redis" {
+		fmt.Fprintf(c.out, "outbox %s (%s) at %s, namespace %s\n", out.Outbox, out.Durability, out.Redis, out.Namespace)
+	} else {
+		fmt.Fprintf(c.out, "outbox %s (%s) in %s\n", out.Outbox, out.Durability, out.Path)
+	}
+	for _, f := range found {
+		fmt.Fprintf(c.out, "  %s: %s\n", f.Level, f.What)
+		if f.Next != "" {
+			fmt.Fprintf(c.out, "    next: %s\n", f.Next)
+		}
+	}
+	fmt.Fprintln(c.out)
 	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "ENDPOINT\tURL\tEVENTS\tATTEMPTS\tLASTING")
 	for _, e := range out.Endpoints {

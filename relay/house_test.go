@@ -20,6 +20,7 @@ var arrows = map[string][]string{
 	"outbox":                    {},
 	"outbox/outboxtest":         {"outbox"},
 	"outbox/sqlite":             {"outbox"},
+	"outbox/redisstream":        {"outbox"},
 	"policy":                    {"config", "relay/sign"},
 	"ingest":                    {"outbox", "policy"},
 	"relay/sign":                {},
@@ -27,7 +28,7 @@ var arrows = map[string][]string{
 	"relay/admin":               {"outbox", "policy"},
 	"relay/deliver":             {"outbox", "policy", "relay/sign"},
 	"relay/deliver/delivertest": {"relay/sign"},
-	"relay/app":                 {"config", "ingest", "outbox", "outbox/sqlite", "policy", "relay/admin", "relay/deliver"},
+	"relay/app":                 {"config", "ingest", "outbox", "outbox/redisstream", "outbox/sqlite", "policy", "relay/admin", "relay/deliver"},
 	"relay":                     {"config", "policy", "relay/app", "relay/sign", "relay/sink"},
 }
 
@@ -36,6 +37,7 @@ var homes = map[string]*regexp.Regexp{
 	"github.com/ncruces/go-sqlite3": regexp.MustCompile(`^outbox/sqlite/`),
 	"github.com/hashicorp/hcl/v2":   regexp.MustCompile(`^(config|policy)/`),
 	"github.com/zclconf/go-cty":     regexp.MustCompile(`^(config|policy)/`),
+	"github.com/redis/go-redis/v9":  regexp.MustCompile(`^outbox/redisstream/`),
 	"github.com/valyala/fasthttp":   regexp.MustCompile(`^(ingest/fast|relay/deliver/http1)\.go$`),
 	"github.com/spf13/cobra":        regexp.MustCompile(`^relay/[a-z_]+\.go$`),
 	"testing":                       regexp.MustCompile(`test/[a-z_]+\.go$`),
@@ -45,7 +47,7 @@ var homes = map[string]*regexp.Regexp{
 var logKeys = []string{
 	"component", "event_id", "delivery_id", "endpoint", "attempt", "outcome", "state", "status",
 	"took", "next_at", "code", "error", "repeats", "events",
-	"by", "version", "outbox", "durability", "endpoints", "ingest", "admin", "pending", "held", "unfinished", "removed",
+	"by", "version", "next", "outbox", "durability", "endpoints", "ingest", "admin", "pending", "held", "unfinished", "removed",
 }
 
 // sources parses every Go file of the product, tests aside.

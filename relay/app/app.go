@@ -18,6 +18,7 @@ import (
 	"relay/config"
 	"relay/ingest"
 	"relay/outbox"
+	"relay/outbox/redisstream"
 	"relay/outbox/sqlite"
 	"relay/policy"
 	"relay/relay/admin"
@@ -90,20 +91,24 @@ func Open(ctx context.Context, o Options) (*App, error) {
 }
 
 // openStore opens the engine that the file names.
-func openStore(ctx context.Context, c config.Outbox, log zerolog.Logger) (outbox.Store, error) {
-	store, err := sqlite.Open(ctx, sqlite.Options{
-		Dir:        c.Path,
-		Durability: c.Durability,
-		MaxSize:    c.MaxSize,
-		Log:        log.With().Str("component", "outbox").Logger(),
-	})
-	return store, err // it says which outbox
+func openStore(ctx context.Context, o Options) (outbox.Store, error) {
+	log := o.Log.With().Str("component", "outbox").Logger()
+	c := o.Config.Outbox
+	if c.Engine == "redis" {
+		r := redisOptions(c)
+		r.Log, r.Version = log, o.Version
+		if o.Policy != nil {
+			r.Endpoints = o.Policy.Hashes()
+		}
+		return redisstream.Open(ctx, r)
+	}
+	return sqlite.Open(ctx, sqlite.Options{Dir: c.Path, Durability: c.Durability, MaxSize: c.MaxSize, Log: log})
 }
 
 // Counts opens the outbox of a Relay that does not run and adds up the counts
 // of its endpoints.
 func Counts(ctx context.Context, c config.Config) (total outbox.Counts, err error) {
-	store, err := openStore(ctx, c.Outbox, zerolog.Nop())
+	store, err := openStore(ctx, Options{Config: c, Log: zerolog.Nop()})
 	if err != nil {
 		return total, err
 	}
@@ -121,7 +126,7 @@ func Counts(ctx context.Context, c config.Config) (total outbox.Counts, err erro
 
 func (a *App) open(ctx context.Context) error {
 	c := a.o.Config
-	store, err := openStore(ctx, c.Outbox, a.o.Log)
+	store, err := openStore(ctx, a.o)
 	if err != nil {
 		return err
 	}

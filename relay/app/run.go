@@ -156,7 +156,7 @@ func (a *App) reap(ctx context.Context) {
 
 func (a *App) logReady() {
 	e := a.o.Log.Info().Str("version", a.o.Version).
-		Str("outbox", a.o.Config.Outbox.Path).Str("durability", a.store.Durability()).
+		Str("outbox", a.o.Config.Outbox.Where()).Str("durability", a.store.Durability()).
 		Int("endpoints", len(a.o.Policy.Endpoints)).Dur("took", time.Since(a.started))
 	for _, name := range []string{"ingest", "admin"} {
 		var addrs []string

@@ -1,0 +1,449 @@
+package outboxtest
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	redisPatience = 30 * time.Second // to start, load, stop, agree
+	redisDeadline = 10 * time.Second // for one command
+	redisPoll     = 5 * time.Millisecond
+)
+
+// RedisServer is a real redis-server of one test. It listens on a Unix socket
+// and on a loopback TCP port, which it keeps over restarts, like its data.
+//
+// All methods may be called at any time from any goroutine, with one limit:
+// those that neither take a testing.TB nor return an error end the test that
+// started the server when they fail, and so belong on that test's goroutine.
+type RedisServer struct {
+	t        testing.TB
+	dir      string // redis.conf, log, redis.sock, nodes.conf and the folder data
+	args     []string
+	port     int
+	password string
+	sentinel bool
+
+	mu   sync.Mutex // guards proc
+	proc *redisProc // the last one started
+}
+
+// redisProc is one life of a server.
+type redisProc struct {
+	*os.Process
+	gone chan struct{} // closed when it has ended and was waited for
+}
+
+// StartRedis starts a redis-server, waits until it is ready, and kills it when
+// the test ends. It writes an AOF with appendfsync everysec and no RDB; args,
+// as on the command line ("--maxmemory", "50mb"), override any setting. With
+// --requirepass, Do and the URLs carry the password.
+//
+// A machine without redis-server fails the test. When the test has failed, the
+// end of the server's log is in the test's.
+func StartRedis(t testing.TB, args ...string) *RedisServer {
+	t.Helper()
+	return startRedis(t, false, args)
+}
+
+func startRedis(t testing.TB, sentinel bool, args []string) *RedisServer {
+	t.Helper()
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		t.Fatal("redis-server is not installed: run make setup")
+	}
+	// Not t.TempDir: a test's name in it makes the path of the socket too long.
+	dir, err := os.MkdirTemp("", "relay-redis-")
+	if err != nil {
+		t.Fatalf("make folder: %v", err)
+	}
+	s := &RedisServer{t: t, dir: dir, args: args, sentinel: sentinel}
+	for i, arg := range args {
+		if arg == "--requirepass" && i+1 < len(args) {
+			s.password = args[i+1]
+		}
+	}
+	t.Cleanup(func() {
+		s.Kill()
+		if t.Failed() {
+			t.Logf("%s ended with the log:\n%s", s.Addr(), s.logTail())
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Errorf("remove folder: %v", err)
+		}
+	})
+	// Between the look at a port and the server's bind, another program may take it.
+	for range 10 {
+		s.port = freePort(t)
+		s.configure()
+		s.Start()
+		err = s.ready()
+		if err == nil {
+			return s
+		}
+		if !strings.Contains(s.logTail(), "Failed listening on") {
+			break
+		}
+	}
+	t.Fatalf("start redis: %v", err)
+	return nil
+}
+
+// freePort returns a port p that is free on loopback, and p+10000 with it: the
+// place of a cluster's bus. Both lie below the range from which the system takes
+// ports for outgoing connections, so that a server that is down for a moment
+// finds its port free. A lock keeps tests in other processes off it.
+func freePort(t testing.TB) int {
+	t.Helper()
+	locks := filepath.Join(os.TempDir(), fmt.Sprintf("relay-ports-%d", os.Getuid()))
+	if err := os.MkdirAll(locks, 0o700); err != nil {
+		t.Fatalf("make folder: %v", err)
+	}
+	for range 1000 {
+		port := 10000 + rand.IntN(10000)
+		lock, err := os.OpenFile(filepath.Join(locks, strconv.Itoa(port)), os.O_CREATE|os.O_RDWR, 0o600)
+		if err != nil {
+			t.Fatalf("open port lock: %v", err)
+		}
+		if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil && isFree(port) && isFree(port+10000) {
+			t.Cleanup(func() { _, _ = os.Remove(lock.Name()), lock.Close() })
+			return port
+		}
+		_ = lock.Close()
+	}
+	t.Fatal("find port: none of 1,000 tried between 10000 and 20000 is free")
+	return 0
+}
+
+func isFree(port int) bool {
+	l, err := net.Listen("tcp", loopback(port))
+	if err != nil {
+		return false
+	}
+	_ = l.Close()
+	return true
+}
+
+func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+
+// configure writes redis.conf: a file, because Sentinel tells servers to write
+// down what it changed, and they must find it there when they start again.
+func (s *RedisServer) configure() {
+	s.t.Helper()
+	args := []string{"--bind", "127.0.0.1", "--port", strconv.Itoa(s.port), "--unixsocket", s.Socket(),
+		"--dir", s.data(), "--logfile", s.log()}
+	if !s.sentinel {
+		args = append(args, "--save", "", "--appendonly", "yes", "--appendfsync", "everysec",
+			"--repl-diskless-sync-delay", "0", "--cluster-config-file", filepath.Join(s.dir, "nodes.conf"))
+	}
+	var conf strings.Builder
+	for _, arg := range append(args, s.args...) {
+		if option, ok := strings.CutPrefix(arg, "--"); ok {
+			conf.WriteString("\n" + option)
+		} else {
+			conf.WriteString(" " + strconv.Quote(arg))
+		}
+	}
+	conf.WriteString("\n")
+	if err := os.MkdirAll(s.data(), 0o700); err != nil {
+		s.t.Fatalf("make folder: %v", err)
+	}
+	if err := os.WriteFile(s.conf(), []byte(conf.String()), 0o600); err != nil {
+		s.t.Fatalf("write configuration: %v", err)
+	}
+	_ = os.Remove(s.log())
+}
+
+func (s *RedisServer) conf() string { return filepath.Join(s.dir, "redis.conf") }
+func (s *RedisServer) data() string { return filepath.Join(s.dir, "data") }
+func (s *RedisServer) log() string  { return filepath.Join(s.dir, "log") }
+
+// Socket is the path of the Unix socket.
+func (s *RedisServer) Socket() string { return filepath.Join(s.dir, "redis.sock") }
+
+// Addr is host:port on loopback.
+func (s *RedisServer) Addr() string { return loopback(s.port) }
+
+// URL names the Unix socket: unix:///…/redis.sock.
+func (s *RedisServer) URL() string { return s.url(url.URL{Scheme: "unix", Path: s.Socket()}) }
+
+// TCPURL names the TCP port: redis://127.0.0.1:….
+func (s *RedisServer) TCPURL() string { return s.url(url.URL{Scheme: "redis", Host: s.Addr()}) }
+
+func (s *RedisServer) url(u url.URL) string {
+	if s.password != "" {
+		u.User = url.UserPassword("", s.password)
+	}
+	return u.String()
+}
+
+// Start runs the server again after Kill or Stop, on its old data, port and
+// socket. It returns as soon as the process runs: the server may yet be loading.
+func (s *RedisServer) Start() {
+	s.t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.proc != nil && !s.proc.ended() {
+		s.t.Fatal("start redis: it runs already")
+	}
+	args := []string{s.conf()}
+	if s.sentinel {
+		args = append(args, "--sentinel")
+	}
+	cmd := exec.Command("redis-server", args...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{}
+	// Where the system can (the field is Linux's), a test binary that dies without
+	// its cleanups takes the server along.
+	if field := reflect.ValueOf(cmd.SysProcAttr).Elem().FieldByName("Pdeathsig"); field.IsValid() {
+		field.Set(reflect.ValueOf(syscall.SIGKILL))
+	}
+	if err := cmd.Start(); err != nil {
+		s.t.Fatalf("start redis: %v", err)
+	}
+	proc := &redisProc{Process: cmd.Process, gone: make(chan struct{})}
+	go func() {
+		_ = cmd.Wait() // a killed server has no good exit
+		close(proc.gone)
+	}()
+	s.proc = proc
+}
+
+func (p *redisProc) ended() bool {
+	select {
+	case <-p.gone:
+		return true
+	default:
+		return false
+	}
+}
+
+func (s *RedisServer) process() *redisProc {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.proc
+}
+
+// WaitReady returns when the server answers PING, which it does not while it
+// loads its data.
+func (s *RedisServer) WaitReady() {
+	s.t.Helper()
+	if err := s.ready(); err != nil {
+		s.t.Fatalf("wait for redis: %v", err)
+	}
+}
+
+func (s *RedisServer) ready() error {
+	proc := s.process()
+	return poll(func() error {
+		if proc.ended() {
+			return permanent{errors.New("the process has ended")}
+		}
+		_, err := s.Do("PING")
+		return err
+	})
+}
+
+// Restart is Start and WaitReady. A server that runs is killed first.
+func (s *RedisServer) Restart() {
+	s.t.Helper()
+	s.Kill()
+	s.Start()
+	s.WaitReady()
+}
+
+// Kill ends the process at once, as a crash does, and waits until it is gone.
+func (s *RedisServer) Kill() {
+	if proc := s.process(); proc != nil {
+		_ = proc.Signal(syscall.SIGKILL) // the error says that it has ended
+		<-proc.gone
+	}
+}
+
+// Stop asks the server to end, which writes out its AOF, and waits for that. It
+// wakes a paused server.
+func (s *RedisServer) Stop() {
+	s.t.Helper()
+	proc := s.process()
+	_ = proc.Signal(syscall.SIGTERM)
+	_ = proc.Signal(syscall.SIGCONT)
+	select {
+	case <-proc.gone:
+	case <-time.After(redisPatience):
+		s.t.Fatalf("stop redis: it still runs after %v", redisPatience)
+	}
+}
+
+// Wipe kills the server and deletes its data. The next Start is with nothing; a
+// cluster's node still knows the cluster.
+func (s *RedisServer) Wipe() {
+	s.t.Helper()
+	s.Kill()
+	if err := errors.Join(os.RemoveAll(s.data()), os.Mkdir(s.data(), 0o700)); err != nil {
+		s.t.Fatalf("wipe data: %v", err)
+	}
+}
+
+// Pause freezes the server: connections are taken and nothing is answered.
+func (s *RedisServer) Pause() {
+	s.t.Helper()
+	if err := s.process().Signal(syscall.SIGSTOP); err != nil {
+		s.t.Fatalf("pause redis: %v", err)
+	}
+	// The signal takes its time; until it has worked, commands are still answered.
+	err := poll(func() error {
+		if stat := s.stat(); stat != nil && stat[0] != "T" {
+			return fmt.Errorf("its state is %s", stat[0])
+		}
+		return nil
+	})
+	if err != nil {
+		s.t.Fatalf("pause redis: %v", err)
+	}
+}
+
+// Continue ends Pause; what was sent meanwhile is then answered.
+func (s *RedisServer) Continue() {
+	s.t.Helper()
+	if err := s.process().Signal(syscall.SIGCONT); err != nil {
+		s.t.Fatalf("continue redis: %v", err)
+	}
+}
+
+// stat is /proc/<pid>/stat from the process state on; nil where there is none.
+func (s *RedisServer) stat() []string {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.process().Pid))
+	if err != nil {
+		return nil
+	}
+	return strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+}
+
+// CPU is the time that the running process has used, its own and the system's on
+// its behalf, in steps of 10 ms. It begins at 0 with every start, and is 0 when
+// the server is down and on systems other than Linux.
+func (s *RedisServer) CPU() time.Duration {
+	stat := s.stat()
+	if runtime.GOOS != "linux" || len(stat) < 13 {
+		return 0
+	}
+	var ticks int64
+	for _, field := range stat[11:13] {
+		n, _ := strconv.ParseInt(field, 10, 64)
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
+}
+
+// Commands is how many commands the server has run since it started, those of
+// scripts included; -1 when it does not answer. Asking counts as one command.
+func (s *RedisServer) Commands() int64 {
+	info, err := s.Do("INFO", "stats")
+	if err != nil {
+		return -1
+	}
+	n, err := strconv.ParseInt(infoField(info, "total_commands_processed"), 10, 64)
+	if err != nil {
+		return -1
+	}
+	return n
+}
+
+// infoField finds a line "name:value" in the reply to INFO or CLUSTER INFO.
+func infoField(info any, name string) string {
+	text, _ := info.(string)
+	for line := range strings.Lines(text) {
+		if value, ok := strings.CutPrefix(line, name+":"); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+// MustDo is Do for a command that must succeed.
+func (s *RedisServer) MustDo(t testing.TB, args ...string) any {
+	t.Helper()
+	reply, err := s.Do(args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return reply
+}
+
+// Do sends one command on a connection of its own, which takes 10 s at most. The
+// reply is a string, an int64, nil, or a []any of those, in which an error is a
+// ReplyError. An error as the whole reply is the error of Do.
+func (s *RedisServer) Do(args ...string) (any, error) {
+	reply, err := s.do(args)
+	if err != nil {
+		return nil, fmt.Errorf("do %s: %w", args[0], err)
+	}
+	return reply, nil
+}
+
+func (s *RedisServer) do(args []string) (any, error) {
+	conn, err := net.DialTimeout("unix", s.Socket(), redisDeadline)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(redisDeadline)); err != nil {
+		return nil, err
+	}
+	r := bufio.NewReader(conn)
+	if s.password != "" {
+		if _, err := roundTrip(conn, r, []string{"AUTH", s.password}); err != nil {
+			return nil, err
+		}
+	}
+	return roundTrip(conn, r, args)
+}
+
+// permanent is an error that waiting does not mend.
+type permanent struct{ error }
+
+// poll asks until there is no error, the error is permanent, or patience ends; it
+// returns the last one.
+func poll(ask func() error) error {
+	deadline := time.Now().Add(redisPatience)
+	tick := time.NewTicker(redisPoll)
+	defer tick.Stop()
+	for {
+		err := ask()
+		if err == nil {
+			return nil
+		}
+		if p, ok := errors.AsType[permanent](err); ok {
+			return p.error
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("not after %v: %w", redisPatience, err)
+		}
+		<-tick.C
+	}
+}
+
+// logTail is the end of the server's log.
+func (s *RedisServer) logTail() string {
+	b, err := os.ReadFile(s.log())
+	if err != nil {
+		return err.Error()
+	}
+	lines := bytes.SplitAfter(b, []byte("\n"))
+	return string(bytes.Join(lines[max(0, len(lines)-40):], nil))
+}

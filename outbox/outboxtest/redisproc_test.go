@@ -1,0 +1,159 @@
+package outboxtest_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"relay/outbox/outboxtest"
+)
+
+// wantReply runs a command and compares its reply.
+func wantReply(t *testing.T, s *outboxtest.RedisServer, want any, args ...string) {
+	t.Helper()
+	got, err := s.Do(args...)
+	must(t, err)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("%v (-want +got):\n%s", args, diff)
+	}
+}
+
+func TestRedisReplies(t *testing.T) {
+	t.Parallel()
+	s := outboxtest.StartRedis(t, "--maxmemory", "50mb")
+	wantReply(t, s, "PONG", "PING")
+	wantReply(t, s, int64(2), "RPUSH", "list", "a\r\nb", "")
+	wantReply(t, s, []any{"a\r\nb", ""}, "LRANGE", "list", "0", "-1")
+	wantReply(t, s, []any{}, "LRANGE", "none", "0", "-1")
+	wantReply(t, s, nil, "GET", "none")
+	wantReply(t, s, []any{int64(1), nil, []any{outboxtest.ReplyError("ERR as cued")}},
+		"EVAL", "return {1, false, {redis.error_reply('ERR as cued')}}", "0")
+	wantReply(t, s, []any{"maxmemory", "52428800"}, "CONFIG", "GET", "maxmemory")
+	wantReply(t, s, []any{"appendonly", "yes"}, "CONFIG", "GET", "appendonly")
+
+	_, err := s.Do("INCR", "list")
+	if reply, ok := errors.AsType[outboxtest.ReplyError](err); !ok || !strings.HasPrefix(string(reply), "WRONGTYPE ") {
+		t.Errorf("INCR of a list: %v, want the reply WRONGTYPE", err)
+	}
+}
+
+func TestRedisPassword(t *testing.T) {
+	t.Parallel()
+	s := outboxtest.StartRedis(t, "--requirepass", "open sesame", "--appendonly", "no")
+	wantReply(t, s, []any{"appendonly", "no"}, "CONFIG", "GET", "appendonly")
+	if want := "unix://:open%20sesame@" + s.Socket(); s.URL() != want {
+		t.Errorf("URL = %s, want %s", s.URL(), want)
+	}
+	if want := "redis://:open%20sesame@" + s.Addr(); s.TCPURL() != want {
+		t.Errorf("TCPURL = %s, want %s", s.TCPURL(), want)
+	}
+}
+
+// TestRedisLives: what each way to end a server leaves, and that it is the same
+// server afterwards.
+func TestRedisLives(t *testing.T) {
+	t.Parallel()
+	s := outboxtest.StartRedis(t, "--appendfsync", "always")
+	s.MustDo(t, "SET", "n", "1")
+	before := s.MustDo(t, "CONFIG", "GET", "port")
+
+	s.Kill()
+	if _, err := s.Do("PING"); err == nil {
+		t.Error("a killed server answers")
+	}
+	s.Kill() // twice is once
+	s.Restart()
+	wantReply(t, s, "1", "GET", "n")
+	wantReply(t, s, before, "CONFIG", "GET", "port")
+
+	s.MustDo(t, "SET", "n", "2")
+	s.Stop()
+	s.Start()
+	s.WaitReady()
+	wantReply(t, s, "2", "GET", "n")
+
+	s.Restart() // of one that runs
+	wantReply(t, s, "2", "GET", "n")
+
+	s.Wipe()
+	s.Restart()
+	wantReply(t, s, int64(0), "DBSIZE")
+}
+
+func TestRedisPause(t *testing.T) {
+	t.Parallel()
+	s := outboxtest.StartRedis(t)
+	s.Pause()
+	var readers []*bufio.Reader
+	for _, network := range []string{"unix", "tcp"} {
+		conn, err := net.Dial(network, map[string]string{"unix": s.Socket(), "tcp": s.Addr()}[network])
+		must(t, err)
+		defer conn.Close()
+		_, err = conn.Write([]byte("INCR n\r\n"))
+		must(t, err)
+		must(t, conn.SetReadDeadline(time.Now().Add(20*time.Millisecond)))
+		r := bufio.NewReader(conn)
+		if b, err := r.Peek(1); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("a paused server says %q, %v", b, err)
+		}
+		must(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
+		readers = append(readers, r)
+	}
+	s.Continue()
+	for _, r := range readers {
+		_, err := r.ReadString('\n')
+		must(t, err)
+	}
+	wantReply(t, s, "2", "GET", "n")
+
+	s.Pause()
+	s.Stop() // does not wait for ever
+}
+
+func TestRedisMeasures(t *testing.T) {
+	t.Parallel()
+	s := outboxtest.StartRedis(t)
+	before := s.Commands()
+	s.MustDo(t, "PING")
+	s.MustDo(t, "EVAL", "for i = 1, 10 do redis.call('PING') end", "0")
+	// PING, EVAL and the 10 in it, and the first INFO, which did not count itself.
+	if n := s.Commands() - before; n != 13 {
+		t.Errorf("Commands grew by %d, want 13", n)
+	}
+	if runtime.GOOS != "linux" {
+		return
+	}
+	for deadline := time.Now().Add(10 * time.Second); s.CPU() == 0; {
+		s.MustDo(t, "EVAL", "for i = 1, 1000000 do end", "0")
+		if time.Now().After(deadline) {
+			t.Fatal("CPU stays 0 while the server works")
+		}
+	}
+	s.Kill()
+	if s.CPU() != 0 || s.Commands() != -1 {
+		t.Errorf("CPU = %v, Commands = %d of a killed server, want 0 and -1", s.CPU(), s.Commands())
+	}
+}
+
+// TestRedisMany: servers started at the same time do not take each other's ports.
+func TestRedisMany(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	for i := range 8 {
+		s := outboxtest.StartRedis(t)
+		s.MustDo(t, "SET", "n", fmt.Sprint(i))
+		s.Kill()
+		if seen[s.Addr()] {
+			t.Errorf("%s was given twice", s.Addr())
+		}
+		seen[s.Addr()] = true
+	}
+}

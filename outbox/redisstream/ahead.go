@@ -1,0 +1,229 @@
+package redisstream
+
+import (
+	"context"
+	"strings"
+	"time"
+)
+
+// reserve decides how many deliveries of a group this process can make at once:
+// as many as claims wait for. They are leased by the accept itself.
+func (s *Store) reserve(g *group) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, name := range g.names {
+		if e := s.endpoints[name]; e != nil {
+			g.reserved[i] = min(g.wanted[i], e.demand())
+			g.leases[i] = e.leaseAhead()
+			e.reserved += g.reserved[i]
+		}
+	}
+}
+
+// unreserve gives back what reserve took.
+func (s *Store) unreserve(g *group) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i, name := range g.names {
+		if e := s.endpoints[name]; e != nil {
+			e.reserved -= g.reserved[i]
+			g.reserved[i] = 0
+		}
+	}
+}
+
+// take brings what an accept leased to those who wait for it, and notes where
+// there is more.
+func (s *Store) take(g *group, leased []*held) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	got := make([]int, len(g.names))
+	for _, h := range leased {
+		s.held[h.claim.Fence] = h
+		n := g.index[h.claim.Endpoint]
+		got[n]++
+		e := s.endpoints[h.claim.Endpoint]
+		e.ahead = append(e.ahead, h)
+	}
+	for i, name := range g.names {
+		e := s.endpoints[name]
+		if e == nil {
+			continue
+		}
+		e.reserved -= g.reserved[i]
+		g.reserved[i] = 0
+		if got[i] > 0 {
+			e.merge(nil)
+		}
+		if got[i] < g.wanted[i] {
+			e.maybe |= 1 << g.sh.index // at the end of the line
+		}
+		s.serve(e)
+	}
+}
+
+// rung takes note of endpoints that got work, by this Relay or another.
+func (s *Store) rung(sh *shard, names []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range names {
+		if e := s.endpoints[name]; e != nil {
+			s.look(e, 1<<sh.index, true)
+		}
+	}
+}
+
+// lookAgain makes everybody who waits look into a shard.
+func (s *Store) lookAgain(sh *shard) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.endpoints {
+		s.look(e, 1<<sh.index, true)
+	}
+}
+
+// wakeAt makes the endpoint look when a retry is due. The caller holds mu.
+func (s *Store) wakeAt(e *endpoint, due time.Time) {
+	if !e.due.IsZero() && !due.Before(e.due) {
+		return
+	}
+	e.due = due
+	if e.alarm != nil {
+		e.alarm.Stop()
+	}
+	e.alarm = time.AfterFunc(time.Until(due), func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.closed {
+			return
+		}
+		e.due = time.Time{}
+		s.look(e, 1<<len(s.shards)-1, true)
+	})
+}
+
+// aheadIdle is how long deliveries may be leased ahead while nobody claims.
+const aheadIdle = time.Second
+
+// takeAhead returns the deliveries that are leased ahead at endpoints from which
+// nobody has claimed for a while. The caller holds mu.
+func (s *Store) takeAhead(now time.Time, idle time.Duration) (list []*held) {
+	for _, e := range s.endpoints {
+		if len(e.ahead) == 0 || idle > 0 && (len(e.waiters) > 0 || now.Sub(e.since) < idle) {
+			continue
+		}
+		for _, h := range e.ahead {
+			delete(s.held, h.claim.Fence)
+		}
+		list = append(list, e.ahead...)
+		e.ahead = nil
+		if idle == 0 && e.alarm != nil {
+			e.alarm.Stop()
+		}
+	}
+	return list
+}
+
+// handBackAhead gives up what was leased ahead for claims that do not come, and
+// forgets leases that ended unnoticed.
+func (s *Store) handBackAhead() {
+	now := time.Now()
+	s.mu.Lock()
+	list := s.takeAhead(now, aheadIdle)
+	for fence, h := range s.held {
+		if now.Sub(h.claim.Until) > time.Minute {
+			delete(s.held, fence)
+		}
+	}
+	s.mu.Unlock()
+	if len(list) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	if err := s.release(ctx, list); err != nil {
+		s.log.Warn().Err(err).Msg("deliveries leased ahead were not handed back: they come again when the lease ends")
+	}
+}
+
+// orphanAge is longer than any call that may still be under way.
+const orphanAge = 6 * time.Second
+
+// seekOrphans looks for claims of this Relay that it does not know of, since the
+// answer to the script that made them was lost. Unknown twice in a row means so.
+func (sh *shard) seekOrphans(ctx context.Context, joined *session) {
+	sh.mu.Lock()
+	unsure, before := sh.unsure, sh.orphans
+	sh.mu.Unlock()
+	if unsure.IsZero() || time.Since(unsure) < orphanAge {
+		return
+	}
+	node, err := sh.node(ctx)
+	if err != nil {
+		return
+	}
+	members, err := node.ZRange(ctx, sh.lease, 0, -1).Result()
+	if err != nil {
+		_ = sh.note(err) // the next tick tries again
+		return
+	}
+	unknown := map[string]bool{}
+	var lost []*held
+	known := sh.s.heldFences()
+	for _, m := range members {
+		part := strings.Split(m, "|")
+		if len(part) != 5 || !strings.HasPrefix(part[4], joined.fences.prefix) || known[part[4]] {
+			continue
+		}
+		unknown[m] = true
+		if r, err := parseTail(part[0] + "|" + part[1]); err == nil && before[m] {
+			h := newHeld(sh, joined, r, part[2], 0, 0, time.Time{}, nil)
+			h.fence = part[4]
+			lost = append(lost, h)
+		}
+	}
+	if err := sh.s.release(ctx, lost); err != nil {
+		return
+	}
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	switch {
+	case sh.unsure != unsure: // it happened again meanwhile
+		sh.orphans = nil
+	case before == nil && len(unknown) > 0:
+		sh.orphans, sh.unsure = unknown, time.Now()
+	default:
+		sh.orphans, sh.unsure = nil, time.Time{}
+	}
+}
+
+// heldFences are the fences of all that this process has claimed, as text.
+func (s *Store) heldFences() map[string]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make(map[string]bool, len(s.held))
+	for _, h := range s.held {
+		all[h.fence] = true
+	}
+	return all
+}
+
+// flush waits until the settlements that are in line are committed.
+func (s *Store) flush(ctx context.Context) error {
+	var list []*settlement
+	for _, sh := range s.shards {
+		m := &settlement{done: make(chan error, 1)}
+		sh.settles.put(m)
+		list = append(list, m)
+	}
+	for _, m := range list {
+		select {
+		case <-m.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.stop:
+			return nil
+		}
+	}
+	return nil
+}

@@ -1,0 +1,44 @@
+-- What several scripts share. Times are microseconds of the server's clock:
+-- they fit a double exactly, but tostring would round them.
+local function text(n) return string.format('%.0f', n) end
+
+local function clock()
+  local t = redis.call('TIME')
+  return t[1] * 1000000 + t[2]
+end
+
+-- many calls a command with a long list, in pieces that fit Lua's stack.
+-- Pieces have an even length, so pairs stay together.
+local function many(command, key, list)
+  for from = 1, #list, 1000 do
+    redis.call(command, key, unpack(list, from, math.min(from + 999, #list)))
+  end
+end
+
+-- ring tells all Relays that an endpoint has work.
+local function ring(bell, endpoint)
+  redis.call('XADD', bell, 'MAXLEN', '~', 4096, '*', 'e', endpoint)
+end
+
+-- back puts a delivery among those of its endpoint that wait or wait again.
+-- The second set, by time of accept, tells the oldest.
+local function back(prefix, endpoint, due, tail)
+  redis.call('ZADD', prefix .. 'r:' .. endpoint, due, tail)
+  redis.call('ZADD', prefix .. 'c:' .. endpoint, string.match(tail, '^%d+'), tail)
+end
+
+-- sweep takes back the claims whose lease has ended, whoever had them.
+local function sweep(prefix, lease, bell, now)
+  local ended = redis.call('ZRANGE', lease, '-inf', text(now), 'BYSCORE', 'LIMIT', 0, 200)
+  if #ended == 0 then return end
+  local rung = {}
+  for _, member in ipairs(ended) do
+    local tail, endpoint, due = string.match(member, '^([^|]*|[^|]*)|([^|]*)|(%d+)|')
+    if tail then
+      back(prefix, endpoint, text(math.min(tonumber(due), now)), tail)
+      rung[endpoint] = true
+    end
+  end
+  redis.call('ZREM', lease, unpack(ended))
+  for endpoint in pairs(rung) do ring(bell, endpoint) end
+end

@@ -1,0 +1,47 @@
+-- Removes finished deliveries that are older than a time.
+-- KEYS: meta, history. ARGV: key prefix, oldest to keep in ms, how many, window in microseconds.
+-- Returns how many went, and whether there is more to do.
+local prefix, now, removed, more, freed, ids = ARGV[1], clock(), 0, 0, 0, {}
+
+-- drop removes an event; of an id that the app chose its fingerprint stays for the window.
+local function drop(key, id, o, total)
+  local event = redis.call('HGET', key, 'e')
+  if not event then return end
+  freed = freed + #event + 420 + 120 * total
+  local left = math.floor((o + tonumber(ARGV[4]) - now) / 1000)
+  if left > 0 and string.sub(event, 2, 33) ~= string.rep('\0', 32) then
+    redis.call('SET', prefix .. 'i:' .. id, string.sub(event, 2, 35), 'PX', text(left))
+  end
+  redis.call('DEL', key)
+end
+
+local entries = redis.call('XRANGE', KEYS[2], '-', ARGV[2], 'COUNT', 20)
+for _, entry in ipairs(entries) do
+  if removed >= tonumber(ARGV[3]) then
+    more = 1
+    break
+  end
+  for f = 1, #entry[2], 2 do
+    local o, n, total, id = string.match(entry[2][f], '^(%d+)%.(%d+)%.(%d+)|(.*)$')
+    local key = prefix .. 'e:' .. id
+    if redis.call('HGET', key, 'o') == o then
+      total = tonumber(total)
+      local record = total > 0 and redis.call('HGET', key, n)
+      if record and record ~= '-' then
+        removed = removed + 1
+        freed = freed + #record
+        for i = 1, tonumber(string.match(record, '^%a(%d+)')) - 1 do
+          freed = freed + redis.call('HSTRLEN', key, n .. '.' .. i)
+          if total > 1 then redis.call('HDEL', key, n .. '.' .. i) end
+        end
+        if total > 1 then redis.call('HSET', key, n, '-') end
+      end
+      if total < 2 or redis.call('HINCRBY', key, 'g', 1) == total then drop(key, id, tonumber(o), total) end
+    end
+  end
+  ids[#ids + 1] = entry[1]
+end
+if #entries == 20 then more = 1 end
+if #ids > 0 then redis.call('XDEL', KEYS[2], unpack(ids)) end
+if freed > 0 then redis.call('HINCRBY', KEYS[1], 'bytes', -freed) end
+return {removed, more}

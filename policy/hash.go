@@ -1,0 +1,34 @@
+package policy
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+)
+
+// Hashes returns a short hash of each endpoint's settings, by name, so that Relays
+// with one outbox can tell whether their files agree. The values of secrets and
+// headers, and a URL's query, are not in it: not even a trace of them may leave the process.
+func (p *Policy) Hashes() map[string]string {
+	all := make(map[string]string, len(p.Endpoints))
+	for _, e := range p.Endpoints {
+		all[e.Name] = e.Hash()
+	}
+	return all
+}
+
+// Hash is 12 hex digits that differ when the endpoint's settings do.
+func (e *Endpoint) Hash() string {
+	h := sha256.New()
+	url := *e.URL
+	url.User, url.RawQuery = nil, "" // they may hold a credential
+	fmt.Fprintf(h, "%s\n%t\n%s\n%d %t\n%v\n%v %v\n%v\n", &url, e.Enabled, e.Events, e.Concurrency, e.HTTP2, e.Timeout, e.Retry.Schedule, e.Retry.Jitter, e.Retry.On)
+	fmt.Fprintf(h, "%v\n%v %t %v\n", e.Retry.MaxRetryAfter, e.Egress.AllowPrivate, e.Egress.AllowPlaintext, e.Egress.Ports)
+	for _, line := range e.Headers {
+		fmt.Fprintln(h, "header", line.Name)
+	}
+	for _, s := range e.Signers {
+		fmt.Fprintln(h, "sign", s) // its name and the number of its secrets
+	}
+	return hex.EncodeToString(h.Sum(nil)[:6])
+}

@@ -1,0 +1,93 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/rs/zerolog"
+
+	"relay/config"
+	"relay/outbox/redisstream"
+)
+
+// Finding is one thing that was seen of an outbox.
+type Finding struct {
+	Level string `json:"level"` // "refuse": Relay would not start; "warn"; "ok"
+	What  string `json:"what"`
+	Next  string `json:"next,omitempty"` // what to do, when something is
+}
+
+// ProbeOutbox looks at the outbox that the file names, without opening it: at the
+// folder of sqlite, where a file is made and removed, or at the server of redis. The
+// error says why there was nothing to look at.
+func ProbeOutbox(ctx context.Context, c config.Outbox) ([]Finding, error) {
+	if c.Engine != "redis" {
+		return []Finding{probeFolder(c.Path)}, nil
+	}
+	found, err := redisstream.Probe(ctx, redisOptions(c))
+	if err != nil {
+		return nil, fmt.Errorf("probe %s: %w", c.Redis.Where(), err)
+	}
+	var all []Finding
+	for _, f := range found.List {
+		all = append(all, Finding(f))
+	}
+	return all, nil
+}
+
+// redisOptions is what the file says, in the words of the engine. Log, Endpoints and
+// Version are the caller's.
+func redisOptions(c config.Outbox) redisstream.Options {
+	r := c.Redis
+	o := redisstream.Options{
+		URL: r.URL.Reveal(), Cluster: r.Cluster,
+		Username: r.Username, Password: r.Password.Reveal(), Database: r.Database,
+		Namespace: r.Namespace, Shards: r.Shards,
+		Durability: c.Durability, Replicas: r.Replicas, ReplicaTimeout: r.Timeout,
+		MaxSize: c.MaxSize, Log: zerolog.Nop(),
+	}
+	if s := r.Sentinel; s != nil {
+		o.Sentinel = &redisstream.Sentinel{Master: s.Master, Addrs: s.Addrs, Username: s.Username, Password: s.Password.Reveal()}
+	}
+	if t := r.TLS; t != nil {
+		o.TLS = &redisstream.TLSFiles{CA: t.CA, Cert: t.Cert, Key: t.Key, ServerName: t.ServerName}
+	}
+	return o
+}
+
+// probeFolder tells whether files can be made in the folder, or where it will be.
+func probeFolder(path string) Finding {
+	where := path
+	if whole, err := filepath.Abs(path); err == nil {
+		where = whole
+	}
+	dir, info, err := where, fs.FileInfo(nil), error(nil)
+	for {
+		info, err = os.Stat(dir)
+		if err == nil || !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
+			break
+		}
+		dir = filepath.Dir(dir) // relay serve makes what is missing
+	}
+	if err != nil {
+		return Finding{"refuse", fmt.Sprintf("the folder %s cannot be reached: %v", where, err), "give the user that runs relay access to it"}
+	}
+	if !info.IsDir() {
+		return Finding{"refuse", dir + " is not a folder", "change path in the outbox block, or move the file"}
+	}
+	f, err := os.CreateTemp(dir, ".relay-check-*")
+	if err == nil {
+		err = errors.Join(f.Close(), os.Remove(f.Name()))
+	}
+	switch {
+	case err != nil:
+		return Finding{"refuse", fmt.Sprintf("the folder %s cannot be written: %v", dir, err), "give the user that runs relay write access to it"}
+	case dir != where:
+		return Finding{"ok", fmt.Sprintf("the folder %s does not exist yet, and can be made", where), ""}
+	}
+	return Finding{"ok", fmt.Sprintf("the folder %s exists and can be written", where), ""}
+}
