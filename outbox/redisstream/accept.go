@@ -18,7 +18,6 @@ type accept struct {
 	ctx      context.Context
 	batch    *outbox.Batch
 	events   [][]byte // as kept
-	twice    bool     // an id is in the batch twice
 	weight   int
 	receipts []outbox.Receipt
 	done     chan error // has room for the one answer
@@ -39,7 +38,6 @@ func (s *Store) Accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt, e
 	within, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	a := &accept{ctx: within, batch: &b, events: make([][]byte, len(b.Entries)), done: make(chan error, 1)}
-	seen := make(map[string]bool, len(b.Entries))
 	for i := range b.Entries {
 		e := &b.Entries[i]
 		if len(e.Endpoints) > maxFanOut || strings.Contains(e.Event.ID, "|") {
@@ -47,8 +45,6 @@ func (s *Store) Accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt, e
 		}
 		a.events[i] = encodeEvent(e, mathrand.Uint64())
 		a.weight += max(len(a.events[i]), acceptEntry)
-		a.twice = a.twice || len(b.Entries) > 1 && seen[e.Event.ID]
-		seen[e.Event.ID] = true
 	}
 	sh := s.shardFor(&b)
 	if lasts, why := sh.outage(); lasts > failFast {
@@ -79,9 +75,9 @@ type group struct {
 	names    []string // of endpoints
 	index    map[string]int
 	wanted   []int // deliveries by endpoint
-	reserved []int // how many of them may be leased to this process
+	reserved []int // how many of them may be leased to this process, in their order
 	leases   []time.Duration
-	base     uint64 // first fence's counter
+	ahead    [][]*held // those, by endpoint
 	keys     []string
 	args     []any
 	sent     time.Time
@@ -152,7 +148,7 @@ func (sh *shard) tryAccepts(accepts []*accept) error {
 		}
 		return err
 	}
-	answers, err := texts(v, len(accepts))
+	answers, err := texts(v, 2)
 	if err != nil {
 		return err
 	}
@@ -188,76 +184,115 @@ func (g *group) gather() {
 			}
 		}
 	}
-	g.reserved, g.leases = make([]int, len(g.names)), make([]time.Duration, len(g.names))
+	n := len(g.names)
+	g.reserved, g.leases, g.ahead = make([]int, n), make([]time.Duration, n), make([][]*held, n)
 }
 
 // build writes the script's keys and arguments, in the order that it reads them.
 func (g *group) build() {
-	sh, deliveries := g.sh, 0
-	for _, n := range g.reserved {
+	sh, deliveries, entries, straight := g.sh, 0, 0, "1"
+	for i, n := range g.reserved {
 		deliveries += n
+		g.ahead[i] = make([]*held, 0, n)
 	}
-	g.base = sh.counter.Add(uint64(deliveries)) - uint64(deliveries)
-	g.keys = append(g.keys, sh.meta, sh.lease, sh.counts, sh.bell, sh.done)
-	g.args = append(g.args, g.joined.outbox, sh.limit(), sh.s.window.Milliseconds(), g.joined.fences.prefix, g.base, len(g.names), len(g.accepts))
+	counter := sh.counter.Add(uint64(deliveries)) - uint64(deliveries)
+	seen := map[string]bool{}
+	for _, a := range g.accepts {
+		entries += len(a.batch.Entries)
+		if a.batch.Key != "" {
+			straight = ""
+		}
+		for i := range a.batch.Entries {
+			if id := a.batch.Entries[i].Event.ID; !seen[id] {
+				seen[id] = true
+			} else {
+				straight = ""
+			}
+		}
+	}
+	g.keys = append(make([]string, 0, 5+2*len(g.names)+entries), sh.meta, sh.lease, sh.counts, sh.bell, sh.done)
+	g.args = append(make([]any, 0, 8+3*len(g.names)+2*len(g.accepts)+4*entries),
+		g.joined.outbox, sh.limit(), sh.s.window.Milliseconds(), len(g.names), len(g.accepts), entries, straight)
 	for i, name := range g.names {
 		g.keys = append(g.keys, sh.backlog(name), sh.retries(name))
 		g.args = append(g.args, name, g.reserved[i], g.leases[i].Microseconds())
 	}
+	var tombstones, requests []string
 	for _, a := range g.accepts {
-		b, n := a.batch, len(a.batch.Entries)
-		if a.twice {
-			n = -n
+		g.args = append(g.args, len(a.batch.Entries))
+		if a.batch.Key == "" {
+			g.args = append(g.args, "")
+			continue
 		}
-		if b.Key != "" {
-			g.keys = append(g.keys, sh.request(b.Key))
-			g.args = append(g.args, b.Fingerprint[:], n)
-		} else {
-			g.args = append(g.args, "", n)
-		}
-		for i := range b.Entries {
-			e := &b.Entries[i]
-			targets := make([]byte, 1, 1+2*len(e.Endpoints))
-			targets[0] = 'g'
+		g.args = append(g.args, a.batch.Fingerprint[:])
+		requests = append(requests, sh.request(a.batch.Key))
+	}
+	for _, a := range g.accepts {
+		for i := range a.batch.Entries {
+			e := &a.batch.Entries[i]
+			g.keys = append(g.keys, sh.event(e.Event.ID))
+			targets := append(make([]byte, 0, 1+2*len(e.Endpoints)), 'g')
 			if e.Fingerprint != (outbox.Fingerprint{}) {
 				targets[0] = 'a'
+				tombstones = append(tombstones, sh.tombstone(e.Event.ID))
 			}
 			for _, name := range e.Endpoints {
 				n := g.index[name]
 				targets = append(targets, byte(n>>8), byte(n))
 			}
-			g.keys = append(g.keys, sh.event(e.Event.ID), sh.tombstone(e.Event.ID))
-			g.args = append(g.args, e.Event.ID, a.events[i], targets)
+			g.args = append(g.args, a.events[i], targets)
+			for n, name := range e.Endpoints {
+				at := g.index[name]
+				if len(g.ahead[at]) == g.reserved[at] {
+					g.args = append(g.args, "")
+					continue
+				}
+				h := newHeld(sh, ref{n: n, total: len(e.Endpoints), event: e.Event.ID}, name, g.joined.fences.fence(counter), g.leases[at], time.Time{}, nil)
+				counter++
+				g.ahead[at] = append(g.ahead[at], h)
+				g.args = append(g.args, h.member)
+			}
 		}
 	}
+	g.keys = append(append(g.keys, tombstones...), requests...)
 }
 
 // read gives every batch its receipts or its refusal, and returns the deliveries
-// that this process may make now. The answers of the script:
+// that this process may make now. The answers of the script: the flags of the endpoints, then
 //
-//	A<order>|<flags>           all fresh; orders rise by one; a flag for each delivery: l leased, q in the backlog
-//	M<order>|<flags>|<marks>   for each entry: n fresh, d<deliveries> a repeat, o this accept was executed before
-//	K<receipts>                the key was used before: <id>:<deliveries>,…
-//	O<receipts>                the same, and it was this very accept
-//	C<index>                   conflict, -1 for the key
-//	F                          full
+//	A<order>           for all batches together: all are fresh, and their orders rise by one
+//
+// or for each batch:
+//
+//	M<order>|<marks>   orders rise by one; for each entry: n fresh, d<deliveries> a repeat, o this accept was executed before
+//	K<receipts>        the key was used before: <id>:<deliveries>,…
+//	O<receipts>        the same, and it was this very accept
+//	C<index>           conflict, -1 for the key
+//	F                  full
 func (g *group) read(answers []string) (leased []*held) {
-	counter := g.base
+	flags := answers[0]
+	var order int64
 	for i, a := range g.accepts {
-		kind, rest := answers[i][0], answers[i][1:]
+		kind, rest := byte('A'), ""
+		if i == 0 || answers[1][0] != 'A' {
+			kind, rest = answers[i+1][0], answers[i+1][1:]
+		}
+		marks, deliveries := []string(nil), 0
 		switch kind {
 		case 'A', 'M':
-			part := strings.SplitN(rest, "|", 3)
-			order, _ := strconv.ParseInt(part[0], 10, 64)
-			var marks []string
-			if kind == 'M' {
-				marks = strings.Split(part[2], ",")
+			first, list, marked := strings.Cut(rest, "|")
+			if rest != "" {
+				order, _ = strconv.ParseInt(first, 10, 64)
 			}
-			leased, counter = g.fresh(a, order, part[1], marks, leased, counter)
+			if marked {
+				marks = strings.Split(list, ",")
+			}
+			leased, order = g.fresh(a, order, flags, marks, leased)
+			continue
 		case 'K', 'O':
 			for _, r := range strings.Split(rest, ",") {
 				id, n, _ := strings.Cut(r, ":")
-				deliveries, _ := strconv.Atoi(n)
+				deliveries, _ = strconv.Atoi(n)
 				a.receipts = append(a.receipts, outbox.Receipt{ID: id, Deliveries: deliveries, Duplicate: kind == 'K'})
 			}
 		case 'C':
@@ -270,12 +305,33 @@ func (g *group) read(answers []string) (leased []*held) {
 		case 'F':
 			a.done <- g.sh.fullness(g.sh.limit())
 		}
+		g.pass(a)
 	}
 	return leased
 }
 
+// pass drops what was prepared for the deliveries of a batch that was not written.
+func (g *group) pass(a *accept) {
+	for i := range a.batch.Entries {
+		for _, name := range a.batch.Entries[i].Endpoints {
+			g.next(name)
+		}
+	}
+}
+
+// next is the claim that was prepared for the next delivery of an endpoint, nil if none was.
+func (g *group) next(name string) *held {
+	at := g.index[name]
+	if len(g.ahead[at]) == 0 {
+		return nil
+	}
+	h := g.ahead[at][0]
+	g.ahead[at] = g.ahead[at][1:]
+	return h
+}
+
 // fresh reads the answer for a batch of which at least one entry was written.
-func (g *group) fresh(a *accept, order int64, flags string, marks []string, leased []*held, counter uint64) ([]*held, uint64) {
+func (g *group) fresh(a *accept, order int64, flags string, marks []string, leased []*held) ([]*held, int64) {
 	a.receipts = make([]outbox.Receipt, len(a.batch.Entries))
 	for i := range a.batch.Entries {
 		e := &a.batch.Entries[i]
@@ -285,27 +341,27 @@ func (g *group) fresh(a *accept, order int64, flags string, marks []string, leas
 				a.receipts[i].Duplicate = true
 				a.receipts[i].Deliveries, _ = strconv.Atoi(n)
 			}
+			for _, name := range e.Endpoints {
+				g.next(name)
+			}
 			continue
 		}
 		event := e.Event
 		event.Time = time.UnixMicro(event.Time.UnixMicro()).UTC()
 		kept := false
-		for n, name := range e.Endpoints {
-			if flags[n] == 'q' {
-				if !kept {
-					g.sh.s.events.add(&event)
-					kept = true
-				}
+		for _, name := range e.Endpoints {
+			h := g.next(name)
+			if h != nil && flags[g.index[name]] == 'l' {
+				h.begin(order, &event, g.sent)
+				leased = append(leased, h)
 				continue
 			}
-			r := ref{order: order, n: n, total: len(e.Endpoints), event: event.ID}
-			fence := g.joined.fences.fence(counter)
-			lease := g.leases[g.index[name]]
-			counter++
-			leased = append(leased, newHeld(g.sh, g.joined, r, name, fence, lease, g.sent, &event))
+			if !kept {
+				g.sh.s.events.add(&event)
+				kept = true
+			}
 		}
-		flags = flags[len(e.Endpoints):]
 		order++
 	}
-	return leased, counter
+	return leased, order
 }

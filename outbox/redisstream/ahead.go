@@ -4,6 +4,8 @@ import (
 	"context"
 	"strings"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // reserve decides how many deliveries of a group this process can make at once:
@@ -169,16 +171,13 @@ func (sh *shard) seekOrphans(ctx context.Context, joined *session) {
 	}
 	unknown := map[string]bool{}
 	var lost []*held
-	known := sh.s.heldFences()
+	known := sh.s.members()
 	for _, m := range members {
-		part := strings.Split(m, "|")
-		if len(part) != 5 || !strings.HasPrefix(part[4], joined.fences.prefix) || known[part[4]] {
+		if !strings.HasPrefix(m, joined.fences.prefix) || known[m] {
 			continue
 		}
 		unknown[m] = true
-		if r, err := parseTail(part[0] + "|" + part[1]); err == nil && before[m] {
-			h := newHeld(sh, joined, r, part[2], 0, 0, time.Time{}, nil)
-			h.fence = part[4]
+		if h := sh.orphan(ctx, node, m); h != nil && before[m] {
 			lost = append(lost, h)
 		}
 	}
@@ -197,13 +196,38 @@ func (sh *shard) seekOrphans(ctx context.Context, joined *session) {
 	}
 }
 
-// heldFences are the fences of all that this process has claimed, as text.
-func (s *Store) heldFences() map[string]bool {
+// orphan is what can be said of a claim by its member alone, nil if nothing.
+func (sh *shard) orphan(ctx context.Context, node *redis.Client, member string) *held {
+	part := strings.SplitN(member, "|", 5)
+	if len(part) != 5 {
+		return nil
+	}
+	kept, err := node.HMGet(ctx, sh.event(part[4]), "o", part[1]).Result()
+	if err != nil {
+		return nil
+	}
+	order, _ := kept[0].(string)
+	r, err := parseTail(order + "." + part[1] + "." + part[2] + "|" + part[4])
+	if err != nil {
+		return nil
+	}
+	h := newHeld(sh, r, part[3], 0, 0, time.Time{}, nil)
+	h.member = member
+	if text, _ := kept[1].(string); text != "" {
+		if last, err := decodeRecord(text); err == nil {
+			h.due = last.due
+		}
+	}
+	return h
+}
+
+// members are all claims that this process holds, as they stand in the sets of leases.
+func (s *Store) members() map[string]bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	all := make(map[string]bool, len(s.held))
 	for _, h := range s.held {
-		all[h.fence] = true
+		all[h.member] = true
 	}
 	return all
 }

@@ -49,11 +49,12 @@ type waiter struct {
 
 // held is a delivery that this process has leased.
 type held struct {
-	claim outbox.Claim
-	ref   ref
-	shard *shard
-	fence string // as text
-	due   int64
+	claim  outbox.Claim
+	ref    ref
+	shard  *shard
+	member string // in the set of leases
+	lease  time.Duration
+	due    int64
 
 	waited bool   // it was among those that wait again
 	before string // its last record, "" for none
@@ -66,20 +67,22 @@ const (
 	aheadSlack = 2 * time.Second
 )
 
-func newHeld(sh *shard, joined *session, r ref, endpoint string, fence uint64, lease time.Duration, sent time.Time, event *outbox.Event) *held {
-	created := r.created()
-	return &held{
-		claim: outbox.Claim{
-			Delivery: outbox.Delivery{ID: r.deliveryID(), EventID: r.event, Endpoint: endpoint, State: outbox.Pending, Due: created, Created: created},
-			Event:    event, Fence: fence, Until: sent.Add(lease),
-		},
-		ref: r, shard: sh, due: r.order,
-		fence: fenceText(fence, sh.index, joined.fences.relay),
+func newHeld(sh *shard, r ref, endpoint string, fence uint64, lease time.Duration, sent time.Time, event *outbox.Event) *held {
+	h := &held{
+		claim: outbox.Claim{Delivery: outbox.Delivery{EventID: r.event, Endpoint: endpoint, State: outbox.Pending}, Fence: fence},
+		ref:   r, shard: sh, member: member(fence, r, endpoint), lease: lease,
 	}
+	h.begin(r.order, event, sent)
+	return h
 }
 
-// suffix is what the lease's member has after the tail.
-func (h *held) suffix() string { return suffix(h.claim.Endpoint, h.due, h.fence) }
+// begin completes what only Redis could say: the order of the event.
+func (h *held) begin(order int64, event *outbox.Event, sent time.Time) {
+	h.ref.order, h.due = order, order
+	created := h.ref.created()
+	h.claim.ID, h.claim.Due, h.claim.Created = h.ref.deliveryID(), created, created
+	h.claim.Event, h.claim.Until = event, sent.Add(h.lease)
+}
 
 // endpoint returns the endpoint of a name. The caller holds mu.
 func (s *Store) endpoint(name string) *endpoint {
@@ -363,7 +366,7 @@ func (sh *shard) fetch(f *fetch) (got []*held, next time.Duration, more bool, er
 			sh.s.log.Error().Err(err).Str("endpoint", name).Msg("a delivery is passed over")
 			continue
 		}
-		h := newHeld(sh, joined, r, name, joined.fences.fence(base+uint64(i/3)), f.lease, sent, nil)
+		h := newHeld(sh, r, name, joined.fences.fence(base+uint64(i/3)), f.lease, sent, nil)
 		h.due, _ = strconv.ParseInt(list[i+1], 10, 64)
 		h.waited = list[i+2] == "r"
 		if !h.waited {
@@ -452,7 +455,7 @@ func (sh *shard) forget(ctx context.Context, h *held, why error) {
 		counted = "0"
 	}
 	_, err := sh.eval(ctx, &sh.s.scripts.forget, []string{sh.lease, sh.counts, sh.created(h.claim.Endpoint)},
-		[]any{h.ref.tail(), h.suffix(), h.claim.Endpoint, counted})
+		[]any{h.ref.tail(), h.member, h.claim.Endpoint, counted})
 	sh.s.log.Error().Err(errors.Join(why, err)).Str("endpoint", h.claim.Endpoint).Str("event_id", h.ref.event).
 		Str("delivery_id", h.claim.ID).Str("state", string(outbox.Discarded)).Msg("a delivery cannot be made any more")
 }

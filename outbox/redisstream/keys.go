@@ -110,14 +110,19 @@ func newFences(relay int64, shard int) fences {
 
 func (f fences) fence(counter uint64) uint64 { return f.high | counter&(1<<counterBits-1) }
 
-// text is the form of any fence of this shard.
-func fenceText(fence uint64, shard int, relay int64) string {
-	return fmt.Sprintf("%d-%d-%d", relay, shard, fence&(1<<counterBits-1))
-}
+// relayOf is the number of the Relay that made a claim.
+func relayOf(fence uint64) int64 { return int64(fence >> (counterBits + shardBits)) }
 
 func shardOf(fence uint64) int { return int(fence >> counterBits & (1<<shardBits - 1)) }
 
-// suffix is what a lease's member has after the tail.
-func suffix(endpoint string, due int64, fence string) string {
-	return "|" + endpoint + "|" + strconv.FormatInt(due, 10) + "|" + fence
+// member is a claim in the set of leases: "<fence>|<n>|<total>|<endpoint>|<event id>".
+func member(fence uint64, r ref, endpoint string) string {
+	b := make([]byte, 0, 40+len(endpoint)+len(r.event))
+	b = strconv.AppendInt(b, relayOf(fence), 10)
+	b = strconv.AppendInt(append(b, '-'), int64(shardOf(fence)), 10)
+	b = strconv.AppendUint(append(b, '-'), fence&(1<<counterBits-1), 10)
+	b = strconv.AppendInt(append(b, '|'), int64(r.n), 10)
+	b = strconv.AppendInt(append(b, '|'), int64(r.total), 10)
+	b = append(append(b, '|'), endpoint...)
+	return string(append(append(b, '|'), r.event...))
 }

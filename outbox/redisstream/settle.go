@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -138,9 +139,9 @@ func (s *Store) foreign(ctx context.Context, c outbox.Claim) (*held, error) {
 	}
 	h := &held{
 		claim: c, ref: ref{order: order, n: n, total: len(endpoints), event: c.EventID},
-		shard: sh, fence: fenceText(c.Fence, index, int64(c.Fence>>(counterBits+shardBits))),
-		due: c.Due.UnixMicro(), waited: true,
+		shard: sh, due: c.Due.UnixMicro(), waited: true,
 	}
+	h.member = member(c.Fence, h.ref, c.Endpoint)
 	h.claim.Until = time.Time{} // Redis decides
 	if err := h.fill(v[:2]); err != nil {
 		return nil, outbox.ErrLeaseLost
@@ -188,25 +189,62 @@ func (sh *shard) commitSettles(list []*settlement) {
 	}
 }
 
-// trySettles makes one call.
+// simple tells whether it is what nearly all are: a first attempt that delivered.
+func (m *settlement) simple() bool {
+	return m.record.state == outbox.Delivered && m.held.before == "" && !m.held.waited && !m.strict
+}
+
+// trySettles makes one call. It puts the simple ones first, which need no
+// decisions of the script but one.
 func (sh *shard) trySettles(list []*settlement) error {
-	index, names := map[string]int{}, []string{}
+	slices.SortStableFunc(list, func(a, b *settlement) int {
+		switch sa, sb := a.simple(), b.simple(); {
+		case sa == sb:
+			return 0
+		case sa:
+			return -1
+		default:
+			return 1
+		}
+	})
+	type owner struct{ number, simple int }
+	owners, names, simple, bytes := map[string]*owner{}, []string{}, 0, 0
 	for _, m := range list {
-		name := m.held.claim.Endpoint
-		if _, ok := index[name]; !ok {
-			names = append(names, name)
-			index[name] = len(names)
+		o := owners[m.held.claim.Endpoint]
+		if o == nil {
+			names = append(names, m.held.claim.Endpoint)
+			o = &owner{number: len(names)}
+			owners[m.held.claim.Endpoint] = o
+		}
+		if m.simple() {
+			o.simple++
+			simple++
+			bytes += len(m.kept)
 		}
 	}
 	keys := make([]string, 0, 7+2*len(names)+len(list))
-	args := make([]any, 0, 2+len(names)+6*len(list))
+	args := make([]any, 0, 4+2*len(names)+6*len(list))
 	keys = append(keys, sh.meta, sh.lease, sh.counts, sh.bell, sh.done, sh.failed, sh.agenda)
-	args = append(args, len(names), len(list))
+	args = append(args, len(names), simple, len(list), bytes)
 	for _, name := range names {
 		keys = append(keys, sh.retries(name), sh.created(name))
-		args = append(args, name)
+		args = append(args, name, owners[name].simple)
 	}
 	for _, m := range list {
+		keys = append(keys, sh.event(m.held.ref.event))
+	}
+	for _, column := range []func(m *settlement) any{
+		func(m *settlement) any { return m.held.member },
+		func(m *settlement) any { return m.held.ref.tail() },
+		func(m *settlement) any { return m.held.ref.n },
+		func(m *settlement) any { return m.kept },
+		func(m *settlement) any { return owners[m.held.claim.Endpoint].number },
+	} {
+		for _, m := range list[:simple] {
+			args = append(args, column(m))
+		}
+	}
+	for _, m := range list[simple:] {
 		h := m.held
 		what := make([]byte, 1, 4)
 		what[0] = letters[m.record.state]
@@ -219,8 +257,7 @@ func (sh *shard) trySettles(list []*settlement) error {
 		if h.before != "" {
 			what = append(what, 'h')
 		}
-		keys = append(keys, sh.event(h.ref.event))
-		args = append(args, h.ref.tail(), h.suffix(), index[h.claim.Endpoint], h.ref.n, m.kept, what)
+		args = append(args, h.member, h.ref.tail(), owners[h.claim.Endpoint].number, h.ref.n, m.kept, what)
 		if h.before != "" {
 			args = append(args, fmt.Sprintf("%d.%d", h.ref.n, m.record.attempts-1), h.before)
 		}
@@ -304,7 +341,7 @@ func (s *Store) release(ctx context.Context, list []*held) error {
 			n := min(len(list), releaseGroup)
 			args := []any{sh.prefix}
 			for _, h := range list[:n] {
-				args = append(args, h.ref.tail(), h.suffix(), h.claim.Endpoint, h.due)
+				args = append(args, h.ref.tail(), h.member, h.claim.Endpoint, h.due)
 			}
 			if _, err := sh.eval(ctx, &s.scripts.release, []string{sh.lease, sh.bell}, args); err != nil {
 				return err
@@ -345,7 +382,7 @@ func (s *Store) extend(ctx context.Context, list []*held, lease time.Duration) (
 	for sh, list := range byShard {
 		args := []any{lease.Microseconds()}
 		for _, h := range list {
-			args = append(args, h.ref.tail()+h.suffix())
+			args = append(args, h.member)
 		}
 		sent := time.Now()
 		v, err := sh.eval(ctx, &s.scripts.extend, []string{sh.lease}, args)

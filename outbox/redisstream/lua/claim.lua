@@ -13,8 +13,7 @@ local fresh = redis.call('XRANGE', backlog, '-', '+', 'COUNT', max)
 local out, leases, fromBacklog, fromRetries = {text(now), ''}, {}, {}, {}
 local until_, fence, d, f = text(now + tonumber(ARGV[4])), tonumber(ARGV[6]), 1, 1
 while #leases < 2 * max and (due[d] or fresh[f]) do
-  local tail, at, where
-  local o, n
+  local tail, at, where, o, n, total, id
   if fresh[f] then o, n = string.match(fresh[f][1], '^(%d+)-(%d+)$') end
   local retryFirst = due[d] and not o
   if due[d] and o then
@@ -23,16 +22,17 @@ while #leases < 2 * max and (due[d] or fresh[f]) do
   end
   if retryFirst then
     tail, at, where = due[d], text(tonumber(due[d + 1])), 'r'
+    n, total, id = string.match(tail, '^%d+%.(%d+)%.(%d+)|(.*)$')
     fromRetries[#fromRetries + 1] = tail
     d = d + 2
   else
-    local total, id = string.match(fresh[f][2][2], '^(%d+)|(.*)$')
+    total, id = string.match(fresh[f][2][2], '^(%d+)|(.*)$')
     tail, at, where = o .. '.' .. n .. '.' .. total .. '|' .. id, o, 'q'
     fromBacklog[#fromBacklog + 1] = fresh[f][1]
     f = f + 1
   end
   leases[#leases + 1] = until_
-  leases[#leases + 1] = tail .. '|' .. endpoint .. '|' .. at .. '|' .. ARGV[5] .. text(fence)
+  leases[#leases + 1] = ARGV[5] .. text(fence) .. '|' .. n .. '|' .. total .. '|' .. endpoint .. '|' .. id
   fence = fence + 1
   out[#out + 1], out[#out + 2], out[#out + 3] = tail, at, where
 end

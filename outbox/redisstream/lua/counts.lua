@@ -12,8 +12,8 @@ local function older(e, o)
   if o and (not e.oldest or tonumber(o) < e.oldest) then e.oldest = tonumber(o) end
 end
 for _, member in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
-  local o, endpoint = string.match(member, '^(%d+)[^|]*|[^|]*|([^|]*)|')
-  if o and all[endpoint] then older(all[endpoint], o) end
+  local endpoint, id = string.match(member, '^[^|]*|%d+|%d+|([^|]*)|(.*)$')
+  if endpoint and all[endpoint] then older(all[endpoint], redis.call('HGET', ARGV[1] .. 'e:' .. id, 'o') or nil) end
 end
 local out = {}
 for name, e in pairs(all) do

@@ -33,10 +33,14 @@ local function sweep(prefix, lease, bell, now)
   if #ended == 0 then return end
   local rung = {}
   for _, member in ipairs(ended) do
-    local tail, endpoint, due = string.match(member, '^([^|]*|[^|]*)|([^|]*)|(%d+)|')
-    if tail then
-      back(prefix, endpoint, text(math.min(tonumber(due), now)), tail)
+    local n, total, endpoint, id = string.match(member, '^[^|]*|(%d+)|(%d+)|([^|]*)|(.*)$')
+    local kept = n and redis.call('HMGET', prefix .. 'e:' .. id, 'o', n)
+    if kept and kept[1] then
+      local due = kept[2] and string.match(kept[2], '^p%d+,(%d+)') or kept[1]
+      back(prefix, endpoint, text(math.min(tonumber(due), now)), kept[1] .. '.' .. n .. '.' .. total .. '|' .. id)
       rung[endpoint] = true
+    elseif n then
+      redis.call('HINCRBY', prefix .. 'counts', endpoint .. '|x', 1) -- its event was deleted
     end
   end
   redis.call('ZREM', lease, unpack(ended))

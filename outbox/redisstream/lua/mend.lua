@@ -3,16 +3,16 @@
 -- Returns how many were nowhere.
 local prefix, mended, claimed, rung = ARGV[1], 0, {}, {}
 for _, member in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-  local place = string.match(member, '^([^|]*|[^|]*|[^|]*)|')
+  local place = string.match(member, '^[^|]*|(.*)$')
   if place then claimed[place] = true end
 end
 local now = text(clock())
 for a = 2, #ARGV, 2 do
   local tail, endpoint = ARGV[a], ARGV[a + 1]
-  local o, n, id = string.match(tail, '^(%d+)%.(%d+)%.%d+|(.*)$')
+  local o, n, total, id = string.match(tail, '^(%d+)%.(%d+)%.(%d+)|(.*)$')
   local event = prefix .. 'e:' .. id
   local record = redis.call('HGET', event, n)
-  if redis.call('HGET', event, 'o') == o and (not record or string.byte(record) == 112) and not claimed[tail .. '|' .. endpoint]
+  if redis.call('HGET', event, 'o') == o and (not record or string.byte(record) == 112) and not claimed[n .. '|' .. total .. '|' .. endpoint .. '|' .. id]
     and not redis.call('ZSCORE', prefix .. 'r:' .. endpoint, tail)
     and #redis.call('XRANGE', prefix .. 'q:' .. endpoint, o .. '-' .. n, o .. '-' .. n) == 0 then
     back(prefix, endpoint, now, tail)

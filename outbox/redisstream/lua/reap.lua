@@ -21,10 +21,10 @@ for _, entry in ipairs(entries) do
     more = 1
     break
   end
-  for f = 1, #entry[2], 2 do
-    local o, n, total, id = string.match(entry[2][f], '^(%d+)%.(%d+)%.(%d+)|(.*)$')
-    local key = prefix .. 'e:' .. id
-    if redis.call('HGET', key, 'o') == o then
+  for _, tail in ipairs(entry[2]) do -- fields and values, all the same
+    local o, n, total, id = string.match(tail, '^(%d+)%.(%d+)%.(%d+)|(.*)$')
+    local key = id and prefix .. 'e:' .. id
+    if key and redis.call('HGET', key, 'o') == o then
       total = tonumber(total)
       local record = total > 0 and redis.call('HGET', key, n)
       if record and record ~= '-' then

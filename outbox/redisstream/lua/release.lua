@@ -1,9 +1,9 @@
 -- Hands claims back as they were; those that are lost are passed over.
--- KEYS: lease, bell. ARGV: key prefix; for each claim: tail, rest of the lease's member, endpoint, due.
+-- KEYS: lease, bell. ARGV: key prefix; for each claim: tail, the lease's member, endpoint, due.
 -- Returns how many were handed back.
 local lease, bell, now, rung, released = KEYS[1], KEYS[2], clock(), {}, 0
 for a = 2, #ARGV, 4 do
-  local member = ARGV[a] .. ARGV[a + 1]
+  local member = ARGV[a + 1]
   if redis.call('ZSCORE', lease, member) then
     back(ARGV[1], ARGV[a + 2], text(math.min(tonumber(ARGV[a + 3]), now)), ARGV[a])
     redis.call('ZREM', lease, member)
