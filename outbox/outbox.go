@@ -232,6 +232,10 @@ type Store interface {
 	// Health is nil when an Accept would succeed now, else the error it would meet.
 	Health(ctx context.Context) error
 
+	// Fill tells how much of the room that Accept may use is in use: 0 is empty, 1
+	// is full. Whoever keeps the outbox can so let finished deliveries go in time.
+	Fill(ctx context.Context) (float64, error)
+
 	// Broken is closed when the engine has met an error after which it must not
 	// go on (a failed commit or fsync); Health then says which. The process must end and
 	// open the outbox anew.

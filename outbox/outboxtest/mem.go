@@ -356,6 +356,19 @@ func (m *Mem) Health(context.Context) error {
 	return nil
 }
 
+// Fill implements outbox.Store.
+func (m *Mem) Fill(context.Context) (float64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.isClosed() {
+		return 0, outbox.ErrClosed
+	}
+	if m.options.MaxBytes == 0 {
+		return 0, nil
+	}
+	return float64(m.kept.bytes) / float64(m.options.MaxBytes), nil
+}
+
 // Broken implements outbox.Store: memory does not break.
 func (m *Mem) Broken() <-chan struct{} { return nil }
 

@@ -47,11 +47,21 @@ func (s *suite) fill(prefix string, size int) int {
 	return 0
 }
 
+// wantFill checks that the outbox says to be as full as it is.
+func (s *suite) wantFill(least, most float64) {
+	s.Helper()
+	fill, err := s.store.Fill(s.ctx())
+	if err != nil || fill < least || fill > most {
+		s.Errorf("Fill = %.2f, %v, want %.1f to %.1f", fill, err, least, most)
+	}
+}
+
 func testFull(s *suite) {
 	s.openSized()
 	if err := s.store.Health(s.ctx()); err != nil {
 		s.Errorf("Health of an empty outbox: %v", err)
 	}
+	s.wantFill(0, 0.2)
 	n := s.fill("evt_", 64<<10)
 	if n < sizeLimit/4/(64<<10) {
 		s.Errorf("full after %d events of 64 KiB", n)
@@ -60,6 +70,7 @@ func testFull(s *suite) {
 	if err := s.store.Health(s.ctx()); !errors.Is(err, outbox.ErrFull) {
 		s.Errorf("Health: %v, want ErrFull", err)
 	}
+	s.wantFill(0.9, 1.1)
 	s.wantCounts("a", outbox.Counts{Accepted: int64(n), Pending: int64(n)})
 
 	// Work goes on, with records of some size.
@@ -80,6 +91,7 @@ func testFull(s *suite) {
 	if err := s.store.Health(s.ctx()); err != nil {
 		s.Errorf("Health after reap: %v", err)
 	}
+	s.wantFill(0, 0.2)
 	again := s.fill("evt_again", 64<<10)
 	if again < sizeLimit/4/(64<<10) {
 		s.Errorf("full again after %d events of 64 KiB", again)

@@ -159,6 +159,9 @@ func (s *Store) serve(e *endpoint) {
 		e.ahead = e.ahead[n:]
 		e.waiters = e.waiters[1:]
 		e.give(n, now)
+		if len(s.shards) > 1 && e.target() == 0 {
+			e.news |= e.maybe &^ e.present() // what such a shard has left may be the oldest now
+		}
 		w.got <- claims
 	}
 	want := e.demand()
@@ -198,6 +201,14 @@ func (s *Store) checkEnds(e *endpoint) {
 			e.endsBy(h.claim.Until)
 		}
 	}
+}
+
+// present are the shards of which something is ahead.
+func (e *endpoint) present() (shards uint64) {
+	for _, h := range e.ahead {
+		shards |= 1 << h.shard.index
+	}
+	return shards
 }
 
 // endsBy notes the end of a lease.
@@ -311,20 +322,23 @@ func (sh *shard) commitClaims(list []*fetch) {
 		s, e := sh.s, f.endpoint
 		s.mu.Lock()
 		bit := uint64(1) << sh.index
+		if e.checking&bit != 0 {
+			e.news &^= bit // news that keeps coming must not keep back what is here: maybe stays
+		}
 		e.fetching &^= bit
 		e.checking &^= bit
 		e.asked -= f.max
 		if err != nil || more {
 			e.maybe |= bit
 		}
-		if err != nil || more && len(s.shards) > 1 && e.target() == 0 {
+		if err != nil {
 			e.news |= bit // when Redis answers again everybody looks again
 		}
 		for _, h := range got {
 			s.held[h.claim.Fence] = h
 		}
 		e.merge(got)
-		if next > 0 {
+		if next > 0 && !(more && next <= time.Millisecond) { // a retry that is due already comes with what is left
 			s.wakeAt(e, time.Now().Add(next))
 		}
 		if err == nil {

@@ -2,12 +2,9 @@ package redisstream
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"relay/outbox"
 )
@@ -186,54 +183,4 @@ func (sh *shard) reap(ctx context.Context, history string, keep time.Duration) (
 	}
 	removed, _ = strconv.Atoi(answer[0])
 	return removed, answer[1] == "1", nil
-}
-
-// memoryEvery is how old the last look at the memory of Redis may be.
-const memoryEvery = 2 * time.Second
-
-// roomInRedis is nil while Redis has memory left. The last sixteenth of maxmemory
-// is for what drains.
-func (sh *shard) roomInRedis(ctx context.Context, node *redis.Client) error {
-	text, err := node.Info(ctx, "memory").Result()
-	if err != nil {
-		if denied(err) {
-			return nil // then only Redis itself refuses
-		}
-		return sh.note(err)
-	}
-	info := parseInfo(text)
-	used, _ := strconv.ParseInt(info["used_memory"], 10, 64)
-	most, _ := strconv.ParseInt(info["maxmemory"], 10, 64)
-	if most > 0 && used > most-most/16 {
-		return fmt.Errorf("%w: redis uses %d of %d bytes of its maxmemory; deliveries and retention free space", outbox.ErrFull, used, most)
-	}
-	return nil
-}
-
-// watchMemory looks now and then, for crowded.
-func (sh *shard) watchMemory(ctx context.Context) {
-	sh.mu.Lock()
-	fresh := time.Since(sh.weighed) < memoryEvery
-	sh.mu.Unlock()
-	if fresh {
-		return
-	}
-	node, err := sh.node(ctx)
-	if err != nil {
-		return // the next call says so
-	}
-	err = sh.roomInRedis(ctx, node)
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	sh.weighed, sh.full = time.Now(), nil
-	if errors.Is(err, outbox.ErrFull) {
-		sh.full = err
-	}
-}
-
-// crowded says why nothing can be accepted, for lack of memory.
-func (sh *shard) crowded() error {
-	sh.mu.Lock()
-	defer sh.mu.Unlock()
-	return sh.full
 }

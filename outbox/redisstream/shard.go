@@ -386,21 +386,44 @@ func (sh *shard) hear() error {
 
 // health answers for Store.Health.
 func (sh *shard) health(ctx context.Context) error {
-	if _, err := sh.session(); err != nil {
+	own, used, err := sh.usage(ctx)
+	if err != nil {
 		return err
+	}
+	if limit := sh.limit(); limit > 0 && own+smallest > limit {
+		return sh.fullness(own)
+	}
+	return used.refusal()
+}
+
+// fill answers for Store.Fill.
+func (sh *shard) fill(ctx context.Context) (float64, error) {
+	own, used, err := sh.usage(ctx)
+	if err != nil {
+		return 0, err
+	}
+	fill := 0.0
+	if limit := sh.limit(); limit > 0 {
+		fill = float64(own) / float64(limit)
+	}
+	return max(fill, used.share()), nil
+}
+
+// usage asks how many bytes the shard has, and Redis in all.
+func (sh *shard) usage(ctx context.Context) (own int64, used memory, err error) {
+	if _, err := sh.session(); err != nil {
+		return 0, memory{}, err
 	}
 	node, err := sh.node(ctx)
 	if err != nil {
-		return sh.note(err)
+		return 0, memory{}, sh.note(err)
 	}
-	used, err := node.HGet(ctx, sh.meta, "bytes").Int64()
+	own, err = node.HGet(ctx, sh.meta, "bytes").Int64()
 	if err != nil && !isNil(err) {
-		return sh.note(err)
+		return 0, memory{}, sh.note(err)
 	}
-	if limit := sh.limit(); limit > 0 && used+smallest > limit {
-		return sh.fullness(used)
-	}
-	return sh.roomInRedis(ctx, node)
+	used, err = sh.memory(ctx, node)
+	return own, used, err
 }
 
 // smallest is what an event costs at least.

@@ -186,6 +186,21 @@ func (s *Store) Health(ctx context.Context) error {
 	return nil
 }
 
+// Fill implements outbox.Store: of max_size or of what Redis may use, whatever is fuller.
+func (s *Store) Fill(ctx context.Context) (fill float64, err error) {
+	for _, sh := range s.shards {
+		if err := s.refusal(); err != nil {
+			return 0, err
+		}
+		n, err := sh.fill(ctx)
+		if err != nil {
+			return 0, err
+		}
+		fill = max(fill, n)
+	}
+	return fill, nil
+}
+
 // Broken implements outbox.Store.
 func (s *Store) Broken() <-chan struct{} { return s.broken }
 

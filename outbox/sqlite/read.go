@@ -187,6 +187,22 @@ func (s *Store) Health(ctx context.Context) error {
 	return full
 }
 
+// Fill implements outbox.Store. A disk that is nearly full counts as full.
+func (s *Store) Fill(ctx context.Context) (fill float64, err error) {
+	err = s.do(ctx, func() error {
+		if err := s.measure(); err != nil {
+			return err
+		}
+		most := s.maxSize - s.maxSize/16
+		fill = float64(most-s.room) / float64(most)
+		if s.full != nil {
+			fill = max(fill, 1)
+		}
+		return nil
+	})
+	return fill, err
+}
+
 // Broken implements outbox.Store.
 func (s *Store) Broken() <-chan struct{} { return s.broken }
 

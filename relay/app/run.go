@@ -44,6 +44,8 @@ func (a *App) Run(ctx context.Context) (err error) {
 		}
 	})
 	upkeep.Go(func() { a.reap(work) })
+	upkeep.Go(func() { a.relieve(work) })
+	upkeep.Go(func() { a.watchFleet(work) })
 	a.logReady()
 
 	select {
@@ -152,6 +154,51 @@ func (a *App) reap(ctx context.Context) {
 			log.Info().Int("removed", total).Msg("retention")
 		}
 	}
+}
+
+const (
+	relieveEvery = 5 * time.Second
+	relieveFrom  = 0.75 // of the room in the outbox
+	relieveTo    = 0.70
+)
+
+// relieve lets history give way before events are refused: while the outbox is
+// nearly full, what is delivered goes before its retention, oldest first. What is
+// pending or failed stays.
+func (a *App) relieve(ctx context.Context) {
+	log := a.o.Log.With().Str("component", "outbox").Logger()
+	tick := time.NewTicker(relieveEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if removed := a.makeRoom(ctx); removed > 0 {
+			log.Warn().Int("removed", removed).Msg("the outbox is nearly full: delivered events went before their retention. Shorten retention.delivered or raise max_size")
+		}
+	}
+}
+
+// makeRoom returns how many deliveries went. An outbox that cannot be asked now is
+// asked again later.
+func (a *App) makeRoom(ctx context.Context) (removed int) {
+	fill, err := a.store.Fill(ctx)
+	if err != nil || fill < relieveFrom {
+		return 0
+	}
+	for fill > relieveTo {
+		n, more, err := a.store.Reap(ctx, outbox.Retention{Failed: a.o.Config.Retention.Failed})
+		removed += n
+		if err != nil || !more {
+			return removed
+		}
+		if fill, err = a.store.Fill(ctx); err != nil {
+			return removed
+		}
+	}
+	return removed
 }
 
 func (a *App) logReady() {
