@@ -24,22 +24,32 @@ type Relay struct {
 	Self      bool              `json:"self"`
 }
 
+// about is what a Relay says of itself in each shard.
+type about struct {
+	Relay
+	Process process `json:"process"`
+}
+
 // deadAfter is how long a Relay is shown after its last heartbeat.
 const deadAfter = 10 * time.Second
 
 // forgetAfter is when what it said of itself is removed.
 const forgetAfter = time.Hour
 
-// present tells the fleet about this Relay.
-func (sh *shard) present(ctx context.Context, number int64) error {
-	if sh.index > 0 {
-		return nil // one shard knows the fleet
-	}
+// present tells the fleet about this Relay, and takes back what dead ones held.
+func (sh *shard) present(ctx context.Context, joined *session) error {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown"
 	}
-	text, err := json.Marshal(Relay{Host: host, PID: os.Getpid(), Version: sh.s.o.Version, Started: time.Now().UTC(), Endpoints: sh.s.o.Endpoints})
+	self := about{
+		Relay:   Relay{Host: host, PID: os.Getpid(), Version: sh.s.o.Version, Started: time.Now().UTC()},
+		Process: thisProcess(),
+	}
+	if sh.index == 0 { // where Fleet looks
+		self.Endpoints = sh.s.o.Endpoints
+	}
+	text, err := json.Marshal(self)
 	if err != nil {
 		return err
 	}
@@ -47,18 +57,58 @@ func (sh *shard) present(ctx context.Context, number int64) error {
 	if err != nil {
 		return sh.note(err)
 	}
-	stale, err := node.ZRangeArgs(ctx, redis.ZRangeArgs{Key: sh.alive, ByScore: true, Start: "-inf", Stop: time.Now().Add(-forgetAfter).UnixMicro()}).Result()
-	if err != nil {
+	p := node.Pipeline()
+	p.HSet(ctx, sh.about, strconv.FormatInt(joined.fences.relay, 10), text)
+	others := p.HGetAll(ctx, sh.about)
+	stale := p.ZRangeArgs(ctx, redis.ZRangeArgs{Key: sh.alive, ByScore: true, Start: "-inf", Stop: time.Now().Add(-forgetAfter).UnixMicro()})
+	if _, err := p.Exec(ctx); err != nil {
 		return sh.note(err)
 	}
-	p := node.Pipeline()
-	p.HSet(ctx, sh.about, strconv.FormatInt(number, 10), text)
-	for _, n := range stale {
-		p.ZRem(ctx, sh.alive, n)
-		p.HDel(ctx, sh.about, n)
+	gone := stale.Val()
+	for number, text := range others.Val() {
+		var other about
+		if json.Unmarshal([]byte(text), &other) != nil || !other.Process.dead() {
+			continue
+		}
+		n, err := sh.inherit(ctx, node, number)
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			sh.s.log.Info().Int("events", n).Msg("took over the claims of a relay that died on this machine")
+		}
+		gone = append(gone, number)
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	p = node.Pipeline()
+	for _, number := range gone {
+		p.ZRem(ctx, sh.alive, number)
+		p.HDel(ctx, sh.about, number)
+		p.HDel(ctx, sh.who, number)
 	}
 	_, err = p.Exec(ctx)
 	return sh.note(err)
+}
+
+// inherit hands back all claims of another Relay, which is certainly dead: nobody
+// needs to wait for the end of its leases.
+func (sh *shard) inherit(ctx context.Context, node *redis.Client, number string) (int, error) {
+	members, err := node.ZRange(ctx, sh.lease, 0, -1).Result()
+	if err != nil {
+		return 0, sh.note(err)
+	}
+	var list []*held
+	for _, m := range members {
+		if !strings.HasPrefix(m, number+"-") {
+			continue
+		}
+		if h := sh.orphan(ctx, node, m); h != nil {
+			list = append(list, h)
+		}
+	}
+	return len(list), sh.s.release(ctx, list)
 }
 
 // leave takes this Relay out of the fleet.
@@ -74,6 +124,7 @@ func (sh *shard) leave(ctx context.Context) {
 	p := node.Pipeline()
 	p.ZRem(ctx, sh.alive, joined.fences.relay)
 	p.HDel(ctx, sh.about, strconv.FormatInt(joined.fences.relay, 10))
+	p.HDel(ctx, sh.who, strconv.FormatInt(joined.fences.relay, 10))
 	_, _ = p.Exec(ctx) // else it is forgotten in an hour
 }
 
@@ -92,7 +143,7 @@ func (s *Store) Fleet(ctx context.Context) ([]Relay, error) {
 		return nil, sh.note(err)
 	}
 	p := node.Pipeline()
-	clock, beats, about := p.Time(ctx), p.ZRangeWithScores(ctx, sh.alive, 0, -1), p.HGetAll(ctx, sh.about)
+	clock, beats, said := p.Time(ctx), p.ZRangeWithScores(ctx, sh.alive, 0, -1), p.HGetAll(ctx, sh.about)
 	if _, err := p.Exec(ctx); err != nil {
 		return nil, sh.note(err)
 	}
@@ -104,7 +155,7 @@ func (s *Store) Fleet(ctx context.Context) ([]Relay, error) {
 			continue
 		}
 		var r Relay
-		if json.Unmarshal([]byte(about.Val()[name]), &r) != nil {
+		if json.Unmarshal([]byte(said.Val()[name]), &r) != nil {
 			continue // it has only just joined
 		}
 		r.Number, _ = strconv.ParseInt(name, 10, 64)

@@ -24,11 +24,13 @@ import (
 //	counts         hash    <endpoint>|a accepted, |d delivered, |f failed, |x discarded
 //	meta           hash    outbox id, format, last order number, bytes in use, number of the last Relay
 //	alive          zset    Relays by their last heartbeat
+//	who            hash    a random token of each Relay, by its number
 //	about          hash    what each Relay says of itself
 type keys struct {
-	prefix                             string
-	meta, lease, agenda, bell          string
-	done, failed, counts, alive, about string
+	prefix                    string
+	meta, lease, agenda, bell string
+	done, failed, counts      string
+	alive, who, about         string
 }
 
 func newKeys(namespace string, shard int) keys {
@@ -36,7 +38,8 @@ func newKeys(namespace string, shard int) keys {
 	return keys{
 		prefix: p,
 		meta:   p + "meta", lease: p + "lease", agenda: p + "agenda", bell: p + "bell",
-		done: p + "done", failed: p + "failed", counts: p + "counts", alive: p + "alive", about: p + "about",
+		done: p + "done", failed: p + "failed", counts: p + "counts",
+		alive: p + "alive", who: p + "who", about: p + "about",
 	}
 }
 

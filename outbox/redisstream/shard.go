@@ -3,7 +3,6 @@ package redisstream
 import (
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
@@ -46,6 +45,7 @@ type shard struct {
 // session is what joining gives.
 type session struct {
 	outbox string // id of the outbox: another one means that all was lost
+	token  string // of this Relay: another one under its number means that a failover undid the join
 	fences fences
 }
 
@@ -203,9 +203,8 @@ func (sh *shard) session() (*session, error) {
 
 // join makes the shard's outbox if there is none, and gets this Relay its number.
 func (sh *shard) join(ctx context.Context) error {
-	var id [8]byte
-	_, _ = rand.Read(id[:]) // never fails
-	v, err := sh.eval(ctx, &sh.s.scripts.join, []string{sh.meta, sh.bell}, []any{hex.EncodeToString(id[:]), format})
+	token := rand.Text()
+	v, err := sh.eval(ctx, &sh.s.scripts.join, []string{sh.meta, sh.bell, sh.who}, []any{rand.Text(), format, token})
 	if err != nil {
 		return err
 	}
@@ -222,14 +221,15 @@ func (sh *shard) join(ctx context.Context) error {
 	}
 	sh.mu.Lock()
 	lost := sh.joined != nil && sh.joined.outbox != answer[0]
-	sh.joined = &session{outbox: answer[0], fences: newFences(relay, sh.index)}
+	joined := &session{outbox: answer[0], token: token, fences: newFences(relay, sh.index)}
+	sh.joined = joined
 	sh.lastBell = answer[2]
 	sh.mu.Unlock()
 	if lost {
 		sh.s.log.Error().Str("code", "outbox_epoch_changed").Str("outbox", sh.s.o.String()).
 			Msg("the outbox in Redis is not the one that this Relay worked on: it was emptied or replaced, and what was pending in it is gone")
 	}
-	if err := sh.present(ctx, relay); err != nil {
+	if err := sh.present(ctx, joined); err != nil {
 		return err
 	}
 	sh.s.lookAgain(sh)
@@ -284,8 +284,8 @@ func (sh *shard) tick(ctx context.Context) (time.Duration, error) {
 		sh.up()
 		return 0, nil
 	}
-	v, err := sh.eval(ctx, &sh.s.scripts.tick, []string{sh.meta, sh.lease, sh.agenda, sh.bell, sh.alive},
-		[]any{sh.prefix, joined.outbox, joined.fences.relay})
+	v, err := sh.eval(ctx, &sh.s.scripts.tick, []string{sh.meta, sh.lease, sh.agenda, sh.bell, sh.alive, sh.who},
+		[]any{sh.prefix, joined.outbox, joined.fences.relay, joined.token})
 	if errors.Is(err, errEpoch) {
 		return 0, sh.join(ctx)
 	}

@@ -1,10 +1,12 @@
 -- The heartbeat of a Relay, which also takes back ended leases and rings for
 -- retries that are due.
--- KEYS: meta, lease, agenda, bell, alive. ARGV: key prefix, outbox id, number of the Relay.
+-- KEYS: meta, lease, agenda, bell, alive, who. ARGV: key prefix, outbox id, number of the Relay, its token.
 -- Returns the time, the end of the first lease, the next due time, bytes in use.
 local lease, agenda, bell = KEYS[2], KEYS[3], KEYS[4]
 local m = redis.call('HMGET', KEYS[1], 'id', 'bytes')
 if m[1] ~= ARGV[2] then return redis.error_reply('EPOCH the outbox is another one than before') end
+-- A failover may have undone the join, and given the number to another Relay.
+if redis.call('HGET', KEYS[6], ARGV[3]) ~= ARGV[4] then return redis.error_reply('EPOCH this Relay is not known') end
 local now = clock()
 redis.call('ZADD', KEYS[5], text(now), ARGV[3])
 sweep(ARGV[1], lease, bell, now)
