@@ -1,64 +1,151 @@
-// Package admin is the operator's side: what runs, and is it well. It answers on
-// its own listeners, never on those that take events.
+// Package admin is the operator's side: what runs, is it well, and what waits for
+// whom. It answers on its own listeners, never on those that take events, and
+// changes nothing.
+//
+// With a shared outbox it shows the fleet, too. What wins where the files of its
+// Relays differ: each Relay delivers by its own file; which Relay claims a delivery is
+// chance; and who gets an event is decided by the file of the Relay that accepted it.
+// So a difference is shown, here and in the log, and never settled by Relay.
 package admin
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"time"
+
+	"relay/outbox"
+	"relay/policy"
 )
 
 // Outbox is what admin asks of the outbox.
 type Outbox interface {
 	Health(ctx context.Context) error
+	Counts(ctx context.Context) (map[string]outbox.Counts, error)
+	Durability() string
 }
 
-// Options of the handler.
+// Fleet is the Relays that share the outbox.
+type Fleet struct {
+	Relays []Relay // those that live, by number
+
+	// Disagreements names the endpoints that Relays have different settings for, and
+	// says who has which.
+	Disagreements map[string]string
+}
+
+// Relay is one of the Relays that share the outbox.
+type Relay struct {
+	Number    int64             `json:"number"` // given when it joined; a restart gives another
+	Host      string            `json:"host"`
+	PID       int               `json:"pid"`
+	Version   string            `json:"version"`
+	Seen      time.Time         `json:"seen"` // its last heartbeat
+	Self      bool              `json:"self"` // the one that answers
+	Endpoints map[string]string `json:"-"`    // hashes of their settings, by name
+}
+
+// Options of the handler. Outbox and Policy must be given.
 type Options struct {
 	Outbox  Outbox
+	Engine  string // of the outbox, as the file names it
+	Policy  *policy.Policy
 	Version string
 	Ready   func() error // nil when the rest of the process is ready, else what it waits for
+
+	// Fleet asks the outbox who shares it; nil for an outbox of one Relay. It heeds
+	// the context's deadline.
+	Fleet func(ctx context.Context) (Fleet, error)
 }
 
-// healthTimeout bounds a readiness check: a probe that hangs tells nothing.
-const healthTimeout = 2 * time.Second
+const (
+	healthTimeout = 2 * time.Second        // a probe that hangs tells nothing
+	fleetTimeout  = 500 * time.Millisecond // the fleet is an addition: nobody waits longer for it
+	countsTimeout = 5 * time.Second        // for the counts of all endpoints
+)
 
 // New returns the handler of the admin routes.
 //
-//	GET /healthz  the process runs; never depends on the outbox or on receivers
-//	GET /readyz   200 when an accept would succeed now, else 503 with the reason
+//	GET /healthz              the process runs; never depends on the outbox or on receivers
+//	GET /readyz               200 when an accept would succeed now, else 503 with the reason
+//	GET /v1/endpoints         all endpoints (EndpointList): as in the file, then the others by name
+//	GET /v1/endpoints/{name}  one of them (Endpoint), or 404
+//
+// The routes under /v1 refuse with application/problem+json and a stable code. Query
+// parameters are ignored.
 func New(o Options) http.Handler {
+	a := &api{o}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, http.StatusOK, status{Status: "ok", Version: o.Version})
-	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
-		defer cancel()
-		err := o.Outbox.Health(ctx)
-		if err == nil && o.Ready != nil {
-			err = o.Ready()
-		}
-		if err != nil {
-			answer(w, http.StatusServiceUnavailable, status{Status: "not ready", Reason: err.Error()})
-			return
-		}
-		answer(w, http.StatusOK, status{Status: "ready"})
-	})
+	mux.HandleFunc("GET /healthz", a.healthz)
+	mux.HandleFunc("GET /readyz", a.readyz)
+	mux.HandleFunc("GET /v1/endpoints", a.listEndpoints)
+	mux.HandleFunc("GET /v1/endpoints/{name}", a.showEndpoint)
 	return mux
 }
 
-// status is the body of both health routes.
+// api has a method for each route.
+type api struct{ Options }
+
+// status is the body of both health routes. A readiness says where events are kept and,
+// when that is known, who shares the outbox; neither makes it another readiness.
 type status struct {
-	Status  string `json:"status"`
-	Version string `json:"version,omitempty"`
-	Reason  string `json:"reason,omitempty"`
+	Status        string            `json:"status"`
+	Version       string            `json:"version,omitempty"`
+	Reason        string            `json:"reason,omitempty"`
+	Outbox        *outboxStatus     `json:"outbox,omitempty"`
+	Relays        []Relay           `json:"relays,omitempty"`
+	Disagreements map[string]string `json:"disagreements,omitempty"` // by endpoint
 }
 
-func answer(w http.ResponseWriter, code int, s status) {
-	w.Header().Set("Content-Type", "application/json")
+type outboxStatus struct {
+	Engine     string `json:"engine"`
+	Durability string `json:"durability"` // the level that a receipt stands for
+}
+
+func (a *api) healthz(w http.ResponseWriter, _ *http.Request) {
+	answer(w, http.StatusOK, status{Status: "ok", Version: a.Version})
+}
+
+func (a *api) readyz(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
+	defer cancel()
+	err := a.Outbox.Health(ctx)
+	reachable := !errors.Is(err, outbox.ErrUnavailable)
+	if err == nil && a.Ready != nil {
+		err = a.Ready()
+	}
+	s := status{Status: "ready", Outbox: &outboxStatus{Engine: a.Engine, Durability: a.Outbox.Durability()}}
+	if reachable {
+		if f, known := a.fleet(ctx); known {
+			s.Relays, s.Disagreements = f.Relays, f.Disagreements
+		}
+	}
+	code := http.StatusOK
+	if err != nil {
+		code, s.Status, s.Reason = http.StatusServiceUnavailable, "not ready", err.Error()
+	}
+	answer(w, code, s)
+}
+
+// fleet returns false when there is none, or when it cannot be known soon.
+func (a *api) fleet(ctx context.Context) (Fleet, bool) {
+	if a.Fleet == nil {
+		return Fleet{}, false
+	}
+	ctx, cancel := context.WithTimeout(ctx, fleetTimeout)
+	defer cancel()
+	f, err := a.Fleet(ctx)
+	return f, err == nil
+}
+
+func answer(w http.ResponseWriter, code int, body any) {
+	write(w, code, "application/json", body)
+}
+
+func write(w http.ResponseWriter, code int, contentType string, body any) {
+	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(s) // the client has gone: nobody is left to tell
+	_ = json.NewEncoder(w).Encode(body) // the client has gone: nobody is left to tell
 }

@@ -2,18 +2,45 @@ package admin
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
 
 	"relay/outbox"
+	"relay/policy"
 )
 
-type health struct{ err error }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func (h health) Health(context.Context) error { return h.err }
+// box is an outbox of which only the answers are there.
+type box struct {
+	health, err error
+	counts      map[string]outbox.Counts
+}
+
+func (b box) Health(context.Context) error { return b.health }
+func (b box) Durability() string           { return "fsync" }
+func (b box) Counts(context.Context) (map[string]outbox.Counts, error) {
+	return b.counts, b.err
+}
+
+func get(o Options, method, path string) *httptest.ResponseRecorder {
+	if o.Policy == nil {
+		o.Policy = policy.New(nil)
+	}
+	w := httptest.NewRecorder()
+	New(o).ServeHTTP(w, httptest.NewRequest(method, path, nil))
+	return w
+}
 
 func TestHealth(t *testing.T) {
 	stopping := errors.New("stopping")
@@ -27,20 +54,184 @@ func TestHealth(t *testing.T) {
 		{"live", "GET", "/healthz", nil, nil, 200, `"version":"v1"`},
 		{"live while the outbox is down", "GET", "/healthz", outbox.ErrUnavailable, nil, 200, `"ok"`},
 		{"ready", "GET", "/readyz", nil, nil, 200, `"ready"`},
+		{"where events are kept", "GET", "/readyz?verbose", nil, nil, 200, `"outbox":{"engine":"sqlite","durability":"fsync"}`},
 		{"outbox full", "GET", "/readyz", outbox.ErrFull, nil, 503, "outbox is full"},
 		{"stopping", "GET", "/readyz", nil, func() error { return stopping }, 503, "stopping"},
 		{"wrong method", "POST", "/readyz", nil, nil, 405, ""},
+		{"wrong method for an endpoint", "DELETE", "/v1/endpoints/a", nil, nil, 405, ""},
 		{"unknown path", "GET", "/v1/events", nil, nil, 404, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h := New(Options{Outbox: health{c.outbox}, Version: "v1", Ready: c.ready})
-			w := httptest.NewRecorder()
-			h.ServeHTTP(w, httptest.NewRequest(c.method, c.path, nil))
+			w := get(Options{Outbox: box{health: c.outbox}, Engine: "sqlite", Version: "v1", Ready: c.ready}, c.method, c.path)
 			if w.Code != c.code || !strings.Contains(w.Body.String(), c.body) {
 				t.Errorf("got %d %q, want %d with %q", w.Code, w.Body, c.code, c.body)
 			}
 			if c.code == http.StatusMethodNotAllowed && w.Header().Get("Allow") == "" {
 				t.Error("405 without Allow")
+			}
+		})
+	}
+}
+
+// twoRelays disagree about b; only the second has c.
+func twoRelays(context.Context) (Fleet, error) {
+	return Fleet{
+		Relays: []Relay{
+			{Number: 1, Host: "one", PID: 11, Version: "v1", Seen: time.Unix(1e9, 0).UTC(), Self: true, Endpoints: map[string]string{"a": "aa", "b": "bb"}},
+			{Number: 2, Host: "two", PID: 22, Version: "v2", Seen: time.Unix(1e9, 0).UTC(), Endpoints: map[string]string{"a": "aa", "b": "b2", "c": "cc"}},
+		},
+		Disagreements: map[string]string{"b": "bb at relay 1; b2 at relay 2", "c": "not in the file of relay 1"},
+	}, nil
+}
+
+// The fleet is an addition: what is wrong with it, or in it, changes no readiness.
+func TestReadinessShowsTheFleet(t *testing.T) {
+	const relays = `"relays":[{"number":1,"host":"one","pid":11,"version":"v1","seen":"2001-09-09T01:46:40Z","self":true},` +
+		`{"number":2,"host":"two","pid":22,"version":"v2","seen":"2001-09-09T01:46:40Z","self":false}],` +
+		`"disagreements":{"b":"bb at relay 1; b2 at relay 2","c":"not in the file of relay 1"}`
+	const where = `"outbox":{"engine":"redis","durability":"fsync"}`
+	broken := func(context.Context) (Fleet, error) { return Fleet{}, outbox.ErrUnavailable }
+	mustNotBeAsked := func(context.Context) (Fleet, error) { panic("asked") }
+	for _, c := range []struct {
+		name   string
+		outbox error
+		fleet  func(context.Context) (Fleet, error)
+		code   int
+		body   string
+	}{
+		{"disagreements", nil, twoRelays, 200, `{"status":"ready",` + where + "," + relays + "}\n"},
+		{"full", outbox.ErrFull, twoRelays, 503, `{"status":"not ready","reason":"outbox is full",` + where + "," + relays + "}\n"},
+		{"unknown", nil, broken, 200, `{"status":"ready",` + where + "}\n"},
+		{"outbox down", outbox.ErrUnavailable, mustNotBeAsked, 503, `{"status":"not ready","reason":"outbox is unavailable",` + where + "}\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := get(Options{Outbox: box{health: c.outbox}, Engine: "redis", Fleet: c.fleet}, "GET", "/readyz")
+			if diff := cmp.Diff(c.body, w.Body.String()); w.Code != c.code || diff != "" {
+				t.Errorf("code %d, want %d; body (-want +got):\n%s", w.Code, c.code, diff)
+			}
+		})
+	}
+}
+
+func TestReadinessDoesNotWaitForTheFleet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hangs := func(ctx context.Context) (Fleet, error) {
+			<-ctx.Done()
+			return Fleet{}, ctx.Err()
+		}
+		start := time.Now()
+		w := get(Options{Outbox: box{}, Engine: "redis", Fleet: hangs}, "GET", "/readyz")
+		if took := time.Since(start); w.Code != http.StatusOK || took != fleetTimeout || strings.Contains(w.Body.String(), "relays") {
+			t.Errorf("answered %d %s after %s", w.Code, w.Body, took)
+		}
+	})
+}
+
+func endpoint(t *testing.T, name, link string, enabled bool) *policy.Endpoint {
+	t.Helper()
+	u, err := url.Parse(link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &policy.Endpoint{Name: name, URL: u, Enabled: enabled, Concurrency: 16}
+}
+
+func TestEndpoints(t *testing.T) {
+	b := endpoint(t, "b", "https://user:canary@b.example.com/hooks?token=canary", true)
+	a := endpoint(t, "a", "https://a.example.com/?", false)
+	counts := map[string]outbox.Counts{
+		"a": {Accepted: 9, Pending: 4, Delivered: 3, Failed: 2},
+		"b": {Accepted: 10, Pending: 1, Delivered: 2, Failed: 3, Discarded: 4, Oldest: time.Unix(1e9, 0)},
+		"c": {Accepted: 1, Pending: 1},
+		"z": {Accepted: 5, Pending: 5},
+	}
+	shownB := Endpoint{Name: "b", URL: "https://b.example.com/hooks", State: "active", Enabled: true, Events: "all", Concurrency: 16, Hash: b.Hash(),
+		Deliveries: Deliveries{Accepted: 10, Pending: 1, Delivered: 2, Failed: 3, Discarded: 4}}
+	shownA := Endpoint{Name: "a", URL: "https://a.example.com/", State: "disabled", Events: "all", Concurrency: 16, Hash: a.Hash(),
+		Deliveries: Deliveries{Accepted: 9, Held: 4, Delivered: 3, Failed: 2}}
+	removedC := Endpoint{Name: "c", State: "removed", Deliveries: Deliveries{Accepted: 1, Held: 1}}
+	removedZ := Endpoint{Name: "z", State: "removed", Deliveries: Deliveries{Accepted: 5, Held: 5}}
+
+	fleetB, fleetA := shownB, shownA
+	fleetB.Relays, fleetB.Agrees = map[int64]string{1: "bb", 2: "b2"}, new(false)
+	fleetA.Relays, fleetA.Agrees = map[int64]string{1: "aa", 2: "aa"}, new(true)
+	elsewhereC := Endpoint{Name: "c", State: "elsewhere", Deliveries: Deliveries{Accepted: 1, Pending: 1}, Relays: map[int64]string{2: "cc"}, Agrees: new(false)}
+
+	o := Options{Outbox: box{counts: counts}, Policy: policy.New([]*policy.Endpoint{b, a})}
+	shared := o
+	shared.Fleet = twoRelays
+	blind := o
+	blind.Fleet = func(context.Context) (Fleet, error) { return Fleet{}, context.DeadlineExceeded }
+	for _, c := range []struct {
+		name string
+		o    Options
+		path string
+		want []Endpoint
+	}{
+		{"all", o, "/v1/endpoints?page=7", []Endpoint{shownB, shownA, removedC, removedZ}},
+		{"with a fleet", shared, "/v1/endpoints", []Endpoint{fleetB, fleetA, elsewhereC, removedZ}},
+		{"with a fleet that is unknown", blind, "/v1/endpoints", []Endpoint{shownB, shownA, removedC, removedZ}},
+		{"none", Options{Outbox: box{}, Policy: policy.New(nil)}, "/v1/endpoints", []Endpoint{}},
+		{"one", o, "/v1/endpoints/a?x=y", []Endpoint{shownA}},
+		{"one with a fleet", shared, "/v1/endpoints/b", []Endpoint{fleetB}},
+		{"a removed one", o, "/v1/endpoints/z", []Endpoint{removedZ}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := get(c.o, "GET", c.path)
+			var list EndpointList
+			into := any(&list)
+			if !strings.HasPrefix(c.path, "/v1/endpoints?") && c.path != "/v1/endpoints" {
+				list.Endpoints = make([]Endpoint, 1)
+				into = &list.Endpoints[0]
+			}
+			if err := json.Unmarshal(w.Body.Bytes(), into); err != nil || w.Code != http.StatusOK || w.Header().Get("Content-Type") != "application/json" {
+				t.Fatalf("answered %d %s (%v)", w.Code, w.Body, err)
+			}
+			for i := range list.Endpoints {
+				d := &list.Endpoints[i].Deliveries
+				if has := d.OldestMS != nil; has != (list.Endpoints[i].Name == "b") || has && *d.OldestMS < 1 {
+					t.Errorf("%s has the age %v", list.Endpoints[i].Name, d.OldestMS)
+				}
+				d.OldestMS = nil
+			}
+			if diff := cmp.Diff(c.want, list.Endpoints); diff != "" {
+				t.Errorf("endpoints (-want +got):\n%s", diff)
+			}
+			if strings.Contains(w.Body.String(), "canary") {
+				t.Errorf("a secret got out: %s", w.Body)
+			}
+		})
+	}
+}
+
+func TestEndpointsRefused(t *testing.T) {
+	for _, c := range []struct {
+		name, path string
+		err        error
+		code       int
+		problem    string
+	}{
+		{"unknown", "/v1/endpoints/nobody", nil, 404, "endpoint_not_found"},
+		{"unknown, with a slash", "/v1/endpoints/no%2Fbody", nil, 404, "endpoint_not_found"},
+		{"outbox down", "/v1/endpoints", outbox.ErrUnavailable, 503, "outbox_unavailable"},
+		{"outbox slow", "/v1/endpoints/a", context.DeadlineExceeded, 503, "outbox_unavailable"},
+		{"stopping", "/v1/endpoints/a", outbox.ErrClosed, 503, "outbox_unavailable"},
+		{"outbox corrupt", "/v1/endpoints", outbox.ErrCorrupt, 500, "internal_error"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := get(Options{Outbox: box{err: c.err}}, "GET", c.path)
+			var p problem
+			if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
+				t.Fatalf("%v in %s", err, w.Body)
+			}
+			if w.Code != c.code || p.Status != c.code || p.Code != c.problem || p.Type != "urn:relay:problem:"+c.problem || p.Title == "" || p.Detail == "" {
+				t.Errorf("answered %d %+v, want %d %s", w.Code, p, c.code, c.problem)
+			}
+			if got := w.Header().Get("Content-Type"); got != "application/problem+json" {
+				t.Errorf("content type %q", got)
+			}
+			if (c.code == 503) != (w.Header().Get("Retry-After") != "") {
+				t.Errorf("Retry-After is %q", w.Header().Get("Retry-After"))
 			}
 		})
 	}

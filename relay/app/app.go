@@ -1,6 +1,11 @@
 // Package app puts the parts together: it is the program without its command
 // line, and the only package that knows all the others. A test can run it on port
 // 0 as well as main can.
+//
+// Relays that share an outbox need not have the same file, and while a fleet is brought
+// to a new one they do not. What wins then: each Relay delivers by its own file;
+// which Relay claims a delivery is chance; and who gets an event is decided by the file
+// of the Relay that accepted it. App looks for differences and warns of them (fleet.go).
 package app
 
 import (
@@ -182,7 +187,10 @@ func (a *App) listenIngest(ctx context.Context, c config.Ingest, in *ingest.Inge
 }
 
 func (a *App) listenAdmin(ctx context.Context, c config.Admin) error {
-	handler := admin.New(admin.Options{Outbox: a.store, Version: a.o.Version, Ready: a.ready})
+	handler := admin.New(admin.Options{
+		Outbox: a.store, Engine: a.o.Config.Outbox.Engine, Policy: a.o.Policy,
+		Version: a.o.Version, Ready: a.ready, Fleet: a.fleetOf(),
+	})
 	serve := func(ln net.Listener, g ingest.Guard) {
 		a.serve("admin", ln, ingest.NewAdminServer(ingest.AdminOptions{
 			Handler: g.Wrap(handler),

@@ -1,0 +1,154 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"relay/outbox/redisstream"
+	"relay/relay/admin"
+)
+
+// Files are not compared at the start: while a fleet is brought to a new file, its Relays
+// disagree for a moment.
+const (
+	fleetEvery   = 30 * time.Second // ± a quarter
+	fleetTimeout = 5 * time.Second  // for one look
+	fleetLines   = 10               // log lines about endpoints, of one look
+)
+
+// fleetOf returns how to ask the outbox who shares it, or nil where nobody can.
+func (a *App) fleetOf() func(context.Context) (admin.Fleet, error) {
+	store, shared := a.store.(*redisstream.Store)
+	if !shared {
+		return nil
+	}
+	return func(ctx context.Context) (admin.Fleet, error) {
+		relays, err := store.Fleet(ctx)
+		if err != nil {
+			return admin.Fleet{}, fmt.Errorf("ask for the fleet: %w", err)
+		}
+		return fleetFrom(relays), nil
+	}
+}
+
+// fleetFrom puts what the outbox says in the words of admin.
+func fleetFrom(relays []redisstream.Relay) admin.Fleet {
+	f := admin.Fleet{Disagreements: disagreements(relays)}
+	for _, r := range relays {
+		f.Relays = append(f.Relays, admin.Relay{
+			Number: r.Number, Host: r.Host, PID: r.PID, Version: r.Version, Seen: r.Seen, Self: r.Self, Endpoints: r.Endpoints,
+		})
+	}
+	return f
+}
+
+// disagreements is redisstream's, and counts as one what only some files have: who
+// gets an event depends on the Relay that accepts it.
+func disagreements(relays []redisstream.Relay) map[string]string {
+	out := redisstream.Disagreements(relays)
+	for _, name := range endpointsOf(relays) {
+		var without []string
+		for _, r := range relays {
+			if _, has := r.Endpoints[name]; !has && r.Endpoints != nil {
+				without = append(without, strconv.FormatInt(r.Number, 10))
+			}
+		}
+		if len(without) == 0 {
+			continue
+		}
+		text := "not in the file of relay " + strings.Join(without, ", ")
+		if out[name] != "" {
+			text = out[name] + "; " + text
+		}
+		out[name] = text
+	}
+	return out
+}
+
+func endpointsOf(relays []redisstream.Relay) []string {
+	all := map[string]bool{}
+	for _, r := range relays {
+		for name := range r.Endpoints {
+			all[name] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
+}
+
+// watchFleet warns of Relays that disagree, until ctx ends.
+func (a *App) watchFleet(ctx context.Context) {
+	if ask := a.fleetOf(); ask != nil {
+		w := fleetWatch{log: a.o.Log.With().Str("component", "fleet").Logger()}
+		w.run(ctx, ask)
+	}
+}
+
+// fleetWatch remembers what it has warned of.
+type fleetWatch struct {
+	log  zerolog.Logger
+	said map[string]string // by endpoint: the settings that were there, whoever had them
+}
+
+func (w *fleetWatch) run(ctx context.Context, ask func(context.Context) (admin.Fleet, error)) {
+	for {
+		next := time.NewTimer(fleetEvery*3/4 + rand.N(fleetEvery/2))
+		select {
+		case <-ctx.Done():
+			next.Stop()
+			return
+		case <-next.C:
+		}
+		look, cancel := context.WithTimeout(ctx, fleetTimeout)
+		f, err := ask(look)
+		cancel()
+		if err == nil { // an outage is told by the outbox
+			w.tell(f)
+		}
+	}
+}
+
+// tell warns of each disagreement that was not there, or another one, at the last look.
+// Which Relay has which settings is in the line but makes no new one: a restart
+// gives a Relay another number.
+func (w *fleetWatch) tell(f admin.Fleet) {
+	now := map[string]string{}
+	lines, more := 0, 0
+	for _, name := range slices.Sorted(maps.Keys(f.Disagreements)) {
+		now[name] = variants(f.Relays, name)
+		switch {
+		case w.said[name] == now[name]:
+		case lines == fleetLines:
+			more++
+		default:
+			lines++
+			w.log.Warn().Str("endpoint", name).
+				Str("next", "bring the files of these Relays into line and restart those that are behind; GET /readyz says which Relay is where").
+				Msg("the Relays of this outbox have different settings for an endpoint, and each delivers by its own file: " + f.Disagreements[name])
+		}
+	}
+	if more > 0 {
+		w.log.Warn().Int("endpoints", more).Str("next", "relay endpoints lists them").
+			Msg("the Relays of this outbox have different settings for more endpoints")
+	}
+	w.said = now
+}
+
+// variants is the same text as long as the same settings are about.
+func variants(relays []admin.Relay, name string) string {
+	var all []string
+	for _, r := range relays {
+		if r.Endpoints != nil {
+			all = append(all, r.Endpoints[name]) // "" where it is not in the file
+		}
+	}
+	slices.Sort(all)
+	return strings.Join(slices.Compact(all), " ")
+}

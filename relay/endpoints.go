@@ -1,0 +1,141 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"relay/relay/admin"
+)
+
+func (c *command) endpoints() *cobra.Command {
+	var configs []string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "endpoints [NAME]",
+		Short: "Show the endpoints of a running Relay and what waits for them",
+		Long: "Show the endpoints of a running Relay, as in its file, then those that only the outbox or the files\n" +
+			"of other Relays know. Counts are since the outbox was made; OLDEST is the age of the oldest delivery\n" +
+			"that is not over.\n\n" +
+			"STATE: active; disabled or removed: its deliveries are held; elsewhere: only other Relays deliver it.\n\n" +
+			"AGREES tells whether all Relays with the same outbox have the same settings for the endpoint. Where\n" +
+			"they do not, each Relay delivers by its own file.",
+		Args: argRange(0, 1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			name := ""
+			if len(args) > 0 {
+				if name = args[0]; name == "" {
+					return usageError{errors.New("NAME is empty: leave it out to see all")}
+				}
+			}
+			t, err := c.adminTarget(configs)
+			if err != nil {
+				return err
+			}
+			return c.showEndpoints(t, name, asJSON)
+		},
+	}
+	configFlag(cmd, &configs)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// adminTarget is the admin listener that the configuration names, the socket first.
+func (c *command) adminTarget(configs []string) (target, error) {
+	cfg, err := c.config(configs)
+	switch {
+	case err != nil:
+		return target{}, err
+	case cfg.Admin.Unix != "":
+		return target{network: "unix", addr: cfg.Admin.Unix}, nil
+	case cfg.Admin.HTTP != "":
+		return target{network: "tcp", addr: cfg.Admin.HTTP, token: cfg.Admin.Token.Reveal()}, nil
+	default:
+		return target{}, errors.New("the configuration turns the admin listener off: nothing to ask")
+	}
+}
+
+// showEndpoints asks for one endpoint, or for all where name is "".
+func (c *command) showEndpoints(t target, name string, asJSON bool) error {
+	path := "/v1/endpoints"
+	if name != "" {
+		path += "/" + url.PathEscape(name)
+	}
+	code, answer, err := t.do(http.MethodGet, path, nil, nil)
+	if err != nil {
+		return err
+	}
+	if code != http.StatusOK {
+		return adminRefusal(t, code, answer)
+	}
+	var list admin.EndpointList
+	if name == "" {
+		err = json.Unmarshal(answer, &list)
+	} else {
+		list.Endpoints = make([]admin.Endpoint, 1)
+		err = json.Unmarshal(answer, &list.Endpoints[0])
+	}
+	if err != nil {
+		return fmt.Errorf("read answer of %s (%d bytes): %w; with thousands of endpoints, name one", path, len(answer), err)
+	}
+	if asJSON {
+		var out bytes.Buffer
+		if err := json.Indent(&out, answer, "", "  "); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(c.out, out.String())
+		return err
+	}
+	return printEndpoints(c.out, list.Endpoints)
+}
+
+func printEndpoints(to io.Writer, endpoints []admin.Endpoint) error {
+	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "NAME\tURL\tSTATE\tPENDING\tHELD\tDELIVERED\tFAILED\tOLDEST\tHASH\tAGREES")
+	differ := false
+	for _, e := range endpoints {
+		d, oldest, agrees := e.Deliveries, "-", "-"
+		if d.OldestMS != nil {
+			oldest = (time.Duration(*d.OldestMS) * time.Millisecond).Truncate(time.Second).String()
+		}
+		if e.Agrees != nil {
+			agrees = "yes"
+			if !*e.Agrees {
+				agrees, differ = "no", true
+			}
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n", e.Name, cmp.Or(e.URL, "-"), e.State,
+			d.Pending, d.Held, d.Delivered, d.Failed, oldest, cmp.Or(e.Hash, "-"), agrees)
+	}
+	if err := w.Flush(); err != nil || !differ {
+		return err
+	}
+	_, err := fmt.Fprintln(to, "\nAGREES no: the files of the Relays differ, and each delivers by its own. --json says who has which hash;\nbring the files into line and restart the Relays that are behind.")
+	return err
+}
+
+// adminRefusal turns an answer of the admin listener that is not what was hoped
+// for into an error.
+func adminRefusal(t target, code int, answer []byte) error {
+	var p struct{ Code, Detail, Title string }
+	if json.Unmarshal(answer, &p) != nil || p.Code == "" {
+		return fmt.Errorf("answered %d %s: what listens on %s:%s is not Relay's admin listener, or that of an older version", code, http.StatusText(code), t.network, t.addr)
+	}
+	next := ""
+	switch p.Code {
+	case "unauthorized":
+		next = "; the token in the admin block must be that of the Relay that runs"
+	case "endpoint_not_found":
+		return errors.New("no endpoint has this name: relay endpoints lists them")
+	}
+	return fmt.Errorf("refused: %d %s: %s%s", code, p.Code, cmp.Or(p.Detail, p.Title), next)
+}
