@@ -302,6 +302,9 @@ func (g *group) read(answers []string) (leased []*held) {
 				conflict.ID = a.batch.Entries[n].Event.ID
 			}
 			a.done <- conflict
+		case 'E':
+			what, next := advice("wrong_type")
+			a.done <- &fault{outbox.ErrUnavailable, "wrong_type", what, next, errors.New(rest)}
 		case 'F':
 			a.done <- g.sh.fullness(g.sh.limit())
 		}

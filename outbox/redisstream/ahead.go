@@ -111,6 +111,9 @@ const aheadIdle = time.Second
 // nobody has claimed for a while. The caller holds mu.
 func (s *Store) takeAhead(now time.Time, idle time.Duration) (list []*held) {
 	for _, e := range s.endpoints {
+		if idle == 0 && e.alarm != nil {
+			e.alarm.Stop()
+		}
 		if len(e.ahead) == 0 || idle > 0 && (len(e.waiters) > 0 || now.Sub(e.since) < idle) {
 			continue
 		}
@@ -119,9 +122,6 @@ func (s *Store) takeAhead(now time.Time, idle time.Duration) (list []*held) {
 		}
 		list = append(list, e.ahead...)
 		e.ahead = nil
-		if idle == 0 && e.alarm != nil {
-			e.alarm.Stop()
-		}
 	}
 	return list
 }

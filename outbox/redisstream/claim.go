@@ -140,8 +140,17 @@ func (s *Store) serve(e *endpoint) {
 		return // settled calls again: what comes may be the oldest
 	}
 	s.checkEnds(e)
-	for len(e.waiters) > 0 && len(e.ahead) > 0 && e.news|e.checking == 0 {
+	for len(e.waiters) > 0 && len(e.ahead) > 0 {
 		w := e.waiters[0]
+		wait := e.news | e.checking
+		if len(s.shards) > 1 && e.target() == 0 { // else the order among shards is let go
+			short := e.shortOf(w.max, len(s.shards))
+			e.news |= e.maybe & short
+			wait |= (e.maybe | e.fetching) & short
+		}
+		if wait != 0 {
+			break
+		}
 		n := min(w.max, len(e.ahead))
 		now := time.Now()
 		if i := slices.IndexFunc(e.ahead[:n], func(h *held) bool { return !h.fits(w.lease, now) }); i >= 0 {
@@ -159,9 +168,6 @@ func (s *Store) serve(e *endpoint) {
 		e.ahead = e.ahead[n:]
 		e.waiters = e.waiters[1:]
 		e.give(n, now)
-		if len(s.shards) > 1 && e.target() == 0 {
-			e.news |= e.maybe &^ e.present() // what such a shard has left may be the oldest now
-		}
 		w.got <- claims
 	}
 	want := e.demand()
@@ -203,12 +209,19 @@ func (s *Store) checkEnds(e *endpoint) {
 	}
 }
 
-// present are the shards of which something is ahead.
-func (e *endpoint) present() (shards uint64) {
+// shortOf are the shards of which less than n deliveries are ahead: if they have
+// more, that may be due before what is ahead of other shards.
+func (e *endpoint) shortOf(n, shards int) (short uint64) {
+	count := make([]int, shards)
 	for _, h := range e.ahead {
-		shards |= 1 << h.shard.index
+		count[h.shard.index]++
 	}
-	return shards
+	for i := range count {
+		if count[i] < n {
+			short |= 1 << i
+		}
+	}
+	return short
 }
 
 // endsBy notes the end of a lease.
@@ -334,6 +347,11 @@ func (sh *shard) commitClaims(list []*fetch) {
 		if err != nil {
 			e.news |= bit // when Redis answers again everybody looks again
 		}
+		if err != nil {
+			if lasts, _ := sh.outage(); lasts == 0 {
+				s.wakeAt(e, time.Now().Add(retryMost)) // it does already, and they have looked
+			}
+		}
 		for _, h := range got {
 			s.held[h.claim.Fence] = h
 		}
@@ -374,6 +392,7 @@ func (sh *shard) fetch(f *fetch) (got []*held, next time.Duration, more bool, er
 		due, _ := strconv.ParseInt(list[1], 10, 64)
 		next = max(time.Millisecond, time.Duration(due-now)*time.Microsecond)
 	}
+	leased := (len(list) - 2) / 3 // those of them that cannot be made any more count, too
 	for i := 2; i+2 < len(list); i += 3 {
 		r, err := parseTail(list[i])
 		if err != nil {
@@ -389,7 +408,7 @@ func (sh *shard) fetch(f *fetch) (got []*held, next time.Duration, more bool, er
 		got = append(got, h)
 	}
 	got, err = sh.complete(ctx, got)
-	return got, next, len(got) >= f.max, err
+	return got, next, leased >= f.max, err
 }
 
 // complete reads what memory does not have: the events, and the records of

@@ -23,7 +23,7 @@ func (s *Store) Lookup(ctx context.Context, eventID string) (*outbox.Record, err
 		if err != nil {
 			return nil, sh.note(err)
 		}
-		if len(fields) > 0 {
+		if fields["o"] != "" { // without it, it is what was settled after somebody deleted the event
 			return readEvent(eventID, fields)
 		}
 	}

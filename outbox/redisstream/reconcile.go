@@ -2,6 +2,8 @@ package redisstream
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -68,6 +70,14 @@ func (sh *shard) mendEvents(ctx context.Context, found []string) (int, error) {
 		}
 		fields := read.Val()
 		id := strings.TrimPrefix(found[i], sh.event(""))
+		if fields["o"] == "" && fields["e"] == "" {
+			// Somebody deleted the event while a delivery was under way, and its record is
+			// left. Only the fields that were seen go: the id may be accepted again by now.
+			if err := node.HDel(ctx, found[i], slices.Collect(maps.Keys(fields))...).Err(); err != nil {
+				return 0, sh.note(err)
+			}
+			continue
+		}
 		_, endpoints, err := decodeEvent(id, fields["e"])
 		order, errOrder := strconv.ParseInt(fields["o"], 10, 64)
 		if err != nil || errOrder != nil {

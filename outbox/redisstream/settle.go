@@ -262,7 +262,7 @@ func (sh *shard) trySettles(list []*settlement) error {
 			args = append(args, fmt.Sprintf("%d.%d", h.ref.n, m.record.attempts-1), h.before)
 		}
 		if m.record.state == outbox.Pending {
-			args = append(args, m.record.due)
+			args = append(args, m.record.due+time.Duration(sh.skew.Load()).Microseconds())
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)

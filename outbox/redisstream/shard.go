@@ -27,6 +27,7 @@ type shard struct {
 	settles *lane[*settlement]
 
 	counter atomic.Uint64 // of fences
+	skew    atomic.Int64  // nanoseconds that the clock of Redis is ahead
 
 	mu       sync.Mutex
 	joined   *session
@@ -76,7 +77,7 @@ func (sh *shard) start() {
 
 // errEpoch: the outbox is not the one that was joined: FLUSHALL, or a server that
 // came back empty.
-var errEpoch = errors.New("outbox was emptied")
+var errEpoch = fmt.Errorf("%w: it was emptied a moment ago", outbox.ErrUnavailable)
 
 // eval runs a script on the server that has the shard. The commands of after run
 // behind it on the same connection; their errors are their own.
@@ -229,7 +230,8 @@ func (sh *shard) join(ctx context.Context) error {
 		sh.s.log.Error().Str("code", "outbox_epoch_changed").Str("outbox", sh.s.o.String()).
 			Msg("the outbox in Redis is not the one that this Relay worked on: it was emptied or replaced, and what was pending in it is gone")
 	}
-	if err := sh.present(ctx, joined); err != nil {
+	// A full Redis must not keep a Relay from draining it: what it says of itself can wait.
+	if err := sh.present(ctx, joined); err != nil && !errors.Is(err, outbox.ErrFull) {
 		return err
 	}
 	sh.s.lookAgain(sh)
@@ -284,6 +286,7 @@ func (sh *shard) tick(ctx context.Context) (time.Duration, error) {
 		sh.up()
 		return 0, nil
 	}
+	sent := time.Now()
 	v, err := sh.eval(ctx, &sh.s.scripts.tick, []string{sh.meta, sh.lease, sh.agenda, sh.bell, sh.alive, sh.who},
 		[]any{sh.prefix, joined.outbox, joined.fences.relay, joined.token})
 	if errors.Is(err, errEpoch) {
@@ -303,6 +306,7 @@ func (sh *shard) tick(ctx context.Context) (time.Duration, error) {
 
 	next := tickEvery*3/4 + mathrand.N(tickEvery/2)
 	now, _ := strconv.ParseInt(answer[0], 10, 64)
+	sh.compare(time.UnixMicro(now), sent)
 	for _, at := range answer[1:3] {
 		if at == "" {
 			continue
@@ -313,6 +317,24 @@ func (sh *shard) tick(ctx context.Context) (time.Duration, error) {
 		next = min(next, wait)
 	}
 	return next, nil
+}
+
+const (
+	skewNoise = 500 * time.Millisecond // clocks that differ by less count as one
+	skewTell  = 5 * time.Second
+)
+
+// compare notes by how much the clock of Redis is ahead of ours: due times are ours,
+// and Redis decides when they have come.
+func (sh *shard) compare(theirs, ours time.Time) {
+	skew := theirs.Sub(ours)
+	if skew.Abs() < skewNoise {
+		skew = 0
+	}
+	before := time.Duration(sh.skew.Swap(int64(skew)))
+	if skew.Abs() >= skewTell && (skew-before).Abs() >= skewTell {
+		sh.s.log.Warn().Dur("took", skew).Msg("the clocks of redis and of this machine differ: retries are kept right, but times in records are this machine's. Set the clocks right")
+	}
 }
 
 // bellBlock is how long one look at the bell waits. Close ends it sooner.

@@ -222,11 +222,17 @@ func (s *Store) Close() error {
 	s.closing.Do(func() {
 		s.mu.Lock()
 		s.closed = true
-		ahead := s.takeAhead(time.Now(), 0)
 		s.mu.Unlock()
 		close(s.stop)
-		giveUp := time.AfterFunc(flushTimeout, func() { close(s.ended) })
+		closed := make(chan error, 1)
+		giveUp := time.AfterFunc(flushTimeout, func() {
+			close(s.ended)
+			closed <- s.conn.Close() // calls to a Redis that hangs end now, not each after its timeout
+		})
 		s.lanes.Wait()
+		s.mu.Lock()
+		ahead := s.takeAhead(time.Now(), 0) // with what the last fetches brought
+		s.mu.Unlock()
 		if giveUp.Stop() {
 			close(s.ended)
 			ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
@@ -237,8 +243,9 @@ func (s *Store) Close() error {
 			for _, sh := range s.shards {
 				sh.leave(ctx)
 			}
+			closed <- s.conn.Close()
 		}
-		s.closeErr = s.conn.Close()
+		s.closeErr = <-closed
 		s.loops.Wait()
 	})
 	return s.closeErr

@@ -19,20 +19,20 @@ local last, bytes, limit = tonumber(m[2] or 0), tonumber(m[3] or 0), tonumber(AR
 local now, E, B, N = clock(), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 
 -- Reads come before all writes: a key of another type ends the script here, not half-way.
-redis.call('HLEN', counts)
-redis.call('ZCARD', lease)
-redis.call('XLEN', bell)
-redis.call('XLEN', done)
+look('HLEN', counts)
+look('ZCARD', lease)
+look('XLEN', bell)
+look('XLEN', done)
 local endpoints, flags, a = {}, {}, 8
 for i = 1, E do
   local e = {name = ARGV[a], free = ARGV[a + 1] ~= '0', ends = text(now + tonumber(ARGV[a + 2])), backlog = KEYS[4 + 2 * i], queued = 0, accepted = 0}
-  e.length = redis.call('XLEN', e.backlog)
+  e.length = look('XLEN', e.backlog)
   if e.length > 0 then
     e.free = false -- who came first goes first
     local top = redis.call('XREVRANGE', e.backlog, '+', '-', 'COUNT', 1)
     last = math.max(last, tonumber(string.match(top[1][1], '^%d+')))
   elseif e.free then
-    local first = redis.call('ZRANGE', KEYS[5 + 2 * i], 0, 0, 'WITHSCORES')
+    local first = look('ZRANGE', KEYS[5 + 2 * i], 0, 0, 'WITHSCORES')
     if first[2] and tonumber(first[2]) <= now then e.free = false end
   end
   flags[i] = e.free and 'l' or 'q'
@@ -102,13 +102,13 @@ local function known(n, k, tombstone, at)
     if app then tombstone = tombstone + 1 end
     first = seen[id]
     if not first then
-      local kept = redis.call('HGET', id, 'e')
+      local kept = look('HGET', id, 'e')
       if kept == event then
         marks[i] = 'o' -- this very accept was executed before: its answer was lost
       elseif kept then
         first = string.sub(kept, 2, 35)
       elseif app then
-        first = redis.call('GET', KEYS[tombstone])
+        first = look('GET', KEYS[tombstone])
       end
     end
     if first then
@@ -125,7 +125,7 @@ end
 
 local function batch(n, fingerprint, request, k, tombstone, at)
   local nonce = string.sub(ARGV[at], 36, 43)
-  local before = request and redis.call('GET', request)
+  local before = request and look('GET', request)
   if before then
     if string.sub(before, 1, 32) ~= fingerprint then return 'C-1' end
     return (string.sub(before, 33, 40) == nonce and 'O' or 'K') .. string.sub(before, 41)
@@ -170,7 +170,10 @@ if not answers[2] then
       request = request + 1
       key = KEYS[request]
     end
-    answers[b + 1] = batch(n, fingerprint, key, k, tombstone, a)
+    -- A batch looks before it writes: one that meets a key of another type leaves no part
+    -- of itself, and must not end the script half-way through the others.
+    local ok, answer = pcall(batch, n, fingerprint, key, k, tombstone, a)
+    answers[b + 1] = ok and answer or 'E' .. (type(answer) == 'table' and answer.err or tostring(answer))
     for _ = 1, n do
       if string.byte(ARGV[a + 1]) == 97 then tombstone = tombstone + 1 end
       a = after(a)

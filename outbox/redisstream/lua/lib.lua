@@ -7,6 +7,13 @@ local function clock()
   return t[1] * 1000000 + t[2]
 end
 
+-- look reads a key of ours, and names it when it is of another type.
+local function look(command, key, ...)
+  local answer = redis.pcall(command, key, ...)
+  if type(answer) == 'table' and answer.err then error({err = answer.err .. ' Key: ' .. key}) end
+  return answer
+end
+
 -- many calls a command with a long list, in pieces that fit Lua's stack.
 -- Pieces have an even length, so pairs stay together.
 local function many(command, key, list)
@@ -34,13 +41,13 @@ local function sweep(prefix, lease, bell, now)
   local rung = {}
   for _, member in ipairs(ended) do
     local n, total, endpoint, id = string.match(member, '^[^|]*|(%d+)|(%d+)|([^|]*)|(.*)$')
-    local kept = n and redis.call('HMGET', prefix .. 'e:' .. id, 'o', n)
+    local kept = n and redis.pcall('HMGET', prefix .. 'e:' .. id, 'o', n)
     if kept and kept[1] then
       local due = kept[2] and string.match(kept[2], '^p%d+,(%d+)') or kept[1]
       back(prefix, endpoint, text(math.min(tonumber(due), now)), kept[1] .. '.' .. n .. '.' .. total .. '|' .. id)
       rung[endpoint] = true
     elseif n then
-      redis.call('HINCRBY', prefix .. 'counts', endpoint .. '|x', 1) -- its event was deleted
+      redis.call('HINCRBY', prefix .. 'counts', endpoint .. '|x', 1) -- its event was deleted, or is of another type
     end
   end
   redis.call('ZREM', lease, unpack(ended))
