@@ -61,10 +61,20 @@ func (l *logBuffer) String() string {
 	return l.b.String()
 }
 
-// newProcess writes a configuration whose endpoints are paths of the receiver.
+// newProcess writes a configuration whose endpoints are paths of the receiver and
+// whose outbox is sqlite.
 func newProcess(t *testing.T, receiver string, endpoints ...string) *process {
 	t.Helper()
 	p := &process{t: t, dir: t.TempDir(), endpoints: endpoints}
+	p.configure(fmt.Sprintf("outbox \"sqlite\" {\n path = %q\n}", p.outbox()), "15s", receiver)
+	return p
+}
+
+// configure writes the configuration: the outbox as it stands in the file, how
+// long an attempt may take, where the endpoints are.
+func (p *process) configure(outbox, total, receiver string) {
+	t := p.t
+	t.Helper()
 	var b strings.Builder
 	fmt.Fprintf(&b, `
 		ingest {
@@ -73,11 +83,12 @@ func newProcess(t *testing.T, receiver string, endpoints ...string) *process {
 		admin {
 		  http = ""
 		}
-		outbox "sqlite" {
-		  path = %q
-		}
+		%s
 		policy "default" {
 		  concurrency = %d
+		  timeout {
+		    total = %q
+		  }
 		  retry {
 		    schedule = ["100ms", "200ms", "500ms", "1s", "2s", "5s", "5s", "5s"]
 		  }
@@ -86,8 +97,8 @@ func newProcess(t *testing.T, receiver string, endpoints ...string) *process {
 		    allow_plaintext = true
 		  }
 		}
-	`, p.socket(), p.outbox(), crashConcurrency)
-	for _, name := range endpoints {
+	`, p.socket(), outbox, crashConcurrency, total)
+	for _, name := range p.endpoints {
 		fmt.Fprintf(&b, `
 		endpoint %q {
 		  url     = "%s/%s"
@@ -105,7 +116,6 @@ func newProcess(t *testing.T, receiver string, endpoints ...string) *process {
 			t.Logf("last log of relay:\n%s", p.log)
 		}
 	})
-	return p
 }
 
 func (p *process) socket() string { return filepath.Join(p.dir, "relay.sock") }

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"relay/ingest"
+	"relay/relay/admin"
+)
+
+func TestEndpointsTable(t *testing.T) {
+	var out bytes.Buffer
+	err := printEndpoints(&out, []admin.Endpoint{
+		{Name: "billing", URL: "https://billing.example.com/hooks", State: "active", Hash: "0123456789ab", Agrees: new(true),
+			Deliveries: admin.Deliveries{Accepted: 1015, Pending: 12, Delivered: 1000, Failed: 3, OldestMS: new(int64(4_205_900))}},
+		{Name: "crm", URL: "https://crm.example.com", State: "disabled", Hash: "ba9876543210", Agrees: new(false),
+			Deliveries: admin.Deliveries{Accepted: 7, Held: 7, OldestMS: new(int64(900))}},
+		{Name: "audit", State: "elsewhere", Agrees: new(false)},
+		{Name: "old", State: "removed", Deliveries: admin.Deliveries{Accepted: 2, Delivered: 2}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `
+NAME     URL                                STATE      PENDING  HELD  DELIVERED  FAILED  OLDEST   HASH          AGREES
+billing  https://billing.example.com/hooks  active     12       0     1000       3       1h10m5s  0123456789ab  yes
+crm      https://crm.example.com            disabled   0        7     0          0       0s       ba9876543210  no
+audit    -                                  elsewhere  0        0     0          0       -        -             no
+old      -                                  removed    0        0     2          0       -        -             -
+
+AGREES no: the files of the Relays differ, and each delivers by its own. --json says who has which hash;
+bring the files into line and restart the Relays that are behind.
+`
+	if diff := cmp.Diff(strings.TrimPrefix(want, "\n"), out.String()); diff != "" {
+		t.Errorf("table (-want +got):\n%s", diff)
+	}
+}
+
+// What a verb is told when it may not ask, or asks the wrong one.
+func TestEndpointsRefused(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		handler http.Handler
+		want    string
+	}{
+		{"another token", ingest.Guard{Token: "another"}.Wrap(http.NotFoundHandler()),
+			"relay: refused: 401 unauthorized: send the header Authorization: Bearer with the token of this listener; the token in the admin block must be that of the Relay that runs\n"},
+		{"an older version", http.NotFoundHandler(),
+			"relay: answered 404 Not Found: what listens on tcp:%s is not Relay's admin listener, or that of an older version\n"},
+		{"not JSON", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"endp`) }),
+			"relay: read answer of /v1/endpoints (6 bytes): unexpected end of JSON input; with thousands of endpoints, name one\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := httptest.NewServer(c.handler)
+			defer s.Close()
+			addr := s.Listener.Addr().String()
+			file := filepath.Join(t.TempDir(), "relay.hcl")
+			text := fmt.Sprintf("admin {\n  http  = %q\n  token = \"canary-of-a-token\"\n}\n", addr)
+			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			var out, errs bytes.Buffer
+			code := run([]string{"endpoints", "--config", file}, streams{strings.NewReader(""), &out, &errs})
+			want := strings.ReplaceAll(c.want, "%s", addr)
+			if diff := cmp.Diff(want, errs.String()); code != exitFailed || diff != "" || out.Len() > 0 {
+				t.Errorf("code %d, output %q, errors (-want +got):\n%s", code, &out, diff)
+			}
+		})
+	}
+}
