@@ -70,7 +70,8 @@ func (s *Store) rung(sh *shard, names []string) {
 	defer s.mu.Unlock()
 	for _, name := range names {
 		if e := s.endpoints[name]; e != nil {
-			s.look(e, 1<<sh.index, true)
+			e.maybe |= 1 << sh.index // what others leave is younger than what is here, or about as old
+			s.serve(e)
 		}
 	}
 }
@@ -80,7 +81,8 @@ func (s *Store) lookAgain(sh *shard) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range s.endpoints {
-		s.look(e, 1<<sh.index, true)
+		e.hear(1<<sh.index, 0)
+		s.serve(e)
 	}
 }
 
@@ -99,8 +101,9 @@ func (s *Store) wakeAt(e *endpoint, due time.Time) {
 		if s.closed {
 			return
 		}
+		e.hear(1<<len(s.shards)-1, e.due.UnixMicro())
 		e.due = time.Time{}
-		s.look(e, 1<<len(s.shards)-1, true)
+		s.serve(e)
 	})
 }
 

@@ -2,14 +2,10 @@ package redisstream
 
 import (
 	"context"
-	"errors"
-	"fmt"
+	"math"
 	"math/bits"
 	"slices"
-	"strconv"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 
 	"relay/outbox"
 )
@@ -27,6 +23,8 @@ type endpoint struct {
 	maybe    uint64 // shards where something may be due
 	news     uint64 // of these: it may be due before what is here
 	checking uint64 // shards with a fetch under way that was for news
+	newsDue  int64  // not before that, while there is news
+	checkDue int64  // the same of fetches under way
 
 	due   time.Time // the next retry that is known
 	alarm *time.Timer
@@ -63,7 +61,7 @@ type held struct {
 const (
 	paceWindow = 100 * time.Millisecond
 	aheadMost  = 256 // deliveries of an endpoint that are leased ahead
-	aheadFrom  = 32  // given out in a window, from which on it is worth it
+	aheadFrom  = 8   // given out in a window, from which on it is worth it
 	aheadSlack = 2 * time.Second
 )
 
@@ -89,7 +87,8 @@ func (s *Store) endpoint(name string) *endpoint {
 	e := s.endpoints[name]
 	if e == nil {
 		all := uint64(1)<<len(s.shards) - 1
-		e = &endpoint{name: name, maybe: all, news: all}
+		e = &endpoint{name: name}
+		e.hear(all, 0)
 		s.endpoints[name] = e
 	}
 	return e
@@ -142,16 +141,19 @@ func (s *Store) serve(e *endpoint) {
 	s.checkEnds(e)
 	for len(e.waiters) > 0 && len(e.ahead) > 0 {
 		w := e.waiters[0]
-		wait := e.news | e.checking
 		if len(s.shards) > 1 && e.target() == 0 { // else the order among shards is let go
 			short := e.shortOf(w.max, len(s.shards))
-			e.news |= e.maybe & short
-			wait |= (e.maybe | e.fetching) & short
+			if e.maybe&short != 0 {
+				e.hear(e.maybe&short, 0)
+			}
+			if e.fetching&short != 0 {
+				break
+			}
 		}
-		if wait != 0 {
+		n := min(w.max, e.clear())
+		if n == 0 {
 			break
 		}
-		n := min(w.max, len(e.ahead))
 		now := time.Now()
 		if i := slices.IndexFunc(e.ahead[:n], func(h *held) bool { return !h.fits(w.lease, now) }); i >= 0 {
 			if i == 0 {
@@ -182,6 +184,9 @@ func (s *Store) serve(e *endpoint) {
 	}
 	for i, sh := range s.shards {
 		if bit := uint64(1) << i; e.maybe&bit != 0 && e.fetching&bit == 0 {
+			if e.news&bit != 0 && (e.checking == 0 || e.newsDue < e.checkDue) {
+				e.checkDue = e.newsDue
+			}
 			e.checking |= e.news & bit
 			e.maybe &^= bit
 			e.news &^= bit
@@ -201,7 +206,8 @@ func (s *Store) checkEnds(e *endpoint) {
 		return
 	}
 	all := uint64(1)<<len(s.shards) - 1
-	e.maybe, e.news, e.ends = e.maybe|all, e.news|all, time.Time{}
+	e.hear(all, 0)
+	e.ends = time.Time{}
 	for _, h := range s.held {
 		if h.claim.Endpoint == e.name && h.claim.Until.After(now) {
 			e.endsBy(h.claim.Until)
@@ -231,14 +237,28 @@ func (e *endpoint) endsBy(t time.Time) {
 	}
 }
 
-// look notes that a shard may have something due, and news if that may be due
-// before what is here. The caller holds mu.
-func (s *Store) look(e *endpoint, shards uint64, news bool) {
-	e.maybe |= shards
-	if news {
-		e.news |= shards
+// hear notes that shards may have something that is due since a time, in
+// microseconds: what is ahead and due after it waits until they were asked.
+func (e *endpoint) hear(shards uint64, due int64) {
+	if e.news == 0 || due < e.newsDue {
+		e.newsDue = due
 	}
-	s.serve(e)
+	e.maybe, e.news = e.maybe|shards, e.news|shards
+}
+
+// clear is how many of the deliveries ahead are certainly the oldest.
+func (e *endpoint) clear() int {
+	until := int64(math.MaxInt64)
+	if e.news != 0 {
+		until = e.newsDue
+	}
+	if e.checking != 0 {
+		until = min(until, e.checkDue)
+	}
+	if n := slices.IndexFunc(e.ahead, func(h *held) bool { return h.due > until }); n >= 0 {
+		return n
+	}
+	return len(e.ahead)
 }
 
 // fits tells whether a lease is about what is asked for now.
@@ -251,7 +271,7 @@ func (h *held) fits(lease time.Duration, now time.Time) bool {
 // holds mu.
 func (s *Store) refit(e *endpoint, lease time.Duration) {
 	list := e.ahead
-	e.ahead, e.checking, e.asked = nil, e.checking|1<<63, e.asked+len(list)
+	e.ahead, e.checking, e.checkDue, e.asked = nil, e.checking|1<<63, 0, e.asked+len(list)
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 		defer cancel()
@@ -318,177 +338,4 @@ func (e *endpoint) merge(list []*held) {
 		}
 		return int(max(-1, min(1, a.ref.order-b.ref.order)))
 	})
-}
-
-// fetch asks Redis for deliveries of an endpoint.
-type fetch struct {
-	endpoint *endpoint
-	shard    *shard
-	max      int
-	lease    time.Duration
-}
-
-// commitClaims leases what is due for several endpoints.
-func (sh *shard) commitClaims(list []*fetch) {
-	for _, f := range list {
-		got, next, more, err := sh.fetch(f)
-		s, e := sh.s, f.endpoint
-		s.mu.Lock()
-		bit := uint64(1) << sh.index
-		if e.checking&bit != 0 {
-			e.news &^= bit // news that keeps coming must not keep back what is here: maybe stays
-		}
-		e.fetching &^= bit
-		e.checking &^= bit
-		e.asked -= f.max
-		if err != nil || more {
-			e.maybe |= bit
-		}
-		if err != nil {
-			e.news |= bit // when Redis answers again everybody looks again
-		}
-		if err != nil {
-			if lasts, _ := sh.outage(); lasts == 0 {
-				s.wakeAt(e, time.Now().Add(retryMost)) // it does already, and they have looked
-			}
-		}
-		for _, h := range got {
-			s.held[h.claim.Fence] = h
-		}
-		e.merge(got)
-		if next > 0 && !(more && next <= time.Millisecond) { // a retry that is due already comes with what is left
-			s.wakeAt(e, time.Now().Add(next))
-		}
-		if err == nil {
-			s.serve(e)
-		}
-		s.mu.Unlock()
-	}
-}
-
-// fetch returns what it leased, when to look again (0 if that is not known), and
-// whether there may be more now.
-func (sh *shard) fetch(f *fetch) (got []*held, next time.Duration, more bool, err error) {
-	joined, err := sh.session()
-	if err != nil {
-		return nil, 0, false, err
-	}
-	name := f.endpoint.name
-	base := sh.counter.Add(uint64(f.max)) - uint64(f.max)
-	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
-	defer cancel()
-	sent := time.Now()
-	v, err := sh.eval(ctx, &sh.s.scripts.claim, []string{sh.lease, sh.bell, sh.backlog(name), sh.retries(name)},
-		[]any{sh.prefix, name, f.max, f.lease.Microseconds(), joined.fences.prefix, base})
-	if err != nil {
-		return nil, 0, false, err
-	}
-	list, err := texts(v, 2)
-	if err != nil {
-		return nil, 0, false, err
-	}
-	if list[1] != "" {
-		now, _ := strconv.ParseInt(list[0], 10, 64)
-		due, _ := strconv.ParseInt(list[1], 10, 64)
-		next = max(time.Millisecond, time.Duration(due-now)*time.Microsecond)
-	}
-	leased := (len(list) - 2) / 3 // those of them that cannot be made any more count, too
-	for i := 2; i+2 < len(list); i += 3 {
-		r, err := parseTail(list[i])
-		if err != nil {
-			sh.s.log.Error().Err(err).Str("endpoint", name).Msg("a delivery is passed over")
-			continue
-		}
-		h := newHeld(sh, r, name, joined.fences.fence(base+uint64(i/3)), f.lease, sent, nil)
-		h.due, _ = strconv.ParseInt(list[i+1], 10, 64)
-		h.waited = list[i+2] == "r"
-		if !h.waited {
-			h.claim.Event = sh.s.events.get(r.event)
-		}
-		got = append(got, h)
-	}
-	got, err = sh.complete(ctx, got)
-	return got, next, leased >= f.max, err
-}
-
-// complete reads what memory does not have: the events, and the records of
-// deliveries that were settled before.
-func (sh *shard) complete(ctx context.Context, list []*held) ([]*held, error) {
-	missing := slices.DeleteFunc(slices.Clone(list), func(h *held) bool { return h.claim.Event != nil && !h.waited })
-	if len(missing) == 0 {
-		return list, nil
-	}
-	node, err := sh.node(ctx)
-	if err != nil {
-		return nil, sh.note(err)
-	}
-	p := node.Pipeline()
-	answers := make([]*redis.SliceCmd, len(missing))
-	for i, h := range missing {
-		if h.claim.Event == nil {
-			h.claim.Event = sh.s.events.get(h.ref.event)
-		}
-		if h.claim.Event == nil {
-			answers[i] = p.HMGet(ctx, sh.event(h.ref.event), strconv.Itoa(h.ref.n), "o", "e")
-		} else {
-			answers[i] = p.HMGet(ctx, sh.event(h.ref.event), strconv.Itoa(h.ref.n), "o")
-		}
-	}
-	if _, err := p.Exec(ctx); err != nil {
-		// They are leased and unknown to anybody: as after a lost answer.
-		sh.mu.Lock()
-		sh.unsure = time.Now()
-		sh.mu.Unlock()
-		return nil, sh.note(err)
-	}
-	bad := map[*held]bool{}
-	for i, h := range missing {
-		if err := h.fill(answers[i].Val()); err != nil {
-			bad[h] = true
-			sh.forget(ctx, h, err)
-		}
-	}
-	return slices.DeleteFunc(list, func(h *held) bool { return bad[h] }), nil
-}
-
-// errOver: a delivery that was to be claimed is finished already.
-var errOver = errors.New("delivery is over already")
-
-// fill takes in what complete read.
-func (h *held) fill(v []any) error {
-	order, _ := v[1].(string)
-	if order != strconv.FormatInt(h.ref.order, 10) {
-		return fmt.Errorf("event %s is gone from redis", h.ref.event)
-	}
-	if len(v) > 2 {
-		kept, _ := v[2].(string)
-		e, _, err := decodeEvent(h.ref.event, kept)
-		if err != nil {
-			return err
-		}
-		h.claim.Event = e
-	}
-	h.before, _ = v[0].(string)
-	if h.before == "" {
-		return nil
-	}
-	r, err := decodeRecord(h.before)
-	if err != nil || r.state != outbox.Pending {
-		return errors.Join(errOver, err)
-	}
-	h.claim.Attempts, h.claim.Code = r.attempts, r.last.Code
-	h.claim.Due = time.UnixMicro(r.due).UTC()
-	return nil
-}
-
-// forget ends a delivery that cannot be made.
-func (sh *shard) forget(ctx context.Context, h *held, why error) {
-	counted := "1"
-	if errors.Is(why, errOver) {
-		counted = "0"
-	}
-	_, err := sh.eval(ctx, &sh.s.scripts.forget, []string{sh.lease, sh.counts, sh.created(h.claim.Endpoint)},
-		[]any{h.ref.tail(), h.member, h.claim.Endpoint, counted})
-	sh.s.log.Error().Err(errors.Join(why, err)).Str("endpoint", h.claim.Endpoint).Str("event_id", h.ref.event).
-		Str("delivery_id", h.claim.ID).Str("state", string(outbox.Discarded)).Msg("a delivery cannot be made any more")
 }

@@ -308,7 +308,8 @@ func (s *Store) came(sh *shard, name string) {
 	defer s.mu.Unlock()
 	e := s.endpoint(name)
 	e.coming--
-	s.look(e, 1<<sh.index, true)
+	e.hear(1<<sh.index, 0)
+	s.serve(e)
 }
 
 // Release implements outbox.Store.
@@ -349,7 +350,8 @@ func (s *Store) release(ctx context.Context, list []*held) error {
 			s.mu.Lock()
 			for _, h := range list[:n] {
 				if e := s.endpoints[h.claim.Endpoint]; e != nil && !s.closed {
-					s.look(e, 1<<sh.index, true)
+					e.hear(1<<sh.index, min(h.due, time.Now().UnixMicro()))
+					s.serve(e)
 				}
 			}
 			s.mu.Unlock()
