@@ -29,7 +29,8 @@ type Engine struct {
 	SingleOwner bool
 
 	// Sharded says that requests go to different shards, each whole: an id is known
-	// again where its request began with it, and not among other events.
+	// again where its request began with it, and not among other events; and what is in
+	// different shards has no order.
 	Sharded bool
 }
 
@@ -44,7 +45,6 @@ func Run(t *testing.T, e Engine) {
 		{"G1 accepted survives reopen", testAcceptedSurvives},
 		{"G2 batch of a thousand", testBatchOfThousand},
 		{"G2 crash leaves no half batch", testCrashInAccept},
-		{"G3 first claims in order of accept", testFirstClaimsInOrder},
 		{"G4 backlog of another endpoint", testBacklogElsewhere},
 		{"G4 waiting claims wake at their endpoint", testWaitingClaims},
 		{"G4 event without endpoints", testNoEndpoints},
@@ -59,7 +59,6 @@ func Run(t *testing.T, e Engine) {
 		{"G7 crash leaves no half settlement", testCrashInSettle},
 		{"G8 retry waits for its due time", testRetryWaits},
 		{"G8 retry due at once", testRetryAtOnce},
-		{"G8 oldest due first", testOldestDueFirst},
 		{"G8 attempts survive reopen", testAttemptsSurvive},
 		{"G9 repeated id", testRepeatedID},
 		{"G9 repeated key", testRepeatedKey},
@@ -70,7 +69,6 @@ func Run(t *testing.T, e Engine) {
 		{"G10 full leaves no half batch", testFullBatch},
 		{"G11 reap keeps what is pending", testReapKeepsPending},
 		{"G11 reap by age and state", testReapByAge},
-		{"G11 reap is bounded and resumable", testReapBounded},
 		{"G12 cancelled context", testCancelledContext},
 		{"G12 close unblocks claims", testCloseUnblocks},
 		{"G12 calls after close", testCallsAfterClose},
@@ -88,6 +86,9 @@ func Run(t *testing.T, e Engine) {
 	if !e.Sharded {
 		tests = append(tests,
 			test{"G2 refused batch leaves nothing", testRefusedBatch},
+			test{"G3 first claims in order of accept", testFirstClaimsInOrder},
+			test{"G8 oldest due first", testOldestDueFirst},
+			test{"G11 reap is bounded and resumable", testReapBounded}, // it claims all but the last
 			test{"G9 repeated by sixteen at once", testRepeatedAtOnce})
 	}
 	if e.Bubble {

@@ -21,9 +21,9 @@ func testModel(s *suite) {
 	rapid.Check(noDeadline, func(t *rapid.T) {
 		runs++
 		s.TB = t // so that a failure is shrunk
-		m := &model{suite: s, run: runs, unit: 10 * time.Millisecond}
+		m := &model{suite: s, run: runs, unit: 10 * time.Millisecond, way: 25 * time.Millisecond}
 		if s.engine.Bubble {
-			m.unit = time.Minute
+			m.unit, m.way = time.Minute, 0
 		}
 		for i := range m.endpoints {
 			m.endpoints[i] = fmt.Sprintf("%c%d", 'a'+i, runs)
@@ -57,6 +57,7 @@ type model struct {
 	*suite
 	run       int
 	unit      time.Duration // time passes in steps of this order
+	way       time.Duration // how much later a server may count a lease from, than who asked it
 	endpoints [3]string
 	events    []*modelEvent
 	batches   []outbox.Batch // those with a key, as first accepted
@@ -73,9 +74,10 @@ type modelEvent struct {
 
 type modelDelivery struct {
 	outbox.DeliveryRecord
-	order  int // of accept
-	fences []uint64
-	reaped bool
+	order     int  // of accept
+	unordered bool // there is no order, since there are shards
+	fences    []uint64
+	reaped    bool
 
 	// The lease ends not before leased and at leasedMax at the latest: both are the
 	// zero time when there is none.
@@ -109,7 +111,7 @@ func (m *model) note(e outbox.Entry) *modelEvent {
 	}
 	for i, d := range record.Deliveries {
 		m.want("new delivery", outbox.Delivery{ID: d.ID, EventID: e.Event.ID, Endpoint: e.Endpoints[i], State: outbox.Pending, Due: d.Due, Created: d.Created}, d.Delivery)
-		event.deliveries = append(event.deliveries, &modelDelivery{DeliveryRecord: d, order: len(m.events)})
+		event.deliveries = append(event.deliveries, &modelDelivery{DeliveryRecord: d, order: len(m.events), unordered: m.engine.Sharded})
 	}
 	return event
 }
@@ -186,6 +188,9 @@ func (d *modelDelivery) free(at time.Time) bool {
 
 // first tells whether d must be claimed before other.
 func (d *modelDelivery) first(other *modelDelivery) bool {
+	if d.unordered {
+		return false
+	}
 	if d.Due.Equal(other.Due) {
 		return len(d.Attempts) == 0 && len(other.Attempts) == 0 && d.order < other.order
 	}
@@ -237,7 +242,7 @@ func (m *model) claimSome(t *rapid.T) {
 		}
 		m.want("claimed", d.Delivery, c.Delivery)
 		m.want("event", d.EventID, c.Event.ID)
-		d.leased, d.leasedMax = c.Until, c.Until
+		d.leased, d.leasedMax = c.Until, c.Until.Add(m.way)
 		d.fences = append(d.fences, c.Fence)
 		m.claims = append(m.claims, c)
 		last = d

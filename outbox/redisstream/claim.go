@@ -30,7 +30,7 @@ type endpoint struct {
 	alarm *time.Timer
 	ends  time.Time // the first end of a lease that was given out, or before it
 
-	coming int // retries that are due at once, on their way to Redis
+	coming int // retries that are due very soon, on their way to Redis
 
 	// How many deliveries were given out lately, to lease as many ahead as are
 	// gone in a moment.
@@ -141,15 +141,6 @@ func (s *Store) serve(e *endpoint) {
 	s.checkEnds(e)
 	for len(e.waiters) > 0 && len(e.ahead) > 0 {
 		w := e.waiters[0]
-		if len(s.shards) > 1 && e.target() == 0 { // else the order among shards is let go
-			short := e.shortOf(w.max, len(s.shards))
-			if e.maybe&short != 0 {
-				e.hear(e.maybe&short, 0)
-			}
-			if e.fetching&short != 0 {
-				break
-			}
-		}
 		n := min(w.max, e.clear())
 		if n == 0 {
 			break
@@ -179,9 +170,7 @@ func (s *Store) serve(e *endpoint) {
 	if e.maybe == 0 || want == 0 || len(e.waiters) == 0 && want < e.target()/2 {
 		return
 	}
-	if e.target() > 0 { // else the oldest come first, in whatever shard they are
-		want = (want + bits.OnesCount64(e.maybe) - 1) / bits.OnesCount64(e.maybe)
-	}
+	want = (want + bits.OnesCount64(e.maybe) - 1) / bits.OnesCount64(e.maybe)
 	for i, sh := range s.shards {
 		if bit := uint64(1) << i; e.maybe&bit != 0 && e.fetching&bit == 0 {
 			if e.news&bit != 0 && (e.checking == 0 || e.newsDue < e.checkDue) {
@@ -213,21 +202,6 @@ func (s *Store) checkEnds(e *endpoint) {
 			e.endsBy(h.claim.Until)
 		}
 	}
-}
-
-// shortOf are the shards of which less than n deliveries are ahead: if they have
-// more, that may be due before what is ahead of other shards.
-func (e *endpoint) shortOf(n, shards int) (short uint64) {
-	count := make([]int, shards)
-	for _, h := range e.ahead {
-		count[h.shard.index]++
-	}
-	for i := range count {
-		if count[i] < n {
-			short |= 1 << i
-		}
-	}
-	return short
 }
 
 // endsBy notes the end of a lease.

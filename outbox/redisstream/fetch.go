@@ -75,7 +75,10 @@ func (sh *shard) bring(ctx context.Context, f *fetch) {
 		}
 		return
 	}
-	if f.more {
+	switch {
+	case f.more && len(f.got) > 0 && len(s.shards) == 1:
+		e.hear(bit, f.got[len(f.got)-1].due) // what is left there is younger than that
+	case f.more: // there is no order among shards
 		e.maybe |= bit
 	}
 	if f.next > 0 && !(f.more && f.next <= time.Millisecond) { // a retry that is due already comes with what is left

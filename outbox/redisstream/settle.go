@@ -20,7 +20,7 @@ type settlement struct {
 	record record
 	kept   []byte // the record as kept
 	strict bool   // its caller waits, and a lease that has ended is lost
-	atOnce bool   // it is a retry that is due already
+	atOnce bool   // it is a retry that may be due before Redis has it
 	slot   bool   // it holds one of the slots
 	done   chan error
 }
@@ -28,6 +28,9 @@ type settlement struct {
 // settleSoon is how much of a lease must be left for a settlement that nobody
 // waits for: it may take so long to Redis.
 const settleSoon = time.Second
+
+// soon is about as long as a settlement is on its way on a busy machine.
+const soon = 50 * time.Millisecond
 
 // Settle implements outbox.Store. It waits for Redis only when the lease is about
 // to end, or when 1,024 settlements wait already.
@@ -60,7 +63,7 @@ func (s *Store) Settle(ctx context.Context, c outbox.Claim, o outbox.Settlement)
 	}
 	m.kept = m.record.encode()
 	m.strict = time.Until(h.claim.Until) < settleSoon
-	if m.atOnce = o.State == outbox.Pending && !o.Due.After(time.Now()); m.atOnce {
+	if m.atOnce = o.State == outbox.Pending && time.Until(o.Due) < soon; m.atOnce {
 		s.mu.Lock()
 		s.endpoint(c.Endpoint).coming++
 		s.mu.Unlock()
@@ -302,7 +305,7 @@ func (sh *shard) settled(m *settlement, holds bool) {
 	m.done <- nil
 }
 
-// came notes that a retry that is due at once is in Redis, or will not come.
+// came notes that a retry that is due very soon is in Redis, or will not come.
 func (s *Store) came(sh *shard, name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
