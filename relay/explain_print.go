@@ -8,6 +8,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
+	"unicode/utf16"
 
 	"relay/config"
 )
@@ -45,7 +47,7 @@ func printRequest(b *bytes.Buffer, r *explainedRequest, signed bool) {
 	for _, h := range r.Header {
 		fmt.Fprintf(b, "    %s: %s\n", h.Name, h.Value)
 	}
-	fmt.Fprintf(b, "\n    %s\n\n", r.Body)
+	fmt.Fprintf(b, "\n    %s\n\n", printable(r.Body))
 	var signers []string
 	for _, s := range r.Signed {
 		signers = append(signers, fmt.Sprintf("%s with %s", s.Scheme, count(s.Secrets, "secret")))
@@ -111,6 +113,22 @@ func egressText(e explainedEgress) string {
 		text += ", ports " + strings.Trim(fmt.Sprint(e.Ports), "[]")
 	}
 	return text
+}
+
+// printable writes what could steer a terminal as JSON's escapes, which mean the same: it
+// can stand only in strings.
+func printable(body string) string {
+	var b strings.Builder
+	for _, r := range body {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+			continue
+		}
+		for _, unit := range utf16.AppendRune(nil, r) {
+			fmt.Fprintf(&b, `\u%04x`, unit)
+		}
+	}
+	return b.String()
 }
 
 // count is "1 secret", "2 secrets".
