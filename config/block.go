@@ -259,7 +259,7 @@ func (b *Block) Duration(name string, to *time.Duration, lo, hi time.Duration) b
 func DurationBetween(s string, lo, hi time.Duration) (time.Duration, error) {
 	d, err := ParseDuration(s)
 	if err == nil && (d < lo || d > hi) {
-		err = fmt.Errorf("must be from %s to %s", formatDuration(lo), formatDuration(hi))
+		err = fmt.Errorf("must be from %s to %s", FormatDuration(lo), FormatDuration(hi))
 	}
 	return d, err
 }
@@ -272,7 +272,7 @@ func (b *Block) Size(name string, to *int64, lo, hi int64) bool {
 	}
 	n, err := ParseSize(v.AsString())
 	if err == nil && (n < lo || n > hi) {
-		err = fmt.Errorf("must be from %s to %s", formatSize(lo), formatSize(hi))
+		err = fmt.Errorf("must be from %s to %s", FormatSize(lo), FormatSize(hi))
 	}
 	if err != nil {
 		b.Invalid(name, err.Error())

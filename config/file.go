@@ -162,7 +162,7 @@ func (f *File) load(env func(string) (string, bool)) (*File, error) {
 func (s *source) parse() Diagnostics {
 	whole := Diagnostic{Range: hcl.Range{Filename: s.name}}
 	if int64(len(s.text)) > maxSource {
-		whole.Summary = "The file is larger than " + formatSize(maxSource)
+		whole.Summary = "The file is larger than " + FormatSize(maxSource)
 		whole.Detail = "Split it: --config can be given several times, or name a folder of *.hcl files."
 		return Diagnostics{whole}
 	}

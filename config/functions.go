@@ -173,7 +173,7 @@ func (r fileReader) read(path string, warn func(string)) (string, error) {
 	text := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
 	switch {
 	case int64(len(data)) > maxFile:
-		return "", fmt.Errorf("%s is larger than %s", full, formatSize(maxFile))
+		return "", fmt.Errorf("%s is larger than %s", full, FormatSize(maxFile))
 	case text == "":
 		return "", fmt.Errorf("%s is empty", full)
 	case !utf8.ValidString(text):

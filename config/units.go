@@ -87,8 +87,8 @@ func ParseSize(s string) (int64, error) {
 	return int64(n) * unit, nil
 }
 
-// formatDuration writes d as one would in the file.
-func formatDuration(d time.Duration) string {
+// FormatDuration writes d as one would in the file.
+func FormatDuration(d time.Duration) string {
 	if d >= Day && d%Day == 0 {
 		return strconv.FormatInt(int64(d/Day), 10) + "d"
 	}
@@ -102,8 +102,8 @@ func formatDuration(d time.Duration) string {
 	return s
 }
 
-// formatSize writes n as one would in the file.
-func formatSize(n int64) string {
+// FormatSize writes n as one would in the file.
+func FormatSize(n int64) string {
 	unit := ""
 	for _, u := range []string{"KiB", "MiB", "GiB", "TiB"} {
 		if n == 0 || n%KiB != 0 {

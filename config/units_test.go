@@ -45,13 +45,13 @@ func TestFormatUnits(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0: "0s", time.Millisecond: "1ms", time.Minute: "1m", time.Hour: "1h", 90 * time.Minute: "1h30m", 30 * Day: "30d", 36 * time.Hour: "36h", 65 * time.Second: "1m5s",
 	} {
-		if got := formatDuration(d); got != want {
-			t.Errorf("formatDuration(%d) = %q, want %q", d, got, want)
+		if got := FormatDuration(d); got != want {
+			t.Errorf("FormatDuration(%d) = %q, want %q", d, got, want)
 		}
 	}
 	for n, want := range map[int64]string{0: "0", 1000: "1000", KiB: "1KiB", 64 * MiB: "64MiB", 3 * TiB: "3TiB", KiB + 1: "1025"} {
-		if got := formatSize(n); got != want {
-			t.Errorf("formatSize(%d) = %q, want %q", n, got, want)
+		if got := FormatSize(n); got != want {
+			t.Errorf("FormatSize(%d) = %q, want %q", n, got, want)
 		}
 	}
 }

@@ -62,19 +62,42 @@ func (m Matcher) String() string {
 
 // Match tells whether the endpoint gets events of this type.
 func (m Matcher) Match(eventType string) bool {
+	include, exclude := m.decide(eventType)
+	return exclude < 0 && (include >= 0 || len(m.include) == 0 && !isOwn(eventType))
+}
+
+// Verdict says why an endpoint gets events of a type or not.
+type Verdict struct {
+	Match   bool
+	Pattern string // the first that includes the type or, with "!", excludes it; "" when none does
+}
+
+// Explain is Match with the pattern that decided.
+func (m Matcher) Explain(eventType string) Verdict {
+	v := Verdict{Match: m.Match(eventType)}
+	switch include, exclude := m.decide(eventType); {
+	case exclude >= 0:
+		v.Pattern = "!" + strings.Join(m.exclude[exclude], ".")
+	case include >= 0:
+		v.Pattern = strings.Join(m.include[include], ".")
+	}
+	return v
+}
+
+// decide returns the index of the first pattern that includes the type, and of the
+// first that excludes it; -1 for none.
+func (m Matcher) decide(eventType string) (include, exclude int) {
 	segments := strings.Split(eventType, ".")
-	fits := func(pattern []string) bool { return matchSegments(pattern, segments) }
-	if segments[0] == own {
-		fitsAny := fits
-		fits = func(pattern []string) bool { return pattern[0] == own && fitsAny(pattern) }
-		if len(m.include) == 0 {
-			return false
-		}
+	fits := func(pattern []string) bool {
+		return (pattern[0] == own || segments[0] != own) && matchSegments(pattern, segments)
 	}
-	if len(m.include) > 0 && !slices.ContainsFunc(m.include, fits) {
-		return false
-	}
-	return !slices.ContainsFunc(m.exclude, fits)
+	return slices.IndexFunc(m.include, fits), slices.IndexFunc(m.exclude, fits)
+}
+
+// isOwn tells whether the type is one of Relay's events about itself.
+func isOwn(eventType string) bool {
+	first, _, _ := strings.Cut(eventType, ".")
+	return first == own
 }
 
 // matchSegments goes back only to the last "**": an earlier one could not match

@@ -35,6 +35,31 @@ func (o RetryOn) Status(code int) bool {
 	return code >= 0 && code < 600 && o.statuses[code/64]&(1<<(code%64)) != 0
 }
 
+// List is what the file could say: network, timeout, then whole classes and single
+// statuses by number.
+func (o RetryOn) List() []string {
+	var list []string
+	if o.Network {
+		list = append(list, "network")
+	}
+	if o.Timeout {
+		list = append(list, "timeout")
+	}
+	for class := 3; class <= 5; class++ {
+		var some []string
+		for code := class * 100; code < class*100+100; code++ {
+			if o.Status(code) {
+				some = append(some, strconv.Itoa(code))
+			}
+		}
+		if len(some) == 100 {
+			some = []string{strconv.Itoa(class) + "xx"}
+		}
+		list = append(list, some...)
+	}
+	return list
+}
+
 func (o *RetryOn) add(s string) error {
 	switch s {
 	case "network":

@@ -111,6 +111,24 @@ func checkEgress(u *url.URL, e Egress) error {
 	return nil
 }
 
+// Port is the one that e's URL leads to.
+func (e *Endpoint) Port() uint16 { return portOf(e.URL) }
+
+// ShownURL is e's URL fit to be printed: a query, which may hold a credential, is ***.
+func (e *Endpoint) ShownURL() *url.URL {
+	u := *e.URL
+	if u.User != nil {
+		u.User = url.User(hidden)
+	}
+	if u.RawQuery != "" {
+		u.RawQuery = hidden
+	}
+	return &u
+}
+
+// hidden stands for what is not shown.
+const hidden = "***"
+
 func portOf(u *url.URL) uint16 {
 	if n, err := parsePort(u.Port()); err == nil {
 		return n

@@ -25,11 +25,11 @@ func (c *command) load(flags []string) (*config.File, *policy.Policy, error) {
 	}
 	file, err := config.Load(paths, c.env)
 	if err != nil {
-		return nil, nil, c.explain(err)
+		return nil, nil, c.diagnose(err)
 	}
 	p, err := policy.Decode(file)
 	if err != nil {
-		return nil, nil, c.explain(err)
+		return nil, nil, c.diagnose(err)
 	}
 	for _, w := range file.Warnings {
 		fmt.Fprintf(c.err, "relay: warning: %s\n", w)
@@ -37,9 +37,9 @@ func (c *command) load(flags []string) (*config.File, *policy.Policy, error) {
 	return file, p, nil
 }
 
-// explain prints diagnostics with the lines they are about, and returns what is
+// diagnose prints diagnostics with the lines they are about, and returns what is
 // left to say.
-func (c *command) explain(err error) error {
+func (c *command) diagnose(err error) error {
 	d, ok := errors.AsType[config.Diagnostics](err)
 	if !ok {
 		return err

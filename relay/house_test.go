@@ -29,7 +29,7 @@ var arrows = map[string][]string{
 	"relay/deliver":             {"outbox", "policy", "relay/sign"},
 	"relay/deliver/delivertest": {"relay/sign"},
 	"relay/app":                 {"config", "ingest", "outbox", "outbox/redisstream", "outbox/sqlite", "policy", "relay/admin", "relay/deliver"},
-	"relay":                     {"config", "policy", "relay/admin", "relay/app", "relay/sign", "relay/sink"},
+	"relay":                     {"config", "ingest", "outbox", "policy", "relay/admin", "relay/app", "relay/deliver", "relay/sign", "relay/sink"},
 }
 
 // homes says which files may import a module that the house keeps in one place.

@@ -198,7 +198,7 @@ func (c *command) config(flags []string) (config.Config, error) {
 	}
 	file, err := config.Load(paths, c.env)
 	if err != nil {
-		return config.Config{}, c.explain(err)
+		return config.Config{}, c.diagnose(err)
 	}
 	return file.Config, nil
 }

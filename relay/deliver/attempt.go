@@ -7,13 +7,9 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"runtime/debug"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"relay/outbox"
-	"relay/relay/sign"
 )
 
 // errStopping cuts attempts short that outlast the grace of a stop.
@@ -21,9 +17,6 @@ var errStopping = errors.New("relay is stopping")
 
 // settleTimeout bounds the ends of claims after attempts were cut short.
 const settleTimeout = 2 * time.Second
-
-// maxKeptDraft is how much body memory is kept for further attempts, in bytes.
-const maxKeptDraft = 64 << 10
 
 // Result is an attempt with what came of it.
 type Result struct {
@@ -35,13 +28,6 @@ type Result struct {
 	State      outbox.State // of the delivery now
 	Due        time.Time    // of the next attempt, where State is pending
 	Reused     bool         // the connection had served before
-}
-
-// draft is the memory that one attempt needs before the network, kept for the next.
-type draft struct {
-	message sign.Message
-	header  []sign.Header
-	body    []byte
 }
 
 // attempt makes one attempt and ends the claim. ctx ends only when a stop cuts
@@ -102,19 +88,7 @@ func (r *runner) try(ctx context.Context, c *outbox.Claim, now time.Time) (a ans
 		}
 	}()
 	d := r.d.drafts.Get().(*draft)
-	d.body = appendEnvelope(d.body[:0], c.Event)
-	d.message = sign.Message{
-		EventID:    c.EventID,
-		EventType:  c.Event.Type,
-		DeliveryID: c.ID,
-		Endpoint:   c.Endpoint,
-		Method:     "POST",
-		URL:        r.url,
-		Attempt:    c.Attempts + 1,
-		Time:       now,
-		Body:       d.body,
-	}
-	d.header = r.appendHeader(d.header[:0], &d.message)
+	d.build(r.endpoint, c, r.url, r.d.userAgent, now)
 	a, f = r.sender(ctx).send(ctx, now.Add(r.endpoint.Timeout.Total), d.header, d.body)
 	if f != nil && f.code == codeTimeout {
 		f.text = r.late
@@ -123,36 +97,6 @@ func (r *runner) try(ctx context.Context, c *outbox.Claim, now time.Time) (a ans
 		r.d.drafts.Put(d)
 	}
 	return a, f
-}
-
-// appendHeader appends the request's header to h, which is empty. The endpoint's
-// own lines may replace the first two and nothing else of ours.
-func (r *runner) appendHeader(h []sign.Header, m *sign.Message) []sign.Header {
-	h = append(h,
-		sign.Header{Name: "Content-Type", Value: "application/json"},
-		sign.Header{Name: "User-Agent", Value: r.d.userAgent})
-	for _, s := range r.endpoint.Signers {
-		h = s.Sign(h, m)
-	}
-	if indexOf(h, "webhook-id") < 0 {
-		h = append(h, sign.Header{Name: "webhook-id", Value: m.EventID})
-	}
-	h = append(h,
-		sign.Header{Name: "Relay-Attempt", Value: strconv.Itoa(m.Attempt)},
-		sign.Header{Name: "Relay-Delivery", Value: m.DeliveryID})
-	for _, own := range r.endpoint.Headers {
-		switch i := indexOf(h, own.Name); {
-		case i < 0:
-			h = append(h, sign.Header{Name: own.Name, Value: own.Value.Reveal()})
-		case i < 2:
-			h[i].Value = own.Value.Reveal()
-		}
-	}
-	return h
-}
-
-func indexOf(h []sign.Header, name string) int {
-	return slices.IndexFunc(h, func(l sign.Header) bool { return strings.EqualFold(l.Name, name) })
 }
 
 // settle ends the claim with the attempt's record, then tells of it.

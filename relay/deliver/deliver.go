@@ -64,7 +64,7 @@ func New(o Options, p *policy.Policy) *Deliverer {
 	}
 	d := &Deliverer{
 		o:         o,
-		userAgent: "Relay/" + o.Version,
+		userAgent: userAgent(o.Version),
 		drafts:    sync.Pool{New: func() any { return new(draft) }},
 		exchanges: sync.Pool{New: newExchange},
 		aborted:   make(chan struct{}),

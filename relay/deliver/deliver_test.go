@@ -113,8 +113,7 @@ func TestRequest(t *testing.T) {
 
 // Every scheme's requests carry webhook-id, so that a duplicate can always be told.
 func TestUnsignedRequestHasItsID(t *testing.T) {
-	r := &runner{d: &Deliverer{userAgent: "Relay/1"}, endpoint: &policy.Endpoint{}}
-	got := r.appendHeader(nil, &sign.Message{EventID: "evt_1", DeliveryID: "dlv_1", Attempt: 2})
+	got := appendHeader(nil, new(policy.Endpoint), &sign.Message{EventID: "evt_1", DeliveryID: "dlv_1", Attempt: 2}, "Relay/1")
 	want := []sign.Header{
 		{Name: "Content-Type", Value: "application/json"},
 		{Name: "User-Agent", Value: "Relay/1"},

@@ -42,6 +42,7 @@ type Header struct {
 type Signer struct {
 	scheme *Scheme
 	keys   []*key
+	masked bool      // Hidden stands for each signature
 	works  sync.Pool // of *work
 }
 
@@ -71,6 +72,10 @@ func NewSigner(s *Scheme, secrets []string) (*Signer, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newSigner(s, keys), nil
+}
+
+func newSigner(s *Scheme, keys []*key) *Signer {
 	signer := &Signer{scheme: s, keys: keys}
 	signer.works.New = func() any {
 		w := new(work)
@@ -79,7 +84,7 @@ func NewSigner(s *Scheme, secrets []string) (*Signer, error) {
 		}
 		return w
 	}
-	return signer, nil
+	return signer
 }
 
 // Sign appends the scheme's headers to dst. A name may come several times: add
@@ -111,13 +116,16 @@ func (s *Signer) sum(w *work, m *Message) {
 	w.signatures, w.values = w.signatures[:0], w.values[:0]
 	start := 0
 	for i, k := range s.keys {
-		sum := w.sums[i]
-		sum.Reset()
-		w.buf = s.scheme.spec.Signed.write(sum, m, w.buf)
-		w.sum = sum.Sum(w.sum[:0])
-
 		w.signatures = append(w.signatures, k.version...)
-		w.signatures = encode(w.signatures, s.scheme.spec.Encoding, w.sum)
+		if s.masked {
+			w.signatures = append(w.signatures, Hidden...)
+		} else {
+			sum := w.sums[i]
+			sum.Reset()
+			w.buf = s.scheme.spec.Signed.write(sum, m, w.buf)
+			w.sum = sum.Sum(w.sum[:0])
+			w.signatures = encode(w.signatures, s.scheme.spec.Encoding, w.sum)
+		}
 		if s.scheme.separator != "" && i+1 < len(s.keys) {
 			w.signatures = append(w.signatures, s.scheme.separator...)
 			continue

@@ -1,0 +1,136 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Setting is one line of what a file means, fit to be compared and printed.
+type Setting struct {
+	Name  string
+	Value string // as one would write it; of a secret what may be shown
+	// Hidden is compared and never shown.
+	Hidden Secret
+}
+
+// Change is a setting that differs between two files.
+type Change struct {
+	Name string `json:"name"`
+	Old  string `json:"old"` // "" where it was not there
+	New  string `json:"new"` // "" where it is no more
+	// Unseen is set where the difference is, in part at least, in what is not shown.
+	Unseen bool `json:"unseen,omitempty"`
+}
+
+// Compare lists what differs between two lists of settings, whose names differ within
+// each: what is in the new one in its order, then what is gone.
+func Compare(old, new []Setting) []Change {
+	var changes []Change
+	find := func(in []Setting, name string) (Setting, bool) {
+		i := slices.IndexFunc(in, func(s Setting) bool { return s.Name == name })
+		if i < 0 {
+			return Setting{}, false
+		}
+		return in[i], true
+	}
+	for _, n := range new {
+		o, _ := find(old, n.Name)
+		if o.Value != n.Value {
+			changes = append(changes, Change{Name: n.Name, Old: o.Value, New: n.Value})
+		} else if !o.Hidden.Equal(n.Hidden) {
+			changes = append(changes, Change{Name: n.Name, Old: o.Value, New: n.Value, Unseen: true})
+		}
+	}
+	for _, o := range old {
+		if _, ok := find(new, o.Name); !ok {
+			changes = append(changes, Change{Name: o.Name, Old: o.Value})
+		}
+	}
+	return changes
+}
+
+// Diff lists what differs in the blocks of this package, each with its block before its
+// name: "ingest.max_body". Values of secrets are not in it.
+func Diff(old, new Config) []Change { return Compare(old.settings(), new.settings()) }
+
+func (c Config) settings() []Setting {
+	var all []Setting
+	add := func(name, value string) {
+		if value != "" {
+			all = append(all, Setting{Name: name, Value: value})
+		}
+	}
+	secret := func(name string, s Secret) {
+		if s.Reveal() != "" {
+			all = append(all, Setting{Name: name, Value: "set", Hidden: s})
+		}
+	}
+	for _, u := range c.Ingest.Unix {
+		add("ingest.unix "+u.Path, fmt.Sprintf("mode %04o", u.Mode))
+	}
+	for _, h := range c.Ingest.HTTP {
+		add("ingest.http "+h.Addr, "listens")
+		add("ingest.http "+h.Addr+" hosts", strings.Join(h.Hosts, " "))
+		secret("ingest.http "+h.Addr+" token", h.Token)
+	}
+	add("ingest.max_body", FormatSize(c.Ingest.MaxBody))
+
+	o := c.Outbox
+	add("outbox", o.Engine)
+	add("outbox.durability", o.Durability)
+	add("outbox.max_size", FormatSize(o.MaxSize))
+	if o.Engine == "redis" {
+		all = append(all, o.Redis.settings()...)
+	} else {
+		add("outbox.path", o.Path)
+	}
+
+	add("admin.http", c.Admin.HTTP)
+	add("admin.unix", c.Admin.Unix)
+	add("admin.hosts", strings.Join(c.Admin.Hosts, " "))
+	secret("admin.token", c.Admin.Token)
+	add("retention.delivered", FormatDuration(c.Retention.Delivered))
+	add("retention.failed", FormatDuration(c.Retention.Failed))
+	add("log.level", c.Log.Level)
+	add("log.format", c.Log.Format)
+	return all
+}
+
+func (r Redis) settings() []Setting {
+	var all []Setting
+	add := func(name, value string, hidden Secret) {
+		if value != "" {
+			all = append(all, Setting{Name: "outbox." + name, Value: value, Hidden: hidden})
+		}
+	}
+	set := func(s Secret) string {
+		if s.Reveal() == "" {
+			return ""
+		}
+		return "set"
+	}
+	add("server", r.Where(), r.URL)
+	add("username", r.Username, Secret{})
+	add("password", set(r.Password), r.Password)
+	if r.Database >= 0 {
+		add("database", strconv.Itoa(r.Database), Secret{})
+	}
+	if s := r.Sentinel; s != nil {
+		add("sentinel.username", s.Username, Secret{})
+		add("sentinel.password", set(s.Password), s.Password)
+	}
+	if t := r.TLS; t != nil {
+		add("tls", "on", Secret{})
+		add("tls.ca", t.CA, Secret{})
+		add("tls.cert", t.Cert, Secret{})
+		add("tls.key", t.Key, Secret{})
+		add("tls.server_name", t.ServerName, Secret{})
+	}
+	add("namespace", r.Namespace, Secret{})
+	add("shards", strconv.Itoa(r.Shards), Secret{})
+	add("replicated.replicas", strconv.Itoa(r.Replicas), Secret{})
+	add("replicated.timeout", FormatDuration(r.Timeout), Secret{})
+	return all
+}

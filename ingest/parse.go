@@ -1,0 +1,57 @@
+package ingest
+
+import (
+	"errors"
+	"fmt"
+
+	"relay/outbox"
+)
+
+// ParseEvent reads one event as POST /v1/events does, with the same checks, and accepts
+// nothing. An event without id or time gets them as an accept would give them;
+// Entry.Fingerprint is set when the id was given. maxBody is in bytes. Errors:
+// *EventError, or one for a batch.
+func ParseEvent(body []byte, maxBody int64) (outbox.Entry, error) {
+	in := New(Options{Route: func(string) []string { return nil }, MaxBody: maxBody})
+	if int64(len(body)) > in.o.MaxBody {
+		return outbox.Entry{}, in.bodyTooLarge().eventError()
+	}
+	b, many, p := in.read(&Request{Method: "POST", Path: "/v1/events", ContentType: "application/json", Body: body})
+	switch {
+	case p != nil:
+		return outbox.Entry{}, p.eventError()
+	case many:
+		return outbox.Entry{}, errManyEvents
+	}
+	return b.Entries[0], nil
+}
+
+var errManyEvents = errors.New("the text is a batch: give one event, {\"type\":…,\"data\":…}")
+
+// EventError says why a text is not an event that Relay accepts, in the words of an
+// answer. It holds nothing of the text but the names of keys.
+type EventError struct {
+	Code   string // as in an answer: "invalid_type"
+	Field  string // "" where it is none of the event's own
+	Detail string
+	Offset int // of the byte that is wrong, from 0; -1 where there is none
+}
+
+func (e *EventError) Error() string {
+	s := e.Code
+	if e.Field != "" {
+		s += ": field " + e.Field
+	}
+	if e.Offset >= 0 {
+		s += fmt.Sprintf(" at byte %d", e.Offset)
+	}
+	return s + ": " + e.Detail
+}
+
+func (p *problem) eventError() *EventError {
+	e := &EventError{Code: string(p.Code), Field: p.Field, Detail: p.Detail, Offset: -1}
+	if p.Offset != nil {
+		e.Offset = *p.Offset
+	}
+	return e
+}

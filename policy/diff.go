@@ -1,0 +1,141 @@
+package policy
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"relay/config"
+	"relay/relay/sign"
+)
+
+// Kinds of a Change.
+const (
+	Added   = "added"
+	Removed = "removed"
+	Changed = "changed"
+)
+
+// Change is what another policy means for one endpoint.
+type Change struct {
+	Endpoint string          `json:"endpoint"`
+	Kind     string          `json:"kind"`
+	Settings []config.Change `json:"settings,omitempty"` // of one that is changed
+}
+
+// Diff lists the endpoints that differ: what is in the new policy in its order, then
+// what is removed. Lists that have no order are the same in any. Secrets are compared
+// and never in the answer.
+func Diff(old, new *Policy) []Change {
+	var changes []Change
+	for _, e := range new.Endpoints {
+		before := old.Endpoint(e.Name)
+		if before == nil {
+			changes = append(changes, Change{Endpoint: e.Name, Kind: Added})
+			continue
+		}
+		settings := config.Compare(before.settings(), e.settings())
+		if settings = append(settings, diffSigners(before.Signers, e.Signers)...); len(settings) > 0 {
+			changes = append(changes, Change{Endpoint: e.Name, Kind: Changed, Settings: settings})
+		}
+	}
+	for _, e := range old.Endpoints {
+		if new.Endpoint(e.Name) == nil {
+			changes = append(changes, Change{Endpoint: e.Name, Kind: Removed})
+		}
+	}
+	return changes
+}
+
+// settings are all of an endpoint's but what it signs with.
+func (e *Endpoint) settings() []config.Setting {
+	var all []config.Setting
+	add := func(name, value string) { all = append(all, config.Setting{Name: name, Value: value}) }
+	all = append(all, config.Setting{Name: "url", Value: e.ShownURL().String(), Hidden: config.NewSecret(e.URL.String())})
+	add("enabled", strconv.FormatBool(e.Enabled))
+	add("events", sorted(strings.Fields(e.Events.String())))
+	if e.Description != "" {
+		add("description", strconv.Quote(e.Description))
+	}
+	for _, h := range e.Headers {
+		all = append(all, config.Setting{Name: "headers." + h.Name, Value: hidden, Hidden: h.Value})
+	}
+	add("concurrency", strconv.Itoa(e.Concurrency))
+	add("http2", strconv.FormatBool(e.HTTP2))
+	add("timeout.connect", config.FormatDuration(e.Timeout.Connect))
+	add("timeout.total", config.FormatDuration(e.Timeout.Total))
+	var delays, private, ports []string
+	for _, d := range e.Retry.Schedule {
+		delays = append(delays, config.FormatDuration(d))
+	}
+	for _, p := range e.Egress.AllowPrivate {
+		private = append(private, p.String())
+	}
+	for _, p := range e.Egress.Ports {
+		ports = append(ports, strconv.Itoa(int(p)))
+	}
+	add("retry.schedule", strings.Join(delays, " "))
+	add("retry.jitter", strconv.FormatFloat(e.Retry.Jitter, 'g', -1, 64))
+	add("retry.on", strings.Join(e.Retry.On.List(), " "))
+	add("retry.max_retry_after", config.FormatDuration(e.Retry.MaxRetryAfter))
+	add("egress.allow_private", sorted(private))
+	add("egress.allow_plaintext", strconv.FormatBool(e.Egress.AllowPlaintext))
+	add("egress.ports", sorted(ports))
+	return all
+}
+
+// sorted joins what has no order in the file.
+func sorted(list []string) string {
+	slices.Sort(list)
+	return strings.Join(list, " ")
+}
+
+// diffSigners compares the schemes by name and content, and the secrets. Where no scheme
+// is in both, secrets of the same number count as the same: each scheme makes keys of
+// them in its own way, so there is nothing to compare.
+func diffSigners(old, new []*sign.Signer) []config.Change {
+	var changes []config.Change
+	was, is := schemes(old), schemes(new)
+	if was != is {
+		changes = append(changes, config.Change{Name: "sign", Old: was, New: is})
+	}
+	same := secretCount(old) == secretCount(new)
+	for _, n := range new {
+		for _, o := range old {
+			if o.Scheme().Name() != n.Scheme().Name() {
+				continue
+			}
+			if !o.Scheme().Equal(n.Scheme()) {
+				name := "signature." + n.Scheme().Name()
+				changes = append(changes, config.Change{Name: name, Unseen: true})
+			}
+			if equal, known := o.SameSecrets(n); known && !equal {
+				same = false
+			}
+		}
+	}
+	if !same && len(old) > 0 && len(new) > 0 {
+		changes = append(changes, config.Change{Name: "secrets", Old: strconv.Itoa(secretCount(old)), New: strconv.Itoa(secretCount(new)), Unseen: true})
+	}
+	return changes
+}
+
+// schemes is what the file's sign says.
+func schemes(signers []*sign.Signer) string {
+	if len(signers) == 0 {
+		return unsigned
+	}
+	var names []string
+	for _, s := range signers {
+		names = append(names, s.Scheme().Name())
+	}
+	return strings.Join(names, " ")
+}
+
+// secretCount is of the first signer: all of them have the same secrets.
+func secretCount(signers []*sign.Signer) int {
+	if len(signers) == 0 {
+		return 0
+	}
+	return signers[0].Secrets()
+}

@@ -1,0 +1,130 @@
+package policy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"relay/config"
+)
+
+const (
+	diffSecret  = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+	otherSecret = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX"
+)
+
+func TestDiff(t *testing.T) {
+	with := func(lines string) string {
+		return fmt.Sprintf("endpoint \"a\" {\n url = \"https://a.example.com/x?token=canary\"\n secrets = [%q]\n %s\n}\n", diffSecret, lines)
+	}
+	signed := func(scheme, secrets string) string {
+		return fmt.Sprintf("signature \"own\" {\n signed = %s\n headers = { X = signature }\n}\nendpoint \"a\" {\n url = \"https://a.example.com\"\n %s\n}\n", scheme, secrets)
+	}
+	body, idBody := `"${body}"`, `"${id}.${body}"`
+	for _, c := range []struct {
+		name, old, new string
+		want           []config.Change
+	}{
+		{"description", with(``), with(`description = "x"`), []config.Change{{Name: "description", New: `"x"`}}},
+		{"enabled", with(``), with(`enabled = false`), []config.Change{{Name: "enabled", Old: "true", New: "false"}}},
+		{"events", with(``), with(`events = ["x.*", "!x.y"]`), []config.Change{{Name: "events", Old: "all", New: "!x.y x.*"}}},
+		{"concurrency", with(``), with(`concurrency = 2`), []config.Change{{Name: "concurrency", Old: "16", New: "2"}}},
+		{"http2", with(``), with(`http2 = true`), []config.Change{{Name: "http2", Old: "false", New: "true"}}},
+		{"timeout", with(``), with("timeout {\n connect = \"1s\"\n total = \"90s\"\n}"), []config.Change{
+			{Name: "timeout.connect", Old: "5s", New: "1s"}, {Name: "timeout.total", Old: "15s", New: "1m30s"}}},
+		{"retry", with("retry {\n schedule = [\"5s\"]\n}"), with("retry {\n schedule = [\"1h\", \"1d\"]\n jitter = 0\n on = [\"410\", \"5xx\"]\n max_retry_after = \"0s\"\n}"), []config.Change{
+			{Name: "retry.schedule", Old: "5s", New: "1h 1d"}, {Name: "retry.jitter", Old: "0.1", New: "0"},
+			{Name: "retry.on", Old: "network timeout 408 409 425 429 5xx", New: "410 5xx"}, {Name: "retry.max_retry_after", Old: "1d", New: "0s"}}},
+		{"no retries", with("retry {\n schedule = [\"5s\"]\n}"), with("retry {\n strategy = \"fixed\"\n max_attempts = 1\n}"), []config.Change{{Name: "retry.schedule", Old: "5s"}}},
+		{"egress", with(``), with("egress {\n allow_private = [\"10.0.0.0/8\"]\n allow_plaintext = true\n ports = [443, 8443]\n}"), []config.Change{
+			{Name: "egress.allow_private", New: "10.0.0.0/8"}, {Name: "egress.allow_plaintext", Old: "false", New: "true"}, {Name: "egress.ports", New: "443 8443"}}},
+		{"headers", with(`headers = { A = "canary", B = "canary", C = "canary" }`), with(`headers = { C = "canary", A = "another", D = "canary" }`), []config.Change{
+			{Name: "headers.A", Old: "***", New: "***", Unseen: true}, {Name: "headers.D", New: "***"}, {Name: "headers.B", Old: "***"}}},
+		{"query", with(``), strings.Replace(with(``), "canary", "another", 1), []config.Change{
+			{Name: "url", Old: "https://a.example.com/x?***", New: "https://a.example.com/x?***", Unseen: true}}},
+		{"url", with(``), strings.Replace(with(``), "//a.", "//b.", 1), []config.Change{
+			{Name: "url", Old: "https://a.example.com/x?***", New: "https://b.example.com/x?***"}}},
+		{"order of lists", with("events = [\"b\", \"a\", \"!a.x\"]\n egress {\n ports = [8443, 443]\n}"), with("events = [\"!a.x\", \"a\", \"b\"]\n egress {\n ports = [443, 8443]\n}"), nil},
+
+		{"secret", signed(body, `secrets = ["`+diffSecret+`"]`), signed(body, `secrets = ["`+otherSecret+`"]`), []config.Change{{Name: "secrets", Old: "1", New: "1", Unseen: true}}},
+		{"rotation", signed(body, `secrets = ["`+diffSecret+`"]`), signed(body, `secrets = ["`+otherSecret+`", "`+diffSecret+`"]`), []config.Change{{Name: "secrets", Old: "1", New: "2", Unseen: true}}},
+		{"order of secrets", signed(body, `secrets = ["`+diffSecret+`", "`+otherSecret+`"]`), signed(body, `secrets = ["`+otherSecret+`", "`+diffSecret+`"]`), []config.Change{{Name: "secrets", Old: "2", New: "2", Unseen: true}}},
+		{"another scheme", signed(body, `secrets = ["`+diffSecret+`"]`), signed(body, `secrets = ["`+diffSecret+"\"]\n sign = [\"own\"]"), []config.Change{{Name: "sign", Old: "standard", New: "own"}}},
+		{"one more scheme, another secret", signed(body, `secrets = ["`+diffSecret+`"]`), signed(body, `secrets = ["`+otherSecret+"\"]\n sign = [\"own\", \"standard\"]"), []config.Change{
+			{Name: "sign", Old: "standard", New: "own standard"}, {Name: "secrets", Old: "1", New: "1", Unseen: true}}},
+		{"no scheme", signed(body, `secrets = ["`+diffSecret+`"]`), signed(body, `sign = ["none"]`), []config.Change{{Name: "sign", Old: "standard", New: "none"}}},
+		{"the scheme itself", signed(body, `secrets = ["`+diffSecret+"\"]\n sign = [\"own\"]"), signed(idBody, `secrets = ["`+diffSecret+"\"]\n sign = [\"own\"]"), []config.Change{{Name: "signature.own", Unseen: true}}},
+		{"a scheme that is not used", signed(body, `secrets = ["`+diffSecret+`"]`), signed(idBody, `secrets = ["`+diffSecret+`"]`), nil},
+		{"a policy", with(``), "policy \"default\" {\n concurrency = 3\n}\n" + with(``), []config.Change{{Name: "concurrency", Old: "16", New: "3"}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var want []Change
+			if len(c.want) > 0 {
+				want = []Change{{Endpoint: "a", Kind: Changed, Settings: c.want}}
+			}
+			got := Diff(mustDecode(t, c.old), mustDecode(t, c.new))
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("difference (-want +got):\n%s", diff)
+			}
+			if text := fmt.Sprint(got); strings.Contains(text, "canary") || strings.Contains(text, diffSecret) {
+				t.Errorf("a secret is shown: %s", text)
+			}
+		})
+	}
+}
+
+func TestDiffOfEndpoints(t *testing.T) {
+	file := func(names string) *Policy {
+		var b strings.Builder
+		b.WriteString("log {}\n")
+		for _, n := range strings.Fields(names) {
+			fmt.Fprintf(&b, "endpoint %q {\n url = \"https://x.example.com\"\n sign = [\"none\"]\n}\n", n)
+		}
+		return mustDecode(t, b.String())
+	}
+	got := Diff(file("a b c"), file("d c e"))
+	want := []Change{{Endpoint: "d", Kind: Added}, {Endpoint: "e", Kind: Added}, {Endpoint: "a", Kind: Removed}, {Endpoint: "b", Kind: Removed}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("difference (-want +got):\n%s", diff)
+	}
+}
+
+func TestExplainMatch(t *testing.T) {
+	for _, c := range []struct {
+		patterns, eventType string
+		want                Verdict
+	}{
+		{"", "a", Verdict{true, ""}},
+		{"", "relay.x", Verdict{false, ""}},
+		{"a.* a.**", "a.b", Verdict{true, "a.*"}},
+		{"b a.**", "a.b", Verdict{true, "a.**"}},
+		{"b", "a.b", Verdict{false, ""}},
+		{"** !a.* !a.b", "a.b", Verdict{false, "!a.*"}},
+		{"!a.*", "b", Verdict{true, ""}},
+		{"**", "relay.x", Verdict{false, ""}},
+		{"relay.** !relay.x", "relay.x", Verdict{false, "!relay.x"}},
+	} {
+		m, err := NewMatcher(strings.Fields(c.patterns))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := m.Explain(c.eventType); got != c.want {
+			t.Errorf("%q, type %s: %+v, want %+v", c.patterns, c.eventType, got, c.want)
+		}
+	}
+}
+
+func TestRetryOnList(t *testing.T) {
+	for _, text := range []string{"", "network", "timeout 3xx 404 5xx", "network timeout 408 409 425 429 5xx"} {
+		on, err := ParseRetryOn(strings.Fields(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := on.List(); !slices.Equal(got, strings.Fields(text)) {
+			t.Errorf("%q became %q", text, got)
+		}
+	}
+}

@@ -1,0 +1,80 @@
+package deliver
+
+import (
+	"bytes"
+	"net/netip"
+	"strings"
+	"time"
+
+	"relay/outbox"
+	"relay/policy"
+	"relay/relay/sign"
+)
+
+// Request is what an attempt would send, as HTTP/1.1 has it.
+type Request struct {
+	Line   string        // "POST /hooks HTTP/1.1"
+	Header []sign.Header // all of it, in the order of the wire
+	Body   []byte
+}
+
+// PreviewDelivery stands for the id of a delivery where there is none yet.
+const PreviewDelivery = "dlv_preview"
+
+// Preview returns what the first attempt for e would send at the time now, made by the
+// code that makes and writes attempts. Nothing is sent. It holds what the endpoint
+// holds: who shows it to others gives an endpoint without secrets.
+func Preview(e *policy.Endpoint, event *outbox.Event, version string, now time.Time) Request {
+	var d draft
+	c := outbox.Claim{
+		Delivery: outbox.Delivery{ID: PreviewDelivery, EventID: event.ID, Endpoint: e.Name},
+		Event:    event,
+	}
+	d.build(e, &c, e.URL.String(), userAgent(version), now)
+
+	var wire bytes.Buffer
+	x := newExchange().(*exchange)
+	x.out.Reset(&wire)
+	_ = x.write(&http1{host: e.URL.Host, target: e.URL.RequestURI()}, d.header, d.body) // a Buffer takes all
+	head, body, _ := strings.Cut(wire.String(), "\r\n\r\n")
+	lines := strings.Split(head, "\r\n")
+	r := Request{Line: lines[0], Body: []byte(body)}
+	for _, line := range lines[1:] {
+		name, value, _ := strings.Cut(line, ": ")
+		r.Header = append(r.Header, sign.Header{Name: name, Value: value})
+	}
+	return r
+}
+
+// Span is when an attempt begins, counted from the first one: the schedule's delays so
+// far, with the least and the most that jitter makes of them. What attempts themselves
+// take, and more time that a receiver asks for, come on top.
+type Span struct {
+	Least, Most time.Duration
+}
+
+// Spans returns the span of each attempt, the first included.
+func Spans(r policy.Retry) []Span {
+	spans := []Span{{}}
+	for n := 1; ; n++ {
+		least, ok := backoff(r, n, 0, 0)
+		if !ok {
+			return spans
+		}
+		most, _ := backoff(r, n, 0, 1)
+		last := spans[n-1]
+		spans = append(spans, Span{last.Least + least, last.Most + most})
+	}
+}
+
+// Denied returns why the address of e's URL must not be connected to, "" when it may
+// be. A URL with a name is not judged, as known tells: its addresses are looked at
+// when they are dialled. own are this process's listeners.
+func Denied(e *policy.Endpoint, own []netip.AddrPort) (reason string, known bool) {
+	ip, err := netip.ParseAddr(e.URL.Hostname())
+	if err != nil {
+		return "", false
+	}
+	g := newGuard(e.Egress, func() []netip.AddrPort { return own })
+	return g.deny(netip.AddrPortFrom(ip, e.Port())), true
+}

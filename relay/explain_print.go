@@ -1,0 +1,142 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+	"unicode/utf16"
+
+	"relay/config"
+)
+
+// printExplained writes for people what JSON has in full.
+func printExplained(to io.Writer, x explained, signed bool) error {
+	var b bytes.Buffer
+	given := ""
+	if !x.Event.Given {
+		given = " (its id is made when it is accepted: another one than here)"
+	}
+	fmt.Fprintf(&b, "event %s, type %s%s\n", x.Event.ID, x.Event.Type, given)
+	if !slices.ContainsFunc(x.Endpoints, func(e explainedEndpoint) bool { return e.Gets }) {
+		fmt.Fprintf(&b, "no endpoint gets it: it would be accepted and go nowhere\n")
+	}
+	for _, e := range x.Endpoints {
+		switch {
+		case e.Held:
+			fmt.Fprintf(&b, "\n%s: gets it (%s), and it is held: enabled = false\n", e.Name, e.Why)
+		case e.Gets:
+			fmt.Fprintf(&b, "\n%s: gets it (%s)\n", e.Name, e.Why)
+		default:
+			fmt.Fprintf(&b, "\n%s: does not get it (%s)\n", e.Name, e.Why)
+			continue
+		}
+		printRequest(&b, e.Sends, signed)
+		printPlan(&b, e.Plan)
+	}
+	_, err := b.WriteTo(to)
+	return err
+}
+
+func printRequest(b *bytes.Buffer, r *explainedRequest, signed bool) {
+	fmt.Fprintf(b, "\n    %s\n", r.Line)
+	for _, h := range r.Header {
+		fmt.Fprintf(b, "    %s: %s\n", h.Name, h.Value)
+	}
+	fmt.Fprintf(b, "\n    %s\n\n", printable(r.Body))
+	var signers []string
+	for _, s := range r.Signed {
+		signers = append(signers, fmt.Sprintf("%s with %s", s.Scheme, count(s.Secrets, "secret")))
+	}
+	switch {
+	case len(signers) == 0:
+		fmt.Fprintf(b, "  signed       no: sign = [\"none\"]\n")
+	case signed:
+		fmt.Fprintf(b, "  signed       %s, just now\n", strings.Join(signers, ", "))
+	default:
+		fmt.Fprintf(b, "  signed       %s; --sign shows signatures\n", strings.Join(signers, ", "))
+	}
+	if r.HTTP2 {
+		fmt.Fprintf(b, "  http2        offered: a receiver that takes it gets the same as HTTP/2\n")
+	}
+}
+
+func printPlan(b *bytes.Buffer, p *explainedPlan) {
+	fmt.Fprintf(b, "  delivered    2xx\n")
+	retried, final := "nothing", []string{"every other answer"}
+	if len(p.RetryOn) > 0 {
+		retried = strings.Join(p.RetryOn, " ")
+	}
+	if len(p.Attempts) == 1 {
+		retried += "; but there is one attempt only"
+	} else if p.MaxRetryAfterMS > 0 {
+		retried += "; Retry-After is honoured up to " + ms(p.MaxRetryAfterMS)
+	}
+	for _, missing := range []string{"network", "timeout"} {
+		if !slices.Contains(p.RetryOn, missing) {
+			final = append(final, missing)
+		}
+	}
+	fmt.Fprintf(b, "  retried      %s\n", retried)
+	fmt.Fprintf(b, "  final        %s\n", strings.Join(final, ", "))
+	fmt.Fprintf(b, "  timeouts     connect %s, total %s\n", ms(p.ConnectMS), ms(p.TotalMS))
+	fmt.Fprintf(b, "  concurrency  %s at the same time, for each Relay\n", count(p.Concurrency, "attempt"))
+	fmt.Fprintf(b, "  egress       %s\n", egressText(p.Egress))
+	fmt.Fprintf(b, "  attempts     %d, from now without what answers take:\n\n", len(p.Attempts))
+	var table bytes.Buffer
+	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', tabwriter.AlignRight)
+	for _, a := range p.Attempts {
+		jitter := ""
+		if a.LeastMS < a.MostMS {
+			jitter = fmt.Sprintf("  (%s to %s)", ms(a.LeastMS), ms(a.MostMS))
+		}
+		fmt.Fprintf(w, "    %d\t%s\t%s\n", a.N, ms(a.AfterMS), jitter)
+	}
+	_ = w.Flush() // a Buffer takes all
+	b.Write(table.Bytes())
+}
+
+func egressText(e explainedEgress) string {
+	allowed := append([]string{"public addresses"}, e.AllowPrivate...)
+	text := "allowed"
+	switch e.Verdict {
+	case "denied":
+		return "denied: " + e.Why + "; each attempt would fail with egress_denied"
+	case "when_dialled":
+		text = "the name's address is judged when it is dialled; allowed are " + strings.Join(allowed, ", ")
+	}
+	if len(e.Ports) > 0 {
+		text += ", ports " + strings.Trim(fmt.Sprint(e.Ports), "[]")
+	}
+	return text
+}
+
+// printable writes what could steer a terminal as JSON's escapes, which mean the same: it
+// can stand only in strings.
+func printable(body string) string {
+	var b strings.Builder
+	for _, r := range body {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+			continue
+		}
+		for _, unit := range utf16.AppendRune(nil, r) {
+			fmt.Fprintf(&b, `\u%04x`, unit)
+		}
+	}
+	return b.String()
+}
+
+// count is "1 secret", "2 secrets".
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
+}
+
+func ms(n int64) string { return config.FormatDuration(time.Duration(n) * time.Millisecond) }

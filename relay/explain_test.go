@@ -1,0 +1,157 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	official "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"relay/relay/sign"
+)
+
+const (
+	explainSecret = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+	explainOwn    = "canary-of-a-raw-secret"
+)
+
+// explainFile has a canary wherever a file can hold a secret.
+const explainFile = `
+	ingest {
+	  http "127.0.0.1:0" {
+	    token = "canary-of-a-token"
+	  }
+	}
+	signature "acme" {
+	  signed  = "$${timestamp}.$${url}.$${delivery}.$${body}"
+	  headers = {
+	    "X-Acme-Signature" = "t=$${timestamp},v=$${signature}"
+	    "X-Acme-Url"       = "at $${url}"
+	    "X-Acme-Delivery"  = delivery
+	  }
+	}
+	endpoint "standard" {
+	  url     = "https://billing.example.com/hooks?token=canary-of-a-url"
+	  secrets = ["` + explainSecret + `"]
+	  headers = {
+	    "Authorization" = "Bearer canary-of-a-header"
+	    "User-Agent"    = "canary-of-an-agent"
+	  }
+	}
+	endpoint "acme" {
+	  url     = "https://acme.example.com/hooks?token=canary-of-a-url"
+	  sign    = ["acme"]
+	  secrets = ["` + explainOwn + `"]
+	  http2   = true
+	}
+`
+
+// explainAs runs relay explain on the canary file and returns what it printed.
+func explainAs(t *testing.T, args ...string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "relay.hcl")
+	if err := os.WriteFile(file, []byte(strings.ReplaceAll(explainFile, "$${", "${")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out, errs bytes.Buffer
+	in := strings.NewReader(`{"type": "invoice.paid", "data": {"amount": 1200, "text": "<ü>"}}`)
+	args = append([]string{"explain", "-", "--config", file}, args...)
+	if code := run(args, streams{in, &out, &errs}); code != exitOK || errs.Len() > 0 {
+		t.Fatalf("relay %s: code %d, %s", strings.Join(args, " "), code, &errs)
+	}
+	return out.String()
+}
+
+// No form of the output has a secret in it.
+func TestExplainShowsNoSecret(t *testing.T) {
+	for _, args := range [][]string{nil, {"--json"}, {"--sign"}, {"--sign", "--json"}} {
+		out := explainAs(t, args...)
+		for _, secret := range []string{"canary", strings.TrimPrefix(explainSecret, "whsec_")} {
+			if strings.Contains(out, secret) {
+				t.Errorf("relay explain %s shows %s:\n%s", strings.Join(args, " "), secret, out)
+			}
+		}
+		if signed := len(args) > 0 && args[0] == "--sign"; strings.Contains(out, "v1,…") == signed {
+			t.Errorf("relay explain %s: signatures hidden is %t:\n%s", strings.Join(args, " "), !signed, out)
+		}
+	}
+}
+
+// What --sign shows is what a receiver accepts.
+func TestExplainSigned(t *testing.T) {
+	var x explained
+	if err := json.Unmarshal([]byte(explainAs(t, "--sign", "--json")), &x); err != nil {
+		t.Fatal(err)
+	}
+	headers := map[string]http.Header{}
+	bodies := map[string][]byte{}
+	for _, e := range x.Endpoints {
+		h := http.Header{}
+		for _, line := range e.Sends.Header {
+			h.Add(line.Name, line.Value)
+		}
+		headers[e.Name], bodies[e.Name] = h, []byte(e.Sends.Body)
+	}
+
+	judge, err := official.NewWebhook(explainSecret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := judge.Verify(bodies["standard"], headers["standard"]); err != nil {
+		t.Errorf("the official library: %v", err)
+	}
+	standard, err := sign.NewVerifier(sign.Standard(), []string{explainSecret})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &sign.Message{Body: bodies["standard"], Method: "POST", Time: time.Now()}
+	if err := standard.Verify(headers["standard"].Values, m, time.Minute); err != nil {
+		t.Errorf("our verifier: %v", err)
+	}
+
+	// The scheme of the file signs the whole URL, of which the query is not shown.
+	variable := func(name string) sign.Part { return sign.Part{Variable: name} }
+	text := func(s string) sign.Part { return sign.Part{Literal: s} }
+	acme, err := sign.New(sign.Spec{
+		Name:   "acme",
+		Signed: sign.Template{variable("timestamp"), text("."), variable("url"), text("."), variable("delivery"), text("."), variable("body")},
+		Headers: []sign.HeaderSpec{
+			{Name: "X-Acme-Signature", Value: sign.Template{text("t="), variable("timestamp"), text(",v="), variable("signature")}},
+			{Name: "X-Acme-Delivery", Value: sign.Template{variable("delivery")}},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := sign.NewVerifier(acme, []string{explainOwn})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m = &sign.Message{Body: bodies["acme"], Method: "POST", URL: "https://acme.example.com/hooks?token=canary-of-a-url", Time: time.Now()}
+	if err := own.Verify(headers["acme"].Values, m, time.Minute); err != nil {
+		t.Errorf("a scheme of one's own: %v", err)
+	}
+	if got := headers["acme"].Get("X-Acme-Url"); got != "at https://acme.example.com/hooks?***" {
+		t.Errorf("X-Acme-Url is %q", got)
+	}
+}
+
+// A body cannot steer the terminal, and means the same.
+func TestExplainedBodyIsPrintable(t *testing.T) {
+	body := "{\"a\":\"\u009b31m\u202e \U000e0001 ü <&>\"}"
+	got := printable(body)
+	if want := `{"a":"\u009b31m\u202e \udb40\udc01 ü <&>"}`; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	var was, is any
+	if err := errors.Join(json.Unmarshal([]byte(body), &was), json.Unmarshal([]byte(got), &is)); err != nil || !cmp.Equal(was, is) {
+		t.Errorf("%v became %v, %v", was, is, err)
+	}
+}
