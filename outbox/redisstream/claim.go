@@ -22,7 +22,7 @@ type endpoint struct {
 	asked    int    // deliveries that fetches under way may lease
 	maybe    uint64 // shards where something may be due
 	news     uint64 // of these: it may be due before what is here
-	checking uint64 // shards with a fetch under way that was for news
+	checking uint64 // shards with a fetch under way that may bring what is due before what comes meanwhile
 	newsDue  int64  // not before that, while there is news
 	checkDue int64  // the same of fetches under way
 
@@ -173,10 +173,11 @@ func (s *Store) serve(e *endpoint) {
 	want = (want + bits.OnesCount64(e.maybe) - 1) / bits.OnesCount64(e.maybe)
 	for i, sh := range s.shards {
 		if bit := uint64(1) << i; e.maybe&bit != 0 && e.fetching&bit == 0 {
-			if e.news&bit != 0 && (e.checking == 0 || e.newsDue < e.checkDue) {
-				e.checkDue = e.newsDue
+			if e.news&bit != 0 {
+				e.check(bit, e.newsDue)
+			} else if len(s.shards) == 1 {
+				e.check(bit, e.youngest()) // what an accept leases meanwhile may be younger than what this brings
 			}
-			e.checking |= e.news & bit
 			e.maybe &^= bit
 			e.news &^= bit
 			e.fetching |= bit
@@ -220,6 +221,22 @@ func (e *endpoint) hear(shards uint64, due int64) {
 	e.maybe, e.news = e.maybe|shards, e.news|shards
 }
 
+// check notes that a fetch is on its way to what may be due since a time.
+func (e *endpoint) check(shard uint64, due int64) {
+	if e.checking == 0 || due < e.checkDue {
+		e.checkDue = due
+	}
+	e.checking |= shard
+}
+
+// youngest is the due time of the last delivery ahead, 0 when there is none.
+func (e *endpoint) youngest() int64 {
+	if len(e.ahead) == 0 {
+		return 0
+	}
+	return e.ahead[len(e.ahead)-1].due
+}
+
 // clear is how many of the deliveries ahead are certainly the oldest.
 func (e *endpoint) clear() int {
 	until := int64(math.MaxInt64)
@@ -245,7 +262,8 @@ func (h *held) fits(lease time.Duration, now time.Time) bool {
 // holds mu.
 func (s *Store) refit(e *endpoint, lease time.Duration) {
 	list := e.ahead
-	e.ahead, e.checking, e.checkDue, e.asked = nil, e.checking|1<<63, 0, e.asked+len(list)
+	e.ahead, e.asked = nil, e.asked+len(list)
+	e.check(1<<63, 0)
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 		defer cancel()

@@ -54,10 +54,7 @@ func (sh *shard) bring(ctx context.Context, f *fetch) {
 		for _, h := range surplus {
 			delete(s.held, h.claim.Fence)
 		}
-		if e.checking == 0 || surplus[0].due < e.checkDue {
-			e.checkDue = surplus[0].due
-		}
-		e.checking |= bit
+		e.check(bit, surplus[0].due)
 		s.mu.Unlock()
 		err := s.release(ctx, surplus)
 		s.mu.Lock()
