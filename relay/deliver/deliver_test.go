@@ -113,8 +113,8 @@ func TestRequest(t *testing.T) {
 
 // Every scheme's requests carry webhook-id, so that a duplicate can always be told.
 func TestUnsignedRequestHasItsID(t *testing.T) {
-	r := &runner{d: &Deliverer{userAgent: "Relay/1"}, endpoint: &policy.Endpoint{}}
-	got := r.appendHeader(nil, &sign.Message{EventID: "evt_1", DeliveryID: "dlv_1", Attempt: 2})
+	r := &runner{d: &Deliverer{userAgent: "Relay/1"}}
+	got := r.appendHeader(nil, &policy.Endpoint{}, &sign.Message{EventID: "evt_1", DeliveryID: "dlv_1", Attempt: 2})
 	want := []sign.Header{
 		{Name: "Content-Type", Value: "application/json"},
 		{Name: "User-Agent", Value: "Relay/1"},
@@ -394,7 +394,7 @@ func TestIdleEndpointsAreCheap(t *testing.T) {
 			t.Errorf("%d goroutines for 10,000 idle endpoints", n)
 		}
 		for _, r := range w.d.runners {
-			if r.out != nil {
+			if r.now.wire.out != nil {
 				t.Fatal("an idle endpoint has a transport")
 			}
 		}

@@ -265,12 +265,13 @@ func (w *world) acceptSized(n int) (id string) {
 
 // Own headers of an endpoint replace what they may, through to the wire.
 func TestOwnHeaders(t *testing.T) {
-	r := &runner{d: &Deliverer{userAgent: "Relay/1"}, endpoint: &policy.Endpoint{Headers: []policy.Header{
+	r := &runner{d: &Deliverer{userAgent: "Relay/1"}}
+	e := &policy.Endpoint{Headers: []policy.Header{
 		{Name: "content-type", Value: config.NewSecret("application/cloudevents+json")},
 		{Name: "User-Agent", Value: config.NewSecret("Acme")},
 		{Name: "Relay-Delivery", Value: config.NewSecret("forged")},
-	}}}
-	got := r.appendHeader(nil, &sign.Message{EventID: "evt_1", DeliveryID: "dlv_1", Attempt: 1})
+	}}
+	got := r.appendHeader(nil, e, &sign.Message{EventID: "evt_1", DeliveryID: "dlv_1", Attempt: 1})
 	want := []sign.Header{
 		{Name: "Content-Type", Value: "application/cloudevents+json"},
 		{Name: "User-Agent", Value: "Acme"},
