@@ -33,9 +33,15 @@ func (b box) Counts(context.Context) (map[string]outbox.Counts, error) {
 	return b.counts, b.err
 }
 
+// running is a policy that runs.
+func running(endpoints ...*policy.Endpoint) func() *policy.Policy {
+	p := policy.New(endpoints)
+	return func() *policy.Policy { return p }
+}
+
 func get(o Options, method, path string) *httptest.ResponseRecorder {
 	if o.Policy == nil {
-		o.Policy = policy.New(nil)
+		o.Policy = running()
 	}
 	w := httptest.NewRecorder()
 	New(o).ServeHTTP(w, httptest.NewRequest(method, path, nil))
@@ -157,7 +163,7 @@ func TestEndpoints(t *testing.T) {
 	fleetA.Relays, fleetA.Agrees = map[int64]string{1: "aa", 2: "aa"}, new(true)
 	elsewhereC := Endpoint{Name: "c", State: "elsewhere", Deliveries: Deliveries{Accepted: 1, Pending: 1}, Relays: map[int64]string{2: "cc"}, Agrees: new(false)}
 
-	o := Options{Outbox: box{counts: counts}, Policy: policy.New([]*policy.Endpoint{b, a})}
+	o := Options{Outbox: box{counts: counts}, Policy: running(b, a)}
 	shared := o
 	shared.Fleet = twoRelays
 	blind := o
@@ -171,7 +177,7 @@ func TestEndpoints(t *testing.T) {
 		{"all", o, "/v1/endpoints?page=7", []Endpoint{shownB, shownA, removedC, removedZ}},
 		{"with a fleet", shared, "/v1/endpoints", []Endpoint{fleetB, fleetA, elsewhereC, removedZ}},
 		{"with a fleet that is unknown", blind, "/v1/endpoints", []Endpoint{shownB, shownA, removedC, removedZ}},
-		{"none", Options{Outbox: box{}, Policy: policy.New(nil)}, "/v1/endpoints", []Endpoint{}},
+		{"none", Options{Outbox: box{}, Policy: running()}, "/v1/endpoints", []Endpoint{}},
 		{"one", o, "/v1/endpoints/a?x=y", []Endpoint{shownA}},
 		{"one with a fleet", shared, "/v1/endpoints/b", []Endpoint{fleetB}},
 		{"a removed one", o, "/v1/endpoints/z", []Endpoint{removedZ}},
