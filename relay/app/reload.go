@@ -80,7 +80,7 @@ func (a *App) reload(ctx context.Context, by string, onlyOthers bool) (admin.Rel
 	a.o.Log.Info().Str("by", by).Int64("generation", done.Generation).Str("hash", done.Hash).
 		Int("endpoints", len(p.Endpoints)).Dur("took", time.Since(start)).Msg("reloaded: " + summary(done))
 	a.tellFleet(ctx, p)
-	if len(done.Removed)+len(done.Changed) > 0 {
+	if holdsMore(old.policy, p) {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
 		a.warnHeld(ctx)
@@ -167,6 +167,14 @@ func differences(old, now *policy.Policy) admin.Reloaded {
 		}
 	}
 	return d
+}
+
+// holdsMore tells whether an endpoint that took deliveries takes none now.
+func holdsMore(old, now *policy.Policy) bool {
+	return slices.ContainsFunc(old.Endpoints, func(before *policy.Endpoint) bool {
+		e := now.Endpoint(before.Name)
+		return before.Enabled && (e == nil || !e.Enabled)
+	})
 }
 
 // maxNamed is how many endpoints of a kind a log line names.
