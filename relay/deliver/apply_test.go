@@ -3,7 +3,9 @@ package deliver
 import (
 	"context"
 	"fmt"
+	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -192,6 +194,45 @@ func TestApplyForgets(t *testing.T) {
 		}
 		w.accept(1, "billing")
 		w.await(2)
+	})
+}
+
+// Connections that were replaced are closed: at once when idle, else with the attempt
+// that is under way on them.
+func TestApplyClosesConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.inMemory("billing", delivertest.NewEndpoint(delivertest.Step{Delay: time.Second}))
+		var open atomic.Int64
+		w.o.dialNet = func(ctx context.Context, network, address string) (net.Conn, error) {
+			c, err := w.net.Dial(ctx, network, address)
+			open.Add(1)
+			return &counted{Conn: c, open: &open}, err
+		}
+		other := but(e, func(e *policy.Endpoint) { e.URL.Path = "/2" })
+		expect := func(when string, want int64) {
+			t.Helper()
+			synctest.Wait()
+			if n := open.Load(); n != want {
+				t.Errorf("%d connections %s, want %d", n, when, want)
+			}
+		}
+		w.start(e)
+		w.accept(1, "billing")
+		w.await(1)
+		expect("after an attempt", 1)
+		w.apply(other)
+		expect("after the change", 0)
+		w.accept(1, "billing")
+		time.Sleep(time.Millisecond)
+		w.apply(e)
+		expect("with an attempt under way", 1)
+		w.await(2)
+		expect("after it", 0)
+		w.accept(1, "billing")
+		w.await(3)
+		w.apply()
+		expect("of a removed endpoint", 0)
 	})
 }
 
