@@ -26,6 +26,7 @@ type File struct {
 	Warnings []string
 
 	sources []*source
+	reads   reads
 }
 
 // source is one file's text.
@@ -94,12 +95,14 @@ func expand(path string) ([]string, error) {
 }
 
 // Load reads the files as one configuration. The error is Diagnostics: all
-// problems of the files' form, or else all of the blocks of this package.
+// problems of the files' form, or else all of the blocks of this package. With an
+// error, only Reads and Digest of the File are of use.
 func Load(paths []string, env func(string) (string, bool)) (*File, error) {
 	f := &File{Paths: paths}
 	var problems Diagnostics
 	for _, path := range paths {
 		text, err := readSource(path)
+		f.reads.add(path, text)
 		if err != nil {
 			problems = append(problems, Diagnostic{Range: hcl.Range{Filename: path}, Summary: "Cannot read the file", Detail: reason(err).Error()})
 			continue
@@ -107,7 +110,7 @@ func Load(paths []string, env func(string) (string, bool)) (*File, error) {
 		f.sources = append(f.sources, &source{name: path, text: text})
 	}
 	if len(problems) > 0 {
-		return nil, problems
+		return f, problems
 	}
 	return f.load(env)
 }
@@ -138,14 +141,14 @@ func (f *File) load(env func(string) (string, bool)) (*File, error) {
 			continue
 		}
 		blocks += len(s.body.Blocks) + len(s.body.Attributes)
-		s.plain, s.secret = contexts(s.name, env, f.warn)
+		s.plain, s.secret = contexts(s.name, env, f)
 	}
 	if len(problems) > 0 {
-		return nil, problems
+		return f, problems
 	}
 	if blocks == 0 {
 		// A half-written or emptied file must not turn off what runs.
-		return nil, Diagnostics{{
+		return f, Diagnostics{{
 			Range:   hcl.Range{Filename: strings.Join(f.Paths, ", ")},
 			Summary: "The configuration is empty",
 			Detail:  `write at least one block, like endpoint "billing" { … }; relay.hcl.example shows all.`,
@@ -154,7 +157,7 @@ func (f *File) load(env func(string) (string, bool)) (*File, error) {
 	root := f.Root()
 	f.Config = decode(root, Default(env))
 	if err := root.Err(); err != nil {
-		return nil, err
+		return f, err
 	}
 	return f, nil
 }

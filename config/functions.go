@@ -23,9 +23,9 @@ const maxFile = 64 * KiB
 
 // contexts builds what expressions of the file at path can use: functions
 // only. Besides env and file they are pure. In the second context file() also
-// warns when other users of the machine can read the secret.
-func contexts(path string, env func(string) (string, bool), warn func(string)) (plain, secret *hcl.EvalContext) {
-	reader := fileReader{folder: filepath.Dir(path)}
+// warns when other users of the machine can read the secret. f takes note of what is read.
+func contexts(path string, env func(string) (string, bool), f *File) (plain, secret *hcl.EvalContext) {
+	reader := fileReader{folder: filepath.Dir(path), reads: &f.reads}
 	reader.allowed = []string{reader.folder, "/run/secrets", "/etc/relay"}
 	if dir, _ := env("CREDENTIALS_DIRECTORY"); dir != "" {
 		reader.allowed = append(reader.allowed, dir)
@@ -35,7 +35,7 @@ func contexts(path string, env func(string) (string, bool), warn func(string)) (
 	functions["file"] = reader.function(func(string) {})
 	plain = &hcl.EvalContext{Functions: functions}
 	secret = plain.NewChild()
-	secret.Functions = map[string]function.Function{"file": reader.function(warn)}
+	secret.Functions = map[string]function.Function{"file": reader.function(f.warn)}
 	return plain, secret
 }
 
@@ -125,6 +125,7 @@ func envFunction(env func(string) (string, bool)) function.Function {
 type fileReader struct {
 	folder  string
 	allowed []string
+	reads   *reads
 }
 
 func (r fileReader) function(warn func(string)) function.Function {
@@ -143,6 +144,8 @@ func (r fileReader) read(path string, warn func(string)) (string, error) {
 	if !filepath.IsAbs(full) {
 		full = filepath.Join(r.folder, full)
 	}
+	var data []byte
+	defer func() { r.reads.add(full, data) }() // when it cannot be read, too: it may come
 	real, err := filepath.EvalSymlinks(full)
 	if err != nil {
 		return "", fmt.Errorf("read %s: %w", full, reason(err))
@@ -162,8 +165,7 @@ func (r fileReader) read(path string, warn func(string)) (string, error) {
 		return "", fmt.Errorf("read %s: %w", full, reason(err))
 	}
 	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
+	if data, err = io.ReadAll(io.LimitReader(f, maxFile+1)); err != nil {
 		return "", fmt.Errorf("read %s: %w", full, reason(err))
 	}
 	if info.Mode().Perm()&0o004 != 0 {

@@ -4,6 +4,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
+
+	"relay/relay/sign"
 )
 
 // Hashes returns a short hash of each endpoint's settings, by name, so that Relays
@@ -15,6 +18,27 @@ func (p *Policy) Hashes() map[string]string {
 		all[e.Name] = e.Hash()
 	}
 	return all
+}
+
+// Hash is 12 hex digits that differ when the hash of an endpoint does, or their order.
+func (p *Policy) Hash() string {
+	h := sha256.New()
+	for _, e := range p.Endpoints {
+		fmt.Fprintln(h, e.Name, e.Hash())
+	}
+	return hex.EncodeToString(h.Sum(nil)[:6])
+}
+
+// Equal tells whether an endpoint's deliveries are made in the same way. It compares
+// what the hash leaves out, too: secrets, and the values of headers.
+func (e *Endpoint) Equal(o *Endpoint) bool {
+	return e == o ||
+		e.Name == o.Name &&
+			e.Description == o.Description &&
+			e.URL.String() == o.URL.String() && // with user and query
+			e.Hash() == o.Hash() &&
+			slices.EqualFunc(e.Headers, o.Headers, func(a, b Header) bool { return a.Name == b.Name && a.Value.Equal(b.Value) }) &&
+			slices.EqualFunc(e.Signers, o.Signers, (*sign.Signer).Equal)
 }
 
 // Hash is 12 hex digits that differ when the endpoint's settings do.

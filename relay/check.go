@@ -23,11 +23,7 @@ func (c *command) load(flags []string) (*config.File, *policy.Policy, error) {
 	if err != nil {
 		return nil, nil, usageError{err}
 	}
-	file, err := config.Load(paths, c.env)
-	if err != nil {
-		return nil, nil, c.diagnose(err)
-	}
-	p, err := policy.Decode(file)
+	file, p, err := c.read(paths)
 	if err != nil {
 		return nil, nil, c.diagnose(err)
 	}
@@ -35,6 +31,17 @@ func (c *command) load(flags []string) (*config.File, *policy.Policy, error) {
 		fmt.Fprintf(c.err, "relay: warning: %s\n", w)
 	}
 	return file, p, nil
+}
+
+// read is load for files that are known. The File comes with an error, too, and then
+// tells only what was read.
+func (c *command) read(paths []string) (*config.File, *policy.Policy, error) {
+	file, err := config.Load(paths, c.env)
+	if err != nil {
+		return file, nil, err
+	}
+	p, err := policy.Decode(file)
+	return file, p, err
 }
 
 // diagnose prints diagnostics with the lines they are about, and returns what is

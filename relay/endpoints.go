@@ -119,7 +119,7 @@ func printEndpoints(to io.Writer, endpoints []admin.Endpoint) error {
 	if err := w.Flush(); err != nil || !differ {
 		return err
 	}
-	_, err := fmt.Fprintln(to, "\nAGREES no: the files of the Relays differ, and each delivers by its own. --json says who has which hash;\nbring the files into line and restart the Relays that are behind.")
+	_, err := fmt.Fprintln(to, "\nAGREES no: the files of the Relays differ, and each delivers by its own. --json says who has which hash;\nbring the files into line and reload the Relays that are behind.")
 	return err
 }
 

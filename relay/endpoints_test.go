@@ -37,7 +37,7 @@ audit    -                                  elsewhere  0        0     0         
 old      -                                  removed    0        0     2          0       -        -             -
 
 AGREES no: the files of the Relays differ, and each delivers by its own. --json says who has which hash;
-bring the files into line and restart the Relays that are behind.
+bring the files into line and reload the Relays that are behind.
 `
 	if diff := cmp.Diff(strings.TrimPrefix(want, "\n"), out.String()); diff != "" {
 		t.Errorf("table (-want +got):\n%s", diff)

@@ -39,6 +39,7 @@ var homes = map[string]*regexp.Regexp{
 	"github.com/zclconf/go-cty":     regexp.MustCompile(`^(config|policy)/`),
 	"github.com/redis/go-redis/v9":  regexp.MustCompile(`^outbox/redisstream/`),
 	"github.com/valyala/fasthttp":   regexp.MustCompile(`^(ingest/fast|relay/deliver/http1)\.go$`),
+	"github.com/fsnotify/fsnotify":  regexp.MustCompile(`^relay/app/watch\.go$`),
 	"github.com/spf13/cobra":        regexp.MustCompile(`^relay/[a-z_]+\.go$`),
 	"testing":                       regexp.MustCompile(`test/[a-z_]+\.go$`),
 }
@@ -48,6 +49,7 @@ var logKeys = []string{
 	"component", "event_id", "delivery_id", "endpoint", "attempt", "outcome", "state", "status",
 	"took", "next_at", "code", "error", "repeats", "events",
 	"by", "version", "next", "outbox", "durability", "endpoints", "ingest", "admin", "pending", "held", "unfinished", "removed",
+	"generation", "hash",
 }
 
 // sources parses every Go file of the product, tests aside.

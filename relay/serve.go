@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -22,10 +24,15 @@ const lameDuck = 2 * time.Second
 func (c *command) serve() *cobra.Command {
 	var configs []string
 	var grace time.Duration
+	var watch bool
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Take events and deliver them, until SIGTERM or Ctrl-C",
-		Args:  noArgs,
+		Long: "Take events and deliver them, until SIGTERM or Ctrl-C.\n\n" +
+			"When the configuration changes (or on SIGHUP, or relay reload) it is read again: all of it is taken over,\n" +
+			"or nothing, and then the log and GET /readyz say why. What the ingest, outbox, admin and log blocks say\n" +
+			"changes only with a restart.",
+		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if grace < 0 {
 				return usageError{errors.New("--grace cannot be negative")}
@@ -34,16 +41,37 @@ func (c *command) serve() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.serveApp(file.Config, p, grace)
+			o := app.Options{Config: file.Config, Policy: p, Version: version, Grace: grace, Load: c.again(configs, file)}
+			if watch {
+				o.Watch = file
+			}
+			return c.serveApp(o)
 		},
 	}
 	configFlag(cmd, &configs)
+	cmd.Flags().BoolVar(&watch, "watch", true, "reload when a file of the configuration changes")
 	cmd.Flags().DurationVar(&grace, "grace", 20*time.Second, "how long attempts under way may go on after a stop")
 	return cmd
 }
 
+// again returns how to read the configuration of the start once more. A file that was
+// found by the search order stays the one, so that its removal does not bring
+// another one into force.
+func (c *command) again(flags []string, file *config.File) func() (*config.File, *policy.Policy, error) {
+	if named, _ := c.env("RELAY_CONFIG"); len(flags) == 0 && named == "" {
+		flags = file.Paths
+	}
+	return func() (*config.File, *policy.Policy, error) {
+		paths, err := config.Find(flags, c.env)
+		if err != nil {
+			return nil, nil, err
+		}
+		return c.read(paths)
+	}
+}
+
 // serveApp runs an app until a signal ends it; the second signal is at once.
-func (c *command) serveApp(cfg config.Config, p *policy.Policy, grace time.Duration) error {
+func (c *command) serveApp(o app.Options) error {
 	var a *app.App
 	opened := make(chan struct{})
 	ctx, cancel := untilSignal(func(s os.Signal) error {
@@ -60,28 +88,31 @@ func (c *command) serveApp(cfg config.Config, p *policy.Policy, grace time.Durat
 	})
 	defer cancel()
 
-	log := app.NewLogger(cfg.Log, c.err)
-	hup := make(chan os.Signal, 1)
+	o.Log = app.NewLogger(o.Config.Log, c.err)
+	hup := make(chan os.Signal, 1) // from here on it does not end us
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
-	go func() {
-		for {
-			select {
-			case <-hup: // must not end us: elsewhere it means reload
-				log.Warn().Msg("SIGHUP is ignored: reload is not built yet, restart to read the files again")
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
 
 	hardenProcess()
-	a, err := app.Open(ctx, app.Options{
-		Config: cfg, Policy: p, Version: version, Grace: grace, Log: log,
-	})
+	a, err := app.Open(ctx, o)
 	close(opened)
 	if err != nil {
 		return err
 	}
-	return a.Run(ctx)
+	heeding, ignore := context.WithCancel(ctx)
+	var reloads sync.WaitGroup
+	reloads.Go(func() {
+		for {
+			select {
+			case <-hup:
+				_, _ = a.Reload(heeding, "SIGHUP") // it has logged what there is to say
+			case <-heeding.Done():
+				return
+			}
+		}
+	})
+	err = a.Run(ctx)
+	ignore()
+	reloads.Wait()
+	return err
 }

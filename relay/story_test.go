@@ -163,11 +163,10 @@ func TestStory(t *testing.T) {
 	if code != 0 || !strings.Contains(out, "no endpoint wants events of this type") {
 		t.Errorf("unwanted type: code %d, %s", code, out)
 	}
-	// SIGHUP means reload elsewhere: it must not end Relay while there is none.
 	if err := serve.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	awaitLine(t, log, "SIGHUP is ignored")
+	awaitLine(t, log, `"by":"SIGHUP","generation":2,.*"message":"reloaded: no endpoint differs"`)
 	if err := serve.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

@@ -36,20 +36,58 @@ const deadAfter = 10 * time.Second
 // forgetAfter is when what it said of itself is removed.
 const forgetAfter = time.Hour
 
-// present tells the fleet about this Relay, and takes back what dead ones held.
-func (sh *shard) present(ctx context.Context, joined *session) error {
+// introduction is what this Relay says of itself in the shard.
+func (sh *shard) introduction() ([]byte, error) {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown"
 	}
 	self := about{
-		Relay:   Relay{Host: host, PID: os.Getpid(), Version: sh.s.o.Version, Started: time.Now().UTC()},
+		Relay:   Relay{Host: host, PID: os.Getpid(), Version: sh.s.o.Version, Started: sh.s.started},
 		Process: thisProcess(),
 	}
 	if sh.index == 0 { // where Fleet looks
-		self.Endpoints = sh.s.o.Endpoints
+		sh.s.mu.Lock()
+		self.Endpoints = sh.s.hashes
+		sh.s.mu.Unlock()
 	}
-	text, err := json.Marshal(self)
+	return json.Marshal(self)
+}
+
+// SetEndpoints replaces the hashes that Options.Endpoints gave, after a reload. The map is
+// only read from then on. With an error the fleet is told when Redis answers again.
+func (s *Store) SetEndpoints(ctx context.Context, hashes map[string]string) error {
+	s.mu.Lock()
+	s.hashes = hashes
+	s.mu.Unlock()
+	if err := s.refusal(); err != nil {
+		return err
+	}
+	sh := s.shards[0]
+	joined, err := sh.session()
+	if err != nil {
+		return err // joining tells it
+	}
+	return sh.tell(ctx, joined)
+}
+
+// tell writes the introduction anew. Where that fails, the next tick tries again.
+func (sh *shard) tell(ctx context.Context, joined *session) error {
+	text, err := sh.introduction()
+	if err != nil {
+		return err
+	}
+	node, err := sh.node(ctx)
+	if err == nil {
+		err = node.HSet(ctx, sh.about, strconv.FormatInt(joined.fences.relay, 10), text).Err()
+	}
+	sh.untold.Store(err != nil)
+	return sh.note(err)
+}
+
+// present tells the fleet about this Relay, and takes back what dead ones held.
+func (sh *shard) present(ctx context.Context, joined *session) error {
+	text, err := sh.introduction()
 	if err != nil {
 		return err
 	}

@@ -28,6 +28,7 @@ type shard struct {
 
 	counter atomic.Uint64 // of fences
 	skew    atomic.Int64  // nanoseconds that the clock of Redis is ahead
+	untold  atomic.Bool   // the fleet has not heard of a reload
 
 	mu       sync.Mutex
 	joined   *session
@@ -303,6 +304,9 @@ func (sh *shard) tick(ctx context.Context) (time.Duration, error) {
 	sh.seekOrphans(ctx, joined)
 	sh.watchMemory(ctx)
 	sh.mend(ctx, joined)
+	if sh.untold.Load() {
+		_ = sh.tell(ctx, joined) // the next tick tries again
+	}
 
 	next := tickEvery*3/4 + mathrand.N(tickEvery/2)
 	now, _ := strconv.ParseInt(answer[0], 10, 64)

@@ -50,6 +50,7 @@ type Store struct {
 	shards  []*shard
 	events  *cache
 	window  time.Duration // how long ids and keys of the app are known
+	started time.Time
 
 	stop   chan struct{}  // closed by Close
 	ended  chan struct{}  // closed when the last settlements are in, or given up
@@ -64,7 +65,8 @@ type Store struct {
 	mu        sync.Mutex
 	closed    bool
 	endpoints map[string]*endpoint
-	held      map[uint64]*held // what this process has claimed, by fence
+	held      map[uint64]*held  // what this process has claimed, by fence
+	hashes    map[string]string // of the endpoints' settings, for the fleet; only read
 }
 
 // Open connects to the outbox and makes it when there is none. When Redis does not
@@ -85,7 +87,7 @@ func open(ctx context.Context, o Options, window time.Duration) (*Store, error) 
 		return nil, err
 	}
 	s := &Store{
-		o: o, log: o.Log, window: window,
+		o: o, log: o.Log, window: window, started: time.Now().UTC(), hashes: o.Endpoints,
 		stop: make(chan struct{}), ended: make(chan struct{}), broken: make(chan struct{}),
 		slots:     make(chan struct{}, settleBacklog),
 		endpoints: map[string]*endpoint{},

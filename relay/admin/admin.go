@@ -1,6 +1,6 @@
 // Package admin is the operator's side: what runs, is it well, and what waits for
-// whom. It answers on its own listeners, never on those that take events, and
-// changes nothing.
+// whom. It answers on its own listeners, never on those that take events. All it can
+// change is to have the files read again.
 //
 // With a shared outbox it shows the fleet, too. What wins where the files of its
 // Relays differ: each Relay delivers by its own file; which Relay claims a delivery is
@@ -49,14 +49,20 @@ type Relay struct {
 // Options of the handler. Outbox and Policy must be given.
 type Options struct {
 	Outbox  Outbox
-	Engine  string // of the outbox, as the file names it
-	Policy  *policy.Policy
+	Engine  string                // of the outbox, as the file names it
+	Policy  func() *policy.Policy // that runs now
 	Version string
 	Ready   func() error // nil when the rest of the process is ready, else what it waits for
 
 	// Fleet asks the outbox who shares it; nil for an outbox of one Relay. It heeds
 	// the context's deadline.
 	Fleet func(ctx context.Context) (Fleet, error)
+
+	// Reload reads the files again. Errors: *ReloadError. nil when there is nothing
+	// to read: the route is then not there.
+	Reload func(ctx context.Context) (Reloaded, error)
+
+	Config func() Config // optional
 }
 
 const (
@@ -71,6 +77,7 @@ const (
 //	GET /readyz               200 when an accept would succeed now, else 503 with the reason
 //	GET /v1/endpoints         all endpoints (EndpointList): as in the file, then the others by name
 //	GET /v1/endpoints/{name}  one of them (Endpoint), or 404
+//	POST /v1/reload           read the files again (Reloaded): all is taken over, or nothing
 //
 // The routes under /v1 refuse with application/problem+json and a stable code. Query
 // parameters are ignored.
@@ -81,6 +88,9 @@ func New(o Options) http.Handler {
 	mux.HandleFunc("GET /readyz", a.readyz)
 	mux.HandleFunc("GET /v1/endpoints", a.listEndpoints)
 	mux.HandleFunc("GET /v1/endpoints/{name}", a.showEndpoint)
+	if o.Reload != nil {
+		mux.HandleFunc("POST /v1/reload", a.reload)
+	}
 	return mux
 }
 
@@ -88,12 +98,14 @@ func New(o Options) http.Handler {
 type api struct{ Options }
 
 // status is the body of both health routes. A readiness says where events are kept and,
-// when that is known, who shares the outbox; neither makes it another readiness.
+// when that is known, who shares the outbox, and which configuration runs; none of it makes
+// it another readiness.
 type status struct {
 	Status        string            `json:"status"`
 	Version       string            `json:"version,omitempty"`
 	Reason        string            `json:"reason,omitempty"`
 	Outbox        *outboxStatus     `json:"outbox,omitempty"`
+	Config        *Config           `json:"config,omitempty"`
 	Relays        []Relay           `json:"relays,omitempty"`
 	Disagreements map[string]string `json:"disagreements,omitempty"` // by endpoint
 }
@@ -116,6 +128,9 @@ func (a *api) readyz(w http.ResponseWriter, r *http.Request) {
 		err = a.Ready()
 	}
 	s := status{Status: "ready", Outbox: &outboxStatus{Engine: a.Engine, Durability: a.Outbox.Durability()}}
+	if a.Config != nil {
+		s.Config = new(a.Config())
+	}
 	if reachable {
 		if f, known := a.fleet(ctx); known {
 			s.Relays, s.Disagreements = f.Relays, f.Disagreements

@@ -33,9 +33,15 @@ func (b box) Counts(context.Context) (map[string]outbox.Counts, error) {
 	return b.counts, b.err
 }
 
+// running is a policy that runs.
+func running(endpoints ...*policy.Endpoint) func() *policy.Policy {
+	p := policy.New(endpoints)
+	return func() *policy.Policy { return p }
+}
+
 func get(o Options, method, path string) *httptest.ResponseRecorder {
 	if o.Policy == nil {
-		o.Policy = policy.New(nil)
+		o.Policy = running()
 	}
 	w := httptest.NewRecorder()
 	New(o).ServeHTTP(w, httptest.NewRequest(method, path, nil))
@@ -157,7 +163,7 @@ func TestEndpoints(t *testing.T) {
 	fleetA.Relays, fleetA.Agrees = map[int64]string{1: "aa", 2: "aa"}, new(true)
 	elsewhereC := Endpoint{Name: "c", State: "elsewhere", Deliveries: Deliveries{Accepted: 1, Pending: 1}, Relays: map[int64]string{2: "cc"}, Agrees: new(false)}
 
-	o := Options{Outbox: box{counts: counts}, Policy: policy.New([]*policy.Endpoint{b, a})}
+	o := Options{Outbox: box{counts: counts}, Policy: running(b, a)}
 	shared := o
 	shared.Fleet = twoRelays
 	blind := o
@@ -171,7 +177,7 @@ func TestEndpoints(t *testing.T) {
 		{"all", o, "/v1/endpoints?page=7", []Endpoint{shownB, shownA, removedC, removedZ}},
 		{"with a fleet", shared, "/v1/endpoints", []Endpoint{fleetB, fleetA, elsewhereC, removedZ}},
 		{"with a fleet that is unknown", blind, "/v1/endpoints", []Endpoint{shownB, shownA, removedC, removedZ}},
-		{"none", Options{Outbox: box{}, Policy: policy.New(nil)}, "/v1/endpoints", []Endpoint{}},
+		{"none", Options{Outbox: box{}, Policy: running()}, "/v1/endpoints", []Endpoint{}},
 		{"one", o, "/v1/endpoints/a?x=y", []Endpoint{shownA}},
 		{"one with a fleet", shared, "/v1/endpoints/b", []Endpoint{fleetB}},
 		{"a removed one", o, "/v1/endpoints/z", []Endpoint{removedZ}},
@@ -234,5 +240,44 @@ func TestEndpointsRefused(t *testing.T) {
 				t.Errorf("Retry-After is %q", w.Header().Get("Retry-After"))
 			}
 		})
+	}
+}
+
+func TestReload(t *testing.T) {
+	at := time.Unix(1e9, 0).UTC()
+	w := get(Options{Outbox: box{}, Config: func() Config {
+		return Config{Generation: 3, Hash: "0123456789ab", LoadedAt: at, Error: "relay.hcl:1,1-2: bad"}
+	}}, "GET", "/readyz")
+	const config = `"config":{"generation":3,"hash":"0123456789ab","loaded_at":"2001-09-09T01:46:40Z","error":"relay.hcl:1,1-2: bad"}`
+	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), config) {
+		t.Errorf("readiness with a bad reload: %d %s", w.Code, w.Body)
+	}
+	for _, c := range []struct {
+		name string
+		err  error
+		code int
+		body string
+	}{
+		{"done", nil, 200, `{"generation":2,"hash":"h","changed":["a"],"added":[],"removed":[]}`},
+		{"bad", &ReloadError{InvalidConfig, []string{"x:1,1-2: y", "x:2,1-2: z"}}, 422,
+			`"status":422,"code":"invalid_config","detail":"x:1,1-2: y (and 1 more)","diagnostics":["x:1,1-2: y","x:2,1-2: z"]}`},
+		{"restart", &ReloadError{NeedsRestart, []string{"the log block"}}, 409, `"status":409,"code":"needs_restart","detail":"the log block"`},
+		{"other", outbox.ErrClosed, 503, `"code":"outbox_unavailable"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			reload := func(context.Context) (Reloaded, error) {
+				return Reloaded{Generation: 2, Hash: "h", Changed: []string{"a"}, Added: []string{}, Removed: []string{}}, c.err
+			}
+			w := get(Options{Outbox: box{}, Reload: reload}, "POST", "/v1/reload")
+			if w.Code != c.code || !strings.Contains(w.Body.String(), c.body) {
+				t.Errorf("answered %d %s", w.Code, w.Body)
+			}
+		})
+	}
+	if w := get(Options{Outbox: box{}}, "POST", "/v1/reload"); w.Code != http.StatusNotFound {
+		t.Errorf("without files: %d", w.Code)
+	}
+	if w := get(Options{Outbox: box{}, Reload: func(context.Context) (Reloaded, error) { panic("asked") }}, "GET", "/v1/reload"); w.Code != http.StatusMethodNotAllowed {
+		t.Errorf("GET: %d", w.Code)
 	}
 }

@@ -101,7 +101,7 @@ func (a *api) look(ctx context.Context) (*view, error) {
 	if err != nil {
 		return nil, fmt.Errorf("count deliveries: %w", err)
 	}
-	v := &view{policy: a.Policy, counts: counts, now: time.Now()}
+	v := &view{policy: a.Policy(), counts: counts, now: time.Now()}
 	v.fleet, v.isFleet = a.fleet(ctx)
 	return v, nil
 }
@@ -175,12 +175,19 @@ type problem struct {
 	Status int    `json:"status"`
 	Code   string `json:"code"` // part of the API: never reused or changed
 	Detail string `json:"detail"`
+
+	Diagnostics []string `json:"diagnostics,omitempty"` // of a reload that was refused: all of its problems
 }
 
 // refuse says why a route under /v1 does not answer.
 func refuse(w http.ResponseWriter, err error) {
 	p := problem{Title: "Relay met an error of its own", Status: http.StatusInternalServerError, Code: "internal_error", Detail: err.Error()}
+	refused, isReload := errors.AsType[*ReloadError](err)
 	switch {
+	case isReload && refused.Code == NeedsRestart:
+		p.Title, p.Status, p.Code, p.Diagnostics = "The change needs a restart", http.StatusConflict, NeedsRestart, refused.Problems
+	case isReload:
+		p.Title, p.Status, p.Code, p.Diagnostics = "The configuration has errors", http.StatusUnprocessableEntity, InvalidConfig, refused.Problems
 	case errors.Is(err, errNoEndpoint):
 		p.Title, p.Status, p.Code = "There is no such endpoint", http.StatusNotFound, "endpoint_not_found"
 	case errors.Is(err, outbox.ErrUnavailable), errors.Is(err, outbox.ErrClosed), errors.Is(err, context.DeadlineExceeded):

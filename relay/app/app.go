@@ -37,6 +37,14 @@ type Options struct {
 	Log     zerolog.Logger
 	Version string        // for User-Agent and logs
 	Grace   time.Duration // how long attempts under way may go on after a stop; 0 = 20 s
+
+	// Load reads the files of the start again, for Reload. The File may come with an
+	// error: it then tells what was read. nil when there are none.
+	Load func() (*config.File, *policy.Policy, error)
+
+	// Watch is what Config and Policy were read from, to reload when it changes; nil
+	// when only Reload is to do that.
+	Watch *config.File
 }
 
 // Stop, given as the cause of the context that ends Run, says how to stop.
@@ -60,6 +68,13 @@ type App struct {
 	stopping  atomic.Bool
 	aborted   chan struct{} // closed by Abort
 	abort     sync.Once
+
+	live    atomic.Pointer[live]
+	refused atomic.Pointer[admin.ReloadError] // why the last reload was refused; nil when it was not
+
+	reloading sync.Mutex // one reload at a time; guards what follows
+	seen      seen
+	reads     []string // files that the configuration depends on
 }
 
 // server is a listener with what answers on it.
@@ -89,6 +104,8 @@ func Open(ctx context.Context, o Options) (*App, error) {
 		o.Grace = 20 * time.Second
 	}
 	a := &App{o: o, started: time.Now(), aborted: make(chan struct{})}
+	a.live.Store(&live{policy: o.Policy, hash: o.Policy.Hash(), retention: o.Config.Retention, generation: 1, at: a.started})
+	a.noteFiles(o.Watch, nil)
 	if err := a.open(ctx); err != nil {
 		return nil, errors.Join(err, a.close())
 	}
@@ -140,7 +157,7 @@ func (a *App) open(ctx context.Context) error {
 
 	in := ingest.New(ingest.Options{
 		Outbox:  store,
-		Route:   a.o.Policy.Route,
+		Route:   func(eventType string) []string { return a.live.Load().policy.Route(eventType) },
 		MaxBody: c.Ingest.MaxBody,
 		Log:     a.o.Log,
 	})
@@ -188,8 +205,10 @@ func (a *App) listenIngest(ctx context.Context, c config.Ingest, in *ingest.Inge
 
 func (a *App) listenAdmin(ctx context.Context, c config.Admin) error {
 	handler := admin.New(admin.Options{
-		Outbox: a.store, Engine: a.o.Config.Outbox.Engine, Policy: a.o.Policy,
-		Version: a.o.Version, Ready: a.ready, Fleet: a.fleetOf(),
+		Outbox: a.store, Engine: a.o.Config.Outbox.Engine,
+		Policy:  func() *policy.Policy { return a.live.Load().policy },
+		Version: a.o.Version, Ready: a.ready, Fleet: a.fleetOf(), Config: a.configStatus,
+		Reload: a.reloadRoute(),
 	})
 	serve := func(ln net.Listener, g ingest.Guard) {
 		a.serve("admin", ln, ingest.NewAdminServer(ingest.AdminOptions{

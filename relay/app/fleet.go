@@ -130,7 +130,7 @@ func (w *fleetWatch) tell(f admin.Fleet) {
 		default:
 			lines++
 			w.log.Warn().Str("endpoint", name).
-				Str("next", "bring the files of these Relays into line and restart those that are behind; GET /readyz says which Relay is where").
+				Str("next", "bring the files of these Relays into line and reload those that are behind; GET /readyz says which Relay is where").
 				Msg("the Relays of this outbox have different settings for an endpoint, and each delivers by its own file: " + f.Disagreements[name])
 		}
 	}

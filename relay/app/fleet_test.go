@@ -308,21 +308,32 @@ func run(t *testing.T, text string) *App {
 // ask sends a GET to the admin socket in dir and decodes the answer.
 func ask(t *testing.T, dir, path string, into any) int {
 	t.Helper()
-	transport := &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(dir, "admin.sock"))
-		},
-	}
-	defer transport.CloseIdleConnections()
-	resp, err := (&http.Client{Transport: transport}).Get("http://relay" + path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	resp := askRaw(t, dir, http.MethodGet, path)
 	defer resp.Body.Close()
 	if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
 		t.Fatalf("read answer of %s: %v", path, err)
 	}
 	return resp.StatusCode
+}
+
+// askRaw sends a request to the admin socket in dir; the caller closes the body.
+func askRaw(t *testing.T, dir, method, path string) *http.Response {
+	t.Helper()
+	transport := &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(dir, "admin.sock"))
+		},
+	}
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://relay"+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := (&http.Client{Transport: transport}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp
 }
 
 // await polls until the condition holds.

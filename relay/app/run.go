@@ -46,6 +46,9 @@ func (a *App) Run(ctx context.Context) (err error) {
 	upkeep.Go(func() { a.reap(work) })
 	upkeep.Go(func() { a.relieve(work) })
 	upkeep.Go(func() { a.watchFleet(work) })
+	if a.o.Load != nil && a.o.Watch != nil {
+		upkeep.Go(func() { a.watchFiles(work) })
+	}
 	a.logReady()
 
 	select {
@@ -127,7 +130,6 @@ func (a *App) shutdown(deadline time.Time) {
 
 // reap removes what retention has done with, until ctx ends.
 func (a *App) reap(ctx context.Context) {
-	r := outbox.Retention{Delivered: a.o.Config.Retention.Delivered, Failed: a.o.Config.Retention.Failed}
 	log := a.o.Log.With().Str("component", "outbox").Logger()
 	tick := time.NewTicker(reapEvery)
 	defer tick.Stop()
@@ -137,6 +139,8 @@ func (a *App) reap(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		retention := a.live.Load().retention
+		r := outbox.Retention{Delivered: retention.Delivered, Failed: retention.Failed}
 		total := 0
 		for more := true; more; {
 			var n int
@@ -189,7 +193,7 @@ func (a *App) makeRoom(ctx context.Context) (removed int) {
 		return 0
 	}
 	for fill > relieveTo {
-		n, more, err := a.store.Reap(ctx, outbox.Retention{Failed: a.o.Config.Retention.Failed})
+		n, more, err := a.store.Reap(ctx, outbox.Retention{Failed: a.live.Load().retention.Failed})
 		removed += n
 		if err != nil || !more {
 			return removed
@@ -218,6 +222,10 @@ func (a *App) logReady() {
 	if err := a.store.Health(ctx); err != nil {
 		a.o.Log.Warn().Err(err).Msg("no events are accepted yet")
 	}
+	a.warnHeld(ctx)
+}
+
+func (a *App) warnHeld(ctx context.Context) {
 	if _, held := a.waiting(ctx); held > 0 {
 		a.o.Log.Warn().Int64("held", held).Msg("deliveries are held for endpoints that are disabled or no longer in the file")
 	}
@@ -238,8 +246,9 @@ func (a *App) waiting(ctx context.Context) (pending, held int64) {
 	if err != nil {
 		return 0, 0 // a broken outbox has said so
 	}
+	p := a.live.Load().policy
 	for name, c := range counts {
-		if e := a.o.Policy.Endpoint(name); e != nil && e.Enabled {
+		if e := p.Endpoint(name); e != nil && e.Enabled {
 			pending += c.Pending
 		} else {
 			held += c.Pending

@@ -1,7 +1,6 @@
 package deliver
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -30,14 +29,13 @@ type Result struct {
 	Reused     bool         // the connection had served before
 }
 
-// attempt makes one attempt and ends the claim. ctx ends only when a stop cuts
-// attempts short: the claim is then handed back, unless the answer is here. settling
-// ends when a stop can no longer wait for records.
-func (r *runner) attempt(ctx, settling context.Context, c *outbox.Claim) {
+// attempt makes one attempt, wholly by s, and ends the claim. When a stop cuts it
+// short the claim is handed back, unless the answer is here.
+func (r *runner) attempt(s *setup, c *outbox.Claim) {
 	start := time.Now().UTC()
 	n := c.Attempts + 1
-	a, f := r.try(ctx, c, start)
-	if f != nil && ctx.Err() != nil {
+	a, f := r.try(s, c, start)
+	if f != nil && r.d.working.Err() != nil {
 		r.release(*c)
 		r.d.unfinished.Add(1)
 		return
@@ -64,23 +62,23 @@ func (r *runner) attempt(ctx, settling context.Context, c *outbox.Claim) {
 	if f == nil {
 		f = &failure{text: answerText(a.status)}
 	}
-	outcome, code := classify(a.status, f.code, r.endpoint.Retry.On)
+	outcome, code := classify(a.status, f.code, s.endpoint.Retry.On)
 	res.Attempt.Outcome, res.Attempt.Code, res.Attempt.Error = string(outcome), code, f.text
 	switch outcome {
 	case Delivered:
 		res.State = outbox.Delivered
 	case Retry:
 		asked := parseRetryAfter(a.retryAfter, end)
-		if delay, ok := backoff(r.endpoint.Retry, n, asked, rand.Float64()); ok {
+		if delay, ok := backoff(s.endpoint.Retry, n, asked, rand.Float64()); ok {
 			res.State, res.Due = outbox.Pending, end.Add(delay)
 		}
 	}
-	r.settle(settling, c, &res)
+	r.settle(c, &res)
 }
 
 // try sends the event once. A panic on the way is a failed attempt like any
 // other, so that one event cannot end the process again and again.
-func (r *runner) try(ctx context.Context, c *outbox.Claim, now time.Time) (a answer, f *failure) {
+func (r *runner) try(s *setup, c *outbox.Claim, now time.Time) (a answer, f *failure) {
 	defer func() {
 		if p := recover(); p != nil {
 			f = &failure{codePanic, "relay panicked in this attempt; its log has the stack"}
@@ -88,10 +86,10 @@ func (r *runner) try(ctx context.Context, c *outbox.Claim, now time.Time) (a ans
 		}
 	}()
 	d := r.d.drafts.Get().(*draft)
-	d.build(r.endpoint, c, r.url, r.d.userAgent, now)
-	a, f = r.sender(ctx).send(ctx, now.Add(r.endpoint.Timeout.Total), d.header, d.body)
+	d.build(s.endpoint, c, s.url, r.d.userAgent, now)
+	a, f = s.sender(r.d).send(r.d.working, now.Add(s.endpoint.Timeout.Total), d.header, d.body)
 	if f != nil && f.code == codeTimeout {
-		f.text = r.late
+		f.text = s.late
 	}
 	if cap(d.body) <= maxKeptDraft {
 		r.d.drafts.Put(d)
@@ -100,8 +98,8 @@ func (r *runner) try(ctx context.Context, c *outbox.Claim, now time.Time) (a ans
 }
 
 // settle ends the claim with the attempt's record, then tells of it.
-func (r *runner) settle(ctx context.Context, c *outbox.Claim, res *Result) {
-	err := r.d.o.Source.Settle(ctx, *c, outbox.Settlement{Attempt: res.Attempt, State: res.State, Due: res.Due})
+func (r *runner) settle(c *outbox.Claim, res *Result) {
+	err := r.d.o.Source.Settle(r.d.settling, *c, outbox.Settlement{Attempt: res.Attempt, State: res.State, Due: res.Due})
 	if err != nil {
 		r.logUnsettled(res, err)
 		return

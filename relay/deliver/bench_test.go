@@ -32,12 +32,12 @@ func BenchmarkAttempt(b *testing.B) {
 	receiver.Serve(b, l)
 	e := endpointAt(b, "billing", &url.URL{Scheme: "http", Host: "billing.test:80"})
 	d := New(Options{Source: settled{}, dialNet: network.Dial}, &policy.Policy{Endpoints: []*policy.Endpoint{e}})
-	r := d.runners[0]
+	r := d.runners["billing"]
 	defer r.close()
 	c := benchClaim()
 	b.ReportAllocs()
 	for b.Loop() {
-		r.attempt(context.Background(), context.Background(), c)
+		r.attempt(r.now, c)
 	}
 }
 
@@ -62,12 +62,12 @@ func BenchmarkAttemptOnLoopback(b *testing.B) {
 	defer l.Close()
 	e := endpointAt(b, "billing", &url.URL{Scheme: "http", Host: l.Addr().String(), Path: "/hook"})
 	d := New(Options{Source: settled{}}, &policy.Policy{Endpoints: []*policy.Endpoint{e}})
-	r := d.runners[0]
+	r := d.runners["billing"]
 	defer r.close()
 	c := benchClaim()
 	b.ReportAllocs()
 	for b.Loop() {
-		r.attempt(context.Background(), context.Background(), c)
+		r.attempt(r.now, c)
 	}
 }
 
@@ -95,12 +95,12 @@ func answerAll(c net.Conn) {
 func BenchmarkBuild(b *testing.B) {
 	e := endpointAt(b, "billing", &url.URL{Scheme: "https", Host: "billing.test"})
 	d := New(Options{Source: settled{}}, &policy.Policy{Endpoints: []*policy.Endpoint{e}})
-	d.runners[0].out = discard{}
-	d.runners[0].once.Do(func() {})
+	r := d.runners["billing"]
+	r.now.wire.once.Do(func() { r.now.wire.out = discard{} })
 	c := benchClaim()
 	b.ReportAllocs()
 	for b.Loop() {
-		d.runners[0].attempt(context.Background(), context.Background(), c)
+		r.attempt(r.now, c)
 	}
 }
 

@@ -44,17 +44,37 @@ type Options struct {
 	dialNet  func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
-// Deliverer delivers to the endpoints of one policy.
+// Deliverer delivers to the endpoints of a policy, which Apply can replace by
+// another one at any time.
 type Deliverer struct {
 	o          Options
 	userAgent  string
-	runners    []*runner
 	drafts     sync.Pool // of *draft
 	exchanges  sync.Pool // of *exchange
 	aborted    chan struct{}
 	abort      sync.Once
 	unfinished atomic.Int64
+
+	// A stop ends these one after the other: nothing more is claimed, attempts are
+	// cut short, records are no longer waited for.
+	claiming, working, settling context.Context
+	stop, cut                   context.CancelCauseFunc
+	giveUp                      context.CancelFunc
+
+	mu      sync.Mutex
+	runners map[string]*runner // by endpoint
+	phase   phase
+	work    sync.WaitGroup // runners and their attempts; grows only while mu is held or something of it is under way
 }
+
+// phase of a Deliverer's life.
+type phase int
+
+const (
+	idle    phase = iota // before Run
+	running              // runners have their goroutines
+	ended                // nothing begins any more
+)
 
 // New prepares a Deliverer; nothing happens before Run. Endpoints that are not
 // enabled get no runner: their deliveries stay where they are.
@@ -68,12 +88,12 @@ func New(o Options, p *policy.Policy) *Deliverer {
 		drafts:    sync.Pool{New: func() any { return new(draft) }},
 		exchanges: sync.Pool{New: newExchange},
 		aborted:   make(chan struct{}),
+		runners:   map[string]*runner{},
 	}
-	for _, e := range p.Endpoints {
-		if e.Enabled {
-			d.runners = append(d.runners, d.newRunner(e))
-		}
-	}
+	d.claiming, d.stop = context.WithCancelCause(context.Background())
+	d.working, d.cut = context.WithCancelCause(context.Background())
+	d.settling, d.giveUp = context.WithCancel(context.Background())
+	d.Apply(p)
 	return d
 }
 
@@ -82,25 +102,17 @@ func New(o Options, p *policy.Policy) *Deliverer {
 // returns nil then, or the error of a Claim after which the outbox cannot go on. It
 // may be called once.
 func (d *Deliverer) Run(ctx context.Context) error {
-	claiming, stop := context.WithCancelCause(ctx)
-	working, cut := context.WithCancelCause(context.WithoutCancel(ctx))
-	settling, giveUp := context.WithCancel(context.WithoutCancel(ctx))
-	defer stop(nil)
-	defer cut(nil)
-	defer giveUp()
-	var work sync.WaitGroup // runners and their attempts
-	for _, r := range d.runners {
-		work.Go(func() {
-			if err := r.run(claiming, working, settling, &work); err != nil {
-				stop(err)
-			}
-		})
-	}
-	<-claiming.Done()
+	unlink := context.AfterFunc(ctx, func() { d.stop(context.Cause(ctx)) })
+	defer unlink()
+	defer d.cut(nil)
+	defer d.giveUp()
+	d.enter(running)
+	<-d.claiming.Done()
+	d.enter(ended)
 
 	done := make(chan struct{})
 	go func() {
-		work.Wait()
+		d.work.Wait()
 		close(done)
 	}()
 	grace := time.NewTimer(d.o.Grace)
@@ -110,18 +122,30 @@ func (d *Deliverer) Run(ctx context.Context) error {
 	case <-grace.C:
 	case <-d.aborted:
 	}
-	cut(errStopping)
-	last := time.AfterFunc(settleTimeout, giveUp)
+	d.cut(errStopping)
+	last := time.AfterFunc(settleTimeout, d.giveUp)
 	defer last.Stop()
 	<-done
 	for _, r := range d.runners {
 		r.close()
 	}
-	err := context.Cause(claiming)
+	err := context.Cause(d.claiming)
 	if errors.Is(err, context.Cause(ctx)) || errors.Is(err, outbox.ErrClosed) {
 		return nil
 	}
 	return err
+}
+
+// enter begins a phase, and with running the work of all endpoints.
+func (d *Deliverer) enter(p phase) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.phase = p
+	if p == running {
+		for _, r := range d.runners {
+			r.start()
+		}
+	}
 }
 
 // Abort ends the grace of a stop at once.

@@ -32,6 +32,7 @@ type http1 struct {
 	host      string // of the Host header
 	target    string // path and query as the URL has them
 	exchanges *sync.Pool
+	forget    func() bool // the end of all attempts need not be told any more
 }
 
 func newHTTP1(ctx context.Context, e *policy.Endpoint, d *dialer, exchanges *sync.Pool) *http1 {
@@ -45,11 +46,14 @@ func newHTTP1(ctx context.Context, e *policy.Endpoint, d *dialer, exchanges *syn
 	address := net.JoinHostPort(e.URL.Hostname(), port)
 	t := &http1{host: e.URL.Host, target: e.URL.RequestURI(), exchanges: exchanges}
 	t.pool.dial = func(ctx context.Context) (net.Conn, error) { return dial(ctx, "tcp", address) }
-	context.AfterFunc(ctx, t.pool.end)
+	t.forget = context.AfterFunc(ctx, t.pool.end)
 	return t
 }
 
-func (t *http1) close() { t.pool.close() }
+func (t *http1) close() {
+	t.forget()
+	t.pool.close()
+}
 
 func (t *http1) send(ctx context.Context, until time.Time, header []sign.Header, body []byte) (answer, *failure) {
 	var a answer

@@ -16,8 +16,9 @@ import (
 const moment = time.Millisecond
 
 // pool keeps an endpoint's connections. Those that are idle lie in a stack, so
-// the one used last, the likeliest to be alive, is used first. There are never more
-// than the endpoint has slots: one is opened only when none is idle.
+// the one used last, the likeliest to be alive, is used first. One is
+// opened only when none is idle, so there are never more than the endpoint has, or
+// had lately, slots.
 //
 // No connection has a goroutine or a timer: reading is done by attempts, time
 // limits are deadlines, and one timer, which runs only while connections are idle,

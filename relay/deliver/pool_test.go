@@ -37,7 +37,7 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		w.accept(1, "billing") // takes the one used last
 		w.await(4)
-		p := &w.d.runners[0].out.(*http1).pool
+		p := &w.d.runners["billing"].now.wire.out.(*http1).pool
 		for _, step := range []struct {
 			wait     time.Duration
 			open     int64
@@ -189,7 +189,7 @@ func TestReceiversThatHangUpAreNotTrusted(t *testing.T) {
 		for n, want := range []bool{false, false, true} {
 			w.accept(1, "billing")
 			w.await(n + 1)
-			if got := w.d.runners[0].out.(*http1).pool.wary.Load(); got != want {
+			if got := w.d.runners["billing"].now.wire.out.(*http1).pool.wary.Load(); got != want {
 				t.Errorf("after attempt %d the receiver is mistrusted: %t, want %t", n+1, got, want)
 			}
 		}

@@ -44,15 +44,16 @@ func TestPreviewIsWhatIsSent(t *testing.T) {
 		d := New(Options{Source: settled{}, Version: "1", dialNet: sent.dial}, policy.New([]*policy.Endpoint{e}))
 		event := &outbox.Event{ID: "evt_1", Type: "a.b", Time: time.Now(), Data: []byte(`{"x": 1}`)}
 		c := &outbox.Claim{Delivery: outbox.Delivery{ID: PreviewDelivery, EventID: event.ID, Endpoint: e.Name}, Event: event}
-		d.runners[0].attempt(t.Context(), t.Context(), c)
-		d.runners[0].close()
+		r := d.runners[e.Name]
+		r.attempt(r.now, c)
+		r.close()
 
-		r := Preview(e, event, "1", time.Now())
-		got := r.Line + "\r\n"
-		for _, h := range r.Header {
+		shown := Preview(e, event, "1", time.Now())
+		got := shown.Line + "\r\n"
+		for _, h := range shown.Header {
 			got += h.Name + ": " + h.Value + "\r\n"
 		}
-		got += "\r\n" + string(r.Body)
+		got += "\r\n" + string(shown.Body)
 		if diff := cmp.Diff(sent.String(), got); diff != "" {
 			t.Errorf("preview (-sent +shown):\n%s", diff)
 		}

@@ -23,7 +23,7 @@ type sender interface {
 	// body are the caller's again when it returns.
 	send(ctx context.Context, until time.Time, header []sign.Header, body []byte) (answer, *failure)
 
-	// close closes connections that are not in use.
+	// close closes all connections. Nothing is under way, and nothing is sent after it.
 	close()
 }
 

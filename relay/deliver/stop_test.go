@@ -85,8 +85,8 @@ func TestStopKeepsAnswers(t *testing.T) {
 		w.o.Source = &watched{Mem: w.store}
 		w.o.Grace = time.Second
 		w.start(w.inMemory("billing", delivertest.NewEndpoint()))
-		r := w.d.runners[0]
-		r.once.Do(func() { r.out = lateAnswer{} })
+		r := w.d.runners["billing"]
+		r.now.wire.once.Do(func() { r.now.wire.out = lateAnswer{} })
 		id := w.accept(1, "billing")[0]
 		synctest.Wait()
 		w.stop()

@@ -44,6 +44,14 @@ type key struct {
 	verify  func(content, signature []byte) bool
 }
 
+// trace is a signature of its own, which no request has: the same for the same key
+// bytes, and of no use to whoever sees it.
+func (k *key) trace() []byte {
+	sum := k.summer()
+	_, _ = sum.Write([]byte("relay: is this the same key?")) // never fails
+	return sum.Sum(nil)
+}
+
 // side of the exchange that keys are for.
 type side int
 

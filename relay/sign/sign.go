@@ -8,9 +8,12 @@
 package sign
 
 import (
+	"bytes"
 	"fmt"
 	"hash"
 	"io"
+	"reflect"
+	"slices"
 	"sync"
 	"time"
 )
@@ -142,6 +145,13 @@ func (s *Signer) Names() []string {
 		names = append(names, h.Name)
 	}
 	return names
+}
+
+// Equal tells whether t signs everything as s does: by the same scheme, with the same
+// secrets in the same order.
+func (s *Signer) Equal(t *Signer) bool {
+	return reflect.DeepEqual(s.scheme.spec, t.scheme.spec) &&
+		slices.EqualFunc(s.keys, t.keys, func(a, b *key) bool { return a.version == b.version && bytes.Equal(a.trace(), b.trace()) })
 }
 
 // Format prints the signer without its keys, whatever the verb.

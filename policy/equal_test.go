@@ -1,0 +1,93 @@
+package policy
+
+import (
+	"net/netip"
+	"net/url"
+	"reflect"
+	"testing"
+	"time"
+
+	"relay/config"
+	"relay/relay/sign"
+)
+
+// Equal sees a difference in every field, also in those that the hash must not hold.
+func TestEqual(t *testing.T) {
+	signer := func(scheme *sign.Scheme, secrets ...string) *sign.Signer {
+		s, err := sign.NewSigner(scheme, secrets)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	const one, two = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD", "whsec_b3RoZXIgb3RoZXIgb3RoZXIgb3RoZXIgb3RoZXI="
+	endpoint := func() *Endpoint {
+		on, err := ParseRetryOn([]string{"5xx"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := NewMatcher([]string{"a.*"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &Endpoint{
+			Name: "a", Description: "d", Enabled: true, Events: m, Concurrency: 4,
+			URL:     &url.URL{Scheme: "https", Host: "a.test", Path: "/hooks", RawQuery: "token=one"},
+			Headers: []Header{{Name: "X-Key", Value: config.NewSecret("one")}},
+			Signers: []*sign.Signer{signer(sign.Standard(), one)},
+			Timeout: Timeout{Connect: time.Second, Total: time.Minute},
+			Retry:   Retry{Schedule: []time.Duration{time.Second}, Jitter: 0.1, On: on, MaxRetryAfter: time.Hour},
+			Egress:  Egress{AllowPrivate: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, Ports: []uint16{443}},
+		}
+	}
+	first := endpoint()
+	if !first.Equal(endpoint()) || !first.Equal(first) {
+		t.Fatal("an endpoint is not equal to itself")
+	}
+	changes := map[string][]func(*Endpoint){
+		"Name":        {func(e *Endpoint) { e.Name = "b" }},
+		"Description": {func(e *Endpoint) { e.Description = "" }},
+		"URL":         {func(e *Endpoint) { e.URL.Path = "/" }, func(e *Endpoint) { e.URL.RawQuery = "token=two" }, func(e *Endpoint) { e.URL.User = url.User("u") }},
+		"Enabled":     {func(e *Endpoint) { e.Enabled = false }},
+		"Events":      {func(e *Endpoint) { e.Events = Matcher{} }},
+		"Headers": {
+			func(e *Endpoint) { e.Headers[0].Value = config.NewSecret("two") },
+			func(e *Endpoint) { e.Headers[0].Name = "X-Other" },
+			func(e *Endpoint) { e.Headers = nil },
+		},
+		"Signers": {
+			func(e *Endpoint) { e.Signers = nil },
+			func(e *Endpoint) { e.Signers = []*sign.Signer{signer(sign.Standard(), two)} },
+			func(e *Endpoint) { e.Signers = []*sign.Signer{signer(sign.Standard(), one, two)} },
+		},
+		"Concurrency": {func(e *Endpoint) { e.Concurrency++ }},
+		"HTTP2":       {func(e *Endpoint) { e.HTTP2 = true }},
+		"Timeout":     {func(e *Endpoint) { e.Timeout.Connect++ }, func(e *Endpoint) { e.Timeout.Total++ }},
+		"Retry": {
+			func(e *Endpoint) { e.Retry.Schedule = append(e.Retry.Schedule, time.Hour) },
+			func(e *Endpoint) { e.Retry.Jitter = 0 },
+			func(e *Endpoint) { e.Retry.On.Network = true },
+			func(e *Endpoint) { e.Retry.MaxRetryAfter = 0 },
+		},
+		"Egress": {
+			func(e *Endpoint) { e.Egress.AllowPrivate = nil },
+			func(e *Endpoint) { e.Egress.AllowPlaintext = true },
+			func(e *Endpoint) { e.Egress.Ports = nil },
+		},
+	}
+	for i := range reflect.TypeFor[Endpoint]().NumField() {
+		name := reflect.TypeFor[Endpoint]().Field(i).Name
+		if len(changes[name]) == 0 {
+			t.Errorf("field %s is not tested: a change of it must not pass a reload by", name)
+		}
+		for n, change := range changes[name] {
+			e := endpoint()
+			if change(e); first.Equal(e) || e.Equal(first) {
+				t.Errorf("change %d of %s is not seen", n, name)
+			}
+		}
+	}
+	if p, q := New([]*Endpoint{first}), New([]*Endpoint{endpoint()}); p.Hash() != q.Hash() || p.Hash() == New(nil).Hash() || len(p.Hash()) != 12 {
+		t.Errorf("hashes are %s and %s", p.Hash(), q.Hash())
+	}
+}

@@ -1,0 +1,58 @@
+package admin
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// Reloaded is the answer of POST /v1/reload: what runs now, and how its endpoints
+// differ from those before, by name.
+type Reloaded struct {
+	Generation int64    `json:"generation"` // 1 is the start; one more with each reload that was taken over
+	Hash       string   `json:"hash"`       // of the settings of all endpoints, without secrets
+	Changed    []string `json:"changed"`    // in the order of the file
+	Added      []string `json:"added"`
+	Removed    []string `json:"removed"` // what waits for them is held
+}
+
+// Config is what /readyz says of the configuration that runs.
+type Config struct {
+	Generation int64     `json:"generation"`
+	Hash       string    `json:"hash"`
+	LoadedAt   time.Time `json:"loaded_at"`
+	Error      string    `json:"error,omitempty"` // of the last reload, when it was refused; one line
+}
+
+// The codes of a ReloadError.
+const (
+	InvalidConfig = "invalid_config" // the files have errors
+	NeedsRestart  = "needs_restart"  // the files are good, and change what only a restart can
+)
+
+// ReloadError is a reload that was refused whole: what ran before goes on.
+type ReloadError struct {
+	Code     string   // one of those above
+	Problems []string // at least one; with file, line and column where there are any
+}
+
+// Error is one line.
+func (e *ReloadError) Error() string {
+	first, _, _ := strings.Cut(e.Problems[0], "\n")
+	if more := len(e.Problems) - 1; more > 0 {
+		return fmt.Sprintf("%s (and %d more)", first, more)
+	}
+	return first
+}
+
+func (a *api) reload(w http.ResponseWriter, r *http.Request) {
+	// Half a reload does not exist, so the client's going does not end it.
+	done, err := a.Reload(context.WithoutCancel(r.Context()))
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	answer(w, http.StatusOK, done)
+}

@@ -1,0 +1,237 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"relay/config"
+	"relay/policy"
+	"relay/relay/admin"
+)
+
+// live is what a reload replaces, all at once.
+type live struct {
+	policy     *policy.Policy
+	retention  config.Retention
+	hash       string // of the policy
+	generation int64  // 1 at the start
+	at         time.Time
+}
+
+// seen is what the files were when they were last read, good or bad.
+type seen struct {
+	digest config.Digest
+	err    string
+}
+
+// tellTimeout is how long a reload waits for the outbox to tell the fleet.
+const tellTimeout = 2 * time.Second
+
+// errUnchanged: the files are as they were when they were last read.
+var errUnchanged = errors.New("the files have not changed")
+
+// Reload reads the files again and lets the new configuration take the place of the old
+// one, or refuses it whole (promise P12): everything that can fail comes first, then
+// one swap. Endpoints that are as before keep their connections; attempts under way
+// end as they began; what waits for an endpoint that is gone is held. by says who
+// asked, for the log. Errors: *admin.ReloadError, after which the old one goes on.
+func (a *App) Reload(ctx context.Context, by string) (admin.Reloaded, error) {
+	return a.reload(ctx, by, false)
+}
+
+// reload does nothing but answer errUnchanged when it is to heed only other files
+// than those seen last.
+func (a *App) reload(ctx context.Context, by string, onlyOthers bool) (admin.Reloaded, error) {
+	a.reloading.Lock()
+	defer a.reloading.Unlock()
+	start := time.Now()
+	if a.o.Load == nil {
+		return admin.Reloaded{}, a.refuse(by, admin.InvalidConfig, "this Relay was not started from files: there is nothing to read again")
+	}
+	before := a.seen
+	file, p, err := a.o.Load()
+	a.noteFiles(file, err)
+	switch {
+	case onlyOthers && a.seen == before:
+		return admin.Reloaded{}, errUnchanged
+	case err != nil:
+		return admin.Reloaded{}, a.refuse(by, admin.InvalidConfig, problems(err)...)
+	}
+	if fixed := needRestart(a.o.Config, file.Config); len(fixed) > 0 {
+		return admin.Reloaded{}, a.refuse(by, admin.NeedsRestart, fixed...)
+	}
+
+	old := a.live.Load()
+	now := &live{policy: p, hash: p.Hash(), retention: file.Config.Retention, generation: old.generation + 1, at: time.Now()}
+	a.live.Store(now)
+	a.deliverer.Apply(p)
+	a.refused.Store(nil)
+
+	done := differences(old.policy, p)
+	done.Generation, done.Hash = now.generation, now.hash
+	for _, w := range file.Warnings {
+		a.o.Log.Warn().Msg(w)
+	}
+	a.o.Log.Info().Str("by", by).Int64("generation", done.Generation).Str("hash", done.Hash).
+		Int("endpoints", len(p.Endpoints)).Dur("took", time.Since(start)).Msg("reloaded: " + summary(done))
+	a.tellFleet(ctx, p)
+	if holdsMore(old.policy, p) {
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		a.warnHeld(ctx)
+	}
+	return done, nil
+}
+
+// noteFiles remembers what was read. After an error some of it may be unknown: what was
+// known before still counts. The caller holds reloading, or is the first.
+func (a *App) noteFiles(f *config.File, err error) {
+	a.seen = seen{}
+	if err != nil {
+		a.seen.err = err.Error()
+	} else {
+		a.reads = nil
+	}
+	if f != nil {
+		a.seen.digest = f.Digest()
+		all := slices.Concat(a.reads, f.Reads())
+		slices.Sort(all)
+		a.reads = slices.Compact(all)
+	}
+}
+
+// refuse keeps what runs, and says why.
+func (a *App) refuse(by, code string, problems ...string) error {
+	e := &admin.ReloadError{Code: code, Problems: problems}
+	a.refused.Store(e)
+	next := "mend the file: relay check shows all that is wrong"
+	if code == admin.NeedsRestart {
+		next = "restart Relay, or take the change back"
+	}
+	a.o.Log.Error().Str("by", by).Str("code", code).Str("error", e.Error()).Str("next", next).
+		Msg("reload refused: the configuration that runs stays")
+	return e
+}
+
+// problems are the lines of an error, one for each problem.
+func problems(err error) []string {
+	d, ok := errors.AsType[config.Diagnostics](err)
+	if !ok {
+		return []string{err.Error()}
+	}
+	lines := make([]string, len(d))
+	for i, p := range d {
+		lines[i] = p.String()
+	}
+	return lines
+}
+
+// needRestart names the blocks that differ and cannot change while Relay runs: what they
+// are about is open. Values are compared, and never told: some are secret.
+func needRestart(now, next config.Config) (problems []string) {
+	for _, block := range []struct {
+		name      string
+		now, next any
+	}{
+		{"ingest", now.Ingest, next.Ingest},
+		{"outbox", now.Outbox, next.Outbox},
+		{"admin", now.Admin, next.Admin},
+		{"log", now.Log, next.Log},
+	} {
+		if !reflect.DeepEqual(block.now, block.next) {
+			problems = append(problems, fmt.Sprintf("the %s block is not what this Relay was started with: restart to change it; nothing of the file was taken over", block.name))
+		}
+	}
+	return problems
+}
+
+// differences names the endpoints that two policies do not have in common.
+func differences(old, now *policy.Policy) admin.Reloaded {
+	d := admin.Reloaded{Changed: []string{}, Added: []string{}, Removed: []string{}}
+	for _, e := range now.Endpoints {
+		switch before := old.Endpoint(e.Name); {
+		case before == nil:
+			d.Added = append(d.Added, e.Name)
+		case !before.Equal(e):
+			d.Changed = append(d.Changed, e.Name)
+		}
+	}
+	for _, e := range old.Endpoints {
+		if now.Endpoint(e.Name) == nil {
+			d.Removed = append(d.Removed, e.Name)
+		}
+	}
+	return d
+}
+
+// holdsMore tells whether an endpoint that took deliveries takes none now.
+func holdsMore(old, now *policy.Policy) bool {
+	return slices.ContainsFunc(old.Endpoints, func(before *policy.Endpoint) bool {
+		e := now.Endpoint(before.Name)
+		return before.Enabled && (e == nil || !e.Enabled)
+	})
+}
+
+// maxNamed is how many endpoints of a kind a log line names.
+const maxNamed = 10
+
+// summary says in words what a reload changed.
+func summary(d admin.Reloaded) string {
+	var parts []string
+	for _, kind := range []struct {
+		what  string
+		names []string
+	}{{"changed", d.Changed}, {"added", d.Added}, {"removed", d.Removed}} {
+		n := len(kind.names)
+		if n == 0 {
+			continue
+		}
+		part := kind.what + " " + strings.Join(kind.names[:min(n, maxNamed)], ", ")
+		if n > maxNamed {
+			part += fmt.Sprintf(" and %d more", n-maxNamed)
+		}
+		parts = append(parts, part)
+	}
+	if len(parts) == 0 {
+		return "no endpoint differs"
+	}
+	return strings.Join(parts, "; ")
+}
+
+// tellFleet tells the other Relays of a shared outbox which settings this one has now.
+func (a *App) tellFleet(ctx context.Context, p *policy.Policy) {
+	shared, ok := a.store.(interface {
+		SetEndpoints(ctx context.Context, hashes map[string]string) error
+	})
+	if !ok {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, tellTimeout)
+	defer cancel()
+	if err := shared.SetEndpoints(ctx, p.Hashes()); err != nil {
+		a.o.Log.Warn().Err(err).Msg("the other Relays of the outbox do not know of the reload yet: they are told when it answers")
+	}
+}
+
+// configStatus is for /readyz.
+func (a *App) configStatus() admin.Config {
+	now := a.live.Load()
+	c := admin.Config{Generation: now.generation, Hash: now.hash, LoadedAt: now.at.UTC()}
+	if e := a.refused.Load(); e != nil {
+		c.Error = e.Error()
+	}
+	return c
+}
+
+// reloadRoute is nil when there are no files to read again.
+func (a *App) reloadRoute() func(context.Context) (admin.Reloaded, error) {
+	if a.o.Load == nil {
+		return nil
+	}
+	return func(ctx context.Context) (admin.Reloaded, error) { return a.Reload(ctx, "admin") }
+}

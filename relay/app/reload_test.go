@@ -1,0 +1,360 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/rs/zerolog"
+
+	"relay/config"
+	"relay/outbox"
+	"relay/outbox/outboxtest"
+	"relay/policy"
+	"relay/relay/admin"
+)
+
+// place is a folder with the file of a Relay, and what it logs.
+type place struct {
+	t    *testing.T
+	dir  string
+	file string
+	log  lockedLog
+}
+
+// lockedLog is a log that can be read while it is written.
+type lockedLog struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedLog) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *lockedLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func newPlace(t *testing.T) *place {
+	dir := t.TempDir()
+	return &place{t: t, dir: dir, file: filepath.Join(dir, "relay.hcl")}
+}
+
+// text is the text of a file with these endpoints, and other blocks.
+func (p *place) text(blocks ...string) string {
+	return fmt.Sprintf(`
+ingest {
+  unix %q {}
+}
+admin {
+  http = ""
+  unix = %q
+}
+outbox "sqlite" {
+  path = %q
+}
+%s`, filepath.Join(p.dir, "relay.sock"), filepath.Join(p.dir, "admin.sock"), filepath.Join(p.dir, "outbox"), strings.Join(blocks, "\n"))
+}
+
+func (p *place) write(path, text string) {
+	p.t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// load reads the file, as the verb does.
+func (p *place) load() (*config.File, *policy.Policy, error) {
+	f, err := config.Load([]string{p.file}, os.LookupEnv)
+	if err != nil {
+		return f, nil, err
+	}
+	decoded, err := policy.Decode(f)
+	return f, decoded, err
+}
+
+// start runs a Relay from the file until the test ends.
+func (p *place) start(watched bool) *App {
+	p.t.Helper()
+	f, decoded, err := p.load()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	o := Options{Config: f.Config, Policy: decoded, Version: "test", Grace: time.Second, Log: zerolog.New(&p.log), Load: p.load}
+	if watched {
+		o.Watch = f
+	}
+	a, err := Open(p.t.Context(), o)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	p.t.Cleanup(func() {
+		stop()
+		if err := <-done; err != nil {
+			p.t.Errorf("run: %v", err)
+		}
+	})
+	return a
+}
+
+func endpointBlock(name, url string, more ...string) string {
+	return fmt.Sprintf("endpoint %q {\n  url     = %q\n  secrets = [%q]\n  %s\n}", name, url, secret, strings.Join(more, "\n  "))
+}
+
+const local = `egress {
+    allow_private   = ["127.0.0.0/8"]
+    allow_plaintext = true
+  }`
+
+func TestReload(t *testing.T) {
+	p := newPlace(t)
+	a1, b1 := endpointBlock("a", "https://a.example.com/1"), endpointBlock("b", "https://b.example.com")
+	p.write(p.file, p.text(a1, b1))
+	a := p.start(false)
+	hash := a.live.Load().hash
+
+	p.write(p.file, p.text(endpointBlock("c", "https://c.example.com"), endpointBlock("a", "https://a.example.com/2"), "retention {\n delivered = \"5m\"\n}"))
+	done, err := a.Reload(t.Context(), "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := admin.Reloaded{Generation: 2, Hash: done.Hash, Changed: []string{"a"}, Added: []string{"c"}, Removed: []string{"b"}}
+	if diff := cmp.Diff(want, done); diff != "" || done.Hash == hash || len(done.Hash) != 12 {
+		t.Errorf("hash %s, then %s; reload (-want +got):\n%s", hash, done.Hash, diff)
+	}
+	if now := a.live.Load(); now.retention.Delivered != 5*time.Minute || now.policy.Endpoint("b") != nil {
+		t.Errorf("what is live is %+v", now)
+	}
+
+	// The same once more is a reload, too.
+	want = admin.Reloaded{Generation: 3, Hash: done.Hash, Changed: []string{}, Added: []string{}, Removed: []string{}}
+	if done, err = a.Reload(t.Context(), "test"); err != nil || cmp.Diff(want, done) != "" {
+		t.Errorf("reload of the same: %+v, %v", done, err)
+	}
+	if !strings.Contains(p.log.String(), `"message":"reloaded: changed a; added c; removed b"`) {
+		t.Errorf("the log does not say what changed: %s", p.log.String())
+	}
+}
+
+// All or nothing: whatever is wrong, what ran goes on whole.
+func TestReloadRefused(t *testing.T) {
+	good := endpointBlock("a", "https://a.example.com")
+	p := newPlace(t)
+	p.write(p.file, p.text(good))
+	a := p.start(false)
+	before := a.live.Load()
+	for _, c := range []struct {
+		name, text, code, problem string
+	}{
+		{"syntax", p.text(good, "endpoint \"b\" {"), admin.InvalidConfig, p.file + ":"},
+		{"empty", "", admin.InvalidConfig, p.file + ": The configuration is empty"},
+		{"unknown attribute", p.text(good, "retention {\n  forever = true\n}"), admin.InvalidConfig, p.file + ":18,3-10: "},
+		{"policy", p.text(endpointBlock("a", "ftp://a.example.com")), admin.InvalidConfig, p.file + ":"},
+		{"ingest", strings.Replace(p.text(good), "ingest {", "ingest {\n max_body = \"1MiB\"", 1), admin.NeedsRestart, "the ingest block"},
+		{"outbox", strings.Replace(p.text(good), "\"sqlite\" {", "\"sqlite\" {\n durability = \"relaxed\"", 1), admin.NeedsRestart, "the outbox block"},
+		{"admin", strings.Replace(p.text(good), "admin {", "admin {\n token = \"canary\"", 1), admin.NeedsRestart, "the admin block"},
+		{"log, and an endpoint that is good", p.text(good, endpointBlock("b", "https://b.example.com"), "log {\n level = \"debug\"\n}"), admin.NeedsRestart, "the log block"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p.write(p.file, c.text)
+			_, err := a.Reload(t.Context(), "test")
+			e, ok := errors.AsType[*admin.ReloadError](err)
+			if !ok || e.Code != c.code || !strings.HasPrefix(e.Problems[0], c.problem) {
+				t.Fatalf("reload: %v, want %s: %s", err, c.code, c.problem)
+			}
+			if c.code == admin.NeedsRestart && !strings.Contains(e.Error(), "restart to change it") {
+				t.Errorf("the error does not say what to do: %s", e)
+			}
+			if a.live.Load() != before {
+				t.Error("something was taken over")
+			}
+			var s struct {
+				Status string
+				Config admin.Config
+			}
+			if code := ask(t, p.dir, "/readyz", &s); code != http.StatusOK || s.Config.Error != e.Error() || s.Config.Generation != 1 || strings.Contains(s.Config.Error, "\n") {
+				t.Errorf("readiness is %d %+v", code, s)
+			}
+		})
+	}
+	if strings.Contains(p.log.String(), "canary") {
+		t.Error("a secret got into the log")
+	}
+
+	p.write(p.file, p.text(good))
+	if _, err := a.Reload(t.Context(), "test"); err != nil {
+		t.Fatal(err)
+	}
+	var s struct{ Config map[string]any }
+	ask(t, p.dir, "/readyz", &s)
+	delete(s.Config, "loaded_at")
+	if diff := cmp.Diff(map[string]any{"generation": 2.0, "hash": before.hash}, s.Config); diff != "" {
+		t.Errorf("readiness after a good reload (-want +got):\n%s", diff)
+	}
+}
+
+// What was accepted goes where the file says when it is sent; an endpoint that is gone
+// keeps its backlog, visible as held (fault F38), until it is back.
+func TestReloadUnderWay(t *testing.T) {
+	p := newPlace(t)
+	first, second := newReceiver(t), newReceiver(t)
+	p.write(p.file, p.text(endpointBlock("a", first.URL, local)))
+	a := p.start(false)
+	accept := func(id string) {
+		t.Helper()
+		event := outbox.Event{ID: id, Type: "a.b", Data: []byte("{}")}
+		_, err := a.store.Accept(t.Context(), outbox.Batch{Entries: []outbox.Entry{{Event: event, Endpoints: []string{"a"}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	reload := func(blocks ...string) {
+		t.Helper()
+		p.write(p.file, p.text(blocks...))
+		if _, err := a.Reload(t.Context(), "test"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	accept("evt_1")
+	first.await(t, 1)
+	reload(endpointBlock("a", second.URL, local))
+	accept("evt_2")
+	second.await(t, 1)
+
+	settled := func() bool {
+		counts, err := a.store.Counts(t.Context())
+		return err == nil && counts["a"].Delivered == 2
+	}
+	await(t, "both deliveries", settled)
+	reload(endpointBlock("b", "https://b.example.com"))
+	accept("evt_3")
+	var e admin.Endpoint
+	if ask(t, p.dir, "/v1/endpoints/a", &e); e.State != "removed" || e.Deliveries.Held != 1 {
+		t.Errorf("the removed endpoint is %+v", e)
+	}
+	reload(endpointBlock("a", second.URL, local))
+	second.await(t, 1)
+}
+
+// Reloads from all sides at once are made one after the other.
+func TestReloadsAtTheSameTime(t *testing.T) {
+	p := newPlace(t)
+	p.write(p.file, p.text(endpointBlock("a", "https://a.example.com")))
+	a := p.start(false)
+	var asking sync.WaitGroup
+	for range 8 {
+		asking.Go(func() {
+			for range 25 {
+				if _, err := a.Reload(t.Context(), "test"); err != nil {
+					t.Error(err)
+				}
+				a.live.Load().policy.Route("a.b")
+			}
+		})
+	}
+	asking.Wait()
+	if g := a.live.Load().generation; g != 201 {
+		t.Errorf("generation %d after 200 reloads", g)
+	}
+}
+
+func TestReloadWithoutFiles(t *testing.T) {
+	dir := t.TempDir()
+	p := &place{t: t, dir: dir}
+	a := run(t, p.text(endpointBlock("a", "https://a.example.com")))
+	if _, err := a.Reload(t.Context(), "test"); err == nil {
+		t.Error("a Relay that was not started from files was reloaded")
+	}
+	resp := askRaw(t, dir, http.MethodPost, "/v1/reload")
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusNotFound {
+		t.Errorf("the route answers %s", resp.Status)
+	}
+}
+
+// The other Relays of the outbox see the new settings at once.
+func TestReloadTellsTheFleet(t *testing.T) {
+	redis := outboxtest.StartRedis(t).URL()
+	p := newPlace(t)
+	text := func(path string) string { return fleetFile(p.dir, redis, fleetEndpoint("crm", path)) }
+	p.write(p.file, text("/v1"))
+	a := p.start(false)
+	other := run(t, fleetFile(t.TempDir(), redis, fleetEndpoint("crm", "/v2")))
+	disagree := func() int {
+		f, err := other.fleetOf()(t.Context())
+		if err != nil || len(f.Relays) < 2 {
+			return -1
+		}
+		return len(f.Disagreements)
+	}
+	await(t, "a disagreement", func() bool { return disagree() == 1 })
+	p.write(p.file, text("/v2"))
+	if _, err := a.Reload(t.Context(), "test"); err != nil {
+		t.Fatal(err)
+	}
+	if n := disagree(); n != 0 {
+		t.Errorf("%d disagreements after the reload", n)
+	}
+}
+
+func TestReloadRoute(t *testing.T) {
+	p := newPlace(t)
+	p.write(p.file, p.text(endpointBlock("a", "https://a.example.com")))
+	p.start(false)
+	for _, c := range []struct {
+		name, text string
+		status     int
+		want       string
+	}{
+		{"good", p.text(endpointBlock("b", "https://b.example.com")), 200, `"generation":2,"hash":"`},
+		{"names", p.text(endpointBlock("b", "https://b.example.com/2")), 200, `"changed":["b"],"added":[],"removed":[]`},
+		{"bad", "endpoint {", 422, `"code":"invalid_config"`},
+		{"restart", p.text("log {\n level = \"warn\"\n}"), 409, `"code":"needs_restart"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			p.write(p.file, c.text)
+			resp := askRaw(t, p.dir, http.MethodPost, "/v1/reload")
+			defer resp.Body.Close()
+			var body bytes.Buffer
+			if _, err := body.ReadFrom(resp.Body); err != nil {
+				t.Fatal(err)
+			}
+			if resp.StatusCode != c.status || !strings.Contains(body.String(), c.want) {
+				t.Errorf("answered %d %s", resp.StatusCode, &body)
+			}
+			var problem struct{ Diagnostics []string }
+			if err := json.Unmarshal(body.Bytes(), &problem); err != nil || (c.status != 200) != (len(problem.Diagnostics) > 0) {
+				t.Errorf("diagnostics are %v (%v)", problem.Diagnostics, err)
+			}
+		})
+	}
+}
+
+func TestSummaryIsBounded(t *testing.T) {
+	var many []string
+	for i := range 1000 {
+		many = append(many, fmt.Sprint("e", i))
+	}
+	got := summary(admin.Reloaded{Changed: []string{"x"}, Removed: many})
+	if got != "changed x; removed e0, e1, e2, e3, e4, e5, e6, e7, e8, e9 and 990 more" {
+		t.Errorf("summary is %q", got)
+	}
+}

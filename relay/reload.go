@@ -1,0 +1,91 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"relay/relay/admin"
+)
+
+func (c *command) reload() *cobra.Command {
+	var configs []string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "reload",
+		Short: "Make a running Relay read its files again, and say what changed",
+		Long: "Make a running Relay read its files again, and say what changed. All of it is taken over, or nothing:\n" +
+			"with an error in a file, what runs goes on, the problems are printed, and the exit code is 1.\n\n" +
+			"What the ingest, outbox, admin and log blocks say changes only with a restart.\n\n" +
+			"The configuration given here only tells where the admin listener of the running Relay is.",
+		Args: noArgs,
+		RunE: func(*cobra.Command, []string) error {
+			t, err := c.adminTarget(configs)
+			if err != nil {
+				return err
+			}
+			return c.askReload(t, asJSON)
+		},
+	}
+	configFlag(cmd, &configs)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func (c *command) askReload(t target, asJSON bool) error {
+	code, answer, err := t.do(http.MethodPost, "/v1/reload", nil, nil)
+	if err != nil {
+		return err
+	}
+	if code != http.StatusOK {
+		return c.reloadRefusal(t, code, answer)
+	}
+	if asJSON {
+		_, err := fmt.Fprintf(c.out, "%s\n", answer)
+		return err
+	}
+	var done admin.Reloaded
+	if err := json.Unmarshal(answer, &done); err != nil {
+		return fmt.Errorf("read answer of /v1/reload: %w", err)
+	}
+	fmt.Fprintf(c.out, "reloaded: generation %d, hash %s\n", done.Generation, done.Hash)
+	for _, kind := range []struct {
+		what, note string
+		names      []string
+	}{
+		{"changed", "", done.Changed},
+		{"added", "", done.Added},
+		{"removed", " (what waits for them is held)", done.Removed},
+	} {
+		if len(kind.names) > 0 {
+			fmt.Fprintf(c.out, "%s: %s%s\n", kind.what, strings.Join(kind.names, ", "), kind.note)
+		}
+	}
+	if len(done.Changed)+len(done.Added)+len(done.Removed) == 0 {
+		fmt.Fprintln(c.out, "no endpoint differs")
+	}
+	return nil
+}
+
+// reloadRefusal prints what is wrong, a line for each problem, and returns what is left
+// to say.
+func (c *command) reloadRefusal(t target, code int, answer []byte) error {
+	var p struct {
+		Code        string
+		Diagnostics []string
+	}
+	if json.Unmarshal(answer, &p) != nil || len(p.Diagnostics) == 0 {
+		return adminRefusal(t, code, answer)
+	}
+	for _, line := range p.Diagnostics {
+		fmt.Fprintln(c.err, line)
+	}
+	if p.Code == admin.NeedsRestart {
+		return errors.New("not reloaded: restart Relay, or take the change back; until then it goes on with what it has")
+	}
+	return errors.New("not reloaded: the configuration has errors; Relay goes on with what it has")
+}
