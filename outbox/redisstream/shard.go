@@ -34,7 +34,8 @@ type shard struct {
 	joined   *session
 	down     time.Time // since when Redis does not answer; zero while it does
 	downWhy  error
-	said     time.Time // when the outage was last logged
+	said     time.Time // when an outage was last logged
+	told     bool      // this one was
 	unsure   time.Time // a script's answer was lost: claims of ours may be unknown to us; zero when not
 	orphans  map[string]bool
 	lastBell string
@@ -157,7 +158,7 @@ func (sh *shard) fell(err error) {
 	}
 	sh.downWhy = err
 	if now.Sub(sh.said) >= sayEvery {
-		sh.said = now
+		sh.said, sh.told = now, true
 		sh.s.log.Error().Err(err).Msg("redis does not answer as it must: events are refused and deliveries wait until it does")
 	}
 }
@@ -171,10 +172,10 @@ func (sh *shard) up() {
 	}
 	was := time.Since(sh.down)
 	sh.down, sh.downWhy = time.Time{}, nil
-	said := !sh.said.IsZero()
-	sh.said = time.Time{}
+	told := sh.told
+	sh.told = false // said stays: one call that fails again and again among others is told of now and then
 	sh.mu.Unlock()
-	if said {
+	if told {
 		sh.s.log.Info().Dur("took", was).Msg("redis answers again")
 	}
 	sh.s.lookAgain(sh)
