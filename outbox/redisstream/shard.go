@@ -35,6 +35,7 @@ type shard struct {
 	down     time.Time // since when Redis does not answer; zero while it does
 	downWhy  error
 	said     time.Time // when an outage was last logged
+	saidCode string    // why, then
 	told     bool      // this one was
 	unsure   time.Time // a script's answer was lost: claims of ours may be unknown to us; zero when not
 	orphans  map[string]bool
@@ -146,8 +147,11 @@ func (sh *shard) note(err error) error {
 	return explained
 }
 
-// sayEvery is how often an outage that goes on is logged.
-const sayEvery = 30 * time.Second
+// How often an outage that goes on is logged.
+const (
+	sayEvery = 30 * time.Second
+	sayOther = 2 * time.Second // when it has another reason now
+)
 
 func (sh *shard) fell(err error) {
 	sh.mu.Lock()
@@ -157,8 +161,12 @@ func (sh *shard) fell(err error) {
 		sh.down = now
 	}
 	sh.downWhy = err
-	if now.Sub(sh.said) >= sayEvery {
-		sh.said, sh.told = now, true
+	code := ""
+	if f, ok := errors.AsType[*fault](err); ok {
+		code = f.code
+	}
+	if since := now.Sub(sh.said); since >= sayEvery || code != sh.saidCode && since >= sayOther {
+		sh.said, sh.saidCode, sh.told = now, code, true
 		sh.s.log.Error().Err(err).Msg("redis does not answer as it must: events are refused and deliveries wait until it does")
 	}
 }
