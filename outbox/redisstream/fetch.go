@@ -113,10 +113,10 @@ func (sh *shard) fetch(ctx context.Context, list []*fetch) error {
 		f.base = sh.counter.Add(uint64(f.max)) - uint64(f.max)
 		cmds[i] = p.EvalSha(ctx, sh.s.scripts.claim.sha, f.keys(sh), f.args(sh, joined)...)
 	}
-	_, _ = p.Exec(ctx) // each command has its own error
+	_, failed := p.Exec(ctx)
 	var all []*held
 	for i, f := range list {
-		v, err := cmds[i].Result()
+		v, err := result(cmds[i], failed)
 		if isNoScript(err) {
 			v, err = sh.eval(ctx, &sh.s.scripts.claim, f.keys(sh), f.args(sh, joined))
 		} else {

@@ -98,8 +98,8 @@ func (sh *shard) eval(ctx context.Context, sc *script, keys []string, args []any
 		for _, g := range after {
 			g(p)
 		}
-		_, _ = p.Exec(ctx) // each command has its own error
-		return cmd.Result()
+		_, err := p.Exec(ctx)
+		return result(cmd, err)
 	}
 	v, err := call(func(p redis.Pipeliner) *redis.Cmd {
 		if p == nil {
@@ -119,6 +119,16 @@ func (sh *shard) eval(ctx context.Context, sc *script, keys []string, args []any
 		return nil, errEpoch
 	}
 	return v, sh.note(err)
+}
+
+// result is a command's in a pipeline. Each has its own error, but when a new
+// connection is refused by Redis go-redis tells only the pipeline.
+func result(cmd *redis.Cmd, pipeline error) (any, error) {
+	v, err := cmd.Result()
+	if v == nil && err == nil {
+		err = pipeline
+	}
+	return v, err
 }
 
 // node returns a client of the server that has the shard.
