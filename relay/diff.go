@@ -40,7 +40,8 @@ func (c *command) diff() *cobra.Command {
 			}
 			for _, s := range config.Diff(oldFile.Config, newFile.Config) {
 				block, _, _ := strings.Cut(s.Name, ".")
-				if !slices.Contains(d.Restart, block) {
+				// A reload takes over retention; of the other blocks a Relay is made.
+				if block != "retention" && !slices.Contains(d.Restart, block) {
 					d.Restart = append(d.Restart, block)
 				}
 				d.Process = append(d.Process, comparedSetting{s, processMeaning(s)})
@@ -136,7 +137,12 @@ func printCompared(to io.Writer, d compared) error {
 		printSettings(&b, e.Settings)
 	}
 	if len(d.Process) > 0 {
-		fmt.Fprintf(&b, "process: needs a restart for %s\n", strings.Join(d.Restart, ", "))
+		b.WriteString("process: ")
+		if len(d.Restart) > 0 {
+			fmt.Fprintf(&b, "needs a restart for %s\n", strings.Join(d.Restart, ", "))
+		} else {
+			b.WriteString("changed\n")
+		}
 		printSettings(&b, d.Process)
 	}
 	if b.Len() == 0 {

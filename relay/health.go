@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -18,16 +17,9 @@ func (c *command) health() *cobra.Command {
 		Short: "Ask a running Relay whether it is ready (exit 0) or not (exit 1)",
 		Args:  noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			cfg, err := c.config(configs)
+			t, err := c.adminTarget(configs)
 			if err != nil {
 				return err
-			}
-			t := target{network: "tcp", addr: cfg.Admin.HTTP, token: cfg.Admin.Token.Reveal()}
-			if cfg.Admin.Unix != "" {
-				t = target{network: "unix", addr: cfg.Admin.Unix}
-			}
-			if t.addr == "" {
-				return errors.New("the configuration turns the admin listener off: nothing to ask")
 			}
 			path := "/readyz"
 			if live {
