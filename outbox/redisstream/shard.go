@@ -429,58 +429,6 @@ func (sh *shard) hear() error {
 	return nil
 }
 
-// health answers for Store.Health.
-func (sh *shard) health(ctx context.Context) error {
-	own, used, err := sh.usage(ctx)
-	if err != nil {
-		return err
-	}
-	if limit := sh.limit(); limit > 0 && own+smallest > limit {
-		return sh.fullness(own)
-	}
-	return used.refusal()
-}
-
-// fill answers for Store.Fill.
-func (sh *shard) fill(ctx context.Context) (float64, error) {
-	own, used, err := sh.usage(ctx)
-	if err != nil {
-		return 0, err
-	}
-	fill := 0.0
-	if limit := sh.limit(); limit > 0 {
-		fill = float64(own) / float64(limit)
-	}
-	return max(fill, used.share()), nil
-}
-
-// usage asks how many bytes the shard has, and Redis in all.
-func (sh *shard) usage(ctx context.Context) (own int64, used memory, err error) {
-	if _, err := sh.session(); err != nil {
-		return 0, memory{}, err
-	}
-	node, err := sh.node(ctx)
-	if err != nil {
-		return 0, memory{}, sh.note(err)
-	}
-	own, err = node.HGet(ctx, sh.meta, "bytes").Int64()
-	if err != nil && !isNil(err) {
-		return 0, memory{}, sh.note(err)
-	}
-	used, err = sh.memory(ctx, node)
-	return own, used, err
-}
-
-// smallest is what an event costs at least.
-const smallest = 700
-
-// limit is the shard's part of MaxSize, 0 for none.
-func (sh *shard) limit() int64 { return sh.s.o.MaxSize / int64(len(sh.s.shards)) }
-
-func (sh *shard) fullness(used int64) error {
-	return fmt.Errorf("%w: %d of %d bytes of max_size are in use; deliveries and retention free space", outbox.ErrFull, used, sh.limit())
-}
-
 // texts reads a script's answer that is a list of texts.
 func texts(v any, least int) ([]string, error) {
 	list, ok := v.([]any)
