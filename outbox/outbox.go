@@ -98,6 +98,46 @@ type ClaimRequest struct {
 	Endpoint string
 	Max      int           // free worker slots, at least 1
 	Lease    time.Duration // longer than an attempt can take; an engine that leases ahead may have used up to 1/64 of it
+
+	// Fresh of the Max, at most, go to the newest of the deliveries that had no attempt
+	// yet, however many older ones wait: what happens now need not wait for a backlog.
+	// The rest goes to those that are due first.
+	Fresh int
+
+	// FleetMax bounds the claims of the endpoint that are held at one time by all
+	// processes together; 0 is no bound. Claim waits while there are as many.
+	FleetMax int
+}
+
+// Note is what Relay remembers about an endpoint beside its deliveries: that it is
+// paused, that its receiver is gone. All who share the outbox see it. What the text
+// says is the writer's own.
+type Note struct {
+	Endpoint string
+	Revision uint64 // rises with each write, over all endpoints; 0 for a note that was never written
+	Text     []byte // at most MaxNote bytes; empty when there is nothing to remember
+}
+
+// MaxNote is the largest text of a Note, in bytes.
+const MaxNote = 4 << 10
+
+// Limit is a token bucket: N tokens come back evenly over Per, and no more than Burst
+// are ever in it. Taking one for each send keeps sends over any window of time to at
+// most N × window / Per + Burst.
+type Limit struct {
+	N     int
+	Per   time.Duration
+	Burst int
+}
+
+// Limiter is what an engine offers that several processes share, beside Store: one
+// bucket for each endpoint, by the outbox's own clock.
+type Limiter interface {
+	// Take takes as many tokens as there are, at most n, from the endpoint's bucket, which is
+	// full when it is new. When it takes less than n, wait is how long until there is one
+	// more. Errors: ErrUnavailable, ErrClosed, the context's; it is then unknown whether
+	// tokens were taken.
+	Take(ctx context.Context, endpoint string, l Limit, n int) (taken int, wait time.Duration, err error)
 }
 
 // Attempt is the record of one POST.
@@ -193,6 +233,11 @@ const IdempotencyWindow = 24 * time.Hour
 //	G15 Counts obey the equation of [Counts] at any time, over Reopen too.
 //	G16 When a store with one owner is opened again, claims of the dead owner
 //	    are claimable at once. (Shared engines: when the lease ends.)
+//	G17 Claims with Fresh take the newest deliveries without an attempt, those without it
+//	    pass none over; no delivery is lost or claimed twice by either.
+//	G18 A note is written only on top of the revision that its writer knew; it
+//	    survives Reopen, and whoever waits for notes hears of it.
+//	G19 With FleetMax no more claims of an endpoint are held at one time, whoever asks.
 type Store interface {
 	// Accept writes the batch in one commit and returns a receipt for each entry.
 	// Errors: ErrFull, ErrConflict (as *ConflictError), ErrUnavailable, ErrClosed, or the
@@ -217,6 +262,23 @@ type Store interface {
 
 	// Release hands claims back as they were. Lost ones are passed over in silence.
 	Release(ctx context.Context, claims ...Claim) error
+
+	// Notes returns all notes that were ever written, those with an empty text too, and the
+	// revision of the last write, 0 when there was none. Errors: ErrUnavailable, ErrClosed,
+	// the context's.
+	Notes(ctx context.Context) (notes []Note, revision uint64, err error)
+
+	// AwaitNotes returns nil once a note was written after the revision; other processes' writes
+	// may be heard of a second late. Outages that may pass are waited out. Errors: ErrClosed, the
+	// context's.
+	AwaitNotes(ctx context.Context, after uint64) error
+
+	// SetNote writes a note on top of n.Revision, the one that the writer knew, in one commit
+	// as safe as an Accept. It returns the note as it is now: the one written or, with
+	// ErrConflict, the one that came first. A full outbox takes notes all the same. Other
+	// errors: ErrUnavailable, ErrClosed, the context's, after which it is unknown whether
+	// the note was written.
+	SetNote(ctx context.Context, n Note) (Note, error)
 
 	// Lookup returns the event with its deliveries and attempts, or ErrNotFound.
 	Lookup(ctx context.Context, eventID string) (*Record, error)

@@ -117,9 +117,9 @@ func TestExplainMatch(t *testing.T) {
 	}
 }
 
-func TestRetryOnList(t *testing.T) {
+func TestOutcomesList(t *testing.T) {
 	for _, text := range []string{"", "network", "timeout 3xx 404 5xx", "network timeout 408 409 425 429 5xx"} {
-		on, err := ParseRetryOn(strings.Fields(text))
+		on, err := ParseOutcomes(strings.Fields(text))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -22,7 +22,7 @@ func TestEqual(t *testing.T) {
 	}
 	const one, two = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD", "whsec_b3RoZXIgb3RoZXIgb3RoZXIgb3RoZXIgb3RoZXI="
 	endpoint := func() *Endpoint {
-		on, err := ParseRetryOn([]string{"5xx"})
+		on, err := ParseOutcomes([]string{"5xx"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -36,7 +36,7 @@ func TestEqual(t *testing.T) {
 			Headers: []Header{{Name: "X-Key", Value: config.NewSecret("one")}},
 			Signers: []*sign.Signer{signer(sign.Standard(), one)},
 			Timeout: Timeout{Connect: time.Second, Total: time.Minute},
-			Retry:   Retry{Schedule: []time.Duration{time.Second}, Jitter: 0.1, On: on, MaxRetryAfter: time.Hour},
+			Retry:   Retry{Steps: Steps{Schedule: []time.Duration{time.Second}, Jitter: 0.1}, On: on, MaxRetryAfter: time.Hour},
 			Egress:  Egress{AllowPrivate: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, Ports: []uint16{443}},
 		}
 	}
@@ -66,7 +66,7 @@ func TestEqual(t *testing.T) {
 		"Retry": {
 			func(e *Endpoint) { e.Retry.Schedule = append(e.Retry.Schedule, time.Hour) },
 			func(e *Endpoint) { e.Retry.Jitter = 0 },
-			func(e *Endpoint) { e.Retry.On.Network = true },
+			func(e *Endpoint) { e.Retry.On = Outcomes{} },
 			func(e *Endpoint) { e.Retry.MaxRetryAfter = 0 },
 		},
 		"Egress": {

@@ -153,6 +153,6 @@ func dumpEndpoint(b *strings.Builder, e *Endpoint) {
 		}
 	}
 	fmt.Fprintf(b, "  retry %v\n    jitter=%g network=%t timeout=%t statuses=%s max_retry_after=%v\n", e.Retry.Schedule,
-		e.Retry.Jitter, e.Retry.On.Network, e.Retry.On.Timeout, strings.Join(statuses, ","), e.Retry.MaxRetryAfter)
+		e.Retry.Jitter, e.Retry.On.Has(0, "connection_reset"), e.Retry.On.Has(0, "timeout"), strings.Join(statuses, ","), e.Retry.MaxRetryAfter)
 	fmt.Fprintf(b, "  egress %+v\n", e.Egress)
 }

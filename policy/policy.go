@@ -2,11 +2,13 @@
 // there are, who gets which event, signed how, sent how, retried when. Values are
 // immutable once decoded and carry no HCL types.
 //
-// Read in this order: Policy, Matcher (who gets what), RetryOn, then decode.go and
+// Read in this order: Policy, Matcher (who gets what), Outcomes, then decode.go and
 // the blocks it calls.
 package policy
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"net/netip"
 	"net/url"
 	"time"
@@ -41,6 +43,14 @@ type Endpoint struct {
 	Timeout     Timeout
 	Retry       Retry
 	Egress      Egress
+	TLS         TLS
+
+	FleetConcurrency int        // attempts at the same time of all Relays with one outbox together; 0 for no bound
+	FreshShare       float64    // of the slots, 0 to 1: goes to the newest events while older ones wait
+	RateLimit        *RateLimit // nil for none
+	ObeyRateHeaders  bool       // slow down as RateLimit and X-RateLimit-* headers of answers say
+	Breaker          *Breaker   // nil for none
+	Disable          Disable
 }
 
 // New makes a policy of endpoints, whose names differ.
@@ -93,13 +103,75 @@ type Timeout struct {
 	Total   time.Duration // from the first byte of DNS to the last of the response
 }
 
-// Retry is the schedule after an attempt that did not deliver. Every strategy of
-// the file (exponential, linear, fixed) is spelled out here as a list.
+// Retry is what happens after an attempt that did not deliver.
 type Retry struct {
-	Schedule      []time.Duration // the delay after attempt 1, 2, …; after the last one the delivery is failed
-	Jitter        float64         // ± this share of the delay, 0 to 1
-	On            RetryOn
+	Steps                       // where no class says otherwise
+	On            Outcomes      // what is tried again; the rest is final
 	MaxRetryAfter time.Duration // Retry-After is honoured up to this
+	Classes       []RetryClass  // the most specific one first
+}
+
+// Steps are the delays of a retry block. Every strategy of the file (exponential, linear,
+// fixed) is spelled out here as a list.
+type Steps struct {
+	Schedule []time.Duration // the delay after attempt 1, 2, …; after the last one the delivery is failed
+	Jitter   float64         // ± this share of the delay, 0 to 1
+	MaxAge   time.Duration   // since the accept; no attempt is due after it. 0 for no bound
+}
+
+// RetryClass is a block like retry "429": the steps after attempts of one kind. n in its
+// schedule counts all attempts of the delivery, those of other kinds too.
+type RetryClass struct {
+	Name string // as in Outcomes: a status, a class of them, "network", "timeout" or a named error
+	Of   Outcomes
+	Steps
+}
+
+// After returns the steps that follow an attempt with this status or, where there is
+// no whole answer, this code.
+func (r *Retry) After(status int, code string) *Steps {
+	for i := range r.Classes {
+		if r.Classes[i].Of.Has(status, code) {
+			return &r.Classes[i].Steps
+		}
+	}
+	return &r.Steps
+}
+
+// RateLimit is a token bucket: at most N × window / Per + Burst attempts begin in any
+// window of time, of all Relays with one outbox together.
+type RateLimit struct {
+	N     int
+	Per   time.Duration
+	Burst int
+}
+
+// Breaker stops sending to an endpoint that mostly fails, and looks now and then
+// whether it is well again.
+type Breaker struct {
+	FailureRatio float64       // opens at this share of failures, above 0 to 1,
+	MinAttempts  int           // among at least so many attempts
+	Window       time.Duration // of the last time
+	Open         time.Duration // how long it stays open at first; twice as long with each probe that fails,
+	MaxOpen      time.Duration // up to this
+	Jitter       float64       // ± this share of it, 0 to 1
+	Probes       int           // attempts that must go well before it closes
+	On           Outcomes      // what counts as a failure
+}
+
+// Disable says when an endpoint is taken for dead. Its deliveries are held then.
+type Disable struct {
+	OnGone       bool          // at an answer 410
+	AfterFailing time.Duration // without one attempt that went well; 0 for never
+}
+
+// TLS is what an endpoint's https connections use beside the system's roots.
+type TLS struct {
+	Roots       *x509.CertPool   // instead of the system's; nil for those
+	Certificate *tls.Certificate // the client's own; nil for none
+	MinVersion  uint16           // tls.VersionTLS12 or tls.VersionTLS13
+	ServerName  string           // that the certificate must have and that is asked for; "" for the URL's host
+	Digest      string           // differs when one of the others does
 }
 
 // Egress says where an endpoint's connections may go beside public addresses.

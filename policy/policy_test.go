@@ -129,7 +129,7 @@ endpoint "off" {
 	}
 }
 
-func TestRetryOn(t *testing.T) {
+func TestOutcomes(t *testing.T) {
 	for _, tt := range []struct {
 		list             string
 		network, timeout bool
@@ -144,12 +144,12 @@ func TestRetryOn(t *testing.T) {
 		{"300 599", false, false, func(c int) bool { return c == 300 || c == 599 }},
 	} {
 		t.Run(tt.list, func(t *testing.T) {
-			on, err := ParseRetryOn(strings.Fields(tt.list))
+			on, err := ParseOutcomes(strings.Fields(tt.list))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if on.Network != tt.network || on.Timeout != tt.timeout {
-				t.Errorf("network=%t timeout=%t", on.Network, on.Timeout)
+			if network, timeout := on.Has(0, "connection_reset"), on.Has(0, "connect_timeout"); network != tt.network || timeout != tt.timeout {
+				t.Errorf("network=%t timeout=%t", network, timeout)
 			}
 			for code := -10; code < 1100; code++ {
 				if got := on.Status(code); got != tt.status(code) {
@@ -215,7 +215,7 @@ endpoint "billing" {
 }
 `).Endpoints[0]
 	billing := p.Endpoint("billing")
-	opts := cmp.AllowUnexported(RetryOn{})
+	opts := cmp.AllowUnexported(Outcomes{})
 	for _, pair := range [][2]any{{plain.Timeout, billing.Timeout}, {plain.Retry, billing.Retry}, {plain.Concurrency, billing.Concurrency}} {
 		if diff := cmp.Diff(pair[0], pair[1], opts); diff != "" {
 			t.Errorf("policy default of the example is not the default: -default +example:\n%s", diff)

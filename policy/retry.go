@@ -3,91 +3,10 @@ package policy
 import (
 	"fmt"
 	"math"
-	"strconv"
 	"time"
 
 	"relay/config"
 )
-
-// RetryOn says which attempts that did not deliver are tried again; the others
-// are final. The zero value retries nothing.
-type RetryOn struct {
-	Network bool // no answer came: name, connection, TLS, egress
-	Timeout bool // no answer came in time
-
-	statuses [600/64 + 1]uint64 // a bit for each status
-}
-
-// ParseRetryOn reads the list of the file: "network", "timeout", a status
-// "300" to "599" or a class "3xx", "4xx", "5xx".
-func ParseRetryOn(list []string) (RetryOn, error) {
-	var on RetryOn
-	for _, s := range list {
-		if err := on.add(s); err != nil {
-			return RetryOn{}, err
-		}
-	}
-	return on, nil
-}
-
-// Status tells whether an answer with this HTTP status is tried again.
-func (o RetryOn) Status(code int) bool {
-	return code >= 0 && code < 600 && o.statuses[code/64]&(1<<(code%64)) != 0
-}
-
-// List is what the file could say: network, timeout, then whole classes and single
-// statuses by number.
-func (o RetryOn) List() []string {
-	var list []string
-	if o.Network {
-		list = append(list, "network")
-	}
-	if o.Timeout {
-		list = append(list, "timeout")
-	}
-	for class := 3; class <= 5; class++ {
-		var some []string
-		for code := class * 100; code < class*100+100; code++ {
-			if o.Status(code) {
-				some = append(some, strconv.Itoa(code))
-			}
-		}
-		if len(some) == 100 {
-			some = []string{strconv.Itoa(class) + "xx"}
-		}
-		list = append(list, some...)
-	}
-	return list
-}
-
-func (o *RetryOn) add(s string) error {
-	switch s {
-	case "network":
-		o.Network = true
-		return nil
-	case "timeout":
-		o.Timeout = true
-		return nil
-	}
-	// 1xx are no answers and 2xx have delivered.
-	first, last := 0, -1
-	if len(s) == 3 && s[0] >= '3' && s[0] <= '5' {
-		if s[1:] == "xx" {
-			first = int(s[0]-'0') * 100
-			last = first + 99
-		} else if n, err := strconv.ParseUint(s, 10, 16); err == nil {
-			first, last = int(n), int(n)
-		}
-	}
-	if last < 0 {
-		return fmt.Errorf(`%q is not "network", "timeout", a status "300" to "599" or a class "3xx", "4xx", "5xx".%s`,
-			s, config.Suggest(s, []string{"network", "timeout"}))
-	}
-	for code := first; code <= last; code++ {
-		o.statuses[code/64] |= 1 << (code % 64)
-	}
-	return nil
-}
 
 // Limits of the file's retry block.
 const (
@@ -107,12 +26,12 @@ type retry struct {
 	maxAttempts int // the first one counts
 
 	jitter        float64
-	on            RetryOn
+	on            Outcomes
 	maxRetryAfter time.Duration
 }
 
 func defaultRetry() retry {
-	on, err := ParseRetryOn([]string{"network", "timeout", "408", "409", "425", "429", "5xx"})
+	on, err := ParseOutcomes([]string{"network", "timeout", "408", "409", "425", "429", "5xx"})
 	if err != nil {
 		panic(err)
 	}
@@ -136,7 +55,7 @@ func (r *retry) read(b *config.Block) {
 	b.Float("jitter", &r.jitter, 0, 1)
 	b.Duration("max_retry_after", &r.maxRetryAfter, 0, maxDelay)
 	if items, ok := b.List("on"); ok {
-		r.on = RetryOn{}
+		r.on = Outcomes{}
 		for _, item := range items {
 			if err := r.on.add(item.Value); err != nil {
 				b.Fail(item.Place, "Invalid on", err.Error())
@@ -204,5 +123,5 @@ func (r *retry) spell() Retry {
 			schedule = append(schedule, time.Duration(delay))
 		}
 	}
-	return Retry{Schedule: schedule, Jitter: r.jitter, On: r.on, MaxRetryAfter: r.maxRetryAfter}
+	return Retry{Steps: Steps{Schedule: schedule, Jitter: r.jitter}, On: r.on, MaxRetryAfter: r.maxRetryAfter}
 }

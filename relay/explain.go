@@ -259,7 +259,7 @@ func explainPlan(e *policy.Endpoint, own []netip.AddrPort) *explainedPlan {
 		Egress:          explainEgress(e, own),
 	}
 	var after time.Duration
-	for i, s := range deliver.Spans(e.Retry) {
+	for i, s := range deliver.Spans(&e.Retry.Steps) {
 		if i > 0 {
 			after += e.Retry.Schedule[i-1]
 		}

@@ -19,6 +19,9 @@ type contents struct {
 	keys       map[string]known // by the idempotency key of a batch
 	bytes      int64            // size of events
 	fence      uint64           // the last one given
+	notes      map[string]outbox.Note
+	revision   uint64        // of the last note
+	noted      chan struct{} // closed, and replaced, when a note is written
 }
 
 type event struct {

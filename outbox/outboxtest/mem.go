@@ -42,6 +42,8 @@ func NewMem(o MemOptions) *Mem {
 			endpoints:  map[string]*endpoint{},
 			ids:        map[string]known{},
 			keys:       map[string]known{},
+			notes:      map[string]outbox.Note{},
+			noted:      make(chan struct{}),
 		},
 	}
 }

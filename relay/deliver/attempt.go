@@ -68,8 +68,9 @@ func (r *runner) attempt(s *setup, c *outbox.Claim) {
 	case Delivered:
 		res.State = outbox.Delivered
 	case Retry:
-		asked := parseRetryAfter(a.retryAfter, end)
-		if delay, ok := backoff(s.endpoint.Retry, n, asked, rand.Float64()); ok {
+		retry := &s.endpoint.Retry
+		asked := min(parseRetryAfter(a.retryAfter, end), retry.MaxRetryAfter)
+		if delay, ok := backoff(retry.After(a.status, code), n, asked, rand.Float64()); ok {
 			res.State, res.Due = outbox.Pending, end.Add(delay)
 		}
 	}

@@ -25,17 +25,19 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // defaults is the retry policy that the file has when it says nothing.
 var defaults = policy.Retry{
-	Schedule: []time.Duration{
-		5 * time.Second, 5 * time.Minute, 30 * time.Minute, 2 * time.Hour, 5 * time.Hour,
-		10 * time.Hour, 14 * time.Hour, 20 * time.Hour, 24 * time.Hour,
+	Steps: policy.Steps{
+		Schedule: []time.Duration{
+			5 * time.Second, 5 * time.Minute, 30 * time.Minute, 2 * time.Hour, 5 * time.Hour,
+			10 * time.Hour, 14 * time.Hour, 20 * time.Hour, 24 * time.Hour,
+		},
+		Jitter: 0.1,
 	},
-	Jitter:        0.1,
 	On:            retryOn("network", "timeout", "408", "409", "425", "429", "5xx"),
 	MaxRetryAfter: 24 * time.Hour,
 }
 
-func retryOn(list ...string) policy.RetryOn {
-	on, err := policy.ParseRetryOn(list)
+func retryOn(list ...string) policy.Outcomes {
+	on, err := policy.ParseOutcomes(list)
 	if err != nil {
 		panic(err)
 	}

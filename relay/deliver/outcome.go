@@ -47,20 +47,18 @@ const (
 // classify judges an attempt by the status of its answer or, where code is set,
 // by the reason why there is no whole one. It returns the outcome and the code for the
 // record, "" for delivered.
-func classify(status int, code string, on policy.RetryOn) (Outcome, string) {
+func classify(status int, code string, on policy.Outcomes) (Outcome, string) {
 	switch code {
 	case "":
 		return classifyStatus(status, on)
 	case codePanic:
 		return Retry, code
-	case codeTimeout, codeConnectTimeout:
-		return retryIf(on.Timeout), code
 	default:
-		return retryIf(on.Network), code
+		return retryIf(on.Has(0, code)), code
 	}
 }
 
-func classifyStatus(status int, on policy.RetryOn) (Outcome, string) {
+func classifyStatus(status int, on policy.Outcomes) (Outcome, string) {
 	if status >= 200 && status <= 299 {
 		return Delivered, ""
 	}

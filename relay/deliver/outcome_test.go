@@ -34,15 +34,15 @@ func TestClassifyFailure(t *testing.T) {
 	timeout := []string{"timeout", "connect_timeout"}
 	for _, c := range []struct {
 		name  string
-		on    policy.RetryOn
+		on    policy.Outcomes
 		codes []string
 		want  Outcome
 	}{
 		{"network retried", defaults.On, network, Retry},
 		{"timeout retried", defaults.On, timeout, Retry},
-		{"network final", policy.RetryOn{Timeout: true}, network, Refused},
-		{"timeout final", policy.RetryOn{Network: true}, timeout, Refused},
-		{"our own defect is never the receiver's fault", policy.RetryOn{}, []string{"panic"}, Retry},
+		{"network final", retryOn("timeout"), network, Refused},
+		{"timeout final", retryOn("network"), timeout, Refused},
+		{"our own defect is never the receiver's fault", policy.Outcomes{}, []string{"panic"}, Retry},
 	} {
 		for _, code := range c.codes {
 			// A failure counts whatever status came before it.

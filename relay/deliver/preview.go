@@ -54,14 +54,14 @@ type Span struct {
 }
 
 // Spans returns the span of each attempt, the first included.
-func Spans(r policy.Retry) []Span {
+func Spans(s *policy.Steps) []Span {
 	spans := []Span{{}}
 	for n := 1; ; n++ {
-		least, ok := backoff(r, n, 0, 0)
+		least, ok := backoff(s, n, 0, 0)
 		if !ok {
 			return spans
 		}
-		most, _ := backoff(r, n, 0, 1)
+		most, _ := backoff(s, n, 0, 1)
 		last := spans[n-1]
 		spans = append(spans, Span{last.Least + least, last.Most + most})
 	}

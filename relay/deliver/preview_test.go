@@ -64,15 +64,15 @@ func TestSpans(t *testing.T) {
 	const s = time.Second
 	for _, c := range []struct {
 		name string
-		r    policy.Retry
+		s    policy.Steps
 		want []Span
 	}{
-		{"no retries", policy.Retry{}, []Span{{}}},
-		{"no jitter", policy.Retry{Schedule: []time.Duration{s, 2 * s}}, []Span{{}, {s, s}, {3 * s, 3 * s}}},
-		{"jitter", policy.Retry{Schedule: []time.Duration{4 * s, 8 * s}, Jitter: 0.5}, []Span{{}, {2 * s, 6 * s}, {6 * s, 18 * s}}},
-		{"all of it", policy.Retry{Schedule: []time.Duration{s}, Jitter: 1}, []Span{{}, {0, 2 * s}}},
+		{"no retries", policy.Steps{}, []Span{{}}},
+		{"no jitter", policy.Steps{Schedule: []time.Duration{s, 2 * s}}, []Span{{}, {s, s}, {3 * s, 3 * s}}},
+		{"jitter", policy.Steps{Schedule: []time.Duration{4 * s, 8 * s}, Jitter: 0.5}, []Span{{}, {2 * s, 6 * s}, {6 * s, 18 * s}}},
+		{"all of it", policy.Steps{Schedule: []time.Duration{s}, Jitter: 1}, []Span{{}, {0, 2 * s}}},
 	} {
-		if diff := cmp.Diff(c.want, Spans(c.r)); diff != "" {
+		if diff := cmp.Diff(c.want, Spans(&c.s)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", c.name, diff)
 		}
 	}

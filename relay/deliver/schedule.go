@@ -11,13 +11,13 @@ import (
 // backoff returns how long a delivery waits after attempt n (from 1) before it is
 // due again, and false when the schedule has no further step. random, in [0, 1),
 // spreads the delay evenly over delay × (1 ± jitter). A receiver that asked for
-// more time gets it, up to MaxRetryAfter.
-func backoff(r policy.Retry, n int, asked time.Duration, random float64) (time.Duration, bool) {
-	if n > len(r.Schedule) {
+// more time gets it.
+func backoff(s *policy.Steps, n int, asked time.Duration, random float64) (time.Duration, bool) {
+	if n > len(s.Schedule) {
 		return 0, false
 	}
-	delay := time.Duration(float64(r.Schedule[n-1]) * (1 + r.Jitter*(2*random-1)))
-	return max(delay, min(asked, r.MaxRetryAfter)), true
+	delay := time.Duration(float64(s.Schedule[n-1]) * (1 + s.Jitter*(2*random-1)))
+	return max(delay, asked), true
 }
 
 // parseRetryAfter reads the Retry-After header, RFC 9110 section 10.2.3:

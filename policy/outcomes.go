@@ -1,0 +1,151 @@
+package policy
+
+import (
+	"fmt"
+	"math/bits"
+	"slices"
+	"strconv"
+
+	"relay/config"
+)
+
+// Outcomes is a set of ways in which an attempt can end without delivering: answers by
+// their status, and reasons why there was no whole answer by their code. The zero value
+// is empty. Values can be compared with ==.
+type Outcomes struct {
+	statuses [600/64 + 1]uint64 // a bit for each status
+	codes    uint32             // a bit for each of errorCodes
+}
+
+const (
+	network = "network"
+	timeout = "timeout"
+)
+
+// errorCodes are the codes of attempts that got no whole answer, as attempts record
+// them. The first timeoutCodes are "timeout", the others "network".
+func errorCodes() []string {
+	return []string{
+		timeout, "connect_timeout",
+		"dns_not_found", "dns_failed", "egress_denied", "connection_refused", "connection_failed", "connection_reset",
+		"tls_expired", "tls_wrong_name", "tls_unknown_authority", "tls_failed", "bad_response",
+	}
+}
+
+const (
+	timeoutCodes = 2
+	anyTimeout   = 1<<timeoutCodes - 1
+)
+
+func anyNetwork() uint32 { return (uint32(1)<<len(errorCodes()) - 1) &^ anyTimeout }
+
+// ParseOutcomes reads a list of the file: "network" for all errors without a timeout,
+// "timeout" for both of those, one error by its code ("connection_refused"), a status
+// "300" to "599" or a class "3xx", "4xx", "5xx".
+func ParseOutcomes(list []string) (Outcomes, error) {
+	var o Outcomes
+	for _, s := range list {
+		if err := o.add(s); err != nil {
+			return Outcomes{}, err
+		}
+	}
+	return o, nil
+}
+
+// Has tells whether an attempt is among them that was answered with this status or,
+// where code is not "", got no whole answer for this reason.
+func (o Outcomes) Has(status int, code string) bool {
+	if code == "" {
+		return o.Status(status)
+	}
+	i := slices.Index(errorCodes(), code)
+	return i >= 0 && o.codes&(1<<i) != 0
+}
+
+// Status tells whether answers with this HTTP status are among them.
+func (o Outcomes) Status(code int) bool {
+	return code >= 0 && code < 600 && o.statuses[code/64]&(1<<(code%64)) != 0
+}
+
+// List is what the file could say: network, timeout, single errors, then whole classes and
+// single statuses by number.
+func (o Outcomes) List() []string {
+	var list []string
+	rest := o.codes
+	if all := anyNetwork(); rest&all == all {
+		list = append(list, network)
+		rest &^= all
+	}
+	if rest&anyTimeout == anyTimeout {
+		list = append(list, timeout)
+		rest &^= anyTimeout
+	}
+	for i, code := range errorCodes() {
+		if rest&(1<<i) != 0 {
+			list = append(list, code)
+		}
+	}
+	for class := 3; class <= 5; class++ {
+		var some []string
+		for code := class * 100; code < class*100+100; code++ {
+			if o.Status(code) {
+				some = append(some, strconv.Itoa(code))
+			}
+		}
+		if len(some) == 100 {
+			some = []string{strconv.Itoa(class) + "xx"}
+		}
+		list = append(list, some...)
+	}
+	return list
+}
+
+// size is how many ways to end are in the set.
+func (o Outcomes) size() int {
+	n := bits.OnesCount32(o.codes)
+	for _, word := range o.statuses {
+		n += bits.OnesCount64(word)
+	}
+	return n
+}
+
+// union adds the others to the set.
+func (o *Outcomes) union(other Outcomes) {
+	o.codes |= other.codes
+	for i, word := range other.statuses {
+		o.statuses[i] |= word
+	}
+}
+
+func (o *Outcomes) add(s string) error {
+	switch s {
+	case network:
+		o.codes |= anyNetwork()
+		return nil
+	case timeout:
+		o.codes |= anyTimeout
+		return nil
+	}
+	if i := slices.Index(errorCodes(), s); i >= 0 {
+		o.codes |= 1 << i
+		return nil
+	}
+	// 1xx are no answers and 2xx have delivered.
+	first, last := 0, -1
+	if len(s) == 3 && s[0] >= '3' && s[0] <= '5' {
+		if s[1:] == "xx" {
+			first = int(s[0]-'0') * 100
+			last = first + 99
+		} else if n, err := strconv.ParseUint(s, 10, 16); err == nil {
+			first, last = int(n), int(n)
+		}
+	}
+	if last < 0 {
+		return fmt.Errorf(`%q is not "network", "timeout", the code of an error, a status "300" to "599" or a class "3xx", "4xx", "5xx".%s`,
+			s, config.Suggest(s, append([]string{network}, errorCodes()...)))
+	}
+	for code := first; code <= last; code++ {
+		o.statuses[code/64] |= 1 << (code % 64)
+	}
+	return nil
+}
