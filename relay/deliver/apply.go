@@ -29,16 +29,17 @@ func (d *Deliverer) Apply(p *policy.Policy) {
 	if d.phase == ended {
 		return
 	}
-	wanted := make(map[string]bool, len(p.Endpoints))
+	d.enabled = make(map[string]bool, len(p.Endpoints))
 	for _, e := range p.Endpoints {
+		d.enabled[e.Name] = e.Enabled
 		if !e.Enabled {
 			continue
 		}
-		wanted[e.Name] = true
 		r := d.runners[e.Name]
 		if r == nil {
 			r = d.newRunner(e.Name)
 			d.runners[e.Name] = r
+			d.heed(r, d.notes[e.Name], false)
 		}
 		d.closeLater(r.become(e))
 		if d.phase == running {
@@ -46,7 +47,7 @@ func (d *Deliverer) Apply(p *policy.Policy) {
 		}
 	}
 	for name, r := range d.runners {
-		if !wanted[name] {
+		if !d.enabled[name] {
 			d.closeLater(r.become(nil))
 			if r.idle() {
 				delete(d.runners, name) // else the next Apply forgets it
@@ -116,6 +117,7 @@ func (r *runner) become(e *policy.Endpoint) (unused *wire) {
 	}
 	r.now = nil
 	if e != nil {
+		r.gate.Use(e)
 		s := &setup{
 			endpoint: e,
 			url:      e.URL.String(),

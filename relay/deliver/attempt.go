@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	"relay/outbox"
+	"relay/policy"
+	"relay/relay/gate"
 )
 
 // errStopping cuts attempts short that outlast the grace of a stop.
@@ -31,13 +34,18 @@ type Result struct {
 
 // attempt makes one attempt, wholly by s, and ends the claim. When a stop cuts it
 // short the claim is handed back, unless the answer is here.
-func (r *runner) attempt(s *setup, c *outbox.Claim) {
+//
+// probe is what the gate said of it.
+func (r *runner) attempt(s *setup, c *outbox.Claim, probe bool) {
 	start := time.Now().UTC()
+	r.counts.begin(start, c)
 	n := c.Attempts + 1
 	a, f := r.try(s, c, start)
 	if f != nil && r.d.working.Err() != nil {
 		r.release(*c)
 		r.d.unfinished.Add(1)
+		r.counts.end()
+		r.gate.Ended(r.d.settling, gate.Attempt{Probe: probe, Void: true})
 		return
 	}
 	end := time.Now().UTC()
@@ -59,22 +67,41 @@ func (r *runner) attempt(s *setup, c *outbox.Claim) {
 		State:  outbox.Failed,
 		Reused: a.reused,
 	}
+	ended := gate.Attempt{Probe: probe, Status: a.status, RetryAfter: parseRetryAfter(a.retryAfter, end)}
 	if f == nil {
 		f = &failure{text: answerText(a.status)}
+	} else {
+		ended.Code = f.code
 	}
 	outcome, code := classify(a.status, f.code, s.endpoint.Retry.On)
 	res.Attempt.Outcome, res.Attempt.Code, res.Attempt.Error = string(outcome), code, f.text
 	switch outcome {
 	case Delivered:
-		res.State = outbox.Delivered
+		res.State, ended.Delivered = outbox.Delivered, true
 	case Retry:
-		retry := &s.endpoint.Retry
-		asked := min(parseRetryAfter(a.retryAfter, end), retry.MaxRetryAfter)
-		if delay, ok := backoff(retry.After(a.status, code), n, asked, rand.Float64()); ok {
-			res.State, res.Due = outbox.Pending, end.Add(delay)
+		ended.Again = true
+		if due, ok := nextDue(&s.endpoint.Retry, c, &ended, end); ok {
+			res.State, res.Due = outbox.Pending, due
 		}
+	case Gone:
+		ended.Gone = true
 	}
 	r.settle(c, &res)
+	ended.InFlight = r.counts.ended(outcome, res.Attempt.Took)
+	ctx, cancel := context.WithTimeout(r.d.settling, settleTimeout)
+	defer cancel()
+	r.gate.Ended(ctx, ended)
+}
+
+// nextDue is when a delivery is tried again after attempt a of it ended, false for never.
+func nextDue(r *policy.Retry, c *outbox.Claim, a *gate.Attempt, end time.Time) (time.Time, bool) {
+	steps := r.After(a.Status, a.Code)
+	delay, ok := backoff(steps, c.Attempts+1, min(a.RetryAfter, r.MaxRetryAfter), rand.Float64())
+	due := end.Add(delay)
+	if steps.MaxAge > 0 && due.After(c.Created.Add(steps.MaxAge)) {
+		ok = false
+	}
+	return due, ok
 }
 
 // try sends the event once. A panic on the way is a failed attempt like any
@@ -106,6 +133,7 @@ func (r *runner) settle(c *outbox.Claim, res *Result) {
 		return
 	}
 	r.logAttempt(res)
+	r.d.raiseFailed(res)
 	if r.d.o.Observe != nil {
 		r.d.o.Observe(*res)
 	}

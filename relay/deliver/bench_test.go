@@ -37,7 +37,7 @@ func BenchmarkAttempt(b *testing.B) {
 	c := benchClaim()
 	b.ReportAllocs()
 	for b.Loop() {
-		r.attempt(r.now, c)
+		r.attempt(r.now, c, false)
 	}
 }
 
@@ -67,7 +67,7 @@ func BenchmarkAttemptOnLoopback(b *testing.B) {
 	c := benchClaim()
 	b.ReportAllocs()
 	for b.Loop() {
-		r.attempt(r.now, c)
+		r.attempt(r.now, c, false)
 	}
 }
 
@@ -100,7 +100,7 @@ func BenchmarkBuild(b *testing.B) {
 	c := benchClaim()
 	b.ReportAllocs()
 	for b.Loop() {
-		r.attempt(r.now, c)
+		r.attempt(r.now, c, false)
 	}
 }
 

@@ -9,6 +9,7 @@ package deliver
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/x509"
 	"errors"
 	"net"
@@ -28,16 +29,22 @@ type Source interface {
 	Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Claim, error)
 	Settle(ctx context.Context, c outbox.Claim, s outbox.Settlement) error
 	Release(ctx context.Context, claims ...outbox.Claim) error
+
+	Notes(ctx context.Context) ([]outbox.Note, uint64, error)
+	AwaitNotes(ctx context.Context, after uint64) error
+	SetNote(ctx context.Context, n outbox.Note) (outbox.Note, error)
 }
 
 // Options are the parts and settings of a Deliverer.
 type Options struct {
 	Source  Source
+	Limiter outbox.Limiter // of an outbox that Relays share: rate limits then hold for all of them
 	Log     zerolog.Logger
 	Version string                  // of User-Agent: Relay/<Version>
 	Own     func() []netip.AddrPort // listeners of this process, never connected to; optional
 	Grace   time.Duration           // for attempts under way when Run is to end; default 20 s
 	Observe func(Result)            // called after each recorded attempt, from many goroutines; optional
+	Raise   func(Raised)            // tells of what happened to endpoints and deliveries; must not block; optional
 
 	roots    *x509.CertPool // nil for the system's
 	resolver *net.Resolver  // nil for the system's
@@ -49,6 +56,7 @@ type Options struct {
 type Deliverer struct {
 	o          Options
 	userAgent  string
+	id         string    // tells this process from the others of a fleet
 	drafts     sync.Pool // of *draft
 	exchanges  sync.Pool // of *exchange
 	aborted    chan struct{}
@@ -61,10 +69,13 @@ type Deliverer struct {
 	stop, cut                   context.CancelCauseFunc
 	giveUp                      context.CancelFunc
 
-	mu      sync.Mutex
-	runners map[string]*runner // by endpoint
-	phase   phase
-	work    sync.WaitGroup // runners and their attempts; grows only while mu is held or something of it is under way
+	mu       sync.Mutex
+	runners  map[string]*runner // by endpoint
+	enabled  map[string]bool    // the endpoints of the policy, and whether it enables them
+	notes    map[string]outbox.Note
+	revision uint64 // of the newest note
+	phase    phase
+	work     sync.WaitGroup // runners and their attempts; grows only while mu is held or something of it is under way
 }
 
 // phase of a Deliverer's life.
@@ -89,6 +100,8 @@ func New(o Options, p *policy.Policy) *Deliverer {
 		exchanges: sync.Pool{New: newExchange},
 		aborted:   make(chan struct{}),
 		runners:   map[string]*runner{},
+		notes:     map[string]outbox.Note{},
+		id:        rand.Text()[:12],
 	}
 	d.claiming, d.stop = context.WithCancelCause(context.Background())
 	d.working, d.cut = context.WithCancelCause(context.Background())
@@ -106,8 +119,15 @@ func (d *Deliverer) Run(ctx context.Context) error {
 	defer unlink()
 	defer d.cut(nil)
 	defer d.giveUp()
-	d.enter(running)
+	var notes sync.WaitGroup
+	notes.Go(func() {
+		if d.readNotes() { // before, it is not known who is paused
+			d.enter(running)
+			d.followNotes()
+		}
+	})
 	<-d.claiming.Done()
+	notes.Wait()
 	d.enter(ended)
 
 	done := make(chan struct{})

@@ -45,7 +45,7 @@ func TestPreviewIsWhatIsSent(t *testing.T) {
 		event := &outbox.Event{ID: "evt_1", Type: "a.b", Time: time.Now(), Data: []byte(`{"x": 1}`)}
 		c := &outbox.Claim{Delivery: outbox.Delivery{ID: PreviewDelivery, EventID: event.ID, Endpoint: e.Name}, Event: event}
 		r := d.runners[e.Name]
-		r.attempt(r.now, c)
+		r.attempt(r.now, c, false)
 		r.close()
 
 		shown := Preview(e, event, "1", time.Now())

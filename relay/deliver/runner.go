@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"relay/outbox"
+	"relay/relay/gate"
 )
 
 // runner delivers to one endpoint. While there is nothing to do it is one
@@ -14,6 +16,8 @@ type runner struct {
 	d       *Deliverer
 	name    string
 	repeats repeats
+	gate    *gate.Gate
+	counts  counts
 	freed   chan struct{} // holds a token when a slot may have become free
 
 	mu      sync.Mutex
@@ -23,7 +27,17 @@ type runner struct {
 }
 
 func (d *Deliverer) newRunner(name string) *runner {
-	return &runner{d: d, name: name, freed: make(chan struct{}, 1)}
+	r := &runner{d: d, name: name, freed: make(chan struct{}, 1)}
+	r.gate = gate.New(gate.Options{
+		Endpoint: name,
+		Relay:    d.id,
+		Limiter:  d.o.Limiter,
+		Remember: func(ctx context.Context, change func(*gate.Condition) bool) (bool, error) {
+			return d.remember(ctx, name, change)
+		},
+		Raise: d.raiseHappening,
+	})
+	return r
 }
 
 // start begins to claim, if the endpoint takes deliveries and nobody does yet. The
@@ -42,35 +56,65 @@ func (r *runner) start() {
 	})
 }
 
-// loop claims work for free slots until the endpoint takes no more, and makes the
-// attempts, which may go on after it returned. It returns nil then, else the error
-// of Claim.
+// loop claims work for free slots, as the gate allows, until the endpoint takes no more,
+// and makes the attempts, which may go on after it returned. It returns nil then, else
+// the error of Claim.
 func (r *runner) loop() error {
+	var order fairness
 	for s := r.current(); s != nil; s = r.current() {
 		free := r.acquire(s)
 		if free == 0 {
 			continue
 		}
-		claims, err := r.d.o.Source.Claim(s.claiming, outbox.ClaimRequest{
-			Endpoint: r.name,
-			Max:      free,
-			Lease:    s.lease(),
-		})
-		if err != nil && s.claiming.Err() == nil {
-			return fmt.Errorf("claim deliveries of endpoint %s: %w", r.name, err)
-		}
-		if !r.begin(s, free, len(claims)) {
-			r.release(claims...) // for whoever takes it now, with a lease of the right length
+		v := r.gate.Look(s.claiming, free)
+		if v.N == 0 {
+			r.begin(s, free, 0)
+			r.wait(s, v.Wait)
 			continue
 		}
-		for i := range claims {
+		passed := r.gate.Passed(s.claiming)
+		claims, err := r.d.o.Source.Claim(passed, outbox.ClaimRequest{
+			Endpoint: r.name,
+			Max:      v.N,
+			Lease:    s.lease(),
+			Fresh:    order.fresh(v.N, s.endpoint.FreshShare),
+			FleetMax: s.endpoint.FleetConcurrency,
+		})
+		if err != nil && passed.Err() == nil {
+			return fmt.Errorf("claim deliveries of endpoint %s: %w", r.name, err)
+		}
+		order.heed(claims, v.N, time.Now())
+		n, probe := r.gate.Admit(s.claiming, len(claims))
+		if !r.begin(s, free, n) {
+			for range n {
+				r.gate.Ended(r.d.settling, gate.Attempt{Probe: probe, Void: true})
+			}
+			n = 0 // whoever takes it now takes all, with a lease of the right length
+		}
+		r.release(claims[n:]...)
+		for i := range claims[:n] {
 			r.d.work.Go(func() {
 				defer r.end(s)
-				r.attempt(s, &claims[i])
+				r.attempt(s, &claims[i], probe)
 			})
 		}
 	}
 	return nil
+}
+
+// wait returns after d, where it is not 0, or when the gate or the setup have changed.
+func (r *runner) wait(s *setup, d time.Duration) {
+	var later <-chan time.Time
+	if d > 0 {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		later = t.C
+	}
+	select {
+	case <-later:
+	case <-r.gate.Changed():
+	case <-s.claiming.Done():
+	}
 }
 
 // current returns the endpoint as it is now, or nil for the end of the loop.

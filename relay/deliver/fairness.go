@@ -1,0 +1,44 @@
+package deliver
+
+import (
+	"time"
+
+	"relay/outbox"
+)
+
+// behind is how late deliveries begin at an endpoint that has more to do than it can.
+const behind = time.Second
+
+// fairness shares an endpoint's slots between what happens now and a backlog. While
+// the endpoint keeps up, everything goes in its order.
+type fairness struct {
+	late   bool
+	credit float64 // slots that fresh deliveries have coming
+}
+
+// fresh tells how many of n claims go to the newest deliveries.
+func (f *fairness) fresh(n int, share float64) int {
+	if !f.late {
+		return 0
+	}
+	f.credit += float64(n) * share
+	fresh := min(int(f.credit), n)
+	f.credit -= float64(fresh)
+	return fresh
+}
+
+// heed looks at what n asked for brought.
+func (f *fairness) heed(claims []outbox.Claim, n int, now time.Time) {
+	if len(claims) == 0 {
+		return
+	}
+	oldest := now
+	for i := range claims {
+		if due := claims[i].Due; due.Before(oldest) {
+			oldest = due
+		}
+	}
+	if f.late = len(claims) == n && now.Sub(oldest) > behind; !f.late {
+		f.credit = 0
+	}
+}

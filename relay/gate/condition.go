@@ -1,0 +1,93 @@
+package gate
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"relay/policy"
+)
+
+// Condition is what the outbox remembers about an endpoint, for all Relays and over
+// restarts. The zero value is that of an endpoint in good order.
+type Condition struct {
+	Paused   *Decision `json:"paused,omitempty"`
+	Disabled *Decision `json:"disabled,omitempty"`
+	Breaker  *Opening  `json:"breaker,omitempty"` // nil while it is closed
+	Held     time.Time `json:"held_until,omitzero"`
+	Failing  *Trouble  `json:"failing,omitempty"` // kept once it lasts
+}
+
+// Trouble is a time in which no attempt went well.
+type Trouble struct {
+	Since    time.Time `json:"since"`
+	Receiver string    `json:"receiver"` // as in Decision
+}
+
+// Decision is why an endpoint takes no deliveries.
+type Decision struct {
+	At     time.Time `json:"at"`
+	Code   string    `json:"code"`   // one of those below
+	Reason string    `json:"reason"` // for people
+
+	// Receiver stands for the URL that Relay's own decision is about: where the file has
+	// another one by now, the decision is over.
+	Receiver string `json:"receiver,omitempty"`
+}
+
+// Codes of a Decision.
+const (
+	ByOperator = "operator"
+	Gone       = "gone"    // the receiver answered 410
+	Failing    = "failing" // no attempt went well for too long
+)
+
+// Opening is a breaker that is open, or looks whether it may close.
+type Opening struct {
+	Times int       `json:"times"` // how often it opened without having closed, from 1
+	Until time.Time `json:"until"` // after it attempts are probes
+
+	Good        int       `json:"good,omitempty"` // probes that went well
+	Prober      string    `json:"prober,omitempty"`
+	ProberUntil time.Time `json:"prober_until,omitzero"`
+}
+
+// ParseCondition reads what Text made. What it cannot read is an error; an empty text is the
+// zero Condition.
+func ParseCondition(text []byte) (c Condition, err error) {
+	if len(text) == 0 {
+		return c, nil
+	}
+	if err := json.Unmarshal(text, &c); err != nil {
+		return Condition{}, fmt.Errorf("read the note of an endpoint: %w", err)
+	}
+	return c, nil
+}
+
+// Text is the condition as a note keeps it, empty for the zero value.
+func (c *Condition) Text() []byte {
+	if *c == (Condition{}) {
+		return nil
+	}
+	text, err := json.Marshal(c)
+	if err != nil {
+		panic(err) // a struct of texts, numbers and times
+	}
+	return text
+}
+
+// isDisabled tells whether the decision to disable holds for the endpoint as it is now.
+func (c *Condition) isDisabled(e *policy.Endpoint) bool {
+	d := c.Disabled
+	return d != nil && (d.Receiver == "" || d.Receiver == receiver(e))
+}
+
+// receiver stands for an endpoint's URL, less what may be a credential.
+func receiver(e *policy.Endpoint) string {
+	url := *e.URL
+	url.User, url.RawQuery = nil, ""
+	sum := sha256.Sum256([]byte(url.String()))
+	return hex.EncodeToString(sum[:6])
+}

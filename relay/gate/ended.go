@@ -1,0 +1,257 @@
+package gate
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+)
+
+const (
+	// A receiver that answers 429 without Retry-After is left alone for this long.
+	breather = time.Second
+
+	// What is shorter, or soon over, is this process's own affair.
+	worthTelling = 2 * time.Second
+
+	// An endpoint that fails for less is not written down.
+	worthKeeping = time.Minute
+)
+
+// Attempt is how an admitted attempt ended.
+type Attempt struct {
+	Probe bool // as Admit said
+	Void  bool // it was not made, or cut short: nothing is known
+
+	Status     int    // of the answer, where there is a whole one
+	Code       string // else why there is none
+	Delivered  bool
+	Again      bool // it is to be tried again
+	Gone       bool
+	RetryAfter time.Duration // as the receiver asked for, 0 for nothing
+	Rate       Rate          // as its rate headers say
+	InFlight   int           // other attempts under way
+}
+
+// Rate is what rate headers say: sends that the receiver has left, until it counts
+// anew. The zero value says nothing.
+type Rate struct {
+	Left  int
+	Reset time.Duration
+}
+
+// Ended heeds how an attempt ended: the receiver's wishes, the breaker, and whether it
+// is dead. What the fleet must know is in the outbox when it returns, unless ctx ends
+// or the outbox does not answer: then this process heeds it all the same.
+func (g *Gate) Ended(ctx context.Context, a Attempt) {
+	var news []change
+	g.mu.Lock()
+	if g.endpoint != nil {
+		now := time.Now()
+		if !a.Void {
+			news = append(news, g.heedWishes(now, &a)...)
+			news = append(news, g.heedHealth(now, &a)...)
+		}
+		news = append(news, g.heedBreaker(now, &a)...)
+		if a.Probe {
+			g.tell()
+		}
+		if len(news) > 0 && g.verdict(now).Cause != Open {
+			g.close()
+		}
+	}
+	g.mu.Unlock()
+	g.publish(ctx, news)
+}
+
+// change is a part of an attempt's consequences that the outbox is to know.
+type change struct {
+	do  func(*Condition) bool
+	say Happening // raised when it was written; What is "" for nothing
+}
+
+// publish writes all changes at once.
+func (g *Gate) publish(ctx context.Context, news []change) {
+	if len(news) == 0 {
+		return
+	}
+	var done []Happening
+	_, err := g.o.Remember(ctx, func(c *Condition) bool {
+		done = done[:0]
+		any := false
+		for _, n := range news {
+			if n.do(c) {
+				any = true
+				done = append(done, n.say)
+			}
+		}
+		return any
+	})
+	g.tell()
+	if err != nil {
+		return // Remember has said so
+	}
+	for _, h := range done {
+		if h.What != "" && g.o.Raise != nil {
+			g.o.Raise(h)
+		}
+	}
+}
+
+// heedWishes heeds Retry-After and the rate headers. The caller holds mu.
+func (g *Gate) heedWishes(now time.Time, a *Attempt) []change {
+	wait := min(a.RetryAfter, g.longest())
+	if !a.Again && a.Status != 429 && a.Status != 503 {
+		wait = 0
+	} else if a.Status == 429 && a.RetryAfter == 0 {
+		wait = min(breather, g.longest())
+	}
+	if r := a.Rate; r.Reset > 0 && g.endpoint.ObeyRateHeaders {
+		if left := r.Left - a.InFlight; left <= 0 {
+			wait = max(wait, min(r.Reset, g.longest()))
+		} else {
+			g.pace.set(now, left, min(r.Reset, g.longest()))
+		}
+	}
+	until := now.Add(wait)
+	if wait == 0 || !until.After(g.held) {
+		return nil
+	}
+	known := g.held
+	g.held = until
+	g.close()
+	if wait < worthTelling || until.Sub(known) < worthTelling {
+		return nil
+	}
+	return []change{{do: func(c *Condition) bool {
+		if !until.After(c.Held) {
+			return false
+		}
+		c.Held = until.UTC().Round(0)
+		return true
+	}}}
+}
+
+// heedHealth disables an endpoint that is gone, or fails for too long. The caller holds mu.
+func (g *Gate) heedHealth(now time.Time, a *Attempt) []change {
+	e, known := g.endpoint, g.condition.Failing
+	switch {
+	case a.Delivered:
+		g.failing = time.Time{}
+		if known == nil {
+			return nil
+		}
+		g.condition.Failing = nil
+		return []change{{do: func(c *Condition) bool {
+			changed := c.Failing != nil
+			c.Failing = nil
+			return changed
+		}}}
+	case a.Gone && e.Disable.OnGone:
+		return g.disable(now, Gone, "the receiver answered 410: it wants no more events")
+	case g.failing.IsZero():
+		g.failing = now
+	}
+	since, after := g.failing, e.Disable.AfterFailing
+	if after > 0 && now.Sub(since) >= after {
+		return g.disable(now, Failing, fmt.Sprintf("no attempt went well since %s", since.UTC().Format(time.RFC3339)))
+	}
+	self := receiver(e)
+	if now.Sub(since) < worthKeeping || known != nil && known.Receiver == self {
+		return nil
+	}
+	trouble := &Trouble{Since: since.UTC().Round(0), Receiver: self}
+	g.condition.Failing = trouble
+	return []change{{do: func(c *Condition) bool {
+		if c.Failing != nil && c.Failing.Receiver == self {
+			return false
+		}
+		c.Failing = trouble
+		return true
+	}}}
+}
+
+// disable takes the endpoint for dead. The caller holds mu.
+func (g *Gate) disable(now time.Time, code, reason string) []change {
+	if g.condition.isDisabled(g.endpoint) {
+		return nil
+	}
+	e := g.endpoint
+	d := &Decision{At: now.UTC().Round(0), Code: code, Reason: reason, Receiver: receiver(e)}
+	g.condition.Disabled = d
+	g.close()
+	return []change{{
+		do: func(c *Condition) bool {
+			if c.isDisabled(e) {
+				return false
+			}
+			c.Disabled = d
+			return true
+		},
+		say: Happening{Endpoint: e.Name, What: EndpointDisabled, At: d.At, Code: code, Reason: reason},
+	}}
+}
+
+// heedBreaker counts the attempt, and opens or closes the breaker. The caller holds mu.
+func (g *Gate) heedBreaker(now time.Time, a *Attempt) []change {
+	rule, o := g.endpoint.Breaker, g.condition.Breaker
+	failed := rule != nil && !a.Delivered && rule.On.Has(a.Status, a.Code)
+	if a.Probe {
+		return g.heedProbe(now, a, failed)
+	}
+	if rule == nil || o != nil || a.Void || !g.window.count(rule, now, failed) {
+		return nil
+	}
+	g.window = breaker{}
+	opened := &Opening{Times: 1, Until: now.Add(openFor(rule, 1, rand.Float64())).UTC().Round(0)}
+	g.condition.Breaker = opened
+	g.close()
+	return []change{{
+		do: func(c *Condition) bool {
+			if c.Breaker != nil {
+				return false
+			}
+			c.Breaker = opened
+			return true
+		},
+		say: Happening{Endpoint: g.o.Endpoint, What: BreakerOpened, At: now, Until: opened.Until},
+	}}
+}
+
+// heedProbe ends a probe. The first that fails opens the breaker for longer; when all went
+// well the turn is over, and the breaker closes if they are enough. The caller
+// holds mu.
+func (g *Gate) heedProbe(now time.Time, a *Attempt, failed bool) []change {
+	rule, o := g.endpoint.Breaker, g.condition.Breaker
+	g.probing--
+	if !failed && !a.Void {
+		g.good++
+	}
+	if o == nil || o.Prober != g.o.Relay || rule == nil {
+		return nil // another probe failed, or the rule is gone
+	}
+	if !failed && g.probing > 0 {
+		return nil
+	}
+	after := &Opening{Times: o.Times, Until: o.Until, Good: o.Good + g.good}
+	say := Happening{Endpoint: g.o.Endpoint, At: now}
+	switch {
+	case failed:
+		after.Times, after.Good = o.Times+1, 0
+		after.Until = now.Add(openFor(rule, after.Times, rand.Float64())).UTC().Round(0)
+	case after.Good >= rule.Probes:
+		after = nil
+		say.What = BreakerClosed
+	}
+	g.condition.Breaker = after
+	return []change{{
+		do: func(c *Condition) bool {
+			if c.Breaker == nil || c.Breaker.Prober != g.o.Relay {
+				return false
+			}
+			c.Breaker = after
+			return true
+		},
+		say: say,
+	}}
+}

@@ -1,0 +1,158 @@
+package gate
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"relay/outbox"
+)
+
+const (
+	// Tokens are taken from the outbox for this long ahead, at most.
+	mostAhead = 100 * time.Millisecond
+
+	// When the outbox does not answer, claims wait this long for their tokens before they
+	// are handed back; leases have room for it.
+	patience   = 5 * time.Second
+	askAgain   = 200 * time.Millisecond
+	askTimeout = 2 * time.Second
+)
+
+// fleetLimit takes tokens from the bucket that the fleet shares.
+//
+// While an endpoint has little to do, deliveries are claimed first and their tokens taken
+// after it, one call for all of a claim. While it is busy, tokens are taken ahead for what
+// is likely to be claimed, and lapse when they are not used in time: so a call
+// serves many sends. A token that is used late would let more pass in a window than the
+// limit says, so the bucket is smaller than the burst by what comes back in that time.
+type fleetLimit struct {
+	endpoint string
+	limit    outbox.Limit  // as in the file
+	bucket   outbox.Limit  // in the outbox
+	ahead    time.Duration // for which a token taken ahead is good
+	batch    int           // tokens taken ahead, at most
+	store    outbox.Limiter
+
+	mu      sync.Mutex
+	have    int
+	good    time.Time // until when they are
+	next    time.Time // there is no token in the bucket before that
+	scarce  time.Time // until when tokens are asked for before claiming
+	lastUse time.Time
+}
+
+func newFleetLimit(endpoint string, l outbox.Limit, store outbox.Limiter) *fleetLimit {
+	perSecond := float64(l.N) / l.Per.Seconds()
+	// At most half of the burst is given up for tokens that are used late.
+	ahead := min(mostAhead, time.Duration(float64(l.Burst)/2/perSecond*float64(time.Second)))
+	back := perSecond * ahead.Seconds() // what comes back meanwhile
+	bucket := l
+	bucket.Burst = l.Burst - int(back)
+	if float64(int(back)) < back {
+		bucket.Burst--
+	}
+	if bucket.Burst < 1 {
+		bucket.Burst, ahead, back = 1, 0, 0
+	}
+	return &fleetLimit{endpoint: endpoint, limit: l, bucket: bucket, ahead: ahead, batch: int(back), store: store}
+}
+
+func (f *fleetLimit) ready(ctx context.Context, now time.Time, want int) (int, time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !now.Before(f.good) {
+		f.have = 0
+	}
+	switch {
+	case f.have > 0:
+		return min(f.have, want), 0
+	case now.Before(f.next):
+		return 0, f.next.Sub(now)
+	case f.batch == 0 || !now.Before(f.scarce):
+		return min(f.bucket.Burst, want), 0 // take will tell
+	}
+	if !f.ask(ctx, f.batch) {
+		return 0, askAgain
+	}
+	if f.have == 0 {
+		return 0, time.Until(f.next)
+	}
+	return min(f.have, want), 0
+}
+
+func (f *fleetLimit) take(ctx context.Context, now time.Time, n int) (taken int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	busy := now.Sub(f.lastUse) < f.ahead
+	f.lastUse = now
+	for until := now.Add(patience); ; {
+		if now.Before(f.good) {
+			taken += f.use(n - taken)
+		}
+		if taken == n || now.Before(f.next) {
+			return taken
+		}
+		ask := n - taken
+		if busy {
+			ask = max(ask, f.batch)
+		}
+		if f.ask(ctx, ask) {
+			return taken + f.use(n-taken) // however late they come: it is the outbox that was slow
+		}
+		if now = time.Now(); now.After(until) || !pause(ctx, askAgain) {
+			return taken
+		}
+		now = time.Now()
+	}
+}
+
+// level is a guess: what was taken ahead or, while the bucket is not known to be empty, all of it.
+func (f *fleetLimit) level(now time.Time) float64 {
+	if !f.mu.TryLock() {
+		return 0 // it is just asking
+	}
+	defer f.mu.Unlock()
+	switch {
+	case now.Before(f.next):
+		return 0
+	case now.Before(f.good):
+		return float64(f.have)
+	}
+	return float64(f.bucket.Burst)
+}
+
+func (f *fleetLimit) use(n int) int {
+	n = min(n, f.have)
+	f.have -= n
+	return n
+}
+
+// ask takes tokens from the bucket. It returns false when the outbox did not answer.
+func (f *fleetLimit) ask(ctx context.Context, n int) bool {
+	asked := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	taken, wait, err := f.store.Take(ctx, f.endpoint, f.bucket, n)
+	if err != nil {
+		return false
+	}
+	f.have, f.good = taken, asked.Add(f.ahead)
+	if taken < n {
+		now := time.Now()
+		f.next, f.scarce = now.Add(wait), now.Add(max(time.Second, 2*wait))
+	}
+	return true
+}
+
+// pause returns false when ctx ends first.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,370 @@
+// Package gate decides how many attempts of an endpoint may begin now: it holds the
+// endpoint's rate limit and circuit breaker, the time that a receiver asked for, and
+// whether somebody paused or disabled the endpoint.
+//
+// A gate is asked before deliveries are claimed, so what it keeps back holds no slot,
+// writes nothing and consumes no attempt. What the Relays of a fleet must agree about is a
+// Condition, kept in the outbox as the endpoint's note; the tokens of a fleet's rate limit are
+// there, too. All else is this process's own.
+//
+// Read in this order: Condition, Gate, then breaker.go, limit.go, fleet.go, pace.go.
+package gate
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"relay/outbox"
+	"relay/policy"
+)
+
+// Cause says why no attempt may begin now.
+type Cause string
+
+// The causes.
+const (
+	Open       Cause = ""            // attempts may begin
+	Paused     Cause = "paused"      // by an operator
+	Disabled   Cause = "disabled"    // by an operator, or by Relay: see Decision
+	RetryAfter Cause = "retry_after" // the receiver asked for time
+	Breaker    Cause = "breaker"     // it is open, or its probes are under way
+	Limit      Cause = "limit"       // of the policy, or by the receiver's rate headers
+)
+
+// Options of a Gate.
+type Options struct {
+	Endpoint string
+	Relay    string         // names this process to the others, for probes
+	Limiter  outbox.Limiter // of a shared outbox; nil: the limit is this process's own
+
+	// Remember changes the endpoint's Condition in the outbox, on top of what others wrote, and lets
+	// the gate Heed what came of it. change is called with the newest one, perhaps several
+	// times, and returns false when there is nothing to write; written tells whether the last
+	// one was.
+	Remember func(ctx context.Context, change func(*Condition) bool) (written bool, err error)
+
+	// Raise tells of what happened, once in a fleet. It must not block.
+	Raise func(Happening)
+}
+
+// Happening is a change of an endpoint's condition that this process brought about.
+type Happening struct {
+	Endpoint string
+	What     string // one of those below
+	At       time.Time
+	Code     string // of the decision
+	Reason   string // for people
+	Until    time.Time
+}
+
+// What happens to endpoints.
+const (
+	BreakerOpened    = "breaker.opened"
+	BreakerClosed    = "breaker.closed"
+	EndpointDisabled = "endpoint.disabled"
+)
+
+// Gate is one endpoint's. Its methods may be called at the same time.
+type Gate struct {
+	o       Options
+	changed chan struct{} // holds a token when the gate may let more through than before
+
+	mu        sync.Mutex
+	endpoint  *policy.Endpoint // whose rules hold; nil before Use
+	condition Condition        // what the outbox knows, as far as it was heard, and what it is about to know
+	revision  uint64           // of that
+	limit     limiter          // nil for none
+	pace      pace
+	window    breaker
+	held      time.Time // nothing before: the receiver asked for it
+	failing   time.Time // since when no attempt went well; zero while the last one did
+	probing   int       // probes of ours that are under way
+	good      int       // of our probes that went well since we took the turn
+	passed    context.Context
+	shut      context.CancelFunc // ends passed
+}
+
+// New returns a gate without rules: it lets nothing through before Use.
+func New(o Options) *Gate {
+	return &Gate{o: o, changed: make(chan struct{}, 1)}
+}
+
+// Changed has a token when the gate may let more through than Look said before.
+func (g *Gate) Changed() <-chan struct{} { return g.changed }
+
+// Use makes the rules of e those of the gate. What was counted before stays: tokens, the
+// breaker's window, where their own rules are as before.
+func (g *Gate) Use(e *policy.Endpoint) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	old := g.endpoint
+	g.endpoint = e
+	if old != nil && receiver(old) != receiver(e) {
+		g.failing = time.Time{}
+	}
+	g.heedFailing(&g.condition)
+	if e.Breaker == nil || old == nil || old.Breaker == nil || *old.Breaker != *e.Breaker {
+		g.window = breaker{}
+	}
+	g.limit = newLimiter(g.limit, e, g.o.Limiter)
+	g.tell()
+}
+
+// Heed takes over what the outbox knows about the endpoint since the revision. Older
+// revisions are passed over, unless the outbox was emptied and counts anew.
+func (g *Gate) Heed(c Condition, revision uint64, anew bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if revision <= g.revision && !anew {
+		return
+	}
+	g.revision = revision
+	now := time.Now()
+	if g.condition.Breaker != nil && c.Breaker == nil {
+		g.window = breaker{} // what was counted led to what is over now
+	}
+	g.heedFailing(&c)
+	if until := g.near(now, c.Held, g.longest()); until.After(g.held) || c.Held.IsZero() && !g.condition.Held.IsZero() {
+		g.held = until
+	}
+	g.condition = c
+	if g.verdict(now).Cause != Open {
+		g.close()
+	}
+	g.tell()
+}
+
+// heedFailing takes over since when no attempt went well anywhere, and that one did. The
+// caller holds mu.
+func (g *Gate) heedFailing(c *Condition) {
+	old, now := &g.condition, c.Failing
+	if old.Failing != nil && now == nil || old.Disabled != nil && c.Disabled == nil {
+		g.failing = time.Time{}
+	}
+	if now != nil && g.endpoint != nil && now.Receiver == receiver(g.endpoint) && (g.failing.IsZero() || now.Since.Before(g.failing)) {
+		g.failing = now.Since
+	}
+}
+
+// longest is the longest time that a receiver can ask for.
+func (g *Gate) longest() time.Duration {
+	if g.endpoint == nil {
+		return 0
+	}
+	return g.endpoint.Retry.MaxRetryAfter
+}
+
+// near brings a time of another clock, or of this one before it was set, within most of
+// now, so that no clock can shut the gate for longer than its rules do.
+func (g *Gate) near(now, t time.Time, most time.Duration) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return now.Add(min(t.Sub(now), most))
+}
+
+// Verdict is how much may begin.
+type Verdict struct {
+	N     int           // attempts, 0 when Cause is not Open
+	Cause Cause         // why it is 0
+	Wait  time.Duration // until it may be more; 0: until Changed
+}
+
+// Look tells how many attempts, at most want, may begin now. With a fleet's limit it may
+// ask the outbox.
+func (g *Gate) Look(ctx context.Context, want int) Verdict {
+	g.mu.Lock()
+	now := time.Now()
+	v := g.verdict(now)
+	limit := g.limit
+	g.mu.Unlock()
+	if v.Cause != Open {
+		return v
+	}
+	v.N = min(v.N, want)
+	if limit == nil {
+		return v
+	}
+	n, wait := limit.ready(ctx, now, v.N)
+	if n == 0 {
+		return Verdict{Cause: Limit, Wait: max(wait, time.Millisecond)}
+	}
+	v.N = min(v.N, n)
+	return v
+}
+
+// unbounded is more than any endpoint has slots.
+const unbounded = 1 << 20
+
+// verdict is all but the limit of the policy. The caller holds mu.
+func (g *Gate) verdict(now time.Time) Verdict {
+	switch {
+	case g.endpoint == nil:
+		return Verdict{Cause: Disabled}
+	case g.condition.isDisabled(g.endpoint):
+		return Verdict{Cause: Disabled}
+	case g.condition.Paused != nil:
+		return Verdict{Cause: Paused}
+	case now.Before(g.held):
+		return Verdict{Cause: RetryAfter, Wait: g.held.Sub(now)}
+	}
+	v := Verdict{N: unbounded}
+	if n, wait, ok := g.pace.ready(now); !ok {
+		return Verdict{Cause: Limit, Wait: wait}
+	} else if n >= 0 {
+		v.N = n
+	}
+	if n, wait, ok := g.probes(now); !ok {
+		return Verdict{Cause: Breaker, Wait: wait}
+	} else if n > 0 {
+		v.N = min(v.N, n)
+	}
+	return v
+}
+
+// probes tells how many attempts may begin as the breaker is: 0 and true when it is
+// closed, else how many probes, or how long to wait. The caller holds mu.
+func (g *Gate) probes(now time.Time) (n int, wait time.Duration, ok bool) {
+	rule, o := g.endpoint.Breaker, g.condition.Breaker
+	if rule == nil || o == nil {
+		return 0, 0, true
+	}
+	most := time.Duration(float64(rule.MaxOpen) * (1 + rule.Jitter))
+	if until := g.near(now, o.Until, most); now.Before(until) {
+		return 0, until.Sub(now), false
+	}
+	if g.probing > 0 {
+		return 0, 0, false
+	}
+	if o.Prober != "" && o.Prober != g.o.Relay {
+		if until := g.near(now, o.ProberUntil, turn(g.endpoint)); now.Before(until) {
+			return 0, until.Sub(now), false
+		}
+	}
+	return rule.Probes - o.Good, 0, true
+}
+
+// turn is for how long a Relay has the turn to probe: its attempts are over by then.
+func turn(e *policy.Endpoint) time.Duration { return e.Timeout.Total*2 + 5*time.Second }
+
+// State is the gate as an operator sees it.
+type State struct {
+	Condition Condition
+	Disabled  bool      // Condition.Disabled holds for the endpoint's URL of now
+	Cause     Cause     // why nothing may begin
+	Held      time.Time // until when the receiver wants no attempt; past ones are zero
+	Breaker   string    // "" without a rule, else closed, open or half_open
+	Limit     float64   // sends per second; 0 for none
+	Tokens    float64   // what this process knows of
+}
+
+// State returns the state at this moment. It asks nobody.
+func (g *Gate) State() State {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	s := State{Condition: g.condition, Disabled: true}
+	if g.endpoint == nil {
+		return s
+	}
+	now := time.Now()
+	s.Disabled = g.condition.isDisabled(g.endpoint)
+	s.Cause = g.verdict(now).Cause
+	if now.Before(g.held) {
+		s.Held = g.held
+	}
+	if g.endpoint.Breaker != nil {
+		s.Breaker = "closed"
+		if o := g.condition.Breaker; o != nil {
+			s.Breaker = "half_open"
+			if now.Before(o.Until) {
+				s.Breaker = "open"
+			}
+		}
+	}
+	if r := g.endpoint.RateLimit; r != nil {
+		s.Limit = float64(r.N) / r.Per.Seconds()
+		s.Tokens = g.limit.level(now)
+		if s.Cause == Open && s.Tokens < 1 {
+			s.Cause = Limit
+		}
+	}
+	return s
+}
+
+// Passed returns a context for a claim that Look let through. It ends with parent, and
+// when the gate shuts.
+func (g *Gate) Passed(parent context.Context) context.Context {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.passed == nil || g.passed.Err() != nil {
+		g.passed, g.shut = context.WithCancel(parent)
+	}
+	return g.passed
+}
+
+// close ends claims that wait. The caller holds mu.
+func (g *Gate) close() {
+	if g.shut != nil {
+		g.shut()
+		g.passed, g.shut = nil, nil
+	}
+}
+
+// tell says that there may be more to let through.
+func (g *Gate) tell() {
+	select {
+	case g.changed <- struct{}{}:
+	default:
+	}
+}
+
+// Admit tells how many of n claims may become attempts, now; the rest is to be handed back.
+// probe is set when these are probes of the breaker. Their ends are told with Ended.
+func (g *Gate) Admit(ctx context.Context, n int) (admitted int, probe bool) {
+	g.mu.Lock()
+	now := time.Now()
+	v := g.verdict(now)
+	limit := g.limit
+	probe = g.endpoint != nil && g.endpoint.Breaker != nil && g.condition.Breaker != nil
+	n = min(n, v.N)
+	if n > 0 {
+		g.pace.take(now, n)
+	}
+	g.mu.Unlock()
+	if n == 0 {
+		return 0, false
+	}
+	if probe && !g.takeTurn(ctx) {
+		return 0, false
+	}
+	if limit != nil {
+		n = limit.take(ctx, now, n)
+	}
+	if probe {
+		g.mu.Lock()
+		g.probing, g.good = n, 0
+		g.mu.Unlock()
+	}
+	return n, probe
+}
+
+// takeTurn makes this Relay the one of the fleet that probes.
+func (g *Gate) takeTurn(ctx context.Context) bool {
+	var mine bool
+	_, err := g.o.Remember(ctx, func(c *Condition) bool {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		now := time.Now()
+		o := c.Breaker
+		mine = o != nil && !now.Before(o.Until) && (o.Prober == "" || o.Prober == g.o.Relay || !now.Before(o.ProberUntil))
+		if !mine {
+			return false
+		}
+		turned := *o
+		turned.Prober, turned.ProberUntil = g.o.Relay, now.Add(turn(g.endpoint)).UTC()
+		c.Breaker = &turned
+		return true
+	})
+	return mine && err == nil
+}
