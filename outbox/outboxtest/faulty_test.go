@@ -23,6 +23,9 @@ func TestFaultyWithoutCue(t *testing.T) {
 	wrapped.Reopen = func(t *testing.T, s outbox.Store) outbox.Store {
 		return outboxtest.NewFaulty(e.Reopen(t, s.(*outboxtest.Faulty).Store))
 	}
+	wrapped.Join = func(t *testing.T, s outbox.Store) outbox.Store {
+		return outboxtest.NewFaulty(e.Join(t, s.(*outboxtest.Faulty).Store))
+	}
 	outboxtest.Run(t, wrapped)
 }
 
