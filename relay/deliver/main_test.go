@@ -91,6 +91,7 @@ type world struct {
 	err   error // of Run, once ended
 
 	accepted int // events so far
+	begin    time.Time
 
 	mu      sync.Mutex
 	results []Result
