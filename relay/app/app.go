@@ -167,8 +167,10 @@ func (a *App) open(ctx context.Context) error {
 	if err := a.listenAdmin(ctx, c.Admin); err != nil {
 		return err
 	}
+	limiter, _ := store.(outbox.Limiter) // of an engine that Relays share
 	a.deliverer = deliver.New(deliver.Options{
 		Source:  store,
+		Limiter: limiter,
 		Log:     a.o.Log.With().Str("component", "deliver").Logger(),
 		Version: a.o.Version,
 		Own:     func() []netip.AddrPort { return a.own },
