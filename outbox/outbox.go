@@ -32,9 +32,37 @@ type Entry struct {
 	Event     Event
 	Endpoints []string // one delivery each, no name twice; may be empty
 
+	// Terms are nil or one for each of Endpoints.
+	Terms []Term
+
 	// Fingerprint is set when the app chose Event.ID, which makes the accept
 	// repeatable by that id.
 	Fingerprint Fingerprint
+}
+
+// Term is a condition on which a delivery is made, or made at all. The zero value makes it
+// as any other.
+type Term struct {
+	// Code, when it is not "", makes the delivery failed from the start, without an attempt;
+	// Error is for people, at most 512 bytes.
+	Code, Error string
+
+	// Mark, when it is not nil, must let the delivery be made: else there is none.
+	Mark *Mark
+}
+
+// Mark is a level that the outbox remembers under a key, to tell what is new from what is
+// not. The delivery is made when Level is above what is remembered, which is 0 when
+// nothing is; then Level is remembered for the time For, from now on. All of it is part of
+// the commit that accepts: marks of one batch see each other in its order.
+//
+// To have something once in a while, use Level 1: what comes again within For is
+// left out, and does not begin it anew.
+type Mark struct {
+	Key   string // 1 to 128 bytes; of the endpoint and the subject, so that no two filters share one
+	Level int64  // at least 0
+	Lower bool   // remember Level also when it is below what is remembered
+	For   time.Duration
 }
 
 // Batch is what one request brings; it is accepted whole or not at all.
@@ -50,7 +78,7 @@ type Batch struct {
 // Receipt answers for one Entry, in the order of the batch.
 type Receipt struct {
 	ID         string // of the event; the first one's id for a duplicate
-	Deliveries int    // how many deliveries the event has
+	Deliveries int    // how many deliveries the event has; what a Mark left out is not one
 	Duplicate  bool   // the event was known: nothing was written
 }
 
@@ -238,6 +266,8 @@ const IdempotencyWindow = 24 * time.Hour
 //	G18 A note is written only on top of the revision that its writer knew; it
 //	    survives Reopen, and whoever waits for notes hears of it.
 //	G19 With FleetMax no more claims of an endpoint are held at one time, whoever asks.
+//	G20 A delivery with a Term is failed from the start, or made only as its Mark lets it,
+//	    in the commit of the accept; marks survive Reopen. A repeated accept changes no mark.
 type Store interface {
 	// Accept writes the batch in one commit and returns a receipt for each entry.
 	// Errors: ErrFull, ErrConflict (as *ConflictError), ErrUnavailable, ErrClosed, or the
