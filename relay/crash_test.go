@@ -38,6 +38,7 @@ type process struct {
 	t         *testing.T
 	dir       string
 	endpoints []string
+	rules     string // of policy "default", beside what configure writes
 	cmd       *exec.Cmd
 	log       *logBuffer
 	started   time.Time
@@ -85,6 +86,7 @@ func (p *process) configure(outbox, total, receiver string) {
 		}
 		%s
 		policy "default" {
+		  %s
 		  concurrency = %d
 		  timeout {
 		    total = %q
@@ -97,7 +99,7 @@ func (p *process) configure(outbox, total, receiver string) {
 		    allow_plaintext = true
 		  }
 		}
-	`, p.socket(), outbox, crashConcurrency, total)
+	`, p.socket(), outbox, p.rules, crashConcurrency, total)
 	for _, name := range p.endpoints {
 		fmt.Fprintf(&b, `
 		endpoint %q {
