@@ -34,7 +34,6 @@ func (p *Policy) Hash() string {
 func (e *Endpoint) Equal(o *Endpoint) bool {
 	return e == o ||
 		e.Name == o.Name &&
-			e.Description == o.Description &&
 			e.URL.String() == o.URL.String() && // with user and query
 			e.Hash() == o.Hash() &&
 			slices.EqualFunc(e.Headers, o.Headers, func(a, b Header) bool { return a.Name == b.Name && a.Value.Equal(b.Value) }) &&
@@ -44,12 +43,8 @@ func (e *Endpoint) Equal(o *Endpoint) bool {
 // Hash is 12 hex digits that differ when the endpoint's settings do.
 func (e *Endpoint) Hash() string {
 	h := sha256.New()
-	url := *e.URL
-	url.User, url.RawQuery = nil, "" // they may hold a credential
-	fmt.Fprintf(h, "%s\n%t\n%s\n%d %t\n%v\n%v %v\n%v\n", &url, e.Enabled, e.Events, e.Concurrency, e.HTTP2, e.Timeout, e.Retry.Schedule, e.Retry.Jitter, e.Retry.On)
-	fmt.Fprintf(h, "%v\n%v %t %v\n", e.Retry.MaxRetryAfter, e.Egress.AllowPrivate, e.Egress.AllowPlaintext, e.Egress.Ports)
-	for _, line := range e.Headers {
-		fmt.Fprintln(h, "header", line.Name)
+	for _, s := range e.settings() {
+		fmt.Fprintf(h, "%q %q\n", s.Name, s.Value)
 	}
 	for _, s := range e.Signers {
 		fmt.Fprintln(h, "sign", s) // its name and the number of its secrets
