@@ -206,7 +206,7 @@ func (b *Block) Require(name, example string) bool {
 			return true
 		}
 	}
-	what := b.Type
+	what := "the " + b.Type + " block"
 	if b.Name != "" {
 		what = fmt.Sprintf("%s %q", b.Type, b.Name)
 	}

@@ -37,6 +37,9 @@ func Diff(old, new *Policy) []Change {
 			continue
 		}
 		settings := config.Compare(before.settings(), e.settings())
+		if (before.Breaker == nil) != (e.Breaker == nil) { // that says it all
+			settings = slices.DeleteFunc(settings, func(c config.Change) bool { return strings.HasPrefix(c.Name, "breaker.") })
+		}
 		if settings = append(settings, diffSigners(before.Signers, e.Signers)...); len(settings) > 0 {
 			changes = append(changes, Change{Endpoint: e.Name, Kind: Changed, Settings: settings})
 		}
@@ -75,10 +78,10 @@ func (e *Endpoint) settings() []config.Setting {
 	add("retry.on", strings.Join(e.Retry.On.List(), " "))
 	add("retry.max_retry_after", config.FormatDuration(e.Retry.MaxRetryAfter))
 	for _, c := range e.Retry.Classes {
-		add("retry."+c.Name, strings.TrimSpace(c.delays()+" jitter "+number(c.Jitter)+" max_age "+config.FormatDuration(c.MaxAge)))
+		add("retry."+c.Name, c.text())
 	}
 	if r := e.RateLimit; r != nil {
-		add("rate_limit", fmt.Sprintf("%d per %s burst %d", r.N, config.FormatDuration(r.Per), r.Burst))
+		add("rate_limit", fmt.Sprintf("%d per %s, burst %d", r.N, config.FormatDuration(r.Per), r.Burst))
 	}
 	if r := e.Breaker; r != nil {
 		add("breaker", "on")
@@ -126,6 +129,19 @@ func orNone(d time.Duration) string {
 		return ""
 	}
 	return config.FormatDuration(d)
+}
+
+// text is all of a class in one line.
+func (s *Steps) text() string {
+	text := s.delays()
+	if text == "" {
+		text = "no more attempts"
+	}
+	text += ", jitter " + number(s.Jitter)
+	if s.MaxAge > 0 {
+		text += ", max_age " + config.FormatDuration(s.MaxAge)
+	}
+	return text
 }
 
 func (s *Steps) delays() string {

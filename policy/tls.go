@@ -34,9 +34,9 @@ func (t *tlsBlock) read(b *config.Block) {
 	case hasCert && hasKey:
 		t.readPair(b, cert, key)
 	case hasCert:
-		b.Require("key", "the key of cert, too: key = \"….pem\"")
+		b.Require("key", `key = "….pem", too: cert and key belong together`)
 	case hasKey:
-		b.Require("cert", "the certificate of key, too: cert = \"….pem\"")
+		b.Require("cert", `cert = "….pem", too: cert and key belong together`)
 	}
 	version := ""
 	if b.String("min_version", &version, config.OneOf("1.2", "1.3")) {
