@@ -219,7 +219,7 @@ endpoint "billing" {
 		t.Errorf("policy default of the example is not the default: -default +example:\n%s", diff)
 	}
 	partner := p.Endpoint("partner")
-	if !slices.Contains(partner.Retry.On.List(), "404") || partner.Retry.After(404, "").Schedule[0] != time.Minute || partner.RateLimit.N != 50 {
+	if got := partner.Retry.After(429, "").Schedule; !slices.Equal(got, []time.Duration{time.Minute, 10 * time.Minute, time.Hour}) || partner.RateLimit == nil {
 		t.Errorf("partner: %+v, %+v", partner.Retry, partner.RateLimit)
 	}
 	if got := partner.Retry.Schedule; len(got) != 9 || got[8] != 1280*time.Second || partner.Concurrency != 4 || partner.Timeout.Total != 30*time.Second {
