@@ -104,6 +104,10 @@ func endpointMeaning(s config.Change) string {
 		return "decides about events that are accepted from then on; pending deliveries stay"
 	case s.Name == "retry.schedule":
 		return "due times that are set stay, and attempts that were made count"
+	case s.Name == "retry.max_age":
+		return "of pending deliveries too"
+	case block == "tls":
+		return "from the next attempt on: connections are made anew"
 	case block == "sign" || block == "signature" || block == "secrets" || block == "headers":
 		return "from the next attempt on, of pending deliveries too"
 	}
