@@ -19,6 +19,9 @@ import (
 // arguments it names: the defaults with the blocks of policy "default"; those of
 // the policy that the endpoint names; its own. A list is replaced as a whole, and
 // in a retry block a schedule replaces an inherited strategy, and the other way round.
+// A retry block with a label goes over the inherited one of that label; what neither says
+// is as in the endpoint's retry block without a label. A rate_limit or breaker block that
+// is written is on, unless it says enabled = false.
 func Decode(f *config.File) (*Policy, error) {
 	root := f.Root()
 	d := decoder{schemes: map[string]*sign.Scheme{}, policies: map[string]settings{}}

@@ -30,7 +30,8 @@ func (p *Policy) Hash() string {
 }
 
 // Equal tells whether an endpoint's deliveries are made in the same way. It compares
-// what the hash leaves out, too: secrets, and the values of headers.
+// what the hash leaves out, too: secrets, and the values of headers. Lists that have no
+// order are the same in any.
 func (e *Endpoint) Equal(o *Endpoint) bool {
 	return e == o ||
 		e.Name == o.Name &&
@@ -42,12 +43,12 @@ func (e *Endpoint) Equal(o *Endpoint) bool {
 
 // Hash is 12 hex digits that differ when the endpoint's settings do.
 func (e *Endpoint) Hash() string {
-	h := sha256.New()
+	var text []byte
 	for _, s := range e.settings() {
-		fmt.Fprintf(h, "%q %q\n", s.Name, s.Value)
+		text = append(append(append(append(text, s.Name...), ' '), s.Value...), '\n')
 	}
 	for _, s := range e.Signers {
-		fmt.Fprintln(h, "sign", s) // its name and the number of its secrets
+		text = fmt.Appendln(text, "sign", s) // its name and the number of its secrets
 	}
-	return hex.EncodeToString(h.Sum(nil)[:6])
+	return fingerprint(text)
 }

@@ -91,7 +91,7 @@ func (r *breaker) spell() *Breaker {
 	if !r.on {
 		return nil
 	}
-	return &r.Breaker
+	return new(r.Breaker)
 }
 
 func defaultDisable() Disable { return Disable{OnGone: true, AfterFailing: 5 * config.Day} }

@@ -183,7 +183,7 @@ type Disable struct {
 type TLS struct {
 	Roots       *x509.CertPool   // instead of the system's; nil for those
 	CA          string           // short hash of the file they are from; "" for the system's
-	Certificate *tls.Certificate // the client's own; nil for none
+	Certificate *tls.Certificate `json:"-"` // the client's own, with its key; nil for none
 	MinVersion  uint16           // tls.VersionTLS12 or tls.VersionTLS13
 	ServerName  string           // that the certificate must have and that is asked for; "" for the URL's host
 	Digest      string           // differs when one of the others does; "" with an http:// URL

@@ -123,7 +123,8 @@ func readOutcomes(b *config.Block, name string, to *Outcomes) bool {
 func readSteps(b *config.Block, inherited steps) steps {
 	var s steps
 	scheduled := s.readSchedule(b)
-	switch b.String("strategy", &s.strategy, config.OneOf(explicit, "exponential", "linear", "fixed")); {
+	b.String("strategy", &s.strategy, config.OneOf(explicit, "exponential", "linear", "fixed"))
+	switch {
 	case scheduled && s.strategy != explicit:
 		b.Invalid("strategy", "the block has a schedule already. Keep one of them.")
 	case !scheduled && s.strategy == explicit:

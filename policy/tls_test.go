@@ -120,4 +120,17 @@ func TestPEMFilesAreRead(t *testing.T) {
 	if len(file.Warnings) != 1 || !strings.Contains(file.Warnings[0], "relay.hcl:6,12-24: ") || !strings.Contains(file.Warnings[0], "expired on 2020-01-02") {
 		t.Errorf("warnings %q", file.Warnings)
 	}
+
+	if err := os.Remove("ca.pem"); err != nil {
+		t.Fatal(err)
+	}
+	f, err := config.Parse("relay.hcl", []byte(`endpoint "a" {
+  tls { ca = "ca.pem" }
+}`), testEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Decode(f); err == nil || strings.Join(f.Reads(), " ") != "ca.pem" {
+		t.Errorf("a file that is missing and may come: %v, reads %q", err, f.Reads())
+	}
 }
