@@ -17,14 +17,14 @@ type explainedClass struct {
 }
 
 type explainedLimits struct {
-	Concurrency      int              `json:"concurrency"`
-	FleetConcurrency int              `json:"fleet_concurrency"` // 0 for no bound
-	FreshShare       float64          `json:"fresh_share"`
-	RateLimit        *explainedRate   `json:"rate_limit,omitempty"`
-	ObeyRateHeaders  bool             `json:"obey_rate_headers"`
-	Breaker          *explainedSwitch `json:"breaker,omitempty"`
-	Disable          explainedDisable `json:"disable"`
-	TLS              *explainedTLS    `json:"tls,omitempty"` // of an https:// URL
+	Concurrency      int               `json:"concurrency"`
+	FleetConcurrency int               `json:"fleet_concurrency"` // 0 for no bound
+	FreshShare       float64           `json:"fresh_share"`
+	RateLimit        *explainedRate    `json:"rate_limit,omitempty"`
+	ObeyRateHeaders  bool              `json:"obey_rate_headers"`
+	Breaker          *explainedBreaker `json:"breaker,omitempty"`
+	Disable          explainedDisable  `json:"disable"`
+	TLS              *explainedTLS     `json:"tls,omitempty"` // of an https:// URL
 }
 
 type explainedRate struct {
@@ -33,7 +33,7 @@ type explainedRate struct {
 	Burst int   `json:"burst"`
 }
 
-type explainedSwitch struct {
+type explainedBreaker struct {
 	FailureRatio float64  `json:"failure_ratio"`
 	MinAttempts  int      `json:"min_attempts"`
 	WindowMS     int64    `json:"window_ms"`
@@ -77,7 +77,7 @@ func explainLimits(e *policy.Endpoint) explainedLimits {
 		out.RateLimit = &explainedRate{r.N, r.Per.Milliseconds(), r.Burst}
 	}
 	if r := e.Breaker; r != nil {
-		out.Breaker = &explainedSwitch{
+		out.Breaker = &explainedBreaker{
 			r.FailureRatio, r.MinAttempts, r.Window.Milliseconds(), r.Open.Milliseconds(), r.MaxOpen.Milliseconds(), r.Jitter, r.Probes, r.On.List(),
 		}
 	}
@@ -124,7 +124,7 @@ func rateText(l explainedLimits) string {
 	return text
 }
 
-func breakerText(b *explainedSwitch) string {
+func breakerText(b *explainedBreaker) string {
 	if b == nil {
 		return "none"
 	}
