@@ -42,6 +42,15 @@ func (b *Block) add(body *hclsyntax.Body) {
 // Blocks returns the blocks of one type. With labelled each has one label, its
 // Name.
 func (b *Block) Blocks(kind string, labelled bool) []*Block {
+	if labelled {
+		return b.children(kind, func(labels int) bool { return labels == 1 }, fmt.Sprintf(`one label: %s "…" { … }`, kind))
+	}
+	return b.children(kind, func(labels int) bool { return labels == 0 }, fmt.Sprintf(`no label: %s { … }`, kind))
+}
+
+// children returns the blocks of one type whose number of labels fits; form says which
+// does.
+func (b *Block) children(kind string, fits func(labels int) bool, form string) []*Block {
 	b.askedBlocks = append(b.askedBlocks, kind)
 	var found []*Block
 	for _, h := range b.blocks {
@@ -52,14 +61,11 @@ func (b *Block) Blocks(kind string, labelled bool) []*Block {
 		if c.source == nil {
 			c.source = b.file.source(h.TypeRange.Filename)
 		}
-		switch {
-		case labelled && len(h.Labels) != 1:
-			c.Fail(c.Place(), "Wrong number of labels", fmt.Sprintf(`%s takes one label: %s "…" { … }`, kind, kind))
+		if !fits(len(h.Labels)) {
+			c.Fail(c.Place(), "Wrong number of labels", fmt.Sprintf("%s takes %s", kind, form))
 			continue
-		case !labelled && len(h.Labels) != 0:
-			c.Fail(c.Place(), "Wrong number of labels", fmt.Sprintf(`%s takes no label: %s { … }`, kind, kind))
-			continue
-		case labelled:
+		}
+		if len(h.Labels) > 0 {
 			c.Name, c.label = h.Labels[0], h.LabelRanges[0]
 		}
 		c.add(h.Body)
@@ -70,13 +76,30 @@ func (b *Block) Blocks(kind string, labelled bool) []*Block {
 
 // One returns the only block of its type, which has no label, or nil; a second one
 // is a problem.
-func (b *Block) One(kind string) *Block {
-	blocks := b.Blocks(kind, false)
+func (b *Block) One(kind string) *Block { return b.only(b.Blocks(kind, false)) }
+
+// OneAndLabelled returns the only block of its type that has no label, or nil, and
+// those with one label, the first of each Name. What is there twice is a problem.
+func (b *Block) OneAndLabelled(kind string) (*Block, []*Block) {
+	form := fmt.Sprintf(`one label at most: %s { … } or %s "…" { … }`, kind, kind)
+	blocks := b.children(kind, func(labels int) bool { return labels <= 1 }, form)
+	var plain, labelled []*Block
+	for _, c := range blocks {
+		if c.label.Empty() {
+			plain = append(plain, c)
+		} else {
+			labelled = append(labelled, c)
+		}
+	}
+	return b.only(plain), b.Unique(labelled)
+}
+
+func (b *Block) only(blocks []*Block) *Block {
 	if len(blocks) == 0 {
 		return nil
 	}
 	for _, again := range blocks[1:] {
-		b.Fail(again.Place(), "Duplicate "+kind, fmt.Sprintf("%s stands already at %s. Put both into one block.", kind, blocks[0].Place()))
+		b.Fail(again.Place(), "Duplicate "+again.Type, fmt.Sprintf("%s stands already at %s. Put both into one block.", again.Type, blocks[0].Place()))
 	}
 	return blocks[0]
 }
@@ -99,7 +122,12 @@ func (b *Block) Unique(blocks []*Block) []*Block {
 // Later reports attributes and blocks that the product will have one day: they
 // must not pass in silence, nor look like a typing error.
 func (b *Block) Later(names ...string) {
-	const summary, detail = "Not built yet", "%q is not built yet in this version of Relay. Remove it."
+	b.Refuse("Not built yet", "%q is not built yet in this version of Relay. Remove it.", names...)
+}
+
+// Refuse reports attributes and blocks of these names, which are known and cannot stand
+// here. The detail has a %q for the name.
+func (b *Block) Refuse(summary, detail string, names ...string) {
 	for _, a := range b.attrs {
 		if slices.Contains(names, a.Name) {
 			b.Fail(Place{a.NameRange, a.NameRange}, summary, fmt.Sprintf(detail, a.Name))
@@ -178,9 +206,16 @@ func (b *Block) Require(name, example string) bool {
 			return true
 		}
 	}
-	b.Fail(b.Place(), "Missing "+name, fmt.Sprintf("%s %q needs %s", b.Type, b.Name, example))
+	what := "the " + b.Type + " block"
+	if b.Name != "" {
+		what = fmt.Sprintf("%s %q", b.Type, b.Name)
+	}
+	b.Fail(b.Place(), "Missing "+name, what+" needs "+example)
 	return false
 }
+
+// Warn tells people of what is odd with an attribute and keeps nothing from starting.
+func (b *Block) Warn(name, text string) { b.file.warn(fmt.Sprintf("%s: %s", b.At(name), text)) }
 
 // String reads a string. The checks' errors are shown beside the place.
 func (b *Block) String(name string, to *string, checks ...func(string) error) bool {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,6 +55,26 @@ func Compare(old, new []Setting) []Change {
 // Diff lists what differs in the blocks of this package, each with its block before its
 // name: "ingest.max_body". Values of secrets are not in it.
 func Diff(old, new Config) []Change { return Compare(old.settings(), new.settings()) }
+
+// NeedRestart names the blocks that differ and cannot change while a Relay runs: what they
+// are about is open. A reload takes over the others.
+func NeedRestart(old, new Config) []string {
+	blocks := []string{}
+	for _, block := range []struct {
+		name     string
+		old, new any
+	}{
+		{"ingest", old.Ingest, new.Ingest},
+		{"outbox", old.Outbox, new.Outbox},
+		{"admin", old.Admin, new.Admin},
+		{"log", old.Log, new.Log},
+	} {
+		if !reflect.DeepEqual(block.old, block.new) {
+			blocks = append(blocks, block.name)
+		}
+	}
+	return blocks
+}
 
 func (c Config) settings() []Setting {
 	var all []Setting

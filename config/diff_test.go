@@ -53,3 +53,27 @@ func TestDiff(t *testing.T) {
 		})
 	}
 }
+
+// What a reload takes over needs no restart, whatever else differs.
+func TestNeedRestart(t *testing.T) {
+	load := func(text string) Config {
+		t.Helper()
+		f, err := Parse("relay.hcl", []byte(text), environ{}.get)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f.Config
+	}
+	old := load("log {}")
+	for text, want := range map[string]string{
+		"log {}":                                "",
+		"retention {\n failed = \"1d\"\n}":      "",
+		"ingest {\n max_body = \"1MiB\"\n}":     "ingest",
+		"admin {\n token = \"canary-token\"\n}": "admin",
+		"outbox \"sqlite\" {\n path = \"x\"\n}\nlog {\n level = \"debug\"\n}": "outbox log",
+	} {
+		if got := strings.Join(NeedRestart(old, load(text)), " "); got != want {
+			t.Errorf("%s: %q, want %q", text, got, want)
+		}
+	}
+}

@@ -3,9 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -17,9 +15,6 @@ import (
 	"github.com/zclconf/go-cty/cty/function"
 	"github.com/zclconf/go-cty/cty/function/stdlib"
 )
-
-// maxFile bounds what file() reads, in bytes.
-const maxFile = 64 * KiB
 
 // contexts builds what expressions of the file at path can use: functions
 // only. Besides env and file they are pure. In the second context file() also
@@ -144,8 +139,7 @@ func (r fileReader) read(path string, warn func(string)) (string, error) {
 	if !filepath.IsAbs(full) {
 		full = filepath.Join(r.folder, full)
 	}
-	var data []byte
-	defer func() { r.reads.add(full, data) }() // when it cannot be read, too: it may come
+	r.reads.add(full, nil) // when it cannot be read, too: it may come
 	real, err := filepath.EvalSymlinks(full)
 	if err != nil {
 		return "", fmt.Errorf("read %s: %w", full, reason(err))
@@ -153,29 +147,13 @@ func (r fileReader) read(path string, warn func(string)) (string, error) {
 	if !slices.ContainsFunc(r.allowed, func(dir string) bool { return below(real, dir) }) {
 		return "", fmt.Errorf("%s is outside the folders that file() may read: %s", full, strings.Join(r.allowed, ", "))
 	}
-	info, err := os.Stat(real)
+	data, err := r.reads.file(full, real, maxFile, warn)
 	if err != nil {
-		return "", fmt.Errorf("read %s: %w", full, reason(err))
-	}
-	if !info.Mode().IsRegular() { // a pipe would block
-		return "", fmt.Errorf("%s is not a regular file", full)
-	}
-	f, err := os.Open(real)
-	if err != nil {
-		return "", fmt.Errorf("read %s: %w", full, reason(err))
-	}
-	defer f.Close()
-	if data, err = io.ReadAll(io.LimitReader(f, maxFile+1)); err != nil {
-		return "", fmt.Errorf("read %s: %w", full, reason(err))
-	}
-	if info.Mode().Perm()&0o004 != 0 {
-		warn(fmt.Sprintf("%s holds a secret and every user of this machine can read it; chmod 0600 it", full))
+		return "", err
 	}
 
 	text := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
 	switch {
-	case int64(len(data)) > maxFile:
-		return "", fmt.Errorf("%s is larger than %s", full, FormatSize(maxFile))
 	case text == "":
 		return "", fmt.Errorf("%s is empty", full)
 	case !utf8.ValidString(text):

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -18,6 +19,9 @@ import (
 // arguments it names: the defaults with the blocks of policy "default"; those of
 // the policy that the endpoint names; its own. A list is replaced as a whole, and
 // in a retry block a schedule replaces an inherited strategy, and the other way round.
+// A retry block with a label goes over the inherited one of that label; what neither says
+// is as in the endpoint's retry block without a label. A rate_limit or breaker block that
+// is written is on, unless it says enabled = false.
 func Decode(f *config.File) (*Policy, error) {
 	root := f.Root()
 	d := decoder{schemes: map[string]*sign.Scheme{}, policies: map[string]settings{}}
@@ -45,18 +49,30 @@ const defaultPolicy = "default"
 
 // settings are what policies and endpoints have in common.
 type settings struct {
-	concurrency int
-	http2       bool
-	timeout     Timeout
-	retry       retry
-	egress      Egress
+	concurrency      int
+	fleetConcurrency int
+	freshShare       float64
+	http2            bool
+	obeyRateHeaders  bool
+	timeout          Timeout
+	retry            retry
+	rateLimit        rateLimit
+	breaker          breaker
+	disable          Disable
+	egress           Egress
+	tls              tlsBlock
 }
 
 func defaultSettings() settings {
 	return settings{
 		concurrency: 16,
+		freshShare:  0.5,
 		timeout:     Timeout{Connect: 5 * time.Second, Total: 15 * time.Second},
 		retry:       defaultRetry(),
+		rateLimit:   rateLimit{per: time.Second},
+		breaker:     defaultBreaker(),
+		disable:     defaultDisable(),
+		tls:         tlsBlock{TLS: TLS{MinVersion: tls.VersionTLS12}},
 	}
 }
 
@@ -87,19 +103,39 @@ func (d *decoder) readPolicies(blocks []*config.Block) {
 // out stays.
 func (s *settings) read(b *config.Block) {
 	b.Int("concurrency", &s.concurrency, 1, 1024)
+	b.Int("fleet_concurrency", &s.fleetConcurrency, 0, 1024)
+	b.Float("fresh_share", &s.freshShare, 0, 1)
 	b.Bool("http2", &s.http2)
+	b.Bool("obey_rate_headers", &s.obeyRateHeaders)
 	if t := b.One("timeout"); t != nil {
 		t.Duration("connect", &s.timeout.Connect, time.Millisecond, 10*time.Minute)
 		t.Duration("total", &s.timeout.Total, time.Millisecond, 10*time.Minute)
 		t.Done()
 	}
-	if r := b.One("retry"); r != nil {
-		s.retry.read(r)
+	s.retry.read(b)
+	if r := b.One("rate_limit"); r != nil {
+		s.rateLimit.read(r)
+	}
+	if r := b.One("breaker"); r != nil {
+		s.breaker.read(r)
+	}
+	if r := b.One("disable"); r != nil {
+		s.disable.read(r)
 	}
 	if e := b.One("egress"); e != nil {
 		s.readEgress(e)
 	}
-	b.Later("rate_limit", "breaker", "disable")
+	if s.tls.last = b.One("tls"); s.tls.last != nil {
+		s.tls.read(s.tls.last)
+	}
+}
+
+// fill writes the settings into an endpoint.
+func (s *settings) fill(e *Endpoint) {
+	e.Concurrency, e.FleetConcurrency, e.FreshShare = s.concurrency, s.fleetConcurrency, s.freshShare
+	e.HTTP2, e.ObeyRateHeaders, e.Timeout = s.http2, s.obeyRateHeaders, s.timeout
+	e.Retry, e.RateLimit, e.Breaker, e.Disable = s.retry.spell(), s.rateLimit.spell(), s.breaker.spell(), s.disable
+	e.Egress, e.TLS = s.egress, s.tls.spell()
 }
 
 func (s *settings) readEgress(b *config.Block) {

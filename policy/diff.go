@@ -1,9 +1,11 @@
 package policy
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"relay/config"
 	"relay/relay/sign"
@@ -35,6 +37,9 @@ func Diff(old, new *Policy) []Change {
 			continue
 		}
 		settings := config.Compare(before.settings(), e.settings())
+		if (before.Breaker == nil) != (e.Breaker == nil) { // that says it all
+			settings = slices.DeleteFunc(settings, func(c config.Change) bool { return strings.HasPrefix(c.Name, "breaker.") })
+		}
 		if settings = append(settings, diffSigners(before.Signers, e.Signers)...); len(settings) > 0 {
 			changes = append(changes, Change{Endpoint: e.Name, Kind: Changed, Settings: settings})
 		}
@@ -64,24 +69,87 @@ func (e *Endpoint) settings() []config.Setting {
 	add("http2", strconv.FormatBool(e.HTTP2))
 	add("timeout.connect", config.FormatDuration(e.Timeout.Connect))
 	add("timeout.total", config.FormatDuration(e.Timeout.Total))
-	var delays, private, ports []string
-	for _, d := range e.Retry.Schedule {
-		delays = append(delays, config.FormatDuration(d))
+	add("fleet_concurrency", count(e.FleetConcurrency))
+	add("fresh_share", number(e.FreshShare))
+	add("obey_rate_headers", strconv.FormatBool(e.ObeyRateHeaders))
+	add("retry.schedule", e.Retry.Steps.delays())
+	add("retry.jitter", number(e.Retry.Jitter))
+	add("retry.max_age", orNone(e.Retry.MaxAge))
+	add("retry.on", strings.Join(e.Retry.On.List(), " "))
+	add("retry.max_retry_after", config.FormatDuration(e.Retry.MaxRetryAfter))
+	for _, c := range e.Retry.Classes {
+		add("retry."+c.Name, c.text())
 	}
+	if r := e.RateLimit; r != nil {
+		add("rate_limit", fmt.Sprintf("%d per %s, burst %d", r.N, config.FormatDuration(r.Per), r.Burst))
+	}
+	if r := e.Breaker; r != nil {
+		add("breaker", "on")
+		add("breaker.failure_ratio", number(r.FailureRatio))
+		add("breaker.min_attempts", strconv.Itoa(r.MinAttempts))
+		add("breaker.window", config.FormatDuration(r.Window))
+		add("breaker.open", config.FormatDuration(r.Open))
+		add("breaker.max_open", config.FormatDuration(r.MaxOpen))
+		add("breaker.jitter", number(r.Jitter))
+		add("breaker.probes", strconv.Itoa(r.Probes))
+		add("breaker.on", strings.Join(r.On.List(), " "))
+	}
+	add("disable.on_gone", strconv.FormatBool(e.Disable.OnGone))
+	add("disable.after_failing", orNone(e.Disable.AfterFailing))
+	var private, ports []string
 	for _, p := range e.Egress.AllowPrivate {
 		private = append(private, p.String())
 	}
 	for _, p := range e.Egress.Ports {
 		ports = append(ports, strconv.Itoa(int(p)))
 	}
-	add("retry.schedule", strings.Join(delays, " "))
-	add("retry.jitter", strconv.FormatFloat(e.Retry.Jitter, 'g', -1, 64))
-	add("retry.on", strings.Join(e.Retry.On.List(), " "))
-	add("retry.max_retry_after", config.FormatDuration(e.Retry.MaxRetryAfter))
 	add("egress.allow_private", sorted(private))
 	add("egress.allow_plaintext", strconv.FormatBool(e.Egress.AllowPlaintext))
 	add("egress.ports", sorted(ports))
+	add("tls.ca", e.TLS.CA)
+	add("tls.cert", e.TLS.Client())
+	add("tls.min_version", e.TLS.Version())
+	add("tls.server_name", e.TLS.ServerName)
 	return all
+}
+
+func number(f float64) string { return strconv.FormatFloat(f, 'g', -1, 64) }
+
+// count is a number where 0 stands for no bound.
+func count(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.Itoa(n)
+}
+
+// orNone is a duration where 0 stands for never.
+func orNone(d time.Duration) string {
+	if d == 0 {
+		return ""
+	}
+	return config.FormatDuration(d)
+}
+
+// text is all of a class in one line.
+func (s *Steps) text() string {
+	text := s.delays()
+	if text == "" {
+		text = "no more attempts"
+	}
+	text += ", jitter " + number(s.Jitter)
+	if s.MaxAge > 0 {
+		text += ", max_age " + config.FormatDuration(s.MaxAge)
+	}
+	return text
+}
+
+func (s *Steps) delays() string {
+	var delays []string
+	for _, d := range s.Schedule {
+		delays = append(delays, config.FormatDuration(d))
+	}
+	return strings.Join(delays, " ")
 }
 
 // sorted joins what has no order in the file.

@@ -39,6 +39,20 @@ func TestDiff(t *testing.T) {
 			{Name: "retry.schedule", Old: "5s", New: "1h 1d"}, {Name: "retry.jitter", Old: "0.1", New: "0"},
 			{Name: "retry.on", Old: "network timeout 408 409 425 429 5xx", New: "410 5xx"}, {Name: "retry.max_retry_after", Old: "1d", New: "0s"}}},
 		{"no retries", with("retry {\n schedule = [\"5s\"]\n}"), with("retry {\n strategy = \"fixed\"\n max_attempts = 1\n}"), []config.Change{{Name: "retry.schedule", Old: "5s"}}},
+		{"retry classes", with("retry \"429\" {\n schedule = [\"5s\"]\n}"), with("retry {\n max_age = \"1d\"\n}\nretry \"404\" {\n max_attempts = 1\n}"), []config.Change{
+			{Name: "retry.max_age", New: "1d"}, {Name: "retry.on", Old: "network timeout 408 409 425 429 5xx", New: "network timeout 404 408 409 425 429 5xx"},
+			{Name: "retry.404", New: "no more attempts, jitter 0.1, max_age 1d"}, {Name: "retry.429", Old: "5s, jitter 0.1"}}},
+		{"limits", with("rate_limit {\n limit = 5\n}"), with("fleet_concurrency = 3\nfresh_share = 0.25\nobey_rate_headers = true\nrate_limit {\n limit = 10\n per = \"1m\"\n}"), []config.Change{
+			{Name: "fleet_concurrency", New: "3"}, {Name: "fresh_share", Old: "0.5", New: "0.25"}, {Name: "obey_rate_headers", Old: "false", New: "true"},
+			{Name: "rate_limit", Old: "5 per 1s, burst 5", New: "10 per 1m, burst 1"}}},
+		{"no limit", with("rate_limit {\n limit = 5\n}"), with("rate_limit {\n enabled = false\n}"), []config.Change{{Name: "rate_limit", Old: "5 per 1s, burst 5"}}},
+		{"breaker", with(``), with("breaker {\n open = \"1m\"\n on = [\"5xx\"]\n}\ndisable {\n on_gone = false\n after_failing = \"0s\"\n}"), []config.Change{
+			{Name: "breaker.open", Old: "30s", New: "1m"}, {Name: "breaker.on", Old: "network timeout 429 5xx", New: "5xx"},
+			{Name: "disable.on_gone", Old: "true", New: "false"}, {Name: "disable.after_failing", Old: "5d"}}},
+		{"no breaker", with(``), with("breaker {\n enabled = false\n}"), []config.Change{{Name: "breaker", Old: "on"}}},
+		{"breaker again", with("breaker {\n enabled = false\n}"), with(``), []config.Change{{Name: "breaker", New: "on"}}},
+		{"tls", with(``), with("tls {\n min_version = \"1.3\"\n server_name = \"b.test\"\n}"), []config.Change{
+			{Name: "tls.min_version", Old: "1.2", New: "1.3"}, {Name: "tls.server_name", New: "b.test"}}},
 		{"egress", with(``), with("egress {\n allow_private = [\"10.0.0.0/8\"]\n allow_plaintext = true\n ports = [443, 8443]\n}"), []config.Change{
 			{Name: "egress.allow_private", New: "10.0.0.0/8"}, {Name: "egress.allow_plaintext", Old: "false", New: "true"}, {Name: "egress.ports", New: "443 8443"}}},
 		{"headers", with(`headers = { A = "canary", B = "canary", C = "canary" }`), with(`headers = { C = "canary", A = "another", D = "canary" }`), []config.Change{

@@ -25,10 +25,16 @@ func (d *decoder) endpoint(b *config.Block) *Endpoint {
 	}
 	s := d.policies[policy]
 	s.read(b)
-	e.Concurrency, e.HTTP2, e.Timeout, e.Retry, e.Egress = s.concurrency, s.http2, s.timeout, s.retry.spell(), s.egress
+	s.fill(e)
 
 	b.Later("when", "body", "ecmascript")
 	e.readURL(b)
+	if e.URL != nil && e.URL.Scheme == "http" {
+		if own := s.tls.last; own != nil {
+			b.Fail(own.Place(), "Unused tls", "the endpoint's url begins with http://. Write https://, or remove the block.")
+		}
+		e.TLS = TLS{}
+	}
 	e.readEvents(b)
 	e.Signers = d.signers(b)
 	e.readHeaders(b)

@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"crypto/tls"
+	"errors"
 	"net/netip"
 	"net/url"
 	"reflect"
@@ -20,6 +22,13 @@ func TestEqual(t *testing.T) {
 		}
 		return s
 	}
+	t.Chdir(t.TempDir())
+	writePEM(t)
+	pair, err := tls.LoadX509KeyPair("client.pem", "client-key.pem")
+	other, err2 := tls.LoadX509KeyPair("other.pem", "other-key.pem")
+	if err := errors.Join(err, err2); err != nil {
+		t.Fatal(err)
+	}
 	const one, two = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD", "whsec_b3RoZXIgb3RoZXIgb3RoZXIgb3RoZXIgb3RoZXI="
 	endpoint := func() *Endpoint {
 		on, err := ParseOutcomes([]string{"5xx"})
@@ -36,7 +45,17 @@ func TestEqual(t *testing.T) {
 			Headers: []Header{{Name: "X-Key", Value: config.NewSecret("one")}},
 			Signers: []*sign.Signer{signer(sign.Standard(), one)},
 			Timeout: Timeout{Connect: time.Second, Total: time.Minute},
-			Retry:   Retry{Steps: Steps{Schedule: []time.Duration{time.Second}, Jitter: 0.1}, On: on, MaxRetryAfter: time.Hour},
+			Retry: Retry{
+				Steps: Steps{Schedule: []time.Duration{time.Second}, Jitter: 0.1}, On: on, MaxRetryAfter: time.Hour,
+				Classes: []RetryClass{{"5xx", on, Steps{Schedule: []time.Duration{time.Minute}}}},
+			},
+			FleetConcurrency: 2, FreshShare: 0.5,
+			RateLimit: &RateLimit{N: 1, Per: time.Second, Burst: 2},
+			Breaker: &Breaker{
+				FailureRatio: 0.5, MinAttempts: 20, Window: time.Minute, Open: time.Second, MaxOpen: time.Minute, Jitter: 0.1, Probes: 1, On: on,
+			},
+			Disable: Disable{OnGone: true, AfterFailing: time.Hour},
+			TLS:     TLS{CA: "a", Certificate: &pair, MinVersion: tls.VersionTLS12, ServerName: "a.test"},
 			Egress:  Egress{AllowPrivate: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, Ports: []uint16{443}},
 		}
 	}
@@ -68,6 +87,40 @@ func TestEqual(t *testing.T) {
 			func(e *Endpoint) { e.Retry.Jitter = 0 },
 			func(e *Endpoint) { e.Retry.On = Outcomes{} },
 			func(e *Endpoint) { e.Retry.MaxRetryAfter = 0 },
+			func(e *Endpoint) { e.Retry.MaxAge = time.Hour },
+			func(e *Endpoint) { e.Retry.Classes = nil },
+			func(e *Endpoint) { e.Retry.Classes[0].Name = "network" }, // what it is of goes with its name
+			func(e *Endpoint) { e.Retry.Classes[0].Schedule = nil },
+			func(e *Endpoint) { e.Retry.Classes[0].Jitter = 1 },
+			func(e *Endpoint) { e.Retry.Classes[0].MaxAge = time.Hour },
+		},
+		"FleetConcurrency": {func(e *Endpoint) { e.FleetConcurrency = 0 }},
+		"FreshShare":       {func(e *Endpoint) { e.FreshShare = 0 }},
+		"ObeyRateHeaders":  {func(e *Endpoint) { e.ObeyRateHeaders = true }},
+		"RateLimit": {
+			func(e *Endpoint) { e.RateLimit = nil },
+			func(e *Endpoint) { e.RateLimit.N++ },
+			func(e *Endpoint) { e.RateLimit.Per++ },
+			func(e *Endpoint) { e.RateLimit.Burst++ },
+		},
+		"Breaker": {
+			func(e *Endpoint) { e.Breaker = nil },
+			func(e *Endpoint) { e.Breaker.FailureRatio = 1 },
+			func(e *Endpoint) { e.Breaker.MinAttempts++ },
+			func(e *Endpoint) { e.Breaker.Window++ },
+			func(e *Endpoint) { e.Breaker.Open++ },
+			func(e *Endpoint) { e.Breaker.MaxOpen++ },
+			func(e *Endpoint) { e.Breaker.Jitter = 0 },
+			func(e *Endpoint) { e.Breaker.Probes++ },
+			func(e *Endpoint) { e.Breaker.On = Outcomes{} },
+		},
+		"Disable": {func(e *Endpoint) { e.Disable.OnGone = false }, func(e *Endpoint) { e.Disable.AfterFailing = 0 }},
+		"TLS": {
+			func(e *Endpoint) { e.TLS.CA = "b" }, // which Roots goes with
+			func(e *Endpoint) { e.TLS.Certificate = nil },
+			func(e *Endpoint) { e.TLS.Certificate = &other },
+			func(e *Endpoint) { e.TLS.MinVersion = tls.VersionTLS13 },
+			func(e *Endpoint) { e.TLS.ServerName = "" },
 		},
 		"Egress": {
 			func(e *Endpoint) { e.Egress.AllowPrivate = nil },

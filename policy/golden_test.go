@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"crypto/tls"
 	"errors"
 	"flag"
 	"fmt"
@@ -32,11 +33,21 @@ func testEnv(name string) (string, bool) {
 }
 
 // TestGolden decodes each NAME.hcl of testdata/*.txtar and compares with NAME.want:
-// the configuration, or the diagnostics as `relay check` shows them.
+// the configuration, or the diagnostics as `relay check` shows them. PEM files are made
+// for it, so it runs in a folder of its own.
 func TestGolden(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.txtar")
+	testdata, err := filepath.Abs("testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(testdata, "*.txtar"))
 	if err != nil || len(files) == 0 {
 		t.Fatal("no golden files", err)
+	}
+	t.Chdir(t.TempDir())
+	writePEM(t)
+	if err := errors.Join(os.Symlink(testdata, "testdata"), os.WriteFile("policy.go", nil, 0o600)); err != nil {
+		t.Fatal(err)
 	}
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar"), func(t *testing.T) {
@@ -103,6 +114,9 @@ func outcome(src []byte) string {
 	for _, e := range p.Endpoints {
 		dumpEndpoint(&b, e)
 	}
+	for _, w := range f.Warnings {
+		fmt.Fprintf(&b, "warning: %s\n", w)
+	}
 	return b.String()
 }
 
@@ -154,5 +168,31 @@ func dumpEndpoint(b *strings.Builder, e *Endpoint) {
 	}
 	fmt.Fprintf(b, "  retry %v\n    jitter=%g network=%t timeout=%t statuses=%s max_retry_after=%v\n", e.Retry.Schedule,
 		e.Retry.Jitter, e.Retry.On.Has(0, "connection_reset"), e.Retry.On.Has(0, "timeout"), strings.Join(statuses, ","), e.Retry.MaxRetryAfter)
+	for _, c := range e.Retry.Classes {
+		fmt.Fprintf(b, "    after %s %v jitter=%g max_age=%v\n", c.Name, c.Schedule, c.Jitter, c.MaxAge)
+	}
+	if e.Retry.MaxAge > 0 {
+		fmt.Fprintf(b, "    max_age=%v\n", e.Retry.MaxAge)
+	}
+	if e.FleetConcurrency > 0 || e.FreshShare != 0.5 || e.ObeyRateHeaders {
+		fmt.Fprintf(b, "  fleet_concurrency=%d fresh_share=%g obey_rate_headers=%t\n", e.FleetConcurrency, e.FreshShare, e.ObeyRateHeaders)
+	}
+	if e.RateLimit != nil {
+		fmt.Fprintf(b, "  rate_limit %+v\n", *e.RateLimit)
+	}
+	switch {
+	case e.Breaker == nil:
+		fmt.Fprintf(b, "  no breaker\n")
+	case *e.Breaker != defaultBreaker().Breaker:
+		shown, _, _ := strings.Cut(fmt.Sprintf("%+v", *e.Breaker), " On:")
+		fmt.Fprintf(b, "  breaker %s On:%v}\n", shown, e.Breaker.On.List())
+	}
+	if e.Disable != defaultDisable() {
+		fmt.Fprintf(b, "  disable %+v\n", e.Disable)
+	}
 	fmt.Fprintf(b, "  egress %+v\n", e.Egress)
+	if e.TLS.Roots != nil || e.TLS.Certificate != nil || e.TLS.ServerName != "" || e.TLS.MinVersion == tls.VersionTLS13 {
+		client, _, _ := strings.Cut(e.TLS.Client(), ", sha256") // which is another one each time
+		fmt.Fprintf(b, "  tls version=%s name=%s own roots=%t client=%s\n", e.TLS.Version(), e.TLS.ServerName, e.TLS.Roots != nil, client)
+	}
 }

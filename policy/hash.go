@@ -30,11 +30,11 @@ func (p *Policy) Hash() string {
 }
 
 // Equal tells whether an endpoint's deliveries are made in the same way. It compares
-// what the hash leaves out, too: secrets, and the values of headers.
+// what the hash leaves out, too: secrets, and the values of headers. Lists that have no
+// order are the same in any.
 func (e *Endpoint) Equal(o *Endpoint) bool {
 	return e == o ||
 		e.Name == o.Name &&
-			e.Description == o.Description &&
 			e.URL.String() == o.URL.String() && // with user and query
 			e.Hash() == o.Hash() &&
 			slices.EqualFunc(e.Headers, o.Headers, func(a, b Header) bool { return a.Name == b.Name && a.Value.Equal(b.Value) }) &&
@@ -43,16 +43,12 @@ func (e *Endpoint) Equal(o *Endpoint) bool {
 
 // Hash is 12 hex digits that differ when the endpoint's settings do.
 func (e *Endpoint) Hash() string {
-	h := sha256.New()
-	url := *e.URL
-	url.User, url.RawQuery = nil, "" // they may hold a credential
-	fmt.Fprintf(h, "%s\n%t\n%s\n%d %t\n%v\n%v %v\n%v\n", &url, e.Enabled, e.Events, e.Concurrency, e.HTTP2, e.Timeout, e.Retry.Schedule, e.Retry.Jitter, e.Retry.On)
-	fmt.Fprintf(h, "%v\n%v %t %v\n", e.Retry.MaxRetryAfter, e.Egress.AllowPrivate, e.Egress.AllowPlaintext, e.Egress.Ports)
-	for _, line := range e.Headers {
-		fmt.Fprintln(h, "header", line.Name)
+	var text []byte
+	for _, s := range e.settings() {
+		text = append(append(append(append(text, s.Name...), ' '), s.Value...), '\n')
 	}
 	for _, s := range e.Signers {
-		fmt.Fprintln(h, "sign", s) // its name and the number of its secrets
+		text = fmt.Appendln(text, "sign", s) // its name and the number of its secrets
 	}
-	return hex.EncodeToString(h.Sum(nil)[:6])
+	return fingerprint(text)
 }

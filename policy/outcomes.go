@@ -86,16 +86,19 @@ func (o Outcomes) List() []string {
 		}
 	}
 	for class := 3; class <= 5; class++ {
-		var some []string
+		var some []int
 		for code := class * 100; code < class*100+100; code++ {
 			if o.Status(code) {
-				some = append(some, strconv.Itoa(code))
+				some = append(some, code)
 			}
 		}
 		if len(some) == 100 {
-			some = []string{strconv.Itoa(class) + "xx"}
+			list = append(list, strconv.Itoa(class)+"xx")
+			continue
 		}
-		list = append(list, some...)
+		for _, code := range some {
+			list = append(list, strconv.Itoa(code))
+		}
 	}
 	return list
 }

@@ -119,6 +119,20 @@ type Steps struct {
 	MaxAge   time.Duration   // since the accept; no attempt is due after it. 0 for no bound
 }
 
+// Due lists when the attempts after the first are due, counted from the first: without
+// jitter, what attempts take and what receivers ask for.
+func (s *Steps) Due() []time.Duration {
+	var all []time.Duration
+	var due time.Duration
+	for _, delay := range s.Schedule {
+		if due += delay; s.MaxAge > 0 && due > s.MaxAge {
+			break
+		}
+		all = append(all, due)
+	}
+	return all
+}
+
 // RetryClass is a block like retry "429": the steps after attempts of one kind. n in its
 // schedule counts all attempts of the delivery, those of other kinds too.
 type RetryClass struct {
@@ -168,10 +182,11 @@ type Disable struct {
 // TLS is what an endpoint's https connections use beside the system's roots.
 type TLS struct {
 	Roots       *x509.CertPool   // instead of the system's; nil for those
-	Certificate *tls.Certificate // the client's own; nil for none
+	CA          string           // short hash of the file they are from; "" for the system's
+	Certificate *tls.Certificate `json:"-"` // the client's own, with its key; nil for none
 	MinVersion  uint16           // tls.VersionTLS12 or tls.VersionTLS13
 	ServerName  string           // that the certificate must have and that is asked for; "" for the URL's host
-	Digest      string           // differs when one of the others does
+	Digest      string           // differs when one of the others does; "" with an http:// URL
 }
 
 // Egress says where an endpoint's connections may go beside public addresses.

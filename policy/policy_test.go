@@ -215,13 +215,13 @@ endpoint "billing" {
 }
 `).Endpoints[0]
 	billing := p.Endpoint("billing")
-	opts := cmp.AllowUnexported(Outcomes{})
-	for _, pair := range [][2]any{{plain.Timeout, billing.Timeout}, {plain.Retry, billing.Retry}, {plain.Concurrency, billing.Concurrency}} {
-		if diff := cmp.Diff(pair[0], pair[1], opts); diff != "" {
-			t.Errorf("policy default of the example is not the default: -default +example:\n%s", diff)
-		}
+	if diff := cmp.Diff(plain.settings(), billing.settings()); diff != "" {
+		t.Errorf("policy default of the example is not the default: -default +example:\n%s", diff)
 	}
 	partner := p.Endpoint("partner")
+	if got := partner.Retry.After(429, "").Schedule; !slices.Equal(got, []time.Duration{time.Minute, 10 * time.Minute, time.Hour}) || partner.RateLimit == nil {
+		t.Errorf("partner: %+v, %+v", partner.Retry, partner.RateLimit)
+	}
 	if got := partner.Retry.Schedule; len(got) != 9 || got[8] != 1280*time.Second || partner.Concurrency != 4 || partner.Timeout.Total != 30*time.Second {
 		t.Errorf("partner: %v, %d, %v", got, partner.Concurrency, partner.Timeout)
 	}
@@ -232,7 +232,8 @@ endpoint "billing" {
 	}
 	for _, name := range strings.Fields("ingest unix mode http token hosts max_body outbox path durability max_size admin retention delivered failed " +
 		"log level format policy concurrency timeout connect total retry schedule strategy initial max multiplier max_attempts jitter on max_retry_after " +
-		"egress allow_private allow_plaintext ports signature algorithm encoding secret signed headers endpoint url events secrets sign description enabled") {
+		"max_age explicit fleet_concurrency fresh_share obey_rate_headers rate_limit limit per burst breaker failure_ratio min_attempts window open max_open " +
+		"probes disable on_gone after_failing tls ca cert key min_version server_name egress allow_private allow_plaintext ports signature algorithm encoding secret signed headers endpoint url events secrets sign description enabled") {
 		if !strings.Contains(string(text), name) {
 			t.Errorf("the example does not show %s", name)
 		}
@@ -320,12 +321,27 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		for _, e := range p.Endpoints {
-			if e.URL == nil || e.Name == "" || e.Concurrency < 1 || e.Timeout.Total <= 0 || len(e.Retry.Schedule) > 100 || p.Endpoint(e.Name) != e {
+			if e.URL == nil || e.Name == "" || e.Concurrency < 1 || e.Timeout.Total <= 0 || p.Endpoint(e.Name) != e || !e.Equal(e) {
 				t.Errorf("endpoint %+v", e)
 			}
-			for _, d := range e.Retry.Schedule {
-				if d <= 0 || d > maxDelay {
-					t.Errorf("delay %v", d)
+			if r := e.RateLimit; r != nil && (r.N < 1 || r.Per <= 0 || r.Burst < 1) {
+				t.Errorf("rate limit %+v", r)
+			}
+			if r := e.Breaker; r != nil && (!(r.FailureRatio > 0 && r.FailureRatio <= 1) || r.Open <= 0 || r.MaxOpen < r.Open || r.On == (Outcomes{})) {
+				t.Errorf("breaker %+v", r)
+			}
+			all := []Steps{e.Retry.Steps}
+			for _, c := range e.Retry.Classes {
+				all = append(all, c.Steps)
+			}
+			for _, s := range all {
+				if len(s.Schedule) > 100 || s.Jitter < 0 || s.Jitter > 1 || s.MaxAge < 0 || len(s.Due()) > len(s.Schedule) {
+					t.Errorf("steps %+v", s)
+				}
+				for _, d := range s.Schedule {
+					if d <= 0 || d > maxDelay {
+						t.Errorf("delay %v", d)
+					}
 				}
 			}
 		}

@@ -150,15 +150,12 @@ func (c *command) printChecked(file *config.File, p *policy.Policy, found []app.
 		out.Admin = append(out.Admin, "http://"+cfg.Admin.HTTP)
 	}
 	for _, e := range p.Endpoints {
-		var lasts time.Duration
-		for _, d := range e.Retry.Schedule {
-			lasts += d
-		}
+		due := append([]time.Duration{0}, e.Retry.Due()...)
 		url := *e.URL
 		url.RawQuery = ""
 		out.Endpoints = append(out.Endpoints, checkedEndpoint{
 			Name: e.Name, URL: url.String(), Enabled: e.Enabled, Events: e.Events.String(), Timeout: e.Timeout.Total.String(),
-			Attempts: len(e.Retry.Schedule) + 1, LastsMS: lasts.Milliseconds(),
+			Attempts: len(due), LastsMS: due[len(due)-1].Milliseconds(),
 		})
 	}
 	if asJSON {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -34,16 +33,12 @@ func (c *command) diff() *cobra.Command {
 			if errNew != nil {
 				return errNew
 			}
-			d := compared{Endpoints: []comparedEndpoint{}, Restart: []string{}, Process: []comparedSetting{}}
+			restart := config.NeedRestart(oldFile.Config, newFile.Config)
+			d := compared{Endpoints: []comparedEndpoint{}, Restart: restart, Process: []comparedSetting{}}
 			for _, e := range policy.Diff(oldPolicy, newPolicy) {
 				d.Endpoints = append(d.Endpoints, compareEndpoint(e, newPolicy.Endpoint(e.Endpoint)))
 			}
 			for _, s := range config.Diff(oldFile.Config, newFile.Config) {
-				block, _, _ := strings.Cut(s.Name, ".")
-				// A reload takes over retention; of the other blocks a Relay is made.
-				if block != "retention" && !slices.Contains(d.Restart, block) {
-					d.Restart = append(d.Restart, block)
-				}
 				d.Process = append(d.Process, comparedSetting{s, processMeaning(s)})
 			}
 			if asJSON {
@@ -63,7 +58,7 @@ func (c *command) diff() *cobra.Command {
 type compared struct {
 	Endpoints []comparedEndpoint `json:"endpoints"`
 	Process   []comparedSetting  `json:"process"`
-	Restart   []string           `json:"restart"` // blocks of Process, which need one
+	Restart   []string           `json:"restart"` // blocks that need one
 }
 
 type comparedEndpoint struct {
@@ -109,6 +104,10 @@ func endpointMeaning(s config.Change) string {
 		return "decides about events that are accepted from then on; pending deliveries stay"
 	case s.Name == "retry.schedule":
 		return "due times that are set stay, and attempts that were made count"
+	case s.Name == "retry.max_age":
+		return "of pending deliveries too"
+	case block == "tls":
+		return "from the next attempt on: connections are made anew"
 	case block == "sign" || block == "signature" || block == "secrets" || block == "headers":
 		return "from the next attempt on, of pending deliveries too"
 	}
@@ -136,7 +135,7 @@ func printCompared(to io.Writer, d compared) error {
 		b.WriteByte('\n')
 		printSettings(&b, e.Settings)
 	}
-	if len(d.Process) > 0 {
+	if len(d.Process)+len(d.Restart) > 0 {
 		b.WriteString("process: ")
 		if len(d.Restart) > 0 {
 			fmt.Fprintf(&b, "needs a restart for %s\n", strings.Join(d.Restart, ", "))

@@ -165,11 +165,13 @@ type explainedSigner struct {
 type explainedPlan struct {
 	Attempts        []explainedAttempt `json:"attempts"`
 	RetryOn         []string           `json:"retry_on"`
+	Classes         []explainedClass   `json:"retry_classes"` // the first that fits counts, else Attempts
+	MaxAgeMS        int64              `json:"max_age_ms"`    // 0 for no bound
 	MaxRetryAfterMS int64              `json:"max_retry_after_ms"`
 	ConnectMS       int64              `json:"connect_timeout_ms"`
 	TotalMS         int64              `json:"total_timeout_ms"`
-	Concurrency     int                `json:"concurrency"`
-	Egress          explainedEgress    `json:"egress"`
+	explainedLimits
+	Egress explainedEgress `json:"egress"`
 }
 
 // explainedAttempt is when an attempt begins, from the first on.
@@ -255,15 +257,14 @@ func explainPlan(e *policy.Endpoint, own []netip.AddrPort) *explainedPlan {
 		MaxRetryAfterMS: e.Retry.MaxRetryAfter.Milliseconds(),
 		ConnectMS:       e.Timeout.Connect.Milliseconds(),
 		TotalMS:         e.Timeout.Total.Milliseconds(),
-		Concurrency:     e.Concurrency,
+		Classes:         explainClasses(&e.Retry),
+		MaxAgeMS:        e.Retry.MaxAge.Milliseconds(),
+		explainedLimits: explainLimits(e),
 		Egress:          explainEgress(e, own),
 	}
-	var after time.Duration
-	for i, s := range deliver.Spans(&e.Retry.Steps) {
-		if i > 0 {
-			after += e.Retry.Schedule[i-1]
-		}
-		p.Attempts = append(p.Attempts, explainedAttempt{i + 1, inMS(after), inMS(s.Least), inMS(s.Most)})
+	spans := deliver.Spans(&e.Retry.Steps)
+	for i, due := range append([]time.Duration{0}, e.Retry.Due()...) {
+		p.Attempts = append(p.Attempts, explainedAttempt{i + 1, inMS(due), inMS(spans[i].Least), inMS(spans[i].Most)})
 	}
 	return p
 }

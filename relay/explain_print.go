@@ -71,7 +71,7 @@ func printPlan(b *bytes.Buffer, p *explainedPlan) {
 	if len(p.RetryOn) > 0 {
 		retried = strings.Join(p.RetryOn, " ")
 	}
-	if len(p.Attempts) == 1 {
+	if len(p.Attempts)+len(p.Classes) == 1 {
 		retried += "; but there is one attempt only"
 	} else if p.MaxRetryAfterMS > 0 {
 		retried += "; Retry-After is honoured up to " + ms(p.MaxRetryAfterMS)
@@ -81,10 +81,17 @@ func printPlan(b *bytes.Buffer, p *explainedPlan) {
 			final = append(final, missing)
 		}
 	}
-	fmt.Fprintf(b, "  retried      %s\n", retried)
+	fmt.Fprintf(b, "  retried      %s%s\n", retried, ageText(p.MaxAgeMS))
+	for _, c := range p.Classes {
+		fmt.Fprintf(b, "  %-12s %s\n", "after "+c.After, classText(c))
+	}
 	fmt.Fprintf(b, "  final        %s\n", strings.Join(final, ", "))
 	fmt.Fprintf(b, "  timeouts     connect %s, total %s\n", ms(p.ConnectMS), ms(p.TotalMS))
-	fmt.Fprintf(b, "  concurrency  %s at the same time, for each Relay\n", count(p.Concurrency, "attempt"))
+	fmt.Fprintf(b, "  concurrency  %s\n", concurrencyText(p.explainedLimits))
+	fmt.Fprintf(b, "  rate limit   %s\n", rateText(p.explainedLimits))
+	fmt.Fprintf(b, "  breaker      %s\n", breakerText(p.Breaker))
+	fmt.Fprintf(b, "  disabled     %s\n", disableText(p.Disable))
+	fmt.Fprintf(b, "  tls          %s\n", tlsText(p.TLS))
 	fmt.Fprintf(b, "  egress       %s\n", egressText(p.Egress))
 	fmt.Fprintf(b, "  attempts     %d, from now without what answers take:\n\n", len(p.Attempts))
 	var table bytes.Buffer

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -62,8 +61,8 @@ func (a *App) reload(ctx context.Context, by string, onlyOthers bool) (admin.Rel
 	case err != nil:
 		return admin.Reloaded{}, a.refuse(by, admin.InvalidConfig, problems(err)...)
 	}
-	if fixed := needRestart(a.o.Config, file.Config); len(fixed) > 0 {
-		return admin.Reloaded{}, a.refuse(by, admin.NeedsRestart, fixed...)
+	if blocks := config.NeedRestart(a.o.Config, file.Config); len(blocks) > 0 {
+		return admin.Reloaded{}, a.refuse(by, admin.NeedsRestart, needRestart(blocks)...)
 	}
 
 	old := a.live.Load()
@@ -131,21 +130,11 @@ func problems(err error) []string {
 	return lines
 }
 
-// needRestart names the blocks that differ and cannot change while Relay runs: what they
-// are about is open. Values are compared, and never told: some are secret.
-func needRestart(now, next config.Config) (problems []string) {
-	for _, block := range []struct {
-		name      string
-		now, next any
-	}{
-		{"ingest", now.Ingest, next.Ingest},
-		{"outbox", now.Outbox, next.Outbox},
-		{"admin", now.Admin, next.Admin},
-		{"log", now.Log, next.Log},
-	} {
-		if !reflect.DeepEqual(block.now, block.next) {
-			problems = append(problems, fmt.Sprintf("the %s block is not what this Relay was started with: restart to change it; nothing of the file was taken over", block.name))
-		}
+// needRestart says so of each block. Values are never told: some are secret.
+func needRestart(blocks []string) []string {
+	problems := make([]string, len(blocks))
+	for i, name := range blocks {
+		problems[i] = fmt.Sprintf("the %s block is not what this Relay was started with: restart to change it; nothing of the file was taken over", name)
 	}
 	return problems
 }
@@ -153,17 +142,14 @@ func needRestart(now, next config.Config) (problems []string) {
 // differences names the endpoints that two policies do not have in common.
 func differences(old, now *policy.Policy) admin.Reloaded {
 	d := admin.Reloaded{Changed: []string{}, Added: []string{}, Removed: []string{}}
-	for _, e := range now.Endpoints {
-		switch before := old.Endpoint(e.Name); {
-		case before == nil:
-			d.Added = append(d.Added, e.Name)
-		case !before.Equal(e):
-			d.Changed = append(d.Changed, e.Name)
-		}
-	}
-	for _, e := range old.Endpoints {
-		if now.Endpoint(e.Name) == nil {
-			d.Removed = append(d.Removed, e.Name)
+	for _, c := range policy.Diff(old, now) {
+		switch c.Kind {
+		case policy.Added:
+			d.Added = append(d.Added, c.Endpoint)
+		case policy.Changed:
+			d.Changed = append(d.Changed, c.Endpoint)
+		case policy.Removed:
+			d.Removed = append(d.Removed, c.Endpoint)
 		}
 	}
 	return d

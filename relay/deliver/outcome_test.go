@@ -2,6 +2,12 @@ package deliver
 
 import (
 	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 
 	"relay/policy"
@@ -52,5 +58,33 @@ func TestClassifyFailure(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// The codes that attempts record and those that a file can name are the same.
+func TestCodesAreThoseOfThePolicy(t *testing.T) {
+	f, err := parser.ParseFile(token.NewFileSet(), "outcome.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var codes []string
+	ast.Inspect(f, func(n ast.Node) bool {
+		if c, ok := n.(*ast.ValueSpec); ok && strings.HasPrefix(c.Names[0].Name, "code") {
+			code, err := strconv.Unquote(c.Values[0].(*ast.BasicLit).Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			codes = append(codes, code)
+		}
+		return true
+	})
+	// The first is never the receiver's fault, the others are answers.
+	codes = slices.DeleteFunc(codes, func(c string) bool { return slices.Contains([]string{codePanic, codeRedirect, codeGone}, c) })
+	all, err := policy.ParseOutcomes(codes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := all.List(); !slices.Equal(got, []string{"network", "timeout"}) {
+		t.Errorf("with all of %q a file says %q: it knows others", codes, got)
 	}
 }

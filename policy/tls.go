@@ -1,0 +1,94 @@
+package policy
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"relay/config"
+)
+
+// tlsBlock is what tls blocks say. The files they name are read at once, so that one which
+// cannot be used is an error of the file.
+type tlsBlock struct {
+	TLS
+	last *config.Block // the one that was read last; nil where the policy or endpoint has none
+}
+
+func (t *tlsBlock) read(b *config.Block) {
+	if ca, ok := b.PEM("ca", false); ok {
+		t.Roots = x509.NewCertPool()
+		if !t.Roots.AppendCertsFromPEM(ca) {
+			b.Invalid("ca", "the file has no certificate. Name one with -----BEGIN CERTIFICATE----- in it.")
+		}
+		t.CA = fingerprint(ca)
+	}
+	cert, hasCert := b.PEM("cert", false)
+	key, hasKey := b.PEM("key", true)
+	switch {
+	case hasCert && hasKey:
+		t.readPair(b, cert, key)
+	case hasCert:
+		b.Require("key", `key = "….pem", too: cert and key belong together`)
+	case hasKey:
+		b.Require("cert", `cert = "….pem", too: cert and key belong together`)
+	}
+	version := ""
+	if b.String("min_version", &version, config.OneOf("1.2", "1.3")) {
+		t.MinVersion = map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}[version]
+	}
+	b.String("server_name", &t.ServerName, func(s string) error {
+		if checkHost(s) != nil {
+			return errors.New(`write a host name, like "hooks.example.com"`)
+		}
+		return nil
+	})
+	b.Done()
+}
+
+func (t *tlsBlock) readPair(b *config.Block, cert, key []byte) {
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		b.Invalid("cert", fmt.Sprintf("the files of cert and key cannot be used together: %s.", strings.TrimPrefix(err.Error(), "tls: ")))
+		return
+	}
+	t.Certificate = &pair
+	if end := pair.Leaf.NotAfter; time.Now().After(end) {
+		b.Warn("cert", fmt.Sprintf("the client certificate %q expired on %s: receivers will turn it away", pair.Leaf.Subject, end.UTC().Format(time.DateOnly)))
+	}
+}
+
+// spell sets what depends on the rest.
+func (t *tlsBlock) spell() TLS {
+	t.Digest = fingerprint(fmt.Appendf(nil, "%s\n%s\n%x\n%s", t.CA, t.Client(), t.MinVersion, t.ServerName))
+	return t.TLS
+}
+
+// Version is MinVersion as in the file, "" for an http:// URL.
+func (t *TLS) Version() string {
+	return map[uint16]string{tls.VersionTLS12: "1.2", tls.VersionTLS13: "1.3"}[t.MinVersion]
+}
+
+// Client names the client certificate, "" for none. The key is not in it: a certificate
+// has one key.
+func (t *TLS) Client() string {
+	if t.Certificate == nil {
+		return ""
+	}
+	leaf, chain := t.Certificate.Leaf, []byte(nil)
+	for _, der := range t.Certificate.Certificate {
+		chain = append(chain, der...)
+	}
+	return fmt.Sprintf("%q until %s, sha256 %s", leaf.Subject, leaf.NotAfter.UTC().Format(time.DateOnly), fingerprint(chain))
+}
+
+// fingerprint is a short hash of what is no secret.
+func fingerprint(public []byte) string {
+	sum := sha256.Sum256(public)
+	return hex.EncodeToString(sum[:6])
+}
