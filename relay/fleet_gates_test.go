@@ -194,10 +194,8 @@ func TestFleetConcurrency(t *testing.T) {
 		}
 	}
 	until(t, "all events", func() bool { return receiver.count() == 60 })
-	receiver.mu.Lock()
-	defer receiver.mu.Unlock()
+	stopFleet(t, fleet)
 	if receiver.peak > 3 {
 		t.Errorf("%d attempts at the same time, want at most 3", receiver.peak)
 	}
-	stopFleet(t, fleet)
 }
