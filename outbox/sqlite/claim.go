@@ -114,7 +114,11 @@ func (s *Store) refill(ep *endpoint) error {
 	}
 	length, bytes := queueLength-len(ep.fresh)-len(ep.retries), queueBytes-s.bytes
 	nextDue, last, more := ep.nextDue, ep.last, ep.more
-	newest, tail := ep.wanted, ep.tail
+	newest, tail := 0, ep.tail
+	if ep.wanted > 0 {
+		newest = max(ep.wanted, queueLow)
+	}
+	known := ep.ahead()
 	ep.wanted = 0
 	s.mu.Unlock()
 
@@ -179,7 +183,7 @@ func (s *Store) refill(ep *endpoint) error {
 		tail = never
 	case newest > 0:
 		var err error
-		most = max(newest, queueLow)
+		most = newest - known
 		if tail, err = s.loadNewest(ep, last, tail, load); err != nil {
 			return err
 		}
@@ -196,7 +200,10 @@ func (s *Store) refill(ep *endpoint) error {
 		}
 		s.put(e)
 	}
-	ep.looked = newest > 0
+	if newest > 0 {
+		s.trimNewest(ep, newest)
+		ep.looked = true
+	}
 	s.serve(ep)
 	ep.looked = false
 	return nil

@@ -16,8 +16,8 @@ import (
 // known is false and nothing is taken.
 func (q *queues) takeNewest(ep *endpoint, n, most int, now int64) (newest []*entry, known bool) {
 	all := !ep.more || ep.tail <= ep.last+1 // none is on disk only
-	enough := all || ep.ahead(n)
-	if !enough || !all && q.bytes < queueBytes && !ep.ahead(2*n) { // the next claim is to find as many
+	enough := all || ep.ahead() >= n
+	if !enough || !all && q.bytes < queueBytes && ep.ahead() < 2*n { // the next claim is to find as many
 		ep.wanted = max(ep.wanted, 2*n)
 		q.ask(ep)
 	}
@@ -43,13 +43,16 @@ func (q *queues) takeNewest(ep *endpoint, n, most int, now int64) (newest []*ent
 	return newest, true
 }
 
-// ahead tells whether the endpoint's n newest fresh deliveries are in memory, and free.
-func (ep *endpoint) ahead(n int) bool {
-	return len(ep.newest) >= n && ep.newest[len(ep.newest)-n].seq >= ep.tail
+// ahead is how many of the endpoint's newest fresh deliveries are in memory, and free.
+func (ep *endpoint) ahead() int {
+	older, _ := slices.BinarySearchFunc(ep.newest, ep.tail, (*entry).compare)
+	return len(ep.newest) - older
 }
 
+func (e *entry) compare(seq int64) int { return cmp.Compare(e.seq, seq) }
+
 // arriveEarly takes in a fresh delivery while older ones are on disk only, if the newest
-// are wanted. It takes the place of the oldest of them.
+// are known. It takes the place of the oldest of them.
 func (q *queues) arriveEarly(e *entry) {
 	ep := e.endpoint
 	if ep.tail == never {
@@ -59,14 +62,20 @@ func (q *queues) arriveEarly(e *entry) {
 		ep.tail = never
 		return
 	}
-	if len(ep.newest) >= queueLow {
-		oldest := ep.newest.pop()
-		q.bytes -= oldest.weight()
-		delete(ep.early, oldest.seq)
-		ep.tail = max(ep.tail, oldest.seq+1)
-	}
+	q.trimNewest(ep, max(len(ep.newest), queueLow)-1)
 	ep.keepEarly(e)
 	q.put(e)
+}
+
+// trimNewest leaves the oldest of the newest to the disk, where they are, so that no
+// more than most are in memory.
+func (q *queues) trimNewest(ep *endpoint, most int) {
+	for len(ep.newest) > most {
+		e := ep.newest.pop()
+		q.bytes -= e.weight()
+		delete(ep.early, e.seq)
+		ep.tail = max(ep.tail, e.seq+1)
+	}
 }
 
 // keepEarly marks an entry that is loaded before its turn.
@@ -84,8 +93,7 @@ func (q *queues) join(ep *endpoint, seqs []int64) {
 		e := ep.early[seq]
 		delete(ep.early, seq)
 		e.early = false
-		i, queued := slices.BinarySearchFunc(ep.newest, seq, func(e *entry, seq int64) int { return cmp.Compare(e.seq, seq) })
-		if queued {
+		if i, queued := slices.BinarySearchFunc(ep.newest, seq, (*entry).compare); queued {
 			ep.newest = slices.Delete(ep.newest, i, i+1)
 			ep.fresh.add(e)
 		}
