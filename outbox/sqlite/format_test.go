@@ -1,6 +1,9 @@
 package sqlite
 
 import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -8,21 +11,59 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/ncruces/go-sqlite3"
 
 	"relay/outbox"
 )
 
-// TestFormat opens an outbox that an earlier Relay wrote (promise P16) and finds
-// everything in it.
-func TestFormat(t *testing.T) {
-	dir := t.TempDir()
-	fixture, err := os.ReadFile("testdata/v1.sql")
+// fixture is an outbox that a Relay of the given format version wrote.
+func fixture(t *testing.T, version int) string {
+	t.Helper()
+	sql, err := os.ReadFile(fmt.Sprintf("testdata/v%d.sql", version))
 	if err != nil {
 		t.Fatal(err)
 	}
-	execute(t, filepath.Join(dir, "relay.db"), string(fixture))
-	s := openTest(t, Options{Dir: dir})
+	return string(sql)
+}
 
+// TestFormat opens outboxes that Relay wrote, of this format and earlier ones (promise
+// P16), and finds everything in them.
+func TestFormat(t *testing.T) {
+	notes := map[int][]outbox.Note{2: {{Endpoint: "billing", Revision: 4, Text: []byte("paused")}, {Endpoint: "search", Revision: 3}}}
+	for version := 1; version <= formatVersion; version++ {
+		t.Run(fmt.Sprint("version ", version), func(t *testing.T) {
+			dir := t.TempDir()
+			execute(t, filepath.Join(dir, "relay.db"), fixture(t, version))
+			s := openTest(t, Options{Dir: dir})
+			wantNotes(t, s, notes[version]...)
+			testFixture(t, s)
+			if err := s.Close(); err != nil { // the format goes up once
+				t.Fatal(err)
+			}
+			wantNotes(t, openTest(t, Options{Dir: dir}), notes[version]...)
+		})
+	}
+}
+
+func wantNotes(t *testing.T, s *Store, want ...outbox.Note) {
+	t.Helper()
+	got, revision, err := s.Notes(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var last uint64
+	for _, n := range want {
+		last = max(last, n.Revision)
+	}
+	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty()); diff != "" || revision != last {
+		t.Errorf("Notes up to revision %d, want %d (-want +got):\n%s", revision, last, diff)
+	}
+}
+
+// testFixture finds everything that the fixtures hold, whatever their version.
+func testFixture(t *testing.T, s *Store) {
+	t.Helper()
 	app1, err := s.Lookup(t.Context(), "app-1")
 	if err != nil {
 		t.Fatal(err)
@@ -86,15 +127,11 @@ func TestFormat(t *testing.T) {
 func TestSchema(t *testing.T) {
 	comments := regexp.MustCompile(`\s*--.*`)
 	spaces := regexp.MustCompile(`\s+`)
-	var schemas [2]string
-	for i, fixture := range []bool{true, false} {
+	var schemas [formatVersion + 1]string
+	for i := range schemas {
 		dir := t.TempDir()
-		if fixture {
-			sql, err := os.ReadFile("testdata/v1.sql")
-			if err != nil {
-				t.Fatal(err)
-			}
-			execute(t, filepath.Join(dir, "relay.db"), string(sql))
+		if i > 0 {
+			execute(t, filepath.Join(dir, "relay.db"), fixture(t, i))
 		}
 		s := openTest(t, Options{Dir: dir})
 		err := s.do(t.Context(), func() error {
@@ -112,8 +149,74 @@ func TestSchema(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if diff := cmp.Diff(schemas[0], schemas[1]); diff != "" {
-		t.Errorf("schema (-v1.sql +new):\n%s", diff)
+	for i := 1; i < len(schemas); i++ {
+		if diff := cmp.Diff(schemas[i], schemas[0]); diff != "" {
+			t.Errorf("schema (-v%d.sql +new):\n%s", i, diff)
+		}
+	}
+}
+
+// TestPowerCutAmidMigration cuts the power at each write and sync while an outbox of
+// format version 1 is opened: it is whole before and after, of the one version or the
+// other.
+func TestPowerCutAmidMigration(t *testing.T) {
+	p := &powerTest{T: t, fs: newCrashFS(t), dir: t.TempDir(), durability: Fsync}
+	open := func() *db {
+		d, err := connect(filepath.Join(p.dir, databaseFile), p.Name())
+		if err == nil {
+			err = d.conn.Exec(`PRAGMA locking_mode = EXCLUSIVE`) // there is no shared memory
+		}
+		if err != nil {
+			t.Fatalf("cut %d: %v", p.seed, err)
+		}
+		return d
+	}
+	look := func() (version, tables int64) {
+		d := open()
+		version, err := d.number(`PRAGMA user_version`)
+		if err == nil {
+			tables, err = d.number(`SELECT count(*) FROM sqlite_schema WHERE name = 'note'`)
+		}
+		if err = errors.Join(err, d.close()); err != nil {
+			t.Fatalf("cut %d: %v", p.seed, err)
+		}
+		return version, tables
+	}
+	d := open()
+	if err := errors.Join(d.conn.Exec(fixture(t, 1)), d.checkpoint(sqlite3.CHECKPOINT_TRUNCATE), d.close()); err != nil {
+		t.Fatal(err)
+	}
+	before := p.fs.clone()
+	seen := map[int64]int{}
+	for _, survival := range []float64{0, 0.5} {
+		for at, opened := 1, false; !opened; at++ {
+			p.seed, p.random = uint64(at), rand.New(rand.NewPCG(uint64(at), 0))
+			p.fs.files = before.clone().files
+			p.cutAt(at, survival)
+			s, err := Open(t.Context(), p.options())
+			if opened = err == nil; opened {
+				_ = s.Close()
+			}
+			p.fs.mu.Lock()
+			p.fs.fault = nil
+			p.fs.mu.Unlock()
+			version, tables := look()
+			if seen[version]++; version-1 != tables {
+				t.Errorf("cut %d: format version %d with %d tables of notes", at, version, tables)
+			}
+			s = p.open()
+			wantNotes(t, s)
+			if r, err := s.Lookup(t.Context(), "app-1"); err != nil || len(r.Deliveries) != 2 {
+				t.Errorf("cut %d: Lookup: %+v, %v", at, r, err)
+			}
+			if err := sound(t.Context(), s); err != nil {
+				t.Errorf("cut %d: %v", at, err)
+			}
+			p.close(s)
+		}
+	}
+	if seen[1] == 0 || seen[2] == 0 || len(seen) != 2 {
+		t.Errorf("versions after the cuts: %v, want some of 1 and 2", seen)
 	}
 }
 

@@ -40,6 +40,7 @@ func TestPowerCut(t *testing.T) {
 				p.fs.files = newborn.clone().files
 				p.seed, p.random = seed, rand.New(rand.NewPCG(seed, 0))
 				p.tried, p.acknowledged = map[string]outbox.Entry{}, map[string]bool{}
+				p.note = outbox.Note{Endpoint: "a"}
 				s := p.open()
 				for range 10 {
 					p.load(s, test.survival)
@@ -92,6 +93,7 @@ type powerTest struct {
 	events       int
 	tried        map[string]outbox.Entry
 	acknowledged map[string]bool
+	note         outbox.Note // the last one acknowledged; the numbers in it rise
 }
 
 func (p *powerTest) options() Options {
@@ -141,6 +143,15 @@ func (p *powerTest) load(s *Store, survival float64) {
 			}
 		})
 	}
+	wg.Go(func() {
+		for n := p.note; ; p.note = n {
+			var err error
+			n.Text = fmt.Append(nil, n.Revision+1)
+			if n, err = s.SetNote(p.Context(), n); err != nil {
+				return
+			}
+		}
+	})
 	for _, name := range []string{"a", "b", "c"} {
 		random := rand.New(rand.NewPCG(p.seed, uint64(name[0])))
 		wg.Go(func() {
@@ -215,6 +226,22 @@ func (p *powerTest) check(s *Store) (lost int) {
 	})
 	if err != nil {
 		p.Fatalf("seed %d: %v", p.seed, err)
+	}
+	notes, revision, err := s.Notes(p.Context())
+	if err != nil {
+		p.Fatalf("seed %d: %v", p.seed, err)
+	}
+	if revision < p.note.Revision && p.durability == Fsync {
+		p.Errorf("seed %d: note %d is lost", p.seed, p.note.Revision)
+	}
+	for _, n := range notes {
+		if n.Revision != revision || string(n.Text) != fmt.Sprint(revision) {
+			p.Errorf("seed %d: the last note has revision %d, one says %q at %d", p.seed, revision, n.Text, n.Revision)
+		}
+		p.note = n
+	}
+	if len(notes) == 0 {
+		p.note = outbox.Note{Endpoint: "a"}
 	}
 	for id := range p.acknowledged {
 		if !kept[id] {
