@@ -17,16 +17,10 @@ import (
 // unsigned is the name in sign = ["none"].
 const unsigned = "none"
 
-// laterSchemes are built-in names that are kept free until they are built.
-func laterSchemes() []string {
-	return []string{"github", "stripe", "slack", "shopify", "svix", "rfc9421"}
-}
-
 func (d *decoder) readSignatures(blocks []*config.Block) {
-	reserved := append(sign.BuiltinNames(), laterSchemes()...)
 	for _, b := range blocks {
 		checkName(b)
-		if b.Name == unsigned || slices.Contains(reserved, b.Name) {
+		if b.Name == unsigned || slices.Contains(sign.BuiltinNames(), b.Name) {
 			b.Fail(b.Label(), "Reserved name", fmt.Sprintf("%q is the name of a built-in signature. Choose another.", b.Name))
 		}
 		d.schemes[b.Name] = readScheme(b)
@@ -41,6 +35,14 @@ func readScheme(b *config.Block) *sign.Scheme {
 	b.String("algorithm", &spec.Algorithm)
 	b.String("encoding", &spec.Encoding)
 	b.String("secret", &spec.Secret)
+	b.String("rotation", &spec.Rotation)
+	b.String("separator", &spec.Separator)
+	for _, e := range b.Map("versions") {
+		if spec.Versions == nil {
+			spec.Versions = map[string]string{}
+		}
+		spec.Versions[e.Key] = e.Value.Reveal()
+	}
 
 	signed, _ := b.Expr("signed")
 	ok := b.Require("signed", `signed = "${timestamp}.${body}" or the like.`)
@@ -179,10 +181,6 @@ func (d *decoder) scheme(b *config.Block, name config.Item) *sign.Scheme {
 	}
 	if s, ok := sign.Builtin(name.Value); ok {
 		return s
-	}
-	if slices.Contains(laterSchemes(), name.Value) {
-		b.Fail(name.Place, "Not built yet", fmt.Sprintf("signature %q is not built yet in this version of Relay. Write a signature block of your own.", name.Value))
-		return nil
 	}
 	known := slices.Concat(d.schemeNames, sign.BuiltinNames(), []string{unsigned})
 	b.Fail(name.Place, "Unknown signature", fmt.Sprintf("known are %s.%s", strings.Join(known, ", "), config.Suggest(name.Value, known)))
