@@ -243,6 +243,7 @@ func explainRequest(e *policy.Endpoint, event *outbox.Event, signed bool, now ti
 	out.Line = strings.Replace(r.Line, e.URL.RequestURI(), shown.RequestURI(), 1)
 	for _, h := range r.Header {
 		h.Value = strings.ReplaceAll(h.Value, e.URL.String(), out.URL)
+		h.Value = strings.ReplaceAll(h.Value, e.URL.RequestURI(), shown.RequestURI())
 		out.Header = append(out.Header, explainedHeader(h))
 	}
 	out.Body = string(r.Body)

@@ -25,7 +25,7 @@ type Message struct {
 	DeliveryID  string // delivery
 	Endpoint    string // endpoint
 	Method      string // method
-	URL         string // url: absolute, as in the policy; host (with a port that is written) and path (with the query) are its parts
+	URL         string // url: absolute; host (with the port, where one is written) and path (with the query) are its parts
 	ContentType string // content_type: of the body, the value of the header
 	Attempt     int    // attempt, from 1
 

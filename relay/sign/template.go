@@ -124,9 +124,11 @@ func (p Part) append(b []byte, v *values) []byte {
 	case "method":
 		return append(b, v.Method...)
 	case "url":
-		return append(b, v.URL...)
+		origin, path := splitURL(v.URL)
+		return append(append(b, origin...), path...)
 	case "host":
-		host, _ := splitURL(v.URL)
+		origin, _ := splitURL(v.URL)
+		_, host, _ := strings.Cut(origin, "://")
 		return append(b, host...)
 	case "path":
 		_, path := splitURL(v.URL)
@@ -171,19 +173,19 @@ func (v *values) bodySHA512() []byte {
 	return v.sha512
 }
 
-// splitURL takes an absolute URL without user and fragment apart, as a request
-// line and a Host header do.
-func splitURL(url string) (host, path string) {
-	_, rest, _ := strings.Cut(url, "://")
-	end := strings.IndexAny(rest, "/?")
+// splitURL takes an absolute URL without user and fragment apart into scheme and
+// host, and the target of the request line, which has at least a slash.
+func splitURL(url string) (origin, path string) {
+	start := strings.Index(url, "://") + len("://")
+	end := strings.IndexAny(url[min(start, len(url)):], "/?")
 	if end < 0 {
-		return rest, "/"
+		return url, "/"
 	}
-	host, path = rest[:end], rest[end:]
+	origin, path = url[:start+end], url[start+end:]
 	if path[0] == '?' {
 		path = "/" + path
 	}
-	return host, path
+	return origin, path
 }
 
 // errContradicts is a sentence that begins with a header.
