@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 func TestNewRefuses(t *testing.T) {
@@ -40,6 +41,14 @@ func TestNewRefuses(t *testing.T) {
 		{"cannot be told apart", Spec{Signed: signed, Headers: one("X-Sig", "${id}${signature}")}, "headers", "put text between ${id} and ${signature}"},
 		{"time not sent", Spec{Signed: template("${timestamp}.${body}"), Headers: one("X-Sig", "${signature}")}, "headers", "no header has ${timestamp}"},
 		{"RFC 3339 not sent", Spec{Signed: template("${timestamp_rfc3339}.${body}"), Headers: one("X-Sig", "${signature}")}, "headers", "no header has ${timestamp}"},
+		{"key not sent", Spec{Signed: template("${key_id}.${body}"), Headers: one("X-Sig", "${signature}")}, "headers", "no header has ${key_id}"},
+		{"rotation", Spec{Rotation: "oldest"}, "rotation", `"oldest" is unknown, use one of all, newest`},
+		{"separator of letters", Spec{Separator: "v1=", Signed: signed, Headers: one("X-Sig", "${signature}")}, "separator", "a character in it that no signature has"},
+		{"separator of one", Spec{Separator: ",", Rotation: "newest", Signed: signed, Headers: one("X-Sig", "${signature}")}, "separator", "only one signature"},
+		{"separator of lines", Spec{Separator: "\n", Signed: signed, Headers: one("X-Sig", "${signature}")}, "separator", "control characters"},
+		{"separator and key", Spec{Separator: ",", Signed: signed, Headers: one("X-Sig", "${key_id}=${signature}")}, "separator", "${key_id} is of one key"},
+		{"versions of one", Spec{Secret: "whsec", Versions: map[string]string{"ed25519": "v1a,"}, Signed: signed, Headers: one("X-Sig", "${signature}")}, "versions", "hmac-sha256 is missing"},
+		{"versions of raw", Spec{Versions: map[string]string{"ed25519": "v1a,"}, Signed: signed, Headers: one("X-Sig", "${signature}")}, "versions", "they are for"},
 		{"too coarse", Spec{Signed: template("${timestamp_ms}.${body}"), Headers: one("X-Sig", "${timestamp},${signature}")}, "headers", "no header has ${timestamp_ms}"},
 	}
 	for _, tt := range tests {
@@ -66,6 +75,7 @@ func TestNewAccepts(t *testing.T) {
 		"seconds out of RFC 3339": {Signed: template("${timestamp}${body}"), Headers: []HeaderSpec{
 			{"X-Sig", template("${signature}")}, {"X-Time", template("${timestamp_rfc3339}")}}},
 		"id in the body": {Signed: template("${id}${body}"), Headers: []HeaderSpec{{"X-Sig", template("${signature}")}}},
+		"digest":         {Signed: template("${body_sha512_base64}"), Headers: []HeaderSpec{{"X-Sig", template("${signature}")}}},
 		"tab":            {Signed: template("${body}"), Headers: []HeaderSpec{{"X-Sig", template("a\t${signature}")}}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -97,6 +107,19 @@ func TestBuiltin(t *testing.T) {
 	}
 	if s, ok := Builtin("none"); ok {
 		t.Errorf("Builtin(none) = %v", s)
+	}
+}
+
+func TestTemplate(t *testing.T) {
+	for text, want := range map[string]Template{
+		"":                {},
+		"a":               {{Literal: "a"}},
+		"${id}":           {{Variable: "id"}},
+		"a=${id}${type}b": {{Literal: "a="}, {Variable: "id"}, {Variable: "type"}, {Literal: "b"}},
+	} {
+		if diff := cmp.Diff(want, template(text), cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", text, diff)
+		}
 	}
 }
 
