@@ -230,7 +230,7 @@ func explainRequest(e *policy.Endpoint, event *outbox.Event, signed bool, now ti
 	}
 	out := &explainedRequest{URL: shown.String(), Header: []explainedHeader{}, Signed: []explainedSigner{}, HTTP2: e.HTTP2 && e.URL.Scheme == "https"}
 	for _, s := range e.Signers {
-		out.Signed = append(out.Signed, explainedSigner{s.Scheme().Name(), s.Secrets()})
+		out.Signed = append(out.Signed, explainedSigner{s.Scheme().Name(), s.Signing()})
 		if !signed {
 			s = s.Masked()
 		}

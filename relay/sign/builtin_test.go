@@ -97,7 +97,11 @@ func TestBuiltinRotation(t *testing.T) {
 	for _, name := range BuiltinNames() {
 		t.Run(name, func(t *testing.T) {
 			scheme := builtin(t, name)
-			lines := request(mustSigner(t, scheme, whsec(1), whsec(2)), message())
+			signer := mustSigner(t, scheme, whsec(1), whsec(2))
+			if want := map[bool]int{true: 2, false: 1}[room[name]]; signer.Signing() != want || signer.Secrets() != 2 {
+				t.Errorf("%d of %d sign, want %d of 2", signer.Signing(), signer.Secrets(), want)
+			}
+			lines := request(signer, message())
 			verify := func(secret string) error {
 				return mustVerifier(t, scheme, secret).Verify(lines.Values, received(), time.Minute)
 			}
