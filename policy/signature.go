@@ -62,8 +62,7 @@ func readScheme(b *config.Block) *sign.Scheme {
 			b.Fail(p.Place, "Invalid headers", err.Error())
 			ok = false
 		}
-		// Relay sends webhook-id itself; the rest of Standard Webhooks is for schemes.
-		if reservedHeader(p.Key) && !strings.HasPrefix(strings.ToLower(p.Key), "webhook-") || strings.EqualFold(p.Key, "webhook-id") {
+		if reservedForSchemes(p.Key) {
 			b.Fail(p.KeyPlace, "Reserved header", fmt.Sprintf("%s is written by Relay or by HTTP itself.", p.Key))
 			ok = false
 		}
@@ -78,6 +77,17 @@ func readScheme(b *config.Block) *sign.Scheme {
 		return nil
 	}
 	return scheme
+}
+
+// reservedForSchemes: headers that every request has. Of webhook-… only the id is; the
+// rest of Standard Webhooks is for schemes.
+func reservedForSchemes(name string) bool {
+	name = strings.ToLower(name)
+	switch name {
+	case "webhook-id", "content-type", "user-agent":
+		return true
+	}
+	return reservedHeader(name) && !strings.HasPrefix(name, "webhook-")
 }
 
 var errTemplate = errors.New(`write text and variables only, like "${timestamp}.${body}"; functions, indexes and operators cannot stand here`)
