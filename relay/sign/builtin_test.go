@@ -192,7 +192,7 @@ func TestRFC9421VerifyErrors(t *testing.T) {
 			s := h["Signature"]
 			s[0], s[1] = s[1], s[0]
 		}, "header Signature-Input contradicts"},
-		{"one line less", func(h http.Header) { h["Signature"] = h["Signature"][1:] }, "header Signature is there 1 times"},
+		{"one line less", func(h http.Header) { h["Signature"] = h["Signature"][1:] }, "header Signature has 1 lines where another has 2"},
 		{"other key id", func(h http.Header) {
 			for i, line := range h["Signature-Input"] {
 				h["Signature-Input"][i] = strings.Replace(line, `keyid="`, `keyid="x`, 1)

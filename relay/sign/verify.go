@@ -99,7 +99,9 @@ func (v *Verifier) read(get func(name string) []string, is *values) ([]keyed, er
 			return nil, fmt.Errorf("header %s is missing", h.Name)
 		case perKey && keys == nil:
 			keys = make([]keyed, len(texts))
-		case perKey && len(texts) != len(keys), !perKey && len(texts) > 1:
+		case perKey && len(texts) != len(keys):
+			return nil, fmt.Errorf("header %s has %d lines where another has %d", h.Name, len(texts), len(keys))
+		case !perKey && len(texts) > 1:
 			return nil, fmt.Errorf("header %s is there %d times", h.Name, len(texts))
 		}
 		for i, text := range texts {
