@@ -1,6 +1,7 @@
 # make          build bin/relay
 # make test     everything that must hold: lint, tests (installs what they need)
 # make demo     the main job in one terminal
+# make interop  requests for the platforms' own libraries to verify
 # make bench    benchmarks, for reading, not for passing
 # make fuzz     every fuzz target for FUZZTIME
 # make soak     the long crash loops
@@ -15,13 +16,14 @@ FUZZTIME ?= 30s
 # looking for races in them costs minutes and can find nothing.
 RACE = -race -gcflags='github.com/ncruces/go-sqlite3-wasm/...=-race=false'
 
-.PHONY: build test lint vuln setup demo bench fuzz soak
+.PHONY: build test lint vuln setup interop demo bench fuzz soak
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./relay
 
 test: setup lint vuln
 	$(GO) test $(RACE) -shuffle=on ./...
+	$(MAKE) interop
 
 lint:
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted"; exit 1; }
@@ -37,10 +39,19 @@ vuln:
 	case $$code in 0) ;; 3) exit 1 ;; *) echo "govulncheck: its database cannot be reached from here; not checked" ;; esac
 
 # The race detector needs a C compiler; nothing of it goes into the product. Tests of
-# the shared outbox start redis servers of their own.
+# the shared outbox start redis servers of their own. Libraries that verify signatures
+# are for Node 20 or newer.
 setup:
 	@command -v cc >/dev/null || command -v gcc >/dev/null || sh .ci/install gcc libc6-dev
 	@command -v redis-server >/dev/null || sh .ci/install redis-server
+	@command -v npm >/dev/null || sh .ci/install nodejs npm
+
+interop: build relay/sign/interop/node_modules
+	cd relay/sign/interop && node --test
+
+relay/sign/interop/node_modules: relay/sign/interop/package-lock.json
+	cd relay/sign/interop && npm ci --no-audit --no-fund --prefer-offline
+	@touch $@
 
 demo:
 	$(GO) run ./relay demo

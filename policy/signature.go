@@ -17,16 +17,10 @@ import (
 // unsigned is the name in sign = ["none"].
 const unsigned = "none"
 
-// laterSchemes are built-in names that are kept free until they are built.
-func laterSchemes() []string {
-	return []string{"github", "stripe", "slack", "shopify", "svix", "rfc9421"}
-}
-
 func (d *decoder) readSignatures(blocks []*config.Block) {
-	reserved := append(sign.BuiltinNames(), laterSchemes()...)
 	for _, b := range blocks {
 		checkName(b)
-		if b.Name == unsigned || slices.Contains(reserved, b.Name) {
+		if b.Name == unsigned || slices.Contains(sign.BuiltinNames(), b.Name) {
 			b.Fail(b.Label(), "Reserved name", fmt.Sprintf("%q is the name of a built-in signature. Choose another.", b.Name))
 		}
 		d.schemes[b.Name] = readScheme(b)
@@ -41,6 +35,14 @@ func readScheme(b *config.Block) *sign.Scheme {
 	b.String("algorithm", &spec.Algorithm)
 	b.String("encoding", &spec.Encoding)
 	b.String("secret", &spec.Secret)
+	b.String("rotation", &spec.Rotation)
+	b.String("separator", &spec.Separator)
+	for _, e := range b.Map("versions") {
+		if spec.Versions == nil {
+			spec.Versions = map[string]string{}
+		}
+		spec.Versions[e.Key] = e.Value.Reveal()
+	}
 
 	signed, _ := b.Expr("signed")
 	ok := b.Require("signed", `signed = "${timestamp}.${body}" or the like.`)
@@ -60,8 +62,7 @@ func readScheme(b *config.Block) *sign.Scheme {
 			b.Fail(p.Place, "Invalid headers", err.Error())
 			ok = false
 		}
-		// Relay sends webhook-id itself; the rest of Standard Webhooks is for schemes.
-		if reservedHeader(p.Key) && !strings.HasPrefix(strings.ToLower(p.Key), "webhook-") || strings.EqualFold(p.Key, "webhook-id") {
+		if reservedForSchemes(p.Key) {
 			b.Fail(p.KeyPlace, "Reserved header", fmt.Sprintf("%s is written by Relay or by HTTP itself.", p.Key))
 			ok = false
 		}
@@ -76,6 +77,17 @@ func readScheme(b *config.Block) *sign.Scheme {
 		return nil
 	}
 	return scheme
+}
+
+// reservedForSchemes: headers that every request has. Of webhook-… only the id is; the
+// rest of Standard Webhooks is for schemes.
+func reservedForSchemes(name string) bool {
+	name = strings.ToLower(name)
+	switch name {
+	case "webhook-id", "content-type", "user-agent":
+		return true
+	}
+	return reservedHeader(name) && !strings.HasPrefix(name, "webhook-")
 }
 
 var errTemplate = errors.New(`write text and variables only, like "${timestamp}.${body}"; functions, indexes and operators cannot stand here`)
@@ -179,10 +191,6 @@ func (d *decoder) scheme(b *config.Block, name config.Item) *sign.Scheme {
 	}
 	if s, ok := sign.Builtin(name.Value); ok {
 		return s
-	}
-	if slices.Contains(laterSchemes(), name.Value) {
-		b.Fail(name.Place, "Not built yet", fmt.Sprintf("signature %q is not built yet in this version of Relay. Write a signature block of your own.", name.Value))
-		return nil
 	}
 	known := slices.Concat(d.schemeNames, sign.BuiltinNames(), []string{unsigned})
 	b.Fail(name.Place, "Unknown signature", fmt.Sprintf("known are %s.%s", strings.Join(known, ", "), config.Suggest(name.Value, known)))

@@ -232,7 +232,7 @@ func explainRequest(e *policy.Endpoint, event *outbox.Event, signed bool, now ti
 	}
 	out := &explainedRequest{URL: shown.String(), Header: []explainedHeader{}, Signed: []explainedSigner{}, HTTP2: e.HTTP2 && e.URL.Scheme == "https"}
 	for _, s := range e.Signers {
-		out.Signed = append(out.Signed, explainedSigner{s.Scheme().Name(), s.Secrets()})
+		out.Signed = append(out.Signed, explainedSigner{s.Scheme().Name(), s.Signing()})
 		if !signed {
 			s = s.Masked()
 		}
@@ -245,6 +245,7 @@ func explainRequest(e *policy.Endpoint, event *outbox.Event, signed bool, now ti
 	out.Line = strings.Replace(r.Line, e.URL.RequestURI(), shown.RequestURI(), 1)
 	for _, h := range r.Header {
 		h.Value = strings.ReplaceAll(h.Value, e.URL.String(), out.URL)
+		h.Value = strings.ReplaceAll(h.Value, e.URL.RequestURI(), shown.RequestURI())
 		out.Header = append(out.Header, explainedHeader(h))
 	}
 	out.Body = string(r.Body)

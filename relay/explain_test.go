@@ -34,6 +34,7 @@ const explainFile = `
 	  headers = {
 	    "X-Acme-Signature" = "t=$${timestamp},v=$${signature}"
 	    "X-Acme-Url"       = "at $${url}"
+	    "X-Acme-Path"      = "$${host} $${path}"
 	    "X-Acme-Delivery"  = delivery
 	  }
 	}
@@ -140,6 +141,9 @@ func TestExplainSigned(t *testing.T) {
 	}
 	if got := headers["acme"].Get("X-Acme-Url"); got != "at https://acme.example.com/hooks?***" {
 		t.Errorf("X-Acme-Url is %q", got)
+	}
+	if got := headers["acme"].Get("X-Acme-Path"); got != "acme.example.com /hooks?***" {
+		t.Errorf("X-Acme-Path is %q", got)
 	}
 }
 

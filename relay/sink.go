@@ -26,13 +26,13 @@ func (c *command) sink() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sink",
 		Short: "Play a receiver: verify signatures, print what comes, answer by a script",
-		Long: "Play a receiver. Signatures are verified with --secret (scheme \"standard\"), or with all that an\n" +
+		Long: "Play a receiver. Signatures are verified with --secret (by --scheme), or with all that an\n" +
 			"endpoint of a configuration signs with: --config relay.hcl --endpoint billing.\n\n" +
 			"--answer is a script, one step per request, the last one for ever: \"503x3,200\" fails three\n" +
 			"times and then accepts. Steps: a status, reset, close, hang; suffixes: xCOUNT, @DELAY,\n" +
 			":retry-after=SECONDS; a last step \"...\" starts again from the front. A wrong signature is answered\n" +
 			"401, which for Relay is a final answer: the delivery is failed.",
-		Example: "  relay sink --answer 503x3,200\n  relay sink --secret whsec_... --answer '200@2s'\n  relay sink --config relay.hcl --endpoint billing --body",
+		Example: "  relay sink --answer 503x3,200\n  relay sink --secret whsec_... --answer '200@2s'\n  relay sink --scheme github --secret @github.secret\n  relay sink --config relay.hcl --endpoint billing --body",
 		Args:    noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			if f.tolerance < 0 {

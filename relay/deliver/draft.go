@@ -40,10 +40,17 @@ func (d *draft) build(e *policy.Endpoint, c *outbox.Claim, url, userAgent string
 }
 
 // appendHeader appends the request's header to h, which is empty. The endpoint's
-// own lines may replace the first two and nothing else of ours.
+// own lines may replace the first two and nothing else of ours; signatures are of what
+// is sent.
 func appendHeader(h []sign.Header, e *policy.Endpoint, m *sign.Message, userAgent string) []sign.Header {
+	m.ContentType = "application/json"
+	for _, own := range e.Headers {
+		if strings.EqualFold(own.Name, "Content-Type") {
+			m.ContentType = strings.TrimSpace(own.Value.Reveal())
+		}
+	}
 	h = append(h,
-		sign.Header{Name: "Content-Type", Value: "application/json"},
+		sign.Header{Name: "Content-Type", Value: m.ContentType},
 		sign.Header{Name: "User-Agent", Value: userAgent})
 	for _, s := range e.Signers {
 		h = s.Sign(h, m)

@@ -282,3 +282,37 @@ func TestOwnHeaders(t *testing.T) {
 		t.Errorf("header (-want +got):\n%s", diff)
 	}
 }
+
+// A scheme that signs the Content-Type signs the one that is sent.
+func TestOwnContentTypeIsSigned(t *testing.T) {
+	scheme, _ := sign.Builtin("rfc9421")
+	signer, err := sign.NewSigner(scheme, []string{secret})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := url.Parse("https://billing.example.com:8443?a=1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, own := range []string{"", "application/cloudevents+json; charset=utf-8", "text/plain "} {
+		e := endpointAt(t, "billing", u)
+		e.Signers = []*sign.Signer{signer}
+		want := "application/json"
+		if own != "" {
+			e.Headers = []policy.Header{{Name: "content-type", Value: config.NewSecret(own)}}
+			want = strings.TrimSpace(own)
+		}
+		r := Preview(e, &outbox.Event{ID: "evt_1", Type: "a", Time: time.Now(), Data: []byte("1")}, "1", time.Now())
+		h := http.Header{}
+		for _, line := range r.Header {
+			h.Add(line.Name, strings.TrimSpace(line.Value))
+		}
+		if got := h.Get("Content-Type"); got != want {
+			t.Errorf("sent %q, want %q", got, want)
+		}
+		seen := &sign.Message{Method: "POST", URL: "https://billing.example.com:8443/?a=1", Time: time.Now(), Body: r.Body}
+		if err := signer.Verifier().Verify(h.Values, seen, time.Minute); err != nil {
+			t.Errorf("content type %q: %v", own, err)
+		}
+	}
+}

@@ -33,34 +33,18 @@ func whpk(n byte) string {
 func acmeSpec() Spec {
 	return Spec{
 		Name:   "acme",
-		Signed: parse("${timestamp}.${body}"),
+		Signed: template("${timestamp}.${body}"),
 		Headers: []HeaderSpec{
-			{"X-Acme-Signature", parse("sha256=${signature}")},
-			{"X-Acme-Timestamp", parse("${timestamp}")},
+			{"X-Acme-Signature", template("sha256=${signature}")},
+			{"X-Acme-Timestamp", template("${timestamp}")},
 		},
 	}
-}
-
-// parse makes a template of text as the file has it.
-func parse(text string) (t Template) {
-	for text != "" {
-		before, rest, _ := bytes.Cut([]byte(text), []byte("${"))
-		if len(before) > 0 {
-			t = append(t, Part{Literal: string(before)})
-		}
-		name, after, found := bytes.Cut(rest, []byte("}"))
-		if found {
-			t = append(t, Part{Variable: string(name)})
-		}
-		text = string(after)
-	}
-	return t
 }
 
 func message() *Message {
 	return &Message{
 		EventID: "evt_1", EventType: "invoice.paid", DeliveryID: "dlv_1", Endpoint: "billing",
-		Method: "POST", URL: "https://billing.example.com/hooks", Attempt: 2,
+		Method: "POST", URL: "https://billing.example.com/hooks?a=1", Attempt: 2, ContentType: "application/json",
 		Time: sent, Body: []byte(`{"id":"evt_1"}`),
 	}
 }
@@ -68,7 +52,7 @@ func message() *Message {
 // received is what the receiver knows of message by itself.
 func received() *Message {
 	m := message()
-	return &Message{Method: m.Method, URL: m.URL, Body: m.Body, Time: m.Time}
+	return &Message{Method: m.Method, URL: m.URL, ContentType: m.ContentType, Body: m.Body, Time: m.Time}
 }
 
 func header(lines []Header) http.Header {

@@ -39,18 +39,15 @@ func (e *SecretError) Error() string { return fmt.Sprintf("secrets[%d]: %s", e.I
 
 // key keeps its bytes in closures, where no printing can reach them.
 type key struct {
-	version string // what stands before its signatures
-	summer  func() summer
-	verify  func(content, signature []byte) bool
+	algorithm string
+	id        string            // public: tells receivers which key it was
+	public    ed25519.PublicKey // of ed25519
+	summer    func() summer
+	verify    func(content, signature []byte) bool
 }
 
-// trace is a signature of its own, which no request has: the same for the same key
-// bytes, and of no use to whoever sees it.
-func (k *key) trace() []byte {
-	sum := k.summer()
-	_, _ = sum.Write([]byte("relay: is this the same key?")) // never fails
-	return sum.Sum(nil)
-}
+// same tells whether k and o sign alike.
+func (k *key) same(o *key) bool { return k.algorithm == o.algorithm && k.id == o.id }
 
 // side of the exchange that keys are for.
 type side int
@@ -108,7 +105,7 @@ func (s *Scheme) key(secret string, of side) (*key, error) {
 		return nil, err
 	}
 	if algorithm == algoEd25519 {
-		return ed25519Key(s.versions[algorithm], b, public)
+		return ed25519Key(b, public)
 	}
 	n, unit := len(b), "bytes"
 	if s.spec.Secret == secretRaw {
@@ -117,7 +114,7 @@ func (s *Scheme) key(secret string, of side) (*key, error) {
 	if n < shortest || n > longest {
 		return nil, fmt.Errorf("it has %d %s, it must have %d to %d", n, unit, shortest, longest)
 	}
-	return hmacKey(s.versions[algorithm], algorithm, b), nil
+	return hmacKey(algorithm, b), nil
 }
 
 // prefix finds which of the prefixes that are fit for the scheme's algorithm the
@@ -163,7 +160,7 @@ func (s *Scheme) secretBytes(secret string) ([]byte, error) {
 	return b, nil
 }
 
-func hmacKey(version, algorithm string, secret []byte) *key {
+func hmacKey(algorithm string, secret []byte) *key {
 	newHash := sha256.New
 	switch algorithm {
 	case hmacSHA1:
@@ -172,21 +169,30 @@ func hmacKey(version, algorithm string, secret []byte) *key {
 		newHash = sha512.New
 	}
 	newMAC := func() hash.Hash { return hmac.New(newHash, secret) }
-	return &key{
-		version: version,
-		summer:  func() summer { return newMAC() },
+	k := &key{
+		algorithm: algorithm,
+		summer:    func() summer { return newMAC() },
 		verify: func(content, signature []byte) bool {
 			mac := newMAC()
 			mac.Write(content)
 			return hmac.Equal(mac.Sum(nil), signature)
 		},
 	}
+	k.id = sharedKeyID(newMAC())
+	return k
+}
+
+// sharedKeyID names a shared secret without giving anything of it away that a
+// signature does not: 72 bits of a MAC, in 12 characters.
+func sharedKeyID(mac hash.Hash) string {
+	_, _ = mac.Write([]byte("relay: the id of this key")) // never fails
+	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil)[:9])
 }
 
 // ed25519Key takes a seed (32 bytes), a private key (64 bytes: seed, then public
 // key) or, with public, a public key (32 bytes); RFC 8032 section 5.1.5.
-func ed25519Key(version string, b []byte, public bool) (*key, error) {
-	k := &key{version: version}
+func ed25519Key(b []byte, public bool) (*key, error) {
+	k := &key{algorithm: algoEd25519}
 	var private ed25519.PrivateKey
 	publicKey := ed25519.PublicKey(b)
 	switch {
@@ -202,6 +208,7 @@ func ed25519Key(version string, b []byte, public bool) (*key, error) {
 	default:
 		return nil, fmt.Errorf("it has %d bytes, an Ed25519 key has 32 (seed or public key) or 64 (private key)", len(b))
 	}
+	k.public, k.id = publicKey, thumbprint(publicKey)
 	k.verify = func(content, signature []byte) bool { return ed25519.Verify(publicKey, content, signature) }
 	return k, nil
 }

@@ -152,7 +152,7 @@ func secretScheme(t *testing.T, algorithm, form string) *Scheme {
 	if form == "" {
 		return Standard()
 	}
-	return mustNew(t, Spec{Algorithm: algorithm, Secret: form, Signed: parse("${body}"), Headers: []HeaderSpec{{"S", parse("${signature}")}}})
+	return mustNew(t, Spec{Algorithm: algorithm, Secret: form, Signed: template("${body}"), Headers: []HeaderSpec{{"S", template("${signature}")}}})
 }
 
 // pieces yields every four bytes that follow a secret's prefix.

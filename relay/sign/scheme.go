@@ -1,12 +1,13 @@
 package sign
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 )
 
-// Algorithms, encodings and secret forms that a Spec may name.
+// Algorithms, encodings, secret forms and rotations that a Spec may name.
 const (
 	hmacSHA1    = "hmac-sha1"
 	hmacSHA256  = "hmac-sha256"
@@ -20,17 +21,23 @@ const (
 	secretBase64 = "base64"
 	secretHex    = "hex"
 	secretWhsec  = "whsec"
+
+	rotationAll    = "all"
+	rotationNewest = "newest"
 )
 
 // Spec is the `signature` block of the file as data. New fills in the defaults
 // of empty fields.
 type Spec struct {
 	Name      string
-	Algorithm string       // hmac-sha1, hmac-sha256 (the default), hmac-sha512 or ed25519
-	Encoding  string       // of the signature: hex (the default) or base64 (RFC 4648 section 4, padded)
-	Secret    string       // how a secret becomes key bytes: raw (the default), base64, hex or whsec
-	Signed    Template     // the bytes that are signed; must use body
-	Headers   []HeaderSpec // what is sent; at least one must use signature
+	Algorithm string            // hmac-sha1, hmac-sha256 (the default), hmac-sha512 or ed25519; whsec keys choose by themselves when it is empty
+	Encoding  string            // of the signature: hex (the default) or base64 (RFC 4648 section 4, padded)
+	Secret    string            // how a secret becomes key bytes: raw (the default), base64, hex or whsec
+	Rotation  string            // which secrets sign: all (the default) or newest
+	Separator string            // joins the signatures of several secrets in one value; when empty, each secret gets its own line
+	Versions  map[string]string // what stands before each signature, by algorithm, where keys choose that
+	Signed    Template          // the bytes that are signed; must use body or a digest of it
+	Headers   []HeaderSpec      // what is sent; at least one must use signature
 }
 
 // HeaderSpec is one header that a scheme writes.
@@ -41,7 +48,7 @@ type HeaderSpec struct {
 
 // SpecError says which field of a Spec cannot be used and why.
 type SpecError struct {
-	Field  string // "algorithm", "encoding", "secret", "signed" or "headers"
+	Field  string // as in the file: "algorithm", "headers", …
 	Reason string
 }
 
@@ -53,18 +60,14 @@ type Scheme struct {
 	spec Spec // Algorithm is empty when each key's prefix names it
 	// timed schemes write the attempt's time into a header.
 	timed bool
-	// separator joins the signatures of several secrets in one value; when empty,
-	// each secret gets its own line of the header.
-	separator string
-	// versions is what stands before a signature, by algorithm.
-	versions map[string]string
 }
 
 // New checks the spec and fills in its defaults. It accepts only what a receiver
 // can verify: all variables known, header values that can be taken apart again,
-// and a time that is signed is also sent. The scheme keeps the slices of s.
+// and a time or key id that is signed is also sent. The scheme keeps the slices of s.
 // Errors: *SpecError.
 func New(s Spec) (*Scheme, error) {
+	byKey := s.Algorithm == "" && s.Secret == secretWhsec
 	for _, f := range []struct {
 		name     string
 		value    *string
@@ -73,6 +76,7 @@ func New(s Spec) (*Scheme, error) {
 		{"algorithm", &s.Algorithm, []string{hmacSHA256, hmacSHA1, hmacSHA512, algoEd25519}},
 		{"encoding", &s.Encoding, []string{encodingHex, encodingBase64}},
 		{"secret", &s.Secret, []string{secretRaw, secretBase64, secretHex, secretWhsec}},
+		{"rotation", &s.Rotation, []string{rotationAll, rotationNewest}},
 	} {
 		if *f.value == "" {
 			*f.value = f.accepted[0]
@@ -81,74 +85,109 @@ func New(s Spec) (*Scheme, error) {
 			return nil, &SpecError{f.name, fmt.Sprintf("%q is unknown, use one of %s", *f.value, strings.Join(f.accepted, ", "))}
 		}
 	}
+	if byKey {
+		s.Algorithm = ""
+	}
 	if s.Algorithm == algoEd25519 && s.Secret == secretRaw {
 		return nil, &SpecError{"secret", "an ed25519 key cannot be raw text, use one of whsec, base64, hex"}
 	}
 	if err := s.Signed.check(append(variables(), "body")); err != nil {
 		return nil, &SpecError{"signed", err.Error()}
 	}
-	if !s.Signed.uses("body") {
-		return nil, &SpecError{"signed", "${body} is not in it, so nothing would protect the body"}
+	if !s.Signed.uses("body", "body_sha256", "body_sha256_base64", "body_sha512", "body_sha512_base64") {
+		return nil, &SpecError{"signed", "neither ${body} nor a digest of it is in it, so nothing would protect the body"}
 	}
 	if err := checkHeaders(s.Headers); err != nil {
 		return nil, &SpecError{"headers", err.Error()}
 	}
-	sent := func(v string) bool {
-		return slices.ContainsFunc(s.Headers, func(h HeaderSpec) bool { return h.Value.uses(v) })
+	if err := s.checkSent(); err != nil {
+		return nil, &SpecError{"headers", err.Error()}
 	}
-	if !sent("signature") {
-		return nil, &SpecError{"headers", "no header has ${signature}"}
+	if err := s.checkVersions(); err != nil {
+		return nil, &SpecError{"versions", err.Error()}
 	}
-	// Seconds can be told from milliseconds, but not the other way round.
-	millis := sent("timestamp_ms")
-	timed := millis || sent("timestamp") || sent("timestamp_rfc3339")
+	if err := s.checkSeparator(); err != nil {
+		return nil, &SpecError{"separator", err.Error()}
+	}
+	return &Scheme{spec: s, timed: s.sends("timestamp", "timestamp_ms", "timestamp_rfc3339")}, nil
+}
+
+// sends tells whether a header has one of the variables.
+func (s *Spec) sends(variables ...string) bool {
+	return slices.ContainsFunc(s.Headers, func(h HeaderSpec) bool { return h.Value.uses(variables...) })
+}
+
+// checkSent: what only the sender knows must reach the receiver.
+func (s *Spec) checkSent() error {
+	if !s.sends("signature") {
+		return errors.New("no header has ${signature}")
+	}
+	var missing string
 	switch {
-	case s.Signed.uses("timestamp_ms") && !millis:
-		return nil, &SpecError{"headers", "no header has ${timestamp_ms}, which is signed: receivers could not verify"}
-	case (s.Signed.uses("timestamp") || s.Signed.uses("timestamp_rfc3339")) && !timed:
-		return nil, &SpecError{"headers", "no header has ${timestamp}, which is signed: receivers could not verify"}
+	// Seconds can be told from milliseconds, but not the other way round.
+	case s.Signed.uses("timestamp_ms") && !s.sends("timestamp_ms"):
+		missing = "timestamp_ms"
+	case s.Signed.uses("timestamp", "timestamp_rfc3339") && !s.sends("timestamp", "timestamp_ms", "timestamp_rfc3339"):
+		missing = "timestamp"
 	}
-	return &Scheme{spec: s, timed: timed}, nil
+	for _, v := range keyVariables() {
+		if s.Signed.uses(v) && !s.sends(v) {
+			missing = v
+		}
+	}
+	if missing != "" {
+		return fmt.Errorf("no header has ${%s}, which is signed: receivers could not verify", missing)
+	}
+	return nil
+}
+
+func (s *Spec) checkVersions() error {
+	if len(s.Versions) == 0 {
+		return nil
+	}
+	if s.Algorithm != "" {
+		return errors.New(`they are for secret = "whsec" without an algorithm, where each key's prefix chooses; else write the text before ${signature}`)
+	}
+	for name := range s.Versions {
+		if name != hmacSHA256 && name != algoEd25519 {
+			return fmt.Errorf("%q is unknown, name %s and %s", name, hmacSHA256, algoEd25519)
+		}
+	}
+	for _, name := range []string{hmacSHA256, algoEd25519} {
+		text, ok := s.Versions[name]
+		switch {
+		case !ok:
+			return fmt.Errorf("%s is missing, name both %s and %s", name, hmacSHA256, algoEd25519)
+		case strings.ContainsFunc(text, isControl):
+			return errors.New("control characters cannot be sent in a header")
+		case s.Separator != "" && strings.Contains(text, s.Separator):
+			return fmt.Errorf("the separator is in %q: receivers could not tell the signatures apart", text)
+		}
+	}
+	return nil
+}
+
+func (s *Spec) checkSeparator() error {
+	switch {
+	case s.Separator == "":
+		return nil
+	case s.Rotation == rotationNewest:
+		return errors.New(`with rotation = "newest" there is only one signature, leave one of the two out`)
+	case strings.ContainsFunc(s.Separator, isControl):
+		return errors.New("control characters cannot be sent in a header")
+	case !strings.ContainsFunc(s.Separator, notEncoded):
+		return errors.New("put a character in it that no signature has, such as a space or a comma")
+	}
+	for _, v := range keyVariables() {
+		if s.sends(v) {
+			return fmt.Errorf("it joins the signatures of all secrets in one value, but ${%s} is of one key: leave one of the two out", v)
+		}
+	}
+	return nil
 }
 
 // Name of the scheme, as in its Spec.
 func (s *Scheme) Name() string { return s.spec.Name }
-
-// Standard is the scheme of Standard Webhooks 1.0.0: headers webhook-id,
-// webhook-timestamp and webhook-signature. Each key's prefix says how it signs:
-// whsec_ as v1 (HMAC-SHA256), whsk_ as v1a (Ed25519); the signatures of several
-// keys stand in one value, with a space between.
-func Standard() *Scheme {
-	variable := func(name string) Template { return Template{{Variable: name}} }
-	return &Scheme{
-		spec: Spec{
-			Name:     "standard",
-			Encoding: encodingBase64,
-			Secret:   secretWhsec,
-			Signed:   Template{{Variable: "id"}, {Literal: "."}, {Variable: "timestamp"}, {Literal: "."}, {Variable: "body"}},
-			Headers: []HeaderSpec{
-				{"webhook-id", variable("id")},
-				{"webhook-timestamp", variable("timestamp")},
-				{"webhook-signature", variable("signature")},
-			},
-		},
-		timed:     true,
-		separator: " ",
-		versions:  map[string]string{hmacSHA256: "v1,", algoEd25519: "v1a,"},
-	}
-}
-
-// Builtin returns the scheme that a file may name without a `signature` block.
-func Builtin(name string) (*Scheme, bool) {
-	switch name {
-	case "standard":
-		return Standard(), true
-	}
-	return nil, false
-}
-
-// BuiltinNames are the names that Builtin knows.
-func BuiltinNames() []string { return []string{"standard"} }
 
 // checkHeaders refuses what could not be sent (RFC 9110 section 5) or, at the
 // other end, not be taken apart into its variables.
@@ -186,3 +225,8 @@ func notToken(r rune) bool {
 
 // isControl tells what may not stand in a header value (RFC 9110 section 5.5).
 func isControl(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
+
+// notEncoded tells what no signature has, in hex or in base64.
+func notEncoded(r rune) bool {
+	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '+' && r != '/' && r != '='
+}

@@ -1,18 +1,17 @@
 // Package sign makes and checks the signatures of requests. A Scheme says what
-// is signed, how, and which headers carry it: Standard Webhooks is built in, any
-// other is data (Spec). A Signer is a scheme with an endpoint's secrets; during a
-// rotation all of them sign. A Verifier is the receiver's side.
+// is signed, how, and which headers carry it, as data (Spec); those of known platforms
+// are built in (Builtin). A Signer is a scheme with an endpoint's secrets; during a
+// rotation all of them sign where the scheme has room for it. A Verifier is the
+// receiver's side.
 //
 // Secrets go in as strings and never come out: not in an error, not when a
 // Signer or Verifier is printed.
 package sign
 
 import (
-	"bytes"
 	"fmt"
 	"hash"
 	"io"
-	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -20,20 +19,23 @@ import (
 
 // Message is one request to sign. The comments name the template variables.
 type Message struct {
-	EventID    string // id
-	EventType  string // type
-	DeliveryID string // delivery
-	Endpoint   string // endpoint
-	Method     string // method
-	URL        string // url
-	Attempt    int    // attempt, from 1
+	EventID     string // id
+	EventType   string // type
+	DeliveryID  string // delivery
+	Endpoint    string // endpoint
+	Method      string // method
+	URL         string // url: absolute; host (with the port, where one is written) and path (with the query) are its parts
+	ContentType string // content_type: of the body, the value of the header
+	Attempt     int    // attempt, from 1
 
 	// Time of the attempt, so that each one is freshly signed (promise P10):
 	// timestamp (Unix seconds), timestamp_ms (Unix milliseconds) and
 	// timestamp_rfc3339 (UTC, whole seconds).
 	Time time.Time
 
-	Body []byte // body: the exact bytes that are sent
+	// Body: the exact bytes that are sent. body_sha256, body_sha512 (hex),
+	// body_sha256_base64 and body_sha512_base64 are its digests.
+	Body []byte // body
 }
 
 // Header is a line of the request.
@@ -54,8 +56,9 @@ type work struct {
 	sums       []summer // one for each key
 	buf        []byte   // text on its way to a sum or a header
 	sum        []byte
-	signatures []byte   // encoded, one after the other
-	values     [][]byte // what ${signature} stands for: slices of signatures
+	signatures []byte // encoded, one after the other
+	values     values
+	lines      []keyed // one for each line of a header that is per key
 }
 
 // summer turns content into one key's signature. An HMAC of the standard library
@@ -82,7 +85,7 @@ func newSigner(s *Scheme, keys []*key) *Signer {
 	signer := &Signer{scheme: s, keys: keys}
 	signer.works.New = func() any {
 		w := new(work)
-		for _, k := range keys {
+		for _, k := range signer.signing() {
 			w.sums = append(w.sums, k.summer())
 		}
 		return w
@@ -90,50 +93,67 @@ func newSigner(s *Scheme, keys []*key) *Signer {
 	return signer
 }
 
+// signing are the keys that sign: where the scheme has no room for several, the newest.
+func (s *Signer) signing() []*key {
+	if s.scheme.spec.Rotation == rotationNewest {
+		return s.keys[:1]
+	}
+	return s.keys
+}
+
 // Sign appends the scheme's headers to dst. A name may come several times: add
 // the lines, do not set them. With several secrets all of them sign, the newest
-// first. A scheme with room for a list (standard) puts the signatures into one
-// value; any other sends each line that has a signature once for each secret, so
-// that a receiver which reads only the first one checks with the newest. Receivers
-// that join repeated lines see ", " between them (RFC 9110 section 5.3).
+// first, unless the scheme says that only the newest does. A scheme with a separator
+// puts the signatures into one value; any other sends each line that differs by key
+// once for each secret, so that a receiver which reads only the first one checks with
+// the newest. Receivers that join repeated lines see ", " between them (RFC 9110
+// section 5.3).
 func (s *Signer) Sign(dst []Header, m *Message) []Header {
 	w := s.works.Get().(*work)
 	defer s.works.Put(w)
 
-	s.sum(w, m)
+	v := &w.values
+	v.Message, v.sha256, v.sha512 = m, v.sha256[:0], v.sha512[:0]
+	s.sum(w)
 	for _, h := range s.scheme.spec.Headers {
-		values := w.values
-		if !h.Value.uses("signature") {
-			values = values[:1]
+		lines := w.lines
+		if !h.Value.perKey() {
+			lines = lines[:1]
 		}
-		for _, signature := range values {
-			w.buf = h.Value.append(w.buf[:0], m, signature)
+		for _, line := range lines {
+			v.keyed = line
+			w.buf = h.Value.append(w.buf[:0], v)
 			dst = append(dst, Header{h.Name, string(w.buf)})
 		}
 	}
+	v.Message = nil
 	return dst
 }
 
-// sum leaves in w.values what ${signature} stands for, once for each line.
-func (s *Signer) sum(w *work, m *Message) {
-	w.signatures, w.values = w.signatures[:0], w.values[:0]
+// sum signs with each key and leaves in w.lines what the key's variables stand for.
+func (s *Signer) sum(w *work) {
+	spec := &s.scheme.spec
+	w.signatures, w.lines = w.signatures[:0], w.lines[:0]
 	start := 0
-	for i, k := range s.keys {
-		w.signatures = append(w.signatures, k.version...)
+	keys := s.signing()
+	for i, k := range keys {
+		w.values.keyed = keyed{algorithm: k.algorithm, id: k.id, number: i + 1}
+		w.signatures = append(w.signatures, spec.Versions[k.algorithm]...)
 		if s.masked {
 			w.signatures = append(w.signatures, Hidden...)
 		} else {
 			sum := w.sums[i]
 			sum.Reset()
-			w.buf = s.scheme.spec.Signed.write(sum, m, w.buf)
+			w.buf = spec.Signed.write(sum, &w.values, w.buf)
 			w.sum = sum.Sum(w.sum[:0])
-			w.signatures = encode(w.signatures, s.scheme.spec.Encoding, w.sum)
+			w.signatures = encode(w.signatures, spec.Encoding, w.sum)
 		}
-		if s.scheme.separator != "" && i+1 < len(s.keys) {
-			w.signatures = append(w.signatures, s.scheme.separator...)
+		if spec.Separator != "" && i+1 < len(keys) {
+			w.signatures = append(w.signatures, spec.Separator...)
 			continue
 		}
-		w.values = append(w.values, w.signatures[start:])
+		w.values.signature = w.signatures[start:]
+		w.lines = append(w.lines, w.values.keyed)
 		start = len(w.signatures)
 	}
 }
@@ -150,8 +170,7 @@ func (s *Signer) Names() []string {
 // Equal tells whether t signs everything as s does: by the same scheme, with the same
 // secrets in the same order.
 func (s *Signer) Equal(t *Signer) bool {
-	return reflect.DeepEqual(s.scheme.spec, t.scheme.spec) &&
-		slices.EqualFunc(s.keys, t.keys, func(a, b *key) bool { return a.version == b.version && bytes.Equal(a.trace(), b.trace()) })
+	return s.scheme.Equal(t.scheme) && slices.EqualFunc(s.keys, t.keys, (*key).same)
 }
 
 // Format prints the signer without its keys, whatever the verb.

@@ -23,10 +23,10 @@ import (
 // TestVectors signs what others have published.
 func TestVectors(t *testing.T) {
 	body := func(algorithm, secret string) Spec {
-		return Spec{Algorithm: algorithm, Secret: secret, Signed: parse("${body}"), Headers: []HeaderSpec{{"S", parse("${signature}")}}}
+		return Spec{Algorithm: algorithm, Secret: secret, Signed: template("${body}"), Headers: []HeaderSpec{{"S", template("${signature}")}}}
 	}
 	github := body("hmac-sha256", "raw")
-	github.Headers = []HeaderSpec{{"X-Hub-Signature-256", parse("sha256=${signature}")}}
+	github.Headers = []HeaderSpec{{"X-Hub-Signature-256", template("sha256=${signature}")}}
 	twenty := strings.Repeat("0b", 20)
 	tests := []struct {
 		name, secret, id string
@@ -132,12 +132,17 @@ func TestVariables(t *testing.T) {
 	for variable, want := range map[string]string{
 		"id": "evt_1", "type": "invoice.paid", "delivery": "dlv_1", "attempt": "2", "endpoint": "billing",
 		"timestamp": "1614265330", "timestamp_ms": "1614265330123", "timestamp_rfc3339": "2021-02-25T15:02:10Z",
-		"method": "POST", "url": "https://billing.example.com/hooks",
+		"method": "POST", "url": "https://billing.example.com/hooks?a=1", "host": "billing.example.com", "path": "/hooks?a=1",
+		"content_type": "application/json", "algorithm": "hmac-sha256", "key_number": "1", "key_id": "BE9Lq-7_Hjc9",
+		"body_sha256":        "40993c639ffb5f13a0a2ef5c93c965f10b405f2b87a379272381da2dbc158dfa",
+		"body_sha256_base64": "QJk8Y5/7XxOgou9ck8ll8QtAXyuHo3knI4HaLbwVjfo=",
+		"body_sha512":        "6368d586cf35c13d010e702f7f3893ca83acbfb08e27e767f694062058a092272f4f23d923c7b77937a3721cb876898222e10d73db2d1bb7f5532e2b99d2d6b2",
+		"body_sha512_base64": "Y2jVhs81wT0BDnAvfziTyoOsv7COJ+dn9pQGIFigkicvTyPZI8e3eTejchy4domCIuENc9stG7f1Uy4rmdLWsg==",
 	} {
 		t.Run(variable, func(t *testing.T) {
 			scheme := mustNew(t, Spec{
 				Signed:  Template{{Variable: variable}, {Variable: "body"}},
-				Headers: []HeaderSpec{{"S", parse("${signature}")}, {"V", Template{{Literal: "<"}, {Variable: variable}, {Literal: ">"}}}},
+				Headers: []HeaderSpec{{"S", template("${signature}")}, {"V", Template{{Literal: "<"}, {Variable: variable}, {Literal: ">"}}}},
 			})
 			mac := hmac.New(sha256.New, []byte(rawSecret))
 			mac.Write([]byte(want + string(message().Body)))
@@ -152,8 +157,8 @@ func TestVariables(t *testing.T) {
 			}
 		})
 	}
-	if got := len(variables()); got != 10 {
-		t.Errorf("there are %d variables, this test knows 10", got)
+	if got := len(variables()); got != 20 {
+		t.Errorf("there are %d variables, this test knows 20", got)
 	}
 }
 

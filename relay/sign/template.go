@@ -1,6 +1,8 @@
 package sign
 
 import (
+	"crypto/sha256"
+	"crypto/sha512"
 	"errors"
 	"fmt"
 	"io"
@@ -22,7 +24,27 @@ type Part struct {
 // variables are the names that `signed` and `headers` have in common; `signed`
 // also has body, `headers` also have signature.
 func variables() []string {
-	return []string{"id", "type", "delivery", "attempt", "endpoint", "timestamp", "timestamp_ms", "timestamp_rfc3339", "method", "url"}
+	return append([]string{"id", "type", "delivery", "attempt", "endpoint", "timestamp", "timestamp_ms", "timestamp_rfc3339",
+		"method", "url", "host", "path", "content_type", "body_sha256", "body_sha256_base64", "body_sha512", "body_sha512_base64"},
+		keyVariables()...)
+}
+
+// keyVariables are of one key each, as signature is: see keyed.
+func keyVariables() []string { return []string{"algorithm", "key_id", "key_number"} }
+
+// values is what the variables stand for in one request.
+type values struct {
+	*Message
+	keyed
+	sha256, sha512 []byte // of the body, once they were asked for
+}
+
+// keyed is what each key has of its own.
+type keyed struct {
+	algorithm string
+	id        string // key_id
+	number    int    // key_number, from 1
+	signature []byte // encoded; of all keys where a scheme joins them
 }
 
 // String is the template as the file has it.
@@ -37,7 +59,12 @@ func (t Template) String() string {
 	return b.String()
 }
 
-func (t Template) uses(variable string) bool { return slices.Contains(t, Part{Variable: variable}) }
+func (t Template) uses(variables ...string) bool {
+	return slices.ContainsFunc(t, func(p Part) bool { return p.Variable != "" && slices.Contains(variables, p.Variable) })
+}
+
+// perKey tells whether the text is another one for each key.
+func (t Template) perKey() bool { return t.uses("signature") || t.uses(keyVariables()...) }
 
 func (t Template) check(known []string) error {
 	if len(t) == 0 {
@@ -54,67 +81,137 @@ func (t Template) check(known []string) error {
 	return nil
 }
 
-// write writes the content that t makes of m, the body without a copy. It
+// write writes the content that t makes of v, the body without a copy. It
 // returns buf, which may have grown, for the next call.
-func (t Template) write(w io.Writer, m *Message, buf []byte) []byte {
+func (t Template) write(w io.Writer, v *values, buf []byte) []byte {
 	for _, p := range t {
 		if p.Variable == "body" {
-			w.Write(m.Body)
+			w.Write(v.Body)
 			continue
 		}
-		buf = p.append(buf[:0], m, nil)
+		buf = p.append(buf[:0], v)
 		w.Write(buf)
 	}
 	return buf
 }
 
-// append appends the text that t makes of m.
-func (t Template) append(b []byte, m *Message, signature []byte) []byte {
+// append appends the text that t makes of v.
+func (t Template) append(b []byte, v *values) []byte {
 	for _, p := range t {
-		b = p.append(b, m, signature)
+		b = p.append(b, v)
 	}
 	return b
 }
 
-func (p Part) append(b []byte, m *Message, signature []byte) []byte {
+func (p Part) append(b []byte, v *values) []byte {
 	switch p.Variable {
 	case "id":
-		return append(b, m.EventID...)
+		return append(b, v.EventID...)
 	case "type":
-		return append(b, m.EventType...)
+		return append(b, v.EventType...)
 	case "delivery":
-		return append(b, m.DeliveryID...)
+		return append(b, v.DeliveryID...)
 	case "attempt":
-		return strconv.AppendInt(b, int64(m.Attempt), 10)
+		return strconv.AppendInt(b, int64(v.Attempt), 10)
 	case "endpoint":
-		return append(b, m.Endpoint...)
+		return append(b, v.Endpoint...)
 	case "timestamp":
-		return strconv.AppendInt(b, m.Time.Unix(), 10)
+		return strconv.AppendInt(b, v.Time.Unix(), 10)
 	case "timestamp_ms":
-		return strconv.AppendInt(b, m.Time.UnixMilli(), 10)
+		return strconv.AppendInt(b, v.Time.UnixMilli(), 10)
 	case "timestamp_rfc3339":
-		return m.Time.UTC().AppendFormat(b, time.RFC3339)
+		return v.Time.UTC().AppendFormat(b, time.RFC3339)
 	case "method":
-		return append(b, m.Method...)
+		return append(b, v.Method...)
 	case "url":
-		return append(b, m.URL...)
+		origin, path := splitURL(v.URL)
+		return append(append(b, origin...), path...)
+	case "host":
+		origin, _ := splitURL(v.URL)
+		_, host, _ := strings.Cut(origin, "://")
+		return append(b, host...)
+	case "path":
+		_, path := splitURL(v.URL)
+		return append(b, path...)
+	case "content_type":
+		return append(b, v.ContentType...)
 	case "body":
-		return append(b, m.Body...)
+		return append(b, v.Body...)
+	case "body_sha256":
+		return encode(b, encodingHex, v.bodySHA256())
+	case "body_sha256_base64":
+		return encode(b, encodingBase64, v.bodySHA256())
+	case "body_sha512":
+		return encode(b, encodingHex, v.bodySHA512())
+	case "body_sha512_base64":
+		return encode(b, encodingBase64, v.bodySHA512())
+	case "algorithm":
+		return append(b, v.algorithm...)
+	case "key_id":
+		return append(b, v.id...)
+	case "key_number":
+		return strconv.AppendInt(b, int64(v.number), 10)
 	case "signature":
-		return append(b, signature...)
+		return append(b, v.signature...)
 	}
 	return append(b, p.Literal...)
 }
 
-// read is the way back: it takes text apart at the literals of t, sets what the
-// variables say in m and returns the signature. What follows the last part is left
-// for the caller to find, who writes the text again and compares.
-func (t Template) read(text string, m *Message) (signature string, err error) {
+func (v *values) bodySHA256() []byte {
+	if len(v.sha256) == 0 {
+		sum := sha256.Sum256(v.Body)
+		v.sha256 = append(v.sha256, sum[:]...)
+	}
+	return v.sha256
+}
+
+func (v *values) bodySHA512() []byte {
+	if len(v.sha512) == 0 {
+		sum := sha512.Sum512(v.Body)
+		v.sha512 = append(v.sha512, sum[:]...)
+	}
+	return v.sha512
+}
+
+// splitURL takes an absolute URL without user and fragment apart into scheme and
+// host, and the target of the request line, which has at least a slash.
+func splitURL(url string) (origin, path string) {
+	start := strings.Index(url, "://") + len("://")
+	end := strings.IndexAny(url[min(start, len(url)):], "/?")
+	if end < 0 {
+		return url, "/"
+	}
+	origin, path = url[:start+end], url[start+end:]
+	if path[0] == '?' {
+		path = "/" + path
+	}
+	return origin, path
+}
+
+// errContradicts is a sentence that begins with a header.
+var errContradicts = errors.New("contradicts the request or is not in its usual form")
+
+// observed tells whether a receiver sees by itself what the variable stands for.
+func (p Part) observed() bool {
+	switch p.Variable {
+	case "method", "url", "host", "path", "content_type", "body_sha256", "body_sha256_base64", "body_sha512", "body_sha512_base64":
+		return true
+	}
+	return false
+}
+
+// read is the way back: it takes text apart at the literals of t and sets what the
+// variables say in v. What follows the last part is left for the caller to find,
+// who writes the text again and compares.
+func (t Template) read(text string, v *values) error {
 	for i, p := range t {
-		if p.Variable == "" {
-			rest, ok := strings.CutPrefix(text, p.Literal)
-			if !ok {
-				return "", fmt.Errorf("is not of the form %s", t)
+		if p.Variable == "" || p.observed() {
+			rest, ok := strings.CutPrefix(text, string(p.append(nil, v)))
+			switch {
+			case !ok && p.observed():
+				return errContradicts
+			case !ok:
+				return fmt.Errorf("is not of the form %s", t)
 			}
 			text = rest
 			continue
@@ -124,53 +221,61 @@ func (t Template) read(text string, m *Message) (signature string, err error) {
 			end = strings.Index(text, t[i+1].Literal)
 		}
 		if end <= 0 {
-			return "", fmt.Errorf("is not of the form %s", t)
+			return fmt.Errorf("is not of the form %s", t)
 		}
-		if p.Variable == "signature" {
-			signature = text[:end]
-		} else if err := m.set(p.Variable, text[:end]); err != nil {
-			return "", fmt.Errorf("has a bad %s: %w", p.Variable, err)
+		if err := v.set(p.Variable, text[:end]); err != nil {
+			return fmt.Errorf("has a bad %s: %w", p.Variable, err)
 		}
 		text = text[end:]
 	}
-	return signature, nil
+	return nil
 }
 
-// set takes over what a header says. Method and url stay what the receiver saw.
-func (m *Message) set(variable, text string) error {
+// set takes over what a header says.
+func (v *values) set(variable, text string) error {
 	switch variable {
 	case "id":
-		m.EventID = text
+		v.EventID = text
 	case "type":
-		m.EventType = text
+		v.EventType = text
 	case "delivery":
-		m.DeliveryID = text
+		v.DeliveryID = text
 	case "endpoint":
-		m.Endpoint = text
-	case "attempt":
+		v.Endpoint = text
+	case "attempt", "key_number":
 		n, err := strconv.Atoi(text)
 		if err != nil {
 			return errors.New("not a number")
 		}
-		m.Attempt = n
+		if variable == "attempt" {
+			v.Attempt = n
+		} else {
+			v.number = n
+		}
 	case "timestamp":
 		n, err := strconv.ParseInt(text, 10, 64)
 		if err != nil {
 			return errors.New("not a number of seconds")
 		}
-		m.setSeconds(time.Unix(n, 0))
+		v.setSeconds(time.Unix(n, 0))
 	case "timestamp_ms":
 		n, err := strconv.ParseInt(text, 10, 64)
 		if err != nil {
 			return errors.New("not a number of milliseconds")
 		}
-		m.Time = time.UnixMilli(n)
+		v.Time = time.UnixMilli(n)
 	case "timestamp_rfc3339":
 		at, err := time.Parse(time.RFC3339, text)
 		if err != nil {
 			return errors.New("not an RFC 3339 time")
 		}
-		m.setSeconds(at)
+		v.setSeconds(at)
+	case "algorithm":
+		v.algorithm = text
+	case "key_id":
+		v.id = text
+	case "signature":
+		v.signature = []byte(text)
 	}
 	return nil
 }

@@ -1,8 +1,10 @@
 package sign
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -36,8 +38,10 @@ func (s *Signer) Verifier() *Verifier { return &Verifier{s.scheme, s.keys} }
 // Verify checks a request whose header lines get returns, without regard to the
 // case of the name, as http.Header.Values does. m is what the receiver knows by
 // itself: Body, Method, URL, and Time, which is its own clock. What the headers
-// carry (the id, the time of the attempt, …) is taken from them. If a scheme signs
-// something that no header carries, m must have it.
+// carry (the id, the time of the attempt, …) is taken from them; ContentType and,
+// where the scheme does not send it, EventID are those of Content-Type and webhook-id
+// when m has none. If a scheme signs something else that no header carries, m must
+// have it.
 //
 // A request is good when any of its signatures is one that any of the secrets makes
 // and, where a header carries the time, that time is at most tolerance away from
@@ -46,35 +50,11 @@ func (s *Signer) Verifier() *Verifier { return &Verifier{s.scheme, s.keys} }
 func (v *Verifier) Verify(get func(name string) []string, m *Message, tolerance time.Duration) error {
 	said := *m // m with what the headers say
 	said.Time = time.Time{}
-	type line struct {
-		HeaderSpec
-		text, signature string
-	}
-	var lines []line
-	for _, h := range v.scheme.spec.Headers {
-		texts := get(h.Name)
-		if len(texts) == 0 {
-			return fmt.Errorf("header %s is missing", h.Name)
-		}
-		if len(texts) > 1 && !h.Value.uses("signature") {
-			return fmt.Errorf("header %s is there %d times", h.Name, len(texts))
-		}
-		for _, text := range texts {
-			signature, err := h.Value.read(text, &said)
-			if err != nil {
-				return fmt.Errorf("header %s %w", h.Name, err)
-			}
-			lines = append(lines, line{h, text, signature})
-		}
-	}
-	var signatures []string
-	for _, l := range lines {
-		// Writing the line again shows whether headers contradict each other, and
-		// leaves no second way to write the same number.
-		if string(l.Value.append(nil, &said, []byte(l.signature))) != l.text {
-			return fmt.Errorf("header %s contradicts the request or is not in its usual form", l.Name)
-		}
-		signatures = append(signatures, v.split(l.signature)...)
+	said.ContentType = cmp.Or(said.ContentType, first(get("Content-Type")))
+	said.EventID = cmp.Or(said.EventID, first(get("webhook-id")))
+	signed, err := v.read(get, &values{Message: &said})
+	if err != nil {
+		return err
 	}
 	if v.scheme.timed {
 		switch age := m.Time.Sub(said.Time); {
@@ -84,17 +64,18 @@ func (v *Verifier) Verify(get func(name string) []string, m *Message, tolerance 
 			return fmt.Errorf("timestamp is %s ahead, at most %s is accepted", (-age).Round(time.Second), tolerance)
 		}
 	}
-	if len(signatures) > maxSignatures {
-		return fmt.Errorf("there are %d signatures, at most %d are tried", len(signatures), maxSignatures)
+	count := 0
+	for _, s := range signed {
+		count += len(v.split(string(s.signature)))
 	}
-	content := v.scheme.spec.Signed.append(nil, &said, nil)
-	for _, k := range v.keys {
-		for _, text := range signatures {
-			text, ok := strings.CutPrefix(text, k.version)
-			if !ok {
-				continue
-			}
-			if signature, ok := decode(v.scheme.spec.Encoding, text); ok && k.verify(content, signature) {
+	if count > maxSignatures {
+		return fmt.Errorf("there are %d signatures, at most %d are tried", count, maxSignatures)
+	}
+	is := values{Message: &said}
+	for _, is.keyed = range signed {
+		content := v.scheme.spec.Signed.append(nil, &is)
+		for _, signature := range v.split(string(is.signature)) {
+			if slices.ContainsFunc(v.keys, func(k *key) bool { return v.made(k, &is.keyed, content, signature) }) {
 				return nil
 			}
 		}
@@ -102,15 +83,77 @@ func (v *Verifier) Verify(get func(name string) []string, m *Message, tolerance 
 	return errors.New("no signature matches")
 }
 
-// split returns the signatures in what stands for ${signature}.
-func (v *Verifier) split(text string) []string {
-	switch {
-	case text == "":
-		return nil
-	case v.scheme.separator == "":
-		return []string{text}
+// read takes the headers apart into is.Message and, line by line, what is of one key.
+func (v *Verifier) read(get func(name string) []string, is *values) ([]keyed, error) {
+	type line struct {
+		HeaderSpec
+		text string
+		of   int // index of lines
 	}
-	return strings.Split(text, v.scheme.separator)
+	var all []line
+	var keys []keyed
+	for _, h := range v.scheme.spec.Headers {
+		texts := get(h.Name)
+		switch perKey := h.Value.perKey(); {
+		case len(texts) == 0:
+			return nil, fmt.Errorf("header %s is missing", h.Name)
+		case perKey && keys == nil:
+			keys = make([]keyed, len(texts))
+		case perKey && len(texts) != len(keys):
+			return nil, fmt.Errorf("header %s has %d lines where another has %d", h.Name, len(texts), len(keys))
+		case !perKey && len(texts) > 1:
+			return nil, fmt.Errorf("header %s is there %d times", h.Name, len(texts))
+		}
+		for i, text := range texts {
+			if h.Value.perKey() {
+				is.keyed = keys[i]
+			}
+			if err := h.Value.read(text, is); err != nil {
+				return nil, fmt.Errorf("header %s %w", h.Name, err)
+			}
+			if h.Value.perKey() {
+				keys[i] = is.keyed
+			}
+			all = append(all, line{h, text, i})
+		}
+	}
+	// Writing the lines again shows whether headers contradict each other, and
+	// leaves no second way to write the same number.
+	for _, l := range all {
+		is.keyed = keys[l.of]
+		if string(l.Value.append(nil, is)) != l.text {
+			return nil, fmt.Errorf("header %s %w", l.Name, errContradicts)
+		}
+	}
+	return keys, nil
+}
+
+// made tells whether k made the signature, and is what the request says of its key.
+func (v *Verifier) made(k *key, said *keyed, content []byte, text string) bool {
+	if said.id != "" && said.id != k.id || said.algorithm != "" && said.algorithm != k.algorithm {
+		return false
+	}
+	text, ok := strings.CutPrefix(text, v.scheme.spec.Versions[k.algorithm])
+	if !ok {
+		return false
+	}
+	signature, ok := decode(v.scheme.spec.Encoding, text)
+	return ok && k.verify(content, signature)
+}
+
+func first(list []string) string {
+	if len(list) == 0 {
+		return ""
+	}
+	return list[0]
+}
+
+// split returns the signatures in what stands for ${signature}.
+func (v *Verifier) split(signatures string) []string {
+	if v.scheme.spec.Separator == "" {
+		return []string{signatures}
+	}
+	return strings.Split(signatures, v.scheme.spec.Separator)
 }
 
 // Format prints the verifier without its keys, whatever the verb.

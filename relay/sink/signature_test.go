@@ -134,3 +134,38 @@ func TestSignatures(t *testing.T) {
 		})
 	}
 }
+
+// Each built-in scheme, signed as the sender does and checked as it arrives.
+func TestBuiltinSignatures(t *testing.T) {
+	for _, name := range sign.BuiltinNames() {
+		t.Run(name, func(t *testing.T) {
+			scheme, ok := sign.Builtin(name)
+			if !ok {
+				t.Fatal("no such scheme")
+			}
+			signer, err := sign.NewSigner(scheme, []string{secret, "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := start(t, Options{Verifiers: []*sign.Verifier{verifier(t, scheme, secret)}})
+			const body = `{"id":"evt_1","type":"invoice.paid","data":{}}`
+			for _, sent := range []string{body, strings.Replace(body, "paid", "void", 1)} {
+				headers := signer.Sign(nil, &sign.Message{
+					EventID: "evt_1", EventType: "invoice.paid", Method: http.MethodPost, URL: r.url + "/hooks?a=%20b",
+					ContentType: "application/json", Attempt: 1, Time: time.Now(), Body: []byte(body),
+				})
+				headers = append(headers, sign.Header{Name: "Content-Type", Value: "application/json"})
+				if name != "standard" { // as Relay does
+					headers = append(headers, sign.Header{Name: "webhook-id", Value: "evt_1"})
+				}
+				if _, _, err := r.send("/hooks?a=%20b", sent, headers...); err != nil {
+					t.Fatal(err)
+				}
+				got := <-r.came
+				if want := map[bool]Signature{true: Good, false: Bad}[sent == body]; got.Signature != want {
+					t.Errorf("body %s: %s, %v", sent, got.Signature, got.Err)
+				}
+			}
+		})
+	}
+}

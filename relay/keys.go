@@ -1,0 +1,84 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"relay/policy"
+	"relay/relay/sign"
+)
+
+func (c *command) keys() *cobra.Command {
+	var configs []string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "keys [FILE]",
+		Short: "Print the public keys that receivers verify signatures with",
+		Long: "Print the public Ed25519 keys of all endpoints of a configuration. --json prints a JSON Web Key Set\n" +
+			"(RFC 7517) to publish, for example at /.well-known/jwks.json. Shared secrets have no public part\n" +
+			"and are not listed; nothing secret is printed.",
+		Example: "  relay keys\n  relay keys --json > jwks.json",
+		Args:    argRange(0, 1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			_, p, err := c.load(append(configs, args...))
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				enc := json.NewEncoder(c.out)
+				enc.SetIndent("", "  ")
+				return enc.Encode(publicKeys(p))
+			}
+			return c.printKeys(p)
+		},
+	}
+	configFlag(cmd, &configs)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON Web Key Set")
+	return cmd
+}
+
+// publicKeys has each key once, in the order of the file.
+func publicKeys(p *policy.Policy) sign.JWKS {
+	set := sign.JWKS{Keys: []sign.JWK{}}
+	for _, e := range p.Endpoints {
+		for _, s := range e.Signers {
+			for _, k := range s.PublicKeys() {
+				if !slices.Contains(set.Keys, k) {
+					set.Keys = append(set.Keys, k)
+				}
+			}
+		}
+	}
+	return set
+}
+
+// printKeys has a line for each key of an endpoint, with the schemes that sign with it.
+func (c *command) printKeys(p *policy.Policy) error {
+	if len(publicKeys(p).Keys) == 0 {
+		fmt.Fprintln(c.err, "no endpoint signs with an Ed25519 key; one is a secret like whsk_$(openssl rand -base64 32)")
+		return nil
+	}
+	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "ENDPOINT\tSIGNATURES\tKEY ID\tPUBLIC KEY")
+	for _, e := range p.Endpoints {
+		var keys []sign.JWK
+		schemes := map[sign.JWK][]string{}
+		for _, s := range e.Signers {
+			for _, k := range s.PublicKeys() {
+				if schemes[k] == nil {
+					keys = append(keys, k)
+				}
+				schemes[k] = append(schemes[k], s.Scheme().Name())
+			}
+		}
+		for _, k := range keys {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", e.Name, strings.Join(schemes[k], " "), k.KeyID, k.Prefixed())
+		}
+	}
+	return w.Flush()
+}
