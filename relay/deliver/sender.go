@@ -1,8 +1,10 @@
 package deliver
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"sync"
@@ -36,19 +38,29 @@ func newSender(ctx context.Context, e *policy.Endpoint, o *Options, exchanges *s
 		plaintext: e.Egress.AllowPlaintext,
 		timeout:   e.Timeout,
 		dialNet:   o.dialNet,
-		tls: &tls.Config{
-			MinVersion:         tls.VersionTLS12,
-			ServerName:         e.URL.Hostname(),
-			NextProtos:         []string{"http/1.1"},
-			RootCAs:            o.roots,
-			ClientSessionCache: tls.NewLRUClientSessionCache(1), // one host; a full handshake costs some fifty requests
-		},
+		tls:       clientTLS(e, o.roots),
 	}
 	if e.HTTP2 && e.URL.Scheme == "https" {
 		d.tls.NextProtos = []string{"h2", "http/1.1"}
 		return newHTTP2(e, d)
 	}
 	return newHTTP1(ctx, e, d, exchanges)
+}
+
+// clientTLS makes an endpoint's settings of TLS; roots stand in for the system's.
+func clientTLS(e *policy.Endpoint, roots *x509.CertPool) *tls.Config {
+	c := &tls.Config{
+		MinVersion:         max(e.TLS.MinVersion, tls.VersionTLS12),
+		ServerName:         cmp.Or(e.TLS.ServerName, e.URL.Hostname()),
+		NextProtos:         []string{"http/1.1"},
+		RootCAs:            cmp.Or(e.TLS.Roots, roots),
+		ClientSessionCache: tls.NewLRUClientSessionCache(1), // one host; a full handshake costs some fifty requests
+	}
+	if e.TLS.Certificate != nil {
+		// Sent to whoever asks: what issuers a receiver names may leave out those between.
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return e.TLS.Certificate, nil }
+	}
+	return c
 }
 
 // answer is what a receiver said.
@@ -59,6 +71,23 @@ type answer struct {
 	body       []byte // at most maxKeptBody bytes
 	timing     outbox.Timing
 	reused     bool // the connection had served before
+
+	rateHeaders rateHeaders // where the endpoint obeys them
+}
+
+// rateHeaders are the headers by which receivers tell how much they still take: of each
+// the first line, by its newest name that is there, "" for none.
+type rateHeaders struct {
+	rateLimit, policy       string // RateLimit, RateLimit-Policy
+	limit, remaining, reset string // RateLimit-Limit or X-RateLimit-Limit, and so on
+}
+
+// rateHeadersOf reads them; first returns the first line of a header by canonical name.
+func rateHeadersOf(first func(name string) string) rateHeaders {
+	newest := func(part string) string {
+		return cmp.Or(first("Ratelimit-"+part), first("X-Ratelimit-"+part), first("X-Rate-Limit-"+part))
+	}
+	return rateHeaders{first("Ratelimit"), first("Ratelimit-Policy"), newest("Limit"), newest("Remaining"), newest("Reset")}
 }
 
 // failure is why there is no whole answer.
