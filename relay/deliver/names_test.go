@@ -50,20 +50,21 @@ func trap(t *testing.T, address string) *atomic.Int64 {
 }
 
 // byName puts a receiver on 127.0.0.1, the only address that its endpoint may be on, under
-// the name billing.test, and a trap on 127.0.0.2 and the same port.
-func (w *world) byName(r *delivertest.Endpoint, http2 bool, answer func(string) delivertest.Reply) (*policy.Endpoint, *delivertest.Names, *atomic.Int64) {
+// the name billing.test, and a trap on 127.0.0.2 and the same port. With protocols it has
+// TLS, and net/http sends to it.
+func (w *world) byName(r *delivertest.Endpoint, answer func(string) delivertest.Reply, protocols ...string) (*policy.Endpoint, *delivertest.Names, *atomic.Int64) {
 	w.t.Helper()
-	if http2 {
+	if len(protocols) > 0 {
 		a := newAuthority(w.t)
 		w.o.roots = a.pool()
 		r.TLS = a.issue("billing.test", time.Now().Add(time.Hour))
-		r.TLS.NextProtos = []string{"h2", "http/1.1"}
+		r.TLS.NextProtos = protocols
 	}
 	u := r.Listen(w.t)
 	caught := trap(w.t, "127.0.0.2:"+u.Port())
 	u.Host = "billing.test.:" + u.Port()
 	e := endpointAt(w.t, "billing", u)
-	e.HTTP2 = http2
+	e.HTTP2 = len(protocols) > 0
 	e.Egress.AllowPrivate = prefixes("127.0.0.1/32")
 	names := delivertest.NewNames(w.t, answer)
 	w.o.resolver = names.Resolver()
@@ -71,9 +72,9 @@ func (w *world) byName(r *delivertest.Endpoint, http2 bool, answer func(string) 
 }
 
 // onBothSenders runs a test for HTTP/1.1 without TLS and for HTTP/2 with it.
-func onBothSenders(t *testing.T, run func(t *testing.T, http2 bool)) {
-	t.Run("http1", func(t *testing.T) { run(t, false) })
-	t.Run("http2", func(t *testing.T) { run(t, true) })
+func onBothSenders(t *testing.T, run func(t *testing.T, protocols ...string)) {
+	t.Run("http1", func(t *testing.T) { run(t) })
+	t.Run("http2", func(t *testing.T) { run(t, "h2", "http/1.1") })
 }
 
 // Fault F33, S1 and S2: what names lead to is judged when it is dialled, each time, in
@@ -109,10 +110,10 @@ func TestNames(t *testing.T) {
 		{"no answer", delivertest.Reply{Mute: true}, "dns_failed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			onBothSenders(t, func(t *testing.T, http2 bool) {
+			onBothSenders(t, func(t *testing.T, protocols ...string) {
 				w := newWorld(t)
 				receiver := delivertest.NewEndpoint()
-				e, _, caught := w.byName(receiver, http2, func(string) delivertest.Reply { return c.reply })
+				e, _, caught := w.byName(receiver, func(string) delivertest.Reply { return c.reply }, protocols...)
 				if c.reply.Mute {
 					e.Timeout.Connect = 50 * time.Millisecond
 				}
@@ -140,17 +141,17 @@ func TestNames(t *testing.T) {
 // Fault F33, S1: a name whose answer flips between allowed and private (DNS rebinding)
 // gets through exactly as often as it is allowed, and never a packet to where it is not.
 func TestNameThatFlips(t *testing.T) {
-	onBothSenders(t, func(t *testing.T, http2 bool) {
+	onBothSenders(t, func(t *testing.T, protocols ...string) {
 		const events = 20
 		w := newWorld(t)
 		receiver := delivertest.NewEndpoint(delivertest.Step{Header: map[string]string{"Connection": "close"}})
 		var asked atomic.Int64
-		e, _, caught := w.byName(receiver, http2, func(string) delivertest.Reply {
+		e, _, caught := w.byName(receiver, func(string) delivertest.Reply {
 			if (asked.Add(1)-1)/2%2 == 0 { // each attempt asks for A and for AAAA
 				return delivertest.Reply{Addrs: addrs("127.0.0.1")}
 			}
 			return delivertest.Reply{Addrs: addrs("127.0.0.2")}
-		})
+		}, protocols[len(protocols)/2:]...) // HTTP/1.1: each attempt dials
 		e.Concurrency = 1
 		w.start(e)
 		w.accept(events, "billing")
