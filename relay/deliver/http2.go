@@ -25,6 +25,7 @@ import (
 type http2 struct {
 	url  *url.URL
 	http *http.Transport
+	dial *dialer
 	obey bool // rate headers
 }
 
@@ -39,7 +40,7 @@ func newHTTP2(e *policy.Endpoint, d *dialer) *http2 {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
-	return &http2{url: e.URL, obey: e.ObeyRateHeaders, http: &http.Transport{
+	return &http2{url: e.URL, dial: d, obey: e.ObeyRateHeaders, http: &http.Transport{
 		DialContext:            d.dial,
 		DialTLSContext:         d.dialTLS,
 		Protocols:              protocols,
@@ -101,7 +102,13 @@ func (t *http2) send(ctx context.Context, until time.Time, header []sign.Header,
 			a.timing = dial.timing
 			return a, &failure{dial.code, clip(dial.Error())}
 		}
-		return a, exchangeFailure(err, first != nil)
+		f = exchangeFailure(err, first != nil)
+		if f.code == codeReset && !a.reused && t.dial.asked.Load() {
+			// With TLS 1.3 it turns us away after the handshake. net/http, which writes
+			// meanwhile, may see only that the connection ends.
+			f = &failure{codeTLS, "the receiver asked for a client certificate, then ended the connection"}
+		}
+		return a, f
 	}
 	defer resp.Body.Close()
 	a.status = resp.StatusCode

@@ -196,3 +196,12 @@ func (w *world) delivery(event string) outbox.DeliveryRecord {
 	}
 	return r.Deliveries[0]
 }
+
+func endpointURL(t testing.TB, raw string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}

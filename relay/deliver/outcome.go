@@ -122,8 +122,8 @@ func tlsCode(err error) string {
 // answering tells whether some of it had come: what came and was not a broken
 // connection was not HTTP.
 func exchangeCode(err error, answering bool) string {
-	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" {
-		return codeTLS // an alert: with TLS 1.3 a receiver may turn us away after the handshake
+	if op, ok := errors.AsType[*net.OpError](err); ok && (op.Op == "remote error" || op.Op == "local error") {
+		return codeTLS // an alert, theirs or ours: with TLS 1.3 a receiver may turn us away after the handshake
 	}
 	if answering && !isBroken(err) {
 		return codeBadResponse

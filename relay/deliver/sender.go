@@ -3,8 +3,6 @@ package deliver
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"io"
 	"sync"
@@ -38,29 +36,13 @@ func newSender(ctx context.Context, e *policy.Endpoint, o *Options, exchanges *s
 		plaintext: e.Egress.AllowPlaintext,
 		timeout:   e.Timeout,
 		dialNet:   o.dialNet,
-		tls:       clientTLS(e, o.roots),
 	}
+	d.secure(e, o.roots)
 	if e.HTTP2 && e.URL.Scheme == "https" {
 		d.tls.NextProtos = []string{"h2", "http/1.1"}
 		return newHTTP2(e, d)
 	}
 	return newHTTP1(ctx, e, d, exchanges)
-}
-
-// clientTLS makes an endpoint's settings of TLS; roots stand in for the system's.
-func clientTLS(e *policy.Endpoint, roots *x509.CertPool) *tls.Config {
-	c := &tls.Config{
-		MinVersion:         max(e.TLS.MinVersion, tls.VersionTLS12),
-		ServerName:         cmp.Or(e.TLS.ServerName, e.URL.Hostname()),
-		NextProtos:         []string{"http/1.1"},
-		RootCAs:            cmp.Or(e.TLS.Roots, roots),
-		ClientSessionCache: tls.NewLRUClientSessionCache(1), // one host; a full handshake costs some fifty requests
-	}
-	if e.TLS.Certificate != nil {
-		// Sent to whoever asks: what issuers a receiver names may leave out those between.
-		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return e.TLS.Certificate, nil }
-	}
-	return c
 }
 
 // answer is what a receiver said.
