@@ -53,6 +53,8 @@ func newHTTP2(e *policy.Endpoint, d *dialer) *http2 {
 			SendPingTimeout:  sendPing,
 			PingTimeout:      pingTimeout,
 			WriteByteTimeout: sendPing,
+
+			MaxReceiveBufferPerStream: maxBody, // what a receiver may send unasked
 		},
 	}}
 }

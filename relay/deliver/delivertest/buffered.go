@@ -8,9 +8,12 @@ import (
 	"time"
 )
 
-// buffered is one end of a connection in memory that takes all that is written to it
-// at once, as a socket does that has room. It can be lost: then nothing more arrives at
-// the other end, not even its end, and nobody is told.
+// room is how many bytes a connection holds that are written and not read yet.
+const room = 256 << 10
+
+// buffered is one end of a connection in memory that has buffers, as sockets do. It can
+// be lost: then nothing more arrives at the other end, not even its end, and nobody is
+// told.
 type buffered struct {
 	address addr
 	in      *stream // from the other end
@@ -22,7 +25,7 @@ type stream struct {
 	mu     sync.Mutex
 	moved  sync.Cond // something changed
 	data   []byte
-	ended  bool // by the writer
+	left   bool // by the writer
 	closed bool // by the reader
 	lost   bool
 
@@ -63,8 +66,9 @@ func (c *buffered) Read(b []byte) (int, error) {
 		case len(s.data) > 0:
 			n := copy(b, s.data)
 			s.data = s.data[n:]
+			s.moved.Broadcast()
 			return n, nil
-		case s.ended:
+		case s.left && !s.lost:
 			return 0, io.EOF
 		}
 		s.moved.Wait()
@@ -75,25 +79,32 @@ func (c *buffered) Write(b []byte) (int, error) {
 	s := c.out
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case s.writeBy.passed():
-		return 0, c.opError("write", os.ErrDeadlineExceeded)
-	case s.ended, s.closed && !s.lost:
-		return 0, c.opError("write", net.ErrClosed)
-	case !s.lost:
-		s.data = append(s.data, b...)
+	for n := 0; ; {
+		switch {
+		case s.writeBy.passed():
+			return n, c.opError("write", os.ErrDeadlineExceeded)
+		case s.left, s.closed && !s.lost:
+			return n, c.opError("write", net.ErrClosed)
+		case s.lost:
+			return len(b), nil
+		}
+		part := b[n:min(len(b), n+room-len(s.data))]
+		s.data = append(s.data, part...)
 		s.moved.Broadcast()
+		if n += len(part); n == len(b) {
+			return n, nil
+		}
+		s.moved.Wait()
 	}
-	return len(b), nil
 }
 
 func (c *buffered) Close() error {
 	c.in.change(func(s *stream) {
-		s.closed = true
+		s.closed, s.data = true, nil
 		s.readBy.stop()
 	})
 	c.out.change(func(s *stream) {
-		s.ended = s.ended || !s.lost
+		s.left = true
 		s.writeBy.stop()
 	})
 	return nil

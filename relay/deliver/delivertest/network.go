@@ -13,8 +13,8 @@ import (
 // net.Pipe, which has no buffer. What is tested on it has siblings on real
 // sockets, which have one.
 type Network struct {
-	// Buffered gives connections buffers without bounds, which TLS and HTTP/2 need: both
-	// sides may write at the same time. Set it before the first Dial.
+	// Buffered gives connections buffers, which TLS and HTTP/2 need: both sides may write
+	// at the same time. Set it before the first Dial.
 	Buffered bool
 
 	mu        sync.Mutex
