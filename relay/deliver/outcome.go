@@ -96,6 +96,8 @@ func dialCode(err error, handshake bool) string {
 	switch timeout, ok := errors.AsType[net.Error](err); {
 	case ok && timeout.Timeout():
 		return codeConnectTimeout
+	case errors.Is(err, syscall.ECONNRESET):
+		return codeReset // whether it is noticed now or with the first byte is chance
 	case handshake:
 		return tlsCode(err)
 	case errors.Is(err, syscall.ECONNREFUSED):

@@ -112,13 +112,18 @@ func TestEndlessAnswers(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)
 				receiver := delivertest.NewEndpoint(c.step)
-				w.start(w.inMemory("billing", receiver))
+				e := w.inMemory("billing", receiver)
+				read := w.meter(e.URL.Host)
+				w.start(e)
 				w.accept(1, "billing")
 				a := w.await(1)[0].Attempt
 				w.stop()
 				if a.Code != c.code || a.Status != c.status || a.Took != c.took || len(a.Body) != c.kept {
 					t.Errorf("code %q, status %d, took %s, kept %d bytes (%s), want %q, %d, %s, %d",
 						a.Code, a.Status, a.Took, len(a.Body), a.Error, c.code, c.status, c.took, c.kept)
+				}
+				if n := read.Load(); n > maxHeader+maxBody+readBuffer {
+					t.Errorf("%d bytes were read", n)
 				}
 				if len(a.Head) > maxKeptHead {
 					t.Errorf("kept %d bytes of the header", len(a.Head))
