@@ -48,6 +48,30 @@ func onEachNetwork(t *testing.T, run func(t *testing.T, w *world, put func(*deli
 	})
 }
 
+// onEachSender runs a test for HTTP/1.1, for HTTP/2 and for HTTP/1.1 where HTTP/2 was
+// offered.
+func onEachSender(t *testing.T, run func(t *testing.T, w *world, put func(*delivertest.Endpoint) *policy.Endpoint)) {
+	for _, c := range []struct {
+		name, protocol string
+		http2          bool
+	}{
+		{"http1", "http/1.1", false},
+		{"http2", "h2", true},
+		{"http2 = true, but HTTP/1.1", "http/1.1", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				run(t, w, func(r *delivertest.Endpoint) *policy.Endpoint {
+					e := w.secureInMemory("billing", r, c.protocol)
+					e.HTTP2 = c.http2
+					return e
+				})
+			})
+		})
+	}
+}
+
 func TestConnectionsAreReused(t *testing.T) {
 	onEachNetwork(t, func(t *testing.T, w *world, put func(*delivertest.Endpoint) *policy.Endpoint) {
 		receiver := delivertest.NewEndpoint(delivertest.Step{Body: "ok"})
