@@ -32,7 +32,7 @@ type Result struct {
 // attempt makes one attempt, wholly by s, and ends the claim. When a stop cuts it
 // short the claim is handed back, unless the answer is here.
 func (r *runner) attempt(s *setup, c *outbox.Claim) {
-	start := time.Now().UTC()
+	start := time.Now() // UTC would take the monotonic reading away, and a jump of the clock change limits
 	n := c.Attempts + 1
 	a, f := r.try(s, c, start)
 	if f != nil && r.d.working.Err() != nil {
@@ -40,7 +40,7 @@ func (r *runner) attempt(s *setup, c *outbox.Claim) {
 		r.d.unfinished.Add(1)
 		return
 	}
-	end := time.Now().UTC()
+	end := time.Now()
 
 	res := Result{
 		Endpoint:   c.Endpoint,
@@ -49,7 +49,7 @@ func (r *runner) attempt(s *setup, c *outbox.Claim) {
 		DeliveryID: c.ID,
 		Attempt: outbox.Attempt{
 			N:       n,
-			Started: start,
+			Started: start.UTC(),
 			Took:    end.Sub(start),
 			Timing:  a.timing,
 			Status:  a.status,
@@ -71,7 +71,7 @@ func (r *runner) attempt(s *setup, c *outbox.Claim) {
 		retry := &s.endpoint.Retry
 		asked := min(parseRetryAfter(a.retryAfter, end), retry.MaxRetryAfter)
 		if delay, ok := backoff(retry.After(a.status, code), n, asked, rand.Float64()); ok {
-			res.State, res.Due = outbox.Pending, end.Add(delay)
+			res.State, res.Due = outbox.Pending, end.Add(delay).UTC()
 		}
 	}
 	r.settle(c, &res)

@@ -20,6 +20,7 @@ type Names struct {
 
 	mu    sync.Mutex
 	asked map[string]int // by name, without the dot at its end
+	conns []net.Conn     // of resolvers
 }
 
 // Reply is what a name leads to. The zero value is an answer without addresses.
@@ -59,6 +60,11 @@ func NewNames(t testing.TB, answer func(name string) Reply) *Names {
 		udp.Close()
 		tcp.Close()
 		serving.Wait()
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		for _, c := range n.conns { // a question without answer is waited for long after its asker has gone
+			c.Close()
+		}
 	})
 	return n
 }
@@ -70,7 +76,14 @@ func (n *Names) Resolver() *net.Resolver {
 		if strings.HasPrefix(network, "tcp") {
 			address = n.tcp
 		}
-		return new(net.Dialer).DialContext(ctx, network, address)
+		c, err := new(net.Dialer).DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.conns = append(n.conns, c)
+		return c, nil
 	}}
 }
 
