@@ -47,7 +47,7 @@ func TestDeadHTTP2Connection(t *testing.T) {
 				w := newWorld(t)
 				receiver := delivertest.NewEndpoint()
 				e := w.secureInMemory("billing", receiver, "h2")
-				e.Timeout.Total = c.total
+				e.Timeout.Total, e.Concurrency = c.total, 1 // the dead one does not count as the one connection there may be
 				e.Retry.Schedule = []time.Duration{time.Millisecond, time.Millisecond}
 				w.start(e)
 				w.accept(1, "billing")
