@@ -71,7 +71,7 @@ func fullListener(t *testing.T) (address string) {
 	}
 	address = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(name.(*syscall.SockaddrInet4).Port)).String()
 	for range 8 {
-		c, err := net.DialTimeout("tcp", address, 100*time.Millisecond)
+		c, err := net.DialTimeout("tcp", address, 500*time.Millisecond)
 		if err != nil {
 			return address
 		}

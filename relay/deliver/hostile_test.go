@@ -175,7 +175,7 @@ func TestMemoryStaysFlat(t *testing.T) {
 			w.accept(more, "billing")
 			w.await(10 + more)
 			// The outbox keeps the attempts' records, 16 KiB of body each.
-			if grown := heap() - before; grown > more*maxKeptBody+2<<20 {
+			if grown := heap() - before; grown > more*maxKeptBody+4<<20 {
 				t.Errorf("%s: heap grew by %d KiB in %d attempts", protocol, grown>>10, more)
 			}
 		})

@@ -24,13 +24,13 @@ func addrs(list ...string) (all []netip.Addr) {
 }
 
 // trap listens where no connection may come, and counts those that do.
-func trap(t *testing.T, address string) *atomic.Int64 {
+func trap(t *testing.T, address string) (caught *atomic.Int64, port string) {
 	t.Helper()
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var caught atomic.Int64
+	caught = new(atomic.Int64)
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		for {
@@ -46,7 +46,8 @@ func trap(t *testing.T, address string) *atomic.Int64 {
 		l.Close()
 		serving.Wait()
 	})
-	return &caught
+	_, port, _ = net.SplitHostPort(l.Addr().String())
+	return caught, port
 }
 
 // byName puts a receiver on 127.0.0.1, the only address that its endpoint may be on, under
@@ -61,7 +62,7 @@ func (w *world) byName(r *delivertest.Endpoint, answer func(string) delivertest.
 		r.TLS.NextProtos = protocols
 	}
 	u := r.Listen(w.t)
-	caught := trap(w.t, "127.0.0.2:"+u.Port())
+	caught, _ := trap(w.t, "127.0.0.2:"+u.Port())
 	u.Host = "billing.test.:" + u.Port()
 	e := endpointAt(w.t, "billing", u)
 	e.HTTP2 = len(protocols) > 0
@@ -172,13 +173,7 @@ func TestNameThatFlips(t *testing.T) {
 // names, and whatever a name leads to is judged.
 func TestOddSpellings(t *testing.T) {
 	names := delivertest.NewNames(t, func(string) delivertest.Reply { return delivertest.Reply{Addrs: addrs("127.0.0.1")} })
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	l.Close()
-	caught := trap(t, "127.0.0.1:"+port)
+	caught, port := trap(t, "127.0.0.1:0")
 	d := &dialer{
 		guard:     newGuard(policy.Egress{}, nil),
 		plaintext: true,
