@@ -181,3 +181,31 @@ func TestMemoryStaysFlat(t *testing.T) {
 		})
 	}
 }
+
+// Fault F30: over HTTP/2 a receiver can send ahead of what is read, but little.
+func TestUnreadBodyIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		block := make([]byte, 32<<10)
+		e := w.secureInMemory("billing", delivertest.NewEndpoint(delivertest.Step{Serve: forEver(func(w http.ResponseWriter) error {
+			_, err := w.Write(block)
+			return err
+		})}), "h2")
+		read := w.meter(e.URL.Host)
+		s := newSender(t.Context(), e, &w.o, nil).(*http2)
+		defer s.close()
+		req, err := http.NewRequestWithContext(t.Context(), "POST", e.URL.String(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := s.http.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		synctest.Wait()
+		if n := read.Load(); n > maxBody+room {
+			t.Errorf("%d bytes came that nobody read", n)
+		}
+	})
+}
