@@ -156,6 +156,8 @@ func sameWire(a, b *policy.Endpoint) bool {
 	return a.URL.String() == b.URL.String() &&
 		a.Timeout == b.Timeout &&
 		a.HTTP2 == b.HTTP2 &&
+		a.TLS.Digest == b.TLS.Digest && a.TLS.MinVersion == b.TLS.MinVersion && a.TLS.ServerName == b.TLS.ServerName &&
+		a.ObeyRateHeaders == b.ObeyRateHeaders &&
 		(!a.HTTP2 || a.Concurrency == b.Concurrency) && // HTTP/1.1 opens connections as attempts need them
 		a.Egress.AllowPlaintext == b.Egress.AllowPlaintext &&
 		slices.Equal(a.Egress.AllowPrivate, b.Egress.AllowPrivate) &&

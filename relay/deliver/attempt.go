@@ -37,7 +37,7 @@ type Result struct {
 //
 // probe is what the gate said of it.
 func (r *runner) attempt(s *setup, c *outbox.Claim, probe bool) {
-	start := time.Now().UTC()
+	start := time.Now() // UTC would take the monotonic reading away, and a jump of the clock change limits
 	r.counts.begin(start, c)
 	n := c.Attempts + 1
 	a, f := r.try(s, c, start)
@@ -48,7 +48,7 @@ func (r *runner) attempt(s *setup, c *outbox.Claim, probe bool) {
 		r.gate.Ended(r.d.settling, gate.Attempt{Probe: probe, Void: true})
 		return
 	}
-	end := time.Now().UTC()
+	end := time.Now()
 
 	res := Result{
 		Endpoint:   c.Endpoint,
@@ -57,7 +57,7 @@ func (r *runner) attempt(s *setup, c *outbox.Claim, probe bool) {
 		DeliveryID: c.ID,
 		Attempt: outbox.Attempt{
 			N:       n,
-			Started: start,
+			Started: start.UTC(),
 			Took:    end.Sub(start),
 			Timing:  a.timing,
 			Status:  a.status,
@@ -68,6 +68,9 @@ func (r *runner) attempt(s *setup, c *outbox.Claim, probe bool) {
 		Reused: a.reused,
 	}
 	ended := gate.Attempt{Probe: probe, Status: a.status, RetryAfter: parseRetryAfter(a.retryAfter, end)}
+	if s.endpoint.ObeyRateHeaders {
+		ended.Rate = a.rateHeaders.Parse(end)
+	}
 	if f == nil {
 		f = &failure{text: answerText(a.status)}
 	} else {
@@ -97,7 +100,7 @@ func (r *runner) attempt(s *setup, c *outbox.Claim, probe bool) {
 func nextDue(r *policy.Retry, c *outbox.Claim, a *gate.Attempt, end time.Time) (time.Time, bool) {
 	steps := r.After(a.Status, a.Code)
 	delay, ok := backoff(steps, c.Attempts+1, min(a.RetryAfter, r.MaxRetryAfter), rand.Float64())
-	due := end.Add(delay)
+	due := end.Add(delay).UTC()
 	if steps.MaxAge > 0 && due.After(c.Created.Add(steps.MaxAge)) {
 		ok = false
 	}

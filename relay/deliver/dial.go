@@ -1,8 +1,10 @@
 package deliver
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -26,6 +28,30 @@ type dialer struct {
 
 	// dialNet replaces net.Dialer, and with it the guard, in tests on a network in memory.
 	dialNet func(ctx context.Context, network, address string) (net.Conn, error)
+
+	certificate *tls.Certificate // our own; nil for none
+	asked       atomic.Bool      // the receiver asked for it
+}
+
+// secure makes the settings of TLS as the endpoint has them; roots stand in for the
+// system's.
+func (d *dialer) secure(e *policy.Endpoint, roots *x509.CertPool) {
+	d.certificate = e.TLS.Certificate
+	d.tls = &tls.Config{
+		MinVersion:           max(e.TLS.MinVersion, tls.VersionTLS12),
+		ServerName:           cmp.Or(e.TLS.ServerName, e.URL.Hostname()),
+		NextProtos:           []string{"http/1.1"},
+		RootCAs:              cmp.Or(e.TLS.Roots, roots),
+		GetClientCertificate: d.clientCertificate,
+		ClientSessionCache:   tls.NewLRUClientSessionCache(1), // one host; a full handshake costs some fifty requests
+	}
+}
+
+// clientCertificate is sent to a receiver that asks, whatever issuers it names: the list
+// may leave out those between.
+func (d *dialer) clientCertificate(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	d.asked.Store(true)
+	return cmp.Or(d.certificate, new(tls.Certificate)), nil // an empty one is none
 }
 
 // conn is a connection below TLS. It remembers what it took to open it.

@@ -20,6 +20,7 @@ import (
 type guard struct {
 	public *ssrf.Guardian // public addresses, and those that the policy lists
 	never  []reserved
+	inside []netip.Prefix          // of IPv6, where the last 32 bits are an IPv4 address
 	own    func() []netip.AddrPort // of this process
 }
 
@@ -54,8 +55,9 @@ func newGuard(e policy.Egress, own func() []netip.AddrPort) *guard {
 			ssrf.WithAllowedV4Prefixes(v4...),
 			ssrf.WithAllowedV6Prefixes(v6...),
 		),
-		never: neverAllowed(),
-		own:   own,
+		never:  neverAllowed(),
+		inside: []netip.Prefix{netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("::/96"), netip.MustParsePrefix("::ffff:0:0:0/96")},
+		own:    own,
 	}
 }
 
@@ -99,8 +101,9 @@ func (g *guard) deny(target netip.AddrPort) string {
 			return r.what
 		}
 	}
-	if b := ip.As16(); netip.MustParsePrefix("64:ff9b::/96").Contains(ip) {
-		// NAT64, where the policy lists it, leads to the IPv4 address inside.
+	if b := ip.As16(); ip != netip.IPv6Loopback() && slices.ContainsFunc(g.inside, func(p netip.Prefix) bool { return p.Contains(ip) }) {
+		// NAT64, where the policy lists it, leads to the IPv4 address inside. So may the
+		// older forms.
 		inside := netip.AddrFrom4([4]byte(b[12:]))
 		if reason := g.deny(netip.AddrPortFrom(inside, target.Port())); reason != "" {
 			return reason

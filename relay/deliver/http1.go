@@ -31,6 +31,7 @@ type http1 struct {
 	pool      pool
 	host      string // of the Host header
 	target    string // path and query as the URL has them
+	obey      bool   // rate headers
 	exchanges *sync.Pool
 	forget    func() bool // the end of all attempts need not be told any more
 }
@@ -44,7 +45,7 @@ func newHTTP1(ctx context.Context, e *policy.Endpoint, d *dialer, exchanges *syn
 		port = own
 	}
 	address := net.JoinHostPort(e.URL.Hostname(), port)
-	t := &http1{host: e.URL.Host, target: e.URL.RequestURI(), exchanges: exchanges}
+	t := &http1{host: e.URL.Host, target: e.URL.RequestURI(), obey: e.ObeyRateHeaders, exchanges: exchanges}
 	t.pool.dial = func(ctx context.Context) (net.Conn, error) { return dial(ctx, "tcp", address) }
 	t.forget = context.AfterFunc(ctx, t.pool.end)
 	return t
@@ -78,12 +79,18 @@ func (t *http1) send(ctx context.Context, until time.Time, header []sign.Header,
 	x.begin(l.Conn)
 	keep, err := x.run(t, l, header, body, &a)
 	answering := x.answering
+	if t.obey && a.status != 0 {
+		a.rateHeaders = rateHeadersOf(func(name string) string { return first(x.lines, name) })
+	}
 	x.free()
 	t.exchanges.Put(x)
 
 	if err != nil {
 		f := orLate(exchangeFailure(err, answering), until)
-		if l.reused && !answering && f.code == codeReset {
+		switch {
+		case f.code == codeTimeout:
+			t.pool.doubt()
+		case l.reused && !answering && f.code == codeReset:
 			t.pool.wary.Store(true)
 		}
 		return a, f

@@ -25,13 +25,22 @@ import (
 type http2 struct {
 	url  *url.URL
 	http *http.Transport
+	dial *dialer
+	obey bool // rate headers
 }
+
+// A connection where nothing came for sendPing is asked for a sign of life, and
+// closed when there is none for pingTimeout.
+const (
+	sendPing    = 5 * time.Second
+	pingTimeout = 3 * time.Second
+)
 
 func newHTTP2(e *policy.Endpoint, d *dialer) *http2 {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
-	return &http2{e.URL, &http.Transport{
+	return &http2{url: e.URL, dial: d, obey: e.ObeyRateHeaders, http: &http.Transport{
 		DialContext:            d.dial,
 		DialTLSContext:         d.dialTLS,
 		Protocols:              protocols,
@@ -40,10 +49,12 @@ func newHTTP2(e *policy.Endpoint, d *dialer) *http2 {
 		IdleConnTimeout:        idleTimeout,
 		DisableCompression:     true, // a small answer must not unpack to a large one
 		MaxResponseHeaderBytes: maxHeader,
-		HTTP2: &http.HTTP2Config{ // find a dead connection in seconds
-			SendPingTimeout:  15 * time.Second,
-			PingTimeout:      5 * time.Second,
-			WriteByteTimeout: 10 * time.Second,
+		HTTP2: &http.HTTP2Config{ // a dead connection is found while an attempt lasts
+			SendPingTimeout:  sendPing,
+			PingTimeout:      pingTimeout,
+			WriteByteTimeout: sendPing,
+
+			MaxReceiveBufferPerStream: maxBody, // what a receiver may send unasked
 		},
 	}}
 }
@@ -54,6 +65,7 @@ func (t *http2) send(ctx context.Context, until time.Time, header []sign.Header,
 	defer func() {
 		if f != nil && ctx.Err() != nil {
 			f = &failure{code: codeTimeout}
+			t.http.CloseIdleConnections() // as pool.doubt; a PING finds those that others use
 		}
 	}()
 	ready := time.Now()
@@ -92,17 +104,27 @@ func (t *http2) send(ctx context.Context, until time.Time, header []sign.Header,
 			a.timing = dial.timing
 			return a, &failure{dial.code, clip(dial.Error())}
 		}
-		return a, exchangeFailure(err, first != nil)
+		f = exchangeFailure(err, first != nil)
+		if f.code == codeReset && !a.reused && t.dial.asked.Load() {
+			// With TLS 1.3 it turns us away after the handshake. net/http, which writes
+			// meanwhile, may see only that the connection ends.
+			f = &failure{codeTLS, "the receiver asked for a client certificate, then ended the connection"}
+		}
+		return a, f
 	}
 	defer resp.Body.Close()
 	a.status = resp.StatusCode
 	a.retryAfter = resp.Header.Get("Retry-After")
 	a.head = headText(resp.Header)
+	if t.obey {
+		a.rateHeaders = rateHeadersOf(resp.Header.Get)
+	}
 	if a.status == http.StatusSwitchingProtocols {
 		return a, nil // its body is the connection
 	}
 	if a.body, err = readBody(resp.Body); err != nil {
-		return a, exchangeFailure(err, true)
+		// In HTTP/2 a body has no form of its own: it can only be broken off.
+		return a, exchangeFailure(err, resp.ProtoMajor < 2)
 	}
 	return a, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -21,7 +22,12 @@ import (
 	"relay/relay/sign"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	for _, name := range proxies {
+		_ = os.Setenv(name, "http://127.0.0.1:9") // discard: nobody listens
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // defaults is the retry policy that the file has when it says nothing.
 var defaults = policy.Retry{
@@ -196,4 +202,13 @@ func (w *world) delivery(event string) outbox.DeliveryRecord {
 		w.t.Fatal(err)
 	}
 	return r.Deliveries[0]
+}
+
+func endpointURL(t testing.TB, raw string) *url.URL {
+	t.Helper()
+	u, err := url.Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
 }

@@ -96,6 +96,8 @@ func dialCode(err error, handshake bool) string {
 	switch timeout, ok := errors.AsType[net.Error](err); {
 	case ok && timeout.Timeout():
 		return codeConnectTimeout
+	case errors.Is(err, syscall.ECONNRESET):
+		return codeReset // whether it is noticed now or with the first byte is chance
 	case handshake:
 		return tlsCode(err)
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -122,8 +124,8 @@ func tlsCode(err error) string {
 // answering tells whether some of it had come: what came and was not a broken
 // connection was not HTTP.
 func exchangeCode(err error, answering bool) string {
-	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "remote error" {
-		return codeTLS // an alert: with TLS 1.3 a receiver may turn us away after the handshake
+	if op, ok := errors.AsType[*net.OpError](err); ok && (op.Op == "remote error" || op.Op == "local error") {
+		return codeTLS // an alert, theirs or ours: with TLS 1.3 a receiver may turn us away after the handshake
 	}
 	if answering && !isBroken(err) {
 		return codeBadResponse

@@ -151,6 +151,15 @@ func (p *pool) sweep() {
 	}
 }
 
+// doubt closes idle connections after an attempt that heard nothing to its end: the way
+// to the receiver may have died in silence, and each of them would cost an attempt. One
+// under way that is answered after all is kept as ever.
+func (p *pool) doubt() {
+	for l := p.pop(); l != nil; l = p.pop() {
+		p.drop(l)
+	}
+}
+
 // close closes idle connections now, and others when their attempts end.
 func (p *pool) close() {
 	p.mu.Lock()

@@ -1,8 +1,8 @@
 package deliver
 
 import (
+	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"io"
 	"sync"
@@ -10,6 +10,7 @@ import (
 
 	"relay/outbox"
 	"relay/policy"
+	"relay/relay/gate"
 	"relay/relay/sign"
 )
 
@@ -36,14 +37,8 @@ func newSender(ctx context.Context, e *policy.Endpoint, o *Options, exchanges *s
 		plaintext: e.Egress.AllowPlaintext,
 		timeout:   e.Timeout,
 		dialNet:   o.dialNet,
-		tls: &tls.Config{
-			MinVersion:         tls.VersionTLS12,
-			ServerName:         e.URL.Hostname(),
-			NextProtos:         []string{"http/1.1"},
-			RootCAs:            o.roots,
-			ClientSessionCache: tls.NewLRUClientSessionCache(1), // one host; a full handshake costs some fifty requests
-		},
 	}
+	d.secure(e, o.roots)
 	if e.HTTP2 && e.URL.Scheme == "https" {
 		d.tls.NextProtos = []string{"h2", "http/1.1"}
 		return newHTTP2(e, d)
@@ -59,6 +54,17 @@ type answer struct {
 	body       []byte // at most maxKeptBody bytes
 	timing     outbox.Timing
 	reused     bool // the connection had served before
+
+	rateHeaders gate.RateHeaders // where the endpoint obeys them
+}
+
+// rateHeadersOf reads how much the receiver still takes, of each header the first line
+// by its newest name; first returns it by canonical name, "" for none.
+func rateHeadersOf(first func(name string) string) gate.RateHeaders {
+	newest := func(part string) string {
+		return cmp.Or(first("Ratelimit-"+part), first("X-Ratelimit-"+part), first("X-Rate-Limit-"+part))
+	}
+	return gate.RateHeaders{RateLimit: first("Ratelimit"), Remaining: newest("Remaining"), Reset: newest("Reset")}
 }
 
 // failure is why there is no whole answer.

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"math/big"
 	"net"
 	"testing"
@@ -106,18 +107,23 @@ func TestTLS(t *testing.T) {
 		}, "tls_failed"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := newWorld(t)
-			a := newAuthority(t)
-			w.o.roots = a.pool()
-			receiver := delivertest.NewEndpoint()
-			receiver.TLS = c.serve(a)
-			w.start(w.named(receiver))
-			w.accept(1, "billing")
-			res := w.await(1)[0]
-			w.stop()
-			if res.Attempt.Code != c.code || (res.State == outbox.Delivered) != (c.code == "") {
-				t.Errorf("code %q, state %s (%s), want %q", res.Attempt.Code, res.State, res.Attempt.Error, c.code)
-			}
+			onBothSecureSenders(t, func(t *testing.T, protocols ...string) {
+				w := newWorld(t)
+				a := newAuthority(t)
+				w.o.roots = a.pool()
+				receiver := delivertest.NewEndpoint()
+				receiver.TLS = c.serve(a)
+				receiver.TLS.NextProtos = protocols
+				e := w.named(receiver)
+				e.HTTP2 = protocols[0] == "h2"
+				w.start(e)
+				w.accept(1, "billing")
+				res := w.await(1)[0]
+				w.stop()
+				if res.Attempt.Code != c.code || (res.State == outbox.Delivered) != (c.code == "") {
+					t.Errorf("code %q, state %s (%s), want %q", res.Attempt.Code, res.State, res.Attempt.Error, c.code)
+				}
+			})
 		})
 	}
 }
@@ -134,43 +140,50 @@ func (w *world) named(r *delivertest.Endpoint) *policy.Endpoint {
 	return endpointAt(w.t, "billing", u)
 }
 
-// A port that answers something else than TLS, or nothing.
+// Fault F34: a port that answers something else than TLS, or nothing, or turns away.
 func TestNoTLS(t *testing.T) {
 	for name, c := range map[string]struct {
 		say     string
+		end     bool
 		connect time.Duration
 		code    string
 		took    time.Duration
 	}{
-		"plain HTTP":                 {"HTTP/1.1 400 Bad Request\r\n\r\n", 5 * time.Second, "tls_failed", 0},
-		"silence":                    {"", 5 * time.Second, "connect_timeout", 5 * time.Second},
-		"silence for the whole time": {"", time.Minute, "timeout", 15 * time.Second},
+		"plain HTTP":                 {"HTTP/1.1 400 Bad Request\r\n\r\n", false, 5 * time.Second, "tls_failed", 0},
+		"alert":                      {"\x15\x03\x03\x00\x02\x02\x28", false, 5 * time.Second, "tls_failed", 0},
+		"end":                        {"", true, 5 * time.Second, "tls_failed", 0},
+		"silence":                    {"", false, 5 * time.Second, "connect_timeout", 5 * time.Second},
+		"silence in a record":        {"\x16\x03\x03\x40\x00\x02", false, 5 * time.Second, "connect_timeout", 5 * time.Second},
+		"silence for the whole time": {"", false, time.Minute, "timeout", 15 * time.Second},
 	} {
-		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t)
-				e := w.inMemory("billing", delivertest.NewEndpoint())
-				e.URL.Scheme = "https"
-				e.Timeout.Connect = c.connect
-				w.o.dialNet = func(_ context.Context, _, _ string) (net.Conn, error) {
-					ours, theirs := net.Pipe()
-					go func() {
-						buf := make([]byte, 4096)
-						_, _ = theirs.Read(buf)
-						_, _ = theirs.Write([]byte(c.say))
-						for err := error(nil); err == nil; {
-							_, err = theirs.Read(buf)
-						}
-					}()
-					return ours, nil
-				}
-				w.start(e)
-				w.accept(1, "billing")
-				if a := w.await(1)[0].Attempt; a.Code != c.code || a.Took != c.took {
-					t.Errorf("code %q after %s (%s), want %q after %s", a.Code, a.Took, a.Error, c.code, c.took)
-				}
+		for _, http2 := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, http2 = %t", name, http2), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(t)
+					e := w.inMemory("billing", delivertest.NewEndpoint())
+					e.URL.Scheme, e.HTTP2 = "https", http2
+					e.Timeout.Connect = c.connect
+					w.o.dialNet = func(_ context.Context, _, _ string) (net.Conn, error) {
+						ours, theirs := net.Pipe()
+						go func() {
+							defer theirs.Close()
+							buf := make([]byte, 4096)
+							_, _ = theirs.Read(buf)
+							_, _ = theirs.Write([]byte(c.say))
+							for err := error(nil); err == nil && !c.end; {
+								_, err = theirs.Read(buf)
+							}
+						}()
+						return ours, nil
+					}
+					w.start(e)
+					w.accept(1, "billing")
+					if a := w.await(1)[0].Attempt; a.Code != c.code || a.Took != c.took {
+						t.Errorf("code %q after %s (%s), want %q after %s", a.Code, a.Took, a.Error, c.code, c.took)
+					}
+				})
 			})
-		})
+		}
 	}
 }
 

@@ -1,8 +1,6 @@
 package deliver
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
 	"fmt"
 	"net"
@@ -48,6 +46,30 @@ func onEachNetwork(t *testing.T, run func(t *testing.T, w *world, put func(*deli
 	})
 }
 
+// onEachSender runs a test for HTTP/1.1, for HTTP/2 and for HTTP/1.1 where HTTP/2 was
+// offered.
+func onEachSender(t *testing.T, run func(t *testing.T, w *world, put func(*delivertest.Endpoint) *policy.Endpoint)) {
+	for _, c := range []struct {
+		name, protocol string
+		http2          bool
+	}{
+		{"http1", "http/1.1", false},
+		{"http2", "h2", true},
+		{"http2 = true, but HTTP/1.1", "http/1.1", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				run(t, w, func(r *delivertest.Endpoint) *policy.Endpoint {
+					e := w.secureInMemory("billing", r, c.protocol)
+					e.HTTP2 = c.http2
+					return e
+				})
+			})
+		})
+	}
+}
+
 func TestConnectionsAreReused(t *testing.T) {
 	onEachNetwork(t, func(t *testing.T, w *world, put func(*delivertest.Endpoint) *policy.Endpoint) {
 		receiver := delivertest.NewEndpoint(delivertest.Step{Body: "ok"})
@@ -77,10 +99,7 @@ func TestConnectionsAreReused(t *testing.T) {
 // Fault F30: whatever a receiver does, an attempt ends at its total time and
 // takes a bounded amount of memory.
 func TestEndlessAnswers(t *testing.T) {
-	var bomb bytes.Buffer
-	z := gzip.NewWriter(&bomb)
-	_, _ = z.Write(make([]byte, 10<<20))
-	_ = z.Close()
+	bomb := gzipped(10 << 20)
 	const ok = "HTTP/1.1 200 OK\r\n"
 	for _, c := range []struct {
 		name   string
@@ -106,19 +125,24 @@ func TestEndlessAnswers(t *testing.T) {
 		{"body cut off", delivertest.Step{Raw: ok + "Content-Length: 9\r\n\r\nabc", Fault: delivertest.Close}, "connection_reset", 200, 0, 3},
 		{"large body", delivertest.Step{Body: strings.Repeat("x", 1<<20)}, "", 200, 0, 16 << 10},
 		{"endless body", delivertest.Step{Raw: ok + "Content-Length: 99999999999\r\n\r\n" + strings.Repeat("x", 1<<20), Fault: delivertest.Hang}, "", 200, 0, 16 << 10},
-		{"gzip bomb", delivertest.Step{Body: bomb.String(), Header: map[string]string{"Content-Encoding": "gzip"}}, "", 200, 0, min(bomb.Len(), 16<<10)},
+		{"gzip bomb", delivertest.Step{Body: bomb, Header: map[string]string{"Content-Encoding": "gzip"}}, "", 200, 0, min(len(bomb), 16<<10)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)
 				receiver := delivertest.NewEndpoint(c.step)
-				w.start(w.inMemory("billing", receiver))
+				e := w.inMemory("billing", receiver)
+				read := w.meter(e.URL.Host)
+				w.start(e)
 				w.accept(1, "billing")
 				a := w.await(1)[0].Attempt
 				w.stop()
 				if a.Code != c.code || a.Status != c.status || a.Took != c.took || len(a.Body) != c.kept {
 					t.Errorf("code %q, status %d, took %s, kept %d bytes (%s), want %q, %d, %s, %d",
 						a.Code, a.Status, a.Took, len(a.Body), a.Error, c.code, c.status, c.took, c.kept)
+				}
+				if n := read.Load(); n > maxHeader+maxBody+readBuffer {
+					t.Errorf("%d bytes were read", n)
 				}
 				if len(a.Head) > maxKeptHead {
 					t.Errorf("kept %d bytes of the header", len(a.Head))

@@ -9,7 +9,7 @@ import (
 
 // RateHeaders are the header lines in which receivers tell how much they take, those
 // of one family: the RateLimit field of draft-ietf-httpapi-ratelimit-headers, or the
-// older trio RateLimit-Limit, -Remaining, -Reset, also with X- before it.
+// older pair RateLimit-Remaining and -Reset, also with X- before it.
 type RateHeaders struct {
 	RateLimit               string
 	Limit, Remaining, Reset string

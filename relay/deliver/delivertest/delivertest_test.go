@@ -1,11 +1,15 @@
 package delivertest
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -13,6 +17,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/net/dns/dnsmessage"
 
 	"relay/relay/sign"
 )
@@ -143,4 +148,108 @@ func TestNetwork(t *testing.T) {
 			t.Errorf("accept after close: %v", err)
 		}
 	})
+}
+
+// What Pipe promises: order, room, ends and deadlines as a socket has them.
+func TestPipe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := Pipe()
+		sent := bytes.Repeat([]byte("0123456789"), room/5) // twice the room
+		go func() {
+			_, _ = ours.Write(sent)
+			ours.Close()
+		}()
+		synctest.Wait()
+		got, err := io.ReadAll(theirs)
+		if err != nil || !bytes.Equal(got, sent) {
+			t.Errorf("read %d bytes of %d (%v)", len(got), len(sent), err)
+		}
+		theirs.Close()
+		if _, err := theirs.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("read after close: %v", err)
+		}
+
+		ours, theirs = Pipe()
+		for name, wait := range map[string]func() error{
+			"read":  func() error { _, err := ours.Read(make([]byte, 1)); return err },
+			"write": func() error { _, err := ours.Write(make([]byte, 2*room)); return err },
+		} {
+			start := time.Now()
+			_ = ours.SetDeadline(start.Add(time.Second))
+			if err := wait(); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(start) != time.Second {
+				t.Errorf("%s ends after %s: %v", name, time.Since(start), err)
+			}
+		}
+		theirs.Close()
+		_ = ours.SetDeadline(time.Time{})
+		if _, err := ours.Write([]byte("x")); !errors.Is(err, net.ErrClosed) {
+			t.Errorf("write to one who left: %v", err)
+		}
+		ours.Close()
+	})
+}
+
+// After Lose nothing arrives, not even the end, and the writer does not notice.
+func TestLose(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := NewNetwork()
+		n.Buffered = true
+		l, err := n.Listen("billing.test:80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		dial := func() (ours, theirs net.Conn) {
+			accepted := make(chan net.Conn, 1)
+			go func() {
+				c, _ := l.Accept()
+				accepted <- c
+			}()
+			ours, err := n.Dial(t.Context(), "tcp", "billing.test:80")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return ours, <-accepted
+		}
+		ours, theirs := dial()
+		n.Lose()
+		if size, err := ours.Write(make([]byte, 2*room)); err != nil || size != 2*room {
+			t.Errorf("wrote %d bytes: %v", size, err)
+		}
+		ours.Close()
+		_ = theirs.SetReadDeadline(time.Now().Add(time.Hour))
+		if n, err := theirs.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%d bytes arrived: %v", n, err)
+		}
+		ours, theirs = dial()
+		_, _ = ours.Write([]byte("ok"))
+		if _, err := io.ReadFull(theirs, make([]byte, 2)); err != nil {
+			t.Errorf("a new connection: %v", err)
+		}
+	})
+}
+
+// Names answers as it is told, by UDP and, where that is too small, by TCP.
+func TestNames(t *testing.T) {
+	n := NewNames(t, func(name string) Reply {
+		switch name {
+		case "two.test":
+			return Reply{Addrs: []netip.Addr{netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")}}
+		case "alias.test":
+			return Reply{Aliases: []string{"a.test", "b.test"}, Addrs: []netip.Addr{netip.MustParseAddr("10.0.0.2")}, Cut: true}
+		}
+		return Reply{Code: dnsmessage.RCodeNameError}
+	})
+	for name, want := range map[string]string{"two.test.": "[10.0.0.1 fd00::1]", "alias.test.": "[10.0.0.2]"} {
+		got, err := n.Resolver().LookupNetIP(t.Context(), "ip", name)
+		if err != nil || fmt.Sprint(got) != want {
+			t.Errorf("%s is %v (%v), want %s", name, got, err, want)
+		}
+	}
+	_, err := n.Resolver().LookupNetIP(t.Context(), "ip", "no.test.")
+	if e, ok := errors.AsType[*net.DNSError](err); !ok || !e.IsNotFound {
+		t.Errorf("no.test: %v", err)
+	}
+	if got := n.Asked("two.test"); got != 2 { // A and AAAA
+		t.Errorf("asked %d times for two.test", got)
+	}
 }

@@ -29,7 +29,8 @@ type Step struct {
 	Body   string
 	Slow   time.Duration // before each byte of Body
 	Fault  Fault
-	Raw    string // what is written in place of an HTTP answer, before the Fault
+	Raw    string           // what is written in place of an HTTP answer, before the Fault
+	Serve  http.HandlerFunc // answers, in place of all above but Delay
 }
 
 // Fault is how an Endpoint breaks off.
@@ -69,8 +70,8 @@ type Endpoint struct {
 	// Verifier, when set, checks each request's signature, within 5 minutes.
 	Verifier *sign.Verifier
 
-	// TLS, when set, makes Serve speak TLS, and HTTP/2 where it offers h2. It
-	// needs real sockets: both sides of a handshake may write at the same time.
+	// TLS, when set, makes Serve speak TLS, and HTTP/2 where it offers h2. It needs a
+	// network with buffers: both sides of a handshake may write at the same time.
 	TLS *tls.Config
 
 	script []Step
@@ -143,6 +144,10 @@ func (e *Endpoint) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 	step := e.record(r)
 	defer e.done()
 	if !wait(hr.Context(), step.Delay) {
+		return
+	}
+	if step.Serve != nil {
+		step.Serve(w, hr)
 		return
 	}
 	if step.Fault != None || step.Raw != "" {

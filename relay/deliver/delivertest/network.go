@@ -13,8 +13,13 @@ import (
 // net.Pipe, which has no buffer. What is tested on it has siblings on real
 // sockets, which have one.
 type Network struct {
+	// Buffered gives connections buffers, which TLS and HTTP/2 need: both sides may write
+	// at the same time. Set it before the first Dial.
+	Buffered bool
+
 	mu        sync.Mutex
 	listeners map[string]*listener
+	buffered  []*buffered
 }
 
 // NewNetwork returns a network where nobody listens.
@@ -41,7 +46,7 @@ func (n *Network) Dial(ctx context.Context, _, address string) (net.Conn, error)
 	if l == nil {
 		return nil, opError("dial", address, syscall.ECONNREFUSED)
 	}
-	ours, theirs := net.Pipe()
+	ours, theirs := n.pipe(address)
 	select {
 	case l.conns <- theirs:
 		return ours, nil
@@ -49,6 +54,27 @@ func (n *Network) Dial(ctx context.Context, _, address string) (net.Conn, error)
 		return nil, opError("dial", address, syscall.ECONNREFUSED)
 	case <-ctx.Done():
 		return nil, &net.OpError{Op: "dial", Net: "tcp", Addr: addr(address), Err: ctx.Err()}
+	}
+}
+
+func (n *Network) pipe(address string) (ours, theirs net.Conn) {
+	if !n.Buffered {
+		return net.Pipe()
+	}
+	a, b := newBuffered(address)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.buffered = append(n.buffered, a)
+	return a, b
+}
+
+// Lose drops, in silence, all that is sent from now on over buffered connections
+// that were dialled so far. New ones work.
+func (n *Network) Lose() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, c := range n.buffered {
+		c.lose()
 	}
 }
 

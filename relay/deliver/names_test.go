@@ -1,0 +1,198 @@
+package deliver
+
+import (
+	"net"
+	"net/netip"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/net/dns/dnsmessage"
+
+	"relay/outbox"
+	"relay/policy"
+	"relay/relay/deliver/delivertest"
+)
+
+func addrs(list ...string) (all []netip.Addr) {
+	for _, a := range list {
+		all = append(all, netip.MustParseAddr(a))
+	}
+	return all
+}
+
+// trap listens where no connection may come, and counts those that do.
+func trap(t *testing.T, address string) (caught *atomic.Int64, port string) {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	caught = new(atomic.Int64)
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			caught.Add(1)
+			c.Close()
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		serving.Wait()
+	})
+	_, port, _ = net.SplitHostPort(l.Addr().String())
+	return caught, port
+}
+
+// byName puts a receiver on 127.0.0.1, the only address that its endpoint may be on, under
+// the name billing.test, and a trap on 127.0.0.2 and the same port. With protocols it has
+// TLS, and net/http sends to it.
+func (w *world) byName(r *delivertest.Endpoint, answer func(string) delivertest.Reply, protocols ...string) (*policy.Endpoint, *delivertest.Names, *atomic.Int64) {
+	w.t.Helper()
+	if len(protocols) > 0 {
+		a := newAuthority(w.t)
+		w.o.roots = a.pool()
+		r.TLS = a.issue("billing.test", time.Now().Add(time.Hour))
+		r.TLS.NextProtos = protocols
+	}
+	u := r.Listen(w.t)
+	caught, _ := trap(w.t, "127.0.0.2:"+u.Port())
+	u.Host = "billing.test.:" + u.Port()
+	e := endpointAt(w.t, "billing", u)
+	e.HTTP2 = len(protocols) > 0
+	e.Egress.AllowPrivate = prefixes("127.0.0.1/32")
+	names := delivertest.NewNames(w.t, answer)
+	w.o.resolver = names.Resolver()
+	return e, names, caught
+}
+
+// onBothSenders runs a test for HTTP/1.1 without TLS and for HTTP/2 with it.
+func onBothSenders(t *testing.T, run func(t *testing.T, protocols ...string)) {
+	t.Run("http1", func(t *testing.T) { run(t) })
+	t.Run("http2", func(t *testing.T) { run(t, "h2", "http/1.1") })
+}
+
+// Fault F33, S1 and S2: what names lead to is judged when it is dialled, each time, in
+// whatever form it comes.
+func TestNames(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		reply delivertest.Reply
+		code  string
+	}{
+		{"allowed", delivertest.Reply{Addrs: addrs("127.0.0.1")}, ""},
+		{"allowed, as IPv6", delivertest.Reply{Addrs: addrs("::ffff:127.0.0.1")}, ""},
+		{"asked for by TCP", delivertest.Reply{Addrs: addrs("127.0.0.1"), Cut: true}, ""},
+		{"aliases", delivertest.Reply{Aliases: []string{"a.test", "b.test", "c.test"}, Addrs: addrs("127.0.0.1")}, ""},
+		{"aliases to a private one", delivertest.Reply{Aliases: []string{"a.test", "b.test", "c.test"}, Addrs: addrs("127.0.0.2")}, "egress_denied"},
+		{"private", delivertest.Reply{Addrs: addrs("10.0.0.1")}, "egress_denied"},
+		{"this machine", delivertest.Reply{Addrs: addrs("127.0.0.2")}, "egress_denied"},
+		{"this machine, IPv6", delivertest.Reply{Addrs: addrs("::1")}, "egress_denied"},
+		{"metadata", delivertest.Reply{Addrs: addrs("169.254.169.254")}, "egress_denied"},
+		{"metadata of Azure", delivertest.Reply{Addrs: addrs("168.63.129.16")}, "egress_denied"},
+		{"metadata, IPv6", delivertest.Reply{Addrs: addrs("fd00:ec2::254")}, "egress_denied"},
+		{"mapped", delivertest.Reply{Addrs: addrs("::ffff:127.0.0.2")}, "egress_denied"},
+		{"mapped metadata", delivertest.Reply{Addrs: addrs("::ffff:169.254.169.254")}, "egress_denied"},
+		{"NAT64", delivertest.Reply{Addrs: addrs("64:ff9b::7f00:2")}, "egress_denied"},
+		{"local NAT64", delivertest.Reply{Addrs: addrs("64:ff9b:1::7f00:2")}, "egress_denied"},
+		{"6to4", delivertest.Reply{Addrs: addrs("2002:7f00:2::1")}, "egress_denied"},
+		{"link-local", delivertest.Reply{Addrs: addrs("fe80::1")}, "egress_denied"},
+		{"several, none allowed", delivertest.Reply{Addrs: addrs("127.0.0.2", "::1", "10.0.0.1")}, "egress_denied"},
+		{"several, the last allowed", delivertest.Reply{Addrs: addrs("127.0.0.2", "::ffff:127.0.0.2", "127.0.0.1")}, ""},
+		{"not found", delivertest.Reply{Code: dnsmessage.RCodeNameError}, "dns_not_found"},
+		{"no address", delivertest.Reply{}, "dns_not_found"},
+		{"server failure", delivertest.Reply{Code: dnsmessage.RCodeServerFailure}, "dns_failed"},
+		{"no answer", delivertest.Reply{Mute: true}, "dns_failed"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			onBothSenders(t, func(t *testing.T, protocols ...string) {
+				w := newWorld(t)
+				receiver := delivertest.NewEndpoint()
+				e, _, caught := w.byName(receiver, func(string) delivertest.Reply { return c.reply }, protocols...)
+				if c.reply.Mute {
+					e.Timeout.Connect = 50 * time.Millisecond
+				}
+				w.start(e)
+				w.accept(1, "billing")
+				res := w.await(1)[0]
+				w.stop()
+				if res.Attempt.Code != c.code {
+					t.Errorf("code is %q (%s), want %q", res.Attempt.Code, res.Attempt.Error, c.code)
+				}
+				if c.code != "" && res.State != outbox.Pending {
+					t.Errorf("state is %s: DNS may be mended, so it must be tried again", res.State)
+				}
+				if n := len(receiver.Requests()); (n == 1) != (c.code == "") || caught.Load() != 0 {
+					t.Errorf("%d requests came, %d connections to a denied address", n, caught.Load())
+				}
+				if res.Attempt.Timing.DNS <= 0 {
+					t.Errorf("timing is %+v", res.Attempt.Timing)
+				}
+			})
+		})
+	}
+}
+
+// Fault F33, S1: a name whose answer flips between allowed and private (DNS rebinding)
+// gets through exactly as often as it is allowed, and never a packet to where it is not.
+func TestNameThatFlips(t *testing.T) {
+	onBothSenders(t, func(t *testing.T, protocols ...string) {
+		const events = 20
+		w := newWorld(t)
+		receiver := delivertest.NewEndpoint(delivertest.Step{Header: map[string]string{"Connection": "close"}})
+		var asked atomic.Int64
+		e, _, caught := w.byName(receiver, func(string) delivertest.Reply {
+			if (asked.Add(1)-1)/2%2 == 0 { // each attempt asks for A and for AAAA
+				return delivertest.Reply{Addrs: addrs("127.0.0.1")}
+			}
+			return delivertest.Reply{Addrs: addrs("127.0.0.2")}
+		}, protocols[len(protocols)/2:]...) // HTTP/1.1: each attempt dials
+		e.Concurrency = 1
+		w.start(e)
+		w.accept(events, "billing")
+		results := w.await(events)
+		w.stop()
+		for i, r := range results {
+			if want := []string{"", "egress_denied"}[i%2]; r.Attempt.Code != want {
+				t.Errorf("attempt %d: code %q (%s), want %q", i, r.Attempt.Code, r.Attempt.Error, want)
+			}
+		}
+		if n := len(receiver.Requests()); n != events/2 || caught.Load() != 0 {
+			t.Errorf("%d requests came, %d connections to a denied address", n, caught.Load())
+		}
+	})
+}
+
+// S1: spellings of 127.0.0.1 that some resolvers take for an address. Here they are
+// names, and whatever a name leads to is judged.
+func TestOddSpellings(t *testing.T) {
+	names := delivertest.NewNames(t, func(string) delivertest.Reply { return delivertest.Reply{Addrs: addrs("127.0.0.1")} })
+	caught, port := trap(t, "127.0.0.1:0")
+	d := &dialer{
+		guard:     newGuard(policy.Egress{}, nil),
+		plaintext: true,
+		timeout:   policy.Timeout{Connect: 5 * time.Second, Total: 15 * time.Second},
+		resolver:  names.Resolver(),
+	}
+	for _, host := range []string{
+		"0x7f000001", "0x7f.0.0.1", "0x7f.1", "2130706433", "017700000001", "0177.0.0.1", "0127.0.0.1", "127.1", "127.0.1", "127.0.0.1.",
+		"0", "00000177.0.0.1", "localhost", "LOCALHOST.", "sub.localhost.", "::1%lo", "::ffff:127.0.0.1", "0:0:0:0:0:ffff:7f00:1", "::ffff:7f00:1", "127.0.0.1.nip.test.",
+	} {
+		for _, dial := range []string{host, url.PathEscape(host)} {
+			_, err := d.dial(t.Context(), "tcp", net.JoinHostPort(dial, port))
+			e, ok := err.(*dialError)
+			if !ok || e.code != codeEgress && e.code != codeNoSuchHost {
+				t.Errorf("dial %s: %v, want egress_denied, or that there is no such name", dial, err)
+			}
+		}
+	}
+	if n := caught.Load(); n != 0 {
+		t.Errorf("%d connections came", n)
+	}
+}
