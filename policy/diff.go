@@ -60,6 +60,7 @@ func (e *Endpoint) settings() []config.Setting {
 	for _, h := range e.Headers {
 		all = append(all, config.Setting{Name: "headers." + h.Name, Value: hidden, Hidden: h.Value})
 	}
+	all = append(all, e.Body.settings()...)
 	add("concurrency", strconv.Itoa(e.Concurrency))
 	add("http2", strconv.FormatBool(e.HTTP2))
 	add("timeout.connect", config.FormatDuration(e.Timeout.Connect))

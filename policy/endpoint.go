@@ -27,11 +27,12 @@ func (d *decoder) endpoint(b *config.Block) *Endpoint {
 	s.read(b)
 	e.Concurrency, e.HTTP2, e.Timeout, e.Retry, e.Egress = s.concurrency, s.http2, s.timeout, s.retry.spell(), s.egress
 
-	b.Later("when", "body", "ecmascript")
+	b.Later("when")
 	e.readURL(b)
 	e.readEvents(b)
 	e.Signers = d.signers(b)
 	e.readHeaders(b)
+	e.readBody(b)
 	b.Done()
 	return e
 }

@@ -37,6 +37,7 @@ func (e *Endpoint) Equal(o *Endpoint) bool {
 			e.Description == o.Description &&
 			e.URL.String() == o.URL.String() && // with user and query
 			e.Hash() == o.Hash() &&
+			e.Body.equal(o.Body) &&
 			slices.EqualFunc(e.Headers, o.Headers, func(a, b Header) bool { return a.Name == b.Name && a.Value.Equal(b.Value) }) &&
 			slices.EqualFunc(e.Signers, o.Signers, (*sign.Signer).Equal)
 }
@@ -48,6 +49,7 @@ func (e *Endpoint) Hash() string {
 	url.User, url.RawQuery = nil, "" // they may hold a credential
 	fmt.Fprintf(h, "%s\n%t\n%s\n%d %t\n%v\n%v %v\n%v\n", &url, e.Enabled, e.Events, e.Concurrency, e.HTTP2, e.Timeout, e.Retry.Schedule, e.Retry.Jitter, e.Retry.On)
 	fmt.Fprintf(h, "%v\n%v %t %v\n", e.Retry.MaxRetryAfter, e.Egress.AllowPrivate, e.Egress.AllowPlaintext, e.Egress.Ports)
+	fmt.Fprintln(h, e.Body)
 	for _, line := range e.Headers {
 		fmt.Fprintln(h, "header", line.Name)
 	}

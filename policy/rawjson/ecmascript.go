@@ -237,11 +237,7 @@ func (w *writer) unit(s []byte) []byte {
 		}
 		r, s = pair, s[6:]
 	}
-	var text [utf8.UTFMax]byte
-	n := utf8.EncodeRune(text[:], r)
-	start := len(w.out)
-	w.out = AppendString(w.out, string(text[:n])) // with quotes, which go
-	w.out = append(w.out[:start], w.out[start+1:len(w.out)-1]...)
+	w.out = AppendEscaped(w.out, string(r))
 	return s
 }
 

@@ -16,8 +16,12 @@ import (
 // AppendString appends s as a JSON string in the form of ECMAScript: what need not be
 // escaped is not. Bytes that are no UTF-8 become U+FFFD.
 func AppendString(dst []byte, s string) []byte {
+	return append(AppendEscaped(append(dst, '"'), s), '"')
+}
+
+// AppendEscaped is AppendString without the quotes.
+func AppendEscaped(dst []byte, s string) []byte {
 	const hex = "0123456789abcdef"
-	dst = append(dst, '"')
 	kept := 0
 	for i := 0; i < len(s); {
 		c := s[i]
@@ -57,7 +61,7 @@ func AppendString(dst []byte, s string) []byte {
 		i += size
 		kept = i
 	}
-	return append(append(dst, s[kept:]...), '"')
+	return append(dst, s[kept:]...)
 }
 
 // AppendCompact appends src without the white space between its tokens and changes

@@ -87,7 +87,10 @@ func (r *runner) try(s *setup, c *outbox.Claim, now time.Time) (a answer, f *fai
 		}
 	}()
 	d := r.d.drafts.Get().(*draft)
-	d.build(s.endpoint, c, s.url, r.d.userAgent, now)
+	if err := d.build(s.endpoint, c, s.url, r.d.userAgent, now); err != nil {
+		r.d.drafts.Put(d)
+		return a, &failure{codeBody, "cannot build the body: " + err.Error()}
+	}
 	a, f = s.sender(r.d).send(r.d.working, now.Add(s.endpoint.Timeout.Total), d.header, d.body)
 	if f != nil && f.code == codeTimeout {
 		f.text = s.late

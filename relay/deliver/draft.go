@@ -17,14 +17,27 @@ const maxKeptDraft = 64 << 10
 // draft is what one attempt sends, before the network. Its memory is kept for the next.
 type draft struct {
 	message sign.Message
+	view    policy.View
 	header  []sign.Header
 	body    []byte
 }
 
 // build makes the header and the body of the next attempt of c, signed at the time
-// now. url is e.URL as text.
-func (d *draft) build(e *policy.Endpoint, c *outbox.Claim, url, userAgent string, now time.Time) {
-	d.body = appendEnvelope(d.body[:0], c.Event)
+// now. url is e.URL as text. The error says why the endpoint's own body cannot be made of
+// this event; no later attempt would do better.
+func (d *draft) build(e *policy.Endpoint, c *outbox.Claim, url, userAgent string, now time.Time) error {
+	if e.Body == nil {
+		d.body = appendEnvelope(d.body[:0], c.Event)
+	} else {
+		d.view = policy.View{
+			ID: c.EventID, Type: c.Event.Type, Tenant: c.Event.Tenant, Key: c.Event.Key,
+			Time: c.Event.Time, Data: c.Event.Data, Delivery: c.ID,
+		}
+		var err error
+		if d.body, err = e.Body.Append(d.body[:0], &d.view); err != nil {
+			return err
+		}
+	}
 	d.message = sign.Message{
 		EventID:    c.EventID,
 		EventType:  c.Event.Type,
@@ -37,13 +50,21 @@ func (d *draft) build(e *policy.Endpoint, c *outbox.Claim, url, userAgent string
 		Body:       d.body,
 	}
 	d.header = appendHeader(d.header[:0], e, &d.message, userAgent)
+	if e.Body != nil {
+		d.header = e.Body.AppendHeader(d.header, &d.view)
+	}
+	return nil
 }
 
 // appendHeader appends the request's header to h, which is empty. The endpoint's
 // own lines may replace the first two and nothing else of ours.
 func appendHeader(h []sign.Header, e *policy.Endpoint, m *sign.Message, userAgent string) []sign.Header {
+	contentType := "application/json"
+	if e.Body != nil {
+		contentType = e.Body.ContentType()
+	}
 	h = append(h,
-		sign.Header{Name: "Content-Type", Value: "application/json"},
+		sign.Header{Name: "Content-Type", Value: contentType},
 		sign.Header{Name: "User-Agent", Value: userAgent})
 	for _, s := range e.Signers {
 		h = s.Sign(h, m)

@@ -1,0 +1,252 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+
+	"relay/config"
+)
+
+// What one expression may use for one event. Data can come from anybody, so its size
+// must not decide how long an attempt takes to be built.
+const (
+	maxValues = 10_000  // values of the event's data that are made for it, and elements of a list
+	maxSteps  = 10_000  // rounds of for and of splats
+	maxMade   = 4 << 20 // bytes that those rounds make
+	maxText   = 1 << 20 // bytes of a text that a function makes
+)
+
+// scope is what the expressions of one attribute can use. It checks them when the file is
+// decoded, so that only data can make an evaluation fail.
+type scope struct {
+	from config.Deferred
+	base *hcl.EvalContext // functions, and what is the same for all events
+	once *answers         // of env() and file()
+	bad  bool             // a problem was found
+}
+
+// newScope checks the whole expression of an attribute.
+func newScope(from config.Deferred, endpoint string) *scope {
+	s := &scope{from: from, once: &answers{known: map[string]cty.Value{}}}
+	s.base = &hcl.EvalContext{
+		Functions: eventFunctions(from.Functions, s.once),
+		Variables: map[string]cty.Value{"endpoint": cty.ObjectVal(map[string]cty.Value{"name": cty.StringVal(endpoint)})},
+	}
+	_ = hclsyntax.VisitAll(from.Expr, func(n hclsyntax.Node) hcl.Diagnostics {
+		if call, ok := n.(*hclsyntax.FunctionCallExpr); ok {
+			s.checkCall(call)
+		}
+		return nil
+	})
+	s.once.sealed = true
+	for _, t := range hclsyntax.Variables(from.Expr) {
+		s.checkVariable(t)
+	}
+	return s
+}
+
+// mask returns a scope like s, which was checked, where env and file give ***. It keeps its
+// problems to itself.
+func (s *scope) mask() *scope {
+	once := &answers{sealed: true, masked: true}
+	return &scope{
+		once: once,
+		base: &hcl.EvalContext{Functions: eventFunctions(s.from.Functions, once), Variables: s.base.Variables},
+	}
+}
+
+func (s *scope) fail(at hcl.Range, summary, detail string) {
+	s.bad = true
+	if !s.once.masked {
+		s.from.Fail(at, summary, detail)
+	}
+}
+
+// members of each variable.
+func variables() map[string][]string {
+	return map[string][]string{
+		"event":    {"data", "id", "key", "tenant", "time", "timestamp", "type"},
+		"delivery": {"id"},
+		"endpoint": {"name"},
+	}
+}
+
+func (s *scope) checkVariable(t hcl.Traversal) {
+	root := t.RootName()
+	members, ok := variables()[root]
+	if !ok {
+		s.fail(t.SourceRange(), "Unknown variable", fmt.Sprintf("there is no variable %q here; there are event, delivery and endpoint.%s",
+			root, config.Suggest(root, []string{"event", "delivery", "endpoint"})))
+		return
+	}
+	if len(t) == 1 {
+		return
+	}
+	if name, ok := memberName(t[1]); ok && !slices.Contains(members, name) {
+		s.fail(t.SourceRange(), "Unsupported attribute", fmt.Sprintf("%s has no %q; it has %s.%s",
+			root, name, strings.Join(members, ", "), config.Suggest(name, members)))
+	}
+}
+
+// memberName is the name that a step of a traversal picks: .name or ["name"].
+func memberName(step hcl.Traverser) (string, bool) {
+	switch step := step.(type) {
+	case hcl.TraverseAttr:
+		return step.Name, true
+	case hcl.TraverseIndex:
+		if step.Key.Type() == cty.String {
+			return step.Key.AsString(), true
+		}
+	}
+	return "", false
+}
+
+// checkCall looks at a call's name and number of arguments, and calls env and file once
+// and for all.
+func (s *scope) checkCall(call *hclsyntax.FunctionCallExpr) {
+	f, ok := s.base.Functions[call.Name]
+	switch {
+	case call.Name == "env", call.Name == "file":
+		s.callOnce(call)
+		return
+	case !ok:
+		names := slices.Sorted(maps.Keys(s.base.Functions))
+		s.fail(call.NameRange, "Call to unknown function", fmt.Sprintf("There is no function named %q here.%s", call.Name, config.Suggest(call.Name, names)))
+		return
+	case call.ExpandFinal:
+		return
+	}
+	switch n, least := len(call.Args), len(f.Params()); {
+	case n < least, f.VarParam() == nil && n > least:
+		s.fail(call.Range(), "Wrong number of arguments", fmt.Sprintf("%s takes %d, here are %d.", call.Name, least, n))
+	}
+}
+
+// callOnce calls env or file, whose answer is kept.
+func (s *scope) callOnce(call *hclsyntax.FunctionCallExpr) {
+	if len(hclsyntax.Variables(call)) > 0 {
+		s.fail(call.Range(), "Invalid argument", call.Name+" is called when the file is read, so it takes no variables.")
+		return
+	}
+	if _, diags := call.Value(s.base); diags.HasErrors() {
+		s.fail(call.Range(), diags[0].Summary, diags[0].Detail)
+	}
+}
+
+// expression is evaluated for each event.
+type expression struct {
+	e     hclsyntax.Expression
+	base  *hcl.EvalContext
+	event *want // nil for one that does not ask for it
+	dlv   bool  // asks for the delivery
+}
+
+// want says which members of a value an expression asks for; of one without members all.
+type want struct{ members map[string]*want }
+
+// add takes note of a traversal behind the variable.
+func (w *want) add(t []hcl.Traverser) {
+	for _, step := range t {
+		name, ok := memberName(step)
+		if !ok {
+			break
+		}
+		if w.members == nil {
+			w.members = map[string]*want{}
+		}
+		next, known := w.members[name]
+		if known && next.members == nil {
+			return // all of it
+		}
+		if !known {
+			next = &want{}
+			w.members[name] = next
+		}
+		w = next
+	}
+	w.members = nil
+}
+
+// compile prepares an expression of the scope.
+func (s *scope) compile(e hclsyntax.Expression) *expression {
+	x := &expression{e: e, base: s.base}
+	for _, t := range hclsyntax.Variables(e) {
+		switch t.RootName() {
+		case "event":
+			if x.event == nil {
+				x.event = &want{members: map[string]*want{}}
+			} else if x.event.members == nil {
+				continue
+			}
+			x.event.add(t[1:])
+		case "delivery":
+			x.dlv = true
+		}
+	}
+	_ = hclsyntax.Walk(e, guards{s.base.Functions})
+	return x
+}
+
+// value evaluates the expression. The error tells where and what, without any data.
+func (x *expression) value(v *View) (result cty.Value, err error) {
+	ctx := x.base.NewChild()
+	left := &allowance{steps: maxSteps, made: maxMade}
+	ctx.Variables = map[string]cty.Value{allowanceName: cty.CapsuleVal(allowanceType(), left)}
+	if x.event != nil {
+		if ctx.Variables["event"], err = v.value(x.event); err != nil {
+			return cty.NilVal, fmt.Errorf("%s: %w", x.e.Range(), err)
+		}
+	}
+	if x.dlv {
+		ctx.Variables["delivery"] = cty.ObjectVal(map[string]cty.Value{"id": cty.StringVal(v.Delivery)})
+	}
+	defer func() {
+		if left.spent() { // also where try took it for an error like any other
+			err = fmt.Errorf("%s: %w", x.e.Range(), errTooMuch)
+			if p := recover(); p != nil && p != any(errTooMuch) {
+				panic(p)
+			}
+		}
+	}()
+	result, diags := x.e.Value(ctx)
+	for _, d := range diags {
+		if d.Severity == hcl.DiagError {
+			return cty.NilVal, explain(d, x.e.Range())
+		}
+	}
+	if !result.IsWhollyKnown() {
+		return cty.NilVal, fmt.Errorf("%s: the value is not known", x.e.Range())
+	}
+	return result, nil
+}
+
+// explain keeps of a diagnostic what cannot hold data.
+func explain(d *hcl.Diagnostic, at hcl.Range) error {
+	if d.Subject != nil {
+		at = *d.Subject
+	}
+	if d.Summary == "Unsupported attribute" { // names what the file says
+		return fmt.Errorf("%s: %s; write try(…, null) for what may be absent", at, strings.TrimSuffix(lowerFirst(d.Detail), "."))
+	}
+	if call, ok := d.Extra.(hclsyntax.FunctionCallDiagExtra); ok && call.CalledFunctionName() != "" {
+		if bound, ok := errors.AsType[boundError](call.FunctionCallError()); ok {
+			return fmt.Errorf("%s: %s: %w", at, call.CalledFunctionName(), bound)
+		}
+		return fmt.Errorf("%s: %s cannot take these values", at, call.CalledFunctionName())
+	}
+	return fmt.Errorf("%s: %s", at, lowerFirst(d.Summary))
+}
+
+func lowerFirst(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToLower(s[:1]) + s[1:]
+}
