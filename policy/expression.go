@@ -221,8 +221,11 @@ func (x *expression) value(v *View) (result cty.Value, err error) {
 			return cty.NilVal, explain(d, x.e.Range())
 		}
 	}
-	if !result.IsWhollyKnown() {
+	switch {
+	case !result.IsWhollyKnown():
 		return cty.NilVal, fmt.Errorf("%s: the value is not known", x.e.Range())
+	case result.Type() == cty.Number && !result.IsNull() && result.AsBigFloat().IsInf():
+		return cty.NilVal, fmt.Errorf("%s: the value is infinite", x.e.Range())
 	}
 	return result, nil
 }

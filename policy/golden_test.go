@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
@@ -27,6 +28,7 @@ func testEnv(name string) (string, bool) {
 		"HEADER": "canary-header",
 		"NAME":   "X-Name",
 		"TOKEN":  "canary-token",
+		"NUMBER": "[1,2]",
 	}[name]
 	return v, ok
 }
@@ -134,6 +136,9 @@ func dumpEndpoint(b *strings.Builder, e *Endpoint) {
 	for _, h := range e.Headers {
 		fmt.Fprintf(b, "  header %s: %v (%d bytes)\n", h.Name, h.Value, len(h.Value.Reveal()))
 	}
+	if e.Body != nil {
+		dumpBody(b, e.Body)
+	}
 	for _, s := range e.Signers {
 		fmt.Fprintf(b, "  signs %s\n", strings.Join(s.Names(), ", "))
 	}
@@ -155,4 +160,26 @@ func dumpEndpoint(b *strings.Builder, e *Endpoint) {
 	fmt.Fprintf(b, "  retry %v\n    jitter=%g network=%t timeout=%t statuses=%s max_retry_after=%v\n", e.Retry.Schedule,
 		e.Retry.Jitter, e.Retry.On.Has(0, "connection_reset"), e.Retry.On.Has(0, "timeout"), strings.Join(statuses, ","), e.Retry.MaxRetryAfter)
 	fmt.Fprintf(b, "  egress %+v\n", e.Egress)
+}
+
+// dumpBody shows what goes out for goldenView.
+func dumpBody(b *strings.Builder, body *Body) {
+	text, err := body.Masked().Append(nil, goldenView())
+	fmt.Fprintf(b, "  body %s %s\n", body.kind, body.ContentType())
+	for _, h := range body.AppendHeader(nil, goldenView()) {
+		fmt.Fprintf(b, "    %s: %s\n", h.Name, h.Value)
+	}
+	if err != nil {
+		fmt.Fprintf(b, "    error: %v\n", err)
+		return
+	}
+	fmt.Fprintf(b, "    %s\n", text)
+}
+
+func goldenView() *View {
+	return &View{
+		ID: "evt_1", Type: "invoice.paid", Tenant: "acme \"ü\"", Key: "inv-7", Delivery: "dlv_1",
+		Time: time.Date(2026, 1, 2, 3, 4, 5, 120_000_000, time.UTC),
+		Data: []byte(`{ "amount": 1200.0, "big": 12345678901234567890, "text": "say \"hi\"\n<b> \u00e9", "z": {"b": 1e3, "a": [ true, null ]}, "none": null, "items": [{"name": "x", "n": 2}, {"name": "y", "n": 3}], "odd key": "k", "n": "7" }`),
+	}
 }

@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"reflect"
@@ -17,7 +16,7 @@ import (
 // HCL evaluates without limits. So the parts of an expression that a loop repeats are
 // wrapped: each round takes from an allowance, whose end ends the evaluation.
 
-var errTooMuch = boundError(fmt.Sprintf("it takes more than %d rounds of for, or makes more than %d bytes in them", maxSteps, maxMade))
+var errTooMuch = boundError(fmt.Sprintf("it takes more than %d steps (rounds of for, elements that functions look at), or makes more than %d bytes in them", maxSteps, maxMade))
 
 // boundError says which limit was met; it holds no data.
 type boundError string
@@ -60,8 +59,12 @@ func (g guards) Exit(n hclsyntax.Node) hcl.Diagnostics {
 	case *hclsyntax.FunctionCallExpr:
 		f := g.functions[n.Name]
 		for i := range n.Args {
-			if p := parameter(f, i); p != nil && p.Type == cty.Number {
+			switch p := parameter(f, i); {
+			case p == nil, p.Type.IsCapsuleType():
+			case p.Type == cty.Number:
 				n.Args[i] = guardNumber(n.Args[i])
+			case p.Type != cty.String:
+				n.Args[i] = guardArgument(n.Args[i], p.Type.IsCollectionType())
 			}
 		}
 	}
@@ -93,6 +96,36 @@ func (r round) Value(ctx *hcl.EvalContext) (cty.Value, hcl.Diagnostics) {
 	left.steps--
 	v, diags := r.Expression.Value(ctx)
 	left.made -= weigh(v, left.made)
+	if left.spent() {
+		panic(errTooMuch)
+	}
+	return v, diags
+}
+
+// argument is an expression whose elements a function looks at.
+type argument struct {
+	*hclsyntax.ParenthesesExpr
+	converted bool // a tuple becomes a list first, which takes the square of its length
+}
+
+func guardArgument(e hclsyntax.Expression, converted bool) hclsyntax.Expression {
+	if _, ok := e.(argument); ok {
+		return e
+	}
+	return argument{&hclsyntax.ParenthesesExpr{Expression: e, SrcRange: e.Range()}, converted}
+}
+
+// Value implements hcl.Expression.
+func (a argument) Value(ctx *hcl.EvalContext) (cty.Value, hcl.Diagnostics) {
+	v, diags := a.Expression.Value(ctx)
+	if diags.HasErrors() || v.IsNull() || !v.IsKnown() || !v.CanIterateElements() {
+		return v, diags
+	}
+	left, n := allowanceOf(ctx), v.LengthInt()
+	left.steps -= n / 100
+	if a.converted {
+		left.steps -= n * n / 4000
+	}
 	if left.spent() {
 		panic(errTooMuch)
 	}
@@ -151,7 +184,7 @@ func (n number) Value(ctx *hcl.EvalContext) (cty.Value, hcl.Diagnostics) {
 	return converted, diags
 }
 
-var errNumber = errors.New("a number is beyond what a double can hold, or has more than 100 digits")
+var errNumber = boundError("a number is beyond what a double can hold, or has more than 100 digits")
 
 // parseNumber reads what a double can hold, exactly.
 func parseNumber(s string) (cty.Value, error) {
