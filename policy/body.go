@@ -153,7 +153,7 @@ func (e *Endpoint) readBody(b *config.Block) {
 	case cloud == cloudStructured:
 		body.kind, body.contentType, body.root = cloud, typeCloudEvents, cloudEvent{source}
 	default:
-		body.kind, body.binary, body.root = cloud, source, dataMember(nil, modeJSON, "")
+		body.kind, body.binary, body.root = cloud, source, data{mode: modeJSON}
 		for _, h := range e.Headers {
 			if strings.HasPrefix(strings.ToLower(h.Name), "ce-") {
 				b.Fail(b.At("headers"), "Reserved header", h.Name+" is written by cloudevent_binary.")

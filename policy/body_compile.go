@@ -76,7 +76,7 @@ func (c compiler) computed(e hclsyntax.Expression, m mode) node {
 	}
 	text, err := n.append(nil, &View{})
 	if err != nil {
-		c.fail(e.Range(), "Invalid value", err.Error())
+		c.invalid(e.Range(), err)
 	}
 	return literal(text)
 }
@@ -157,9 +157,8 @@ func (c compiler) keys(e *hclsyntax.ObjectConsExpr, each func(i int, key string,
 			c.fail(at, "Key is not constant", `the keys of a body are the same for every event. For others write a for expression: { for k, v in event.data : k => v }.`)
 			continue
 		}
-		v, diags := item.KeyExpr.Value(c.base)
-		if diags.HasErrors() {
-			c.fail(at, diags[0].Summary, diags[0].Detail)
+		v, ok := c.constant(item.KeyExpr)
+		if !ok {
 			continue
 		}
 		if v.IsNull() || !v.Type().IsPrimitiveType() {
@@ -227,7 +226,7 @@ func (c compiler) member(t hcl.Traversal, m mode) node {
 			}
 			path = append(path, p)
 		}
-		return dataMember(path, m, t.SourceRange().String())
+		return data{path, m, t.SourceRange()}
 	case len(t) > 2:
 		return nil
 	case root == "delivery":
@@ -252,7 +251,7 @@ func pathStep(s hcl.Traverser) (step, bool) {
 // defaultBody is {"id":…,"type":…,"timestamp":…,"data":…}.
 func defaultBody() node {
 	return join(literal(`{"id":`), field{"id", modeJSON}, literal(`,"type":`), field{"type", modeJSON},
-		literal(`,"timestamp":`), field{"time", modeJSON}, literal(`,"data":`), dataMember(nil, modeJSON, ""), literal(`}`))
+		literal(`,"timestamp":`), field{"time", modeJSON}, literal(`,"data":`), data{mode: modeJSON}, literal(`}`))
 }
 
 // keyword is the name of a body that is not an expression, "" for others.

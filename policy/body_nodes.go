@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/hashicorp/hcl/v2"
 	"github.com/zclconf/go-cty/cty"
 
 	"relay/policy/rawjson"
@@ -124,17 +125,15 @@ func (s step) String() string {
 type data struct {
 	path  []step
 	mode  mode
-	place string
+	place hcl.Range
 }
-
-func dataMember(path []step, m mode, place string) node { return data{path, m, place} }
 
 func (n data) append(dst []byte, v *View) ([]byte, error) {
 	value := v.Data
 	for i, s := range n.path {
 		inner, ok := s.of(value)
 		if !ok {
-			return dst, fmt.Errorf("%s: the event has no %s; write try(…, null) for what may be absent", n.place, n.name(i+1))
+			return dst, placed(n.place, "the event has no %s; write try(…, null) for what may be absent", n.name(i+1))
 		}
 		value = inner
 	}
@@ -149,9 +148,9 @@ func (n data) append(dst []byte, v *View) ([]byte, error) {
 	case len(value) > 0 && strings.IndexByte("{[n", value[0]) < 0:
 		return append(dst, value...), nil
 	case len(value) > 0 && value[0] == 'n':
-		return dst, fmt.Errorf("%s: %s is null, which is no text", n.place, n.name(len(n.path)))
+		return dst, placed(n.place, "%s is null, which is no text", n.name(len(n.path)))
 	}
-	return dst, fmt.Errorf("%s: %s is an object or a list, which is no text; write jsonencode(…)", n.place, n.name(len(n.path)))
+	return dst, placed(n.place, "%s is an object or a list, which is no text; write jsonencode(…)", n.name(len(n.path)))
 }
 
 func (s step) of(value []byte) ([]byte, bool) {
@@ -247,15 +246,15 @@ func (n computed) append(dst []byte, v *View) ([]byte, error) {
 	}
 	if n.mode == modeJSON || n.mode == modeWhole && (value.IsNull() || value.Type() != cty.String) {
 		if dst, err = appendValue(dst, value); err != nil {
-			err = fmt.Errorf("%s: %w", n.e.Range(), err)
+			err = &placedError{n.e.Range(), err}
 		}
 		return dst, err
 	}
 	switch {
 	case value.IsNull():
-		return dst, fmt.Errorf("%s: the value is null, which is no text", n.e.Range())
+		return dst, placed(n.e.Range(), "the value is null, which is no text")
 	case !value.Type().IsPrimitiveType():
-		return dst, fmt.Errorf("%s: the value is an object or a list, which is no text; write jsonencode(…)", n.e.Range())
+		return dst, placed(n.e.Range(), "the value is an object or a list, which is no text; write jsonencode(…)")
 	}
 	text := scalarText(value)
 	if n.mode == modeEscaped {
@@ -271,7 +270,7 @@ func (x *expression) isTrue(v *View) (bool, error) {
 	case err != nil:
 		return false, err
 	case value.IsNull(), value.Type() != cty.Bool:
-		return false, fmt.Errorf("%s: the condition is neither true nor false", x.e.Range())
+		return false, placed(x.e.Range(), "the condition is neither true nor false")
 	}
 	return value.True(), nil
 }

@@ -135,9 +135,37 @@ func (s *scope) callOnce(call *hclsyntax.FunctionCallExpr) {
 		s.fail(call.Range(), "Invalid argument", call.Name+" is called when the file is read, so it takes no variables.")
 		return
 	}
-	if _, diags := call.Value(s.base); diags.HasErrors() {
-		s.fail(call.Range(), diags[0].Summary, diags[0].Detail)
+	s.constant(call)
+}
+
+// constant evaluates an expression without variables.
+func (s *scope) constant(e hclsyntax.Expression) (cty.Value, bool) {
+	v, err := s.compile(e).value(&View{})
+	if err != nil {
+		s.invalid(e.Range(), err)
 	}
+	return v, err == nil
+}
+
+// invalid reports an error of a constant.
+func (s *scope) invalid(at hcl.Range, err error) {
+	if p, ok := errors.AsType[*placedError](err); ok {
+		at, err = p.at, p.reason
+	}
+	s.fail(at, "Invalid value", err.Error())
+}
+
+// placedError says where in the file an evaluation failed, and why. It holds no data.
+type placedError struct {
+	at     hcl.Range
+	reason error
+}
+
+func (e *placedError) Error() string { return fmt.Sprintf("%s: %v", e.at, e.reason) }
+func (e *placedError) Unwrap() error { return e.reason }
+
+func placed(at hcl.Range, format string, args ...any) error {
+	return &placedError{at, fmt.Errorf(format, args...)}
 }
 
 // expression is evaluated for each event.
@@ -201,7 +229,7 @@ func (x *expression) value(v *View) (result cty.Value, err error) {
 	ctx.Variables = map[string]cty.Value{allowanceName: cty.CapsuleVal(allowanceType(), left)}
 	if x.event != nil {
 		if ctx.Variables["event"], err = v.value(x.event); err != nil {
-			return cty.NilVal, fmt.Errorf("%s: %w", x.e.Range(), err)
+			return cty.NilVal, &placedError{x.e.Range(), err}
 		}
 	}
 	if x.dlv {
@@ -209,7 +237,7 @@ func (x *expression) value(v *View) (result cty.Value, err error) {
 	}
 	defer func() {
 		if left.spent() { // also where try took it for an error like any other
-			err = fmt.Errorf("%s: %w", x.e.Range(), errTooMuch)
+			err = &placedError{x.e.Range(), errTooMuch}
 			if p := recover(); p != nil && p != any(errTooMuch) {
 				panic(p)
 			}
@@ -223,9 +251,9 @@ func (x *expression) value(v *View) (result cty.Value, err error) {
 	}
 	switch {
 	case !result.IsWhollyKnown():
-		return cty.NilVal, fmt.Errorf("%s: the value is not known", x.e.Range())
+		return cty.NilVal, placed(x.e.Range(), "the value is not known")
 	case result.Type() == cty.Number && !result.IsNull() && result.AsBigFloat().IsInf():
-		return cty.NilVal, fmt.Errorf("%s: the value is infinite", x.e.Range())
+		return cty.NilVal, placed(x.e.Range(), "the value is infinite")
 	}
 	return result, nil
 }
@@ -236,15 +264,19 @@ func explain(d *hcl.Diagnostic, at hcl.Range) error {
 		at = *d.Subject
 	}
 	if d.Summary == "Unsupported attribute" { // names what the file says
-		return fmt.Errorf("%s: %s; write try(…, null) for what may be absent", at, strings.TrimSuffix(lowerFirst(d.Detail), "."))
+		return placed(at, "%s; write try(…, null) for what may be absent", strings.TrimSuffix(lowerFirst(d.Detail), "."))
 	}
 	if call, ok := d.Extra.(hclsyntax.FunctionCallDiagExtra); ok && call.CalledFunctionName() != "" {
-		if bound, ok := errors.AsType[boundError](call.FunctionCallError()); ok {
-			return fmt.Errorf("%s: %s: %w", at, call.CalledFunctionName(), bound)
+		name, err := call.CalledFunctionName(), call.FunctionCallError()
+		if bound, ok := errors.AsType[boundError](err); ok {
+			return placed(at, "%s: %w", name, bound)
 		}
-		return fmt.Errorf("%s: %s cannot take these values", at, call.CalledFunctionName())
+		if err != nil && (name == "env" || name == "file") { // called with what the file says
+			return &placedError{at, err}
+		}
+		return placed(at, "%s cannot take these values", name)
 	}
-	return fmt.Errorf("%s: %s", at, lowerFirst(d.Summary))
+	return placed(at, "%s", lowerFirst(d.Summary))
 }
 
 func lowerFirst(s string) string {
