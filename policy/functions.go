@@ -38,6 +38,7 @@ func eventFunctions(file map[string]function.Function, once *answers) map[string
 		return hex.EncodeToString(sum[:])
 	})
 	all["formatdate"] = bounded("formatdate", stdlib.FormatDateFunc)
+	all["tostring"] = bounded("tostring", stdlib.MakeToFunc(cty.String))
 	all["jsondecode"] = jsonFunction()
 	return all
 }
