@@ -37,10 +37,12 @@ vuln:
 	case $$code in 0) ;; 3) exit 1 ;; *) echo "govulncheck: its database cannot be reached from here; not checked" ;; esac
 
 # The race detector needs a C compiler; nothing of it goes into the product. Tests of
-# the shared outbox start redis servers of their own.
+# the shared outbox start redis servers of their own, and Node.js is the judge of what
+# ecmascript = true makes.
 setup:
 	@command -v cc >/dev/null || command -v gcc >/dev/null || sh .ci/install gcc libc6-dev
 	@command -v redis-server >/dev/null || sh .ci/install redis-server
+	@command -v node >/dev/null || sh .ci/install nodejs
 
 demo:
 	$(GO) run ./relay demo

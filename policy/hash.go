@@ -49,7 +49,9 @@ func (e *Endpoint) Hash() string {
 	url.User, url.RawQuery = nil, "" // they may hold a credential
 	fmt.Fprintf(h, "%s\n%t\n%s\n%d %t\n%v\n%v %v\n%v\n", &url, e.Enabled, e.Events, e.Concurrency, e.HTTP2, e.Timeout, e.Retry.Schedule, e.Retry.Jitter, e.Retry.On)
 	fmt.Fprintf(h, "%v\n%v %t %v\n", e.Retry.MaxRetryAfter, e.Egress.AllowPrivate, e.Egress.AllowPlaintext, e.Egress.Ports)
-	fmt.Fprintln(h, e.Body)
+	if e.Body != nil {
+		fmt.Fprintln(h, "body", e.Body)
+	}
 	for _, line := range e.Headers {
 		fmt.Fprintln(h, "header", line.Name)
 	}

@@ -228,14 +228,21 @@ func skipScalar(src []byte, i int) int {
 	return i
 }
 
+// skipString looks for the quote that no odd number of backslashes stands before.
 func skipString(src []byte, i int) int {
-	for i++; i < len(src); i++ {
-		switch src[i] {
-		case '"':
-			return i + 1
-		case '\\':
-			i++
+	start := i + 1
+	for end := start; ; end++ {
+		n := bytes.IndexByte(src[min(end, len(src)):], '"')
+		if n < 0 {
+			return len(src)
+		}
+		end += n
+		first := end
+		for first > start && src[first-1] == '\\' {
+			first--
+		}
+		if (end-first)%2 == 0 {
+			return end + 1
 		}
 	}
-	return len(src)
 }
