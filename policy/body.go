@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"mime"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -15,9 +16,11 @@ import (
 	"relay/relay/sign"
 )
 
-// MaxBody bounds the body of a request, in bytes. The default body is not bounded by it,
-// but by what an event may be.
-const MaxBody = 1 << 20
+// maxBody bounds a body, in bytes, beside maxGrowth times the event's data.
+const (
+	maxBody   = 1 << 20
+	maxGrowth = 8
+)
 
 // The content types that mean something here.
 const (
@@ -54,7 +57,7 @@ func (b *Body) Append(dst []byte, v *View) ([]byte, error) {
 	switch {
 	case err != nil:
 		return dst[:start], err
-	case len(dst)-start > MaxBody:
+	case tooLong(len(dst)-start, v):
 		return dst[:start], errTooLong
 	case b.check && !json.Valid(dst[start:]):
 		return dst[:start], errors.New(`the text is not JSON: jsonencode() writes what stands between quotes, and content_type = "text/plain" allows any text`)
@@ -79,7 +82,9 @@ func (b *Body) Masked() *Body {
 	return &shown
 }
 
-var errTooLong = fmt.Errorf("the body has more than %s", config.FormatSize(MaxBody))
+var errTooLong = fmt.Errorf("the body has more than %s and %d times the event's data", config.FormatSize(maxBody), maxGrowth)
+
+func tooLong(n int, v *View) bool { return n > maxBody+maxGrowth*len(v.Data) }
 
 // AppendHeader appends the header lines that belong to the body, beside Content-Type.
 func (b *Body) AppendHeader(h []sign.Header, v *View) []sign.Header {
@@ -128,13 +133,13 @@ func (e *Endpoint) readBody(b *config.Block) {
 	source := "relay"
 	sourced := b.String("source", &source, validSource)
 
-	if typed && indexHeader(e.Headers, "Content-Type") {
-		b.Invalid("content_type", "headers has a Content-Type, too: leave one of them out.")
-	}
 	isForm := mediaType(body.contentType) == typeForm
 	cloud := ""
 	if given {
 		cloud = keyword(from.Expr)
+	}
+	if (typed || cloud == cloudStructured) && hasHeader(e.Headers, "Content-Type") {
+		b.Fail(b.At("headers"), "Reserved header", "the body has its own content type: leave Content-Type out of headers.")
 	}
 	switch {
 	case !given && !typed && !body.ecmascript && !sourced:
@@ -191,13 +196,8 @@ func (b *Body) compile(from config.Deferred, endpoint string, isForm bool) {
 	}
 }
 
-func indexHeader(all []Header, name string) bool {
-	for _, h := range all {
-		if strings.EqualFold(h.Name, name) {
-			return true
-		}
-	}
-	return false
+func hasHeader(all []Header, name string) bool {
+	return slices.ContainsFunc(all, func(h Header) bool { return strings.EqualFold(h.Name, name) })
 }
 
 func mediaType(contentType string) string {

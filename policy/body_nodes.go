@@ -48,7 +48,7 @@ func (n sequence) append(dst []byte, v *View) (_ []byte, err error) {
 		if dst, err = part.append(dst, v); err != nil {
 			return dst, err
 		}
-		if len(dst)-start > 2*MaxBody { // ecmascript may yet shorten it
+		if tooLong(len(dst)-start, v) {
 			return dst, errTooLong
 		}
 	}
@@ -206,7 +206,13 @@ type escaped struct{ value node }
 
 func (n escaped) append(dst []byte, v *View) ([]byte, error) {
 	text, err := n.value.append(nil, v)
-	return rawjson.AppendEscaped(dst, string(text)), err
+	if err == nil && tooLong(len(text), v) { // each jsonencode in another one doubles the backslashes
+		err = errTooLong
+	}
+	if err != nil {
+		return dst, err
+	}
+	return rawjson.AppendEscaped(dst, string(text)), nil
 }
 
 // query writes a text for a form.

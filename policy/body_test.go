@@ -54,7 +54,8 @@ func TestBounds(t *testing.T) {
 		{`{ a = upper("${event.data.hugeNumber}") }`, "beyond what a double can hold"},
 		{`{ a = jsondecode("1e999999999") + event.data.n }`, "beyond what a double can hold"},
 		{`{ a = jsondecode(event.data.long) }`, "jsondecode: it is not JSON"},
-		{`{ a = [` + strings.Repeat("event.data.long, ", 40) + `] }`, "more than 1MiB"},
+		{`{ a = [` + strings.Repeat("event.data.long, ", 120) + `] }`, "more than 1MiB"},
+		{`{ a = ` + strings.Repeat("jsonencode(", 30) + `"\"${event.data.n}"` + strings.Repeat(")", 30) + ` }`, "more than 1MiB"},
 		{`{ a = event.data.tinyText + 0, b = event.data.tiny + 0 }`, ""},
 		{`{ a = event.data.hugeNumber, b = event.data.many, c = event.data.more }`, ""},
 	} {

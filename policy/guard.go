@@ -122,7 +122,7 @@ func (a argument) Value(ctx *hcl.EvalContext) (cty.Value, hcl.Diagnostics) {
 		return v, diags
 	}
 	left, n := allowanceOf(ctx), v.LengthInt()
-	left.steps -= n / 100
+	left.steps -= n / 10
 	if a.converted {
 		left.steps -= n * n / 4000
 	}
