@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"relay/config"
 )
 
 // bodyOf decodes an endpoint with these lines.
@@ -178,6 +180,46 @@ func TestObjectBodies(t *testing.T) {
 		}
 		if got, err := script.Append(nil, v); err != nil || !json.Valid(got) {
 			t.Errorf("ecmascript: %s, %v", got, err)
+		}
+	})
+}
+
+// Whatever a body and the data are, what comes out is JSON where it says so, and a file that is
+// decoded twice gives the same twice.
+func FuzzBody(f *testing.F) {
+	for _, src := range append(goldenInputs(f, "testdata/body.txtar"), goldenInputs(f, "testdata/body-errors.txtar")...) {
+		f.Add(src, goldenView().Data)
+	}
+	f.Add([]byte("endpoint \"a\" {\nurl = \"https://a.example.com\"\nsign = [\"none\"]\nbody = [for x in event.data : [event.type, upper(x), try(x[*].y, -x)] if x != event.id]\n}"), []byte(`["a",{"b":"1e99"}]`))
+	f.Fuzz(func(t *testing.T, src, data []byte) {
+		file, err := config.Parse("relay.hcl", src, testEnv)
+		if err != nil || !json.Valid(data) {
+			return
+		}
+		first, err := Decode(file)
+		second, err2 := Decode(file)
+		if (err == nil) != (err2 == nil) {
+			t.Fatalf("decoded: %v, then: %v", err, err2)
+		}
+		if err != nil || len(first.Endpoints) == 0 {
+			return
+		}
+		v := goldenView()
+		v.Data = data
+		body, again := first.Endpoints[0].Body, second.Endpoints[0].Body
+		if body == nil {
+			return
+		}
+		got, err := body.Append(nil, v)
+		same, err2 := again.Append(nil, v)
+		if !bytes.Equal(got, same) || fmt.Sprint(err) != fmt.Sprint(err2) {
+			t.Errorf("%s, %v; then %s, %v", got, err, same, err2)
+		}
+		if err == nil && (body.kind == "json" || body.check || body.ecmascript) && !json.Valid(got) {
+			t.Errorf("not JSON: %s", got)
+		}
+		if _, err := body.Masked().Append(nil, v); err != nil && strings.Contains(err.Error(), canary) {
+			t.Errorf("the error has a secret: %v", err)
 		}
 	})
 }
