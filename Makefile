@@ -39,8 +39,8 @@ vuln:
 	case $$code in 0) ;; 3) exit 1 ;; *) echo "govulncheck: its database cannot be reached from here; not checked" ;; esac
 
 # The race detector needs a C compiler; nothing of it goes into the product. Tests of
-# the shared outbox start redis servers of their own. Libraries that verify signatures
-# are for Node 20 or newer.
+# the shared outbox start redis servers of their own. Node.js, 20 or newer, is the
+# judge of what ecmascript = true makes, and runs the libraries that verify signatures.
 setup:
 	@command -v cc >/dev/null || command -v gcc >/dev/null || sh .ci/install gcc libc6-dev
 	@command -v redis-server >/dev/null || sh .ci/install redis-server

@@ -65,15 +65,16 @@ func (e *Endpoint) settings() []config.Setting {
 	for _, h := range e.Headers {
 		all = append(all, config.Setting{Name: "headers." + h.Name, Value: hidden, Hidden: h.Value})
 	}
+	all = append(all, e.Body.settings()...)
 	add("concurrency", strconv.Itoa(e.Concurrency))
 	add("http2", strconv.FormatBool(e.HTTP2))
 	add("timeout.connect", config.FormatDuration(e.Timeout.Connect))
 	add("timeout.total", config.FormatDuration(e.Timeout.Total))
 	add("fleet_concurrency", count(e.FleetConcurrency))
-	add("fresh_share", number(e.FreshShare))
+	add("fresh_share", decimal(e.FreshShare))
 	add("obey_rate_headers", strconv.FormatBool(e.ObeyRateHeaders))
 	add("retry.schedule", e.Retry.Steps.delays())
-	add("retry.jitter", number(e.Retry.Jitter))
+	add("retry.jitter", decimal(e.Retry.Jitter))
 	add("retry.max_age", orNone(e.Retry.MaxAge))
 	add("retry.on", strings.Join(e.Retry.On.List(), " "))
 	add("retry.max_retry_after", config.FormatDuration(e.Retry.MaxRetryAfter))
@@ -85,12 +86,12 @@ func (e *Endpoint) settings() []config.Setting {
 	}
 	if r := e.Breaker; r != nil {
 		add("breaker", "on")
-		add("breaker.failure_ratio", number(r.FailureRatio))
+		add("breaker.failure_ratio", decimal(r.FailureRatio))
 		add("breaker.min_attempts", strconv.Itoa(r.MinAttempts))
 		add("breaker.window", config.FormatDuration(r.Window))
 		add("breaker.open", config.FormatDuration(r.Open))
 		add("breaker.max_open", config.FormatDuration(r.MaxOpen))
-		add("breaker.jitter", number(r.Jitter))
+		add("breaker.jitter", decimal(r.Jitter))
 		add("breaker.probes", strconv.Itoa(r.Probes))
 		add("breaker.on", strings.Join(r.On.List(), " "))
 	}
@@ -113,7 +114,7 @@ func (e *Endpoint) settings() []config.Setting {
 	return all
 }
 
-func number(f float64) string { return strconv.FormatFloat(f, 'g', -1, 64) }
+func decimal(f float64) string { return strconv.FormatFloat(f, 'g', -1, 64) }
 
 // count is a number where 0 stands for no bound.
 func count(n int) string {
@@ -137,7 +138,7 @@ func (s *Steps) text() string {
 	if text == "" {
 		text = "no more attempts"
 	}
-	text += ", jitter " + number(s.Jitter)
+	text += ", jitter " + decimal(s.Jitter)
 	if s.MaxAge > 0 {
 		text += ", max_age " + config.FormatDuration(s.MaxAge)
 	}

@@ -27,7 +27,7 @@ func (d *decoder) endpoint(b *config.Block) *Endpoint {
 	s.read(b)
 	s.fill(e)
 
-	b.Later("when", "body", "ecmascript")
+	b.Later("when")
 	e.readURL(b)
 	if e.URL != nil && e.URL.Scheme == "http" {
 		if own := s.tls.last; own != nil {
@@ -38,6 +38,7 @@ func (d *decoder) endpoint(b *config.Block) *Endpoint {
 	e.readEvents(b)
 	e.Signers = d.signers(b)
 	e.readHeaders(b)
+	e.readBody(b)
 	b.Done()
 	return e
 }

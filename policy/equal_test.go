@@ -41,6 +41,7 @@ func TestEqual(t *testing.T) {
 		}
 		return &Endpoint{
 			Name: "a", Description: "d", Enabled: true, Events: m, Concurrency: 4,
+			Body:    bodyOf(t, `body = { id = event.id, k = env("NAME") }`),
 			URL:     &url.URL{Scheme: "https", Host: "a.test", Path: "/hooks", RawQuery: "token=one"},
 			Headers: []Header{{Name: "X-Key", Value: config.NewSecret("one")}},
 			Signers: []*sign.Signer{signer(sign.Standard(), one)},
@@ -78,6 +79,18 @@ func TestEqual(t *testing.T) {
 			func(e *Endpoint) { e.Signers = nil },
 			func(e *Endpoint) { e.Signers = []*sign.Signer{signer(sign.Standard(), two)} },
 			func(e *Endpoint) { e.Signers = []*sign.Signer{signer(sign.Standard(), one, two)} },
+		},
+		"Body": {
+			func(e *Endpoint) { e.Body = nil },
+			func(e *Endpoint) { e.Body = bodyOf(t, `body = { id = event.id, k = env("HEX") }`) },
+			func(e *Endpoint) {
+				e.Body = bodyOf(t, "content_type = \"application/x+json\"\nbody = { id = event.id, k = env(\"NAME\") }")
+			},
+			func(e *Endpoint) {
+				e.Body = bodyOf(t, "ecmascript = true\nbody = { id = event.id, k = env(\"NAME\") }")
+			},
+			func(e *Endpoint) { e.Body.answers = config.NewSecret("other") },
+			func(e *Endpoint) { e.Body = bodyOf(t, `body = cloudevent`) },
 		},
 		"Concurrency": {func(e *Endpoint) { e.Concurrency++ }},
 		"HTTP2":       {func(e *Endpoint) { e.HTTP2 = true }},

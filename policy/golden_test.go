@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rogpeppe/go-internal/txtar"
@@ -28,6 +29,7 @@ func testEnv(name string) (string, bool) {
 		"HEADER": "canary-header",
 		"NAME":   "X-Name",
 		"TOKEN":  "canary-token",
+		"NUMBER": "[1,2]",
 	}[name]
 	return v, ok
 }
@@ -148,6 +150,9 @@ func dumpEndpoint(b *strings.Builder, e *Endpoint) {
 	for _, h := range e.Headers {
 		fmt.Fprintf(b, "  header %s: %v (%d bytes)\n", h.Name, h.Value, len(h.Value.Reveal()))
 	}
+	if e.Body != nil {
+		dumpBody(b, e.Body)
+	}
 	for _, s := range e.Signers {
 		fmt.Fprintf(b, "  signs %s\n", strings.Join(s.Names(), ", "))
 	}
@@ -194,5 +199,27 @@ func dumpEndpoint(b *strings.Builder, e *Endpoint) {
 	if e.TLS.Roots != nil || e.TLS.Certificate != nil || e.TLS.ServerName != "" || e.TLS.MinVersion == tls.VersionTLS13 {
 		client, _, _ := strings.Cut(e.TLS.Client(), ", sha256") // which is another one each time
 		fmt.Fprintf(b, "  tls version=%s name=%s own roots=%t client=%s\n", e.TLS.Version(), e.TLS.ServerName, e.TLS.Roots != nil, client)
+	}
+}
+
+// dumpBody shows what goes out for goldenView.
+func dumpBody(b *strings.Builder, body *Body) {
+	text, err := body.Masked().Append(nil, goldenView())
+	fmt.Fprintf(b, "  body %s %s\n", body.kind, body.ContentType())
+	for _, h := range body.AppendHeader(nil, goldenView()) {
+		fmt.Fprintf(b, "    %s: %s\n", h.Name, h.Value)
+	}
+	if err != nil {
+		fmt.Fprintf(b, "    error: %v\n", err)
+		return
+	}
+	fmt.Fprintf(b, "    %s\n", text)
+}
+
+func goldenView() *View {
+	return &View{
+		ID: "evt_1", Type: "invoice.paid", Tenant: "acme \"ü\"", Key: "inv-7", Delivery: "dlv_1",
+		Time: time.Date(2026, 1, 2, 3, 4, 5, 120_000_000, time.UTC),
+		Data: []byte(`{ "amount": 1200.0, "big": 12345678901234567890, "text": "say \"hi\"\n<b> \u00e9", "z": {"b": 1e3, "a": [ true, null ]}, "none": null, "items": [{"name": "x", "n": 2}, {"name": "y", "n": 3}], "odd key": "k", "n": "7" }`),
 	}
 }

@@ -37,6 +37,7 @@ type Endpoint struct {
 	Enabled     bool // else its deliveries are accepted and held
 	Events      Matcher
 	Headers     []Header       // as written, after Relay's own
+	Body        *Body          // nil for the default one: {"id","type","timestamp","data"}
 	Signers     []*sign.Signer // all of them sign each request; empty for sign = ["none"]
 	Concurrency int            // attempts at the same time, for each Relay
 	HTTP2       bool           // offered to the receiver, where URL is https

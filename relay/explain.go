@@ -150,6 +150,8 @@ type explainedRequest struct {
 	Body   string            `json:"body"`
 	Signed []explainedSigner `json:"signed_by"`
 	HTTP2  bool              `json:"http2"` // offered
+
+	BodyError string `json:"body_error,omitempty"` // why there is no such request
 }
 
 type explainedHeader struct {
@@ -241,14 +243,27 @@ func explainRequest(e *policy.Endpoint, event *outbox.Event, signed bool, now ti
 	if !signed {
 		safe.URL = shown // else signatures may be of the real one
 	}
-	r := deliver.Preview(&safe, event, version, now)
+	safe.Body = e.Body.Masked()
+	shownRequest, err := deliver.Preview(&safe, event, version, now)
+	if err != nil {
+		out.BodyError = err.Error()
+		return out
+	}
+	r := shownRequest
+	if signed { // signatures are of the real body
+		safe.Body = e.Body
+		if r, err = deliver.Preview(&safe, event, version, now); err != nil {
+			out.BodyError = err.Error()
+			return out
+		}
+	}
 	out.Line = strings.Replace(r.Line, e.URL.RequestURI(), shown.RequestURI(), 1)
 	for _, h := range r.Header {
 		h.Value = strings.ReplaceAll(h.Value, e.URL.String(), out.URL)
 		h.Value = strings.ReplaceAll(h.Value, e.URL.RequestURI(), shown.RequestURI())
 		out.Header = append(out.Header, explainedHeader(h))
 	}
-	out.Body = string(r.Body)
+	out.Body = string(shownRequest.Body)
 	return out
 }
 

@@ -43,6 +43,10 @@ func printExplained(to io.Writer, x explained, signed bool) error {
 }
 
 func printRequest(b *bytes.Buffer, r *explainedRequest, signed bool) {
+	if r.BodyError != "" {
+		fmt.Fprintf(b, "\n  body_error   %s\n  this delivery would fail at once, without an attempt on the network\n", printable(r.BodyError))
+		return
+	}
 	fmt.Fprintf(b, "\n    %s\n", r.Line)
 	for _, h := range r.Header {
 		fmt.Fprintf(b, "    %s: %s\n", h.Name, h.Value)

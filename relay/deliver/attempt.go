@@ -75,6 +75,7 @@ func (r *runner) attempt(s *setup, c *outbox.Claim, probe bool) {
 		f = &failure{text: answerText(a.status)}
 	} else {
 		ended.Code = f.code
+		ended.Void = f.code == codePanic || f.code == codeBody // they say nothing about the receiver
 	}
 	outcome, code := classify(a.status, f.code, s.endpoint.Retry.On)
 	res.Attempt.Outcome, res.Attempt.Code, res.Attempt.Error = string(outcome), code, f.text
@@ -117,7 +118,10 @@ func (r *runner) try(s *setup, c *outbox.Claim, now time.Time) (a answer, f *fai
 		}
 	}()
 	d := r.d.drafts.Get().(*draft)
-	d.build(s.endpoint, c, s.url, r.d.userAgent, now)
+	if err := d.build(s.endpoint, c, s.url, r.d.userAgent, now); err != nil {
+		r.d.drafts.Put(d)
+		return a, &failure{codeBody, "cannot build the body: " + err.Error()}
+	}
 	a, f = s.sender(r.d).send(r.d.working, now.Add(s.endpoint.Timeout.Total), d.header, d.body)
 	if f != nil && f.code == codeTimeout {
 		f.text = s.late

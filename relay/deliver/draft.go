@@ -17,14 +17,27 @@ const maxKeptDraft = 64 << 10
 // draft is what one attempt sends, before the network. Its memory is kept for the next.
 type draft struct {
 	message sign.Message
+	view    policy.View
 	header  []sign.Header
 	body    []byte
 }
 
 // build makes the header and the body of the next attempt of c, signed at the time
-// now. url is e.URL as text.
-func (d *draft) build(e *policy.Endpoint, c *outbox.Claim, url, userAgent string, now time.Time) {
-	d.body = appendEnvelope(d.body[:0], c.Event)
+// now. url is e.URL as text. The error says why the endpoint's own body cannot be made of
+// this event; no later attempt would do better.
+func (d *draft) build(e *policy.Endpoint, c *outbox.Claim, url, userAgent string, now time.Time) error {
+	if e.Body == nil {
+		d.body = appendEnvelope(d.body[:0], c.Event)
+	} else {
+		d.view = policy.View{
+			ID: c.EventID, Type: c.Event.Type, Tenant: c.Event.Tenant, Key: c.Event.Key,
+			Time: c.Event.Time, Data: c.Event.Data, Delivery: c.ID,
+		}
+		var err error
+		if d.body, err = e.Body.Append(d.body[:0], &d.view); err != nil {
+			return err
+		}
+	}
 	d.message = sign.Message{
 		EventID:    c.EventID,
 		EventType:  c.Event.Type,
@@ -37,6 +50,10 @@ func (d *draft) build(e *policy.Endpoint, c *outbox.Claim, url, userAgent string
 		Body:       d.body,
 	}
 	d.header = appendHeader(d.header[:0], e, &d.message, userAgent)
+	if e.Body != nil {
+		d.header = e.Body.AppendHeader(d.header, &d.view)
+	}
+	return nil
 }
 
 // appendHeader appends the request's header to h, which is empty. The endpoint's
@@ -44,6 +61,9 @@ func (d *draft) build(e *policy.Endpoint, c *outbox.Claim, url, userAgent string
 // is sent.
 func appendHeader(h []sign.Header, e *policy.Endpoint, m *sign.Message, userAgent string) []sign.Header {
 	m.ContentType = "application/json"
+	if e.Body != nil {
+		m.ContentType = e.Body.ContentType()
+	}
 	for _, own := range e.Headers {
 		if strings.EqualFold(own.Name, "Content-Type") {
 			m.ContentType = strings.TrimSpace(own.Value.Reveal())

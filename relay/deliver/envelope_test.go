@@ -1,8 +1,6 @@
 package deliver
 
 import (
-	"bytes"
-	"encoding/json"
 	"testing"
 	"time"
 
@@ -29,23 +27,4 @@ func TestEnvelope(t *testing.T) {
 			t.Errorf("%s:\n got %s\nwant %s", c.name, got, c.want)
 		}
 	}
-}
-
-func FuzzCompact(f *testing.F) {
-	for _, s := range []string{`{}`, ` [ 1 , "a b" ] `, `"\\"`, `"\" "`, `{"a\\":" "}`, "[\n\t\r]", `"<>&"`, "\"\u2028 \u2029\"", `"\\\" "`, `{" a ":[{ },[ ],"\\"]}`} {
-		f.Add([]byte(s))
-	}
-	f.Fuzz(func(t *testing.T, data []byte) {
-		var want bytes.Buffer
-		if json.Compact(&want, data) != nil {
-			return
-		}
-		before := bytes.Clone(data)
-		if got := appendCompact([]byte("x"), data); string(got) != "x"+want.String() {
-			t.Errorf("appendCompact(%q) = %q, want %q", data, got[1:], want.String())
-		}
-		if !bytes.Equal(before, data) {
-			t.Errorf("appendCompact changed its source %q", before)
-		}
-	})
 }

@@ -302,7 +302,10 @@ func TestOwnContentTypeIsSigned(t *testing.T) {
 			e.Headers = []policy.Header{{Name: "content-type", Value: config.NewSecret(own)}}
 			want = strings.TrimSpace(own)
 		}
-		r := Preview(e, &outbox.Event{ID: "evt_1", Type: "a", Time: time.Now(), Data: []byte("1")}, "1", time.Now())
+		r, err := Preview(e, &outbox.Event{ID: "evt_1", Type: "a", Time: time.Now(), Data: []byte("1")}, "1", time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
 		h := http.Header{}
 		for _, line := range r.Header {
 			h.Add(line.Name, strings.TrimSpace(line.Value))

@@ -38,6 +38,7 @@ const (
 	codeTLSAuthority   = "tls_unknown_authority" // certificate of an unknown issuer
 	codeTLS            = "tls_failed"            // any other trouble with TLS
 	codeBadResponse    = "bad_response"          // not HTTP, or its header is too large
+	codeBody           = "body_error"            // the endpoint's body cannot be made of the event; never tried again
 	codePanic          = "panic"                 // a defect of ours
 
 	codeRedirect = "redirect_not_followed"

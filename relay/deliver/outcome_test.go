@@ -48,6 +48,7 @@ func TestClassifyFailure(t *testing.T) {
 		{"timeout retried", defaults.On, timeout, Retry},
 		{"network final", retryOn("timeout"), network, Refused},
 		{"timeout final", retryOn("network"), timeout, Refused},
+		{"a body that cannot be made is final", retryOn("network", "timeout", "3xx", "4xx", "5xx"), []string{"body_error"}, Refused},
 		{"our own defect is never the receiver's fault", policy.Outcomes{}, []string{"panic"}, Retry},
 	} {
 		for _, code := range c.codes {
@@ -78,8 +79,10 @@ func TestCodesAreThoseOfThePolicy(t *testing.T) {
 		}
 		return true
 	})
-	// The first is never the receiver's fault, the others are answers.
-	codes = slices.DeleteFunc(codes, func(c string) bool { return slices.Contains([]string{codePanic, codeRedirect, codeGone}, c) })
+	// The first two are never the receiver's fault, the others are answers.
+	codes = slices.DeleteFunc(codes, func(c string) bool {
+		return slices.Contains([]string{codePanic, codeBody, codeRedirect, codeGone}, c)
+	})
 	all, err := policy.ParseOutcomes(codes)
 	if err != nil {
 		t.Fatal(err)

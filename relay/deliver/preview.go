@@ -23,14 +23,17 @@ const PreviewDelivery = "dlv_preview"
 
 // Preview returns what the first attempt for e would send at the time now, made by the
 // code that makes and writes attempts. Nothing is sent. It holds what the endpoint
-// holds: who shows it to others gives an endpoint without secrets.
-func Preview(e *policy.Endpoint, event *outbox.Event, version string, now time.Time) Request {
+// holds: who shows it to others gives an endpoint without secrets. The error says why the
+// endpoint's body cannot be made of the event.
+func Preview(e *policy.Endpoint, event *outbox.Event, version string, now time.Time) (Request, error) {
 	var d draft
 	c := outbox.Claim{
 		Delivery: outbox.Delivery{ID: PreviewDelivery, EventID: event.ID, Endpoint: e.Name},
 		Event:    event,
 	}
-	d.build(e, &c, e.URL.String(), userAgent(version), now)
+	if err := d.build(e, &c, e.URL.String(), userAgent(version), now); err != nil {
+		return Request{}, err
+	}
 
 	var wire bytes.Buffer
 	x := newExchange().(*exchange)
@@ -43,7 +46,7 @@ func Preview(e *policy.Endpoint, event *outbox.Event, version string, now time.T
 		name, value, _ := strings.Cut(line, ": ")
 		r.Header = append(r.Header, sign.Header{Name: name, Value: value})
 	}
-	return r
+	return r, nil
 }
 
 // Span is when an attempt begins, counted from the first one: the schedule's delays so

@@ -48,7 +48,10 @@ func TestPreviewIsWhatIsSent(t *testing.T) {
 		r.attempt(r.now, c, false)
 		r.close()
 
-		shown := Preview(e, event, "1", time.Now())
+		shown, err := Preview(e, event, "1", time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
 		got := shown.Line + "\r\n"
 		for _, h := range shown.Header {
 			got += h.Name + ": " + h.Value + "\r\n"

@@ -1,0 +1,41 @@
+package config
+
+import (
+	"maps"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty/function"
+)
+
+// Deferred is an attribute whose expression is evaluated later, for each event.
+type Deferred struct {
+	Expr      hclsyntax.Expression
+	Functions map[string]function.Function // the file's; env and file read when they are called
+	Source    string                       // as it is written
+
+	block *Block
+	attr  *hclsyntax.Attribute
+}
+
+// Deferred gives an attribute's expression with what it takes to evaluate it; false when
+// the attribute is absent.
+func (b *Block) Deferred(name string) (Deferred, bool) {
+	a := b.ask(name)
+	if a == nil {
+		return Deferred{}, false
+	}
+	at := a.Expr.Range()
+	return Deferred{
+		Expr:      a.Expr,
+		Functions: maps.Clone(b.source.plain.Functions),
+		Source:    string(at.SliceBytes(b.source.text)),
+		block:     b,
+		attr:      a,
+	}, true
+}
+
+// Fail adds a problem at a part of the expression.
+func (d Deferred) Fail(at hcl.Range, summary, detail string) {
+	d.block.Fail(place(d.attr, false, at), summary, detail)
+}

@@ -1,0 +1,221 @@
+package policy
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"mime"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"golang.org/x/net/http/httpguts"
+
+	"relay/config"
+	"relay/policy/rawjson"
+	"relay/relay/sign"
+)
+
+// maxBody bounds a body, in bytes, beside maxGrowth times the event's data.
+const (
+	maxBody   = 1 << 20
+	maxGrowth = 8
+)
+
+// The content types that mean something here.
+const (
+	typeJSON        = "application/json"
+	typeForm        = "application/x-www-form-urlencoded"
+	typeCloudEvents = "application/cloudevents+json"
+)
+
+// Body says what goes out for an event. It is compiled: what the file says literally is
+// bytes, what it takes from the event's data is found in the bytes that came in, and
+// only the rest is evaluated. Its methods may be called at the same time.
+type Body struct {
+	contentType string
+	kind        string        // for people: "object", "text", …
+	source      string        // as the file says it, for Hash
+	answers     config.Secret // what env() and file() gave
+	root        node
+	check       bool   // a text that must turn out to be JSON
+	ecmascript  bool   // the form of JSON.stringify
+	binary      string // source of a CloudEvent in binary mode, "" for other bodies
+	masked      node   // root with *** for what env() and file() gave; nil where they gave nothing
+}
+
+// ContentType is the value of the header Content-Type.
+func (b *Body) ContentType() string { return b.contentType }
+
+const kindDefault = "default"
+
+// Append appends the body for an event. The same view gives the same bytes. The error says
+// where in the file and why, and holds no data of the event.
+func (b *Body) Append(dst []byte, v *View) ([]byte, error) {
+	start := len(dst)
+	dst, err := b.root.append(dst, v)
+	switch {
+	case err != nil:
+		return dst[:start], err
+	case tooLong(len(dst)-start, v):
+		return dst[:start], errTooLong
+	case b.check && !json.Valid(dst[start:]):
+		return dst[:start], errors.New(`the text is not JSON: jsonencode() writes what stands between quotes, and content_type = "text/plain" allows any text`)
+	}
+	if b.ecmascript {
+		end := len(dst)
+		if dst, err = rawjson.AppendECMAScript(dst, dst[start:]); err != nil {
+			return dst[:start], fmt.Errorf("the body is %w", err)
+		}
+		dst = append(dst[:start], dst[end:]...)
+	}
+	return dst, nil
+}
+
+// Masked is the body with *** in place of what env() and file() gave, to be shown to people.
+func (b *Body) Masked() *Body {
+	if b == nil || b.masked == nil {
+		return b
+	}
+	shown := *b
+	shown.root, shown.answers, shown.masked = b.masked, config.Secret{}, nil
+	return &shown
+}
+
+var errTooLong = fmt.Errorf("the body has more than %s and %d times the event's data", config.FormatSize(maxBody), maxGrowth)
+
+func tooLong(n int, v *View) bool { return n > maxBody+maxGrowth*len(v.Data) }
+
+// AppendHeader appends the header lines that belong to the body, beside Content-Type.
+func (b *Body) AppendHeader(h []sign.Header, v *View) []sign.Header {
+	if b.binary == "" {
+		return h
+	}
+	return appendCloudHeader(h, v, b.binary)
+}
+
+// equal compares all that makes the bytes; both may be nil.
+func (b *Body) equal(o *Body) bool {
+	return b.String() == o.String() && (b == nil || b.answers.Equal(o.answers))
+}
+
+// String is what the file says, on one line, "" for the default body. What env and file gave
+// is not in it.
+func (b *Body) String() string {
+	if b == nil {
+		return ""
+	}
+	return fmt.Sprintf("%s %t %q %q", b.contentType, b.ecmascript, b.binary, b.source)
+}
+
+// settings are what diff shows: what kind of body, not what is in it.
+func (b *Body) settings() []config.Setting {
+	if b == nil {
+		b = &Body{kind: kindDefault, contentType: typeJSON}
+	}
+	return []config.Setting{
+		{Name: "body", Value: b.kind, Hidden: config.NewSecret(b.source + b.binary + b.answers.Reveal())},
+		{Name: "content_type", Value: b.contentType},
+		{Name: "ecmascript", Value: fmt.Sprint(b.ecmascript)},
+	}
+}
+
+// readBody reads body, content_type, ecmascript and source. The default body without any
+// of them is nil.
+func (e *Endpoint) readBody(b *config.Block) {
+	body := &Body{contentType: typeJSON}
+	from, given := b.Deferred("body")
+	if literal, ok := from.Expr.(*hclsyntax.LiteralValueExpr); ok && literal.Val.IsNull() {
+		given = false
+	}
+	typed := b.String("content_type", &body.contentType, validType)
+	b.Bool("ecmascript", &body.ecmascript)
+	source := "relay"
+	sourced := b.String("source", &source, validSource)
+
+	isForm := mediaType(body.contentType) == typeForm
+	cloud := ""
+	if given {
+		cloud = keyword(from.Expr)
+	}
+	if (typed || cloud == cloudStructured) && hasHeader(e.Headers, "Content-Type") {
+		b.Fail(b.At("headers"), "Reserved header", "the body has its own content type: leave Content-Type out of headers.")
+	}
+	switch {
+	case !given && !typed && !body.ecmascript && !sourced:
+		return
+	case cloud == "":
+		if sourced {
+			b.Invalid("source", "only a cloudevent has a source: write body = cloudevent, or leave source out.")
+		}
+		if given {
+			body.compile(from, e.Name, isForm)
+		} else {
+			body.kind, body.root = kindDefault, defaultBody()
+		}
+	case typed:
+		b.Invalid("content_type", "a cloudevent has its own content type. Leave it out.")
+	case cloud == cloudStructured:
+		body.kind, body.contentType, body.root = cloud, typeCloudEvents, cloudEvent{source}
+	default:
+		body.kind, body.binary, body.root = cloud, source, data{mode: modeJSON}
+		for _, h := range e.Headers {
+			if strings.HasPrefix(strings.ToLower(h.Name), "ce-") {
+				b.Fail(b.At("headers"), "Reserved header", h.Name+" is written by cloudevent_binary.")
+			}
+		}
+	}
+	if body.ecmascript && (isForm || !isJSON(body.contentType)) {
+		b.Invalid("ecmascript", fmt.Sprintf("it brings JSON to the form of JSON.stringify; this body is %s.", body.contentType))
+	}
+	e.Body = body
+}
+
+// compile compiles the attribute body, a cloudevent aside.
+func (b *Body) compile(from config.Deferred, endpoint string, isForm bool) {
+	c := compiler{newScope(from, endpoint)}
+	b.source = from.Source
+	if c.bad {
+		return
+	}
+	switch {
+	case isForm:
+		b.kind = "form"
+	case c.isJSON(from.Expr):
+		b.kind = "json"
+	default:
+		b.kind, b.check = "text", isJSON(b.contentType)
+	}
+	b.root = c.root(from.Expr, b.kind)
+	if b.answers = config.NewSecret(c.once.text()); b.answers.Reveal() == "" {
+		return
+	}
+	shown := compiler{c.mask()}
+	if b.masked = shown.root(from.Expr, b.kind); shown.bad {
+		b.masked = hiddenNode{}
+	}
+}
+
+func hasHeader(all []Header, name string) bool {
+	return slices.ContainsFunc(all, func(h Header) bool { return strings.EqualFold(h.Name, name) })
+}
+
+func mediaType(contentType string) string {
+	t, _, err := mime.ParseMediaType(contentType)
+	if err != nil {
+		return ""
+	}
+	return t
+}
+
+func isJSON(contentType string) bool {
+	t := mediaType(contentType)
+	return t == typeJSON || strings.HasSuffix(t, "+json")
+}
+
+func validType(s string) error {
+	if !strings.Contains(mediaType(s), "/") || !httpguts.ValidHeaderFieldValue(s) {
+		return errors.New(`write a media type like "text/plain; charset=utf-8"`)
+	}
+	return nil
+}

@@ -1,0 +1,282 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+
+	"relay/policy/rawjson"
+)
+
+// mode is how a node writes its value.
+type mode uint8
+
+const (
+	modeJSON    mode = iota // a value of JSON
+	modeEscaped             // text, inside of a JSON string
+	modeText                // text
+	modeWhole               // text as it is, everything else as JSON
+)
+
+// node appends a part of a body. What it appended before an error counts for nothing.
+type node interface {
+	append(dst []byte, v *View) ([]byte, error)
+}
+
+// literal is what the file says.
+type literal []byte
+
+func (n literal) append(dst []byte, _ *View) ([]byte, error) { return append(dst, n...), nil }
+
+// hiddenNode stands for a body that cannot be made with *** in it.
+type hiddenNode struct{}
+
+func (hiddenNode) append(dst []byte, _ *View) ([]byte, error) {
+	return dst, errors.New("the body is not shown: it needs what env() or file() gave")
+}
+
+// sequence is one node after the other.
+type sequence []node
+
+func (n sequence) append(dst []byte, v *View) (_ []byte, err error) {
+	start := len(dst)
+	for _, part := range n {
+		if dst, err = part.append(dst, v); err != nil {
+			return dst, err
+		}
+		if tooLong(len(dst)-start, v) {
+			return dst, errTooLong
+		}
+	}
+	return dst, nil
+}
+
+// join makes one node of several, literals that follow each other one.
+func join(nodes ...node) node {
+	var all sequence
+	for _, n := range nodes {
+		inner, ok := n.(sequence)
+		if !ok {
+			inner = sequence{n}
+		}
+		for _, n := range inner {
+			if text, ok := n.(literal); ok && len(all) > 0 {
+				if last, ok := all[len(all)-1].(literal); ok {
+					all[len(all)-1] = append(last[:len(last):len(last)], text...)
+					continue
+				}
+			}
+			all = append(all, n)
+		}
+	}
+	if len(all) == 1 {
+		return all[0]
+	}
+	return all
+}
+
+// field is a member of event beside data, or the delivery's id.
+type field struct {
+	name string
+	mode mode
+}
+
+func (n field) append(dst []byte, v *View) ([]byte, error) {
+	if n.name == "timestamp" {
+		return strconv.AppendInt(dst, v.Time.Unix(), 10), nil
+	}
+	quote := n.mode == modeJSON
+	if quote {
+		dst = append(dst, '"')
+	}
+	switch {
+	case n.name == "time":
+		dst = appendTime(dst, v.Time)
+	case n.mode == modeText:
+		dst = append(dst, v.text(n.name)...)
+	default:
+		dst = rawjson.AppendEscaped(dst, v.text(n.name))
+	}
+	if quote {
+		dst = append(dst, '"')
+	}
+	return dst, nil
+}
+
+// step goes from a value to one of its members or elements.
+type step struct {
+	name    string
+	index   int
+	isIndex bool
+}
+
+func (s step) String() string {
+	if s.isIndex {
+		return fmt.Sprintf("[%d]", s.index)
+	}
+	return "." + s.name
+}
+
+// data is a part of the event's data, as the bytes that came in.
+type data struct {
+	path  []step
+	mode  mode
+	place hcl.Range
+}
+
+func (n data) append(dst []byte, v *View) ([]byte, error) {
+	value := v.Data
+	for i, s := range n.path {
+		inner, ok := s.of(value)
+		if !ok {
+			return dst, placed(n.place, "the event has no %s; write try(…, null) for what may be absent", n.name(i+1))
+		}
+		value = inner
+	}
+	if n.mode == modeJSON {
+		return rawjson.AppendCompact(dst, value), nil
+	}
+	switch value = rawjson.Trim(value); {
+	case len(value) > 1 && value[0] == '"' && n.mode == modeEscaped:
+		return append(dst, value[1:len(value)-1]...), nil
+	case len(value) > 1 && value[0] == '"':
+		return append(dst, rawjson.Unquote(value)...), nil
+	case len(value) > 0 && strings.IndexByte("{[n", value[0]) < 0:
+		return append(dst, value...), nil
+	case len(value) > 0 && value[0] == 'n':
+		return dst, placed(n.place, "%s is null, which is no text", n.name(len(n.path)))
+	}
+	return dst, placed(n.place, "%s is an object or a list, which is no text; write jsonencode(…)", n.name(len(n.path)))
+}
+
+func (s step) of(value []byte) ([]byte, bool) {
+	if s.isIndex {
+		return rawjson.Element(value, s.index)
+	}
+	return rawjson.Member(value, s.name)
+}
+
+// name is what the file says, up to the nth step.
+func (n data) name(steps int) string {
+	var b strings.Builder
+	b.WriteString("event.data")
+	for _, s := range n.path[:steps] {
+		b.WriteString(s.String())
+	}
+	return b.String()
+}
+
+// choice is a conditional; only what it chooses is looked at.
+type choice struct {
+	condition *expression
+	yes, no   node
+}
+
+func (n choice) append(dst []byte, v *View) ([]byte, error) {
+	is, err := n.condition.isTrue(v)
+	if err != nil {
+		return dst, err
+	}
+	if is {
+		return n.yes.append(dst, v)
+	}
+	return n.no.append(dst, v)
+}
+
+// tries is the first of several that has no error.
+type tries []node
+
+func (n tries) append(dst []byte, v *View) ([]byte, error) {
+	start := len(dst)
+	var err error
+	for _, one := range n {
+		if dst, err = one.append(dst[:start], v); err == nil {
+			return dst, nil
+		}
+	}
+	return dst, err
+}
+
+// escaped writes a value of JSON inside of a JSON string.
+type escaped struct{ value node }
+
+func (n escaped) append(dst []byte, v *View) ([]byte, error) {
+	text, err := n.value.append(nil, v)
+	if err == nil && tooLong(len(text), v) { // each jsonencode in another one doubles the backslashes
+		err = errTooLong
+	}
+	if err != nil {
+		return dst, err
+	}
+	return rawjson.AppendEscaped(dst, string(text)), nil
+}
+
+// query writes a text for a form.
+type query struct{ value node }
+
+func (n query) append(dst []byte, v *View) ([]byte, error) {
+	text, err := n.value.append(nil, v)
+	return appendQuery(dst, string(text)), err
+}
+
+// appendQuery is the serializer of application/x-www-form-urlencoded (URL standard).
+func appendQuery(dst []byte, s string) []byte {
+	const hex = "0123456789ABCDEF"
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '*', c == '-', c == '.', c == '_':
+			dst = append(dst, c)
+		case c == ' ':
+			dst = append(dst, '+')
+		default:
+			dst = append(dst, '%', hex[c>>4], hex[c&15])
+		}
+	}
+	return dst
+}
+
+// computed is what HCL must evaluate.
+type computed struct {
+	*expression
+	mode mode
+}
+
+func (n computed) append(dst []byte, v *View) ([]byte, error) {
+	value, err := n.value(v)
+	if err != nil {
+		return dst, err
+	}
+	if n.mode == modeJSON || n.mode == modeWhole && (value.IsNull() || value.Type() != cty.String) {
+		if dst, err = appendValue(dst, value); err != nil {
+			err = &placedError{n.e.Range(), err}
+		}
+		return dst, err
+	}
+	switch {
+	case value.IsNull():
+		return dst, placed(n.e.Range(), "the value is null, which is no text")
+	case !value.Type().IsPrimitiveType():
+		return dst, placed(n.e.Range(), "the value is an object or a list, which is no text; write jsonencode(…)")
+	}
+	text := scalarText(value)
+	if n.mode == modeEscaped {
+		return rawjson.AppendEscaped(dst, text), nil
+	}
+	return append(dst, text...), nil
+}
+
+// isTrue evaluates a condition.
+func (x *expression) isTrue(v *View) (bool, error) {
+	value, err := x.value(v)
+	switch {
+	case err != nil:
+		return false, err
+	case value.IsNull(), value.Type() != cty.Bool:
+		return false, placed(x.e.Range(), "the condition is neither true nor false")
+	}
+	return value.True(), nil
+}

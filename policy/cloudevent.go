@@ -1,0 +1,74 @@
+package policy
+
+import (
+	"errors"
+	"net/url"
+	"strings"
+
+	"relay/policy/rawjson"
+	"relay/relay/sign"
+)
+
+// Bodies that are CloudEvents 1.0 (https://github.com/cloudevents/spec), by their names in
+// the file: all of it in the body, or the attributes in headers and the data as the body.
+const (
+	cloudStructured = "cloudevent"
+	cloudBinary     = "cloudevent_binary"
+)
+
+// cloudEvent is the structured form.
+type cloudEvent struct{ source string }
+
+func (n cloudEvent) append(dst []byte, v *View) ([]byte, error) {
+	sep := byte('{')
+	for _, a := range attributes(v, n.source) {
+		dst = append(dst, sep)
+		dst = append(rawjson.AppendString(dst, a[0]), ':')
+		dst = rawjson.AppendString(dst, a[1])
+		sep = ','
+	}
+	dst = append(dst, `,"datacontenttype":"application/json","data":`...)
+	return append(rawjson.AppendCompact(dst, v.Data), '}'), nil
+}
+
+// attributes are those of the event, datacontenttype aside. An event's key is what it is
+// about (subject), and what belongs together has the same (partitionkey).
+func attributes(v *View, source string) [][2]string {
+	all := [][2]string{{"specversion", "1.0"}, {"id", v.ID}, {"source", source}, {"type", v.Type}, {"time", v.text("time")}}
+	if v.Key != "" {
+		all = append(all, [2]string{"subject", v.Key}, [2]string{"partitionkey", v.Key})
+	}
+	if v.Tenant != "" {
+		all = append(all, [2]string{"relaytenant", v.Tenant})
+	}
+	return all
+}
+
+// appendCloudHeader appends the attributes as the HTTP binding says.
+func appendCloudHeader(h []sign.Header, v *View, source string) []sign.Header {
+	for _, a := range attributes(v, source) {
+		h = append(h, sign.Header{Name: "ce-" + a[0], Value: percent(a[1])})
+	}
+	return h
+}
+
+// percent encodes what the HTTP binding does not let stand in a header (3.1.3.2).
+func percent(s string) string {
+	const hex = "0123456789ABCDEF"
+	var b strings.Builder
+	for i := range len(s) {
+		if c := s[i]; c <= ' ' || c >= 0x7f || c == '"' || c == '%' {
+			b.Write([]byte{'%', hex[c>>4], hex[c&15]})
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+func validSource(s string) error {
+	if _, err := url.Parse(s); err != nil || s == "" {
+		return errors.New(`write a URI or a part of one, like "/orders" or "https://shop.example.com"`)
+	}
+	return nil
+}

@@ -1,0 +1,123 @@
+package deliver
+
+import (
+	"net/url"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"relay/config"
+	"relay/outbox"
+	"relay/policy"
+	"relay/relay/deliver/delivertest"
+	"relay/relay/sign"
+)
+
+// bodyOf reads the body of an endpoint with these lines.
+func bodyOf(t testing.TB, lines string) *policy.Body {
+	t.Helper()
+	f, err := config.Parse("relay.hcl", []byte("endpoint \"a\" {\n url = \"https://a.test\"\n sign = [\"none\"]\n"+lines+"\n}\n"), func(string) (string, bool) { return "", false })
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := policy.Decode(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p.Endpoints[0].Body
+}
+
+// The default body is the one that could be written out.
+func TestDefaultBodyWrittenOut(t *testing.T) {
+	written := bodyOf(t, `body = { id = event.id, type = event.type, timestamp = event.time, data = event.data }`)
+	typed := bodyOf(t, `content_type = "application/x+json"`)
+	script := bodyOf(t, `ecmascript = true`)
+	for _, event := range []outbox.Event{
+		{ID: "evt_1", Type: "a.b", Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.FixedZone("", 3600)), Data: []byte(`{"x":[1,"a"]}`)},
+		{ID: "<\"\\\u2028é\x00\xff>", Type: "", Time: time.UnixMicro(1_700_000_000_123_456), Data: []byte(` "x y" `)},
+	} {
+		want := string(appendEnvelope(nil, &event))
+		v := &policy.View{ID: event.ID, Type: event.Type, Time: event.Time, Data: event.Data}
+		for _, b := range []*policy.Body{written, typed, script} {
+			if got, err := b.Append(nil, v); err != nil || string(got) != want {
+				t.Errorf("%v: %s, %v; want %s", b, got, err, want)
+			}
+		}
+	}
+}
+
+// Every attempt sends the same body, signed, with its content type.
+func TestOwnBody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		receiver := delivertest.NewEndpoint(delivertest.Step{Status: 503}, delivertest.Step{Status: 200})
+		receiver.Verifier = verifier(t)
+		e := w.inMemory("billing", receiver)
+		e.Body = bodyOf(t, `
+			content_type = "application/vnd.acme+json"
+			body = { event = event.type, paid = event.data.amount, text = upper(event.data.note), delivery_id = delivery.id, webhook_id = endpoint.name }`)
+		w.start(e)
+		id := w.accept(1, "billing")[0]
+		w.await(2)
+		requests := receiver.Requests()
+		want := `{"event":"invoice.paid","paid":1000,"text":"A \"B\" C","delivery_id":"` + w.delivery(id).ID + `","webhook_id":"a"}`
+		for i, r := range requests {
+			if string(r.Body) != want || r.Err != nil || r.Header.Get("Content-Type") != "application/vnd.acme+json" {
+				t.Errorf("request %d: %s as %s, signature %v; want %s", i, r.Body, r.Header.Get("Content-Type"), r.Err, want)
+			}
+		}
+	})
+}
+
+// A body that cannot be made is the end of the delivery, which says why.
+func TestBodyError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		receiver := delivertest.NewEndpoint()
+		e := w.inMemory("billing", receiver)
+		e.Body = bodyOf(t, `body = { total = event.data.total }`)
+		healthy := w.inMemory("crm", delivertest.NewEndpoint())
+		w.start(e, healthy)
+		id := w.accept(1, "billing")[0]
+		w.accept(1, "crm")
+		w.await(2)
+		d := w.delivery(id)
+		if d.State != outbox.Failed || d.Code != "body_error" || len(d.Attempts) != 1 || len(receiver.Requests()) != 0 {
+			t.Fatalf("delivery is %s, code %q, %d attempts, %d requests", d.State, d.Code, len(d.Attempts), len(receiver.Requests()))
+		}
+		a := d.Attempts[0]
+		if want := "cannot build the body: relay.hcl:4,18-34: the event has no event.data.total; write try(…, null) for what may be absent"; a.Error != want || a.Outcome != "refused" || a.Status != 0 {
+			t.Errorf("attempt is %+v, want the error %s", a, want)
+		}
+	})
+}
+
+func TestPreviewOfBodies(t *testing.T) {
+	e := &policy.Endpoint{Name: "a", URL: &url.URL{Scheme: "https", Host: "a.test", Path: "/"}, Body: bodyOf(t, "source = \"/x\"\n body = cloudevent_binary")}
+	event := &outbox.Event{ID: "evt_1", Type: "a.b", Time: time.Unix(0, 0), Key: "k", Data: []byte(`{"x": 1}`)}
+	r, err := Preview(e, event, "1", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []sign.Header
+	for _, h := range r.Header {
+		if strings.HasPrefix(h.Name, "ce-") || h.Name == "Content-Type" {
+			got = append(got, h)
+		}
+	}
+	want := []sign.Header{
+		{Name: "Content-Type", Value: "application/json"}, {Name: "ce-specversion", Value: "1.0"}, {Name: "ce-id", Value: "evt_1"},
+		{Name: "ce-source", Value: "/x"}, {Name: "ce-type", Value: "a.b"}, {Name: "ce-time", Value: "1970-01-01T00:00:00Z"},
+		{Name: "ce-subject", Value: "k"}, {Name: "ce-partitionkey", Value: "k"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" || string(r.Body) != `{"x":1}` {
+		t.Errorf("body %s, header (-want +got):\n%s", r.Body, diff)
+	}
+	e.Body = bodyOf(t, `body = { a = event.data.y }`)
+	if r, err := Preview(e, event, "1", time.Now()); err == nil {
+		t.Errorf("the preview is %+v", r)
+	}
+}
