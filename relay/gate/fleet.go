@@ -13,6 +13,10 @@ const (
 	// Tokens are taken from the outbox for this long ahead, at most.
 	mostAhead = 100 * time.Millisecond
 
+	// Where the burst is too small for that long, none are: a claim may take as long, and
+	// the tokens would lapse.
+	leastAhead = 20 * time.Millisecond
+
 	// When the outbox does not answer, claims wait this long for their tokens before they
 	// are handed back; leases have room for it.
 	patience   = 5 * time.Second
@@ -49,8 +53,8 @@ func newFleetLimit(endpoint string, l outbox.Limit, store outbox.Limiter) *fleet
 	ahead := min(mostAhead, time.Duration(float64(l.Burst)/2/perSecond*float64(time.Second)))
 	back := perSecond * ahead.Seconds() // what comes back meanwhile
 	bucket, batch := l, int(back)
-	if batch == 0 {
-		ahead = 0 // too slow for it
+	if batch == 0 || ahead < leastAhead {
+		batch, ahead = 0, 0
 	} else {
 		bucket.Burst -= int(math.Ceil(back))
 	}
