@@ -121,14 +121,13 @@ func (g *Gate) heedWishes(now time.Time, a *Attempt) []change {
 	if wait == 0 || !until.After(g.held) {
 		return nil
 	}
-	known := g.held
 	g.held = until
 	g.close()
-	if wait < worthTelling || until.Sub(known) < worthTelling {
+	if wait < worthTelling || until.Sub(g.known.Held) < worthTelling {
 		return nil
 	}
 	return []change{{do: func(c *Condition) bool {
-		if !until.After(c.Held) {
+		if until.Sub(c.Held) < worthTelling {
 			return false
 		}
 		c.Held = until.UTC().Round(0)
