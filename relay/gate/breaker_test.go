@@ -268,6 +268,7 @@ func TestClocksDoNotShutTheGate(t *testing.T) {
 			longest := time.Duration(1.1 * float64(5*time.Minute))
 			want(t, m.Gate, Breaker, longest-time.Minute)
 			m.Heed(c, 100, false) // another note of the same says nothing new
+			want(t, m.Gate, Breaker, longest-time.Minute)
 			time.Sleep(longest - time.Minute)
 			if n, _ := begin(m.Gate, 16); n != 2 {
 				t.Errorf("%d probes begin after the longest time of the rule: %+v", n, m.Look(ctx, 1))

@@ -238,7 +238,17 @@ func TestTokensTakenAheadAreOfTheBurst(t *testing.T) {
 			send(1)
 			time.Sleep(time.Millisecond)
 			send(1) // busy now, so they take more than they need
+			var looked []int
+			for _, g := range gates {
+				looked = append(looked, g.Look(context.Background(), 100).N)
+			}
 			time.Sleep(rest)
+			for i, g := range gates {
+				n, _ := g.Admit(context.Background(), looked[i]) // its claim took as long
+				for range n {
+					sends = append(sends, time.Now())
+				}
+			}
 			for range 3 {
 				send(100)
 			}

@@ -83,10 +83,9 @@ type member struct {
 	*Gate
 	fleet *fleet
 
-	skew  time.Duration // of its clock: what it calls noon is at noon less this
-	slow  time.Duration // that writing a note takes
-	down  bool          // the outbox does not take its notes
-	wrote func()        // called after a note was written, once
+	skew time.Duration // by which its clock is ahead
+	slow time.Duration // that writing a note takes
+	down bool          // the outbox does not take its notes
 
 	mu   sync.Mutex
 	note outbox.Note
@@ -159,10 +158,6 @@ func (m *member) remember(ctx context.Context, change func(*Condition) bool) (wr
 		n, err = m.fleet.store.SetNote(ctx, outbox.Note{Endpoint: name, Revision: n.Revision, Text: c.Text()})
 		m.learn(n)
 		if err == nil {
-			if wrote := m.wrote; wrote != nil {
-				m.wrote = nil
-				wrote()
-			}
 			return true, nil
 		}
 	}
@@ -218,7 +213,7 @@ func begin(g *Gate, n int) (admitted int, probe bool) {
 	return g.Admit(context.Background(), v.N)
 }
 
-// make makes n attempts, one after the other, that all end alike.
+// attempts makes n attempts, one after the other, that all end alike.
 func attempts(t rapid.TB, g *Gate, n int, a Attempt) {
 	t.Helper()
 	for range n {
