@@ -37,7 +37,8 @@ func (b *breaker) count(rule *policy.Breaker, now time.Time, failed bool) (open 
 	for _, c := range b.counted {
 		attempts, failures = attempts+c.attempts, failures+c.failures
 	}
-	return attempts >= rule.MinAttempts && float64(failures) >= rule.FailureRatio*float64(attempts)
+	// Divided, as 0.07 × 100 is more than 7.
+	return attempts >= rule.MinAttempts && float64(failures)/float64(attempts) >= rule.FailureRatio
 }
 
 // openFor is how long the breaker stays open when it opens for the nth time in a row.

@@ -12,6 +12,9 @@ import (
 
 // Condition is what the outbox remembers about an endpoint, for all Relays and over
 // restarts. The zero value is that of an endpoint in good order.
+//
+// A Relay that writes it drops fields that it does not know. So a field that comes later must
+// be one that can be lost while older Relays are in the fleet, or of its own note.
 type Condition struct {
 	Paused   *Decision `json:"paused,omitempty"`
 	Disabled *Decision `json:"disabled,omitempty"`

@@ -42,7 +42,7 @@ type Rate struct {
 
 // Ended heeds how an attempt ended: the receiver's wishes, the breaker, and whether it
 // is dead. What the fleet must know is in the outbox when it returns, unless ctx ends
-// or the outbox does not answer: then this process heeds it all the same.
+// or the outbox does not answer: then this process heeds it alone, but disables nothing.
 func (g *Gate) Ended(ctx context.Context, a Attempt) {
 	var news []change
 	g.mu.Lock()
@@ -87,10 +87,14 @@ func (g *Gate) publish(ctx context.Context, news []change) {
 		}
 		return any
 	})
-	g.tell()
-	if err != nil {
-		return // Remember has said so
+	if err != nil { // Remember has said so
+		g.mu.Lock()
+		// Else the next attempt would not try it again, and nobody could enable the endpoint.
+		g.condition.Disabled, g.condition.Failing = g.known.Disabled, g.known.Failing
+		g.mu.Unlock()
+		done = nil
 	}
+	g.tell()
 	for _, h := range done {
 		if h.What != "" && g.o.Raise != nil {
 			g.o.Raise(h)
@@ -117,14 +121,13 @@ func (g *Gate) heedWishes(now time.Time, a *Attempt) []change {
 	if wait == 0 || !until.After(g.held) {
 		return nil
 	}
-	known := g.held
 	g.held = until
 	g.close()
-	if wait < worthTelling || until.Sub(known) < worthTelling {
+	if wait < worthTelling || until.Sub(g.known.Held) < worthTelling {
 		return nil
 	}
 	return []change{{do: func(c *Condition) bool {
-		if !until.After(c.Held) {
+		if until.Sub(c.Held) < worthTelling {
 			return false
 		}
 		c.Held = until.UTC().Round(0)
@@ -204,7 +207,7 @@ func (g *Gate) heedBreaker(now time.Time, a *Attempt) []change {
 	}
 	g.window = breaker{}
 	opened := &Opening{Times: 1, Until: now.Add(openFor(rule, 1, rand.Float64())).UTC().Round(0)}
-	g.condition.Breaker = opened
+	g.heedOpening(now, opened)
 	g.close()
 	return []change{{
 		do: func(c *Condition) bool {
@@ -243,10 +246,11 @@ func (g *Gate) heedProbe(now time.Time, a *Attempt, failed bool) []change {
 		after = nil
 		say.What = BreakerClosed
 	}
-	g.condition.Breaker = after
+	g.heedOpening(now, after)
+	turn := o.ProberUntil // that ends; another one may have begun when this is written
 	return []change{{
 		do: func(c *Condition) bool {
-			if c.Breaker == nil || c.Breaker.Prober != g.o.Relay {
+			if c.Breaker == nil || c.Breaker.Prober != g.o.Relay || !c.Breaker.ProberUntil.Equal(turn) {
 				return false
 			}
 			c.Breaker = after

@@ -2,6 +2,7 @@ package gate
 
 import (
 	"context"
+	"math"
 	"sync"
 	"time"
 
@@ -11,6 +12,10 @@ import (
 const (
 	// Tokens are taken from the outbox for this long ahead, at most.
 	mostAhead = 100 * time.Millisecond
+
+	// Where the burst is too small for that long, none are: a claim may take as long, and
+	// the tokens would lapse.
+	leastAhead = 20 * time.Millisecond
 
 	// When the outbox does not answer, claims wait this long for their tokens before they
 	// are handed back; leases have room for it.
@@ -47,15 +52,13 @@ func newFleetLimit(endpoint string, l outbox.Limit, store outbox.Limiter) *fleet
 	// At most half of the burst is given up for tokens that are used late.
 	ahead := min(mostAhead, time.Duration(float64(l.Burst)/2/perSecond*float64(time.Second)))
 	back := perSecond * ahead.Seconds() // what comes back meanwhile
-	bucket := l
-	bucket.Burst = l.Burst - int(back)
-	if float64(int(back)) < back {
-		bucket.Burst--
+	bucket, batch := l, int(back)
+	if batch == 0 || ahead < leastAhead {
+		batch, ahead = 0, 0
+	} else {
+		bucket.Burst -= int(math.Ceil(back))
 	}
-	if bucket.Burst < 1 {
-		bucket.Burst, ahead, back = 1, 0, 0
-	}
-	return &fleetLimit{endpoint: endpoint, limit: l, bucket: bucket, ahead: ahead, batch: int(back), store: store}
+	return &fleetLimit{endpoint: endpoint, limit: l, bucket: bucket, ahead: ahead, batch: batch, store: store}
 }
 
 func (f *fleetLimit) ready(ctx context.Context, now time.Time, want int) (int, time.Duration) {

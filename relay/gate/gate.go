@@ -12,6 +12,7 @@ package gate
 
 import (
 	"context"
+	"math"
 	"sync"
 	"time"
 
@@ -39,9 +40,9 @@ type Options struct {
 	Limiter  outbox.Limiter // of a shared outbox; nil: the limit is this process's own
 
 	// Remember changes the endpoint's Condition in the outbox, on top of what others wrote, and lets
-	// the gate Heed what came of it. change is called with the newest one, perhaps several
-	// times, and returns false when there is nothing to write; written tells whether the last
-	// one was.
+	// the gate Heed what came of it. change is called with the newest one, which the gate has heeded,
+	// perhaps several times, and returns false when there is nothing to write; written tells
+	// whether the last one was.
 	Remember func(ctx context.Context, change func(*Condition) bool) (written bool, err error)
 
 	// Raise tells of what happened, once in a fleet. It must not block.
@@ -72,12 +73,15 @@ type Gate struct {
 
 	mu        sync.Mutex
 	endpoint  *policy.Endpoint // whose rules hold; nil before Use
-	condition Condition        // what the outbox knows, as far as it was heard, and what it is about to know
+	known     Condition        // what the outbox knows, as far as it was heard
 	revision  uint64           // of that
+	condition Condition        // the same, and what the outbox is about to know
 	limit     limiter          // nil for none
 	pace      pace
 	window    breaker
 	held      time.Time // nothing before: the receiver asked for it
+	shutUntil time.Time // the breaker's Until and ProberUntil by this process's clock, as they were heard:
+	turnUntil time.Time // setting the clock moves neither
 	failing   time.Time // since when no attempt went well; zero while the last one did
 	probing   int       // probes of ours that are under way
 	good      int       // of our probes that went well since we took the turn
@@ -104,6 +108,13 @@ func (g *Gate) Use(e *policy.Endpoint) {
 		g.failing = time.Time{}
 	}
 	g.heedFailing(&g.condition)
+	now := time.Now()
+	g.held = near(now, g.held, g.longest())
+	g.shutUntil = near(now, g.shutUntil, g.longestOpen())
+	g.turnUntil = near(now, g.turnUntil, g.turn())
+	if !e.ObeyRateHeaders {
+		g.pace = pace{}
+	}
 	if e.Breaker == nil || old == nil || old.Breaker == nil || *old.Breaker != *e.Breaker {
 		g.window = breaker{}
 	}
@@ -125,10 +136,13 @@ func (g *Gate) Heed(c Condition, revision uint64, anew bool) {
 		g.window = breaker{} // what was counted led to what is over now
 	}
 	g.heedFailing(&c)
-	if until := g.near(now, c.Held, g.longest()); until.After(g.held) || c.Held.IsZero() && !g.condition.Held.IsZero() {
-		g.held = until
+	if !c.Held.Equal(g.condition.Held) {
+		if until := near(now, c.Held, g.longest()); until.After(g.held) || c.Held.IsZero() {
+			g.held = until
+		}
 	}
-	g.condition = c
+	g.heedOpening(now, c.Breaker)
+	g.known, g.condition = c, c
 	if g.verdict(now).Cause != Open {
 		g.close()
 	}
@@ -147,17 +161,48 @@ func (g *Gate) heedFailing(c *Condition) {
 	}
 }
 
+// heedOpening takes over where the breaker stands. The caller holds mu.
+func (g *Gate) heedOpening(now time.Time, o *Opening) {
+	old := g.condition.Breaker
+	if o != nil && (old == nil || !old.Until.Equal(o.Until)) {
+		g.shutUntil = near(now, o.Until, g.longestOpen())
+	}
+	if o != nil && (old == nil || !old.ProberUntil.Equal(o.ProberUntil)) {
+		g.turnUntil = near(now, o.ProberUntil, g.turn())
+	}
+	g.condition.Breaker = o
+}
+
+// unknown is the longest of all times, while the rule that bounds it is not known.
+const unknown = time.Duration(math.MaxInt64)
+
 // longest is the longest time that a receiver can ask for.
 func (g *Gate) longest() time.Duration {
 	if g.endpoint == nil {
-		return 0
+		return unknown
 	}
 	return g.endpoint.Retry.MaxRetryAfter
 }
 
+// longestOpen is the longest time that the breaker stays open.
+func (g *Gate) longestOpen() time.Duration {
+	if g.endpoint == nil || g.endpoint.Breaker == nil {
+		return unknown
+	}
+	return time.Duration(float64(g.endpoint.Breaker.MaxOpen) * (1 + g.endpoint.Breaker.Jitter))
+}
+
+// turn is for how long a Relay has the turn to probe: its attempts are over by then.
+func (g *Gate) turn() time.Duration {
+	if g.endpoint == nil {
+		return unknown
+	}
+	return g.endpoint.Timeout.Total*2 + 5*time.Second
+}
+
 // near brings a time of another clock, or of this one before it was set, within most of
 // now, so that no clock can shut the gate for longer than its rules do.
-func (g *Gate) near(now, t time.Time, most time.Duration) time.Time {
+func near(now, t time.Time, most time.Duration) time.Time {
 	if t.IsZero() {
 		return t
 	}
@@ -230,23 +275,16 @@ func (g *Gate) probes(now time.Time) (n int, wait time.Duration, ok bool) {
 	if rule == nil || o == nil {
 		return 0, 0, true
 	}
-	most := time.Duration(float64(rule.MaxOpen) * (1 + rule.Jitter))
-	if until := g.near(now, o.Until, most); now.Before(until) {
-		return 0, until.Sub(now), false
-	}
-	if g.probing > 0 {
+	switch {
+	case now.Before(g.shutUntil):
+		return 0, g.shutUntil.Sub(now), false
+	case g.probing > 0:
 		return 0, 0, false
+	case o.Prober != "" && o.Prober != g.o.Relay && now.Before(g.turnUntil):
+		return 0, g.turnUntil.Sub(now), false
 	}
-	if o.Prober != "" && o.Prober != g.o.Relay {
-		if until := g.near(now, o.ProberUntil, turn(g.endpoint)); now.Before(until) {
-			return 0, until.Sub(now), false
-		}
-	}
-	return rule.Probes - o.Good, 0, true
+	return max(rule.Probes-o.Good, 1), 0, true // 1: a rule of more probes was replaced
 }
-
-// turn is for how long a Relay has the turn to probe: its attempts are over by then.
-func turn(e *policy.Endpoint) time.Duration { return e.Timeout.Total*2 + 5*time.Second }
 
 // State is the gate as an operator sees it.
 type State struct {
@@ -275,9 +313,9 @@ func (g *Gate) State() State {
 	}
 	if g.endpoint.Breaker != nil {
 		s.Breaker = "closed"
-		if o := g.condition.Breaker; o != nil {
+		if g.condition.Breaker != nil {
 			s.Breaker = "half_open"
-			if now.Before(o.Until) {
+			if now.Before(g.shutUntil) {
 				s.Breaker = "open"
 			}
 		}
@@ -323,14 +361,10 @@ func (g *Gate) tell() {
 // probe is set when these are probes of the breaker. Their ends are told with Ended.
 func (g *Gate) Admit(ctx context.Context, n int) (admitted int, probe bool) {
 	g.mu.Lock()
-	now := time.Now()
-	v := g.verdict(now)
+	v := g.verdict(time.Now())
 	limit := g.limit
 	probe = g.endpoint != nil && g.endpoint.Breaker != nil && g.condition.Breaker != nil
 	n = min(n, v.N)
-	if n > 0 {
-		g.pace.take(now, n)
-	}
 	g.mu.Unlock()
 	if n == 0 {
 		return 0, false
@@ -339,13 +373,14 @@ func (g *Gate) Admit(ctx context.Context, n int) (admitted int, probe bool) {
 		return 0, false
 	}
 	if limit != nil {
-		n = limit.take(ctx, now, n)
+		n = limit.take(ctx, time.Now(), n) // of now: it is only now that they begin
 	}
+	g.mu.Lock()
+	g.pace.take(time.Now(), n)
 	if probe {
-		g.mu.Lock()
 		g.probing, g.good = n, 0
-		g.mu.Unlock()
 	}
+	g.mu.Unlock()
 	return n, probe
 }
 
@@ -356,13 +391,14 @@ func (g *Gate) takeTurn(ctx context.Context) bool {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		now := time.Now()
-		o := c.Breaker
-		mine = o != nil && !now.Before(o.Until) && (o.Prober == "" || o.Prober == g.o.Relay || !now.Before(o.ProberUntil))
-		if !mine {
+		// The gate's own: it may have opened, or a probe ended, while the outbox did not answer.
+		o := g.condition.Breaker
+		_, _, may := g.probes(now)
+		if mine = o != nil && may; !mine {
 			return false
 		}
 		turned := *o
-		turned.Prober, turned.ProberUntil = g.o.Relay, now.Add(turn(g.endpoint)).UTC()
+		turned.Prober, turned.ProberUntil = g.o.Relay, now.Add(g.turn()).UTC().Round(0)
 		c.Breaker = &turned
 		return true
 	})

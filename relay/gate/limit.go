@@ -61,8 +61,8 @@ func (l *localLimit) ready(_ context.Context, now time.Time, want int) (int, tim
 // take takes what ready promised: nobody else takes.
 func (l *localLimit) take(_ context.Context, now time.Time, n int) int {
 	n = min(n, int(l.tokens.TokensAt(now)))
-	if n > 0 {
-		l.tokens.AllowN(now, n)
+	if n > 0 && !l.tokens.AllowN(now, n) {
+		return 0 // the limit just became another one
 	}
 	return n
 }

@@ -76,7 +76,7 @@ func parseLeft(s string) (int, bool) {
 // milliseconds of that.
 func parseReset(s string, now time.Time) time.Duration {
 	n, err := strconv.ParseFloat(strings.TrimSpace(s), 64)
-	if err != nil || math.IsNaN(n) || n <= 0 {
+	if err != nil || math.IsNaN(n) || math.IsInf(n, 0) || n <= 0 {
 		return 0
 	}
 	const year2001, thousandYears = 1e9, 3e10

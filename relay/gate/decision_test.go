@@ -1,0 +1,247 @@
+package gate
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"relay/policy"
+)
+
+func elsewhere(e *policy.Endpoint) {
+	url := *e.URL
+	url.Path = "/other"
+	e.URL = &url
+}
+
+// operate does what an operator asks for.
+func (m *member) operate(t *testing.T, change func(*Condition)) {
+	t.Helper()
+	_, err := m.remember(context.Background(), func(c *Condition) bool {
+		before := *c
+		change(c)
+		return *c != before
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func enable(c *Condition) { *c = Condition{Paused: c.Paused} }
+
+// A receiver that is gone is so once for the fleet, until it has another address.
+func TestGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := context.Background()
+		f := newFleet()
+		a, b := f.join("a", endpoint()), f.join("b", endpoint())
+		passed := a.Passed(ctx)
+		a.Ended(ctx, gone)
+		b.Ended(ctx, gone) // it has not heard of it
+		a.Ended(ctx, gone)
+		wantHappened(t, f, EndpointDisabled)
+		if passed.Err() == nil {
+			t.Error("claims go on waiting")
+		}
+		for _, m := range []*member{a, b} {
+			want(t, m.Gate, Disabled, 0)
+			if n, _ := m.Admit(ctx, 1); n != 0 {
+				t.Error("an attempt begins")
+			}
+		}
+		d := f.condition().Disabled
+		if d.Code != Gone || d.Reason == "" || d.Receiver == "" || !d.At.Equal(time.Now()) {
+			t.Errorf("the decision is %+v", d)
+		}
+
+		c := f.join("c", endpoint()) // as after a restart
+		want(t, c.Gate, Disabled, 0)
+		c.Use(endpoint(elsewhere))
+		want(t, c.Gate, Open, 0)
+		c.Use(endpoint())
+		want(t, c.Gate, Disabled, 0)
+
+		c.operate(t, enable)
+		a.hear()
+		select {
+		case <-a.Changed():
+		default:
+			t.Error("nobody is told that the endpoint is enabled")
+		}
+		want(t, a.Gate, Open, 0)
+		want(t, c.Gate, Open, 0)
+
+		c.operate(t, func(c *Condition) { c.Disabled = &Decision{Code: ByOperator, Reason: "by someone"} })
+		c.Use(endpoint(elsewhere))
+		want(t, c.Gate, Disabled, 0)
+		wantHappened(t, f, EndpointDisabled)
+	})
+}
+
+func TestGoneIsNotForAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newFleet().join("a", endpoint(func(e *policy.Endpoint) { e.Disable.OnGone = false }))
+		attempts(t, m.Gate, 3, gone)
+	})
+}
+
+func TestPaused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet()
+		a, b := f.join("a", endpoint()), f.join("b", endpoint())
+		passed := b.Passed(context.Background())
+		a.operate(t, func(c *Condition) { c.Paused = &Decision{Code: ByOperator} })
+		b.hear()
+		want(t, a.Gate, Paused, 0)
+		want(t, b.Gate, Paused, 0)
+		if passed.Err() == nil {
+			t.Error("claims go on waiting")
+		}
+		a.operate(t, func(c *Condition) { c.Paused = nil })
+		b.hear()
+		attempts(t, b.Gate, 1, wentWell)
+	})
+}
+
+// A decision that the outbox did not hear of is none, or nobody could end it; the next attempt
+// makes it anew.
+func TestDecisionsThatAreNotWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet()
+		m := f.join("a", endpoint())
+		m.down = true
+		attempts(t, m.Gate, 2, gone)
+		wantHappened(t, f)
+		m.down = false
+		attempts(t, m.Gate, 1, gone)
+		want(t, m.Gate, Disabled, 0)
+		wantHappened(t, f, EndpointDisabled)
+		m.operate(t, enable)
+		want(t, m.Gate, Open, 0)
+	})
+}
+
+const day = 24 * time.Hour
+
+// fail lets an attempt fail each hour.
+func fail(t *testing.T, m *member, hours int) {
+	t.Helper()
+	for range hours {
+		attempts(t, m.Gate, 1, broke)
+		time.Sleep(time.Hour)
+	}
+}
+
+func TestFailsForTooLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet()
+		m := f.join("a", endpoint())
+		time.Sleep(30 * day) // nothing is sent, so nothing fails
+		fail(t, m, 120)
+		want(t, m.Gate, Open, 0)
+		attempts(t, m.Gate, 1, broke)
+		want(t, m.Gate, Disabled, 0)
+		if d := f.condition().Disabled; d.Code != Failing {
+			t.Errorf("the decision is %+v", d)
+		}
+		wantHappened(t, f, EndpointDisabled)
+		m.operate(t, enable)
+		fail(t, m, 120)
+		want(t, m.Gate, Open, 0)
+	})
+}
+
+func TestWentWellInBetween(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet()
+		a, b := f.join("a", endpoint()), f.join("b", endpoint())
+		fail(t, a, 119)
+		if f.condition().Failing == nil {
+			t.Fatal("the outbox does not know of the trouble")
+		}
+		b.hear()
+		attempts(t, b.Gate, 1, wentWell)
+		a.hear()
+		if c := f.condition(); c != (Condition{}) {
+			t.Errorf("the outbox knows %+v", c)
+		}
+		fail(t, a, 120)
+		want(t, a.Gate, Open, 0)
+	})
+}
+
+// What failed before a restart counts, and what failed at another Relay.
+func TestTroubleOutlastsARestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet()
+		a := f.join("a", endpoint())
+		fail(t, a, 60)
+		b := f.join("b", endpoint())
+		fail(t, b, 60)
+		want(t, b.Gate, Open, 0)
+		attempts(t, b.Gate, 1, broke)
+		want(t, b.Gate, Disabled, 0)
+
+		f = newFleet()
+		a = f.join("a", endpoint())
+		fail(t, a, 119)
+		moved := f.join("b", endpoint(elsewhere)) // the trouble was another receiver's
+		fail(t, moved, 119)
+		want(t, moved.Gate, Open, 0)
+		a.Use(endpoint(elsewhere))
+		fail(t, a, 1)
+		want(t, a.Gate, Open, 0)
+	})
+}
+
+// Trouble that could not be written is written later.
+func TestTroubleIsWrittenLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet()
+		m := f.join("a", endpoint())
+		m.down = true
+		start := time.Now()
+		fail(t, m, 3)
+		m.down = false
+		fail(t, m, 1)
+		if c := f.condition(); c.Failing == nil || !c.Failing.Since.Equal(start) {
+			t.Errorf("the outbox knows %+v", c)
+		}
+		m.down = true
+		attempts(t, m.Gate, 1, wentWell)
+		m.down = false
+		attempts(t, m.Gate, 1, wentWell)
+		if c := f.condition(); c != (Condition{}) {
+			t.Errorf("the outbox knows %+v", c)
+		}
+	})
+}
+
+func TestNoRulesYet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx := context.Background()
+		g := New(Options{Endpoint: name})
+		g.Ended(ctx, broke)
+		want(t, g, Disabled, 0)
+		if n, _ := g.Admit(ctx, 1); n != 0 || !g.State().Disabled {
+			t.Error("a gate without rules lets something through")
+		}
+		g.Use(endpoint())
+		<-g.Changed()
+		want(t, g, Open, 0)
+	})
+}
+
+// An outbox that was emptied knows nothing, and neither does the gate then.
+func TestOutboxWasEmptied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newFleet().join("a", endpoint(withBreaker(t)))
+		attempts(t, m.Gate, 4, broke)
+		m.Heed(Condition{Held: time.Now().Add(time.Hour), Paused: &Decision{}}, 7, false)
+		m.Heed(Condition{}, 6, false)
+		want(t, m.Gate, Paused, 0)
+		m.Heed(Condition{}, 0, true)
+		want(t, m.Gate, Open, 0)
+	})
+}
