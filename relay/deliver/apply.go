@@ -26,12 +26,18 @@ const leaseMargin = 15 * time.Second
 func (d *Deliverer) Apply(p *policy.Policy) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.apply(p)
+}
+
+// apply is Apply. The caller holds mu.
+func (d *Deliverer) apply(p *policy.Policy) {
+	d.policy = p
 	if d.phase == ended {
 		return
 	}
 	wanted := make(map[string]bool, len(p.Endpoints))
 	for _, e := range p.Endpoints {
-		if !e.Enabled {
+		if !d.takes(e) {
 			continue
 		}
 		wanted[e.Name] = true

@@ -38,6 +38,7 @@ type Options struct {
 	Own     func() []netip.AddrPort // listeners of this process, never connected to; optional
 	Grace   time.Duration           // for attempts under way when Run is to end; default 20 s
 	Observe func(Result)            // called after each recorded attempt, from many goroutines; optional
+	Raise   func(Raised)            // called from many goroutines, must not block; optional
 
 	roots    *x509.CertPool // nil for the system's
 	resolver *net.Resolver  // nil for the system's
@@ -62,6 +63,8 @@ type Deliverer struct {
 	giveUp                      context.CancelFunc
 
 	mu      sync.Mutex
+	policy  *policy.Policy
+	holds   map[string]Status  // endpoints that an operator paused or disabled
 	runners map[string]*runner // by endpoint
 	phase   phase
 	work    sync.WaitGroup // runners and their attempts; grows only while mu is held or something of it is under way
@@ -88,6 +91,7 @@ func New(o Options, p *policy.Policy) *Deliverer {
 		drafts:    sync.Pool{New: func() any { return new(draft) }},
 		exchanges: sync.Pool{New: newExchange},
 		aborted:   make(chan struct{}),
+		holds:     map[string]Status{},
 		runners:   map[string]*runner{},
 	}
 	d.claiming, d.stop = context.WithCancelCause(context.Background())
