@@ -25,10 +25,11 @@ var arrows = map[string][]string{
 	"ingest":                    {"outbox", "policy"},
 	"relay/sign":                {},
 	"relay/sink":                {"relay/sign"},
-	"relay/admin":               {"outbox", "policy"},
+	"relay/admin":               {"outbox", "policy", "relay/deliver"},
 	"relay/deliver":             {"outbox", "policy", "relay/sign"},
+	"relay/metrics":             {"outbox", "relay/deliver"},
 	"relay/deliver/delivertest": {"relay/sign"},
-	"relay/app":                 {"config", "ingest", "outbox", "outbox/redisstream", "outbox/sqlite", "policy", "relay/admin", "relay/deliver"},
+	"relay/app":                 {"config", "ingest", "outbox", "outbox/redisstream", "outbox/sqlite", "policy", "relay/admin", "relay/deliver", "relay/metrics"},
 	"relay":                     {"config", "ingest", "outbox", "policy", "relay/admin", "relay/app", "relay/deliver", "relay/sign", "relay/sink"},
 }
 
@@ -40,6 +41,7 @@ var homes = map[string]*regexp.Regexp{
 	"github.com/redis/go-redis/v9":  regexp.MustCompile(`^outbox/redisstream/`),
 	"github.com/valyala/fasthttp":   regexp.MustCompile(`^(ingest/fast|relay/deliver/http1)\.go$`),
 	"github.com/fsnotify/fsnotify":  regexp.MustCompile(`^relay/app/watch\.go$`),
+	"github.com/prometheus":         regexp.MustCompile(`^relay/metrics/`),
 	"github.com/spf13/cobra":        regexp.MustCompile(`^relay/[a-z_]+\.go$`),
 	"testing":                       regexp.MustCompile(`test/[a-z_]+\.go$`),
 }

@@ -161,12 +161,6 @@ func (a *App) open(ctx context.Context) error {
 		MaxBody: c.Ingest.MaxBody,
 		Log:     a.o.Log,
 	})
-	if err := a.listenIngest(ctx, c.Ingest, in); err != nil {
-		return err
-	}
-	if err := a.listenAdmin(ctx, c.Admin); err != nil {
-		return err
-	}
 	a.deliverer = deliver.New(deliver.Options{
 		Source:  store,
 		Log:     a.o.Log.With().Str("component", "deliver").Logger(),
@@ -174,7 +168,10 @@ func (a *App) open(ctx context.Context) error {
 		Own:     func() []netip.AddrPort { return a.own },
 		Grace:   a.o.Grace,
 	}, a.o.Policy)
-	return nil
+	if err := a.listenIngest(ctx, c.Ingest, in); err != nil {
+		return err
+	}
+	return a.listenAdmin(ctx, c.Admin)
 }
 
 func (a *App) listenIngest(ctx context.Context, c config.Ingest, in *ingest.Ingest) error {
@@ -204,8 +201,9 @@ func (a *App) listenIngest(ctx context.Context, c config.Ingest, in *ingest.Inge
 }
 
 func (a *App) listenAdmin(ctx context.Context, c config.Admin) error {
+	log := a.o.Log.With().Str("component", "admin").Logger()
 	handler := admin.New(admin.Options{
-		Outbox: a.store, Engine: a.o.Config.Outbox.Engine,
+		Outbox: a.store, Deliverer: a.deliverer, Engine: a.o.Config.Outbox.Engine, Log: log,
 		Policy:  func() *policy.Policy { return a.live.Load().policy },
 		Version: a.o.Version, Ready: a.ready, Fleet: a.fleetOf(), Config: a.configStatus,
 		Reload: a.reloadRoute(),
@@ -213,7 +211,7 @@ func (a *App) listenAdmin(ctx context.Context, c config.Admin) error {
 	serve := func(ln net.Listener, g ingest.Guard) {
 		a.serve("admin", ln, ingest.NewAdminServer(ingest.AdminOptions{
 			Handler: g.Wrap(handler),
-			Log:     a.o.Log.With().Str("component", "admin").Logger(),
+			Log:     log,
 		}))
 	}
 	if c.Unix != "" {
