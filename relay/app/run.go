@@ -31,7 +31,9 @@ func (a *App) Run(ctx context.Context) (err error) {
 	defer stopWork()
 	fatal := make(chan error, len(a.servers)+3)
 
-	var servers, drain, upkeep sync.WaitGroup
+	telling, stopTelling := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopTelling()
+	var servers, drain, upkeep, events sync.WaitGroup
 	for _, s := range a.servers {
 		servers.Go(func() {
 			if err := s.http.Serve(s.ln); !errors.Is(err, ingest.ErrServerClosed) {
@@ -44,6 +46,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 			fatal <- fmt.Errorf("deliver: %w", err)
 		}
 	})
+	events.Go(func() { a.events.run(telling) })
 	upkeep.Go(func() { every(work, reapEvery, func() { a.reap(work) }) })
 	upkeep.Go(func() { every(work, relieveEvery, func() { a.relieve(work) }) })
 	upkeep.Go(func() { a.watchFleet(work) })
@@ -75,7 +78,9 @@ func (a *App) Run(ctx context.Context) (err error) {
 	upkeep.Wait()
 	a.linger(stop.Linger, deadline)
 	a.shutdown(deadline)
-	servers.Wait()
+	servers.Wait() // an operator may have changed an endpoint until now
+	stopTelling()
+	events.Wait()
 	a.logStopped()
 	return errors.Join(a.broken(), err)
 }

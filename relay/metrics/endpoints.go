@@ -127,20 +127,16 @@ func deliverFamilies() []deliverFamily {
 
 // backlog yields what waits in the outbox, at the last look.
 func (m *Metrics) backlog(status []deliver.Status, label map[string]*dto.LabelPair, yield func(*dto.MetricFamily) bool) {
-	held := map[string]bool{} // of the endpoints of this Relay
+	stopped := map[string]bool{}
 	for i := range status {
-		held[status[i].Endpoint] = status[i].State != deliver.Active
+		stopped[status[i].Endpoint] = status[i].State != deliver.Active
 	}
 	pending := newFamily("relay_deliver_pending", dto.MetricType_GAUGE, "Deliveries that are due now or later.")
 	waits := newFamily("relay_deliver_held", dto.MetricType_GAUGE, "Deliveries of an endpoint that is paused, disabled or removed.")
 	oldest := newFamily("relay_deliver_oldest_age_seconds", dto.MetricType_GAUGE, "Age of the oldest delivery that is not over.")
 	for _, name := range slices.Sorted(maps.Keys(m.seen.counts)) {
 		c := m.seen.counts[name]
-		holds, here := held[name]
-		if !here {
-			holds = !m.seen.elsewhere[name]
-		}
-		n := float64(c.Pending)
+		n, holds := float64(c.Pending), stopped[name] || !m.seen.inFiles[name]
 		pending.add(n*bit(!holds), label[name])
 		waits.add(n*bit(holds), label[name])
 		if !c.Oldest.IsZero() {

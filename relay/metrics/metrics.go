@@ -44,16 +44,16 @@ type Config struct {
 	Refused    bool // the last reload
 }
 
-// Options of Metrics. Those without "optional" must be given before the first scrape.
+// Options of Metrics; all are needed.
 type Options struct {
 	Version string
 	Outbox  Outbox
 	Status  func() []deliver.Status
 	Config  func() Config
 
-	// Elsewhere names the endpoints that other Relays of the outbox have in their files; it
-	// heeds the context's deadline; optional.
-	Elsewhere func(ctx context.Context) map[string]bool
+	// InFiles names the endpoints that are in the file of a Relay of this outbox; what
+	// waits for others is held. It heeds the context's deadline.
+	InFiles func(ctx context.Context) map[string]bool
 }
 
 // Metrics is the handler of GET /metrics, and the counters of what nobody else
@@ -148,12 +148,12 @@ func (m *Metrics) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // look is what the outbox said last.
 type look struct {
-	at        time.Time
-	up        bool
-	fill      float64
-	filled    bool // fill is known
-	counts    map[string]outbox.Counts
-	elsewhere map[string]bool // endpoints that only other Relays have
+	at      time.Time
+	up      bool
+	fill    float64
+	filled  bool // fill is known
+	counts  map[string]outbox.Counts
+	inFiles map[string]bool
 }
 
 // look asks the outbox, unless that was done just now. What it does not answer in time
@@ -172,9 +172,7 @@ func (m *Metrics) look(ctx context.Context) {
 	}
 	fill, err := m.o.Outbox.Fill(ctx)
 	l.fill, l.filled = fill, err == nil
-	if m.o.Elsewhere != nil && l.counts != nil {
-		l.elsewhere = m.o.Elsewhere(ctx)
-	}
+	l.inFiles = m.o.InFiles(ctx)
 	l.at = time.Now()
 	m.seen = l
 }

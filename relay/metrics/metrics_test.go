@@ -72,7 +72,9 @@ func fleet() Options {
 		Config: func() Config {
 			return Config{Generation: 3, Hash: "0123456789ab", LoadedAt: time.Unix(1e9, 5e8), Refused: true}
 		},
-		Elsewhere: func(context.Context) map[string]bool { return map[string]bool{"theirs": true} },
+		InFiles: func(context.Context) map[string]bool {
+			return map[string]bool{"busy": true, "held": true, "idle": true, "theirs": true}
+		},
 	}
 }
 
@@ -173,6 +175,20 @@ relay_deliver_held{endpoint="theirs"} 0`
 	}
 }
 
+// Something may be remembered about an endpoint that is in no file any more.
+func TestRemovedEndpointIsHeld(t *testing.T) {
+	o := fleet()
+	o.Status = func() []deliver.Status {
+		return []deliver.Status{{Endpoint: "removed", State: deliver.Active}, {Endpoint: "theirs", State: deliver.Disabled}}
+	}
+	lines := ours(scrape(t, New(o)))
+	for _, want := range []string{`relay_deliver_held{endpoint="removed"} 2`, `relay_deliver_held{endpoint="theirs"} 5`} {
+		if !slices.Contains(lines, want) {
+			t.Errorf("no line %s", want)
+		}
+	}
+}
+
 // The names and types follow Prometheus' conventions, and its parser reads them.
 func TestNamesAreGood(t *testing.T) {
 	m := New(fleet())
@@ -230,7 +246,11 @@ func TestScrapesTakeTurns(t *testing.T) {
 		o := fleet()
 		o.Outbox.(*box).block = true
 		m := New(o)
-		go scrape(t, m)
+		first := make(chan bool)
+		go func() {
+			m.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/metrics", nil))
+			close(first)
+		}()
 		synctest.Wait()
 		ctx, leave := context.WithCancel(t.Context())
 		left := make(chan bool)
@@ -244,6 +264,7 @@ func TestScrapesTakeTurns(t *testing.T) {
 		if !<-left {
 			t.Error("a second scrape went on beside the first")
 		}
+		<-first
 		scrape(t, m)
 	})
 }
