@@ -66,7 +66,7 @@ func (o *ownEvents) wantedBy(r deliver.Raised) []string {
 // run accepts what was raised until ctx ends, which is to be after the last attempt,
 // and then what still waits, for a moment.
 func (o *ownEvents) run(ctx context.Context) {
-	for {
+	for ctx.Err() == nil {
 		select {
 		case r := <-o.queue:
 			// A stop does not cut it short: the outbox is open until run has ended.
@@ -74,13 +74,12 @@ func (o *ownEvents) run(ctx context.Context) {
 			o.emit(within, r)
 			cancel()
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), ownLast)
-			defer cancel()
-			for len(o.queue) > 0 {
-				o.emit(last, <-o.queue)
-			}
-			return
 		}
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), ownLast)
+	defer cancel()
+	for len(o.queue) > 0 {
+		o.emit(last, <-o.queue)
 	}
 }
 
