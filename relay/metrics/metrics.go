@@ -165,14 +165,14 @@ func (m *Metrics) look(ctx context.Context) {
 	// A client that goes must leave no outage behind for the next one.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout)
 	defer cancel()
-	l := look{}
-	l.up = m.o.Outbox.Health(ctx) == nil
-	if counts, err := m.o.Outbox.Counts(ctx); err == nil {
-		l.counts = counts
-	}
+	l := look{up: m.o.Outbox.Health(ctx) == nil}
 	fill, err := m.o.Outbox.Fill(ctx)
 	l.fill, l.filled = fill, err == nil
-	l.inFiles = m.o.InFiles(ctx)
+	if l.counts, err = m.o.Outbox.Counts(ctx); err == nil {
+		l.inFiles = m.o.InFiles(ctx)
+	} else {
+		l.counts = nil
+	}
 	l.at = time.Now()
 	m.seen = l
 }
