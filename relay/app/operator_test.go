@@ -1,7 +1,6 @@
 package app
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -17,31 +16,16 @@ import (
 	"relay/relay/deliver"
 )
 
-// operator asks the admin socket of a place.
-func operator(t *testing.T, p *place) func(method, path string) (int, string) {
-	client := &http.Client{Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(p.dir, "admin.sock"))
-		},
-	}}
-	t.Cleanup(client.CloseIdleConnections)
-	return func(method, path string) (int, string) {
-		t.Helper()
-		req, err := http.NewRequestWithContext(t.Context(), method, "http://localhost"+path, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp, err := client.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer resp.Body.Close()
-		body, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return resp.StatusCode, string(body)
+// askText sends a request to the admin socket in dir.
+func askText(t *testing.T, dir, method, path string) (int, string) {
+	t.Helper()
+	resp := askRaw(t, dir, method, path)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
 	}
+	return resp.StatusCode, string(body)
 }
 
 // What is paused is held and nothing of it is sent; after resume it is delivered.
@@ -52,9 +36,8 @@ func TestPauseHoldsAndResumeDelivers(t *testing.T) {
 	p := newPlace(t)
 	p.write(p.file, p.text(endpointBlock("a", receiver.URL, local)))
 	a := p.start(false)
-	ask := operator(t, p)
 
-	if code, body := ask("POST", "/v1/endpoints/a/pause"); code != http.StatusOK {
+	if code, body := askText(t, p.dir, "POST", "/v1/endpoints/a/pause"); code != http.StatusOK {
 		t.Fatalf("pause: %d %s", code, body)
 	}
 	_, err := a.store.Accept(t.Context(), outbox.Batch{Entries: []outbox.Entry{{
@@ -64,13 +47,13 @@ func TestPauseHoldsAndResumeDelivers(t *testing.T) {
 		t.Fatal(err)
 	}
 	var e admin.Endpoint
-	if code, body := ask("GET", "/v1/endpoints/a"); code != http.StatusOK || json.Unmarshal([]byte(body), &e) != nil || e.State != "paused" || e.Deliveries.Held != 1 {
+	if code, body := askText(t, p.dir, "GET", "/v1/endpoints/a"); code != http.StatusOK || json.Unmarshal([]byte(body), &e) != nil || e.State != "paused" || e.Deliveries.Held != 1 {
 		t.Fatalf("while paused: %d %s", code, body)
 	}
 	if pending, held := a.waiting(t.Context()); pending != 0 || held != 1 {
 		t.Errorf("%d pending and %d held", pending, held)
 	}
-	if _, body := ask("GET", "/metrics"); !strings.Contains(body, "relay_deliver_held{endpoint=\"a\"} 1\n") || !strings.Contains(body, "relay_deliver_waiting{endpoint=\"a\",cause=\"paused\"} 1\n") {
+	if _, body := askText(t, p.dir, "GET", "/metrics"); !strings.Contains(body, "relay_deliver_held{endpoint=\"a\"} 1\n") || !strings.Contains(body, "relay_deliver_waiting{endpoint=\"a\",cause=\"paused\"} 1\n") {
 		t.Errorf("metrics of a paused endpoint:\n%s", body)
 	}
 	select {
@@ -78,7 +61,7 @@ func TestPauseHoldsAndResumeDelivers(t *testing.T) {
 		t.Errorf("%s was sent while paused", id)
 	default:
 	}
-	if code, body := ask("POST", "/v1/endpoints/a/resume"); code != http.StatusOK {
+	if code, body := askText(t, p.dir, "POST", "/v1/endpoints/a/resume"); code != http.StatusOK {
 		t.Fatalf("resume: %d %s", code, body)
 	}
 	if id := <-got; id != "evt_1" {
@@ -91,15 +74,13 @@ func TestMetricsRoute(t *testing.T) {
 	p := newPlace(t)
 	p.write(p.file, p.text(endpointBlock("a", "https://a.example.com/canary?token=canary", "enabled = false", `headers = { "X-A" = "canary" }`)))
 	a := p.start(false)
-	ask := operator(t, p)
-	say := sender(t, p)
-	say(`{"type":"x.y","data":{"n":"canary"}}`)
+	say(t, p.dir, `{"type":"x.y","data":{"n":"canary"}}`)
 
 	p.write(p.file, "endpoint {")
 	if _, err := a.Reload(t.Context(), "test"); err == nil {
 		t.Fatal("a bad file was taken over")
 	}
-	code, body := ask("GET", "/metrics")
+	code, body := askText(t, p.dir, "GET", "/metrics")
 	if code != http.StatusOK {
 		t.Fatalf("answered %d %s", code, body)
 	}
@@ -116,25 +97,23 @@ func TestMetricsRoute(t *testing.T) {
 			t.Errorf("%s is in the metrics", hidden)
 		}
 	}
-	if code, _ := ask("POST", "/metrics"); code != http.StatusMethodNotAllowed {
+	if code, _ := askText(t, p.dir, "POST", "/metrics"); code != http.StatusMethodNotAllowed {
 		t.Errorf("POST: %d", code)
 	}
 }
 
-// sender posts events to a place.
-func sender(t *testing.T, p *place) func(event string) {
-	return func(event string) {
-		t.Helper()
-		conn, err := net.Dial("unix", filepath.Join(p.dir, "relay.sock"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer conn.Close()
-		fmt.Fprintf(conn, "POST /v1/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(event), event)
-		answer, err := io.ReadAll(conn)
-		if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 202") {
-			t.Fatalf("%v: %s", err, answer)
-		}
+// say posts an event to the ingest socket in dir.
+func say(t *testing.T, dir, event string) {
+	t.Helper()
+	conn, err := net.Dial("unix", filepath.Join(dir, "relay.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "POST /v1/events HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(event), event)
+	answer, err := io.ReadAll(conn)
+	if err != nil || !strings.HasPrefix(string(answer), "HTTP/1.1 202") {
+		t.Fatalf("%v: %s", err, answer)
 	}
 }
 
