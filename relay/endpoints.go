@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relay/relay/admin"
+	"relay/relay/deliver"
 )
 
 func (c *command) endpoints() *cobra.Command {
@@ -26,7 +27,9 @@ func (c *command) endpoints() *cobra.Command {
 		Long: "Show the endpoints of a running Relay, as in its file, then those that only the outbox or the files\n" +
 			"of other Relays know. Counts are since the outbox was made; OLDEST is the age of the oldest delivery\n" +
 			"that is not over.\n\n" +
-			"STATE: active; disabled or removed: its deliveries are held; elsewhere: only other Relays deliver it.\n\n" +
+			"STATE: active; paused, disabled or removed: its deliveries are held; elsewhere: only other Relays deliver it.\n\n" +
+			"WAITS says why an endpoint that takes deliveries gets none right now, and for how long at least: limit (its\n" +
+			"rate_limit), breaker (it mostly failed), retry_after (the receiver asked for time), slots (its concurrency).\n\n" +
 			"AGREES tells whether all Relays with the same outbox have the same settings for the endpoint. Where\n" +
 			"they do not, each Relay delivers by its own file.",
 		Args: argRange(0, 1),
@@ -85,7 +88,7 @@ func (c *command) showEndpoints(t target, name string, asJSON bool) error {
 		err = json.Unmarshal(answer, &list.Endpoints[0])
 	}
 	if err != nil {
-		return fmt.Errorf("read answer of %s (%d bytes): %w; with thousands of endpoints, name one", path, len(answer), err)
+		return fmt.Errorf("read answer of %s (%d bytes): %w", path, len(answer), err)
 	}
 	if asJSON {
 		var out bytes.Buffer
@@ -95,12 +98,12 @@ func (c *command) showEndpoints(t target, name string, asJSON bool) error {
 		_, err = fmt.Fprintln(c.out, out.String())
 		return err
 	}
-	return printEndpoints(c.out, list.Endpoints)
+	return printEndpoints(c.out, list.Endpoints, time.Now())
 }
 
-func printEndpoints(to io.Writer, endpoints []admin.Endpoint) error {
+func printEndpoints(to io.Writer, endpoints []admin.Endpoint, now time.Time) error {
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tURL\tSTATE\tPENDING\tHELD\tDELIVERED\tFAILED\tOLDEST\tHASH\tAGREES")
+	fmt.Fprintln(w, "NAME\tURL\tSTATE\tWAITS\tPENDING\tHELD\tDELIVERED\tFAILED\tOLDEST\tHASH\tAGREES")
 	differ := false
 	for _, e := range endpoints {
 		d, oldest, agrees := e.Deliveries, "-", "-"
@@ -113,14 +116,58 @@ func printEndpoints(to io.Writer, endpoints []admin.Endpoint) error {
 				agrees, differ = "no", true
 			}
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n", e.Name, cmp.Or(e.URL, "-"), e.State,
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n", e.Name, cmp.Or(e.URL, "-"), e.State, waits(e, now),
 			d.Pending, d.Held, d.Delivered, d.Failed, oldest, cmp.Or(e.Hash, "-"), agrees)
 	}
-	if err := w.Flush(); err != nil || !differ {
+	if err := w.Flush(); err != nil {
 		return err
+	}
+	printReasons(to, endpoints)
+	if !differ {
+		return nil
 	}
 	_, err := fmt.Fprintln(to, "\nAGREES no: the files of the Relays differ, and each delivers by its own. --json says who has which hash;\nbring the files into line and reload the Relays that are behind.")
 	return err
+}
+
+// waits says why nothing is claimed, and how long that lasts at least; "-" where the
+// state says it already.
+func waits(e admin.Endpoint, now time.Time) string {
+	until := time.Time{}
+	switch e.Waiting {
+	case "", e.State, string(deliver.Paused), string(deliver.Disabled):
+		return "-"
+	case deliver.WaitBreaker:
+		until = e.OpenUntil
+	case deliver.WaitRetryAfter:
+		until = e.HeldUntil
+	}
+	if left := until.Sub(now); left > 0 {
+		return e.Waiting + " " + max(left.Truncate(time.Second), time.Second).String()
+	}
+	return e.Waiting
+}
+
+// printReasons says below the table why endpoints take no deliveries, and what ends it.
+func printReasons(to io.Writer, endpoints []admin.Endpoint) {
+	before := "\n"
+	for _, e := range endpoints {
+		next := ""
+		switch {
+		case e.Reason == "" || e.State != string(deliver.Paused) && e.State != string(deliver.Disabled):
+			continue
+		case e.State == string(deliver.Paused):
+			next = "; to go on: relay resume " + e.Name
+		case e.Code != "":
+			next = "; to go on: relay enable " + e.Name
+		}
+		since := ""
+		if !e.Since.IsZero() {
+			since = " since " + e.Since.UTC().Format(time.RFC3339)
+		}
+		fmt.Fprintf(to, "%s%s: %s%s: %s%s\n", before, e.Name, e.State, since, e.Reason, next)
+		before = ""
+	}
 }
 
 // adminRefusal turns an answer of the admin listener that is not what was hoped
@@ -136,6 +183,8 @@ func adminRefusal(t target, code int, answer []byte) error {
 		next = "; the token in the admin block must be that of the Relay that runs"
 	case "endpoint_not_found":
 		return errors.New("no endpoint has this name: relay endpoints lists them")
+	case "disabled_in_file":
+		return errors.New("the file says enabled = false: change it there, and run relay reload")
 	}
 	return fmt.Errorf("refused: %d %s: %s%s", code, p.Code, cmp.Or(p.Detail, p.Title), next)
 }

@@ -26,11 +26,12 @@ var arrows = map[string][]string{
 	"ingest":                    {"outbox", "policy"},
 	"relay/sign":                {},
 	"relay/sink":                {"relay/sign"},
-	"relay/admin":               {"outbox", "policy"},
 	"relay/gate":                {"outbox", "policy"},
 	"relay/deliver":             {"outbox", "policy", "policy/rawjson", "relay/gate", "relay/sign"},
+	"relay/admin":               {"outbox", "policy", "relay/deliver"},
+	"relay/metrics":             {"outbox", "relay/deliver"},
 	"relay/deliver/delivertest": {"relay/sign"},
-	"relay/app":                 {"config", "ingest", "outbox", "outbox/redisstream", "outbox/sqlite", "policy", "relay/admin", "relay/deliver"},
+	"relay/app":                 {"config", "ingest", "outbox", "outbox/redisstream", "outbox/sqlite", "policy", "relay/admin", "relay/deliver", "relay/metrics"},
 	"relay":                     {"config", "ingest", "outbox", "policy", "relay/admin", "relay/app", "relay/deliver", "relay/sign", "relay/sink"},
 }
 
@@ -43,6 +44,7 @@ var homes = map[string]*regexp.Regexp{
 	"github.com/valyala/fasthttp":   regexp.MustCompile(`^(ingest/fast|relay/deliver/http1)\.go$`),
 	"github.com/fsnotify/fsnotify":  regexp.MustCompile(`^relay/app/watch\.go$`),
 	"golang.org/x/time":             regexp.MustCompile(`^relay/gate/`),
+	"github.com/prometheus":         regexp.MustCompile(`^relay/metrics/`),
 	"github.com/spf13/cobra":        regexp.MustCompile(`^relay/[a-z_]+\.go$`),
 	"testing":                       regexp.MustCompile(`test/[a-z_]+\.go$`),
 }

@@ -26,6 +26,7 @@ import (
 const (
 	sendTimeout = 30 * time.Second
 	maxLines    = 1000
+	maxAnswer   = 64 << 20 // bytes; 10,000 endpoints take some 10 MB
 )
 
 func (c *command) send() *cobra.Command {
@@ -232,9 +233,12 @@ func (t target) do(method, path string, header http.Header, body []byte) (int, [
 		return 0, nil, fmt.Errorf("ask Relay: %w", err)
 	}
 	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
 	if err != nil {
 		return 0, nil, fmt.Errorf("read answer: %w", err)
+	}
+	if len(answer) > maxAnswer {
+		return 0, nil, fmt.Errorf("the answer to %s is longer than %d MiB", path, maxAnswer>>20)
 	}
 	return resp.StatusCode, bytes.TrimSpace(answer), nil
 }

@@ -1,6 +1,6 @@
 // Package admin is the operator's side: what runs, is it well, and what waits for
-// whom. It answers on its own listeners, never on those that take events. All it can
-// change is to have the files read again.
+// whom. It answers on its own listeners, never on those that take events. What it can
+// change: whether an endpoint gets its deliveries, and to have the files read again.
 //
 // With a shared outbox it shows the fleet, too. What wins where the files of its
 // Relays differ: each Relay delivers by its own file; which Relay claims a delivery is
@@ -15,8 +15,11 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/rs/zerolog"
+
 	"relay/outbox"
 	"relay/policy"
+	"relay/relay/deliver"
 )
 
 // Outbox is what admin asks of the outbox.
@@ -24,6 +27,15 @@ type Outbox interface {
 	Health(ctx context.Context) error
 	Counts(ctx context.Context) (map[string]outbox.Counts, error)
 	Durability() string
+}
+
+// Deliverer is what admin asks of the one that delivers; see deliver.Deliverer.
+type Deliverer interface {
+	Status() []deliver.Status
+	Pause(ctx context.Context, endpoint, by string) (deliver.Status, error)
+	Resume(ctx context.Context, endpoint, by string) (deliver.Status, error)
+	Enable(ctx context.Context, endpoint, by string) (deliver.Status, error)
+	Disable(ctx context.Context, endpoint, by string) (deliver.Status, error)
 }
 
 // Fleet is the Relays that share the outbox.
@@ -46,13 +58,16 @@ type Relay struct {
 	Endpoints map[string]string `json:"-"`    // hashes of their settings, by name
 }
 
-// Options of the handler. Outbox and Policy must be given.
+// Options of the handler. Outbox, Deliverer and Policy must be given.
 type Options struct {
-	Outbox  Outbox
-	Engine  string                // of the outbox, as the file names it
-	Policy  func() *policy.Policy // that runs now
-	Version string
-	Ready   func() error // nil when the rest of the process is ready, else what it waits for
+	Outbox    Outbox
+	Deliverer Deliverer
+	Engine    string                // of the outbox, as the file names it
+	Policy    func() *policy.Policy // that runs now
+	Version   string
+	Ready     func() error   // nil when the rest of the process is ready, else what it waits for
+	Log       zerolog.Logger // who changed what
+	Metrics   http.Handler   // of GET /metrics; nil for none
 
 	// Fleet asks the outbox who shares it; nil for an outbox of one Relay. It heeds
 	// the context's deadline.
@@ -69,6 +84,7 @@ const (
 	healthTimeout = 2 * time.Second        // a probe that hangs tells nothing
 	fleetTimeout  = 500 * time.Millisecond // the fleet is an addition: nobody waits longer for it
 	countsTimeout = 5 * time.Second        // for the counts of all endpoints
+	changeTimeout = 10 * time.Second       // for the outbox to remember a change
 )
 
 // New returns the handler of the admin routes.
@@ -77,6 +93,9 @@ const (
 //	GET /readyz               200 when an accept would succeed now, else 503 with the reason
 //	GET /v1/endpoints         all endpoints (EndpointList): as in the file, then the others by name
 //	GET /v1/endpoints/{name}  one of them (Endpoint), or 404
+//	POST /v1/endpoints/{name}/pause, /resume, /enable, /disable
+//	                          change its state and answer it (Endpoint); what is so already is no error
+//	GET /metrics              for Prometheus
 //	POST /v1/reload           read the files again (Reloaded): all is taken over, or nothing
 //
 // The routes under /v1 refuse with application/problem+json and a stable code. Query
@@ -88,6 +107,13 @@ func New(o Options) http.Handler {
 	mux.HandleFunc("GET /readyz", a.readyz)
 	mux.HandleFunc("GET /v1/endpoints", a.listEndpoints)
 	mux.HandleFunc("GET /v1/endpoints/{name}", a.showEndpoint)
+	mux.HandleFunc("POST /v1/endpoints/{name}/pause", a.change(Deliverer.Pause))
+	mux.HandleFunc("POST /v1/endpoints/{name}/resume", a.change(Deliverer.Resume))
+	mux.HandleFunc("POST /v1/endpoints/{name}/enable", a.change(Deliverer.Enable))
+	mux.HandleFunc("POST /v1/endpoints/{name}/disable", a.change(Deliverer.Disable))
+	if o.Metrics != nil {
+		mux.Handle("GET /metrics", o.Metrics)
+	}
 	if o.Reload != nil {
 		mux.HandleFunc("POST /v1/reload", a.reload)
 	}

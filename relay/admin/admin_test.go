@@ -17,6 +17,7 @@ import (
 
 	"relay/outbox"
 	"relay/policy"
+	"relay/relay/deliver"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -39,9 +40,64 @@ func running(endpoints ...*policy.Endpoint) func() *policy.Policy {
 	return func() *policy.Policy { return p }
 }
 
+// gates is a deliverer of which only the answers are there.
+type gates struct {
+	status []deliver.Status
+	err    error
+	asked  []string
+}
+
+func (g *gates) Status() []deliver.Status { return g.status }
+
+func (g *gates) change(what, endpoint, by string, to deliver.State) (deliver.Status, error) {
+	g.asked = append(g.asked, what+" "+endpoint+" by "+by)
+	if g.err != nil {
+		return deliver.Status{}, g.err
+	}
+	for i := range g.status {
+		if s := &g.status[i]; s.Endpoint == endpoint {
+			s.State, s.Code, s.Reason, s.Since = to, deliver.ByOperator, what+" by "+by, time.Unix(1e9, 0).UTC()
+			return *s, nil
+		}
+	}
+	return deliver.Status{}, deliver.ErrNoEndpoint
+}
+
+func (g *gates) Pause(_ context.Context, endpoint, by string) (deliver.Status, error) {
+	return g.change("pause", endpoint, by, deliver.Paused)
+}
+
+func (g *gates) Resume(_ context.Context, endpoint, by string) (deliver.Status, error) {
+	return g.change("resume", endpoint, by, deliver.Active)
+}
+
+func (g *gates) Enable(_ context.Context, endpoint, by string) (deliver.Status, error) {
+	return g.change("enable", endpoint, by, deliver.Active)
+}
+
+func (g *gates) Disable(_ context.Context, endpoint, by string) (deliver.Status, error) {
+	return g.change("disable", endpoint, by, deliver.Disabled)
+}
+
+// gatesOf are endpoints as the file says, and nothing else.
+func gatesOf(p *policy.Policy) *gates {
+	g := &gates{}
+	for _, e := range p.Endpoints {
+		s := deliver.Status{Endpoint: e.Name, State: deliver.Active}
+		if !e.Enabled {
+			s.State, s.Waiting = deliver.Disabled, deliver.WaitDisabled
+		}
+		g.status = append(g.status, s)
+	}
+	return g
+}
+
 func get(o Options, method, path string) *httptest.ResponseRecorder {
 	if o.Policy == nil {
 		o.Policy = running()
+	}
+	if o.Deliverer == nil {
+		o.Deliverer = gatesOf(o.Policy())
 	}
 	w := httptest.NewRecorder()
 	New(o).ServeHTTP(w, httptest.NewRequest(method, path, nil))
@@ -153,7 +209,7 @@ func TestEndpoints(t *testing.T) {
 	}
 	shownB := Endpoint{Name: "b", URL: "https://b.example.com/hooks", State: "active", Enabled: true, Events: "all", Concurrency: 16, Hash: b.Hash(),
 		Deliveries: Deliveries{Accepted: 10, Pending: 1, Delivered: 2, Failed: 3, Discarded: 4}}
-	shownA := Endpoint{Name: "a", URL: "https://a.example.com/", State: "disabled", Events: "all", Concurrency: 16, Hash: a.Hash(),
+	shownA := Endpoint{Name: "a", URL: "https://a.example.com/", State: "disabled", Waiting: "disabled", Events: "all", Concurrency: 16, Hash: a.Hash(),
 		Deliveries: Deliveries{Accepted: 9, Held: 4, Delivered: 3, Failed: 2}}
 	removedC := Endpoint{Name: "c", State: "removed", Deliveries: Deliveries{Accepted: 1, Held: 1}}
 	removedZ := Endpoint{Name: "z", State: "removed", Deliveries: Deliveries{Accepted: 5, Held: 5}}

@@ -6,18 +6,18 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"path"
 	"slices"
 	"time"
 
 	"relay/outbox"
 	"relay/policy"
+	"relay/relay/deliver"
 )
 
-// The states of an endpoint, as the Relay that answers sees it.
+// The states of an endpoint, beside those of deliver.State.
 const (
-	active   = "active"
-	disabled = "disabled" // enabled = false: its deliveries are held
-	removed  = "removed"  // only the outbox knows it: its deliveries are held
+	removed = "removed" // only the outbox knows it: its deliveries are held
 	// Only the files of other Relays have it: they deliver.
 	elsewhere = "elsewhere"
 )
@@ -32,17 +32,37 @@ type EndpointList struct {
 type Endpoint struct {
 	Name        string     `json:"name"`
 	URL         string     `json:"url,omitempty"`
-	State       string     `json:"state"` // active, disabled, removed, elsewhere
-	Enabled     bool       `json:"enabled"`
+	State       string     `json:"state"`                 // active, paused, disabled, removed, elsewhere
+	Reason      string     `json:"reason,omitempty"`      // of the state, for people
+	Code        string     `json:"code,omitempty"`        // of the state: operator, gone, failing
+	Since       time.Time  `json:"since,omitzero"`        // of the state, where it is known
+	Enabled     bool       `json:"enabled"`               // by the file
 	Events      string     `json:"events,omitempty"`      // patterns, or "all"
 	Concurrency int        `json:"concurrency,omitempty"` // attempts at the same time, of each Relay
 	Hash        string     `json:"hash,omitempty"`        // differs when the settings do
 	Deliveries  Deliveries `json:"deliveries"`
 
+	// As the Relay that answers sees it now.
+	Waiting   string     `json:"waiting,omitempty"`   // why nothing is claimed: limit, breaker, retry_after, paused, disabled, slots
+	Breaker   string     `json:"breaker,omitempty"`   // closed, open, half_open
+	OpenUntil time.Time  `json:"open_until,omitzero"` // of an open breaker: the next probe is not before
+	HeldUntil time.Time  `json:"held_until,omitzero"` // by Retry-After: no attempt begins before
+	RateLimit *RateLimit `json:"rate_limit,omitempty"`
+	InFlight  int        `json:"in_flight"` // attempts under way
+
+	// By outcome, since the Relay that answers was started.
+	Attempts map[deliver.Outcome]int64 `json:"attempts,omitempty"`
+
 	// With a fleet: the hash at each Relay that has the endpoint, by number, and whether
 	// all Relays have the same. Left out when unknown.
 	Relays map[int64]string `json:"relays,omitempty"`
 	Agrees *bool            `json:"agrees,omitempty"`
+}
+
+// RateLimit is the bucket that sends are taken from.
+type RateLimit struct {
+	PerSecond float64 `json:"per_second"`
+	Tokens    float64 `json:"tokens"` // in it now, as far as the Relay that answers knows
 }
 
 // Deliveries of an endpoint since the outbox was made:
@@ -78,16 +98,34 @@ func (a *api) showEndpoint(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	name := r.PathValue("name")
-	if !slices.Contains(v.names(), name) {
-		refuse(w, errNoEndpoint)
+	if !v.knows(name) {
+		refuse(w, deliver.ErrNoEndpoint)
 		return
 	}
 	answer(w, http.StatusOK, v.endpoint(name))
 }
 
+// change is the route of one method that changes an endpoint's state.
+func (a *api) change(do func(d Deliverer, ctx context.Context, endpoint, by string) (deliver.Status, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		// The client's going does not leave it open whether it was done.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), changeTimeout)
+		defer cancel()
+		status, err := do(a.Deliverer, ctx, r.PathValue("name"), "admin")
+		if err != nil {
+			refuse(w, err)
+			return
+		}
+		a.Log.Info().Str("by", "admin").Str("endpoint", status.Endpoint).Str("state", string(status.State)).
+			Msg("asked to " + path.Base(r.URL.Path) + " an endpoint")
+		a.showEndpoint(w, r)
+	}
+}
+
 // view is all that is known of the endpoints at one moment.
 type view struct {
 	policy  *policy.Policy
+	status  map[string]deliver.Status
 	counts  map[string]outbox.Counts
 	fleet   Fleet
 	isFleet bool
@@ -101,7 +139,10 @@ func (a *api) look(ctx context.Context) (*view, error) {
 	if err != nil {
 		return nil, fmt.Errorf("count deliveries: %w", err)
 	}
-	v := &view{policy: a.Policy(), counts: counts, now: time.Now()}
+	v := &view{policy: a.Policy(), status: map[string]deliver.Status{}, counts: counts, now: time.Now()}
+	for _, s := range a.Deliverer.Status() {
+		v.status[s.Endpoint] = s
+	}
 	v.fleet, v.isFleet = a.fleet(ctx)
 	return v, nil
 }
@@ -116,6 +157,9 @@ func (v *view) names() []string {
 	for name := range v.counts {
 		others[name] = true
 	}
+	for name := range v.status {
+		others[name] = true
+	}
 	for _, r := range v.fleet.Relays {
 		for name := range r.Endpoints {
 			others[name] = true
@@ -127,33 +171,43 @@ func (v *view) names() []string {
 	return append(names, slices.Sorted(maps.Keys(others))...)
 }
 
+func (v *view) knows(name string) bool {
+	_, counted := v.counts[name]
+	_, remembered := v.status[name]
+	return counted || remembered || v.policy.Endpoint(name) != nil || len(v.hashes(name)) > 0
+}
+
+// hashes are those of the endpoint's settings at each Relay of the fleet that has it.
+func (v *view) hashes(name string) map[int64]string {
+	at := map[int64]string{}
+	for _, r := range v.fleet.Relays {
+		if hash, has := r.Endpoints[name]; has {
+			at[r.Number] = hash
+		}
+	}
+	return at
+}
+
 func (v *view) endpoint(name string) Endpoint {
 	out := Endpoint{Name: name, State: removed}
 	if v.isFleet {
-		out.Relays = map[int64]string{}
-		for _, r := range v.fleet.Relays {
-			if hash, has := r.Endpoints[name]; has {
-				out.Relays[r.Number] = hash
-			}
-		}
+		out.Relays = v.hashes(name)
 		if len(out.Relays) > 0 {
 			_, differ := v.fleet.Disagreements[name]
 			out.State, out.Agrees = elsewhere, new(!differ)
 		}
 	}
 	if e := v.policy.Endpoint(name); e != nil {
-		out.State = disabled
-		if e.Enabled {
-			out.State = active
-		}
+		out.State = string(deliver.Active)
 		url := *e.URL
 		url.User, url.RawQuery, url.ForceQuery = nil, "", false // they may hold a credential
 		out.URL, out.Enabled, out.Events = url.String(), e.Enabled, e.Events.String()
 		out.Concurrency, out.Hash = e.Concurrency, e.Hash()
 	}
+	out.describe(v.status[name])
 	c := v.counts[name]
 	out.Deliveries = Deliveries{Accepted: c.Accepted, Delivered: c.Delivered, Failed: c.Failed, Discarded: c.Discarded}
-	if out.State == active || out.State == elsewhere {
+	if out.State == string(deliver.Active) || out.State == elsewhere {
 		out.Deliveries.Pending = c.Pending
 	} else {
 		out.Deliveries.Held = c.Pending
@@ -165,8 +219,19 @@ func (v *view) endpoint(name string) Endpoint {
 	return out
 }
 
-// errNoEndpoint: no file and no delivery names it.
-var errNoEndpoint = errors.New("no endpoint has this name: GET /v1/endpoints lists them")
+// describe adds what the deliverer says. An endpoint that is in no file stays removed,
+// also when it was paused before; one of other Relays may be paused for all.
+func (out *Endpoint) describe(s deliver.Status) {
+	if s.State != "" && s.State != deliver.Active && out.State != removed {
+		out.State = string(s.State)
+	}
+	out.Reason, out.Code, out.Since = s.Reason, s.Code, s.Since
+	out.Waiting, out.Breaker, out.OpenUntil, out.HeldUntil = s.Waiting, s.Breaker, s.OpenUntil, s.HeldUntil
+	if s.Limit > 0 {
+		out.RateLimit = &RateLimit{PerSecond: s.Limit, Tokens: s.Tokens}
+	}
+	out.InFlight, out.Attempts = s.InFlight, s.Attempts
+}
 
 // problem is the body of a refusal (RFC 9457).
 type problem struct {
@@ -188,8 +253,11 @@ func refuse(w http.ResponseWriter, err error) {
 		p.Title, p.Status, p.Code, p.Diagnostics = "The change needs a restart", http.StatusConflict, NeedsRestart, refused.Problems
 	case isReload:
 		p.Title, p.Status, p.Code, p.Diagnostics = "The configuration has errors", http.StatusUnprocessableEntity, InvalidConfig, refused.Problems
-	case errors.Is(err, errNoEndpoint):
+	case errors.Is(err, deliver.ErrNoEndpoint):
 		p.Title, p.Status, p.Code = "There is no such endpoint", http.StatusNotFound, "endpoint_not_found"
+		p.Detail += ": GET /v1/endpoints lists them"
+	case errors.Is(err, deliver.ErrInFile):
+		p.Title, p.Status, p.Code = "The file disables the endpoint", http.StatusConflict, "disabled_in_file"
 	case errors.Is(err, outbox.ErrUnavailable), errors.Is(err, outbox.ErrClosed), errors.Is(err, context.DeadlineExceeded):
 		p.Title, p.Status, p.Code = "The outbox is unavailable", http.StatusServiceUnavailable, "outbox_unavailable"
 		w.Header().Set("Retry-After", "2")

@@ -28,6 +28,7 @@ import (
 	"relay/policy"
 	"relay/relay/admin"
 	"relay/relay/deliver"
+	"relay/relay/metrics"
 )
 
 // Options of an App.
@@ -60,6 +61,8 @@ type App struct {
 	o         Options
 	store     outbox.Store
 	deliverer *deliver.Deliverer
+	metrics   *metrics.Metrics
+	events    *ownEvents
 	servers   []server
 	own       []netip.AddrPort
 	teardown  []step
@@ -155,18 +158,15 @@ func (a *App) open(ctx context.Context) error {
 	a.store = store
 	a.onClose("outbox", store.Close)
 
+	route := func(eventType string) []string { return a.live.Load().policy.Route(eventType) }
+	a.metrics = a.newMetrics()
+	a.events = newOwnEvents(store.Accept, route, a.metrics.OwnEventsDropped, a.o.Log.With().Str("component", "deliver").Logger())
 	in := ingest.New(ingest.Options{
-		Outbox:  store,
-		Route:   func(eventType string) []string { return a.live.Load().policy.Route(eventType) },
+		Outbox:  a.metrics.Count(store),
+		Route:   route,
 		MaxBody: c.Ingest.MaxBody,
 		Log:     a.o.Log,
 	})
-	if err := a.listenIngest(ctx, c.Ingest, in); err != nil {
-		return err
-	}
-	if err := a.listenAdmin(ctx, c.Admin); err != nil {
-		return err
-	}
 	limiter, _ := store.(outbox.Limiter) // of an engine that Relays share
 	a.deliverer = deliver.New(deliver.Options{
 		Source:  store,
@@ -175,8 +175,12 @@ func (a *App) open(ctx context.Context) error {
 		Version: a.o.Version,
 		Own:     func() []netip.AddrPort { return a.own },
 		Grace:   a.o.Grace,
+		Raise:   a.events.raise,
 	}, a.o.Policy)
-	return nil
+	if err := a.listenIngest(ctx, c.Ingest, in); err != nil {
+		return err
+	}
+	return a.listenAdmin(ctx, c.Admin)
 }
 
 func (a *App) listenIngest(ctx context.Context, c config.Ingest, in *ingest.Ingest) error {
@@ -206,16 +210,17 @@ func (a *App) listenIngest(ctx context.Context, c config.Ingest, in *ingest.Inge
 }
 
 func (a *App) listenAdmin(ctx context.Context, c config.Admin) error {
+	log := a.o.Log.With().Str("component", "admin").Logger()
 	handler := admin.New(admin.Options{
-		Outbox: a.store, Engine: a.o.Config.Outbox.Engine,
+		Outbox: a.store, Deliverer: a.deliverer, Engine: a.o.Config.Outbox.Engine, Log: log,
 		Policy:  func() *policy.Policy { return a.live.Load().policy },
 		Version: a.o.Version, Ready: a.ready, Fleet: a.fleetOf(), Config: a.configStatus,
-		Reload: a.reloadRoute(),
+		Reload: a.reloadRoute(), Metrics: a.metrics,
 	})
 	serve := func(ln net.Listener, g ingest.Guard) {
 		a.serve("admin", ln, ingest.NewAdminServer(ingest.AdminOptions{
 			Handler: g.Wrap(handler),
-			Log:     a.o.Log.With().Str("component", "admin").Logger(),
+			Log:     log,
 		}))
 	}
 	if c.Unix != "" {
@@ -233,6 +238,38 @@ func (a *App) listenAdmin(ctx context.Context, c config.Admin) error {
 		serve(ln, ingest.Guard{Token: c.Token.Reveal(), Hosts: c.Hosts})
 	}
 	return nil
+}
+
+// newMetrics asks for the deliverer when there is a scrape, not before.
+func (a *App) newMetrics() *metrics.Metrics {
+	return metrics.New(metrics.Options{
+		Version: a.o.Version,
+		Outbox:  a.store,
+		Status:  func() []deliver.Status { return a.deliverer.Status() },
+		InFiles: a.inFiles,
+		Config: func() metrics.Config {
+			now := a.live.Load()
+			return metrics.Config{Generation: now.generation, Hash: now.hash, LoadedAt: now.at, Refused: a.refused.Load() != nil}
+		},
+	})
+}
+
+// inFiles names the endpoints that this Relay's file has, or that of another Relay of the
+// outbox: somebody delivers to them.
+func (a *App) inFiles(ctx context.Context) map[string]bool {
+	names := map[string]bool{}
+	for _, e := range a.live.Load().policy.Endpoints {
+		names[e.Name] = true
+	}
+	if ask := a.fleetOf(); ask != nil {
+		f, _ := ask(ctx) // a fleet that is not known now is none, as in the admin's answers
+		for _, r := range f.Relays {
+			for name := range r.Endpoints {
+				names[name] = true
+			}
+		}
+	}
+	return names
 }
 
 // ready is the process's part of readiness; the outbox answers for itself.

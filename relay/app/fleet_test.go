@@ -258,6 +258,11 @@ func TestFleetThatDisagrees(t *testing.T) {
 		}
 	}
 
+	// What waits for an endpoint of another Relay is not held.
+	if _, body := askText(t, dirs[1], http.MethodGet, "/metrics"); !strings.Contains(body, "relay_deliver_pending{endpoint=\"audit\"} 1\n") {
+		t.Errorf("metrics of Relay 2:\n%s", body)
+	}
+
 	var log bytes.Buffer
 	w := fleetWatch{log: zerolog.New(&log)}
 	f, err := apps[0].fleetOf()(t.Context())
@@ -286,6 +291,9 @@ func TestFleetThatCannotBeAsked(t *testing.T) {
 	var p struct{ Code string }
 	if code := ask(t, dir, "/v1/endpoints", &p); code != http.StatusServiceUnavailable || p.Code != "outbox_unavailable" {
 		t.Errorf("endpoints: status %d, %+v", code, p)
+	}
+	if code, body := askText(t, dir, http.MethodGet, "/metrics"); code != http.StatusOK || !strings.Contains(body, "relay_outbox_up 0\n") || !strings.Contains(body, "relay_deliver_in_flight{endpoint=\"a\"} 0\n") {
+		t.Errorf("metrics: status %d\n%s", code, body)
 	}
 }
 

@@ -67,9 +67,9 @@ func (a *App) reload(ctx context.Context, by string, onlyOthers bool) (admin.Rel
 
 	old := a.live.Load()
 	now := &live{policy: p, hash: p.Hash(), retention: file.Config.Retention, generation: old.generation + 1, at: time.Now()}
+	a.refused.Store(nil) // first: nobody sees the new one with the error of the last
 	a.live.Store(now)
 	a.deliverer.Apply(p)
-	a.refused.Store(nil)
 
 	done := differences(old.policy, p)
 	done.Generation, done.Hash = now.generation, now.hash

@@ -9,6 +9,7 @@ import (
 
 	"relay/ingest"
 	"relay/outbox"
+	"relay/relay/deliver"
 )
 
 // reapEvery is how often finished deliveries are looked through for those past
@@ -30,7 +31,9 @@ func (a *App) Run(ctx context.Context) (err error) {
 	defer stopWork()
 	fatal := make(chan error, len(a.servers)+3)
 
-	var servers, drain, upkeep sync.WaitGroup
+	telling, stopTelling := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopTelling()
+	var servers, drain, upkeep, events sync.WaitGroup
 	for _, s := range a.servers {
 		servers.Go(func() {
 			if err := s.http.Serve(s.ln); !errors.Is(err, ingest.ErrServerClosed) {
@@ -43,8 +46,9 @@ func (a *App) Run(ctx context.Context) (err error) {
 			fatal <- fmt.Errorf("deliver: %w", err)
 		}
 	})
-	upkeep.Go(func() { a.reap(work) })
-	upkeep.Go(func() { a.relieve(work) })
+	events.Go(func() { a.events.run(telling) })
+	upkeep.Go(func() { every(work, reapEvery, func() { a.reap(work) }) })
+	upkeep.Go(func() { every(work, relieveEvery, func() { a.relieve(work) }) })
 	upkeep.Go(func() { a.watchFleet(work) })
 	if a.o.Load != nil && a.o.Watch != nil {
 		upkeep.Go(func() { a.watchFiles(work) })
@@ -74,7 +78,9 @@ func (a *App) Run(ctx context.Context) (err error) {
 	upkeep.Wait()
 	a.linger(stop.Linger, deadline)
 	a.shutdown(deadline)
-	servers.Wait()
+	servers.Wait() // an operator may have changed an endpoint until now
+	stopTelling()
+	events.Wait()
 	a.logStopped()
 	return errors.Join(a.broken(), err)
 }
@@ -128,35 +134,40 @@ func (a *App) shutdown(deadline time.Time) {
 	wg.Wait()
 }
 
-// reap removes what retention has done with, until ctx ends.
-func (a *App) reap(ctx context.Context) {
-	log := a.o.Log.With().Str("component", "outbox").Logger()
-	tick := time.NewTicker(reapEvery)
+// every does something again and again, until ctx ends.
+func every(ctx context.Context, d time.Duration, do func()) {
+	tick := time.NewTicker(d)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
+			do()
 		}
-		retention := a.live.Load().retention
-		r := outbox.Retention{Delivered: retention.Delivered, Failed: retention.Failed}
-		total := 0
-		for more := true; more; {
-			var n int
-			var err error
-			if n, more, err = a.store.Reap(ctx, r); err != nil {
-				// A broken outbox ends Run by itself; anything else is tried again next time.
-				if ctx.Err() == nil {
-					log.Warn().Err(err).Msg("retention")
-				}
-				break
+	}
+}
+
+// reap removes what retention has done with.
+func (a *App) reap(ctx context.Context) {
+	log := a.o.Log.With().Str("component", "outbox").Logger()
+	retention := a.live.Load().retention
+	r := outbox.Retention{Delivered: retention.Delivered, Failed: retention.Failed}
+	total := 0
+	for more := true; more; {
+		var n int
+		var err error
+		if n, more, err = a.store.Reap(ctx, r); err != nil {
+			// A broken outbox ends Run by itself; anything else is tried again next time.
+			if ctx.Err() == nil {
+				log.Warn().Err(err).Msg("retention")
 			}
-			total += n
+			break
 		}
-		if total > 0 {
-			log.Info().Int("removed", total).Msg("retention")
-		}
+		total += n
+	}
+	if total > 0 {
+		log.Info().Int("removed", total).Msg("retention")
 	}
 }
 
@@ -170,18 +181,9 @@ const (
 // nearly full, what is delivered goes before its retention, oldest first. What is
 // pending or failed stays.
 func (a *App) relieve(ctx context.Context) {
-	log := a.o.Log.With().Str("component", "outbox").Logger()
-	tick := time.NewTicker(relieveEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		if removed := a.makeRoom(ctx); removed > 0 {
-			log.Warn().Int("removed", removed).Msg("the outbox is nearly full: delivered events went before their retention. Shorten retention.delivered or raise max_size")
-		}
+	if removed := a.makeRoom(ctx); removed > 0 {
+		a.o.Log.Warn().Str("component", "outbox").Int("removed", removed).
+			Msg("the outbox is nearly full: delivered events went before their retention. Shorten retention.delivered or raise max_size")
 	}
 }
 
@@ -227,7 +229,7 @@ func (a *App) logReady() {
 
 func (a *App) warnHeld(ctx context.Context) {
 	if _, held := a.waiting(ctx); held > 0 {
-		a.o.Log.Warn().Int64("held", held).Msg("deliveries are held for endpoints that are disabled or no longer in the file")
+		a.o.Log.Warn().Int64("held", held).Msg("deliveries are held for endpoints that are paused, disabled or no longer in the file")
 	}
 }
 
@@ -247,8 +249,12 @@ func (a *App) waiting(ctx context.Context) (pending, held int64) {
 		return 0, 0 // a broken outbox has said so
 	}
 	p := a.live.Load().policy
+	active := map[string]bool{}
+	for _, s := range a.deliverer.Status() {
+		active[s.Endpoint] = s.State == deliver.Active && p.Endpoint(s.Endpoint) != nil
+	}
 	for name, c := range counts {
-		if e := p.Endpoint(name); e != nil && e.Enabled {
+		if active[name] {
 			pending += c.Pending
 		} else {
 			held += c.Pending

@@ -1,9 +1,11 @@
 package app
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"relay/outbox"
@@ -43,4 +45,16 @@ func TestHeldIsToldFromPending(t *testing.T) {
 	if pending, held := a.waiting(t.Context()); pending != 1 || held != 2 {
 		t.Errorf("%d pending and %d held, want 1 and 2", pending, held)
 	}
+}
+
+func TestEveryEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithTimeout(t.Context(), 3500*time.Millisecond)
+		defer stop()
+		n := 0
+		every(ctx, time.Second, func() { n++ })
+		if n != 3 {
+			t.Errorf("done %d times in 3.5 s", n)
+		}
+	})
 }

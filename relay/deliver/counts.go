@@ -60,13 +60,6 @@ func (h *histogram) add(d time.Duration) {
 	h.sum.Add(int64(d))
 }
 
-// Histogram counts durations by their length.
-type Histogram struct {
-	Bounds []float64 // in seconds, rising
-	Counts []uint64  // of those up to each bound and above the one before; one more for the rest
-	Sum    float64   // of all of them, in seconds
-}
-
 func (h *histogram) read() Histogram {
 	out := Histogram{Sum: time.Duration(h.sum.Load()).Seconds()}
 	for i := range h.counts {

@@ -3,126 +3,92 @@ package deliver
 import (
 	"context"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"time"
 
-	"relay/outbox"
 	"relay/relay/gate"
 )
 
-// State tells whether an endpoint takes deliveries.
+// State of an endpoint: whether its deliveries are made.
 type State string
 
-// The states.
+// The states. Deliveries of an endpoint that is not Active are accepted and held.
 const (
 	Active   State = "active"
 	Paused   State = "paused"   // by an operator
-	Disabled State = "disabled" // in the file, by an operator, or by Relay
+	Disabled State = "disabled" // by the file, by an operator, or by Relay: the receiver is gone, or was failing for too long
 )
 
-// Status is what an operator sees of an endpoint: as all Relays of the outbox know it,
-// and what this process does for it.
+// The codes of a Status: who or what changed the state.
+const (
+	ByOperator = gate.ByOperator
+	ByGone     = gate.Gone    // the receiver answered 410
+	ByFailing  = gate.Failing // no attempt went well for disable.after_failing
+)
+
+// The causes of Status.Waiting.
+const (
+	WaitLimit      = "limit"       // the bucket of rate_limit is empty
+	WaitBreaker    = "breaker"     // the breaker is open
+	WaitRetryAfter = "retry_after" // the receiver asked for time
+	WaitPaused     = "paused"
+	WaitDisabled   = "disabled"
+	WaitSlots      = "slots" // as many attempts are under way as concurrency allows
+)
+
+// WaitCauses are all causes of Status.Waiting.
+func WaitCauses() []string {
+	return []string{WaitLimit, WaitBreaker, WaitRetryAfter, WaitPaused, WaitDisabled, WaitSlots}
+}
+
+// The states of a breaker.
+const (
+	BreakerClosed   = "closed"
+	BreakerOpen     = "open"
+	BreakerHalfOpen = "half_open" // probes look whether the receiver is well again
+)
+
+// BreakerStates are all states of a breaker.
+func BreakerStates() []string { return []string{BreakerClosed, BreakerOpen, BreakerHalfOpen} }
+
+// Status is what goes on at an endpoint, as this Relay sees it at one moment. It
+// holds no secret.
 type Status struct {
 	Endpoint string
 	State    State
-	Reason   string // why it is not active, for people
-	Code     string // the same for programs: operator, gone, failing, file
-	Since    time.Time
+	Reason   string    // of the state, for people: "the receiver answered 410"; "" while active
+	Code     string    // of the state: one of those above, "" while active or where the file says so
+	Since    time.Time // when the state began; zero when unknown
 
-	Waiting   string    // why nothing is claimed now: limit, breaker, retry_after, paused, disabled, slots; "" when something may be
-	Breaker   string    // closed, open or half_open; "" without a rule
-	OpenUntil time.Time // of the breaker
-	HeldUntil time.Time // as the receiver asked
-	Limit     float64   // sends per second, 0 for none
-	Tokens    float64   // as far as this process knows
-	InFlight  int       // attempts of this process
+	Waiting   string    // why nothing is claimed right now, one of WaitCauses; "" when claims are made
+	Breaker   string    // one of BreakerStates; "" without a breaker
+	OpenUntil time.Time // of an open breaker: the next probe is not before; else zero
+	HeldUntil time.Time // by Retry-After: no attempt begins before; else zero
+	Limit     float64   // sends per second; 0 for none
+	Tokens    float64   // in the bucket of the limit now, as far as this Relay knows; 0 without a limit
 
-	// Since this process started.
-	Attempts     map[Outcome]int64
-	LateBy, Took Histogram
+	InFlight int               // attempts under way
+	Attempts map[Outcome]int64 // recorded since the process started; an outcome without any may be missing
+	LateBy   Histogram         // seconds from when an attempt was due to when it began
+	Took     Histogram         // seconds that attempts took
 }
 
-// Errors of Pause, Resume, Enable and Disable, beside those of the outbox.
+// Histogram counts what was seen since the process started. The zero value has seen
+// nothing.
+type Histogram struct {
+	Bounds []float64 // upper ends of the buckets, inclusive, ascending, in seconds; shared: read only
+	Counts []uint64  // of each bucket alone, and behind them those above the last bound: len(Bounds) + 1
+	Sum    float64   // of all values, in seconds
+}
+
+// Why the state of an endpoint was not changed.
 var (
-	// ErrNoEndpoint: neither the file nor the outbox knows the name.
+	// ErrNoEndpoint: neither the file nor the outbox knows an endpoint of this name.
 	ErrNoEndpoint = errors.New("no endpoint has this name")
-	// ErrInFile: the file says enabled = false.
-	ErrInFile = errors.New("the file says enabled = false: change it there")
+	// ErrInFile: the file says enabled = false, which only a change of the file takes back.
+	ErrInFile = errors.New("the endpoint has enabled = false in the file: change it there, and reload")
 )
-
-// Raised is something that happened to an endpoint or a delivery, for those who want
-// to hear of it (design section 8: Relay's own events).
-type Raised struct {
-	Type     string // relay.endpoint.disabled and the like
-	Endpoint string // that it is about
-	At       time.Time
-	Data     any // becomes a JSON object
-}
-
-// EndpointRaised is the Data of relay.endpoint.* and relay.breaker.*.
-type EndpointRaised struct {
-	Endpoint string    `json:"endpoint"`
-	Code     string    `json:"code,omitempty"`
-	Reason   string    `json:"reason,omitempty"`
-	Until    time.Time `json:"until,omitzero"`
-}
-
-// DeliveryRaised is the Data of relay.delivery.failed.
-type DeliveryRaised struct {
-	Endpoint   string `json:"endpoint"`
-	DeliveryID string `json:"delivery_id"`
-	EventID    string `json:"event_id"`
-	EventType  string `json:"event_type"`
-	Attempts   int    `json:"attempts"`
-	Status     int    `json:"status,omitempty"`
-	Code       string `json:"code"`
-	Error      string `json:"error"`
-}
-
-func (d *Deliverer) raiseHappening(h gate.Happening) {
-	e := d.o.Log.Warn()
-	if h.What == gate.BreakerClosed {
-		e = d.o.Log.Info()
-	}
-	e = e.Str("endpoint", h.Endpoint)
-	if !h.Until.IsZero() {
-		e = e.Time("next_at", h.Until)
-	}
-	if h.Code != "" {
-		e = e.Str("code", h.Code)
-	}
-	switch h.What {
-	case gate.BreakerOpened:
-		e.Msg("breaker opened: most attempts fail, so none are made for a while")
-	case gate.BreakerClosed:
-		e.Msg("breaker closed: the endpoint is well again")
-	case gate.EndpointDisabled:
-		e.Str("next", "mend the receiver, then: relay enable "+h.Endpoint).Msg("endpoint disabled: " + h.Reason + "; its deliveries are held")
-	}
-	if d.o.Raise != nil {
-		d.o.Raise(Raised{
-			Type: "relay." + h.What, Endpoint: h.Endpoint, At: h.At,
-			Data: EndpointRaised{Endpoint: h.Endpoint, Code: h.Code, Reason: h.Reason, Until: h.Until},
-		})
-	}
-}
-
-// raiseFailed tells of a delivery that is over without success.
-func (d *Deliverer) raiseFailed(res *Result) {
-	if d.o.Raise == nil || res.State != outbox.Failed {
-		return
-	}
-	a := &res.Attempt
-	d.o.Raise(Raised{
-		Type: "relay.delivery.failed", Endpoint: res.Endpoint, At: a.Started.Add(a.Took),
-		Data: DeliveryRaised{
-			Endpoint: res.Endpoint, DeliveryID: res.DeliveryID, EventID: res.EventID, EventType: res.EventType,
-			Attempts: a.N, Status: a.Status, Code: a.Code, Error: a.Error,
-		},
-	})
-}
 
 // Status returns the status of all endpoints that the policy or the outbox has
 // something to say about, by name.
@@ -164,13 +130,13 @@ func (d *Deliverer) StatusOf(name string) (Status, bool) {
 		st.Disabled = st.Condition.Disabled != nil
 	}
 	s.Breaker, s.HeldUntil, s.Limit, s.Tokens, s.Waiting = st.Breaker, st.Held, st.Limit, st.Tokens, string(st.Cause)
-	if o := st.Condition.Breaker; o != nil && st.Breaker == "open" {
+	if o := st.Condition.Breaker; o != nil && st.Breaker == BreakerOpen {
 		s.OpenUntil = o.Until
 	}
 	var why *gate.Decision
 	switch {
 	case inFile && !enabled:
-		s.State, s.Code, s.Reason = Disabled, "file", "the file says enabled = false"
+		s.State, s.Reason = Disabled, "the file says enabled = false"
 	case st.Disabled && st.Condition.Disabled != nil:
 		s.State, why = Disabled, st.Condition.Disabled
 	case st.Condition.Paused != nil:
@@ -190,7 +156,7 @@ func (d *Deliverer) StatusOf(name string) (Status, bool) {
 		s.InFlight = int(r.counts.flying.Load())
 		s.LateBy, s.Took = r.counts.late.read(), r.counts.took.read()
 		if s.Waiting == "" && enabled && r.full() {
-			s.Waiting = "slots"
+			s.Waiting = WaitSlots
 		}
 	}
 	return s, true
@@ -203,56 +169,58 @@ func (r *runner) full() bool {
 	return r.now != nil && int(r.counts.flying.Load()) >= r.now.endpoint.Concurrency
 }
 
-// Pause holds an endpoint's deliveries until Resume, at all Relays of the outbox. by says
-// who wants it, for people.
+// Pause holds an endpoint's deliveries until Resume, at all Relays of the outbox and over
+// restarts. by says who asked, for people. Attempts under way end as they began. It returns the
+// endpoint as it is then. Errors: ErrNoEndpoint, or the outbox's.
 func (d *Deliverer) Pause(ctx context.Context, endpoint, by string) (Status, error) {
-	return d.decide(ctx, endpoint, "relay.endpoint.paused", func(c *gate.Condition) bool {
+	return d.decide(ctx, endpoint, EndpointPaused, func(c *gate.Condition) bool {
 		if c.Paused != nil {
 			return false
 		}
-		c.Paused = decision(by)
+		c.Paused = decision("paused by " + by)
 		return true
 	})
 }
 
-// Resume ends what Pause began.
-func (d *Deliverer) Resume(ctx context.Context, endpoint, by string) (Status, error) {
-	return d.decide(ctx, endpoint, "relay.endpoint.resumed", func(c *gate.Condition) bool {
+// Resume ends what Pause began. Otherwise like Pause.
+func (d *Deliverer) Resume(ctx context.Context, endpoint, _ string) (Status, error) {
+	return d.decide(ctx, endpoint, EndpointResumed, func(c *gate.Condition) bool {
 		paused := c.Paused != nil
 		c.Paused = nil
 		return paused
 	})
 }
 
-// Disable holds an endpoint's deliveries until Enable, at all Relays of the outbox.
+// Disable holds an endpoint's deliveries until Enable. Otherwise like Pause.
 func (d *Deliverer) Disable(ctx context.Context, endpoint, by string) (Status, error) {
-	return d.decide(ctx, endpoint, "relay.endpoint.disabled", func(c *gate.Condition) bool {
-		if c.Disabled != nil && c.Disabled.Code == gate.ByOperator {
+	return d.decide(ctx, endpoint, EndpointDisabled, func(c *gate.Condition) bool {
+		if c.Disabled != nil && c.Disabled.Code == ByOperator {
 			return false
 		}
-		c.Disabled = decision(by)
+		c.Disabled = decision("disabled by " + by)
 		return true
 	})
 }
 
 // Enable ends what Disable began, or Relay itself when the receiver was gone or failed for
-// too long. The breaker closes, and what the receiver asked for is over. Errors: ErrInFile.
-func (d *Deliverer) Enable(ctx context.Context, endpoint, by string) (Status, error) {
+// too long. The breaker closes, and what the receiver asked for is over; a pause stays.
+// Errors: ErrInFile; otherwise like Pause.
+func (d *Deliverer) Enable(ctx context.Context, endpoint, _ string) (Status, error) {
 	d.mu.Lock()
 	enabled, inFile := d.enabled[endpoint]
 	d.mu.Unlock()
 	if inFile && !enabled {
-		return Status{}, fmt.Errorf("enable endpoint %s: %w", endpoint, ErrInFile)
+		return Status{}, ErrInFile
 	}
-	return d.decide(ctx, endpoint, "relay.endpoint.enabled", func(c *gate.Condition) bool {
+	return d.decide(ctx, endpoint, EndpointEnabled, func(c *gate.Condition) bool {
 		before := *c
 		*c = gate.Condition{Paused: c.Paused}
 		return *c != before
 	})
 }
 
-func decision(by string) *gate.Decision {
-	return &gate.Decision{At: time.Now().UTC().Round(0), Code: gate.ByOperator, Reason: "by " + by}
+func decision(reason string) *gate.Decision {
+	return &gate.Decision{At: time.Now().UTC().Round(0), Code: ByOperator, Reason: reason}
 }
 
 // decide carries out what an operator wants, and raises it where that changed something.
@@ -260,24 +228,13 @@ func (d *Deliverer) decide(ctx context.Context, endpoint, raise string, change f
 	if _, known := d.StatusOf(endpoint); !known {
 		return Status{}, ErrNoEndpoint
 	}
-	var now gate.Condition
-	written, err := d.remember(ctx, endpoint, func(c *gate.Condition) bool {
-		changed := change(c)
-		now = *c
-		return changed
-	})
+	written, err := d.remember(ctx, endpoint, change)
 	if err != nil {
 		return Status{}, err
 	}
-	if written && d.o.Raise != nil {
-		data := EndpointRaised{Endpoint: endpoint, Code: gate.ByOperator}
-		for _, why := range []*gate.Decision{now.Paused, now.Disabled} {
-			if why != nil {
-				data.Reason = why.Reason
-			}
-		}
-		d.o.Raise(Raised{Type: raise, Endpoint: endpoint, At: time.Now(), Data: data})
-	}
 	s, _ := d.StatusOf(endpoint)
+	if written {
+		d.raise(raise, endpoint, time.Now(), EndpointChanged{Endpoint: endpoint, State: s.State, Code: ByOperator, Reason: s.Reason})
+	}
 	return s, nil
 }

@@ -1,0 +1,137 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/rs/zerolog"
+
+	"relay/outbox"
+	"relay/relay/deliver"
+)
+
+const (
+	ownQueue   = 1024             // events of Relay's own that wait for the outbox
+	ownBatch   = 100              // of them in one accept
+	ownTimeout = 5 * time.Second  // for one accept
+	ownLast    = 2 * time.Second  // for what still waits when a stop has ended all attempts
+	ownQuiet   = 10 * time.Second // between log lines about lost ones
+)
+
+// ownEvents accepts Relay's events about itself into its own outbox, so that they go
+// out like any other. They are told, not promised: what the outbox does not take, or
+// what comes too fast, is lost, counted and logged, and holds up no attempt.
+type ownEvents struct {
+	accept  func(context.Context, outbox.Batch) ([]outbox.Receipt, error)
+	route   func(eventType string) []string
+	dropped func(n int) // counts what is lost
+	log     zerolog.Logger
+
+	queue chan deliver.Raised
+	lost  atomic.Int64 // since the last line about it, because the queue was full
+	said  time.Time    // when the last line was written; belongs to run
+}
+
+func newOwnEvents(accept func(context.Context, outbox.Batch) ([]outbox.Receipt, error), route func(string) []string, dropped func(int), log zerolog.Logger) *ownEvents {
+	return &ownEvents{accept: accept, route: route, dropped: dropped, log: log, queue: make(chan deliver.Raised, ownQueue)}
+}
+
+// raise takes what is to be told, and never blocks. Nothing is told of the fate of
+// Relay's own events: two endpoints for them, both down, would go on about each other.
+func (o *ownEvents) raise(r deliver.Raised) {
+	if f, failed := r.Data.(deliver.FailedDelivery); failed && strings.HasPrefix(f.EventType, "relay.") {
+		return
+	}
+	if len(o.wantedBy(r)) == 0 {
+		return
+	}
+	select {
+	case o.queue <- r:
+	default:
+		o.dropped(1)
+		o.lost.Add(1)
+	}
+}
+
+// wantedBy names the endpoints that ask for the event, but for the one it is about.
+func (o *ownEvents) wantedBy(r deliver.Raised) []string {
+	return slices.DeleteFunc(slices.Clone(o.route(r.Type)), func(name string) bool { return name == r.Endpoint })
+}
+
+// run accepts what was raised until ctx ends, which is to be after the last attempt,
+// and then what still waits, for a moment.
+func (o *ownEvents) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		select {
+		case r := <-o.queue:
+			// A stop does not cut it short: the outbox is open until run has ended.
+			within, cancel := context.WithTimeout(context.WithoutCancel(ctx), ownTimeout)
+			o.emit(within, r)
+			cancel()
+		case <-ctx.Done():
+		}
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), ownLast)
+	defer cancel()
+	for len(o.queue) > 0 {
+		o.emit(last, <-o.queue)
+	}
+}
+
+// emit accepts the event, and others that wait, in one commit.
+func (o *ownEvents) emit(ctx context.Context, r deliver.Raised) {
+	b := outbox.Batch{}
+	for more := true; more; {
+		if e, ok := o.entry(r); ok {
+			b.Entries = append(b.Entries, e)
+		}
+		if more = len(b.Entries) < ownBatch && len(o.queue) > 0; more {
+			r = <-o.queue
+		}
+	}
+	lost, err := int(o.lost.Swap(0)), error(nil)
+	if len(b.Entries) > 0 {
+		if _, err = o.accept(ctx, b); err != nil {
+			o.dropped(len(b.Entries))
+			lost += len(b.Entries)
+		}
+	}
+	o.tell(lost, err)
+}
+
+// entry is the event for the endpoints that want it now; a reload may have changed them.
+func (o *ownEvents) entry(r deliver.Raised) (outbox.Entry, bool) {
+	endpoints := o.wantedBy(r)
+	data, err := json.Marshal(r.Data)
+	if err != nil || len(endpoints) == 0 {
+		return outbox.Entry{}, false
+	}
+	return outbox.Entry{
+		Event: outbox.Event{
+			ID:   "evt_" + uuid.Must(uuid.NewV7()).String(),
+			Type: r.Type,
+			Time: r.At.UTC().Truncate(time.Microsecond),
+			Key:  r.Endpoint,
+			Data: data,
+		},
+		Endpoints: endpoints,
+	}, true
+}
+
+// tell logs what was lost, now and then; what it keeps back it adds to the next line.
+func (o *ownEvents) tell(lost int, err error) {
+	if lost == 0 {
+		return
+	}
+	if time.Since(o.said) < ownQuiet {
+		o.lost.Add(int64(lost))
+		return
+	}
+	o.said = time.Now()
+	o.log.Warn().Err(err).Int("events", lost).Msg("Relay's own events were lost: the outbox did not take them, or they came too fast")
+}

@@ -1,0 +1,147 @@
+package metrics
+
+import (
+	"iter"
+	"maps"
+	"slices"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+
+	"relay/relay/deliver"
+)
+
+// outcomes are those of an attempt.
+func outcomes() []deliver.Outcome {
+	return []deliver.Outcome{deliver.Delivered, deliver.Retry, deliver.Refused, deliver.Gone}
+}
+
+// family is a metric with a series, or several, for each endpoint.
+type family struct{ *dto.MetricFamily }
+
+func newFamily(name string, kind dto.MetricType, help string) family {
+	return family{&dto.MetricFamily{Name: &name, Type: &kind, Help: &help}}
+}
+
+// add takes the endpoint's label and, optionally, the name and value of another one.
+func (f family) add(v float64, endpoint *dto.LabelPair, other ...string) {
+	m := &dto.Metric{Label: []*dto.LabelPair{endpoint}}
+	if len(other) > 0 {
+		m.Label = append(m.Label, &dto.LabelPair{Name: &other[0], Value: &other[1]})
+	}
+	if f.GetType() == dto.MetricType_COUNTER {
+		m.Counter = &dto.Counter{Value: &v}
+	} else {
+		m.Gauge = &dto.Gauge{Value: &v}
+	}
+	f.Metric = append(f.Metric, m)
+}
+
+// addHistogram adds what was seen, if anything was.
+func (f family) addHistogram(h *deliver.Histogram, endpoint *dto.LabelPair) {
+	if len(h.Counts) != len(h.Bounds)+1 {
+		return
+	}
+	out := &dto.Histogram{SampleSum: &h.Sum, Bucket: make([]*dto.Bucket, len(h.Bounds))}
+	total := uint64(0)
+	for i := range h.Bounds {
+		total += h.Counts[i]
+		out.Bucket[i] = &dto.Bucket{UpperBound: &h.Bounds[i], CumulativeCount: new(total)}
+	}
+	out.SampleCount = new(total + h.Counts[len(h.Bounds)])
+	f.Metric = append(f.Metric, &dto.Metric{Label: []*dto.LabelPair{endpoint}, Histogram: out})
+}
+
+// endpoints yields all families about endpoints, of one moment. Each is garbage once the
+// next one is asked for.
+func (m *Metrics) endpoints() iter.Seq[*dto.MetricFamily] {
+	status := m.o.Status()
+	label := map[string]*dto.LabelPair{} // shared by all families
+	name := "endpoint"
+	for i := range status {
+		label[status[i].Endpoint] = &dto.LabelPair{Name: &name, Value: &status[i].Endpoint}
+	}
+	for endpoint := range m.seen.counts {
+		if label[endpoint] == nil {
+			label[endpoint] = &dto.LabelPair{Name: &name, Value: &endpoint}
+		}
+	}
+	return func(yield func(*dto.MetricFamily) bool) {
+		for _, part := range deliverFamilies() {
+			f := newFamily(part.name, part.kind, part.help)
+			for i := range status {
+				part.add(f, &status[i], label[status[i].Endpoint])
+			}
+			if !yield(f.MetricFamily) {
+				return
+			}
+		}
+		m.backlog(status, label, yield)
+	}
+}
+
+// deliverFamily is a metric that a Status tells.
+type deliverFamily struct {
+	name string
+	kind dto.MetricType
+	help string
+	add  func(family, *deliver.Status, *dto.LabelPair)
+}
+
+func deliverFamilies() []deliverFamily {
+	return []deliverFamily{
+		{"relay_deliver_attempts_total", dto.MetricType_COUNTER, "Attempts by outcome.",
+			func(f family, s *deliver.Status, endpoint *dto.LabelPair) {
+				for _, o := range outcomes() {
+					f.add(float64(s.Attempts[o]), endpoint, "outcome", string(o))
+				}
+			}},
+		{"relay_deliver_waiting", dto.MetricType_GAUGE, "1 for the cause why no deliveries are claimed for the endpoint now, 0 for the others.",
+			func(f family, s *deliver.Status, endpoint *dto.LabelPair) {
+				for _, cause := range deliver.WaitCauses() {
+					f.add(bit(s.Waiting == cause), endpoint, "cause", cause)
+				}
+			}},
+		{"relay_deliver_breaker_state", dto.MetricType_GAUGE, "1 for the state that the endpoint's breaker is in, 0 for the others.",
+			func(f family, s *deliver.Status, endpoint *dto.LabelPair) {
+				for _, state := range deliver.BreakerStates() {
+					if s.Breaker != "" {
+						f.add(bit(s.Breaker == state), endpoint, "state", state)
+					}
+				}
+			}},
+		{"relay_deliver_limiter_tokens", dto.MetricType_GAUGE, "Sends that the endpoint's rate limit allows at once now, as far as this Relay knows.",
+			func(f family, s *deliver.Status, endpoint *dto.LabelPair) {
+				if s.Limit > 0 {
+					f.add(s.Tokens, endpoint)
+				}
+			}},
+		{"relay_deliver_in_flight", dto.MetricType_GAUGE, "Attempts under way.",
+			func(f family, s *deliver.Status, endpoint *dto.LabelPair) { f.add(float64(s.InFlight), endpoint) }},
+		{"relay_deliver_late_seconds", dto.MetricType_HISTOGRAM, "Time from when attempts were due to when they began.",
+			func(f family, s *deliver.Status, endpoint *dto.LabelPair) { f.addHistogram(&s.LateBy, endpoint) }},
+		{"relay_deliver_attempt_seconds", dto.MetricType_HISTOGRAM, "Time that attempts took.",
+			func(f family, s *deliver.Status, endpoint *dto.LabelPair) { f.addHistogram(&s.Took, endpoint) }},
+	}
+}
+
+// backlog yields what waits in the outbox, at the last look.
+func (m *Metrics) backlog(status []deliver.Status, label map[string]*dto.LabelPair, yield func(*dto.MetricFamily) bool) {
+	stopped := map[string]bool{}
+	for i := range status {
+		stopped[status[i].Endpoint] = status[i].State != deliver.Active
+	}
+	pending := newFamily("relay_deliver_pending", dto.MetricType_GAUGE, "Deliveries that are due now or later.")
+	waits := newFamily("relay_deliver_held", dto.MetricType_GAUGE, "Deliveries of an endpoint that is paused, disabled or removed.")
+	oldest := newFamily("relay_deliver_oldest_age_seconds", dto.MetricType_GAUGE, "Age of the oldest delivery that is not over.")
+	for _, name := range slices.Sorted(maps.Keys(m.seen.counts)) {
+		c := m.seen.counts[name]
+		n, holds := float64(c.Pending), stopped[name] || !m.seen.inFiles[name]
+		pending.add(n*bit(!holds), label[name])
+		waits.add(n*bit(holds), label[name])
+		if !c.Oldest.IsZero() {
+			oldest.add(max(0, time.Since(c.Oldest).Seconds()), label[name])
+		}
+	}
+	_ = yield(pending.MetricFamily) && yield(waits.MetricFamily) && yield(oldest.MetricFamily)
+}

@@ -1,0 +1,178 @@
+// Package metrics is what Prometheus sees of a Relay. While nobody scrapes it costs a
+// few counters; all else is asked for when a scrape comes.
+//
+// No label has a value that came with an event or a request: endpoints are named as in
+// the file or the outbox, and nothing here knows a secret.
+//
+// What is about the process is in a registry. What is about endpoints is not: with ten
+// thousand of them a registry would build some hundred megabytes for a scrape. Here one
+// family after the other is built, written and forgotten (endpoints.go).
+package metrics
+
+import (
+	"context"
+	"net/http"
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+
+	"relay/outbox"
+	"relay/relay/deliver"
+)
+
+const (
+	lookEvery   = 5 * time.Second // the outbox is asked no more often, however many scrape
+	lookTimeout = 3 * time.Second // below Prometheus' own of 10 s: an outage must not cost the other figures
+)
+
+// Outbox is what is asked of the outbox.
+type Outbox interface {
+	Health(ctx context.Context) error
+	Counts(ctx context.Context) (map[string]outbox.Counts, error)
+	Fill(ctx context.Context) (float64, error)
+}
+
+// Config is the configuration that runs.
+type Config struct {
+	Generation int64
+	Hash       string // of the settings of all endpoints, without secrets
+	LoadedAt   time.Time
+	Refused    bool // the last reload
+}
+
+// Options of Metrics; all are needed.
+type Options struct {
+	Version string
+	Outbox  Outbox
+	Status  func() []deliver.Status
+	Config  func() Config
+
+	// InFiles names the endpoints that are in the file of a Relay of this outbox; what
+	// waits for others is held. It heeds the context's deadline.
+	InFiles func(ctx context.Context) map[string]bool
+}
+
+// Metrics is the handler of GET /metrics, and the counters of what nobody else
+// counts. Its methods may be called at the same time.
+type Metrics struct {
+	o        Options
+	registry *prometheus.Registry
+	turn     chan struct{} // holds a token while there is no scrape: one at a time bounds the memory
+	seen     look          // belongs to the scrape
+
+	events    *prometheus.CounterVec // by result
+	unwanted  prometheus.Counter
+	refused   *prometheus.CounterVec // by code
+	ownEvents prometheus.Counter     // dropped ones
+}
+
+// New makes Metrics. Nothing is asked before the first scrape.
+func New(o Options) *Metrics {
+	m := &Metrics{
+		o:        o,
+		registry: prometheus.NewRegistry(),
+		turn:     make(chan struct{}, 1),
+		events: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "relay_ingest_events_total",
+			Help: "Events answered with 202: accepted ones, and duplicates of those.",
+		}, []string{"result"}),
+		unwanted: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "relay_ingest_unwanted_events_total",
+			Help: "Accepted events that no endpoint wants.",
+		}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "relay_ingest_outbox_refusals_total",
+			Help: "Requests that the outbox did not take, by the code of the answer.",
+		}, []string{"code"}),
+		ownEvents: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "relay_own_events_dropped_total",
+			Help: "Relay's own events that were lost, because there were too many or the outbox refused them.",
+		}),
+	}
+	m.turn <- struct{}{}
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name:        "relay_build_info",
+		Help:        "1, with the version of Relay and of Go.",
+		ConstLabels: prometheus.Labels{"version": o.Version, "goversion": runtime.Version()},
+	})
+	build.Set(1)
+	m.registry.MustRegister(
+		collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		build, m.events, m.unwanted, m.refused, m.ownEvents, newState(m))
+	return m
+}
+
+// OwnEventsDropped counts events of Relay's own that were lost.
+func (m *Metrics) OwnEventsDropped(n int) { m.ownEvents.Add(float64(n)) }
+
+// ServeHTTP answers a scrape, one at a time.
+func (m *Metrics) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	select {
+	case <-m.turn:
+		defer func() { m.turn <- struct{}{} }()
+	case <-r.Context().Done():
+		return
+	}
+	m.look(r.Context())
+	process, err := m.registry.Gather()
+	if err != nil {
+		http.Error(w, "gather metrics: "+err.Error(), http.StatusInternalServerError)
+		return
+	}
+	format := expfmt.NewFormat(expfmt.TypeTextPlain)
+	w.Header().Set("Content-Type", string(format))
+	w.Header().Set("Cache-Control", "no-store")
+	out := expfmt.NewEncoder(w, format)
+	write := func(f *dto.MetricFamily) error {
+		if len(f.Metric) == 0 {
+			return nil
+		}
+		return out.Encode(f)
+	}
+	for _, f := range process {
+		if write(f) != nil {
+			return // the client has gone
+		}
+	}
+	for f := range m.endpoints() {
+		if write(f) != nil {
+			return
+		}
+	}
+}
+
+// look is what the outbox said last.
+type look struct {
+	at      time.Time
+	up      bool
+	fill    float64
+	filled  bool // fill is known
+	counts  map[string]outbox.Counts
+	inFiles map[string]bool
+}
+
+// look asks the outbox, unless that was done just now. What it does not answer in time
+// is missing from this scrape: an old figure would look like a new one.
+func (m *Metrics) look(ctx context.Context) {
+	if !m.seen.at.IsZero() && time.Since(m.seen.at) < lookEvery {
+		return
+	}
+	// A client that goes must leave no outage behind for the next one.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout)
+	defer cancel()
+	l := look{up: m.o.Outbox.Health(ctx) == nil}
+	fill, err := m.o.Outbox.Fill(ctx)
+	l.fill, l.filled = fill, err == nil
+	if l.counts, err = m.o.Outbox.Counts(ctx); err == nil {
+		l.inFiles = m.o.InFiles(ctx)
+	} else {
+		l.counts = nil
+	}
+	l.at = time.Now()
+	m.seen = l
+}

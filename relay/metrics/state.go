@@ -1,0 +1,59 @@
+package metrics
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// state collects what the outbox and the configuration are now.
+type state struct {
+	m *Metrics
+
+	up, fill                           *prometheus.Desc
+	generation, info, loaded, rejected *prometheus.Desc
+}
+
+func newState(m *Metrics) *state {
+	return &state{
+		m: m,
+		up: prometheus.NewDesc("relay_outbox_up",
+			"1 when the outbox would accept an event, 0 when it is full or does not answer.", nil, nil),
+		fill: prometheus.NewDesc("relay_outbox_fill_ratio",
+			"How much of the room for events is in use, from 0 to 1.", nil, nil),
+		generation: prometheus.NewDesc("relay_config_generation",
+			"The configuration that runs: 1 is that of the start, one more with each reload that was taken over.", nil, nil),
+		info: prometheus.NewDesc("relay_config_info",
+			"1, with the hash of the settings of all endpoints.", []string{"hash"}, nil),
+		loaded: prometheus.NewDesc("relay_config_loaded_timestamp_seconds",
+			"When the configuration that runs was loaded.", nil, nil),
+		rejected: prometheus.NewDesc("relay_config_reload_failed",
+			"1 when the last reload was refused, so that the configuration before it still runs.", nil, nil),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (s *state) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{s.up, s.fill, s.generation, s.info, s.loaded, s.rejected} {
+		to <- d
+	}
+}
+
+// Collect implements prometheus.Collector. It is called in the turn of a scrape.
+func (s *state) Collect(to chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	seen, c := &s.m.seen, s.m.o.Config()
+	gauge(s.up, bit(seen.up))
+	if seen.filled {
+		gauge(s.fill, seen.fill)
+	}
+	gauge(s.generation, float64(c.Generation))
+	gauge(s.info, 1, c.Hash)
+	gauge(s.loaded, float64(c.LoadedAt.UnixMilli())/1000)
+	gauge(s.rejected, bit(c.Refused))
+}
+
+func bit(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
+}

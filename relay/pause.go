@@ -1,0 +1,104 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"relay/relay/admin"
+)
+
+func (c *command) pause() *cobra.Command {
+	return c.changeState("pause", "Hold the deliveries of endpoints of a running Relay, until relay resume",
+		"Events go on to be accepted for them, and nothing is lost: what comes in is held. Attempts under way end.")
+}
+
+func (c *command) resume() *cobra.Command {
+	return c.changeState("resume", "Let endpoints that were paused go on", "What was held is delivered, the oldest first.")
+}
+
+func (c *command) enable() *cobra.Command {
+	return c.changeState("enable", "Let endpoints that were disabled go on, by relay disable or by Relay",
+		"What was held is delivered, the oldest first. One that is disabled in the file is enabled there.")
+}
+
+func (c *command) disable() *cobra.Command {
+	return c.changeState("disable", "Hold the deliveries of endpoints of a running Relay, until relay enable",
+		"Like relay pause, for longer: events go on to be accepted for them, and what comes in is held.")
+}
+
+// changeState is a verb of one route of endpoints. With a name that cannot be changed
+// it goes on with the others, and exits with 1.
+func (c *command) changeState(verb, short, long string) *cobra.Command {
+	var configs []string
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   verb + " NAME...",
+		Short: short,
+		Long: short + ".\n\n" + long + "\n\n" +
+			"It holds for all Relays of a shared outbox, and over restarts. What is so already is no error. The\n" +
+			"endpoints are shown as they are then; relay endpoints --help explains the table.",
+		Args: cobra.ArbitraryArgs,
+		RunE: func(_ *cobra.Command, names []string) error {
+			if len(names) == 0 || slices.Contains(names, "") {
+				return usageError{errors.New("the NAME of an endpoint is needed: relay endpoints lists them")}
+			}
+			t, err := c.adminTarget(configs)
+			if err != nil {
+				return err
+			}
+			return c.askState(t, verb, names, asJSON)
+		},
+	}
+	configFlag(cmd, &configs)
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func (c *command) askState(t target, verb string, names []string, asJSON bool) error {
+	done := admin.EndpointList{Endpoints: []admin.Endpoint{}}
+	var refused []error
+	for _, name := range names {
+		code, answer, err := t.do(http.MethodPost, "/v1/endpoints/"+url.PathEscape(name)+"/"+verb, nil, nil)
+		if err != nil {
+			return errors.Join(append(refused, err)...) // the next ones would get no answer either
+		}
+		var e admin.Endpoint
+		if code != http.StatusOK {
+			err = adminRefusal(t, code, answer)
+		} else {
+			err = json.Unmarshal(answer, &e)
+		}
+		if err != nil {
+			refused = append(refused, fmt.Errorf("%s %s: %w", verb, name, err))
+			continue
+		}
+		done.Endpoints = append(done.Endpoints, e)
+	}
+	if err := c.printChanged(done, asJSON); err != nil {
+		return err
+	}
+	return errors.Join(refused...)
+}
+
+func (c *command) printChanged(done admin.EndpointList, asJSON bool) error {
+	switch {
+	case asJSON:
+		out, err := json.MarshalIndent(done, "", "  ")
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(c.out, "%s\n", out)
+		return err
+	case len(done.Endpoints) == 0:
+		return nil
+	default:
+		return printEndpoints(c.out, done.Endpoints, time.Now())
+	}
+}
