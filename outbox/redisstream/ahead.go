@@ -15,6 +15,9 @@ func (s *Store) reserve(g *group) {
 	defer s.mu.Unlock()
 	for i, name := range g.names {
 		if e := s.endpoints[name]; e != nil {
+			if e.last.FleetMax > 0 {
+				continue // only a claim may count
+			}
 			g.reserved[i] = min(g.wanted[i], e.demand())
 			g.leases[i] = e.leaseAhead()
 			e.reserved += g.reserved[i]
@@ -111,20 +114,25 @@ func (s *Store) wakeAt(e *endpoint, due time.Time) {
 const aheadIdle = time.Second
 
 // takeAhead returns the deliveries that are leased ahead at endpoints from which
-// nobody has claimed for a while. The caller holds mu.
+// nobody has claimed for a while, or that have a bound now and had none then; and what
+// was leased as the newest and not given out at once. The caller holds mu.
 func (s *Store) takeAhead(now time.Time, idle time.Duration) (list []*held) {
 	for _, e := range s.endpoints {
-		if idle == 0 && e.alarm != nil {
-			e.alarm.Stop()
+		for _, t := range []*time.Timer{e.alarm, e.again} {
+			if idle == 0 && t != nil {
+				t.Stop()
+			}
 		}
-		if len(e.ahead) == 0 || idle > 0 && (len(e.waiters) > 0 || now.Sub(e.since) < idle) {
+		list = append(list, e.fresh...)
+		e.fresh = nil
+		if idle > 0 && !e.unbounded() && (len(e.waiters) > 0 || now.Sub(e.since) < idle) {
 			continue
-		}
-		for _, h := range e.ahead {
-			delete(s.held, h.claim.Fence)
 		}
 		list = append(list, e.ahead...)
 		e.ahead = nil
+	}
+	for _, h := range list {
+		delete(s.held, h.claim.Fence)
 	}
 	return list
 }

@@ -13,22 +13,27 @@ import (
 // endpoint is what this process knows of an endpoint that it claims from.
 type endpoint struct {
 	name     string
-	waiters  []*waiter // claims that wait, first come first
-	ahead    []*held   // leased, and not yet given to anybody; oldest due first
-	since    time.Time // the last claim
-	lease    time.Duration
-	reserved int    // deliveries that accepts under way may lease
-	fetching uint64 // shards with a fetch under way
-	asked    int    // deliveries that fetches under way may lease
-	maybe    uint64 // shards where something may be due
-	news     uint64 // of these: it may be due before what is here
-	checking uint64 // shards with a fetch under way that may bring what is due before what comes meanwhile
-	newsDue  int64  // not before that, while there is news
-	checkDue int64  // the same of fetches under way
+	waiters  []*waiter           // claims that wait, first come first
+	ahead    []*held             // leased, and not yet given to anybody; oldest due first
+	fresh    []*held             // the newest, leased for claims that asked for them; oldest first
+	since    time.Time           // the last claim
+	last     outbox.ClaimRequest // that one: its lease and bound hold for all that wait
+	reserved int                 // deliveries that accepts under way may lease
+	fetching uint64              // shards with a fetch under way
+	asked    int                 // deliveries that fetches under way may lease
+	maybe    uint64              // shards where something may be due
+	news     uint64              // of these: it may be due before what is here
+	checking uint64              // shards with a fetch under way that may bring what is due before what comes meanwhile
+	newsDue  int64               // not before that, while there is news
+	checkDue int64               // the same of fetches under way
 
 	due   time.Time // the next retry that is known
 	alarm *time.Timer
 	ends  time.Time // the first end of a lease that was given out, or before it
+
+	full    uint64 // shards where as many claims are held as may be: asked again soon
+	counted uint64 // shards whose claims made without a bound count for the bound, too
+	again   *time.Timer
 
 	coming int // retries that are due very soon, on their way to Redis
 
@@ -41,6 +46,7 @@ type endpoint struct {
 // waiter is a Claim that waits.
 type waiter struct {
 	max   int
+	fresh int // of these, at most
 	lease time.Duration
 	got   chan []outbox.Claim // has room for the one answer
 }
@@ -54,8 +60,10 @@ type held struct {
 	lease  time.Duration
 	due    int64
 
-	waited bool   // it was among those that wait again
-	before string // its last record, "" for none
+	newest  bool   // it was leased out of turn
+	bounded bool   // it counts for the bound of the fleet
+	waited  bool   // it was among those that wait again
+	before  string // its last record, "" for none
 }
 
 const (
@@ -107,8 +115,12 @@ func (s *Store) Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Clai
 	}
 	e := s.endpoint(r.Endpoint)
 	w := &waiter{max: max(r.Max, 1), lease: r.Lease, got: make(chan []outbox.Claim, 1)}
+	w.fresh = min(max(r.Fresh, 0), w.max)
 	e.waiters = append(e.waiters, w)
-	e.lease, e.since = r.Lease, time.Now()
+	e.last, e.since = r, time.Now()
+	if r.FleetMax == 0 {
+		e.counted = 0
+	}
 	s.serve(e)
 	s.mu.Unlock()
 
@@ -138,14 +150,19 @@ func (s *Store) serve(e *endpoint) {
 	if e.coming > 0 {
 		return // settled calls again: what comes may be the oldest
 	}
+	if e.unbounded() {
+		return // handBackAhead calls again
+	}
 	s.checkEnds(e)
-	for len(e.waiters) > 0 && len(e.ahead) > 0 {
+	for len(e.waiters) > 0 && len(e.ahead)+len(e.fresh) > 0 {
 		w := e.waiters[0]
-		n := min(w.max, e.clear())
-		if n == 0 {
+		now := time.Now()
+		fresh := e.fresh[len(e.fresh)-min(w.fresh, len(e.fresh)):]
+		fresh = slices.DeleteFunc(slices.Clone(fresh), func(h *held) bool { return !h.fits(w.lease, now) })
+		n := min(w.max-len(fresh), e.clear())
+		if n+len(fresh) == 0 {
 			break
 		}
-		now := time.Now()
 		if i := slices.IndexFunc(e.ahead[:n], func(h *held) bool { return !h.fits(w.lease, now) }); i >= 0 {
 			if i == 0 {
 				s.refit(e, w.lease)
@@ -153,26 +170,29 @@ func (s *Store) serve(e *endpoint) {
 			}
 			n = i
 		}
-		claims := make([]outbox.Claim, n)
-		for i, h := range e.ahead[:n] {
-			claims[i] = h.claim
+		claims := make([]outbox.Claim, 0, n+len(fresh))
+		for _, h := range slices.Concat(e.ahead[:n], fresh) {
+			claims = append(claims, h.claim)
 			e.endsBy(h.claim.Until)
 		}
 		e.ahead = e.ahead[n:]
+		e.fresh = slices.DeleteFunc(e.fresh, func(h *held) bool { return slices.Contains(fresh, h) })
 		e.waiters = e.waiters[1:]
-		e.give(n, now)
+		e.give(len(claims), now)
 		w.got <- claims
 	}
 	want := e.demand()
 	if e.news != 0 && len(e.waiters) > 0 {
 		want = max(want, e.waiters[0].max) // those ahead wait for what may be older
 	}
-	if e.maybe == 0 || want == 0 || len(e.waiters) == 0 && want < e.target()/2 {
+	open := e.maybe &^ e.full
+	if open == 0 || want == 0 || len(e.waiters) == 0 && want < e.target()/2 {
 		return
 	}
-	want = (want + bits.OnesCount64(e.maybe) - 1) / bits.OnesCount64(e.maybe)
+	share := func(n int) int { return (n + bits.OnesCount64(open) - 1) / bits.OnesCount64(open) }
+	want, fresh := share(want), share(e.demandFresh())
 	for i, sh := range s.shards {
-		if bit := uint64(1) << i; e.maybe&bit != 0 && e.fetching&bit == 0 {
+		if bit := uint64(1) << i; open&bit != 0 && e.fetching&bit == 0 {
 			if e.news&bit != 0 {
 				e.check(bit, e.newsDue)
 			} else if len(s.shards) == 1 {
@@ -182,7 +202,11 @@ func (s *Store) serve(e *endpoint) {
 			e.news &^= bit
 			e.fetching |= bit
 			e.asked += want
-			sh.claims.put(&fetch{endpoint: e, max: want, lease: e.leaseAhead(), shard: sh})
+			f := &fetch{endpoint: e, max: want, fresh: min(fresh, want), lease: e.leaseAhead(), shard: sh}
+			if e.last.FleetMax > 0 {
+				f.bound, f.count = s.boundIn(sh, e.last.FleetMax), e.counted&bit == 0
+			}
+			sh.claims.put(f)
 		}
 	}
 }
@@ -289,6 +313,14 @@ func (e *endpoint) demand() int {
 	return max(n, 0)
 }
 
+// demandFresh is how many of the newest are asked for. The caller holds mu.
+func (e *endpoint) demandFresh() (n int) {
+	for _, w := range e.waiters {
+		n += w.fresh
+	}
+	return n
+}
+
 // give notes that n deliveries were given out.
 func (e *endpoint) give(n int, now time.Time) {
 	e.turn(now)
@@ -305,10 +337,11 @@ func (e *endpoint) turn(now time.Time) {
 }
 
 // target is how many deliveries to lease ahead: about what is given out in a
-// moment, so that none waits here while another Relay has time for it.
+// moment, so that none waits here while another Relay has time for it. What is ahead would
+// stand in the way of the newest, and take the place of what others work on under a bound.
 func (e *endpoint) target() int {
 	e.turn(time.Now())
-	if e.pace < aheadFrom {
+	if e.pace < aheadFrom || e.last.Fresh > 0 || e.last.FleetMax > 0 {
 		return 0
 	}
 	return min(e.pace, aheadMost)
@@ -316,9 +349,9 @@ func (e *endpoint) target() int {
 
 func (e *endpoint) leaseAhead() time.Duration {
 	if e.target() > 0 {
-		return e.lease + aheadSlack
+		return e.last.Lease + aheadSlack
 	}
-	return e.lease
+	return e.last.Lease
 }
 
 // merge puts deliveries ahead, oldest due first.

@@ -22,7 +22,10 @@ import (
 	"relay/outbox"
 )
 
-var _ outbox.Store = (*Store)(nil)
+var (
+	_ outbox.Store   = (*Store)(nil)
+	_ outbox.Limiter = (*Store)(nil)
+)
 
 // The levels of durability.
 const (
@@ -66,6 +69,7 @@ type Store struct {
 	closed    bool
 	endpoints map[string]*endpoint
 	held      map[uint64]*held  // what this process has claimed, by fence
+	notes     noted             // what is known of them
 	hashes    map[string]string // of the endpoints' settings, for the fleet; only read
 }
 
@@ -93,6 +97,7 @@ func open(ctx context.Context, o Options, window time.Duration) (*Store, error) 
 		endpoints: map[string]*endpoint{},
 		held:      map[uint64]*held{},
 		events:    newCache(cacheBytes),
+		notes:     noted{heard: make(chan struct{})},
 	}
 	if s.scripts, err = loadScripts(); err != nil {
 		return nil, err
