@@ -140,10 +140,22 @@ func testExclusiveClaim(s *suite) {
 	s.claimNone("a")
 }
 
-// testRacingClaimers: sixty-four claimers at one endpoint, while events come in
-// and some deliveries are released once or retried once.
+// testRacingClaimers: many claimers at one endpoint, while events come in and some
+// deliveries are released once or retried once.
 func testRacingClaimers(s *suite) {
-	const n = 640
+	s.race(func(i int) outbox.ClaimRequest { return outbox.ClaimRequest{Max: 1 + i%5} }, 0, nil)
+}
+
+// race lets sixty-four claimers, half of them of another process, deliver what comes
+// in and what was accepted before. It tells holds how
+// many claims more are held, or less.
+func (s *suite) race(request func(claimer int) outbox.ClaimRequest, before int, holds func(n int)) {
+	const arrivals = 640
+	n := arrivals + before
+	if holds == nil {
+		holds = func(int) {}
+	}
+	stores := []outbox.Store{s.store, s.another()}
 	ctx, cancel := context.WithCancel(s.ctx())
 	defer cancel()
 	var mu sync.Mutex
@@ -151,7 +163,7 @@ func testRacingClaimers(s *suite) {
 	fences := map[string][]uint64{} // of every claim
 	delivered := map[string]int{}
 	var claimers sync.WaitGroup
-	work := func(c outbox.Claim) error {
+	work := func(store outbox.Store, c outbox.Claim) error {
 		mu.Lock()
 		if held[c.ID] {
 			s.Errorf("delivery of %s is claimed twice at once", c.EventID)
@@ -166,14 +178,15 @@ func testRacingClaimers(s *suite) {
 		turn := len(fences[c.ID])
 		held[c.ID] = false // from here on another may claim it
 		mu.Unlock()
+		holds(-1)
 
 		switch {
 		case turn == 1 && strings.HasSuffix(c.EventID, "3"):
-			return s.store.Release(ctx, c)
+			return store.Release(ctx, c)
 		case turn == 1 && strings.HasSuffix(c.EventID, "7"):
-			return s.store.Settle(ctx, c, outbox.Settlement{Attempt: attempt(1, outbox.Pending), State: outbox.Pending, Due: time.Now()})
+			return store.Settle(ctx, c, outbox.Settlement{Attempt: attempt(1, outbox.Pending), State: outbox.Pending, Due: time.Now()})
 		}
-		err := s.store.Settle(ctx, c, outbox.Settlement{Attempt: attempt(c.Attempts+1, outbox.Delivered), State: outbox.Delivered})
+		err := store.Settle(ctx, c, outbox.Settlement{Attempt: attempt(c.Attempts+1, outbox.Delivered), State: outbox.Delivered})
 		mu.Lock()
 		defer mu.Unlock()
 		if delivered[c.ID]++; len(delivered) == n || delivered[c.ID] > 1 {
@@ -184,7 +197,8 @@ func testRacingClaimers(s *suite) {
 	for i := range 64 {
 		claimers.Go(func() {
 			for {
-				claims, err := s.store.Claim(ctx, outbox.ClaimRequest{Endpoint: "a", Max: 1 + i%5, Lease: long})
+				store := stores[i%2]
+				claims, err := store.Claim(ctx, s.request(request(i)))
 				if errors.Is(err, context.Canceled) {
 					return
 				}
@@ -193,8 +207,9 @@ func testRacingClaimers(s *suite) {
 					cancel()
 					return
 				}
+				holds(len(claims))
 				for _, c := range claims {
-					if err := work(c); err != nil && ctx.Err() == nil {
+					if err := work(store, c); err != nil && ctx.Err() == nil {
 						s.Errorf("end claim of %s: %v", c.EventID, err)
 					}
 				}
@@ -202,7 +217,7 @@ func testRacingClaimers(s *suite) {
 		})
 	}
 	for i := range 8 {
-		s.accept(entries(fmt.Sprintf("evt_%d_", i), n/8, "a")...)
+		s.accept(entries(fmt.Sprintf("evt_%d_", i), arrivals/8, "a")...)
 	}
 	timeout := time.AfterFunc(s.patience, cancel)
 	defer timeout.Stop()
@@ -215,7 +230,7 @@ func testRacingClaimers(s *suite) {
 		}
 	}
 	s.want("deliveries claimed", n, len(delivered))
-	s.wantCounts("a", outbox.Counts{Accepted: n, Delivered: n})
+	s.wantCounts("a", outbox.Counts{Accepted: int64(n), Delivered: int64(n)})
 }
 
 func testLeaseEnds(s *suite) {

@@ -87,11 +87,14 @@ func testCallsAfterClose(s *suite) {
 		"Settle": func() error {
 			return s.store.Settle(ctx, c, outbox.Settlement{Attempt: attempt(1, outbox.Delivered), State: outbox.Delivered})
 		},
-		"Release": func() error { return s.store.Release(ctx, c) },
-		"Lookup":  func() error { _, err := s.store.Lookup(ctx, "evt_1"); return err },
-		"Counts":  func() error { _, err := s.store.Counts(ctx); return err },
-		"Reap":    func() error { _, _, err := s.store.Reap(ctx, outbox.Retention{}); return err },
-		"Health":  func() error { return s.store.Health(ctx) },
+		"Release":    func() error { return s.store.Release(ctx, c) },
+		"Notes":      func() error { _, _, err := s.store.Notes(ctx); return err },
+		"AwaitNotes": func() error { return s.store.AwaitNotes(ctx, 0) },
+		"SetNote":    func() error { _, err := s.store.SetNote(ctx, outbox.Note{Endpoint: "a"}); return err },
+		"Lookup":     func() error { _, err := s.store.Lookup(ctx, "evt_1"); return err },
+		"Counts":     func() error { _, err := s.store.Counts(ctx); return err },
+		"Reap":       func() error { _, _, err := s.store.Reap(ctx, outbox.Retention{}); return err },
+		"Health":     func() error { return s.store.Health(ctx) },
 	}
 	for name, call := range calls {
 		if err := call(); !errors.Is(err, outbox.ErrClosed) {

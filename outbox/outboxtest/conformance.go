@@ -19,6 +19,10 @@ type Engine struct {
 	// OpenSized is Open with a limit of maxBytes on what is kept.
 	OpenSized func(t *testing.T, maxBytes int64) outbox.Store
 
+	// Join opens the outbox of s for another process, while s goes on; nil when it
+	// has one owner at a time. The suite closes it, before s or after.
+	Join func(t *testing.T, s outbox.Store) outbox.Store
+
 	// Bubble runs every subtest in a synctest bubble, where time is virtual: leases of
 	// seconds and windows of a day cost nothing. Without it time is real and leases are
 	// short; what takes hours (the idempotency window) is not tested then.
@@ -81,6 +85,15 @@ func Run(t *testing.T, e Engine) {
 		{"G15 counts over reopen", testCountsSurvive},
 		{"G15 counts while working", testCountsWhileWorking},
 		{"G16 claims of a dead owner", testDeadOwner},
+		{"G17 fresh drains a backlog by both ends", testFreshDrain},
+		{"G17 racing claimers of fresh and old", testRacingFresh},
+		{"G18 notes", testNotes},
+		{"G18 racing writers of a note", testRacingNotes},
+		{"G18 waiting for notes", testAwaitNotes},
+		{"G18 full takes notes", testNotesWhileFull},
+		{"G19 bound of the fleet", testFleetMax},
+		{"G19 lease ends and frees its place", testFleetLeaseEnds},
+		{"G19 racing claimers stay within it", testFleetRacing},
 		{"model", testModel},
 	}
 	if !e.Sharded {
@@ -88,6 +101,9 @@ func Run(t *testing.T, e Engine) {
 			test{"G2 refused batch leaves nothing", testRefusedBatch},
 			test{"G3 first claims in order of accept", testFirstClaimsInOrder},
 			test{"G8 oldest due first", testOldestDueFirst},
+			test{"G17 fresh claims are the newest", testFreshTakesNewest},
+			test{"G17 fresh of few", testFreshOfFew},
+			test{"G17 fresh claims come back", testFreshComesBack},
 			test{"G11 reap is bounded and resumable", testReapBounded}, // it claims all but the last
 			test{"G9 repeated by sixteen at once", testRepeatedAtOnce})
 	}

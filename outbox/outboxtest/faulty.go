@@ -2,6 +2,7 @@ package outboxtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"sync"
@@ -132,6 +133,30 @@ func (f *Faulty) Settle(ctx context.Context, c outbox.Claim, s outbox.Settlement
 // Release implements outbox.Store.
 func (f *Faulty) Release(ctx context.Context, claims ...outbox.Claim) error {
 	return f.do(ctx, "Release", func() error { return f.Store.Release(ctx, claims...) })
+}
+
+// Notes implements outbox.Store.
+func (f *Faulty) Notes(ctx context.Context) (notes []outbox.Note, revision uint64, err error) {
+	err = f.do(ctx, "Notes", func() (err error) { notes, revision, err = f.Store.Notes(ctx); return err })
+	if err != nil {
+		return nil, 0, err
+	}
+	return notes, revision, nil
+}
+
+// AwaitNotes implements outbox.Store.
+func (f *Faulty) AwaitNotes(ctx context.Context, after uint64) error {
+	return f.do(ctx, "AwaitNotes", func() error { return f.Store.AwaitNotes(ctx, after) })
+}
+
+// SetNote implements outbox.Store. Beside an ErrConflict of the store stands the note
+// that came first.
+func (f *Faulty) SetNote(ctx context.Context, n outbox.Note) (now outbox.Note, err error) {
+	err = f.do(ctx, "SetNote", func() (err error) { now, err = f.Store.SetNote(ctx, n); return err })
+	if err != nil && !errors.Is(err, outbox.ErrConflict) {
+		return outbox.Note{}, err
+	}
+	return now, err
 }
 
 // Lookup implements outbox.Store.

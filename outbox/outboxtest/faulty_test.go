@@ -2,6 +2,7 @@ package outboxtest_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"testing"
@@ -21,6 +22,9 @@ func TestFaultyWithoutCue(t *testing.T) {
 	wrapped.OpenSized = func(t *testing.T, n int64) outbox.Store { return outboxtest.NewFaulty(e.OpenSized(t, n)) }
 	wrapped.Reopen = func(t *testing.T, s outbox.Store) outbox.Store {
 		return outboxtest.NewFaulty(e.Reopen(t, s.(*outboxtest.Faulty).Store))
+	}
+	wrapped.Join = func(t *testing.T, s outbox.Store) outbox.Store {
+		return outboxtest.NewFaulty(e.Join(t, s.(*outboxtest.Faulty).Store))
 	}
 	outboxtest.Run(t, wrapped)
 }
@@ -42,6 +46,15 @@ func calls(t *testing.T, f *outboxtest.Faulty, c outbox.Claim) map[string]func()
 		"Extend":  func() error { return f.Extend(ctx, c, time.Hour) },
 		"Settle":  func() error { return f.Settle(ctx, c, outbox.Settlement{State: outbox.Delivered}) },
 		"Release": func() error { return f.Release(ctx, c) },
+		"Notes": func() error {
+			notes, _, err := f.Notes(ctx)
+			return unless(t, notes != nil, err)
+		},
+		"AwaitNotes": func() error { return f.AwaitNotes(ctx, 0) },
+		"SetNote": func() error {
+			n, err := f.SetNote(ctx, outbox.Note{Endpoint: rand.Text(), Text: []byte("paused")})
+			return unless(t, n.Revision != 0, err)
+		},
 		"Lookup": func() error {
 			record, err := f.Lookup(ctx, "evt_1")
 			return unless(t, record != nil, err)
@@ -76,6 +89,8 @@ func opened(t *testing.T) (*outboxtest.Faulty, outbox.Claim) {
 	_, err := f.Accept(t.Context(), outbox.Batch{Entries: entries})
 	must(t, err)
 	claims, err := f.Claim(t.Context(), outbox.ClaimRequest{Endpoint: "a", Max: 1, Lease: time.Hour})
+	must(t, err)
+	_, err = f.SetNote(t.Context(), outbox.Note{Endpoint: "a"})
 	must(t, err)
 	return f, claims[0]
 }

@@ -21,8 +21,8 @@ type Mem struct {
 	options MemOptions
 	closed  chan struct{}
 
-	mu   sync.Mutex // guards kept
-	kept *contents  // what a crash leaves behind
+	mu   *sync.Mutex // guards kept; all who share it have the same
+	kept *contents   // what a crash leaves behind
 }
 
 // MemOptions are the settings of NewMem.
@@ -36,6 +36,7 @@ func NewMem(o MemOptions) *Mem {
 	return &Mem{
 		options: o,
 		closed:  make(chan struct{}),
+		mu:      &sync.Mutex{},
 		kept: &contents{
 			events:     map[string]*event{},
 			deliveries: map[string]*delivery{},
@@ -60,7 +61,12 @@ func (m *Mem) Crash() *Mem {
 			d.until = time.Time{}
 		}
 	}
-	return &Mem{options: m.options, closed: make(chan struct{}), kept: m.kept}
+	return m.Join()
+}
+
+// Join opens the same outbox for another process, which works beside m's.
+func (m *Mem) Join() *Mem {
+	return &Mem{options: m.options, closed: make(chan struct{}), mu: m.mu, kept: m.kept}
 }
 
 // Accept implements outbox.Store. An event id that is known without a
@@ -161,29 +167,54 @@ func (m *Mem) claimDue(r outbox.ClaimRequest) ([]outbox.Claim, wait, error) {
 	now := now()
 	ep := m.kept.endpoint(r.Endpoint)
 	w := wait{changed: ep.changed}
-	var claims []outbox.Claim
-	for _, d := range ep.pending {
-		if len(claims) == r.Max {
+	all := r.Fresh > 0 || r.FleetMax > 0 // else the first ones are enough
+	var due []*delivery
+	held := 0
+	for _, d := range ep.pending { // sorted by due
+		if len(due) == r.Max && !all {
 			break
 		}
 		free := d.Due
-		if d.until.After(free) {
+		if d.until.After(now) {
+			held++
 			free = d.until
 		}
-		if free.After(now) {
-			if w.until.IsZero() || free.Before(w.until) {
-				w.until = free
-			}
-			if d.Due.After(now) {
-				break // pending is sorted by due
-			}
+		if !free.After(now) {
+			due = append(due, d)
 			continue
 		}
+		if w.until.IsZero() || free.Before(w.until) {
+			w.until = free
+		}
+		if d.Due.After(now) {
+			break
+		}
+	}
+	most := r.Max
+	if r.FleetMax > 0 {
+		most = max(min(most, r.FleetMax-held), 0)
+	}
+	var claims []outbox.Claim
+	for _, d := range pick(due, most, r.Fresh) {
 		m.kept.fence++
 		d.fence, d.until = m.kept.fence, up(now.Add(r.Lease))
 		claims = append(claims, outbox.Claim{Delivery: d.Delivery, Event: &d.event.Event, Fence: d.fence, Until: d.until})
 	}
 	return claims, w, nil
+}
+
+// pick chooses at most that many of the deliveries that are due: at most fresh of
+// them are the newest without an attempt, and come last, the others are the first.
+func pick(due []*delivery, most, fresh int) []*delivery {
+	var newest []*delivery
+	for _, d := range slices.Backward(due) {
+		if len(newest) < min(most, fresh) && d.Attempts == 0 {
+			newest = append(newest, d)
+		}
+	}
+	slices.Reverse(newest)
+	first := slices.DeleteFunc(due, func(d *delivery) bool { return slices.Contains(newest, d) })
+	return append(first[:min(len(first), most-len(newest))], newest...)
 }
 
 // Extend implements outbox.Store.
@@ -231,6 +262,7 @@ func (m *Mem) Settle(_ context.Context, c outbox.Claim, s outbox.Settlement) err
 	}
 	d.Finished = now()
 	ep.final[s.State]++
+	ep.wake() // FleetMax has a place again
 	return nil
 }
 

@@ -14,6 +14,10 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // mem is the memory engine as the suite sees it.
 func mem(shared bool) outboxtest.Engine {
+	var join func(*testing.T, outbox.Store) outbox.Store
+	if shared {
+		join = func(_ *testing.T, s outbox.Store) outbox.Store { return s.(*outboxtest.Mem).Join() }
+	}
 	return outboxtest.Engine{
 		Open: func(*testing.T) outbox.Store {
 			return outboxtest.NewMem(outboxtest.MemOptions{Shared: shared})
@@ -24,6 +28,7 @@ func mem(shared bool) outboxtest.Engine {
 		OpenSized: func(_ *testing.T, maxBytes int64) outbox.Store {
 			return outboxtest.NewMem(outboxtest.MemOptions{MaxBytes: maxBytes, Shared: shared})
 		},
+		Join:        join,
 		Bubble:      true,
 		SingleOwner: !shared,
 	}

@@ -59,7 +59,9 @@ func (m *Mem) SetNote(ctx context.Context, n outbox.Note) (outbox.Note, error) {
 		return outbox.Note{}, outbox.ErrClosed
 	}
 	k := m.kept
-	if first, ok := k.notes[n.Endpoint]; ok && first.Revision != n.Revision || !ok && n.Revision != 0 {
+	first := k.notes[n.Endpoint]
+	first.Endpoint = n.Endpoint
+	if first.Revision != n.Revision {
 		return first, outbox.ErrConflict
 	}
 	k.revision++

@@ -29,6 +29,7 @@ type db struct {
 	knownEvent, addEvent               *query
 	addEndpoint, setCounts             *query
 	addDelivery, settle, addAttempt    *query
+	findNote, setNote, notes           *query
 	freshDue, retryDue                 *query
 	findEvent, deliveries, attempts    *query
 	oldestFresh, oldestRetried         *query
@@ -90,6 +91,10 @@ func (d *db) prepare() error {
 
 		{&d.settle, `UPDATE delivery SET state = ?, attempts = ?, due = ?, finished = ?, code = ? WHERE seq = ?`},
 		{&d.addAttempt, `INSERT OR REPLACE INTO attempt (id, started, took, dns, connect, tls, first_byte, status, outcome, code, error, head, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
+
+		{&d.findNote, `SELECT revision, text FROM note WHERE endpoint = ?`},
+		{&d.setNote, `INSERT OR REPLACE INTO note (endpoint, revision, text) VALUES (?, ?, ?)`},
+		{&d.notes, `SELECT endpoint, revision, text FROM note`},
 
 		{&d.freshDue, `SELECT d.seq, d.due, d.attempts, d.code, e.id, e.type, e.time, e.tenant, e.key, e.accepted, e.data
 			FROM delivery d INDEXED BY delivery_pending CROSS JOIN event e ON e.seq = d.event

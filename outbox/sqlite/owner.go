@@ -95,6 +95,7 @@ func (s *Store) run() {
 type group struct {
 	accepts []*accept
 	settles []*settle
+	notes   []*note
 	calls   []*call
 	refills []*endpoint
 }
@@ -108,14 +109,14 @@ func (s *Store) take() group {
 		size += s.accepts[n].size
 		n++
 	}
-	g := group{accepts: slices.Clone(s.accepts[:n]), calls: s.calls}
+	g := group{accepts: slices.Clone(s.accepts[:n]), notes: s.writes, calls: s.calls}
 	r := min(len(s.refills), groupRefills)
 	g.refills, s.refills = s.refills[:r:r], s.refills[r:]
 	if len(s.refills) > 0 {
 		s.nudge()
 	}
 	s.accepts = slices.Delete(s.accepts, 0, n)
-	s.calls = nil
+	s.calls, s.writes = nil, nil
 	if !time.Now().Before(s.stalled) {
 		g.settles, s.settles = s.settles, nil
 	}
@@ -128,7 +129,7 @@ func (s *Store) take() group {
 // work does all that a group asks for. After an error nobody knows what the disk
 // holds.
 func (s *Store) work(g group) error {
-	if err := s.commit(g.accepts, g.settles); err != nil {
+	if err := s.commit(g.accepts, g.settles, g.notes); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -148,17 +149,17 @@ func (s *Store) work(g group) error {
 	return s.tend()
 }
 
-// commit writes batches and settlements in one transaction and answers them.
-func (s *Store) commit(accepts []*accept, settles []*settle) error {
-	if len(accepts)+len(settles) == 0 {
+// commit writes batches, settlements and notes in one transaction and answers them.
+func (s *Store) commit(accepts []*accept, settles []*settle, notes []*note) error {
+	if len(accepts)+len(settles)+len(notes) == 0 {
 		return nil
 	}
-	touched, err := s.apply(accepts, settles)
+	touched, err := s.apply(accepts, settles, notes)
 	var c *clash
 	for errors.As(err, &c) {
 		c.accept.answer(&outbox.ConflictError{Index: c.index, ID: c.accept.events[c.index].ID})
 		accepts = slices.DeleteFunc(accepts, func(a *accept) bool { return a == c.accept })
-		touched, err = s.apply(accepts, settles)
+		touched, err = s.apply(accepts, settles, notes)
 	}
 	if isFull(err) {
 		for _, a := range accepts {
@@ -168,7 +169,14 @@ func (s *Store) commit(accepts []*accept, settles []*settle) error {
 		if err := s.makeRoom(); err != nil {
 			return err
 		}
-		touched, err = s.apply(nil, settles)
+		touched, err = s.apply(nil, settles, notes)
+	}
+	if isFull(err) && len(notes) > 0 {
+		for _, n := range notes {
+			n.answer(fmt.Errorf("%w: %w", outbox.ErrUnavailable, err))
+		}
+		notes = nil
+		touched, err = s.apply(nil, settles, nil)
 	}
 	if isFull(err) { // even without the ballast: they stay in line
 		s.stalled = time.Now().Add(retryFull)
@@ -181,12 +189,12 @@ func (s *Store) commit(accepts []*accept, settles []*settle) error {
 	if err != nil {
 		return err
 	}
-	s.publish(accepts, settles, touched)
+	s.publish(accepts, settles, notes, touched)
 	return nil
 }
 
 // publish makes what was committed known: to the queues, then to the callers.
-func (s *Store) publish(accepts []*accept, settles []*settle, touched []*endpoint) {
+func (s *Store) publish(accepts []*accept, settles []*settle, notes []*note, touched []*endpoint) {
 	s.mu.Lock()
 	for _, st := range settles {
 		if st.entry.due > 0 {
@@ -206,6 +214,11 @@ func (s *Store) publish(accepts []*accept, settles []*settle, touched []*endpoin
 	for _, ep := range touched {
 		s.serve(ep)
 	}
+	if s.heard < s.meta.revision {
+		s.heard = s.meta.revision
+		close(s.noted)
+		s.noted = make(chan struct{})
+	}
 	if s.halted && len(settles) > 0 {
 		s.halted = false
 		for _, ep := range s.endpoints {
@@ -219,13 +232,16 @@ func (s *Store) publish(accepts []*accept, settles []*settle, touched []*endpoin
 	for _, a := range accepts {
 		a.answer(a.err)
 	}
+	for _, n := range notes {
+		n.answer(n.err)
+	}
 }
 
 // apply runs the transaction of a group and returns the endpoints whose counts it
 // changed. After an error all is as it was.
-func (s *Store) apply(accepts []*accept, settles []*settle) (touched []*endpoint, err error) {
+func (s *Store) apply(accepts []*accept, settles []*settle, notes []*note) (touched []*endpoint, err error) {
 	sync := "NORMAL" // losing a settlement repeats an attempt; losing an accepted event is not forgiven
-	if s.level == Fsync && len(accepts) > 0 {
+	if s.level == Fsync && len(accepts)+len(notes) > 0 {
 		sync = "FULL"
 	}
 	meta, known := s.meta, len(s.known)
@@ -240,6 +256,11 @@ func (s *Store) apply(accepts []*accept, settles []*settle) (touched []*endpoint
 		}
 		for _, a := range accepts {
 			if err := s.insert(a); err != nil {
+				return err
+			}
+		}
+		for _, n := range notes {
+			if err := s.write(n); err != nil {
 				return err
 			}
 		}
@@ -298,7 +319,7 @@ func (s *Store) checkpointDue() bool {
 		return false
 	}
 	s.mu.Lock()
-	idle := len(s.accepts)+len(s.settles)+len(s.calls) == 0
+	idle := len(s.accepts)+len(s.settles)+len(s.writes)+len(s.calls) == 0
 	s.mu.Unlock()
 	return s.db.wal >= walLong && idle || s.db.wal >= walTooLong || idle && now.Sub(s.db.written) >= calm
 }
@@ -326,7 +347,7 @@ func (s *Store) finished() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	settled := len(s.settles) == 0 || time.Now().Before(s.stalled)
-	return s.refusal != nil && len(s.accepts)+len(s.calls) == 0 && settled
+	return s.refusal != nil && len(s.accepts)+len(s.writes)+len(s.calls) == 0 && settled
 }
 
 // fail ends the store after an error that leaves unknown what is on the disk.
@@ -339,12 +360,16 @@ func (s *Store) fail(cause error, g group) {
 	}
 	s.refusal = cmp.Or(s.refusal, err)
 	g.accepts = append(g.accepts, s.accepts...)
+	g.notes = append(g.notes, s.writes...)
 	g.calls = append(g.calls, s.calls...)
-	s.accepts, s.calls, s.settles = nil, nil, nil
+	s.accepts, s.writes, s.calls, s.settles = nil, nil, nil, nil
 	s.mu.Unlock()
 	close(s.broken)
 	for _, a := range g.accepts {
 		a.answer(err)
+	}
+	for _, n := range g.notes {
+		n.answer(err)
 	}
 	for _, c := range g.calls {
 		c.answer(err)

@@ -11,10 +11,10 @@ import (
 // Marks of the file format, in the header of the database.
 const (
 	applicationID = 0x52656C79 // "Rely"
-	formatVersion = 1          // PRAGMA user_version
+	formatVersion = 2          // PRAGMA user_version
 )
 
-// schema is format version 1. Times are microseconds since 1970, durations are
+// schema is format version 2. Times are microseconds since 1970, durations are
 // microseconds.
 //
 // A delivery's due time is 0 until its first attempt. So the pending index holds
@@ -85,6 +85,14 @@ CREATE TABLE idem (
 	expires INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX idem_expires ON idem(expires);
+` + noteTable
+
+// noteTable is what format version 1 did not have.
+const noteTable = `CREATE TABLE note (
+	endpoint TEXT PRIMARY KEY,       -- by name: one without deliveries has no row
+	revision INTEGER NOT NULL,       -- rises with each write, over all rows; none is ever removed
+	text BLOB
+) STRICT, WITHOUT ROWID;
 `
 
 // meta is the row of the table meta.
@@ -93,6 +101,7 @@ type meta struct {
 	epoch        uint64
 	nextEvent    int64
 	nextDelivery int64
+	revision     uint64 // of the last note
 }
 
 // setup checks that the file is ours and of a format that we know, makes the
@@ -120,10 +129,24 @@ func (d *db) setup() error {
 		}
 	case id != applicationID:
 		return fmt.Errorf("this is no outbox of Relay but another program's database (application id %#x); choose another path", id)
-	case version != formatVersion:
+	case version < 1 || version > formatVersion:
 		return fmt.Errorf("it has format version %d, this Relay knows version %d; use the Relay that wrote it, or a newer one", version, formatVersion)
 	}
-	return d.configure()
+	if err := d.configure(); err != nil {
+		return err
+	}
+	if version == 1 {
+		return d.addNotes()
+	}
+	return nil
+}
+
+// addNotes brings a file from format version 1 to 2 with one commit.
+func (d *db) addNotes() error {
+	if err := d.conn.Exec(`BEGIN; ` + noteTable + ` PRAGMA user_version = 2; COMMIT`); err != nil {
+		return fmt.Errorf("go to format version 2: %w", err)
+	}
+	return nil
 }
 
 // create makes an empty outbox. It comes into being with one commit: before it,
@@ -165,7 +188,8 @@ func (d *db) configure() error {
 func (d *db) readMeta() (meta, error) {
 	q, err := d.query(`SELECT prefix, epoch,
 		max(next_event, 1 + coalesce((SELECT max(seq) FROM event), 0)),
-		max(next_delivery, 1 + coalesce((SELECT max(seq) FROM delivery), 0)) FROM meta`)
+		max(next_delivery, 1 + coalesce((SELECT max(seq) FROM delivery), 0)),
+		(SELECT coalesce(max(revision), 0) FROM note) FROM meta`)
 	if err != nil {
 		return meta{}, err
 	}
@@ -177,6 +201,7 @@ func (d *db) readMeta() (meta, error) {
 			epoch:        uint64(q.stmt.ColumnInt64(1)),
 			nextEvent:    q.stmt.ColumnInt64(2),
 			nextDelivery: q.stmt.ColumnInt64(3),
+			revision:     uint64(q.stmt.ColumnInt64(4)),
 		}
 	}
 	err = q.done()

@@ -75,7 +75,10 @@ type Store struct {
 	refusal error // why calls are refused, nil while the store works
 	accepts []*accept
 	settles []*settle
+	writes  []*note
 	calls   []*call
+	heard   uint64        // revision of the last note that is committed
+	noted   chan struct{} // closed, and replaced, when a note is committed
 	queues
 }
 
@@ -116,6 +119,7 @@ func open(ctx context.Context, o Options) (s *Store, err error) {
 		stop:    make(chan struct{}),
 		broken:  make(chan struct{}),
 		done:    make(chan struct{}),
+		noted:   make(chan struct{}),
 		queues:  queues{endpoints: map[string]*endpoint{}, leases: map[uint64]*entry{}},
 	}
 	if s.disk, err = own(o); err != nil {
@@ -176,7 +180,7 @@ func (s *Store) loadFile() (err error) {
 	if err := s.loadEndpoints(); err != nil {
 		return err
 	}
-	s.prefix, s.fence = s.meta.prefix, (s.meta.epoch+1)<<fenceBits
+	s.prefix, s.fence, s.heard = s.meta.prefix, (s.meta.epoch+1)<<fenceBits, s.meta.revision
 	return s.db.raiseEpoch()
 }
 
