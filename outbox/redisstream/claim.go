@@ -154,13 +154,10 @@ func (s *Store) serve(e *endpoint) {
 		return // handBackAhead calls again
 	}
 	s.checkEnds(e)
-	for len(e.waiters) > 0 && len(e.ahead)+len(e.fresh) > 0 {
-		w := e.waiters[0]
+	for {
 		now := time.Now()
-		fresh := e.fresh[len(e.fresh)-min(w.fresh, len(e.fresh)):]
-		fresh = slices.DeleteFunc(slices.Clone(fresh), func(h *held) bool { return !h.fits(w.lease, now) })
-		n := min(w.max-len(fresh), e.clear())
-		if n+len(fresh) == 0 {
+		w, n, fresh := e.match(now)
+		if w == nil {
 			break
 		}
 		if i := slices.IndexFunc(e.ahead[:n], func(h *held) bool { return !h.fits(w.lease, now) }); i >= 0 {
@@ -177,7 +174,7 @@ func (s *Store) serve(e *endpoint) {
 		}
 		e.ahead = e.ahead[n:]
 		e.fresh = slices.DeleteFunc(e.fresh, func(h *held) bool { return slices.Contains(fresh, h) })
-		e.waiters = e.waiters[1:]
+		e.waiters = slices.DeleteFunc(e.waiters, func(x *waiter) bool { return x == w })
 		e.give(len(claims), now)
 		w.got <- claims
 	}
@@ -209,6 +206,24 @@ func (s *Store) serve(e *endpoint) {
 			sh.claims.put(f)
 		}
 	}
+}
+
+// match finds a claim that can be answered: who came first, unless there is only what
+// others asked for. It gets n of those ahead and some of the newest.
+func (e *endpoint) match(now time.Time) (w *waiter, n int, fresh []*held) {
+	i := slices.IndexFunc(e.waiters, func(w *waiter) bool { return len(e.ahead) > 0 || len(e.fresh) > 0 && w.fresh > 0 })
+	if i < 0 {
+		return nil, 0, nil
+	}
+	w = e.waiters[i]
+	fresh = slices.Clone(e.fresh[len(e.fresh)-min(w.fresh, len(e.fresh)):])
+	fresh = slices.DeleteFunc(fresh, func(h *held) bool { return !h.fits(w.lease, now) })
+	rest := w.max - len(fresh)
+	n = min(rest, e.clear())
+	if n == 0 && (len(fresh) == 0 || rest > 0 && len(e.ahead) > 0) {
+		return nil, 0, nil // those ahead may not be the oldest: a fetch will tell
+	}
+	return w, n, fresh
 }
 
 // checkEnds makes news of what time alone has brought: a retry that is due, a
@@ -318,7 +333,7 @@ func (e *endpoint) demandFresh() (n int) {
 	for _, w := range e.waiters {
 		n += w.fresh
 	}
-	return n
+	return max(0, n-len(e.fresh))
 }
 
 // give notes that n deliveries were given out.
