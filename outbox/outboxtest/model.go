@@ -1,7 +1,6 @@
 package outboxtest
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -21,7 +20,7 @@ func testModel(s *suite) {
 	rapid.Check(noDeadline, func(t *rapid.T) {
 		runs++
 		s.TB = t // so that a failure is shrunk
-		m := &model{suite: s, run: runs, unit: 10 * time.Millisecond, way: 25 * time.Millisecond}
+		m := &model{suite: s, run: runs, unit: 10 * time.Millisecond, way: 25 * time.Millisecond, notes: map[string]outbox.Note{}}
 		if s.engine.Bubble {
 			m.unit, m.way = time.Minute, 0
 		}
@@ -39,6 +38,7 @@ func testModel(s *suite) {
 			"settle":       m.settleOne,
 			"settle more":  m.settleOne,
 			"extend":       m.extendOne,
+			"note":         m.noteOne,
 			"release":      m.releaseSome,
 			"pass time":    m.passTime,
 			"reap":         m.reapSome,
@@ -63,6 +63,7 @@ type model struct {
 	batches   []outbox.Batch // those with a key, as first accepted
 	claims    []outbox.Claim // every one ever given, by now lost or not
 	accepts   int
+	notes     map[string]outbox.Note // by endpoint
 }
 
 type modelEvent struct {
@@ -178,79 +179,6 @@ func (m *model) repeatKey(t *rapid.T) {
 	}
 	for _, e := range again.Entries {
 		m.absent(e.Event.ID)
-	}
-}
-
-// free tells whether d can be claimed at a time at the latest.
-func (d *modelDelivery) free(at time.Time) bool {
-	return d.State == outbox.Pending && !d.Due.After(at) && !d.leasedMax.After(at)
-}
-
-// first tells whether d must be claimed before other.
-func (d *modelDelivery) first(other *modelDelivery) bool {
-	if d.unordered {
-		return false
-	}
-	if d.Due.Equal(other.Due) {
-		return len(d.Attempts) == 0 && len(other.Attempts) == 0 && d.order < other.order
-	}
-	return d.Due.Before(other.Due)
-}
-
-func (m *model) claimSome(t *rapid.T) {
-	endpoint := rapid.SampledFrom(m.endpoints[:]).Draw(t, "endpoint")
-	r := outbox.ClaimRequest{
-		Endpoint: endpoint,
-		Max:      rapid.IntRange(1, 4).Draw(t, "max"),
-		Lease:    rapid.SampledFrom([]time.Duration{m.unit, long}).Draw(t, "lease"),
-	}
-	before := time.Now()
-	var due []*modelDelivery
-	for _, d := range m.deliveries() {
-		if d.Endpoint == endpoint && d.free(before) {
-			due = append(due, d)
-		}
-	}
-	patience := m.patience
-	if len(due) == 0 {
-		patience = min(m.unit, m.blink)
-	}
-	ctx, cancel := m.within(patience)
-	defer cancel()
-	claims, err := m.store.Claim(ctx, r)
-	after := time.Now()
-	if len(due) == 0 && errors.Is(err, context.DeadlineExceeded) {
-		return
-	}
-	if err != nil || len(claims) == 0 || len(claims) > r.Max {
-		t.Fatalf("Claim: %d claims, %v, with %d due and %d asked for", len(claims), err, len(due), r.Max)
-	}
-	var last *modelDelivery
-	for _, c := range claims {
-		d := m.delivery(c.ID)
-		switch {
-		case d == nil || d.Endpoint != endpoint:
-			t.Fatalf("event %s was claimed at %s", c.EventID, endpoint)
-		case d.State != outbox.Pending || d.Due.After(after) || d.leased.After(after):
-			t.Fatalf("event %s was claimed at %v, but is %s, due at %v and leased until %v", c.EventID, after, d.State, d.Due, d.leased)
-		case slices.Contains(d.fences, c.Fence):
-			t.Fatalf("event %s was claimed with fence %d again", c.EventID, c.Fence)
-		case last != nil && d.first(last):
-			t.Fatalf("event %s was claimed after %s", c.EventID, last.EventID)
-		case c.Until.Before(before.Add(r.Lease - r.Lease/64 - time.Millisecond)):
-			t.Fatalf("event %s is leased until %v, want %v from %v", c.EventID, c.Until, r.Lease, before)
-		}
-		m.want("claimed", d.Delivery, c.Delivery)
-		m.want("event", d.EventID, c.Event.ID)
-		d.leased, d.leasedMax = c.Until, c.Until.Add(m.way)
-		d.fences = append(d.fences, c.Fence)
-		m.claims = append(m.claims, c)
-		last = d
-	}
-	for _, d := range due {
-		if d.first(last) && !slices.ContainsFunc(claims, func(c outbox.Claim) bool { return c.ID == d.ID }) {
-			t.Fatalf("event %s was passed over for %s", d.EventID, last.EventID)
-		}
 	}
 }
 
@@ -393,6 +321,7 @@ func (m *model) compareSometimes(t *rapid.T) {
 		}
 		m.want("counts of "+name, want, all[name])
 	}
+	m.compareNotes()
 	if len(m.events) > 0 {
 		m.compare(rapid.SampledFrom(m.events).Draw(t, "event"))
 	}

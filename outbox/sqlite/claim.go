@@ -50,6 +50,7 @@ func (s *Store) withdraw(ep *endpoint, w *waiter) {
 	defer s.unlock()
 	if i := slices.Index(ep.waiters, w); i >= 0 {
 		ep.waiters = slices.Delete(ep.waiters, i, i+1)
+		s.serve(ep) // the next one may have no such bound
 		return
 	}
 	s.release(<-w.claims) // it was answered meanwhile
@@ -113,14 +114,16 @@ func (s *Store) refill(ep *endpoint) error {
 	}
 	length, bytes := queueLength-len(ep.fresh)-len(ep.retries), queueBytes-s.bytes
 	nextDue, last, more := ep.nextDue, ep.last, ep.more
+	newest, tail := ep.wanted, ep.tail
+	ep.wanted = 0
 	s.mu.Unlock()
 
 	var loaded []*entry
+	most := max(wanted, length)
 	// load takes in the row that q is at, unless there is no room for it after n others.
 	load := func(q *query, n int) bool {
-		most := max(wanted, length)
 		if bytes <= 0 {
-			most = waiters
+			most = min(most, waiters)
 		}
 		if n >= most {
 			return false
@@ -150,28 +153,52 @@ func (s *Store) refill(ep *endpoint) error {
 			return fmt.Errorf("select retries: %w", err)
 		}
 	}
+	var joined []int64
 	if more {
 		more = false
 		q := s.db.freshDue.int(ep.id).int(last)
-		for n := 0; q.step(); n++ {
-			if more = !load(q, n); more {
+		for n := 0; q.step(); {
+			seq := q.stmt.ColumnInt64(0)
+			if _, ok := ep.early[seq]; ok {
+				joined = append(joined, seq)
+			} else if load(q, n) {
+				n++
+			} else {
+				more = true
 				break
 			}
-			last = q.stmt.ColumnInt64(0)
+			last = seq
 		}
 		if err := q.done(); err != nil {
 			return fmt.Errorf("select fresh deliveries: %w", err)
 		}
 	}
+	inOrder := len(loaded)
+	switch {
+	case !more:
+		tail = never
+	case newest > 0:
+		var err error
+		most = max(newest, queueLow)
+		if tail, err = s.loadNewest(ep, last, tail, load); err != nil {
+			return err
+		}
+	}
 
 	s.mu.Lock()
 	defer s.unlock()
-	ep.last, ep.more = last, more
+	ep.last, ep.more, ep.tail = last, more, tail
 	s.setDue(ep, nextDue)
-	for _, e := range loaded {
+	s.join(ep, joined)
+	for i, e := range loaded {
+		if i >= inOrder {
+			ep.keepEarly(e)
+		}
 		s.put(e)
 	}
+	ep.looked = newest > 0
 	s.serve(ep)
+	ep.looked = false
 	return nil
 }
 

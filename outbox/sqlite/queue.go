@@ -14,7 +14,7 @@ import (
 // Bounds of what is kept in memory, however much waits on disk.
 const (
 	queueLength = 256      // deliveries in each of an endpoint's two queues
-	queueLow    = 64       // an endpoint with fewer is refilled
+	queueLow    = 64       // an endpoint with fewer is refilled; as many of its newest are kept for claims with Fresh
 	queueBytes  = 32 << 20 // all entries, queued and leased; beyond it a waiting claim gets one at a time
 )
 
@@ -33,6 +33,7 @@ type entry struct {
 
 	fence uint64    // of the lease
 	until time.Time // its end
+	early bool      // loaded as one of the newest, while older ones may be on disk
 }
 
 // ripe is when the delivery may be claimed: for a fresh one, since it was accepted.
@@ -65,6 +66,7 @@ type endpoint struct {
 
 	fresh   queue     // never attempted
 	retries queue     // due for another attempt
+	newest  queue     // never attempted and ahead of what is on disk: for claims with Fresh
 	waiters []*waiter // claims that found nothing
 	leased  int
 
@@ -75,9 +77,13 @@ type endpoint struct {
 	nextDue int64 // when the first retry that is not loaded is due; never for none, 0 for unknown
 	place   int   // in the heap of due times, -1 for none
 	asked   bool  // is to be refilled
+	tail    int64 // fresh ones from this number on are loaded; never when the newest are not known
+	wanted  int   // how many of the newest the refill is to look for
+	looked  bool  // it has: there are no more to be had now
 
 	// These belong to the owner.
-	id      int64 // of its row, 0 before its first delivery
+	early   map[int64]*entry // those that were loaded early, until last comes to them
+	id      int64            // of its row, 0 before its first delivery
 	counts  counts
 	changed *counts // by the transaction under way, nil when it does not touch them
 }
@@ -136,7 +142,7 @@ type queues struct {
 func (q *queues) endpoint(name string) *endpoint {
 	ep := q.endpoints[name]
 	if ep == nil {
-		ep = &endpoint{name: name, nextDue: never, place: -1}
+		ep = &endpoint{name: name, nextDue: never, place: -1, tail: never}
 		q.endpoints[name] = ep
 	}
 	return ep
@@ -148,6 +154,7 @@ func (q *queues) arrive(e *entry) {
 	ep := e.endpoint
 	if ep.more || !ep.active() || len(ep.fresh) >= queueLength || q.bytes >= queueBytes {
 		ep.more = true
+		q.arriveEarly(e)
 		return
 	}
 	ep.last = e.seq
@@ -157,9 +164,12 @@ func (q *queues) arrive(e *entry) {
 // put queues an entry.
 func (q *queues) put(e *entry) {
 	q.bytes += e.weight()
-	if e.due > 0 {
+	switch {
+	case e.due > 0:
 		e.endpoint.retries.add(e)
-	} else {
+	case e.early:
+		e.endpoint.newest.add(e)
+	default:
 		e.endpoint.fresh.add(e)
 	}
 }
@@ -184,25 +194,46 @@ func (q *queues) lease(ep *endpoint, r outbox.ClaimRequest) []outbox.Claim {
 	}
 	now := time.Now()
 	micros := now.UnixMicro()
+	most := max(r.Max, 1)
+	if r.FleetMax > 0 {
+		if most = min(most, r.FleetMax-ep.leased); most <= 0 {
+			return nil // until one of them ends
+		}
+	}
+	var newest []*entry
+	if r.Fresh > 0 {
+		var known bool
+		if newest, known = q.takeNewest(ep, min(r.Fresh, most), most, micros); !known {
+			q.ask(ep)
+			return nil
+		}
+	}
 	var claims []outbox.Claim
-	for len(claims) < max(r.Max, 1) && !ep.behind(micros) {
+	for len(claims) < most-len(newest) && !ep.behind(micros) {
 		from := ep.next()
 		if from == nil {
 			break
 		}
-		e := from.pop()
-		q.fence++
-		e.fence = q.fence
-		q.leases[e.fence] = e
-		ep.leased++
-		q.extend(e, now.Add(r.Lease))
-		claims = append(claims, q.claim(e))
+		claims = append(claims, q.grant(from.pop(), now.Add(r.Lease)))
+	}
+	for _, e := range newest {
+		claims = append(claims, q.grant(e, now.Add(r.Lease)))
 	}
 	low := len(ep.fresh)+len(ep.retries) < queueLow && q.bytes < queueBytes
 	if ep.behind(micros) || ep.onDisk(micros) && (low || len(claims) == 0) {
 		q.ask(ep)
 	}
 	return claims
+}
+
+// grant leases an entry that is in no queue any more.
+func (q *queues) grant(e *entry, until time.Time) outbox.Claim {
+	q.fence++
+	e.fence = q.fence
+	q.leases[e.fence] = e
+	e.endpoint.leased++
+	q.extend(e, until)
+	return q.claim(e)
 }
 
 func (q *queues) claim(e *entry) outbox.Claim {

@@ -74,6 +74,9 @@ func (s *Store) queueSettle(c outbox.Claim, st outbox.Settlement) error {
 		next.finished = time.Now().UnixMicro()
 	}
 	s.settles = append(s.settles, next)
+	if ep := e.endpoint; len(ep.waiters) > 0 && ep.waiters[0].request.FleetMax > 0 {
+		s.serve(ep) // it has a place again
+	}
 	return nil
 }
 
