@@ -2,6 +2,7 @@ package redisstream
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -123,13 +124,13 @@ func (s *Store) takeAhead(now time.Time, idle time.Duration) (list []*held) {
 				t.Stop()
 			}
 		}
-		list = append(list, e.fresh...)
-		e.fresh = nil
-		if idle > 0 && !e.unbounded() && (len(e.waiters) > 0 || now.Sub(e.since) < idle) {
-			continue
-		}
-		list = append(list, e.ahead...)
-		e.ahead = nil
+		all := idle == 0 || e.unbounded() || len(e.waiters) == 0 && now.Sub(e.since) >= idle
+		e.ahead = slices.DeleteFunc(e.ahead, func(h *held) bool {
+			if all || h.newest {
+				list = append(list, h)
+			}
+			return all || h.newest
+		})
 	}
 	for _, h := range list {
 		delete(s.held, h.claim.Fence)

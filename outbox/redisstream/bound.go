@@ -13,14 +13,29 @@ const boundLook = 100 * time.Millisecond
 // boundIn is a shard's part of a bound on claims: at least one, since each shard may
 // have something that is due.
 func (s *Store) boundIn(sh *shard, bound int) int {
+	if bound == 0 {
+		return 0
+	}
 	n := len(s.shards)
 	return max(1, (bound+n-1-sh.index)/n)
 }
 
-// unbounded tells whether deliveries are ahead that were leased before claims had a
-// bound: they go back, to be claimed again under it.
+// unbounded tells whether deliveries are ahead that were not leased under the bound that
+// claims have: they go back, to be claimed again under it.
 func (e *endpoint) unbounded() bool {
 	return e.last.FleetMax > 0 && slices.ContainsFunc(e.ahead, func(h *held) bool { return !h.bounded })
+}
+
+// rebound makes what is ahead go back when claims have another bound than it was leased
+// under. The caller holds mu.
+func (s *Store) rebound(e *endpoint, bound int) {
+	e.counted = 0
+	for _, h := range e.ahead {
+		h.bounded = false
+	}
+	if bound > 0 && len(e.ahead) > 0 {
+		go s.handBackAhead()
+	}
 }
 
 // lookSoon makes the endpoint look again where its bound was met. The caller holds mu.

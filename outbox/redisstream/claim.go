@@ -15,7 +15,6 @@ type endpoint struct {
 	name     string
 	waiters  []*waiter           // claims that wait, first come first
 	ahead    []*held             // leased, and not yet given to anybody; oldest due first
-	fresh    []*held             // the newest, leased for claims that asked for them; oldest first
 	since    time.Time           // the last claim
 	last     outbox.ClaimRequest // that one: its lease and bound hold for all that wait
 	reserved int                 // deliveries that accepts under way may lease
@@ -24,6 +23,7 @@ type endpoint struct {
 	maybe    uint64              // shards where something may be due
 	news     uint64              // of these: it may be due before what is here
 	checking uint64              // shards with a fetch under way that may bring what is due before what comes meanwhile
+	issued   uint64              // fetches so far
 	newsDue  int64               // not before that, while there is news
 	checkDue int64               // the same of fetches under way
 
@@ -46,9 +46,14 @@ type endpoint struct {
 // waiter is a Claim that waits.
 type waiter struct {
 	max   int
-	fresh int // of these, at most
+	fresh int // of these, at most, are the newest
 	lease time.Duration
-	got   chan []outbox.Claim // has room for the one answer
+
+	// A claim of the newest waits until Redis was asked on its behalf.
+	unseen  uint64              // shards that were not
+	since   uint64              // fetches issued after this one count
+	patient bool                // it has waited a second time
+	got     chan []outbox.Claim // has room for the one answer
 }
 
 // held is a delivery that this process has leased.
@@ -115,12 +120,14 @@ func (s *Store) Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Clai
 	}
 	e := s.endpoint(r.Endpoint)
 	w := &waiter{max: max(r.Max, 1), lease: r.Lease, got: make(chan []outbox.Claim, 1)}
-	w.fresh = min(max(r.Fresh, 0), w.max)
-	e.waiters = append(e.waiters, w)
-	e.last, e.since = r, time.Now()
-	if r.FleetMax == 0 {
-		e.counted = 0
+	if w.fresh = min(max(r.Fresh, 0), w.max); w.fresh > 0 {
+		w.unseen, w.since = e.open(), e.issued
 	}
+	e.waiters = append(e.waiters, w)
+	if r.FleetMax != e.last.FleetMax {
+		s.rebound(e, r.FleetMax)
+	}
+	e.last, e.since = r, time.Now()
 	s.serve(e)
 	s.mu.Unlock()
 
@@ -155,25 +162,28 @@ func (s *Store) serve(e *endpoint) {
 	}
 	s.checkEnds(e)
 	for {
-		now := time.Now()
-		w, n, fresh := e.match(now)
+		w, list := e.match()
 		if w == nil {
 			break
 		}
-		if i := slices.IndexFunc(e.ahead[:n], func(h *held) bool { return !h.fits(w.lease, now) }); i >= 0 {
-			if i == 0 {
+		now := time.Now()
+		if i := slices.IndexFunc(list, func(h *held) bool { return !h.fits(w.lease, now) }); i >= 0 {
+			if i == 0 || w.fresh > 0 {
 				s.refit(e, w.lease)
 				return
 			}
-			n = i
+			list = list[:i]
 		}
-		claims := make([]outbox.Claim, 0, n+len(fresh))
-		for _, h := range slices.Concat(e.ahead[:n], fresh) {
-			claims = append(claims, h.claim)
+		claims := make([]outbox.Claim, len(list))
+		for i, h := range list {
+			claims[i] = h.claim
 			e.endsBy(h.claim.Until)
 		}
-		e.ahead = e.ahead[n:]
-		e.fresh = slices.DeleteFunc(e.fresh, func(h *held) bool { return slices.Contains(fresh, h) })
+		if w.fresh == 0 {
+			e.ahead = e.ahead[len(list):]
+		} else {
+			e.ahead = slices.DeleteFunc(e.ahead, func(h *held) bool { return slices.Contains(list, h) })
+		}
 		e.waiters = slices.DeleteFunc(e.waiters, func(x *waiter) bool { return x == w })
 		e.give(len(claims), now)
 		w.got <- claims
@@ -183,11 +193,12 @@ func (s *Store) serve(e *endpoint) {
 		want = max(want, e.waiters[0].max) // those ahead wait for what may be older
 	}
 	open := e.maybe &^ e.full
-	if open == 0 || want == 0 || len(e.waiters) == 0 && want < e.target()/2 {
+	if open == 0 || want+e.demandFresh() == 0 || len(e.waiters) == 0 && want < e.target()/2 {
 		return
 	}
 	share := func(n int) int { return (n + bits.OnesCount64(open) - 1) / bits.OnesCount64(open) }
-	want, fresh := share(want), share(e.demandFresh())
+	fresh := share(e.demandFresh())
+	want = max(share(want), fresh)
 	for i, sh := range s.shards {
 		if bit := uint64(1) << i; open&bit != 0 && e.fetching&bit == 0 {
 			if e.news&bit != 0 {
@@ -199,32 +210,54 @@ func (s *Store) serve(e *endpoint) {
 			e.news &^= bit
 			e.fetching |= bit
 			e.asked += want
-			f := &fetch{endpoint: e, max: want, fresh: min(fresh, want), lease: e.leaseAhead(), shard: sh}
-			if e.last.FleetMax > 0 {
-				f.bound, f.count = s.boundIn(sh, e.last.FleetMax), e.counted&bit == 0
-			}
+			e.issued++
+			f := &fetch{endpoint: e, number: e.issued, max: want, fresh: fresh, lease: e.leaseAhead(), shard: sh}
+			f.bound, f.count = s.boundIn(sh, e.last.FleetMax), e.counted&bit == 0
 			sh.claims.put(f)
 		}
 	}
 }
 
-// match finds a claim that can be answered: who came first, unless there is only what
-// others asked for. It gets n of those ahead and some of the newest.
-func (e *endpoint) match(now time.Time) (w *waiter, n int, fresh []*held) {
-	i := slices.IndexFunc(e.waiters, func(w *waiter) bool { return len(e.ahead) > 0 || len(e.fresh) > 0 && w.fresh > 0 })
+// match returns the claim that is answered next, and what it gets of those ahead: the
+// oldest and, where it asks for them, the newest. Without an answer the claim is nil.
+func (e *endpoint) match() (w *waiter, list []*held) {
+	i := slices.IndexFunc(e.waiters, func(w *waiter) bool { return w.unseen == 0 })
 	if i < 0 {
-		return nil, 0, nil
+		return nil, nil
 	}
-	w = e.waiters[i]
-	fresh = slices.Clone(e.fresh[len(e.fresh)-min(w.fresh, len(e.fresh)):])
-	fresh = slices.DeleteFunc(fresh, func(h *held) bool { return !h.fits(w.lease, now) })
-	rest := w.max - len(fresh)
-	n = min(rest, e.clear())
-	if n == 0 && (len(fresh) == 0 || rest > 0 && len(e.ahead) > 0) {
-		return nil, 0, nil // those ahead may not be the oldest: a fetch will tell
+	if w = e.waiters[i]; w.fresh == 0 {
+		list = e.ahead[:min(w.max, e.clear())]
+	} else if list = e.mix(w); list == nil {
+		return nil, nil
 	}
-	return w, n, fresh
+	if len(list) == 0 {
+		return nil, nil
+	}
+	return w, list
 }
+
+// mix is what a claim gets that asks for some of the newest. It is nil when the claim
+// should wait, once, for a fetch that tells whether the rest are the oldest.
+func (e *endpoint) mix(w *waiter) []*held {
+	var newest []*held
+	for _, h := range slices.Backward(e.ahead) {
+		if len(newest) < w.fresh && h.claim.Attempts == 0 {
+			newest = append(newest, h)
+		}
+	}
+	slices.Reverse(newest)
+	rest := min(w.max, len(e.ahead)) - len(newest)
+	first := slices.DeleteFunc(slices.Clone(e.ahead[:e.clear()]), func(h *held) bool { return slices.Contains(newest, h) })
+	first = first[:min(rest, len(first))]
+	if open := e.open(); len(first) < rest && !w.patient && open != 0 {
+		w.patient, w.unseen, w.since = true, open, e.issued
+		return nil
+	}
+	return append(first, newest...)
+}
+
+// open are the shards that are asked now or may be, for what is there.
+func (e *endpoint) open() uint64 { return e.maybe&^e.full | e.fetching }
 
 // checkEnds makes news of what time alone has brought: a retry that is due, a
 // lease of ours that has ended. The caller holds mu.
@@ -331,9 +364,11 @@ func (e *endpoint) demand() int {
 // demandFresh is how many of the newest are asked for. The caller holds mu.
 func (e *endpoint) demandFresh() (n int) {
 	for _, w := range e.waiters {
-		n += w.fresh
+		if w.unseen != 0 {
+			n += w.fresh
+		}
 	}
-	return max(0, n-len(e.fresh))
+	return n
 }
 
 // give notes that n deliveries were given out.

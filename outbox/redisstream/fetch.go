@@ -1,7 +1,6 @@
 package redisstream
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 type fetch struct {
 	endpoint *endpoint
 	shard    *shard
+	number   uint64 // among those of the endpoint
 	max      int
 	fresh    int // of these, at most, are the newest
 	lease    time.Duration
@@ -50,17 +50,15 @@ func (sh *shard) bring(ctx context.Context, f *fetch) {
 	s, e, bit := sh.s, f.endpoint, uint64(1)<<sh.index
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var first []*held // what came in its turn
+	var oldest []*held
 	for _, h := range f.got {
 		s.held[h.claim.Fence] = h
-		if h.newest {
-			e.fresh = append(e.fresh, h)
-		} else {
-			first = append(first, h)
+		h.bounded = f.bound > 0 && f.bound == s.boundIn(sh, e.last.FleetMax)
+		if !h.newest {
+			oldest = append(oldest, h)
 		}
 	}
-	e.merge(first)
-	slices.SortFunc(e.fresh, func(a, b *held) int { return cmp.Compare(a.ref.order, b.ref.order) })
+	e.merge(f.got)
 	if surplus := e.takeSurplus(f.max); len(surplus) > 0 {
 		// Who waited for it has gone. While it is on its way back nothing younger is given out.
 		for _, h := range surplus {
@@ -93,10 +91,17 @@ func (sh *shard) bring(ctx context.Context, f *fetch) {
 	}
 	left := f.more || f.kept
 	switch {
-	case left && len(first) > 0 && len(s.shards) == 1:
-		e.hear(bit, first[len(first)-1].due) // what is left there is younger than that, but for the newest
+	case left && len(oldest) > 0 && len(s.shards) == 1:
+		e.hear(bit, oldest[len(oldest)-1].due) // what is left there is younger than that, but older than the newest
+	case left && len(f.got) > 0 && len(s.shards) == 1:
+		e.hear(bit, 0)
 	case left: // there is no order among shards
 		e.maybe |= bit
+	}
+	for _, w := range e.waiters {
+		if f.number > w.since || !left {
+			w.unseen &^= bit
+		}
 	}
 	if f.next > 0 && !(left && f.next <= time.Millisecond) { // a retry that is due already comes with what is left
 		s.wakeAt(e, time.Now().Add(f.next))
@@ -111,8 +116,8 @@ func (e *endpoint) takeSurplus(most int) []*held {
 		return nil
 	}
 	rest := len(e.ahead) - min(most, len(e.ahead))
-	surplus := slices.Concat(e.ahead[rest:], e.fresh)
-	e.ahead, e.fresh = e.ahead[:rest], nil
+	surplus := slices.Clone(e.ahead[rest:])
+	e.ahead = e.ahead[:rest]
 	return surplus
 }
 
@@ -196,7 +201,7 @@ func (f *fetch) read(sh *shard, joined *session, v any, sent time.Time) error {
 		h := newHeld(sh, r, f.endpoint.name, joined.fences.fence(f.base+uint64(i/3)), f.lease, sent, nil)
 		h.due, _ = strconv.ParseInt(list[i+1], 10, 64)
 		h.waited = list[i+2] == "r"
-		h.newest, h.bounded = i/3 >= got-newest, f.bound > 0
+		h.newest = i/3 >= got-newest
 		if !h.waited {
 			h.claim.Event = sh.s.events.get(r.event)
 		}
