@@ -144,6 +144,9 @@ func (s *Store) handBackAhead() {
 	now := time.Now()
 	s.mu.Lock()
 	list := s.takeAhead(now, aheadIdle)
+	for _, h := range list {
+		s.endpoint(h.claim.Endpoint).returning++
+	}
 	for fence, h := range s.held {
 		if now.Sub(h.claim.Until) > time.Minute {
 			delete(s.held, fence)
@@ -157,6 +160,14 @@ func (s *Store) handBackAhead() {
 	defer cancel()
 	if err := s.release(ctx, list); err != nil {
 		s.log.Warn().Err(err).Msg("deliveries leased ahead were not handed back: they come again when the lease ends")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, h := range list {
+		e := s.endpoint(h.claim.Endpoint)
+		if e.returning--; e.returning == 0 && !s.closed {
+			s.serve(e)
+		}
 	}
 }
 

@@ -29,7 +29,7 @@ func (e *endpoint) unbounded() bool {
 // rebound makes what is ahead go back when claims have another bound than it was leased
 // under. The caller holds mu.
 func (s *Store) rebound(e *endpoint, bound int) {
-	e.counted = 0
+	e.counted, e.full = 0, 0
 	for _, h := range e.ahead {
 		h.bounded = false
 	}

@@ -35,7 +35,8 @@ type endpoint struct {
 	counted uint64 // shards whose claims made without a bound count for the bound, too
 	again   *time.Timer
 
-	coming int // retries that are due very soon, on their way to Redis
+	coming    int // retries that are due very soon, on their way to Redis
+	returning int // deliveries that were ahead, on their way back to Redis
 
 	// How many deliveries were given out lately, to lease as many ahead as are
 	// gone in a moment.
@@ -119,14 +120,13 @@ func (s *Store) Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Clai
 		return nil, outbox.ErrClosed
 	}
 	e := s.endpoint(r.Endpoint)
-	w := &waiter{max: max(r.Max, 1), lease: r.Lease, got: make(chan []outbox.Claim, 1)}
-	if w.fresh = min(max(r.Fresh, 0), w.max); w.fresh > 0 {
-		w.unseen, w.since = e.open(), e.issued
-	}
-	e.waiters = append(e.waiters, w)
 	if r.FleetMax != e.last.FleetMax {
 		s.rebound(e, r.FleetMax)
 	}
+	w := &waiter{max: max(r.Max, 1), lease: r.Lease, got: make(chan []outbox.Claim, 1)}
+	w.fresh = min(max(r.Fresh, 0), w.max)
+	w.ask(e)
+	e.waiters = append(e.waiters, w)
 	e.last, e.since = r, time.Now()
 	s.serve(e)
 	s.mu.Unlock()
@@ -157,8 +157,8 @@ func (s *Store) serve(e *endpoint) {
 	if e.coming > 0 {
 		return // settled calls again: what comes may be the oldest
 	}
-	if e.unbounded() {
-		return // handBackAhead calls again
+	if e.returning > 0 || e.unbounded() {
+		return // handBackAhead calls again: what goes back may be the oldest, or the newest
 	}
 	s.checkEnds(e)
 	for {
@@ -249,11 +249,19 @@ func (e *endpoint) mix(w *waiter) []*held {
 	rest := min(w.max, len(e.ahead)) - len(newest)
 	first := slices.DeleteFunc(slices.Clone(e.ahead[:e.clear()]), func(h *held) bool { return slices.Contains(newest, h) })
 	first = first[:min(rest, len(first))]
-	if open := e.open(); len(first) < rest && !w.patient && open != 0 {
-		w.patient, w.unseen, w.since = true, open, e.issued
+	if len(first) < rest && !w.patient && e.open() != 0 {
+		w.patient = true
+		w.ask(e)
 		return nil
 	}
 	return append(first, newest...)
+}
+
+// ask makes a claim of the newest wait for fetches that are not issued yet.
+func (w *waiter) ask(e *endpoint) {
+	if w.fresh > 0 {
+		w.unseen, w.since = e.open(), e.issued
+	}
 }
 
 // open are the shards that are asked now or may be, for what is there.
@@ -348,6 +356,12 @@ func (s *Store) refit(e *endpoint, lease time.Duration) {
 		e.checking &^= 1 << 63
 		e.asked -= len(list)
 		e.merge(kept)
+		if len(kept) < len(list) { // the others are in Redis again
+			e.hear(1<<len(s.shards)-1, 0)
+			for _, w := range e.waiters {
+				w.ask(e)
+			}
+		}
 		s.serve(e)
 	}()
 }

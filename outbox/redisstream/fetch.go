@@ -50,10 +50,11 @@ func (sh *shard) bring(ctx context.Context, f *fetch) {
 	s, e, bit := sh.s, f.endpoint, uint64(1)<<sh.index
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	asked := f.bound == s.boundIn(sh, e.last.FleetMax) // still, or again
 	var oldest []*held
 	for _, h := range f.got {
 		s.held[h.claim.Fence] = h
-		h.bounded = f.bound > 0 && f.bound == s.boundIn(sh, e.last.FleetMax)
+		h.bounded = asked && f.bound > 0
 		if !h.newest {
 			oldest = append(oldest, h)
 		}
@@ -82,11 +83,11 @@ func (sh *shard) bring(ctx context.Context, f *fetch) {
 		}
 		return
 	}
-	if f.kept && e.maybe&bit == 0 { // else a claim has ended meanwhile
+	if asked && f.kept && e.maybe&bit == 0 { // else a claim has ended meanwhile
 		e.full |= bit
 		s.lookSoon(e)
 	}
-	if f.bound > 0 && e.last.FleetMax > 0 && len(f.got) > 0 {
+	if asked && f.bound > 0 && len(f.got) > 0 {
 		e.counted |= bit
 	}
 	left := f.more || f.kept
@@ -99,7 +100,7 @@ func (sh *shard) bring(ctx context.Context, f *fetch) {
 		e.maybe |= bit
 	}
 	for _, w := range e.waiters {
-		if f.number > w.since || !left {
+		if f.number > w.since || !left && e.maybe&bit == 0 {
 			w.unseen &^= bit
 		}
 	}
