@@ -115,14 +115,17 @@ func (s *Store) wakeAt(e *endpoint, due time.Time) {
 const aheadIdle = time.Second
 
 // takeAhead returns the deliveries that are leased ahead at endpoints from which
-// nobody has claimed for a while, or that have a bound now and had none then; and what
-// was leased as the newest and not given out at once. The caller holds mu.
+// nobody has claimed for a while, or whose claims have another bound now; and what was
+// leased as the newest and not given out at once. The caller holds mu.
 func (s *Store) takeAhead(now time.Time, idle time.Duration) (list []*held) {
 	for _, e := range s.endpoints {
 		for _, t := range []*time.Timer{e.alarm, e.again} {
 			if idle == 0 && t != nil {
 				t.Stop()
 			}
+		}
+		if len(e.ahead) == 0 {
+			continue
 		}
 		all := idle == 0 || e.unbounded() || len(e.waiters) == 0 && now.Sub(e.since) >= idle
 		e.ahead = slices.DeleteFunc(e.ahead, func(h *held) bool {
@@ -165,9 +168,13 @@ func (s *Store) handBackAhead() {
 	defer s.mu.Unlock()
 	for _, h := range list {
 		e := s.endpoint(h.claim.Endpoint)
-		if e.returning--; e.returning == 0 && !s.closed {
-			s.serve(e)
+		if e.returning--; e.returning > 0 || s.closed {
+			continue
 		}
+		for _, w := range e.waiters {
+			w.ask(e)
+		}
+		s.serve(e)
 	}
 }
 
