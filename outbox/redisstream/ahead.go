@@ -144,6 +144,8 @@ func (s *Store) takeAhead(now time.Time, idle time.Duration) (list []*held) {
 // handBackAhead gives up what was leased ahead for claims that do not come, and
 // forgets leases that ended unnoticed.
 func (s *Store) handBackAhead() {
+	s.handing.Lock()
+	defer s.handing.Unlock()
 	now := time.Now()
 	s.mu.Lock()
 	list := s.takeAhead(now, aheadIdle)

@@ -62,6 +62,7 @@ type Store struct {
 	lanes  sync.WaitGroup // workers
 	loops  sync.WaitGroup // upkeep and bells
 
+	handing  sync.Mutex // held while something ahead goes back, which Close waits for
 	closing  sync.Once
 	closeErr error
 
@@ -237,9 +238,11 @@ func (s *Store) Close() error {
 			closed <- s.conn.Close() // calls to a Redis that hangs end now, not each after its timeout
 		})
 		s.lanes.Wait()
+		s.handing.Lock()
 		s.mu.Lock()
 		ahead := s.takeAhead(time.Now(), 0) // with what the last fetches brought
 		s.mu.Unlock()
+		s.handing.Unlock()
 		if giveUp.Stop() {
 			close(s.ended)
 			ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
