@@ -224,6 +224,9 @@ func (s *suite) race(request func(claimer int) outbox.ClaimRequest, before int, 
 	claimers.Wait()
 
 	s.commit()
+	if _, err := stores[1].Counts(s.ctx()); err != nil { // with what that process settled
+		s.Fatalf("Counts: %v", err)
+	}
 	for id, times := range delivered {
 		if times != 1 {
 			s.Errorf("delivery %s was claimed for good %d times", id, times)

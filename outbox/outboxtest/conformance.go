@@ -91,8 +91,6 @@ func Run(t *testing.T, e Engine) {
 		{"G18 racing writers of a note", testRacingNotes},
 		{"G18 waiting for notes", testAwaitNotes},
 		{"G18 full takes notes", testNotesWhileFull},
-		{"G19 bound of the fleet", testFleetMax},
-		{"G19 lease ends and frees its place", testFleetLeaseEnds},
 		{"G19 racing claimers stay within it", testFleetRacing},
 		{"model", testModel},
 	}
@@ -104,6 +102,8 @@ func Run(t *testing.T, e Engine) {
 			test{"G17 fresh claims are the newest", testFreshTakesNewest},
 			test{"G17 fresh of few", testFreshOfFew},
 			test{"G17 fresh claims come back", testFreshComesBack},
+			test{"G19 bound of the fleet", testFleetMax},
+			test{"G19 lease ends and frees its place", testFleetLeaseEnds},
 			test{"G11 reap is bounded and resumable", testReapBounded}, // it claims all but the last
 			test{"G9 repeated by sixteen at once", testRepeatedAtOnce})
 	}

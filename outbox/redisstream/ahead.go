@@ -2,6 +2,7 @@ package redisstream
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +16,9 @@ func (s *Store) reserve(g *group) {
 	defer s.mu.Unlock()
 	for i, name := range g.names {
 		if e := s.endpoints[name]; e != nil {
+			if e.last.FleetMax > 0 {
+				continue // only a claim may count
+			}
 			g.reserved[i] = min(g.wanted[i], e.demand())
 			g.leases[i] = e.leaseAhead()
 			e.reserved += g.reserved[i]
@@ -111,20 +115,28 @@ func (s *Store) wakeAt(e *endpoint, due time.Time) {
 const aheadIdle = time.Second
 
 // takeAhead returns the deliveries that are leased ahead at endpoints from which
-// nobody has claimed for a while. The caller holds mu.
+// nobody has claimed for a while, or whose claims have another bound now; and what was
+// leased as the newest and not given out at once. The caller holds mu.
 func (s *Store) takeAhead(now time.Time, idle time.Duration) (list []*held) {
 	for _, e := range s.endpoints {
-		if idle == 0 && e.alarm != nil {
-			e.alarm.Stop()
+		for _, t := range []*time.Timer{e.alarm, e.again} {
+			if idle == 0 && t != nil {
+				t.Stop()
+			}
 		}
-		if len(e.ahead) == 0 || idle > 0 && (len(e.waiters) > 0 || now.Sub(e.since) < idle) {
+		if len(e.ahead) == 0 {
 			continue
 		}
-		for _, h := range e.ahead {
-			delete(s.held, h.claim.Fence)
-		}
-		list = append(list, e.ahead...)
-		e.ahead = nil
+		all := idle == 0 || e.unbounded() || len(e.waiters) == 0 && now.Sub(e.since) >= idle
+		e.ahead = slices.DeleteFunc(e.ahead, func(h *held) bool {
+			if all || h.newest {
+				list = append(list, h)
+			}
+			return all || h.newest
+		})
+	}
+	for _, h := range list {
+		delete(s.held, h.claim.Fence)
 	}
 	return list
 }
@@ -132,9 +144,14 @@ func (s *Store) takeAhead(now time.Time, idle time.Duration) (list []*held) {
 // handBackAhead gives up what was leased ahead for claims that do not come, and
 // forgets leases that ended unnoticed.
 func (s *Store) handBackAhead() {
+	s.handing.Lock()
+	defer s.handing.Unlock()
 	now := time.Now()
 	s.mu.Lock()
 	list := s.takeAhead(now, aheadIdle)
+	for _, h := range list {
+		s.endpoint(h.claim.Endpoint).returning++
+	}
 	for fence, h := range s.held {
 		if now.Sub(h.claim.Until) > time.Minute {
 			delete(s.held, fence)
@@ -148,6 +165,18 @@ func (s *Store) handBackAhead() {
 	defer cancel()
 	if err := s.release(ctx, list); err != nil {
 		s.log.Warn().Err(err).Msg("deliveries leased ahead were not handed back: they come again when the lease ends")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, h := range list {
+		e := s.endpoint(h.claim.Endpoint)
+		if e.returning--; e.returning > 0 || s.closed {
+			continue
+		}
+		for _, w := range e.waiters {
+			w.ask(e)
+		}
+		s.serve(e)
 	}
 }
 

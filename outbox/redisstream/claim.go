@@ -13,24 +13,30 @@ import (
 // endpoint is what this process knows of an endpoint that it claims from.
 type endpoint struct {
 	name     string
-	waiters  []*waiter // claims that wait, first come first
-	ahead    []*held   // leased, and not yet given to anybody; oldest due first
-	since    time.Time // the last claim
-	lease    time.Duration
-	reserved int    // deliveries that accepts under way may lease
-	fetching uint64 // shards with a fetch under way
-	asked    int    // deliveries that fetches under way may lease
-	maybe    uint64 // shards where something may be due
-	news     uint64 // of these: it may be due before what is here
-	checking uint64 // shards with a fetch under way that may bring what is due before what comes meanwhile
-	newsDue  int64  // not before that, while there is news
-	checkDue int64  // the same of fetches under way
+	waiters  []*waiter           // claims that wait, first come first
+	ahead    []*held             // leased, and not yet given to anybody; oldest due first
+	since    time.Time           // the last claim
+	last     outbox.ClaimRequest // that one: its lease and bound hold for all that wait
+	reserved int                 // deliveries that accepts under way may lease
+	fetching uint64              // shards with a fetch under way
+	asked    int                 // deliveries that fetches under way may lease
+	maybe    uint64              // shards where something may be due
+	news     uint64              // of these: it may be due before what is here
+	checking uint64              // shards with a fetch under way that may bring what is due before what comes meanwhile
+	issued   uint64              // fetches so far
+	newsDue  int64               // not before that, while there is news
+	checkDue int64               // the same of fetches under way
 
 	due   time.Time // the next retry that is known
 	alarm *time.Timer
 	ends  time.Time // the first end of a lease that was given out, or before it
 
-	coming int // retries that are due very soon, on their way to Redis
+	full    uint64 // shards where as many claims are held as may be: asked again soon
+	counted uint64 // shards whose claims made without a bound count for the bound, too
+	again   *time.Timer
+
+	coming    int // retries that are due very soon, on their way to Redis
+	returning int // deliveries that were ahead, on their way back to Redis
 
 	// How many deliveries were given out lately, to lease as many ahead as are
 	// gone in a moment.
@@ -41,8 +47,14 @@ type endpoint struct {
 // waiter is a Claim that waits.
 type waiter struct {
 	max   int
+	fresh int // of these, at most, are the newest
 	lease time.Duration
-	got   chan []outbox.Claim // has room for the one answer
+
+	// A claim of the newest waits until Redis was asked on its behalf.
+	unseen  uint64              // shards that were not
+	since   uint64              // fetches issued after this one count
+	patient bool                // it has waited a second time
+	got     chan []outbox.Claim // has room for the one answer
 }
 
 // held is a delivery that this process has leased.
@@ -54,8 +66,10 @@ type held struct {
 	lease  time.Duration
 	due    int64
 
-	waited bool   // it was among those that wait again
-	before string // its last record, "" for none
+	newest  bool   // it was leased out of turn
+	bounded bool   // it counts for the bound of the fleet
+	waited  bool   // it was among those that wait again
+	before  string // its last record, "" for none
 }
 
 const (
@@ -106,9 +120,14 @@ func (s *Store) Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Clai
 		return nil, outbox.ErrClosed
 	}
 	e := s.endpoint(r.Endpoint)
+	if r.FleetMax != e.last.FleetMax {
+		s.rebound(e, r.FleetMax)
+	}
 	w := &waiter{max: max(r.Max, 1), lease: r.Lease, got: make(chan []outbox.Claim, 1)}
+	w.fresh = min(max(r.Fresh, 0), w.max)
+	w.ask(e)
 	e.waiters = append(e.waiters, w)
-	e.lease, e.since = r.Lease, time.Now()
+	e.last, e.since = r, time.Now()
 	s.serve(e)
 	s.mu.Unlock()
 
@@ -138,41 +157,50 @@ func (s *Store) serve(e *endpoint) {
 	if e.coming > 0 {
 		return // settled calls again: what comes may be the oldest
 	}
+	if e.returning > 0 || e.unbounded() {
+		return // handBackAhead calls again: what goes back may be the oldest, or the newest
+	}
 	s.checkEnds(e)
-	for len(e.waiters) > 0 && len(e.ahead) > 0 {
-		w := e.waiters[0]
-		n := min(w.max, e.clear())
-		if n == 0 {
+	for {
+		w, list := e.match()
+		if w == nil {
 			break
 		}
 		now := time.Now()
-		if i := slices.IndexFunc(e.ahead[:n], func(h *held) bool { return !h.fits(w.lease, now) }); i >= 0 {
-			if i == 0 {
+		if i := slices.IndexFunc(list, func(h *held) bool { return !h.fits(w.lease, now) }); i >= 0 {
+			if i == 0 || w.fresh > 0 {
 				s.refit(e, w.lease)
 				return
 			}
-			n = i
+			list = list[:i]
 		}
-		claims := make([]outbox.Claim, n)
-		for i, h := range e.ahead[:n] {
+		claims := make([]outbox.Claim, len(list))
+		for i, h := range list {
 			claims[i] = h.claim
 			e.endsBy(h.claim.Until)
 		}
-		e.ahead = e.ahead[n:]
-		e.waiters = e.waiters[1:]
-		e.give(n, now)
+		if w.fresh == 0 {
+			e.ahead = e.ahead[len(list):]
+		} else {
+			e.ahead = slices.DeleteFunc(e.ahead, func(h *held) bool { return slices.Contains(list, h) })
+		}
+		e.waiters = slices.DeleteFunc(e.waiters, func(x *waiter) bool { return x == w })
+		e.give(len(claims), now)
 		w.got <- claims
 	}
 	want := e.demand()
 	if e.news != 0 && len(e.waiters) > 0 {
 		want = max(want, e.waiters[0].max) // those ahead wait for what may be older
 	}
-	if e.maybe == 0 || want == 0 || len(e.waiters) == 0 && want < e.target()/2 {
+	open := e.maybe &^ e.full
+	if open == 0 || want+e.demandFresh() == 0 || len(e.waiters) == 0 && want < e.target()/2 {
 		return
 	}
-	want = (want + bits.OnesCount64(e.maybe) - 1) / bits.OnesCount64(e.maybe)
+	share := func(n int) int { return (n + bits.OnesCount64(open) - 1) / bits.OnesCount64(open) }
+	fresh := share(e.demandFresh())
+	want = max(share(want), fresh)
 	for i, sh := range s.shards {
-		if bit := uint64(1) << i; e.maybe&bit != 0 && e.fetching&bit == 0 {
+		if bit := uint64(1) << i; open&bit != 0 && e.fetching&bit == 0 {
 			if e.news&bit != 0 {
 				e.check(bit, e.newsDue)
 			} else if len(s.shards) == 1 {
@@ -182,10 +210,62 @@ func (s *Store) serve(e *endpoint) {
 			e.news &^= bit
 			e.fetching |= bit
 			e.asked += want
-			sh.claims.put(&fetch{endpoint: e, max: want, lease: e.leaseAhead(), shard: sh})
+			e.issued++
+			f := &fetch{endpoint: e, number: e.issued, max: want, fresh: fresh, lease: e.leaseAhead(), shard: sh}
+			f.bound, f.count = s.boundIn(sh, e.last.FleetMax), e.counted&bit == 0
+			sh.claims.put(f)
 		}
 	}
 }
+
+// match returns the claim that is answered next, and what it gets of those ahead: the
+// oldest and, where it asks for them, the newest. Without an answer the claim is nil.
+func (e *endpoint) match() (w *waiter, list []*held) {
+	i := slices.IndexFunc(e.waiters, func(w *waiter) bool { return w.unseen == 0 })
+	if i < 0 {
+		return nil, nil
+	}
+	if w = e.waiters[i]; w.fresh == 0 {
+		list = e.ahead[:min(w.max, e.clear())]
+	} else if list = e.mix(w); list == nil {
+		return nil, nil
+	}
+	if len(list) == 0 {
+		return nil, nil
+	}
+	return w, list
+}
+
+// mix is what a claim gets that asks for some of the newest. It is nil when the claim
+// should wait, once, for a fetch that tells whether the rest are the oldest.
+func (e *endpoint) mix(w *waiter) []*held {
+	var newest []*held
+	for _, h := range slices.Backward(e.ahead) {
+		if len(newest) < w.fresh && h.claim.Attempts == 0 {
+			newest = append(newest, h)
+		}
+	}
+	slices.Reverse(newest)
+	rest := min(w.max, len(e.ahead)) - len(newest)
+	first := slices.DeleteFunc(slices.Clone(e.ahead[:e.clear()]), func(h *held) bool { return slices.Contains(newest, h) })
+	first = first[:min(rest, len(first))]
+	if len(first) < rest && !w.patient && e.open() != 0 {
+		w.patient = true
+		w.ask(e)
+		return nil
+	}
+	return append(first, newest...)
+}
+
+// ask makes a claim of the newest wait for fetches that are not issued yet.
+func (w *waiter) ask(e *endpoint) {
+	if w.fresh > 0 {
+		w.unseen, w.since = e.open(), e.issued
+	}
+}
+
+// open are the shards that are asked now or may be, for what is there.
+func (e *endpoint) open() uint64 { return e.maybe&^e.full | e.fetching }
 
 // checkEnds makes news of what time alone has brought: a retry that is due, a
 // lease of ours that has ended. The caller holds mu.
@@ -276,6 +356,12 @@ func (s *Store) refit(e *endpoint, lease time.Duration) {
 		e.checking &^= 1 << 63
 		e.asked -= len(list)
 		e.merge(kept)
+		if len(kept) < len(list) { // the others are in Redis again
+			e.hear(1<<len(s.shards)-1, 0)
+			for _, w := range e.waiters {
+				w.ask(e)
+			}
+		}
 		s.serve(e)
 	}()
 }
@@ -287,6 +373,16 @@ func (e *endpoint) demand() int {
 		n += w.max
 	}
 	return max(n, 0)
+}
+
+// demandFresh is how many of the newest are asked for. The caller holds mu.
+func (e *endpoint) demandFresh() (n int) {
+	for _, w := range e.waiters {
+		if w.unseen != 0 {
+			n += w.fresh
+		}
+	}
+	return n
 }
 
 // give notes that n deliveries were given out.
@@ -305,10 +401,11 @@ func (e *endpoint) turn(now time.Time) {
 }
 
 // target is how many deliveries to lease ahead: about what is given out in a
-// moment, so that none waits here while another Relay has time for it.
+// moment, so that none waits here while another Relay has time for it. What is ahead would
+// stand in the way of the newest, and take the place of what others work on under a bound.
 func (e *endpoint) target() int {
 	e.turn(time.Now())
-	if e.pace < aheadFrom {
+	if e.pace < aheadFrom || e.last.Fresh > 0 || e.last.FleetMax > 0 {
 		return 0
 	}
 	return min(e.pace, aheadMost)
@@ -316,9 +413,9 @@ func (e *endpoint) target() int {
 
 func (e *endpoint) leaseAhead() time.Duration {
 	if e.target() > 0 {
-		return e.lease + aheadSlack
+		return e.last.Lease + aheadSlack
 	}
-	return e.lease
+	return e.last.Lease
 }
 
 // merge puts deliveries ahead, oldest due first.

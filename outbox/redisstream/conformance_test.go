@@ -71,6 +71,7 @@ func engine(url string, shards int) outboxtest.Engine {
 			}
 			return open(t, options[s])
 		},
+		Join:    func(t *testing.T, s outbox.Store) outbox.Store { return open(t, options[s]) },
 		Sharded: shards > 1,
 	}
 }

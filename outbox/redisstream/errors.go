@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"strings"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -57,26 +56,6 @@ func explain(err error) error {
 		f.kind = outbox.ErrFull
 	}
 	return f
-}
-
-// explainIn is explain for a command that ran with ctx, and tells whose timeout it
-// was. go-redis gives the context's deadline to the connection, which then ends with
-// an error of its own: to the caller that is the context's. Its own limits, on the
-// other hand, can end with a context's error.
-func explainIn(ctx context.Context, err error) error {
-	if err == nil {
-		return nil
-	}
-	if ended := ctx.Err(); ended != nil {
-		return ended
-	}
-	if end, ok := ctx.Deadline(); ok && !time.Now().Before(end) {
-		return context.DeadlineExceeded // its timer has only not fired yet
-	}
-	if isContext(err) {
-		return timedOut(err)
-	}
-	return explain(err)
 }
 
 func timedOut(err error) error {
@@ -239,12 +218,6 @@ func isNil(err error) bool { return exactly(err, redis.Nil) }
 
 // isNoScript: the script must be sent in full; it has not run.
 func isNoScript(err error) bool { return reply(err) == "noscript" }
-
-// isReadonly: the server has become a replica; nothing was written.
-func isReadonly(err error) bool { return reply(err) == "readonly" }
-
-// isNoGroup: the stream or its group is gone, as after FLUSHALL.
-func isNoGroup(err error) bool { return reply(err) == "no_group" }
 
 // isMoved: another node of the Cluster has the key now; nothing was done here.
 func isMoved(err error) bool {

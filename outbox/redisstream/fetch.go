@@ -17,13 +17,18 @@ import (
 type fetch struct {
 	endpoint *endpoint
 	shard    *shard
+	number   uint64 // among those of the endpoint
 	max      int
+	fresh    int // of these, at most, are the newest
 	lease    time.Duration
+	bound    int    // of the shard, 0 for none
+	count    bool   // claims made without a bound, too
 	base     uint64 // first fence's counter
 
 	got  []*held
 	next time.Duration // when to look again, 0 if that is not known
 	more bool          // there may be more now
+	kept bool          // the bound keeps back what is due
 	err  error
 }
 
@@ -45,10 +50,16 @@ func (sh *shard) bring(ctx context.Context, f *fetch) {
 	s, e, bit := sh.s, f.endpoint, uint64(1)<<sh.index
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e.merge(f.got)
+	asked := f.bound == s.boundIn(sh, e.last.FleetMax) // still, or again
+	var oldest []*held
 	for _, h := range f.got {
 		s.held[h.claim.Fence] = h
+		h.bounded = asked && f.bound > 0
+		if !h.newest {
+			oldest = append(oldest, h)
+		}
 	}
+	e.merge(f.got)
 	if surplus := e.takeSurplus(f.max); len(surplus) > 0 {
 		// Who waited for it has gone. While it is on its way back nothing younger is given out.
 		for _, h := range surplus {
@@ -72,13 +83,28 @@ func (sh *shard) bring(ctx context.Context, f *fetch) {
 		}
 		return
 	}
+	if asked && f.kept && e.maybe&bit == 0 { // else a claim has ended meanwhile
+		e.full |= bit
+		s.lookSoon(e)
+	}
+	if asked && f.bound > 0 && len(f.got) > 0 {
+		e.counted |= bit
+	}
+	left := f.more || f.kept
 	switch {
-	case f.more && len(f.got) > 0 && len(s.shards) == 1:
-		e.hear(bit, f.got[len(f.got)-1].due) // what is left there is younger than that
-	case f.more: // there is no order among shards
+	case left && len(oldest) > 0 && len(s.shards) == 1:
+		e.hear(bit, oldest[len(oldest)-1].due) // what is left there is younger than that, but older than the newest
+	case left && len(f.got) > 0 && len(s.shards) == 1:
+		e.hear(bit, 0)
+	case left: // there is no order among shards
 		e.maybe |= bit
 	}
-	if f.next > 0 && !(f.more && f.next <= time.Millisecond) { // a retry that is due already comes with what is left
+	for _, w := range e.waiters {
+		if f.number > w.since || !left && e.maybe&bit == 0 {
+			w.unseen &^= bit
+		}
+	}
+	if f.next > 0 && !(left && f.next <= time.Millisecond) { // a retry that is due already comes with what is left
 		s.wakeAt(e, time.Now().Add(f.next))
 	}
 	s.serve(e)
@@ -136,26 +162,38 @@ func (sh *shard) fetch(ctx context.Context, list []*fetch) error {
 }
 
 func (f *fetch) keys(sh *shard) []string {
-	return []string{sh.lease, sh.bell, sh.backlog(f.endpoint.name), sh.retries(f.endpoint.name)}
+	name := f.endpoint.name
+	list := []string{sh.lease, sh.bell, sh.backlog(name), sh.retries(name)}
+	if f.fresh > 0 || f.bound > 0 {
+		list = append(list, sh.created(name), sh.bounded(name))
+	}
+	return list
 }
 
 func (f *fetch) args(sh *shard, joined *session) []any {
-	return []any{sh.prefix, f.endpoint.name, f.max, f.lease.Microseconds(), joined.fences.prefix, f.base}
+	list := []any{sh.prefix, f.endpoint.name, f.max, f.lease.Microseconds(), joined.fences.prefix, f.base}
+	if f.fresh > 0 || f.bound > 0 {
+		list = append(list, f.fresh, f.bound, f.count)
+	}
+	return list
 }
 
 // read takes in the answer of the claim script.
 func (f *fetch) read(sh *shard, joined *session, v any, sent time.Time) error {
-	list, err := texts(v, 2)
+	head, err := texts(v, 4)
 	if err != nil {
 		return err
 	}
-	if list[1] != "" {
-		now, _ := strconv.ParseInt(list[0], 10, 64)
-		due, _ := strconv.ParseInt(list[1], 10, 64)
+	list, head := head[4:], head[:4]
+	if head[1] != "" {
+		now, _ := strconv.ParseInt(head[0], 10, 64)
+		due, _ := strconv.ParseInt(head[1], 10, 64)
 		f.next = max(time.Millisecond, time.Duration(due-now)*time.Microsecond)
 	}
-	f.more = (len(list)-2)/3 >= f.max // those that cannot be made any more count, too
-	for i := 2; i+2 < len(list); i += 3 {
+	got := len(list) / 3
+	newest, _ := strconv.Atoi(head[2])
+	f.more, f.kept = got >= f.max, head[3] != "" // those that cannot be made any more count, too
+	for i := 0; i+2 < len(list); i += 3 {
 		r, err := parseTail(list[i])
 		if err != nil {
 			sh.s.log.Error().Err(err).Str("endpoint", f.endpoint.name).Msg("a delivery is passed over")
@@ -164,6 +202,7 @@ func (f *fetch) read(sh *shard, joined *session, v any, sent time.Time) error {
 		h := newHeld(sh, r, f.endpoint.name, joined.fences.fence(f.base+uint64(i/3)), f.lease, sent, nil)
 		h.due, _ = strconv.ParseInt(list[i+1], 10, 64)
 		h.waited = list[i+2] == "r"
+		h.newest = i/3 >= got-newest
 		if !h.waited {
 			h.claim.Event = sh.s.events.get(r.event)
 		}

@@ -17,12 +17,15 @@ import (
 //	q:<endpoint>   stream  backlog: deliveries that nobody has claimed yet, in order of accept
 //	r:<endpoint>   zset    deliveries that wait again (retry, release, lost lease), by due time
 //	c:<endpoint>   zset    the same and their claims, by time of accept
+//	b:<endpoint>   zset    claims that count for a bound of the fleet; those without a lease are over
+//	l:<endpoint>   string  token bucket that is not full: "<level> <time> <units a µs> <units a token>"; only in shard 0
+//	notes          hash    notes on endpoints: "<revision>|<text>"; only in shard 0
 //	lease          zset    claims, by the end of their lease
 //	agenda         zset    endpoints, by the next due time of a retry
-//	bell           stream  endpoints that got work, the last few thousand
+//	bell           stream  endpoints that got work (e), revisions of notes (n), the last few thousand
 //	done, failed   stream  finished deliveries in the order of their end, for retention
 //	counts         hash    <endpoint>|a accepted, |d delivered, |f failed, |x discarded
-//	meta           hash    outbox id, format, last order number, bytes in use, number of the last Relay
+//	meta           hash    outbox id, format, last order number, bytes in use, number of the last Relay, revision of the notes
 //	alive          zset    Relays by their last heartbeat
 //	who            hash    a random token of each Relay, by its number
 //	about          hash    what each Relay says of itself
@@ -30,7 +33,7 @@ type keys struct {
 	prefix                    string
 	meta, lease, agenda, bell string
 	done, failed, counts      string
-	alive, who, about         string
+	alive, who, about, notes  string
 }
 
 func newKeys(namespace string, shard int) keys {
@@ -39,7 +42,7 @@ func newKeys(namespace string, shard int) keys {
 		prefix: p,
 		meta:   p + "meta", lease: p + "lease", agenda: p + "agenda", bell: p + "bell",
 		done: p + "done", failed: p + "failed", counts: p + "counts",
-		alive: p + "alive", who: p + "who", about: p + "about",
+		alive: p + "alive", who: p + "who", about: p + "about", notes: p + "notes",
 	}
 }
 
@@ -49,6 +52,8 @@ func (k *keys) request(key string) string      { return k.prefix + "k:" + key }
 func (k *keys) backlog(endpoint string) string { return k.prefix + "q:" + endpoint }
 func (k *keys) retries(endpoint string) string { return k.prefix + "r:" + endpoint }
 func (k *keys) created(endpoint string) string { return k.prefix + "c:" + endpoint }
+func (k *keys) bounded(endpoint string) string { return k.prefix + "b:" + endpoint }
+func (k *keys) bucket(endpoint string) string  { return k.prefix + "l:" + endpoint }
 
 // ref names a delivery within its shard. Its text, the tail, stands in sets and
 // streams: "<order>.<n>.<total>|<event id>".

@@ -302,6 +302,9 @@ func (sh *shard) settled(m *settlement, holds bool) {
 		}
 		s.mu.Unlock()
 	}
+	if h.bounded {
+		s.freed(sh, h.claim.Endpoint)
+	}
 	m.done <- nil
 }
 
@@ -353,6 +356,7 @@ func (s *Store) release(ctx context.Context, list []*held) error {
 			s.mu.Lock()
 			for _, h := range list[:n] {
 				if e := s.endpoints[h.claim.Endpoint]; e != nil && !s.closed {
+					e.full &^= 1 << sh.index
 					e.hear(1<<sh.index, min(h.due, time.Now().UnixMicro()))
 					s.serve(e)
 				}

@@ -315,9 +315,12 @@ func (sh *shard) tick(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	answer, err := texts(v, 4)
+	answer, err := texts(v, 5)
 	if err != nil {
 		return 0, err
+	}
+	if sh.index == 0 { // where notes are
+		sh.s.hearNotes(answer[4], sent)
 	}
 	sh.s.handBackAhead()
 	sh.seekOrphans(ctx, joined)
@@ -417,9 +420,13 @@ func (sh *shard) hear() error {
 	for _, stream := range found {
 		names := make([]string, 0, len(stream.Messages))
 		for _, m := range stream.Messages {
-			name, _ := m.Values["e"].(string)
-			names = append(names, name)
 			last = m.ID
+			if name, ok := m.Values["e"].(string); ok {
+				names = append(names, name)
+			}
+			if revision, ok := m.Values["n"].(string); ok {
+				sh.s.hearNotes(revision, time.Time{})
+			}
 		}
 		sh.s.rung(sh, names)
 	}

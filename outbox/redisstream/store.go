@@ -22,7 +22,10 @@ import (
 	"relay/outbox"
 )
 
-var _ outbox.Store = (*Store)(nil)
+var (
+	_ outbox.Store   = (*Store)(nil)
+	_ outbox.Limiter = (*Store)(nil)
+)
 
 // The levels of durability.
 const (
@@ -59,6 +62,7 @@ type Store struct {
 	lanes  sync.WaitGroup // workers
 	loops  sync.WaitGroup // upkeep and bells
 
+	handing  sync.Mutex // held while something ahead goes back, which Close waits for
 	closing  sync.Once
 	closeErr error
 
@@ -66,6 +70,7 @@ type Store struct {
 	closed    bool
 	endpoints map[string]*endpoint
 	held      map[uint64]*held  // what this process has claimed, by fence
+	notes     noted             // what is known of them
 	hashes    map[string]string // of the endpoints' settings, for the fleet; only read
 }
 
@@ -93,6 +98,7 @@ func open(ctx context.Context, o Options, window time.Duration) (*Store, error) 
 		endpoints: map[string]*endpoint{},
 		held:      map[uint64]*held{},
 		events:    newCache(cacheBytes),
+		notes:     noted{heard: make(chan struct{})},
 	}
 	if s.scripts, err = loadScripts(); err != nil {
 		return nil, err
@@ -232,9 +238,11 @@ func (s *Store) Close() error {
 			closed <- s.conn.Close() // calls to a Redis that hangs end now, not each after its timeout
 		})
 		s.lanes.Wait()
+		s.handing.Lock()
 		s.mu.Lock()
 		ahead := s.takeAhead(time.Now(), 0) // with what the last fetches brought
 		s.mu.Unlock()
+		s.handing.Unlock()
 		if giveUp.Stop() {
 			close(s.ended)
 			ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
