@@ -170,10 +170,10 @@ func placed(at hcl.Range, format string, args ...any) error {
 
 // expression is evaluated for each event.
 type expression struct {
-	e     hclsyntax.Expression
-	base  *hcl.EvalContext
-	event *want // nil for one that does not ask for it
-	dlv   bool  // asks for the delivery
+	e        hclsyntax.Expression
+	base     *hcl.EvalContext
+	event    *want // nil for one that does not ask for it
+	delivery bool  // asks for it
 }
 
 // want says which members of a value an expression asks for; of one without members all.
@@ -215,7 +215,7 @@ func (s *scope) compile(e hclsyntax.Expression) *expression {
 			}
 			x.event.add(t[1:])
 		case "delivery":
-			x.dlv = true
+			x.delivery = true
 		}
 	}
 	_ = hclsyntax.Walk(e, guards{s.base.Functions})
@@ -232,7 +232,7 @@ func (x *expression) value(v *View) (result cty.Value, err error) {
 			return cty.NilVal, &placedError{x.e.Range(), err}
 		}
 	}
-	if x.dlv {
+	if x.delivery {
 		ctx.Variables["delivery"] = cty.ObjectVal(map[string]cty.Value{"id": cty.StringVal(v.Delivery)})
 	}
 	defer func() {
