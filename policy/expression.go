@@ -69,19 +69,23 @@ func (s *scope) fail(at hcl.Range, summary, detail string) {
 	}
 }
 
-// members of each variable.
-func variables() map[string][]string {
-	return map[string][]string{
-		"event":    {"data", "id", "key", "tenant", "time", "timestamp", "type"},
-		"delivery": {"id"},
-		"endpoint": {"name"},
+// membersOf lists what a variable has, nil for one that there is not.
+func membersOf(variable string) []string {
+	switch variable {
+	case "event":
+		return []string{"data", "id", "key", "tenant", "time", "timestamp", "type"}
+	case "delivery":
+		return []string{"id"}
+	case "endpoint":
+		return []string{"name"}
 	}
+	return nil
 }
 
 func (s *scope) checkVariable(t hcl.Traversal) {
 	root := t.RootName()
-	members, ok := variables()[root]
-	if !ok {
+	members := membersOf(root)
+	if members == nil {
 		s.fail(t.SourceRange(), "Unknown variable", fmt.Sprintf("there is no variable %q here; there are event, delivery and endpoint.%s",
 			root, config.Suggest(root, []string{"event", "delivery", "endpoint"})))
 		return
