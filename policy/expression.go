@@ -69,19 +69,23 @@ func (s *scope) fail(at hcl.Range, summary, detail string) {
 	}
 }
 
-// members of each variable.
-func variables() map[string][]string {
-	return map[string][]string{
-		"event":    {"data", "id", "key", "tenant", "time", "timestamp", "type"},
-		"delivery": {"id"},
-		"endpoint": {"name"},
+// membersOf lists what a variable has, nil for one that there is not.
+func membersOf(variable string) []string {
+	switch variable {
+	case "event":
+		return []string{"data", "id", "key", "tenant", "time", "timestamp", "type"}
+	case "delivery":
+		return []string{"id"}
+	case "endpoint":
+		return []string{"name"}
 	}
+	return nil
 }
 
 func (s *scope) checkVariable(t hcl.Traversal) {
 	root := t.RootName()
-	members, ok := variables()[root]
-	if !ok {
+	members := membersOf(root)
+	if members == nil {
 		s.fail(t.SourceRange(), "Unknown variable", fmt.Sprintf("there is no variable %q here; there are event, delivery and endpoint.%s",
 			root, config.Suggest(root, []string{"event", "delivery", "endpoint"})))
 		return
@@ -170,10 +174,10 @@ func placed(at hcl.Range, format string, args ...any) error {
 
 // expression is evaluated for each event.
 type expression struct {
-	e     hclsyntax.Expression
-	base  *hcl.EvalContext
-	event *want // nil for one that does not ask for it
-	dlv   bool  // asks for the delivery
+	e        hclsyntax.Expression
+	base     *hcl.EvalContext
+	event    *want // nil for one that does not ask for it
+	delivery bool  // asks for it
 }
 
 // want says which members of a value an expression asks for; of one without members all.
@@ -215,7 +219,7 @@ func (s *scope) compile(e hclsyntax.Expression) *expression {
 			}
 			x.event.add(t[1:])
 		case "delivery":
-			x.dlv = true
+			x.delivery = true
 		}
 	}
 	_ = hclsyntax.Walk(e, guards{s.base.Functions})
@@ -232,7 +236,7 @@ func (x *expression) value(v *View) (result cty.Value, err error) {
 			return cty.NilVal, &placedError{x.e.Range(), err}
 		}
 	}
-	if x.dlv {
+	if x.delivery {
 		ctx.Variables["delivery"] = cty.ObjectVal(map[string]cty.Value{"id": cty.StringVal(v.Delivery)})
 	}
 	defer func() {

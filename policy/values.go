@@ -21,7 +21,7 @@ type View struct {
 // value makes the variable event, of what is wanted only.
 func (v *View) value(w *want) (cty.Value, error) {
 	members := map[string]cty.Value{}
-	for _, name := range variables()["event"] {
+	for _, name := range membersOf("event") {
 		inner, ok := w.members[name]
 		if w.members != nil && !ok {
 			continue

@@ -244,18 +244,15 @@ func explainRequest(e *policy.Endpoint, event *outbox.Event, signed bool, now ti
 		safe.URL = shown // else signatures may be of the real one
 	}
 	safe.Body = e.Body.Masked()
-	shownRequest, err := deliver.Preview(&safe, event, version, now)
+	r, err := deliver.Preview(&safe, event, version, now)
+	body := r.Body
+	if err == nil && signed { // signatures are of the real body
+		safe.Body = e.Body
+		r, err = deliver.Preview(&safe, event, version, now)
+	}
 	if err != nil {
 		out.BodyError = err.Error()
 		return out
-	}
-	r := shownRequest
-	if signed { // signatures are of the real body
-		safe.Body = e.Body
-		if r, err = deliver.Preview(&safe, event, version, now); err != nil {
-			out.BodyError = err.Error()
-			return out
-		}
 	}
 	out.Line = strings.Replace(r.Line, e.URL.RequestURI(), shown.RequestURI(), 1)
 	for _, h := range r.Header {
@@ -263,7 +260,7 @@ func explainRequest(e *policy.Endpoint, event *outbox.Event, signed bool, now ti
 		h.Value = strings.ReplaceAll(h.Value, e.URL.RequestURI(), shown.RequestURI())
 		out.Header = append(out.Header, explainedHeader(h))
 	}
-	out.Body = string(shownRequest.Body)
+	out.Body = string(body)
 	return out
 }
 
