@@ -1,0 +1,104 @@
+# Webhooks of a developer platform (projects, builds, deployments). Its receivers check
+#
+#   X-Trae-Signature-256: sha256=<hex HMAC-SHA256 of the body as it came>
+#
+#   export TRAE_URL=https://… TRAE_SECRET=… TRAE_AUTHORIZATION="Bearer …"
+
+signature "trae" {
+  rotation = "newest" # its receivers know one signature
+  signed   = body
+  headers = {
+    "X-Trae-Signature-256" = "sha256=${signature}"
+    "X-Trae-Event"         = type
+    "X-Trae-Delivery"      = delivery
+    "X-Trae-Webhook-ID"    = endpoint
+    "X-Trae-Timestamp"     = timestamp # Unix seconds, of each attempt
+  }
+}
+
+# Its retry policy by its own names: max_attempts 3, backoff_strategy exponential,
+# initial_delay 1s, max_delay 60s; retry_on_status is >= 500, and network errors count.
+policy "trae" {
+  timeout {
+    total = "30s"
+  }
+  retry {
+    strategy     = "exponential" # initial × 2^(attempt-1)
+    initial      = "1s"
+    max          = "60s"
+    max_attempts = 3
+    on           = ["network", "timeout", "5xx"]
+  }
+}
+
+# The same with backoff_strategy linear, a list in retry_on_status, and
+# retry_on_timeout false.
+policy "trae-linear" {
+  timeout {
+    total = "30s"
+  }
+  retry {
+    strategy     = "linear" # initial × attempt
+    initial      = "1s"
+    max          = "60s"
+    max_attempts = 3
+    on           = ["network", "429", "502", "503"]
+  }
+}
+
+# And with backoff_strategy fixed.
+policy "trae-fixed" {
+  timeout {
+    total = "30s"
+  }
+  retry {
+    strategy     = "fixed"
+    initial      = "1s"
+    max_attempts = 3
+    on           = ["network", "timeout", "5xx"]
+  }
+}
+
+# One endpoint for each webhook; its name is the webhook_id.
+endpoint "wh-builds" {
+  description = "Builds and deployments of the shop"
+  enabled     = true # active
+  url         = env("TRAE_URL")
+  events      = ["build.*", "deployment.*", "test.ping"]
+  secrets     = [env("TRAE_SECRET")]
+  sign        = ["trae"]
+  policy      = "trae"
+
+  headers = {
+    "User-Agent"    = "Trae-Webhooks/1.0"
+    "Authorization" = env("TRAE_AUTHORIZATION") # of this endpoint's own
+    "X-Environment" = "production"
+  }
+  body = {
+    event       = event.type
+    timestamp   = event.time
+    webhook_id  = endpoint.name
+    delivery_id = delivery.id
+    data        = event.data
+  }
+}
+
+endpoint "wh-linear" {
+  url     = env("TRAE_URL")
+  events  = ["project.*"]
+  secrets = [env("TRAE_SECRET")]
+  sign    = ["trae"]
+  policy  = "trae-linear"
+  headers = { "User-Agent" = "Trae-Webhooks/1.0" }
+  body    = { event = event.type, timestamp = event.time, webhook_id = endpoint.name, delivery_id = delivery.id, data = event.data }
+}
+
+endpoint "wh-fixed" {
+  url     = env("TRAE_URL")
+  events  = ["release.*"]
+  secrets = [env("TRAE_SECRET")]
+  sign    = ["trae"]
+  policy  = "trae-fixed"
+  headers = { "User-Agent" = "Trae-Webhooks/1.0" }
+  body    = { event = event.type, timestamp = event.time, webhook_id = endpoint.name, delivery_id = delivery.id, data = event.data }
+}
