@@ -23,39 +23,15 @@ policy "trae" {
     total = "30s"
   }
   retry {
-    strategy     = "exponential" # initial × 2^(attempt-1)
-    initial      = "1s"
-    max          = "60s"
-    max_attempts = 3
-    on           = ["network", "timeout", "5xx"]
+    strategy        = "exponential" # initial × 2^(attempt-1)
+    initial         = "1s"
+    max             = "60s"
+    max_attempts    = 3
+    on              = ["network", "timeout", "5xx"]
+    max_retry_after = "60s" # no delay is longer than max_delay
   }
-}
-
-# The same with backoff_strategy linear, a list in retry_on_status, and
-# retry_on_timeout false.
-policy "trae-linear" {
-  timeout {
-    total = "30s"
-  }
-  retry {
-    strategy     = "linear" # initial × attempt
-    initial      = "1s"
-    max          = "60s"
-    max_attempts = 3
-    on           = ["network", "429", "502", "503"]
-  }
-}
-
-# And with backoff_strategy fixed.
-policy "trae-fixed" {
-  timeout {
-    total = "30s"
-  }
-  retry {
-    strategy     = "fixed"
-    initial      = "1s"
-    max_attempts = 3
-    on           = ["network", "timeout", "5xx"]
+  disable {
+    on_gone = false # a 410 is final for its delivery only
   }
 }
 
@@ -83,22 +59,31 @@ endpoint "wh-builds" {
   }
 }
 
+# backoff_strategy linear, a list in retry_on_status, retry_on_timeout false.
 endpoint "wh-linear" {
   url     = env("TRAE_URL")
   events  = ["project.*"]
   secrets = [env("TRAE_SECRET")]
   sign    = ["trae"]
-  policy  = "trae-linear"
+  policy  = "trae"
   headers = { "User-Agent" = "Trae-Webhooks/1.0" }
   body    = { event = event.type, timestamp = event.time, webhook_id = endpoint.name, delivery_id = delivery.id, data = event.data }
+  retry {
+    strategy = "linear" # initial × attempt
+    on       = ["network", "429", "502", "503"]
+  }
 }
 
+# backoff_strategy fixed.
 endpoint "wh-fixed" {
   url     = env("TRAE_URL")
   events  = ["release.*"]
   secrets = [env("TRAE_SECRET")]
   sign    = ["trae"]
-  policy  = "trae-fixed"
+  policy  = "trae"
   headers = { "User-Agent" = "Trae-Webhooks/1.0" }
   body    = { event = event.type, timestamp = event.time, webhook_id = endpoint.name, delivery_id = delivery.id, data = event.data }
+  retry {
+    strategy = "fixed"
+  }
 }

@@ -3,7 +3,7 @@
 #
 #   X-Webhook-Signature: <hex HMAC-SHA256 of the body as it came>
 #
-#   export PRACTICE_URL=https://… PRACTICE_SECRET=…
+#   export PRACTICE_URL=https://… PRACTICE_HEADER_URL=https://… PRACTICE_SECRET=…
 
 signature "practice" {
   signed = body
@@ -37,7 +37,7 @@ endpoint "practice" {
 
 # Or in a header, and the default body: {"id","type","timestamp","data"}.
 endpoint "practice-header" {
-  url     = env("PRACTICE_URL")
+  url     = env("PRACTICE_HEADER_URL")
   secrets = [env("PRACTICE_SECRET")]
   sign    = ["practice"]
   policy  = "practice"
