@@ -38,7 +38,7 @@ import (
 // onEngines runs a test with both outboxes that Relay has, given as blocks of the file.
 func onEngines(t *testing.T, test func(t *testing.T, outbox string)) {
 	t.Run("sqlite", func(t *testing.T) {
-		test(t, fmt.Sprintf("outbox \"sqlite\" {\n path = %q\n}", t.TempDir()))
+		test(t, fmt.Sprintf("outbox \"sqlite\" {\n path = %q\n}", filepath.Join(t.TempDir(), "outbox")))
 	})
 	t.Run("redis", func(t *testing.T) {
 		test(t, sharedOutbox(outboxtest.StartRedis(t)))
@@ -229,7 +229,7 @@ func (h *hook) recent(t *testing.T, name string) string {
 // contract is a Relay that runs one of the examples.
 type contract struct {
 	t       *testing.T
-	policy  *policy.Policy
+	names   []string                // of its endpoints
 	clients map[string]*http.Client // of its sockets, ingest and admin
 }
 
@@ -252,8 +252,11 @@ func example(t *testing.T, file, beside string, env map[string]string) (*config.
 	return f, p, err
 }
 
-// startContract runs an example until the test ends. All delays between attempts are short; the
-// exact ones are tested in relay/deliver.
+// shortDelay is what a delay between two attempts is cut to.
+const shortDelay = 20 * time.Millisecond
+
+// startContract runs an example until the test ends. Delays are cut to shortDelay; the exact ones
+// are tested in relay/deliver.
 func startContract(t *testing.T, file, outbox string, a authority, env map[string]string) *contract {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "relay-contract-") // the path of a socket is short
@@ -281,14 +284,16 @@ func startContract(t *testing.T, file, outbox string, a authority, env map[strin
 	if err != nil {
 		t.Fatal(err)
 	}
+	c := &contract{t: t, clients: map[string]*http.Client{}}
 	for _, e := range p.Endpoints {
-		e.Retry.Schedule = slices.Repeat([]time.Duration{20 * time.Millisecond}, len(e.Retry.Schedule))
+		c.names = append(c.names, e.Name)
+		e.Retry.Schedule = slices.Repeat([]time.Duration{shortDelay}, len(e.Retry.Schedule))
+		e.Retry.MaxRetryAfter = min(e.Retry.MaxRetryAfter, shortDelay)
 	}
 	relay, err := app.Open(t.Context(), app.Options{Config: f.Config, Policy: p, Version: "test", Grace: 5 * time.Second, Log: zerolog.New(zerolog.NewTestWriter(t))})
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &contract{t: t, policy: p, clients: map[string]*http.Client{}}
 	for _, name := range []string{"ingest", "admin"} {
 		c.clients[name] = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(dir, name))

@@ -40,7 +40,6 @@ func TestContractSaaSAlerts(t *testing.T) {
 			"SAAS_ALERTS_URL": r.url + "/a", "SAAS_ALERTS_SECRET": contractSecret,
 			"SAAS_EVERYTHING_URL": r.url + "/all", "SAAS_EVERYTHING_SECRET": contractSecret,
 		})
-		c.policy.Endpoint("saas-alerts").Retry.MaxRetryAfter = 0 // the receiver asks for an hour
 		c.say(said{"up", "alert_triggered", rich}, said{"down", "device_offline", rich}, said{"other", "quota_warning", rich})
 		c.settled("saas-alerts", counts{Delivered: 1, Failed: 1})
 		c.settled("saas-everything", counts{Delivered: 3})
@@ -108,9 +107,6 @@ func TestContractDeveloperPlatform(t *testing.T) {
 		c := startContract(t, "developer-platform.hcl", outbox, a, map[string]string{
 			"TRAE_URL": r.url + "/c", "TRAE_SECRET": contractSecret, "TRAE_AUTHORIZATION": "Bearer canary",
 		})
-		for _, e := range c.policy.Endpoints {
-			e.Retry.MaxRetryAfter = 0 // the receiver asks for an hour
-		}
 		c.say(said{"up", "build.finished", rich}, said{"down", "build.failed", rich}, said{"refused", "deployment.started", rich},
 			said{"moved", "test.ping", rich}, said{"gone", "build.failed", rich},
 			said{"linear-down", "project.made", rich}, said{"linear-refused", "project.made", rich}, said{"linear-up", "project.made", rich},
