@@ -37,7 +37,7 @@ func startNode(t *testing.T, a authority, data map[string]string) (url string, n
 	if err := os.WriteFile(events, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(node, "testdata/contracts/receiver.mjs")
+	cmd := exec.Command(node, script(t, "testdata/contracts/receiver.mjs"))
 	cmd.Env = append(os.Environ(), "CERT="+a.cert, "KEY="+a.key, "SECRET="+contractSecret, "EVENTS="+events)
 	var problems logBuffer
 	cmd.Stderr = &problems

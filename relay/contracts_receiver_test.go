@@ -233,15 +233,19 @@ type contract struct {
 	clients map[string]*http.Client // of its sockets, ingest and admin
 }
 
-// example reads a file of examples/contracts as it is, with the variables that it asks for,
-// beside a file of the test's: it may open loopback and name an authority in the policy "default".
+// example reads a file of examples/contracts as it is, with the variables that it asks for, and a
+// text of the test's beside it. Without a file it reads the text alone.
 func example(t *testing.T, file, beside string, env map[string]string) (*config.File, *policy.Policy, error) {
 	t.Helper()
 	own := filepath.Join(t.TempDir(), "test.hcl")
 	if err := os.WriteFile(own, []byte(beside), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f, err := config.Load([]string{"../examples/contracts/" + file, own}, func(name string) (string, bool) {
+	paths := []string{own}
+	if file != "" {
+		paths = append(paths, "../examples/contracts/"+file)
+	}
+	f, err := config.Load(paths, func(name string) (string, bool) {
 		value, ok := env[name]
 		return value, ok
 	})
@@ -255,9 +259,24 @@ func example(t *testing.T, file, beside string, env map[string]string) (*config.
 // shortDelay is what a delay between two attempts is cut to.
 const shortDelay = 20 * time.Millisecond
 
-// startContract runs an example until the test ends. Delays are cut to shortDelay; the exact ones
-// are tested in relay/deliver.
+// startContract runs an example until the test ends, on loopback. Delays are cut to shortDelay; the
+// exact ones are tested in relay/deliver.
 func startContract(t *testing.T, file, outbox string, a authority, env map[string]string) *contract {
+	t.Helper()
+	return startExample(t, file, fmt.Sprintf(`
+		%s
+		policy "default" {
+		  egress {
+		    allow_private = ["127.0.0.0/8"]
+		  }
+		  tls {
+		    ca = %q
+		  }
+		}`, outbox, a.cert), env)
+}
+
+// startExample is startContract with a text that says where the outbox is, and whatever else.
+func startExample(t *testing.T, file, beside string, env map[string]string) *contract {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "relay-contract-") // the path of a socket is short
 	if err != nil {
@@ -272,15 +291,7 @@ func startContract(t *testing.T, file, outbox string, a authority, env map[strin
 		  http = ""
 		  unix = "%[1]s/admin"
 		}
-		%[2]s
-		policy "default" {
-		  egress {
-		    allow_private = ["127.0.0.0/8"]
-		  }
-		  tls {
-		    ca = %[3]q
-		  }
-		}`, dir, outbox, a.cert), env)
+		%[2]s`, dir, beside), env)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -26,9 +26,9 @@ const (
 	maxBody   = 1 << 20
 )
 
-// verify tells whether a request is from somebody who has one of the secrets, and is new.
+// verify tells whether a request is from somebody who has one of the keys, and is new.
 // body is what came, byte for byte: never parse it and write it again before.
-func verify(secrets []string, h http.Header, body []byte) error {
+func verify(keys [][]byte, h http.Header, body []byte) error {
 	id, timestamp := h.Get("webhook-id"), h.Get("webhook-timestamp")
 	seconds, err := strconv.ParseInt(timestamp, 10, 64)
 	if err != nil || id == "" {
@@ -37,11 +37,7 @@ func verify(secrets []string, h http.Header, body []byte) error {
 	if time.Since(time.Unix(seconds, 0)).Abs() > tolerance {
 		return errors.New("the timestamp is too old or too new")
 	}
-	for _, secret := range secrets {
-		key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(secret, "whsec_"))
-		if err != nil || len(key) == 0 {
-			return errors.New("a secret is not whsec_ and base64")
-		}
+	for _, key := range keys {
 		mac := hmac.New(sha256.New, key)
 		fmt.Fprintf(mac, "%s.%s.", id, timestamp)
 		mac.Write(body)
@@ -59,7 +55,7 @@ func verify(secrets []string, h http.Header, body []byte) error {
 // receiver keeps the ids of what it has handled. A real one keeps them beside its data, in
 // the same transaction: insert into handled (id) … on conflict do nothing.
 type receiver struct {
-	secrets []string
+	keys    [][]byte
 	mu      sync.Mutex
 	handled map[string]bool
 }
@@ -70,7 +66,7 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, "too large", http.StatusRequestEntityTooLarge)
 		return
 	}
-	if err := verify(r.secrets, req.Header, body); err != nil {
+	if err := verify(r.keys, req.Header, body); err != nil {
 		http.Error(w, err.Error(), http.StatusUnauthorized)
 		return
 	}
@@ -86,8 +82,15 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 }
 
 func main() {
-	secrets := strings.Fields(os.Getenv("WEBHOOK_SECRET"))
-	if len(os.Args) != 2 || len(secrets) == 0 {
+	var keys [][]byte
+	for secret := range strings.FieldsSeq(os.Getenv("WEBHOOK_SECRET")) {
+		key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(secret, "whsec_"))
+		if err != nil || len(key) == 0 {
+			log.Fatal("a secret is whsec_ and base64")
+		}
+		keys = append(keys, key)
+	}
+	if len(os.Args) != 2 || len(keys) == 0 {
 		log.Fatal("usage: WEBHOOK_SECRET=whsec_… verify HOST:PORT")
 	}
 	ln, err := net.Listen("tcp", os.Args[1])
@@ -95,6 +98,6 @@ func main() {
 		log.Fatal(err)
 	}
 	fmt.Println("listening on", ln.Addr())
-	server := &http.Server{Handler: &receiver{secrets: secrets, handled: map[string]bool{}}, ReadTimeout: 10 * time.Second}
+	server := &http.Server{Handler: &receiver{keys: keys, handled: map[string]bool{}}, ReadTimeout: 10 * time.Second}
 	log.Fatal(server.Serve(ln))
 }

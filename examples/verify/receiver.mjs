@@ -9,8 +9,9 @@ const TOLERANCE = 5 * 60; // seconds between the sender's clock and ours
 const MAX_BODY = 1 << 20;
 
 const secrets = (process.env.WEBHOOK_SECRET ?? "").split(" ").filter(Boolean);
+const keys = secrets.map((secret) => Buffer.from(secret.replace(/^whsec_/, ""), "base64"));
 const [host, port] = (process.argv[2] ?? "").split(":");
-if (secrets.length === 0 || !port) {
+if (keys.length === 0 || keys.some((key) => key.length === 0) || !port) {
   console.error("usage: WEBHOOK_SECRET=whsec_… node receiver.mjs HOST:PORT");
   process.exit(2);
 }
@@ -22,8 +23,7 @@ function verify(headers, body) {
   const timestamp = headers["webhook-timestamp"] ?? "";
   if (!id || !/^\d{1,15}$/.test(timestamp)) return "webhook-id or webhook-timestamp is missing";
   if (Math.abs(Date.now() / 1000 - Number(timestamp)) > TOLERANCE) return "the timestamp is too old or too new";
-  for (const secret of secrets) {
-    const key = Buffer.from(secret.replace(/^whsec_/, ""), "base64");
+  for (const key of keys) {
     const mac = createHmac("sha256", key).update(`${id}.${timestamp}.`).update(body);
     const want = Buffer.from("v1," + mac.digest("base64"));
     // A sender that changes its secret signs with both.

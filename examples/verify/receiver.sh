@@ -6,31 +6,42 @@
 #   export WEBHOOK_HANDLED=/var/lib/hooks     # a folder that keeps the ids of what was handled
 #   socat TCP-LISTEN:9000,bind=127.0.0.1,reuseaddr,fork EXEC:./receiver.sh
 #   ./receiver.sh < request.txt               # or a request that was saved
-set -euo pipefail
+set -euof pipefail
 export LC_ALL=C          # bytes, not characters
 umask 077
 TOLERANCE=300            # seconds between the sender's clock and ours
 MAX_BODY=1048576
 
 answer() { printf 'HTTP/1.1 %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n' "$1"; exit 0; }
-hex() { od -An -v -tx1 | tr -d ' \n'; }
 
-# hmac prints HMAC-SHA256 of standard input in base64. It is made of two hashes, because
-# openssl takes a key from its command line only, where everybody on the machine can read it.
+# hmac prints "v1," and the HMAC-SHA256, by a key in hex, of what is signed. It is made of two
+# hashes, because openssl takes a key from its command line only, where everybody on the machine
+# can read it. A key of Standard Webhooks is 24 to 64 bytes.
 hmac() {
   local key=$1 inner='' outer='' i byte
-  ((${#key} <= 128)) || key=$(unhex "$key" | openssl dgst -sha256 -binary | hex)
   while ((${#key} < 128)); do key+=00; done
   for ((i = 0; i < 128; i += 2)); do
-    printf -v byte '%02x' $((16#${key:i:2} ^ 0x36)); inner+=$byte
-    printf -v byte '%02x' $((16#${key:i:2} ^ 0x5c)); outer+=$byte
+    printf -v byte '\\x%02x' $((16#${key:i:2} ^ 0x36)); inner+=$byte
+    printf -v byte '\\x%02x' $((16#${key:i:2} ^ 0x5c)); outer+=$byte
   done
-  { unhex "$outer"; { unhex "$inner"; cat; } | openssl dgst -sha256 -binary; } | openssl dgst -sha256 -binary | openssl base64 -A
+  printf 'v1,'
+  {
+    printf "$outer"
+    { printf "$inner"; printf '%s' "$id.$timestamp."; cat "$body"; } | openssl dgst -sha256 -binary
+  } | openssl dgst -sha256 -binary | openssl base64 -A
 }
-unhex() { printf "$(sed 's/../\\x&/g' <<<"$1")"; }
 
-# same compares by hashes of a random beginning: how long it takes tells nothing of the texts.
-same() { [[ $(printf '%s' "$nonce$1" | openssl dgst -sha256) == $(printf '%s' "$nonce$2" | openssl dgst -sha256) ]]; }
+# same looks at every character, whatever differs, so how long it takes tells nothing.
+same() {
+  ((${#1} == ${#2})) || return 1
+  local i a b differ=0
+  for ((i = 0; i < ${#1}; i++)); do
+    printf -v a %d "'${1:i:1}"
+    printf -v b %d "'${2:i:1}"
+    ((differ |= a ^ b, 1))
+  done
+  ((differ == 0))
+}
 
 read -r _ || exit 0 # the request line
 id='' timestamp='' signatures='' length=0
@@ -51,19 +62,19 @@ head -c "$((10#$length))" >"$body" # byte for byte: a variable would lose line e
 
 # The id becomes a file name, so it is only what Relay lets it be.
 [[ $id =~ ^[A-Za-z0-9_-]{1,64}$ && $timestamp =~ ^[0-9]{1,12}$ ]] || answer '401 Unauthorized'
-age=$(($(date +%s) - 10#$timestamp))
+printf -v now '%(%s)T' -1
+age=$((now - 10#$timestamp))
 ((age <= TOLERANCE && age >= -TOLERANCE)) || answer '401 Unauthorized'
 
-nonce=$(openssl rand -hex 16)
 good=false
 for secret in $WEBHOOK_SECRET; do
-  key=$(printf '%s' "${secret#whsec_}" | openssl base64 -d -A | hex)
-  want="v1,$({ printf '%s' "$id.$timestamp."; cat "$body"; } | hmac "$key")"
-  set -f
+  key=$(printf '%s' "${secret#whsec_}" | openssl base64 -d -A | od -An -v -tx1)
+  key=${key//[[:space:]]/}
+  [[ -n $key ]] || answer '500 Internal Server Error' # it is not whsec_ and base64
+  want=$(hmac "$key")
   for signature in $signatures; do # a sender that changes its secret signs with both
     if same "$signature" "$want"; then good=true; fi
   done
-  set +f
 done
 $good || answer '401 Unauthorized'
 
