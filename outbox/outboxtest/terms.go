@@ -48,6 +48,10 @@ func testFailedFromStart(s *suite) {
 	s.accept(entry("evt_2", "b"))
 	s.want("claimed at a", "app-1", s.claimOne("a").EventID)
 	s.want("claimed at b", "evt_2", s.claimOne("b").EventID)
+	e = entry("evt_3", "b") // while b is worked on
+	e.Terms = []outbox.Term{{Code: "when_error"}}
+	s.accept(e)
+	s.claimNone("b")
 }
 
 func testFailedIsKept(s *suite) {
