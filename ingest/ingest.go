@@ -92,9 +92,9 @@ type Request struct {
 	Path            string // percent-decoded, without the query
 	ContentType     string
 	ContentEncoding string
-	IdempotencyKey  []string // all values of that header
-	CloudEvent      bool     // a ce-specversion header is there
-	Body            []byte   // only read, and only until Handle returns
+	IdempotencyKey  []string    // all values of that header
+	Attributes      []Attribute // of a CloudEvent in binary mode: all headers that begin with "ce-"
+	Body            []byte      // only read, and only until Handle returns
 }
 
 // Response is the answer to a Request.
@@ -159,9 +159,12 @@ func (in *Ingest) read(r *Request) (b outbox.Batch, many bool, p *problem) {
 	}
 	defer in.decoders.Put(d)
 	defer d.close()
-	if typed {
+	switch {
+	case typed:
 		b.Entries, p = d.typed(eventType, r.Body)
-	} else {
+	case m == cloudBinary:
+		b.Entries, p = d.binary(r)
+	default:
 		b.Entries, many, p = d.events(r.Body, m)
 	}
 	if p != nil {
@@ -181,7 +184,7 @@ func (in *Ingest) complete(b *outbox.Batch, many bool) *problem {
 	for i := range b.Entries {
 		e := &b.Entries[i]
 		if e.Event.ID != "" {
-			e.Fingerprint = fingerprint(&e.Event)
+			e.Fingerprint = fingerprint(e)
 		} else {
 			e.Event.ID = newID()
 		}
