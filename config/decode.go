@@ -47,6 +47,7 @@ func (d *decoder) ingest(b *Block) {
 	if b != nil {
 		unix, http = b.Blocks("unix", true), b.Blocks("http", true)
 		b.Size("max_body", &d.config.Ingest.MaxBody, KiB, 64*MiB)
+		b.Bool("strict", &d.config.Ingest.Strict)
 		b.Done()
 	}
 	in := &d.config.Ingest

@@ -19,6 +19,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"relay/outbox"
+	"relay/policy"
 )
 
 const (
@@ -48,9 +49,12 @@ type Options struct {
 	// read; none means that nobody wants the event.
 	Route func(eventType string) []string
 
+	// Type tells what is declared of an event type; see policy.Policy. nil: nothing of any.
+	Type func(eventType string) (t *policy.EventType, known bool)
+
 	MaxBody     int64 // bytes of one request body; 0 = 256 KiB
 	MaxInFlight int64 // bytes of all bodies being handled, at least MaxBody; 0 = 64 MiB
-	Strict      bool  // refuse an event that no endpoint wants, instead of accepting it with 0 deliveries
+	Strict      bool  // refuse an event of a type that is not known, and one that no endpoint wants, instead of accepting it with 0 deliveries
 	Log         zerolog.Logger
 }
 
@@ -191,6 +195,12 @@ func (in *Ingest) complete(b *outbox.Batch, many bool) *problem {
 		if e.Event.Time.IsZero() {
 			e.Event.Time = now
 		}
+		if p := in.checkType(&e.Event); p != nil {
+			if many {
+				p.Index = new(i)
+			}
+			return p
+		}
 		e.Endpoints = in.o.Route(e.Event.Type)
 		if deliveries += len(e.Endpoints); deliveries > maxDeliveries && len(b.Entries) > 1 {
 			return refuse(batchTooLarge, "the events of a batch have at most 50,000 deliveries together; split it")
@@ -205,6 +215,29 @@ func (in *Ingest) complete(b *outbox.Batch, many bool) *problem {
 		}
 	}
 	return nil
+}
+
+// checkType compares an event with what is declared of its type.
+func (in *Ingest) checkType(e *outbox.Event) *problem {
+	if in.o.Type == nil {
+		return nil
+	}
+	t, known := in.o.Type(e.Type)
+	if !known && in.o.Strict {
+		p := refuse(unknownType, "no event_type of the file has this name, and ingest is strict; relay types lists them")
+		p.Field = "type"
+		return p
+	}
+	if t == nil || t.Schema == nil {
+		return nil
+	}
+	m := t.Schema.Check(e.Data)
+	if m == nil {
+		return nil
+	}
+	p := refuse(schemaMismatch, "the data does not fit the schema of "+t.Name+": "+m.Error()+"; relay types shows it")
+	p.Field, p.Pointer, p.Keyword = "data", m.Pointer, m.Keyword
+	return p
 }
 
 // newID makes the id of an event: a UUID of version 7, in its usual form.

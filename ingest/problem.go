@@ -37,6 +37,8 @@ const (
 	invalidAttribute       code = "invalid_attribute"
 	unsupportedSpecVersion code = "unsupported_specversion"
 	unsupportedData        code = "unsupported_data"
+	schemaMismatch         code = "schema_mismatch"
+	unknownType            code = "unknown_type"
 	noEndpoint             code = "no_endpoint"
 	unsupportedEncoding    code = "unsupported_encoding"
 	unsupportedMediaType   code = "unsupported_media_type"
@@ -89,6 +91,8 @@ var codes = map[code]struct {
 	invalidAttribute:       {status: 400, title: "An attribute of the CloudEvent is not valid"},
 	unsupportedSpecVersion: {status: 400, title: "The version of CloudEvents is not supported"},
 	unsupportedData:        {status: 415, title: "The data is not JSON"},
+	schemaMismatch:         {status: 422, title: "The data does not fit the schema of its type"},
+	unknownType:            {status: 422, title: "The event type is not declared"},
 	noEndpoint:             {status: 422, title: "No endpoint wants the event"},
 	unsupportedEncoding:    {status: 415, title: "The content encoding is not supported"},
 	unsupportedMediaType:   {status: 415, title: "The content type is not supported"},
@@ -109,15 +113,17 @@ var codes = map[code]struct {
 // problem is the body of a refusal (RFC 9457). It never holds a payload or a
 // secret: at most the name of a key, cut short.
 type problem struct {
-	Type   string `json:"type"` // a name, not an address to fetch
-	Title  string `json:"title"`
-	Status int    `json:"status"`
-	Code   code   `json:"code"`
-	Detail string `json:"detail"`
-	Field  string `json:"field,omitempty"`
-	Index  *int   `json:"index,omitempty"`  // of the event in a batch, from 0
-	Line   int    `json:"line,omitempty"`   // of the body, from 1
-	Offset *int   `json:"offset,omitempty"` // of the byte in the body, from 0
+	Type    string `json:"type"` // a name, not an address to fetch
+	Title   string `json:"title"`
+	Status  int    `json:"status"`
+	Code    code   `json:"code"`
+	Detail  string `json:"detail"`
+	Field   string `json:"field,omitempty"`
+	Pointer string `json:"pointer,omitempty"` // into the data, RFC 6901; "" for all of it
+	Keyword string `json:"keyword,omitempty"` // of the schema
+	Index   *int   `json:"index,omitempty"`   // of the event in a batch, from 0
+	Line    int    `json:"line,omitempty"`    // of the body, from 1
+	Offset  *int   `json:"offset,omitempty"`  // of the byte in the body, from 0
 
 	fatal bool // the connection cannot be used again, whatever the code says
 }

@@ -22,8 +22,10 @@ import (
 // Policy is a decoded file; make one with New or Decode. Its methods may be
 // called at the same time.
 type Policy struct {
-	Endpoints []*Endpoint // in the order of the file
+	Endpoints []*Endpoint  // in the order of the file
+	Types     []*EventType // in the order of the file; none says nothing of any
 
+	types  map[string]*EventType
 	byName map[string]*Endpoint
 	routes *lru.Cache[string, []string] // event type → names
 }

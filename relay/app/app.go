@@ -158,6 +158,8 @@ func (a *App) open(ctx context.Context) error {
 	in := ingest.New(ingest.Options{
 		Outbox:  store,
 		Route:   func(eventType string) []string { return a.live.Load().policy.Route(eventType) },
+		Type:    func(name string) (*policy.EventType, bool) { return a.live.Load().policy.Type(name) },
+		Strict:  c.Ingest.Strict,
 		MaxBody: c.Ingest.MaxBody,
 		Log:     a.o.Log,
 	})
