@@ -22,6 +22,7 @@ func decode(root *Block, c Config) Config {
 	d.log(root.One("log"))
 	root.Blocks("policy", true) // package policy decodes these
 	root.Blocks("signature", true)
+	root.Blocks("event_type", true)
 	if len(root.Blocks("endpoint", true)) == 0 {
 		root.file.warn("there is no endpoint block: events are accepted and go nowhere")
 	}

@@ -27,7 +27,9 @@ func (s *Schema) Fields() []Field {
 	w := walker{}
 	w.below(layers(s.compiled, nil), "")
 	if len(w.fields) == 0 {
-		w.fields = []Field{describe(layers(s.compiled, nil))}
+		f := describe(layers(s.compiled, nil))
+		f.Required = true
+		w.fields = []Field{f}
 	}
 	return w.fields
 }
@@ -41,11 +43,12 @@ type walker struct {
 
 // below adds the properties of a value, which stands under the name, or those of its items.
 func (w *walker) below(all []*jsonschema.Schema, name string) {
-	if slices.Contains(w.open, all[0]) {
+	outer := len(w.open)
+	if slices.ContainsFunc(all, func(s *jsonschema.Schema) bool { return slices.Contains(w.open, s) }) {
 		return
 	}
-	w.open = append(w.open, all[0])
-	defer func() { w.open = w.open[:len(w.open)-1] }()
+	w.open = append(w.open, all...)
+	defer func() { w.open = w.open[:outer] }()
 
 	properties := map[string][]*jsonschema.Schema{}
 	var required []string

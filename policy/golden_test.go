@@ -114,6 +114,13 @@ func outcome(src []byte) string {
 	for _, e := range p.Endpoints {
 		dumpEndpoint(&b, e)
 	}
+	for _, t := range p.Types {
+		fmt.Fprintf(&b, "event_type %s %q", t.Name, t.Description)
+		if t.Schema != nil {
+			fmt.Fprintf(&b, " %+v", t.Schema.Fields())
+		}
+		fmt.Fprintf(&b, " %s\n", t.Example)
+	}
 	for _, w := range f.Warnings {
 		fmt.Fprintf(&b, "warning: %s\n", w)
 	}

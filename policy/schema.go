@@ -196,6 +196,11 @@ func detail(k jsonschema.ErrorKind, keyword string) string {
 		return "lacks " + strings.Join(slices.Sorted(slices.Values(k.Missing)), ", ")
 	case *kind.AdditionalProperties:
 		return "has a property that the schema does not allow"
+	case *kind.Format:
+		if k.Want == "regex" {
+			return fmt.Sprintf("is no regular expression that can be used: at most %d bytes, in the syntax of Go's regexp, which has no look-around", maxPattern)
+		}
+		return "is not of the format " + k.Want
 	case *kind.Enum:
 		return "is none of the values that the schema lists"
 	}

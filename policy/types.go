@@ -43,6 +43,32 @@ func (t *EventType) Hash() string {
 	return fingerprint(fmt.Appendf(nil, "%q %q %s %s", t.Name, t.Description, schema, t.Example))
 }
 
+// TypeChange is what another policy means for one event type.
+type TypeChange struct {
+	Type string `json:"type"`
+	Kind string `json:"kind"` // Added, Removed or Changed
+}
+
+// DiffTypes lists the event types that differ, in the order of Diff.
+func DiffTypes(old, new *Policy) []TypeChange {
+	changes := []TypeChange{}
+	for _, t := range new.Types {
+		before := old.types[t.Name]
+		switch {
+		case before == nil:
+			changes = append(changes, TypeChange{t.Name, Added})
+		case before.Hash() != t.Hash():
+			changes = append(changes, TypeChange{t.Name, Changed})
+		}
+	}
+	for _, t := range old.Types {
+		if new.types[t.Name] == nil {
+			changes = append(changes, TypeChange{t.Name, Removed})
+		}
+	}
+	return changes
+}
+
 // readTypes decodes the event_type blocks.
 func readTypes(blocks []*config.Block) []*EventType {
 	var types []*EventType
