@@ -159,6 +159,9 @@ func dumpEndpoint(b *strings.Builder, e *Endpoint) {
 		fmt.Fprintf(b, "  signs %s\n", strings.Join(s.Names(), ", "))
 	}
 	fmt.Fprintf(b, "  concurrency=%d timeout=%v\n", e.Concurrency, e.Timeout)
+	if e.Handshake {
+		fmt.Fprintf(b, "  handshake %s\n", e.Origin)
+	}
 	if e.HTTP2 {
 		fmt.Fprintf(b, "  http2\n")
 	}

@@ -42,6 +42,8 @@ type Endpoint struct {
 	Signers     []*sign.Signer // all of them sign each request; empty for sign = ["none"]
 	Concurrency int            // attempts at the same time, for each Relay
 	HTTP2       bool           // offered to the receiver, where URL is https
+	Handshake   bool           // the receiver is asked for its consent before it is sent to
+	Origin      string         // the host name under which it is asked; "" without Handshake
 	Timeout     Timeout
 	Retry       Retry
 	Egress      Egress

@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -25,13 +26,15 @@ import (
 type http2 struct {
 	url  *url.URL
 	http *http.Transport
+
+	method string // "" is POST
 }
 
 func newHTTP2(e *policy.Endpoint, d *dialer) *http2 {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
-	return &http2{e.URL, &http.Transport{
+	return &http2{url: e.URL, http: &http.Transport{
 		DialContext:            d.dial,
 		DialTLSContext:         d.dialTLS,
 		Protocols:              protocols,
@@ -71,7 +74,7 @@ func (t *http2) send(ctx context.Context, until time.Time, header []sign.Header,
 		},
 	})
 	req := (&http.Request{
-		Method:        http.MethodPost,
+		Method:        cmp.Or(t.method, http.MethodPost),
 		URL:           t.url,
 		Host:          t.url.Host,
 		Header:        make(http.Header, len(header)),

@@ -27,11 +27,11 @@ const (
 type Status struct {
 	Endpoint string
 	State    State
-	Reason   string // why it is not active, for people
-	Code     string // the same for programs: operator, gone, failing, file
+	Reason   string // why it is not active, or has no consent, for people
+	Code     string // the same for programs: operator, gone, failing, file, consent
 	Since    time.Time
 
-	Waiting   string    // why nothing is claimed now: limit, breaker, retry_after, paused, disabled, slots; "" when something may be
+	Waiting   string    // why nothing is claimed now: limit, breaker, retry_after, consent, paused, disabled, slots; "" when something may be
 	Breaker   string    // closed, open or half_open; "" without a rule
 	OpenUntil time.Time // of the breaker
 	HeldUntil time.Time // as the receiver asked
@@ -181,6 +181,8 @@ func (d *Deliverer) StatusOf(name string) (Status, bool) {
 	}
 	if s.State != Active {
 		s.Waiting = string(s.State)
+	} else if st.Cause == gate.NoConsent {
+		s.Code, s.Reason = string(gate.NoConsent), st.Why
 	}
 	s.Attempts = map[Outcome]int64{}
 	if r != nil {
