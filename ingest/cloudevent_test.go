@@ -1,9 +1,11 @@
 package ingest
 
 import (
+	"net/url"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -218,4 +220,25 @@ func TestCloudEventRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzCloudHeaders: attributes never end in a server error, and what the HTTP binding
+// makes of a value is read as that value.
+func FuzzCloudHeaders(f *testing.F) {
+	f.Add("subject", "Euro%20%E2%82%AC", "1")
+	f.Add("id", `"a\"b"`, "")
+	f.Add("time", "2018-04-05T17:31:00Z", "[]")
+	f.Add("comexample", "%", "{")
+	f.Fuzz(func(t *testing.T, name, value, body string) {
+		in, rec, _ := newIngest(t, Options{})
+		r := headers(body)
+		r.Attributes = append(r.Attributes[1:], Attribute{name, value}, r.Attributes[0])
+		res := in.Handle(t.Context(), r)
+		if res.Status != 202 && (res.Status < 400 || res.Status >= 500 || decodeAnswer(t, res.Body).Code == "" || len(rec.entries()) > 0) {
+			t.Fatalf("got %d %s with %d entries", res.Status, res.Body, len(rec.entries()))
+		}
+		if got, err := headerValue(url.PathEscape(value)); utf8.ValidString(value) && (err != nil || got != value) {
+			t.Fatalf("%q is read as %q, %v", value, got, err)
+		}
+	})
 }

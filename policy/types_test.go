@@ -145,6 +145,26 @@ func TestTypes(t *testing.T) {
 	}
 }
 
+// FuzzSchema: no schema and no data make it panic, and its errors are one line.
+func FuzzSchema(f *testing.F) {
+	f.Add(`{"type":"object","required":["a"],"properties":{"a":{"$ref":"#/$defs/x"}},"$defs":{"x":{"minimum":1.5,"multipleOf":1e2}}}`, `{"a":1e5}`)
+	f.Add(`{"anyOf":[{"const":1},{"uniqueItems":true}],"unevaluatedProperties":false}`, `[1,1.0]`)
+	f.Add(`{"$schema":"http://json-schema.org/draft-04/schema#","items":[{"format":"uri"}],"additionalItems":false}`, `["x",2]`)
+	f.Add(`{"$dynamicRef":"#a","$dynamicAnchor":"a","items":{"$dynamicRef":"#a"}}`, `[[[]]]`)
+	f.Fuzz(func(t *testing.T, schema, data string) {
+		s, err := newSchema(schema)
+		if err != nil {
+			return
+		}
+		if n := len(s.Fields()); n < 1 || n > maxFields {
+			t.Fatalf("%d fields", n)
+		}
+		if m := s.Check([]byte(data)); m != nil && m.Detail == "" {
+			t.Fatalf("%+v says nothing", m)
+		}
+	})
+}
+
 // BenchmarkCheck is an event of 1 KiB with its schema; without one there is only a look
 // into a map.
 func BenchmarkCheck(b *testing.B) {
