@@ -9,6 +9,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -62,9 +63,10 @@ type Options struct {
 // time.
 type Ingest struct {
 	o        Options
-	inFlight atomic.Int64 // bytes of bodies being handled
-	buffers  sync.Pool    // of *[]byte, for long bodies
-	decoders sync.Pool    // of *decoder
+	inFlight atomic.Int64  // bytes of bodies being handled
+	buffers  sync.Pool     // of *[]byte, for long bodies
+	decoders sync.Pool     // of *decoder
+	checks   chan struct{} // holds one for each check of a schema, which takes a hundred times the memory of its data
 
 	mu    sync.Mutex
 	warns map[code]*warning
@@ -86,7 +88,7 @@ func New(o Options) *Ingest {
 	}
 	o.MaxInFlight = max(o.MaxInFlight, o.MaxBody)
 	o.Log = o.Log.With().Str("component", "ingest").Logger()
-	return &Ingest{o: o, warns: map[code]*warning{}}
+	return &Ingest{o: o, warns: map[code]*warning{}, checks: make(chan struct{}, runtime.GOMAXPROCS(0))}
 }
 
 // Request is one HTTP request, whatever the library. Its strings may be kept for
@@ -231,7 +233,9 @@ func (in *Ingest) checkType(e *outbox.Event) *problem {
 	if t == nil || t.Schema == nil {
 		return nil
 	}
+	in.checks <- struct{}{}
 	m := t.Schema.Check(e.Data)
+	<-in.checks
 	if m == nil {
 		return nil
 	}

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -115,7 +116,7 @@ func (m *Mismatch) Error() string {
 }
 
 // Check returns nil when data, which is JSON, fits; else of all that does not the first by
-// pointer and keyword.
+// the way to it and keyword.
 func (s *Schema) Check(data []byte) *Mismatch {
 	v, err := decodeJSON(data)
 	if err != nil {
@@ -160,7 +161,7 @@ func unbounded(v any, at []string) *Mismatch {
 
 // mismatch picks one of the library's errors, always the same one.
 func mismatch(e *jsonschema.ValidationError) *Mismatch {
-	var first *Mismatch
+	var first *jsonschema.ValidationError
 	var walk func(e *jsonschema.ValidationError)
 	walk = func(e *jsonschema.ValidationError) {
 		whole := false // what lies below is about one of several ways to fit
@@ -174,22 +175,25 @@ func mismatch(e *jsonschema.ValidationError) *Mismatch {
 			}
 			return
 		}
-		m := &Mismatch{Pointer: pointer(e.InstanceLocation), Keyword: "false"} // the schema that nothing fits
-		if path := e.ErrorKind.KeywordPath(); len(path) > 0 {
-			m.Keyword = path[0]
-		}
-		if first == nil || m.Pointer < first.Pointer || m.Pointer == first.Pointer && m.Keyword < first.Keyword {
-			m.Detail = detail(e.ErrorKind, m.Keyword)
-			first = m
+		if first == nil || cmp.Or(slices.Compare(e.InstanceLocation, first.InstanceLocation), cmp.Compare(keyword(e), keyword(first))) < 0 {
+			first = e
 		}
 	}
 	walk(e)
-	return first
+	return &Mismatch{pointer(first.InstanceLocation), keyword(first), detail(first)}
+}
+
+// keyword is the part of the schema that an error is about.
+func keyword(e *jsonschema.ValidationError) string {
+	if path := e.ErrorKind.KeywordPath(); len(path) > 0 {
+		return path[0]
+	}
+	return "false" // the schema that nothing fits
 }
 
 // detail says what a keyword asks for, in words of the schema: never the value.
-func detail(k jsonschema.ErrorKind, keyword string) string {
-	switch k := k.(type) {
+func detail(e *jsonschema.ValidationError) string {
+	switch k := e.ErrorKind.(type) {
 	case *kind.Type:
 		return fmt.Sprintf("is of type %s, not %s", k.Got, strings.Join(k.Want, " or "))
 	case *kind.Required:
@@ -204,7 +208,7 @@ func detail(k jsonschema.ErrorKind, keyword string) string {
 	case *kind.Enum:
 		return "is none of the values that the schema lists"
 	}
-	return fmt.Sprintf("does not fit %q", keyword)
+	return fmt.Sprintf("does not fit %q", keyword(e))
 }
 
 // pointer writes the way to a value.
