@@ -233,15 +233,19 @@ func (in *Ingest) checkType(e *outbox.Event) *problem {
 	if t == nil || t.Schema == nil {
 		return nil
 	}
-	in.checks <- struct{}{}
-	m := t.Schema.Check(e.Data)
-	<-in.checks
+	m := in.compare(t.Schema, e.Data)
 	if m == nil {
 		return nil
 	}
 	p := refuse(schemaMismatch, "the data does not fit the schema of "+t.Name+": "+m.Error()+"; relay types shows it")
 	p.Field, p.Pointer, p.Keyword = "data", m.Pointer, m.Keyword
 	return p
+}
+
+func (in *Ingest) compare(s *policy.Schema, data []byte) *policy.Mismatch {
+	in.checks <- struct{}{}
+	defer func() { <-in.checks }() // of a panic, too
+	return s.Check(data)
 }
 
 // newID makes the id of an event: a UUID of version 7, in its usual form.
