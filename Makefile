@@ -45,7 +45,7 @@ vuln:
 setup:
 	@command -v cc >/dev/null || command -v gcc >/dev/null || sh .ci/install gcc libc6-dev
 	@command -v redis-server >/dev/null || sh .ci/install redis-server
-	@command -v npm >/dev/null || sh .ci/install nodejs npm
+	@sh .ci/node
 	@command -v python3 >/dev/null || sh .ci/install python3
 	@command -v openssl >/dev/null || sh .ci/install openssl
 

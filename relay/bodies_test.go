@@ -24,7 +24,7 @@ func TestExampleBodies(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	entry, err := ingest.ParseEvent(archive.Files[0].Data, config.MiB)
+	entry, err := ingest.ParseEvent(archive.Files[0].Data, ingest.Options{MaxBody: config.MiB, Route: func(string) []string { return nil }})
 	if err != nil {
 		t.Fatal(err)
 	}
