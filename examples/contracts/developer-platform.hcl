@@ -27,11 +27,16 @@ policy "trae" {
     initial         = "1s"
     max             = "60s"
     max_attempts    = 3
+    jitter          = 0
     on              = ["network", "timeout", "5xx"]
     max_retry_after = "60s" # no delay is longer than max_delay
   }
+  breaker {
+    enabled = false # it would move attempts to another time
+  }
   disable {
-    on_gone = false # a 410 is final for its delivery only
+    on_gone       = false # a 410 is final for its delivery only
+    after_failing = "0s"
   }
 }
 
