@@ -30,7 +30,7 @@ endpoint "group-manager" {
 
   # Any 2xx is a success, everything else is tried again at these times exactly, and
   # after the last one the delivery is failed. So nothing else may move an attempt:
-  # no jitter, no Retry-After, no breaker, and no end at 410.
+  # no jitter, no Retry-After, no breaker, no endpoint that is taken for dead.
   retry {
     schedule        = ["1m", "5m", "30m"]
     jitter          = 0
@@ -41,7 +41,6 @@ endpoint "group-manager" {
     enabled = false
   }
   disable {
-    on_gone       = false
     after_failing = "0s"
   }
   egress {
