@@ -37,7 +37,7 @@ func BenchmarkAttempt(b *testing.B) {
 	c := benchClaim()
 	b.ReportAllocs()
 	for b.Loop() {
-		r.attempt(r.now, c, false)
+		r.attempt(r.now, c, nil, false)
 	}
 }
 
@@ -67,7 +67,7 @@ func BenchmarkAttemptOnLoopback(b *testing.B) {
 	c := benchClaim()
 	b.ReportAllocs()
 	for b.Loop() {
-		r.attempt(r.now, c, false)
+		r.attempt(r.now, c, nil, false)
 	}
 }
 
@@ -100,7 +100,7 @@ func BenchmarkBuild(b *testing.B) {
 	c := benchClaim()
 	b.ReportAllocs()
 	for b.Loop() {
-		r.attempt(r.now, c, false)
+		r.attempt(r.now, c, nil, false)
 	}
 }
 
@@ -113,8 +113,8 @@ func (discard) send(context.Context, time.Time, []sign.Header, []byte) (answer, 
 
 func (discard) close() {}
 
-func benchClaim() *outbox.Claim {
+func benchClaim() []outbox.Claim {
 	data := []byte(`{"amount":1000,"text":"` + strings.Repeat("x", 1000) + `"}`)
 	e := &outbox.Event{ID: "evt_01234567", Type: "invoice.paid", Time: time.Now(), Data: data}
-	return &outbox.Claim{Delivery: outbox.Delivery{ID: "dlv_01234567", EventID: e.ID, Endpoint: "billing"}, Event: e}
+	return []outbox.Claim{{Delivery: outbox.Delivery{ID: "dlv_01234567", EventID: e.ID, Endpoint: "billing"}, Event: e}}
 }
