@@ -18,7 +18,7 @@ import (
 
 // batch is one POST while it is gathered.
 type batch struct {
-	draft  *draft
+	draft  *draft         // nil while there is no claim: endpoints that wait need no memory for it
 	claims []outbox.Claim // whose events are in the draft, in its order
 	broken []broken
 	full   bool // nothing more is waited for
@@ -78,8 +78,7 @@ func (g *gathering) drop() {
 // there is. The error is of a Claim after which the outbox cannot go on.
 func (g *gathering) gather(passed context.Context) (*batch, error) {
 	rule := g.s.endpoint.Batch
-	b := &batch{draft: g.r.d.drafts.Get().(*draft)}
-	b.draft.body = b.draft.body[:0]
+	b := new(batch)
 	waiting := passed
 	for {
 		g.fill(b)
@@ -134,6 +133,10 @@ func (g *gathering) put(b *batch, c *outbox.Claim) bool {
 	if b.full {
 		return false
 	}
+	if b.draft == nil {
+		b.draft = g.r.d.drafts.Get().(*draft)
+		b.draft.body = b.draft.body[:0]
+	}
 	before := len(b.draft.body)
 	f := g.r.add(b.draft, g.s.endpoint, c)
 	size := int64(len(b.draft.body)) + 1
@@ -169,7 +172,7 @@ func (r *runner) launch(s *setup, b *batch) {
 			defer r.end(s)
 			r.attempt(s, b.claims, b.draft, probe)
 		})
-	} else {
+	} else if b.draft != nil {
 		r.release(b.claims...)
 		r.keep(s, b.draft)
 	}
