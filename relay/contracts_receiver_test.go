@@ -187,6 +187,18 @@ func (r *hookReceiver) of(key string) []hook {
 	return slices.Clone(r.hooks[key])
 }
 
+// at returns what came at a path, in no order.
+func (r *hookReceiver) at(path string) (hooks []hook) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for key, some := range r.hooks {
+		if strings.HasPrefix(key, path+" ") {
+			hooks = append(hooks, some...)
+		}
+	}
+	return hooks
+}
+
 // check looks at all attempts of an event, "/path event": how many came, and of each the body and
 // the header, byte for byte. lines are those that the contract adds, <delivery> in body is the delivery's id.
 func (r *hookReceiver) check(t *testing.T, key string, attempts int, body string, lines func(h *hook) []string) {
@@ -299,6 +311,9 @@ func startExample(t *testing.T, file, beside string, env map[string]string) *con
 	for _, e := range p.Endpoints {
 		c.names = append(c.names, e.Name)
 		e.Retry.Schedule = slices.Repeat([]time.Duration{shortDelay}, len(e.Retry.Schedule))
+		if e.Batch != nil {
+			e.Batch.MaxWait = shortDelay
+		}
 		e.Retry.MaxRetryAfter = min(e.Retry.MaxRetryAfter, shortDelay)
 	}
 	relay, err := app.Open(t.Context(), app.Options{Config: f.Config, Policy: p, Version: "test", Grace: 5 * time.Second, Log: zerolog.New(zerolog.NewTestWriter(t))})

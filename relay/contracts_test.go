@@ -4,6 +4,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -182,11 +183,17 @@ func TestContractGoodPractice(t *testing.T) {
 	onEngines(t, func(t *testing.T, outbox string) {
 		r := newHookReceiver(t, a, map[string][]int{"/e up": {500, 0, 408, 200}, "/e down": {500}})
 		c := startContract(t, "good-practice.hcl", outbox, a, map[string]string{
-			"PRACTICE_URL": r.url + "/e", "PRACTICE_HEADER_URL": r.url + "/h", "PRACTICE_SECRET": contractSecret,
+			"PRACTICE_URL": r.url + "/e", "PRACTICE_HEADER_URL": r.url + "/h", "PRACTICE_BATCH_URL": r.url + "/m", "PRACTICE_SECRET": contractSecret,
 		})
-		c.say(said{"up", "user.created", rich}, said{"down", "user.deleted", rich})
-		c.settled("practice", counts{Delivered: 1, Failed: 1})
-		c.settled("practice-header", counts{Delivered: 2})
+		events := []said{{"up", "user.created", rich}, {"down", "user.deleted", rich}}
+		for i := range 60 {
+			events = append(events, said{fmt.Sprint("more", i), "user.updated", rich})
+		}
+		c.say(events...)
+		c.settled("practice", counts{Delivered: 61, Failed: 1})
+		c.settled("practice-header", counts{Delivered: 62})
+		c.settled("practice-batch", counts{Delivered: 62})
+		checkBatches(t, r.at("/m"), events)
 		lines := func(more ...string) func(h *hook) []string {
 			return func(h *hook) []string {
 				return append(more, relayAgent, "X-Webhook-Signature: "+mac(string(h.body)))
@@ -199,8 +206,8 @@ func TestContractGoodPractice(t *testing.T) {
 		// Connections are kept: one after the other they go over the same one.
 		for i := range 5 {
 			c.say(said{fmt.Sprint("kept", i), "user.updated", rich})
-			c.settled("practice-header", counts{Delivered: int64(3 + i)})
-			c.settled("practice", counts{Delivered: int64(2 + i), Failed: 1})
+			c.settled("practice-header", counts{Delivered: int64(63 + i)})
+			c.settled("practice", counts{Delivered: int64(62 + i), Failed: 1})
 		}
 		for i := range 5 {
 			for _, h := range r.of(fmt.Sprint("/h kept", i)) {
@@ -210,6 +217,34 @@ func TestContractGoodPractice(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Several events in one request, none of them twice.
+func checkBatches(t *testing.T, hooks []hook, events []said) {
+	t.Helper()
+	want := map[string]string{}
+	for _, e := range events {
+		want[e.id] = `{"version":"1.0","id":"` + e.id + `","event_type":"` + e.kind + `","data":` + dense + `}`
+	}
+	for _, h := range hooks {
+		if got := h.header.Get("X-Webhook-Signature"); got != mac(string(h.body)) {
+			t.Errorf("signature is %s", got)
+		}
+		var bodies []json.RawMessage
+		if err := json.Unmarshal(h.body, &bodies); err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range bodies {
+			var e struct{ ID string }
+			if err := json.Unmarshal(b, &e); err != nil || string(b) != want[e.ID] {
+				t.Errorf("event %q is\n%s, want\n%s", e.ID, b, want[e.ID])
+			}
+			delete(want, e.ID)
+		}
+	}
+	if len(want) > 0 || len(hooks) >= len(events) {
+		t.Errorf("%d events came in %d requests, %d did not", len(events)-len(want), len(hooks), len(want))
+	}
 }
 
 // What the contracts say of the endpoint itself: its URL and its secret.

@@ -3,7 +3,7 @@
 #
 #   X-Webhook-Signature: <hex HMAC-SHA256 of the body as it came>
 #
-#   export PRACTICE_URL=https://… PRACTICE_HEADER_URL=https://… PRACTICE_SECRET=…
+#   export PRACTICE_URL=https://… PRACTICE_HEADER_URL=https://… PRACTICE_BATCH_URL=https://… PRACTICE_SECRET=…
 
 signature "practice" {
   signed = body
@@ -42,4 +42,22 @@ endpoint "practice-header" {
   sign    = ["practice"]
   policy  = "practice"
   headers = { "X-Webhook-Version" = "1.0" }
+}
+
+# Or several events in one request: an array of what each would be alone, signed once.
+endpoint "practice-batch" {
+  url     = env("PRACTICE_BATCH_URL")
+  secrets = [env("PRACTICE_SECRET")]
+  sign    = ["practice"]
+  policy  = "practice"
+  body = {
+    version    = "1.0"
+    id         = event.id # by which a receiver tells a repeat
+    event_type = event.type
+    data       = event.data
+  }
+  batch {
+    max_events = 50
+    max_wait   = "1s" # for more, from the first one on
+  }
 }
