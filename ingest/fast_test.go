@@ -90,11 +90,11 @@ func TestGuardAsksEachRequest(t *testing.T) {
 // else.
 func TestPanic(t *testing.T) {
 	var said bytes.Buffer
-	bad := New(Options{Outbox: nowhere{}, Route: func(eventType string) []string {
-		if eventType == "a" {
+	bad := New(Options{Outbox: nowhere{}, Route: func(e *outbox.Event) ([]string, []outbox.Term) {
+		if e.Type == "a" {
 			panic("no route")
 		}
-		return nil
+		return nil, nil
 	}})
 	l, err := ListenTCP(t.Context(), "127.0.0.1:0")
 	if err != nil {

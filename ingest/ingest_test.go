@@ -387,7 +387,7 @@ func (nowhere) Durability() string { return "memory" }
 func BenchmarkHandle(b *testing.B) {
 	data := `{"customer":{"id":"cus_1","name":"Ada"},"lines":[` + strings.Repeat(`{"sku":"a-1","price":1250,"text":"a thing"},`, 20) + `{}]}`
 	event := `{"type":"invoice.paid","data":` + data + `}`
-	in := New(Options{Outbox: nowhere{}, Route: func(string) []string { return []string{"billing"} }})
+	in := New(Options{Outbox: nowhere{}, Route: to("billing")})
 	for name, r := range map[string]*Request{
 		"single": postJSON("/v1/events", event),
 		"typed":  postJSON("/v1/events/invoice.paid", data),

@@ -12,7 +12,7 @@ import (
 // Entry.Fingerprint is set when the id was given. maxBody is in bytes. Errors:
 // *EventError, or one for a batch.
 func ParseEvent(body []byte, maxBody int64) (outbox.Entry, error) {
-	in := New(Options{Route: func(string) []string { return nil }, MaxBody: maxBody})
+	in := New(Options{Route: func(*outbox.Event) ([]string, []outbox.Term) { return nil, nil }, MaxBody: maxBody})
 	if int64(len(body)) > in.o.MaxBody {
 		return outbox.Entry{}, in.bodyTooLarge().eventError()
 	}

@@ -27,7 +27,6 @@ func (d *decoder) endpoint(b *config.Block) *Endpoint {
 	s.read(b)
 	s.fill(e)
 
-	b.Later("when")
 	e.readURL(b)
 	if e.URL != nil && e.URL.Scheme == "http" {
 		if own := s.tls.last; own != nil {
@@ -36,6 +35,7 @@ func (d *decoder) endpoint(b *config.Block) *Endpoint {
 		e.TLS = TLS{}
 	}
 	e.readEvents(b)
+	e.readFilter(b, d.shards)
 	e.Signers = d.signers(b)
 	e.readHeaders(b)
 	e.readBody(b)

@@ -20,7 +20,7 @@ import (
 )
 
 // routes is a policy of endpoints with these patterns.
-func routes(t *testing.T, patterns map[string]string) func(string) []string {
+func routes(t *testing.T, patterns map[string]string) func() *policy.Policy {
 	t.Helper()
 	var all []*policy.Endpoint
 	for name, p := range patterns {
@@ -34,7 +34,8 @@ func routes(t *testing.T, patterns map[string]string) func(string) []string {
 		}
 		all = append(all, &policy.Endpoint{Name: name, Events: m})
 	}
-	return policy.New(all).Route
+	p := policy.New(all)
+	return func() *policy.Policy { return p }
 }
 
 // told is what was accepted, as "type data for endpoints".
