@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"relay/outbox"
 )
 
 // TestPipelined: requests sent without waiting are answered in their order, and

@@ -273,6 +273,9 @@ func explain(d *hcl.Diagnostic, at hcl.Range) error {
 	if d.Summary == "Unsupported attribute" { // names what the file says
 		return placed(at, "%s; write try(…, null) for what may be absent", strings.TrimSuffix(lowerFirst(d.Detail), "."))
 	}
+	if d.Summary == "Invalid index" {
+		return placed(at, "there is no such element; write try(…, null) for what may be absent")
+	}
 	if call, ok := d.Extra.(hclsyntax.FunctionCallDiagExtra); ok && call.CalledFunctionName() != "" {
 		name, err := call.CalledFunctionName(), call.FunctionCallError()
 		if bound, ok := errors.AsType[boundError](err); ok {

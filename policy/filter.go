@@ -222,7 +222,7 @@ func isNumber(v cty.Value) error {
 // isSubject refuses what says nothing: events without a subject would be taken for one.
 func isSubject(v cty.Value) error {
 	if isEmpty(v) {
-		return boundError("the subject is empty: what is left out would be by chance")
+		return boundError("the subject is empty: all events without one would be taken for the same")
 	}
 	return nil
 }
