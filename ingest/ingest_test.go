@@ -88,11 +88,12 @@ func TestAccepted(t *testing.T) {
 					if diff := cmp.Diff(want, e.Event); diff != "" {
 						t.Errorf("event %d: %s", i, diff)
 					}
-					if receipts[i].ID != want.ID || receipts[i].Deliveries != len(route(want.Type)) || receipts[i].Duplicate {
+					endpoints, _ := route(&want)
+					if receipts[i].ID != want.ID || receipts[i].Deliveries != len(endpoints) || receipts[i].Duplicate {
 						t.Errorf("receipt %d: %+v", i, receipts[i])
 					}
 					record, err := faulty.Lookup(t.Context(), want.ID)
-					if err != nil || !bytes.Equal(record.Event.Data, want.Data) || len(record.Deliveries) != len(route(want.Type)) {
+					if err != nil || !bytes.Equal(record.Event.Data, want.Data) || len(record.Deliveries) != len(endpoints) {
 						t.Errorf("stored %+v, %v", record, err)
 					}
 				}
