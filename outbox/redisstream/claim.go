@@ -35,8 +35,9 @@ type endpoint struct {
 	counted uint64 // shards whose claims made without a bound count for the bound, too
 	again   *time.Timer
 
-	coming    int // retries that are due very soon, on their way to Redis
-	returning int // deliveries that were ahead, on their way back to Redis
+	coming    int  // retries that are due very soon, on their way to Redis
+	returning int  // deliveries that were ahead, on their way back to Redis
+	refitting bool // what was ahead gets other leases
 
 	// How many deliveries were given out lately, to lease as many ahead as are
 	// gone in a moment.
@@ -154,8 +155,14 @@ func (s *Store) Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Clai
 // serve gives claims that wait what there is, and asks Redis where more may be.
 // The caller holds mu.
 func (s *Store) serve(e *endpoint) {
+	if s.closed {
+		return
+	}
 	if e.coming > 0 {
 		return // settled calls again: what comes may be the oldest
+	}
+	if e.refitting {
+		return // refit calls again: what is being extended may be the oldest, or the newest
 	}
 	if e.returning > 0 || e.unbounded() {
 		return // handBackAhead calls again: what goes back may be the oldest, or the newest
@@ -341,10 +348,9 @@ func (h *held) fits(lease time.Duration, now time.Time) bool {
 // refit moves the end of the leases ahead to what is asked for now. The caller
 // holds mu.
 func (s *Store) refit(e *endpoint, lease time.Duration) {
-	list := e.ahead
-	e.ahead, e.asked = nil, e.asked+len(list)
-	e.check(1<<63, 0)
-	go func() {
+	list, bound := e.ahead, e.last.FleetMax
+	e.ahead, e.asked, e.refitting = nil, e.asked+len(list), true
+	s.lanes.Go(func() { // Close waits for it, to hand back what it extends
 		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 		defer cancel()
 		kept, err := s.extend(ctx, list, lease)
@@ -353,8 +359,11 @@ func (s *Store) refit(e *endpoint, lease time.Duration) {
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		e.checking &^= 1 << 63
 		e.asked -= len(list)
+		e.refitting = false
+		for _, h := range kept {
+			h.bounded = h.bounded && bound == e.last.FleetMax
+		}
 		e.merge(kept)
 		if len(kept) < len(list) { // the others are in Redis again
 			e.hear(1<<len(s.shards)-1, 0)
@@ -363,7 +372,7 @@ func (s *Store) refit(e *endpoint, lease time.Duration) {
 			}
 		}
 		s.serve(e)
-	}()
+	})
 }
 
 // demand is how many deliveries more can be leased. The caller holds mu.
