@@ -50,6 +50,7 @@ type waiter struct {
 	max   int
 	fresh int // of these, at most, are the newest
 	lease time.Duration
+	began time.Time
 
 	// A claim of the newest waits until Redis was asked on its behalf.
 	unseen  uint64              // shards that were not
@@ -124,11 +125,11 @@ func (s *Store) Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Clai
 	if r.FleetMax != e.last.FleetMax {
 		s.rebound(e, r.FleetMax)
 	}
-	w := &waiter{max: max(r.Max, 1), lease: r.Lease, got: make(chan []outbox.Claim, 1)}
+	w := &waiter{max: max(r.Max, 1), lease: r.Lease, began: time.Now(), got: make(chan []outbox.Claim, 1)}
 	w.fresh = min(max(r.Fresh, 0), w.max)
 	w.ask(e)
 	e.waiters = append(e.waiters, w)
-	e.last, e.since = r, time.Now()
+	e.last, e.since = r, w.began
 	s.serve(e)
 	s.mu.Unlock()
 
@@ -174,7 +175,7 @@ func (s *Store) serve(e *endpoint) {
 			break
 		}
 		now := time.Now()
-		if i := slices.IndexFunc(list, func(h *held) bool { return !h.fits(w.lease, now) }); i >= 0 {
+		if i := slices.IndexFunc(list, func(h *held) bool { return !h.fits(w, now) }); i >= 0 {
 			if i == 0 || w.fresh > 0 {
 				s.refit(e, w.lease)
 				return
@@ -339,10 +340,14 @@ func (e *endpoint) clear() int {
 	return len(e.ahead)
 }
 
-// fits tells whether a lease is about what is asked for now.
-func (h *held) fits(lease time.Duration, now time.Time) bool {
-	left := h.claim.Until.Sub(now)
-	return left >= lease-lease/64 && left <= lease+2*aheadSlack
+// fits tells whether a lease is about what a claim asks for now. One that was made, or extended,
+// for this very claim may have lost more of it on the way: to ask again might take as long.
+func (h *held) fits(w *waiter, now time.Time) bool {
+	left, used := h.claim.Until.Sub(now), w.lease/64
+	if h.claim.Until.Add(-h.lease).After(w.began) {
+		used = w.lease / 4
+	}
+	return left >= w.lease-used && left <= w.lease+2*aheadSlack
 }
 
 // refit moves the end of the leases ahead to what is asked for now. The caller

@@ -81,3 +81,26 @@ func TestCloseWaitsForRefit(t *testing.T) {
 		t.Errorf("%v deliveries are still leased, want 0", n)
 	}
 }
+
+// What was leased for a claim is given to it though Redis took its time, or it would be
+// extended for ever; what is ahead is not.
+func TestSlowLeaseFits(t *testing.T) {
+	began := time.Now()
+	for _, c := range []struct {
+		sent, now, lease time.Duration // the first two since the claim began
+		fits             bool
+	}{
+		{sent: time.Millisecond, now: 10 * time.Second, lease: time.Minute, fits: true},
+		{sent: time.Millisecond, now: 16 * time.Second, lease: time.Minute},
+		{sent: time.Millisecond, now: 2 * time.Millisecond, lease: 30 * time.Second},
+		{sent: -10 * time.Second, now: time.Millisecond, lease: time.Minute},
+		{sent: -500 * time.Millisecond, now: time.Millisecond, lease: time.Minute, fits: true},
+		{sent: -10 * time.Second, now: time.Millisecond, lease: time.Hour},
+	} {
+		h := &held{lease: c.lease}
+		h.begin(1, nil, began.Add(c.sent))
+		if got := h.fits(&waiter{lease: time.Minute, began: began}, began.Add(c.now)); got != c.fits {
+			t.Errorf("%+v: fits = %t", c, got)
+		}
+	}
+}
