@@ -20,8 +20,8 @@ import (
 // the policy that the endpoint names; its own. A list is replaced as a whole, and
 // in a retry block a schedule replaces an inherited strategy, and the other way round.
 // A retry block with a label goes over the inherited one of that label; what neither says
-// is as in the endpoint's retry block without a label. A rate_limit or breaker block that
-// is written is on, unless it says enabled = false.
+// is as in the endpoint's retry block without a label. A rate_limit, breaker or batch block
+// that is written is on, unless it says enabled = false.
 func Decode(f *config.File) (*Policy, error) {
 	root := f.Root()
 	d := decoder{schemes: map[string]*sign.Scheme{}, policies: map[string]settings{}}
@@ -65,6 +65,7 @@ type settings struct {
 	retry            retry
 	rateLimit        rateLimit
 	breaker          breaker
+	batch            batch
 	disable          Disable
 	egress           Egress
 	tls              tlsBlock
@@ -78,6 +79,7 @@ func defaultSettings() settings {
 		retry:       defaultRetry(),
 		rateLimit:   rateLimit{per: time.Second},
 		breaker:     defaultBreaker(),
+		batch:       defaultBatch(),
 		disable:     defaultDisable(),
 		tls:         tlsBlock{TLS: TLS{MinVersion: tls.VersionTLS12}},
 	}
@@ -126,6 +128,9 @@ func (s *settings) read(b *config.Block) {
 	if r := b.One("breaker"); r != nil {
 		s.breaker.read(r)
 	}
+	if r := b.One("batch"); r != nil {
+		s.batch.read(r)
+	}
 	if r := b.One("disable"); r != nil {
 		s.disable.read(r)
 	}
@@ -142,7 +147,7 @@ func (s *settings) fill(e *Endpoint) {
 	e.Concurrency, e.FleetConcurrency, e.FreshShare = s.concurrency, s.fleetConcurrency, s.freshShare
 	e.HTTP2, e.ObeyRateHeaders, e.Timeout = s.http2, s.obeyRateHeaders, s.timeout
 	e.Retry, e.RateLimit, e.Breaker, e.Disable = s.retry.spell(), s.rateLimit.spell(), s.breaker.spell(), s.disable
-	e.Egress, e.TLS = s.egress, s.tls.spell()
+	e.Batch, e.Egress, e.TLS = s.batch.spell(), s.egress, s.tls.spell()
 }
 
 func (s *settings) readEgress(b *config.Block) {

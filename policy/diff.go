@@ -98,6 +98,9 @@ func (e *Endpoint) settings() []config.Setting {
 		add("breaker.probes", strconv.Itoa(r.Probes))
 		add("breaker.on", strings.Join(r.On.List(), " "))
 	}
+	if e.Batch != nil {
+		add("batch", e.Batch.String())
+	}
 	add("disable.on_gone", strconv.FormatBool(e.Disable.OnGone))
 	add("disable.after_failing", orNone(e.Disable.AfterFailing))
 	var private, ports []string

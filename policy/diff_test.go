@@ -32,6 +32,9 @@ func TestDiff(t *testing.T) {
 		{"enabled", with(``), with(`enabled = false`), []config.Change{{Name: "enabled", Old: "true", New: "false"}}},
 		{"events", with(``), with(`events = ["x.*", "!x.y"]`), []config.Change{{Name: "events", Old: "all", New: "!x.y x.*"}}},
 		{"concurrency", with(``), with(`concurrency = 2`), []config.Change{{Name: "concurrency", Old: "16", New: "2"}}},
+		{"batch", with("batch {}"), with("batch {\n max_events = 10\n max_wait = \"1m\"\n format = \"ndjson\"\n}"), []config.Change{
+			{Name: "batch", Old: "100 events, 1s, 256KiB, array, on_refused split", New: "10 events, 1m, 256KiB, ndjson, on_refused split"}}},
+		{"batch off", with("batch {}"), with(``), []config.Change{{Name: "batch", Old: "100 events, 1s, 256KiB, array, on_refused split"}}},
 		{"http2", with(``), with(`http2 = true`), []config.Change{{Name: "http2", Old: "false", New: "true"}}},
 		{"handshake", with(``), with("handshake = true\norigin = \"a.test\""), []config.Change{{Name: "handshake", New: "a.test"}}},
 		{"timeout", with(``), with("timeout {\n connect = \"1s\"\n total = \"90s\"\n}"), []config.Change{

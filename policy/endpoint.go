@@ -41,6 +41,7 @@ func (d *decoder) endpoint(b *config.Block) *Endpoint {
 	e.Signers = d.signers(b)
 	e.readHeaders(b)
 	e.readBody(b)
+	e.checkBatch(b)
 	b.Done()
 	return e
 }

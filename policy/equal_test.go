@@ -56,6 +56,7 @@ func TestEqual(t *testing.T) {
 			Breaker: &Breaker{
 				FailureRatio: 0.5, MinAttempts: 20, Window: time.Minute, Open: time.Second, MaxOpen: time.Minute, Jitter: 0.1, Probes: 1, On: on,
 			},
+			Batch:   &Batch{MaxEvents: 100, MaxWait: time.Second, MaxBytes: 1 << 20},
 			Disable: Disable{OnGone: true, AfterFailing: time.Hour},
 			TLS:     TLS{CA: "a", Certificate: &pair, MinVersion: tls.VersionTLS12, ServerName: "a.test"},
 			Egress:  Egress{AllowPrivate: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, Ports: []uint16{443}},
@@ -129,6 +130,14 @@ func TestEqual(t *testing.T) {
 			func(e *Endpoint) { e.Breaker.Jitter = 0 },
 			func(e *Endpoint) { e.Breaker.Probes++ },
 			func(e *Endpoint) { e.Breaker.On = Outcomes{} },
+		},
+		"Batch": {
+			func(e *Endpoint) { e.Batch = nil },
+			func(e *Endpoint) { e.Batch.MaxEvents++ },
+			func(e *Endpoint) { e.Batch.MaxWait++ },
+			func(e *Endpoint) { e.Batch.MaxBytes++ },
+			func(e *Endpoint) { e.Batch.NDJSON = true },
+			func(e *Endpoint) { e.Batch.Split = true },
 		},
 		"Disable": {func(e *Endpoint) { e.Disable.OnGone = false }, func(e *Endpoint) { e.Disable.AfterFailing = 0 }},
 		"TLS": {

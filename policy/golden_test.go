@@ -202,6 +202,9 @@ func dumpEndpoint(b *strings.Builder, e *Endpoint) {
 		shown, _, _ := strings.Cut(fmt.Sprintf("%+v", *e.Breaker), " On:")
 		fmt.Fprintf(b, "  breaker %s On:%v}\n", shown, e.Breaker.On.List())
 	}
+	if e.Batch != nil {
+		fmt.Fprintf(b, "  batch %s as %s\n", e.Batch, e.ContentType())
+	}
 	if e.Disable != defaultDisable() {
 		fmt.Fprintf(b, "  disable %+v\n", e.Disable)
 	}

@@ -55,6 +55,7 @@ type Endpoint struct {
 	RateLimit        *RateLimit // nil for none
 	ObeyRateHeaders  bool       // slow down as RateLimit and X-RateLimit-* headers of answers say
 	Breaker          *Breaker   // nil for none
+	Batch            *Batch     // nil for one event in each request
 	Disable          Disable
 }
 

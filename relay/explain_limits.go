@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"relay/config"
 	"relay/policy"
 )
 
@@ -23,6 +24,7 @@ type explainedLimits struct {
 	RateLimit        *explainedRate    `json:"rate_limit,omitempty"`
 	ObeyRateHeaders  bool              `json:"obey_rate_headers"`
 	Breaker          *explainedBreaker `json:"breaker,omitempty"`
+	Batch            *explainedBatch   `json:"batch,omitempty"`
 	Disable          explainedDisable  `json:"disable"`
 	TLS              *explainedTLS     `json:"tls,omitempty"` // of an https:// URL
 }
@@ -42,6 +44,14 @@ type explainedBreaker struct {
 	Jitter       float64  `json:"jitter"`
 	Probes       int      `json:"probes"`
 	On           []string `json:"on"`
+}
+
+type explainedBatch struct {
+	MaxEvents int    `json:"max_events"`
+	MaxWaitMS int64  `json:"max_wait_ms"`
+	MaxBytes  int64  `json:"max_bytes"`
+	Format    string `json:"format"`
+	OnRefused string `json:"on_refused"`
 }
 
 type explainedDisable struct {
@@ -80,6 +90,9 @@ func explainLimits(e *policy.Endpoint) explainedLimits {
 		out.Breaker = &explainedBreaker{
 			r.FailureRatio, r.MinAttempts, r.Window.Milliseconds(), r.Open.Milliseconds(), r.MaxOpen.Milliseconds(), r.Jitter, r.Probes, r.On.List(),
 		}
+	}
+	if b := e.Batch; b != nil {
+		out.Batch = &explainedBatch{b.MaxEvents, b.MaxWait.Milliseconds(), b.MaxBytes, b.Format(), b.OnRefused()}
 	}
 	if e.URL.Scheme == "https" {
 		out.TLS = &explainedTLS{e.TLS.Version(), e.TLS.CA, e.TLS.Client(), e.TLS.ServerName}
@@ -122,6 +135,15 @@ func rateText(l explainedLimits) string {
 		text += "; and what RateLimit and X-RateLimit-* headers of answers say"
 	}
 	return text
+}
+
+func batchText(b *explainedBatch) string {
+	text := fmt.Sprintf("up to %s or %s in one request (%s), waits %s for more; when it is refused ",
+		count(b.MaxEvents, "event"), config.FormatSize(b.MaxBytes), b.Format, ms(b.MaxWaitMS))
+	if b.OnRefused == "retry" {
+		return text + "it is retried"
+	}
+	return text + "each goes alone"
 }
 
 func breakerText(b *explainedBreaker) string {

@@ -92,6 +92,9 @@ func printPlan(b *bytes.Buffer, p *explainedPlan) {
 	fmt.Fprintf(b, "  final        %s\n", strings.Join(final, ", "))
 	fmt.Fprintf(b, "  timeouts     connect %s, total %s\n", ms(p.ConnectMS), ms(p.TotalMS))
 	fmt.Fprintf(b, "  concurrency  %s\n", concurrencyText(p.explainedLimits))
+	if p.Batch != nil {
+		fmt.Fprintf(b, "  batch        %s\n", batchText(p.Batch))
+	}
 	fmt.Fprintf(b, "  rate limit   %s\n", rateText(p.explainedLimits))
 	fmt.Fprintf(b, "  breaker      %s\n", breakerText(p.Breaker))
 	fmt.Fprintf(b, "  disabled     %s\n", disableText(p.Disable))

@@ -159,3 +159,24 @@ func TestExplainedBodyIsPrintable(t *testing.T) {
 		t.Errorf("%v became %v, %v", was, is, err)
 	}
 }
+
+// An endpoint with batches is explained by a batch of one.
+func TestExplainBatch(t *testing.T) {
+	for block, want := range map[string]string{
+		"batch {}": "batch        up to 100 events or 256KiB in one request (array), waits 1s for more; when it is refused each goes alone",
+		"batch {\n format = \"ndjson\"\n on_refused = \"retry\"\n}": "(ndjson), waits 1s for more; when it is refused it is retried",
+	} {
+		file := filepath.Join(t.TempDir(), "relay.hcl")
+		if err := os.WriteFile(file, []byte("endpoint \"a\" {\n url = \"https://a.example.com\"\n sign = [\"none\"]\n"+block+"\n}\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var out, errs bytes.Buffer
+		in := strings.NewReader(`{"type": "a.b", "data": 1}`)
+		if code := run([]string{"explain", "-", "--config", file}, streams{in, &out, &errs}); code != exitOK {
+			t.Fatal(errs.String())
+		}
+		if got := out.String(); !strings.Contains(got, want) || !strings.Contains(got, "webhook-id: bat_") {
+			t.Errorf("%s:\n%s", block, got)
+		}
+	}
+}

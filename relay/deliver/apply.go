@@ -77,8 +77,15 @@ type setup struct {
 	replace  context.CancelFunc
 }
 
-// lease is how long a claim is ours.
-func (s *setup) lease() time.Duration { return s.endpoint.Timeout.Total*3/2 + leaseMargin }
+// lease is how long a claim is ours. One for a batch may wait for others and, where the
+// batch before it had no room, for an attempt to end.
+func (s *setup) lease() time.Duration {
+	lease := s.endpoint.Timeout.Total*3/2 + leaseMargin
+	if b := s.endpoint.Batch; b != nil {
+		lease += b.MaxWait + s.endpoint.Timeout.Total
+	}
+	return lease
+}
 
 // wire is the connections of an endpoint. Setups share one where they would connect
 // in the same way.

@@ -32,17 +32,17 @@ type Result struct {
 	Reused     bool         // the connection had served before
 }
 
-// attempt makes one attempt, wholly by s, and ends the claim. When a stop cuts it
-// short the claim is handed back, unless the answer is here.
+// attempt makes one attempt with all of claims, wholly by s, and ends each of them with a record of its
+// own. When a stop cuts it short they are handed back, unless the answer is here.
 //
-// probe is what the gate said of it.
-func (r *runner) attempt(s *setup, c *outbox.Claim, probe bool) {
+// d is what was gathered of a batch; nil for one claim of an endpoint without batches. probe
+// is what the gate said.
+func (r *runner) attempt(s *setup, claims []outbox.Claim, d *draft, probe bool) {
 	start := time.Now() // UTC would take the monotonic reading away, and a jump of the clock change limits
-	r.counts.begin(start, c)
-	n := c.Attempts + 1
-	a, f := r.try(s, c, start)
+	r.counts.begin(start, claims)
+	a, f := r.try(s, claims, d, start)
 	if f != nil && r.d.working.Err() != nil {
-		r.release(*c)
+		r.release(claims...)
 		r.d.unfinished.Add(1)
 		r.counts.end()
 		r.gate.Ended(r.d.settling, gate.Attempt{Probe: probe, Void: true})
@@ -51,12 +51,7 @@ func (r *runner) attempt(s *setup, c *outbox.Claim, probe bool) {
 	end := time.Now()
 
 	res := Result{
-		Endpoint:   c.Endpoint,
-		EventID:    c.EventID,
-		EventType:  c.Event.Type,
-		DeliveryID: c.ID,
 		Attempt: outbox.Attempt{
-			N:       n,
 			Started: start.UTC(),
 			Took:    end.Sub(start),
 			Timing:  a.timing,
@@ -64,43 +59,57 @@ func (r *runner) attempt(s *setup, c *outbox.Claim, probe bool) {
 			Head:    a.head,
 			Body:    a.body,
 		},
-		State:  outbox.Failed,
 		Reused: a.reused,
 	}
 	ended := gate.Attempt{Probe: probe, Status: a.status, RetryAfter: parseRetryAfter(a.retryAfter, end)}
 	if s.endpoint.ObeyRateHeaders {
 		ended.Rate = a.rateHeaders.Parse(end)
 	}
-	if f == nil {
-		f = &failure{text: answerText(a.status)}
-	} else {
+	if f != nil {
 		ended.Code = f.code
 		ended.Void = f.code == codePanic || f.code == codeBody // they say nothing about the receiver
 	}
-	outcome, code := classify(a.status, f.code, s.endpoint.Retry.On)
-	res.Attempt.Outcome, res.Attempt.Code, res.Attempt.Error = string(outcome), code, f.text
-	switch outcome {
-	case Delivered:
-		res.State, ended.Delivered = outbox.Delivered, true
-	case Retry:
-		ended.Again = true
-		if due, ok := nextDue(&s.endpoint.Retry, c, &ended, end); ok {
-			res.State, res.Due = outbox.Pending, due
-		}
-	case Gone:
-		ended.Gone = true
-	}
-	r.settle(c, &res)
-	ended.InFlight = r.counts.ended(outcome, res.Attempt.Took)
+	r.conclude(s, claims, &res, &ended, f)
+	ended.InFlight = r.counts.end()
 	ctx, cancel := context.WithTimeout(r.d.settling, settleTimeout)
 	defer cancel()
 	r.gate.Ended(ctx, ended)
 }
 
-// nextDue is when a delivery is tried again after attempt a of it ended, false for never.
-func nextDue(r *policy.Retry, c *outbox.Claim, a *gate.Attempt, end time.Time) (time.Time, bool) {
+// conclude judges an attempt that just ended, for the gate too, and settles its deliveries.
+// res holds what their records have in common.
+func (r *runner) conclude(s *setup, claims []outbox.Claim, res *Result, ended *gate.Attempt, f *failure) {
+	end := time.Now()
+	j := judge(s.endpoint, len(claims), res.Attempt.Status, f)
+	res.Attempt.Outcome, res.Attempt.Code, res.Attempt.Error = string(j.outcome), j.code, j.text
+	ended.Delivered, ended.Gone = j.outcome == Delivered, j.outcome == Gone
+	ended.Again = j.outcome == Retry && !j.alone
+	random := rand.Float64() // one for all, so that a batch comes again as it was
+	for i := range claims {
+		c := &claims[i]
+		res.Endpoint, res.EventID, res.EventType, res.DeliveryID = c.Endpoint, c.EventID, c.Event.Type, c.ID
+		res.Attempt.N = c.Attempts + 1
+		res.State, res.Due = outbox.Failed, time.Time{}
+		switch j.outcome {
+		case Delivered:
+			res.State = outbox.Delivered
+		case Retry:
+			if due, ok := nextDue(&s.endpoint.Retry, c, ended, &j, end, random); ok {
+				res.State, res.Due = outbox.Pending, due
+			}
+		}
+		r.settle(c, res)
+		r.counts.record(j.outcome, res.Attempt.Took)
+	}
+}
+
+// nextDue is when a delivery is tried again after attempt a of it ended as j, false for never.
+func nextDue(r *policy.Retry, c *outbox.Claim, a *gate.Attempt, j *judgement, end time.Time, random float64) (time.Time, bool) {
 	steps := r.After(a.Status, a.Code)
-	delay, ok := backoff(steps, c.Attempts+1, min(a.RetryAfter, r.MaxRetryAfter), rand.Float64())
+	delay, ok := backoff(steps, c.Attempts+1, min(a.RetryAfter, r.MaxRetryAfter), random)
+	if j.alone {
+		delay, ok = 0, true // even after the last step: the answer was not for this event
+	}
 	due := end.Add(delay).UTC()
 	if steps.MaxAge > 0 && due.After(c.Created.Add(steps.MaxAge)) {
 		ok = false
@@ -108,28 +117,53 @@ func nextDue(r *policy.Retry, c *outbox.Claim, a *gate.Attempt, end time.Time) (
 	return due, ok
 }
 
-// try sends the event once. A panic on the way is a failed attempt like any
+// try sends the events once. A panic on the way is a failed attempt like any
 // other, so that one event cannot end the process again and again.
-func (r *runner) try(s *setup, c *outbox.Claim, now time.Time) (a answer, f *failure) {
+func (r *runner) try(s *setup, claims []outbox.Claim, d *draft, now time.Time) (a answer, f *failure) {
 	defer func() {
 		if p := recover(); p != nil {
-			f = &failure{codePanic, "relay panicked in this attempt; its log has the stack"}
-			r.logPanic(c, p)
+			f = r.panicked(&claims[0], p)
 		}
 	}()
-	d := r.d.drafts.Get().(*draft)
-	if err := d.build(s.endpoint, c, s.url, r.d.userAgent, now); err != nil {
-		r.d.drafts.Put(d)
-		return a, &failure{codeBody, "cannot build the body: " + err.Error()}
+	if d != nil {
+		d.seal(s.endpoint, claims, s.url, r.d.userAgent, now)
+	} else {
+		d = r.d.drafts.Get().(*draft)
+		if f := bodyFailure(d.build(s.endpoint, &claims[0], s.url, r.d.userAgent, now)); f != nil {
+			r.keep(s, d)
+			return a, f
+		}
 	}
 	a, f = s.sender(r.d).send(r.d.working, now.Add(s.endpoint.Timeout.Total), d.header, d.body)
 	if f != nil && f.code == codeTimeout {
 		f.text = s.late
 	}
-	if cap(d.body) <= maxKeptDraft {
+	r.keep(s, d)
+	return a, f
+}
+
+func (r *runner) panicked(c *outbox.Claim, p any) *failure {
+	r.logPanic(c, p)
+	return &failure{codePanic, "relay panicked in this attempt; its log has the stack"}
+}
+
+// bodyFailure is nil where err is.
+func bodyFailure(err error) *failure {
+	if err == nil {
+		return nil
+	}
+	return &failure{codeBody, "cannot build the body: " + err.Error()}
+}
+
+// keep puts a draft aside for further attempts.
+func (r *runner) keep(s *setup, d *draft) {
+	most := maxKeptDraft
+	if b := s.endpoint.Batch; b != nil {
+		most = max(most, 2*int(b.MaxBytes)) // as far as append may have made room
+	}
+	if cap(d.body) <= most {
 		r.d.drafts.Put(d)
 	}
-	return a, f
 }
 
 // settle ends the claim with the attempt's record, then tells of it.

@@ -19,23 +19,24 @@ type counts struct {
 func allOutcomes() [4]Outcome { return [...]Outcome{Delivered, Retry, Refused, Gone} }
 
 // begin counts an attempt that begins now.
-func (c *counts) begin(now time.Time, claim *outbox.Claim) {
+func (c *counts) begin(now time.Time, claims []outbox.Claim) {
 	c.flying.Add(1)
-	c.late.add(max(0, now.Sub(claim.Due)))
+	for i := range claims {
+		c.late.add(max(0, now.Sub(claims[i].Due)))
+	}
 }
 
 // end counts the end of an attempt, and returns how many others are under way.
 func (c *counts) end() int { return int(c.flying.Add(-1)) }
 
-// ended counts how an attempt ended, too.
-func (c *counts) ended(o Outcome, took time.Duration) int {
+// record counts the record of an attempt.
+func (c *counts) record(o Outcome, took time.Duration) {
 	for i, known := range allOutcomes() {
 		if o == known {
 			c.outcomes[i].Add(1)
 		}
 	}
 	c.took.add(took)
-	return c.end()
 }
 
 // histogram counts durations. Its bounds are the powers of two from 1/2048 s (about half a

@@ -22,48 +22,55 @@ type draft struct {
 	body    []byte
 }
 
-// build makes the header and the body of the next attempt of c, signed at the time
+// build makes the header and the body of the next attempt of c alone, signed at the time
 // now. url is e.URL as text. The error says why the endpoint's own body cannot be made of
 // this event; no later attempt would do better.
 func (d *draft) build(e *policy.Endpoint, c *outbox.Claim, url, userAgent string, now time.Time) error {
-	if e.Body == nil {
-		d.body = appendEnvelope(d.body[:0], c.Event)
-	} else {
-		d.view = policy.View{
-			ID: c.EventID, Type: c.Event.Type, Tenant: c.Event.Tenant, Key: c.Event.Key,
-			Time: c.Event.Time, Data: c.Event.Data, Delivery: c.ID,
+	d.body = d.body[:0]
+	if e.Batch != nil {
+		err := d.add(e, c)
+		if err == nil {
+			d.seal(e, []outbox.Claim{*c}, url, userAgent, now)
 		}
-		var err error
-		if d.body, err = e.Body.Append(d.body[:0], &d.view); err != nil {
-			return err
-		}
+		return err
 	}
-	d.message = sign.Message{
-		EventID:    c.EventID,
-		EventType:  c.Event.Type,
-		DeliveryID: c.ID,
-		Endpoint:   c.Endpoint,
-		Method:     "POST",
-		URL:        url,
-		Attempt:    c.Attempts + 1,
-		Time:       now,
-		Body:       d.body,
+	if err := d.appendBody(e, c); err != nil {
+		return err
 	}
-	d.header = appendHeader(d.header[:0], e, &d.message, userAgent)
+	d.message = sign.Message{EventID: c.EventID, EventType: c.Event.Type, DeliveryID: c.ID, Attempt: c.Attempts + 1}
+	d.address(e, url, userAgent, now)
 	if e.Body != nil {
 		d.header = e.Body.AppendHeader(d.header, &d.view)
 	}
 	return nil
 }
 
+// appendBody appends what goes out for the event of c.
+func (d *draft) appendBody(e *policy.Endpoint, c *outbox.Claim) (err error) {
+	if e.Body == nil {
+		d.body = appendEnvelope(d.body, c.Event)
+		return nil
+	}
+	d.view = policy.View{
+		ID: c.EventID, Type: c.Event.Type, Tenant: c.Event.Tenant, Key: c.Event.Key,
+		Time: c.Event.Time, Data: c.Event.Data, Delivery: c.ID,
+	}
+	d.body, err = e.Body.Append(d.body, &d.view)
+	return err
+}
+
+// address completes the message, whose ids are set, and makes the header.
+func (d *draft) address(e *policy.Endpoint, url, userAgent string, now time.Time) {
+	d.message.Endpoint, d.message.Method, d.message.URL = e.Name, "POST", url
+	d.message.Time, d.message.Body = now, d.body
+	d.header = appendHeader(d.header[:0], e, &d.message, userAgent)
+}
+
 // appendHeader appends the request's header to h, which is empty. The endpoint's
 // own lines may replace the first two and nothing else of ours; signatures are of what
 // is sent.
 func appendHeader(h []sign.Header, e *policy.Endpoint, m *sign.Message, userAgent string) []sign.Header {
-	m.ContentType = "application/json"
-	if e.Body != nil {
-		m.ContentType = e.Body.ContentType()
-	}
+	m.ContentType = e.ContentType()
 	for _, own := range e.Headers {
 		if strings.EqualFold(own.Name, "Content-Type") {
 			m.ContentType = strings.TrimSpace(own.Value.Reveal())

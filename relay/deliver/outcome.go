@@ -39,6 +39,7 @@ const (
 	codeTLS            = "tls_failed"            // any other trouble with TLS
 	codeBadResponse    = "bad_response"          // not HTTP, or its header is too large
 	codeBody           = "body_error"            // the endpoint's body cannot be made of the event; never tried again
+	codeBatchRefused   = "batch_refused"         // so was the batch, not the event: it goes alone next
 	codePanic          = "panic"                 // a defect of ours
 
 	codeRedirect = "redirect_not_followed"

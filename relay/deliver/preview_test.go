@@ -43,9 +43,9 @@ func TestPreviewIsWhatIsSent(t *testing.T) {
 		var sent wireLog
 		d := New(Options{Source: settled{}, Version: "1", dialNet: sent.dial}, policy.New([]*policy.Endpoint{e}))
 		event := &outbox.Event{ID: "evt_1", Type: "a.b", Time: time.Now(), Data: []byte(`{"x": 1}`)}
-		c := &outbox.Claim{Delivery: outbox.Delivery{ID: PreviewDelivery, EventID: event.ID, Endpoint: e.Name}, Event: event}
+		c := outbox.Claim{Delivery: outbox.Delivery{ID: PreviewDelivery, EventID: event.ID, Endpoint: e.Name}, Event: event}
 		r := d.runners[e.Name]
-		r.attempt(r.now, c, false)
+		r.attempt(r.now, []outbox.Claim{c}, nil, false)
 		r.close()
 
 		shown, err := Preview(e, event, "1", time.Now())

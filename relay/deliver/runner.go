@@ -62,7 +62,13 @@ func (r *runner) start() {
 func (r *runner) loop() error {
 	var order fairness
 	for s := r.current(); s != nil; s = r.current() {
-		free := r.acquire(s)
+		if s.endpoint.Batch != nil {
+			if err := r.loopBatches(s, &order); err != nil {
+				return err
+			}
+			continue
+		}
+		free := r.acquire(s, unbounded)
 		if free == 0 {
 			continue
 		}
@@ -77,33 +83,50 @@ func (r *runner) loop() error {
 			continue
 		}
 		passed := r.gate.Passed(s.claiming)
-		claims, err := r.d.o.Source.Claim(passed, outbox.ClaimRequest{
-			Endpoint: r.name,
-			Max:      v.N,
-			Lease:    s.lease(),
-			Fresh:    order.fresh(v.N, s.endpoint.FreshShare),
-			FleetMax: s.endpoint.FleetConcurrency,
-		})
+		claims, err := r.claim(passed, s, v.N, &order)
 		if err != nil && passed.Err() == nil {
-			return fmt.Errorf("claim deliveries of endpoint %s: %w", r.name, err)
+			return err
 		}
-		order.heed(claims, v.N, time.Now())
-		n, probe := r.gate.Admit(s.claiming, len(claims))
-		if !r.begin(s, free, n) {
-			for range n {
-				r.gate.Ended(r.d.settling, gate.Attempt{Probe: probe, Void: true})
-			}
-			n = 0 // whoever takes it now takes all, with a lease of the right length
-		}
+		n, probe, _ := r.admit(s, free, len(claims))
 		r.release(claims[n:]...)
 		for i := range claims[:n] {
 			r.d.work.Go(func() {
 				defer r.end(s)
-				r.attempt(s, &claims[i], probe)
+				r.attempt(s, claims[i:i+1], nil, probe)
 			})
 		}
 	}
 	return nil
+}
+
+// claim waits for at least one delivery and takes up to most.
+func (r *runner) claim(ctx context.Context, s *setup, most int, order *fairness) ([]outbox.Claim, error) {
+	claims, err := r.d.o.Source.Claim(ctx, outbox.ClaimRequest{
+		Endpoint: r.name,
+		Max:      most,
+		Lease:    s.lease(),
+		Fresh:    order.fresh(most, s.endpoint.FreshShare),
+		FleetMax: s.endpoint.FleetConcurrency,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("claim deliveries of endpoint %s: %w", r.name, err)
+	}
+	order.heed(claims, most, time.Now())
+	return claims, nil
+}
+
+// admit asks the gate for n attempts and keeps as many of the slots that were taken. live is
+// false, and nothing admitted, when s is no longer what the endpoint is: whoever takes it
+// now takes all, with a lease of the right length.
+func (r *runner) admit(s *setup, taken, n int) (admitted int, probe, live bool) {
+	n, probe = r.gate.Admit(s.claiming, n)
+	if r.begin(s, taken, n) {
+		return n, probe, true
+	}
+	for range n {
+		r.gate.Ended(r.d.settling, gate.Attempt{Probe: probe, Void: true})
+	}
+	return 0, false, false
 }
 
 // wait returns after d, where it is not 0, or when the gate or the setup have changed.
@@ -132,11 +155,14 @@ func (r *runner) current() *setup {
 	return r.now
 }
 
-// acquire waits for a free slot, then takes all that are free. It returns 0
-// when s is no longer what the endpoint is.
-func (r *runner) acquire(s *setup) (free int) {
+// unbounded is more than any endpoint has slots.
+const unbounded = 1 << 20
+
+// acquire waits for a free slot, then takes those that are free, at most so many. It returns
+// 0 when s is no longer what the endpoint is.
+func (r *runner) acquire(s *setup, most int) (free int) {
 	for s.claiming.Err() == nil {
-		if free = r.takeFree(s.endpoint.Concurrency); free > 0 {
+		if free = r.takeFree(s.endpoint.Concurrency, most); free > 0 {
 			return free
 		}
 		select {
@@ -147,10 +173,10 @@ func (r *runner) acquire(s *setup) (free int) {
 	return 0
 }
 
-func (r *runner) takeFree(slots int) int {
+func (r *runner) takeFree(slots, most int) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	free := max(0, slots-r.busy)
+	free := min(max(0, slots-r.busy), most)
 	r.busy += free
 	return free
 }

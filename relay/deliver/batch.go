@@ -1,0 +1,279 @@
+package deliver
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"relay/outbox"
+	"relay/policy"
+	"relay/relay/gate"
+	"relay/relay/sign"
+)
+
+// batch is one POST while it is gathered.
+type batch struct {
+	draft  *draft         // nil while there is no claim: endpoints that wait need no memory for it
+	claims []outbox.Claim // whose events are in the draft, in its order
+	broken []broken
+	full   bool // nothing more is waited for
+}
+
+// broken is a claim whose event has no body.
+type broken struct {
+	claim   outbox.Claim
+	failure *failure
+}
+
+// len counts what a batch took of max_events.
+func (b *batch) len() int { return len(b.claims) + len(b.broken) }
+
+// gathering is how the loop of an endpoint with batches fills them. It gathers one at a time, on
+// a free slot, while those before it are under way on theirs.
+type gathering struct {
+	r     *runner
+	s     *setup
+	order *fairness
+	rest  []outbox.Claim // the batch before had no room for them: they begin the next one
+	taken time.Time      // when the rest was claimed
+}
+
+// loopBatches is what loop does for a setup with batches, until the setup is replaced.
+func (r *runner) loopBatches(s *setup, order *fairness) error {
+	g := gathering{r: r, s: s, order: order}
+	for r.acquire(s, 1) == 1 {
+		if time.Since(g.taken) > s.endpoint.Timeout.Total {
+			g.drop() // the wait for a slot took what their leases have to spare
+		}
+		v := r.gate.Look(s.claiming, 1)
+		if v.N == 0 {
+			g.drop()
+			r.begin(s, 1, 0)
+			r.wait(s, v.Wait)
+			continue
+		}
+		b, err := g.gather(r.gate.Passed(s.claiming))
+		if err != nil {
+			return err
+		}
+		r.launch(s, b)
+	}
+	g.drop()
+	return nil
+}
+
+// drop hands the rest back.
+func (g *gathering) drop() {
+	g.r.release(g.rest...)
+	g.rest = nil
+}
+
+// gather claims what one POST takes: it waits for the first event as long as that takes, then for
+// more until the batch is full or max_wait has passed. When passed ends it returns what
+// there is. The error is of a Claim after which the outbox cannot go on.
+func (g *gathering) gather(passed context.Context) (*batch, error) {
+	rule := g.s.endpoint.Batch
+	b := new(batch)
+	waiting := passed
+	for {
+		g.fill(b)
+		if b.full {
+			return b, nil
+		}
+		if b.len() > 0 && waiting == passed {
+			limited, cancel := context.WithTimeout(passed, rule.MaxWait)
+			defer cancel()
+			waiting = limited
+		}
+		claims, err := g.r.claim(waiting, g.s, rule.MaxEvents-b.len(), g.order)
+		if err != nil && waiting.Err() == nil {
+			return nil, err
+		}
+		if len(claims) == 0 {
+			return b, nil
+		}
+		g.rest, g.taken = claims, time.Now()
+	}
+}
+
+// fill moves claims of the rest into b: one that goes alone, or else as many as fit.
+func (g *gathering) fill(b *batch) {
+	if b.len() == 0 {
+		if i := slices.IndexFunc(g.rest, goesAlone); i >= 0 {
+			g.put(b, &g.rest[i])
+			g.rest, b.full = slices.Delete(g.rest, i, i+1), true
+			return
+		}
+	}
+	var left []outbox.Claim
+	b.claims = slices.Grow(b.claims, len(g.rest))
+	for i := range g.rest {
+		if goesAlone(g.rest[i]) {
+			left = append(left, g.rest[i])
+		} else if !g.put(b, &g.rest[i]) {
+			left = append(left, g.rest[i:]...)
+			break
+		}
+	}
+	g.rest = left
+	b.full = b.full || len(left) > 0
+}
+
+// goesAlone tells whether the delivery was in a batch that was refused.
+func goesAlone(c outbox.Claim) bool { return c.Code == codeBatchRefused }
+
+// put adds an event to b, and returns false when it does not fit.
+func (g *gathering) put(b *batch, c *outbox.Claim) bool {
+	rule := g.s.endpoint.Batch
+	if b.full {
+		return false
+	}
+	if b.draft == nil {
+		b.draft = g.r.d.drafts.Get().(*draft)
+		b.draft.body = b.draft.body[:0]
+	}
+	before := len(b.draft.body)
+	f := g.r.add(b.draft, g.s.endpoint, c)
+	size := int64(len(b.draft.body)) + 1
+	switch {
+	case f != nil:
+		b.draft.body = b.draft.body[:before]
+		b.broken = append(b.broken, broken{*c, f})
+	case len(b.claims) > 0 && size > rule.MaxBytes:
+		b.draft.body = b.draft.body[:before]
+		return false
+	default:
+		b.claims = append(b.claims, *c)
+	}
+	b.full = size >= rule.MaxBytes || b.len() == rule.MaxEvents
+	return true
+}
+
+// add is draft.add that says how it failed. A panic on the way is of one event, as in try.
+func (r *runner) add(d *draft, e *policy.Endpoint, c *outbox.Claim) (f *failure) {
+	defer func() {
+		if p := recover(); p != nil {
+			f = r.panicked(c, p)
+		}
+	}()
+	return bodyFailure(d.add(e, c))
+}
+
+// launch begins the attempt of a batch, if the gate lets it, and settles what it has no body for.
+func (r *runner) launch(s *setup, b *batch) {
+	n, probe, live := r.admit(s, 1, min(len(b.claims), 1))
+	if n == 1 {
+		r.d.work.Go(func() {
+			defer r.end(s)
+			r.attempt(s, b.claims, b.draft, probe)
+		})
+	} else if b.draft != nil {
+		r.release(b.claims...)
+		r.keep(s, b.draft)
+	}
+	for _, x := range b.broken {
+		if !live {
+			r.release(x.claim) // the endpoint may have another body now
+			continue
+		}
+		r.d.work.Go(func() {
+			res := Result{Attempt: outbox.Attempt{Started: time.Now().UTC()}}
+			r.conclude(s, []outbox.Claim{x.claim}, &res, &gate.Attempt{Code: x.failure.code}, x.failure)
+		})
+	}
+}
+
+// add appends the event of c to the body of a batch, as a further one unless it is empty.
+func (d *draft) add(e *policy.Endpoint, c *outbox.Claim) error {
+	switch {
+	case len(d.body) == 0 && e.Batch.NDJSON:
+	case len(d.body) == 0:
+		d.body = append(d.body, '[')
+	case e.Batch.NDJSON:
+		d.body = append(d.body, '\n')
+	default:
+		d.body = append(d.body, ',')
+	}
+	start := len(d.body)
+	if err := d.appendBody(e, c); err != nil {
+		return err
+	}
+	if e.Batch.NDJSON && e.Body != nil {
+		oneLine(d.body[start:])
+	}
+	return nil
+}
+
+// oneLine makes spaces of line ends. In JSON they stand between tokens only.
+func oneLine(text []byte) {
+	for {
+		i := bytes.IndexAny(text, "\r\n")
+		if i < 0 {
+			return
+		}
+		text[i] = ' '
+		text = text[i+1:]
+	}
+}
+
+// seal ends the body of a batch and makes its header.
+func (d *draft) seal(e *policy.Endpoint, claims []outbox.Claim, url, userAgent string, now time.Time) {
+	if e.Batch.NDJSON {
+		d.body = append(d.body, '\n')
+	} else {
+		d.body = append(d.body, ']')
+	}
+	id := batchID(claims)
+	d.message = sign.Message{EventID: id, EventType: batchType, DeliveryID: id}
+	for i := range claims {
+		d.message.Attempt = max(d.message.Attempt, claims[i].Attempts+1)
+	}
+	d.address(e, url, userAgent, now)
+}
+
+// batchType stands in a batch where signatures and headers name the event's type.
+const batchType = "batch"
+
+// batchID is the same for the same deliveries in the same order.
+func batchID(claims []outbox.Claim) string {
+	h := sha256.New()
+	for i := range claims {
+		_, _ = io.WriteString(h, claims[i].ID+"\n") // a Hash takes all
+	}
+	return "bat_" + hex.EncodeToString(h.Sum(nil)[:16])
+}
+
+// judgement is what an attempt came to, for each of its deliveries.
+type judgement struct {
+	outcome    Outcome
+	code, text string
+	alone      bool // each is due at once, for an attempt of its own
+}
+
+// judge judges an attempt with n deliveries: by the status of its answer or, where f is set, by
+// the reason why there is none.
+func judge(e *policy.Endpoint, n, status int, f *failure) judgement {
+	var j judgement
+	var why string
+	if f == nil {
+		j.text = answerText(status)
+	} else {
+		why, j.text = f.code, f.text
+	}
+	j.outcome, j.code = classify(status, why, e.Retry.On)
+	if e.Batch == nil || j.outcome != Refused || f != nil {
+		return j
+	}
+	switch {
+	case !e.Batch.Split:
+		j.outcome = Retry
+	case n > 1:
+		j = judgement{Retry, codeBatchRefused, fmt.Sprintf("%s; each of the batch's %d events goes alone next", j.text, n), true}
+	}
+	return j
+}
