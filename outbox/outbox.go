@@ -125,7 +125,7 @@ type Claim struct {
 type ClaimRequest struct {
 	Endpoint string
 	Max      int           // free worker slots, at least 1
-	Lease    time.Duration // longer than an attempt can take; an engine that leases ahead may have used up to 1/64 of it
+	Lease    time.Duration // longer than 4/3 of an attempt: an engine that leases ahead may have used 1/64 of it, one that answered slowly 1/4
 
 	// Fresh of the Max, at most, go to the newest of the deliveries that had no attempt
 	// yet, however many older ones wait: what happens now need not wait for a backlog.

@@ -207,7 +207,7 @@ func (s *RedisServer) Start() {
 		args = append(args, "--sentinel")
 	}
 	cmd := exec.Command("redis-server", args...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Kill ends its children, too
 	// Where the system can (the field is Linux's), a test binary that dies without
 	// its cleanups takes the server along.
 	if field := reflect.ValueOf(cmd.SysProcAttr).Elem().FieldByName("Pdeathsig"); field.IsValid() {
@@ -267,10 +267,13 @@ func (s *RedisServer) Restart() {
 	s.WaitReady()
 }
 
-// Kill ends the process at once, as a crash does, and waits until it is gone.
+// Kill ends the process at once, as a crash does, and waits until it is gone. A child that
+// rewrites the AOF ends with it: it would still write to the folder.
 func (s *RedisServer) Kill() {
 	if proc := s.process(); proc != nil {
-		_ = proc.Signal(syscall.SIGKILL) // the error says that it has ended
+		if !proc.ended() {
+			_ = syscall.Kill(-proc.Pid, syscall.SIGKILL) // the error says that it has just ended
+		}
 		<-proc.gone
 	}
 }

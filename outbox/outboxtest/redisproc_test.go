@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -86,6 +87,41 @@ func TestRedisLives(t *testing.T) {
 	s.Wipe()
 	s.Restart()
 	wantReply(t, s, int64(0), "DBSIZE")
+}
+
+// A child that rewrites the AOF ends with its server, and writes nothing to its folder.
+func TestRedisKillEndsChildren(t *testing.T) {
+	t.Parallel()
+	s := outboxtest.StartRedis(t, "--rdb-key-save-delay", "60000000") // a minute for each key
+	s.MustDo(t, "SET", "n", "1")
+	dir := s.MustDo(t, "CONFIG", "GET", "dir").([]any)[1].(string)
+	s.MustDo(t, "BGREWRITEAOF")
+	child := ""
+	until(t, "a child writes", func() bool {
+		found, err := filepath.Glob(filepath.Join(dir, "temp-rewriteaof-*.aof"))
+		must(t, err)
+		if len(found) > 0 {
+			child = strings.TrimSuffix(strings.TrimPrefix(filepath.Base(found[0]), "temp-rewriteaof-"), ".aof")
+		}
+		return child != ""
+	})
+	s.Kill()
+	until(t, "the child has ended", func() bool {
+		stat, err := os.ReadFile(filepath.Join("/proc", child, "stat"))
+		return err != nil || strings.Contains(string(stat), ") Z ")
+	})
+}
+
+// until polls a condition for up to ten seconds.
+func until(t *testing.T, what string, ready func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(10 * time.Second); !ready(); <-tick.C {
+		if time.Now().After(end) {
+			t.Fatalf("not after 10 s: %s", what)
+		}
+	}
 }
 
 func TestRedisPause(t *testing.T) {

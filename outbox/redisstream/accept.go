@@ -43,6 +43,12 @@ func (s *Store) Accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt, e
 		if len(e.Endpoints) > maxFanOut || strings.Contains(e.Event.ID, "|") {
 			return nil, fmt.Errorf("accept event %q: it has %d endpoints, at most %d, and no | in its id", e.Event.ID, len(e.Endpoints), maxFanOut)
 		}
+		for _, t := range e.Terms {
+			if t.Mark != nil && len(s.shards) > 1 {
+				return nil, fmt.Errorf("accept event %q: what is sent depends on earlier events, and each of the %d shards knows only its own: "+
+					"use shards = 1, in an empty outbox, or take such filters out of the policy", e.Event.ID, len(s.shards))
+			}
+		}
 		a.events[i] = encodeEvent(e, mathrand.Uint64())
 		a.weight += max(len(a.events[i]), acceptEntry)
 	}
@@ -74,8 +80,10 @@ type group struct {
 	accepts  []*accept
 	names    []string // of endpoints
 	index    map[string]int
-	wanted   []int // deliveries by endpoint
-	reserved []int // how many of them may be leased to this process, in their order
+	terms    bool   // whether any delivery is on terms
+	wanted   []int  // deliveries by endpoint
+	onTerms  []bool // whether one of them is, by endpoint
+	reserved []int  // how many of them may be leased to this process, in their order
 	leases   []time.Duration
 	ahead    [][]*held // those, by endpoint
 	keys     []string
@@ -172,15 +180,20 @@ func (sh *shard) tryAccepts(accepts []*accept) error {
 func (g *group) gather() {
 	for _, a := range g.accepts {
 		for i := range a.batch.Entries {
-			for _, name := range a.batch.Entries[i].Endpoints {
+			e := &a.batch.Entries[i]
+			for k, name := range e.Endpoints {
 				n, ok := g.index[name]
 				if !ok {
 					n = len(g.names)
 					g.index[name] = n
 					g.names = append(g.names, name)
 					g.wanted = append(g.wanted, 0)
+					g.onTerms = append(g.onTerms, false)
 				}
 				g.wanted[n]++
+				if e.Terms != nil && e.Terms[k] != (outbox.Term{}) {
+					g.onTerms[n], g.terms = true, true
+				}
 			}
 		}
 	}
@@ -209,6 +222,9 @@ func (g *group) build() {
 				straight = ""
 			}
 		}
+	}
+	if g.terms {
+		straight = "t"
 	}
 	g.keys = append(make([]string, 0, 5+2*len(g.names)+entries), sh.meta, sh.lease, sh.counts, sh.bell, sh.done)
 	g.args = append(make([]any, 0, 8+3*len(g.names)+2*len(g.accepts)+4*entries),
@@ -243,6 +259,10 @@ func (g *group) build() {
 			g.args = append(g.args, a.events[i], targets)
 			for n, name := range e.Endpoints {
 				at := g.index[name]
+				if e.Terms != nil && e.Terms[n] != (outbox.Term{}) {
+					g.args = append(g.args, appendTerm(nil, &e.Terms[n]))
+					continue
+				}
 				if len(g.ahead[at]) == g.reserved[at] {
 					g.args = append(g.args, "")
 					continue
@@ -264,13 +284,18 @@ func (g *group) build() {
 //
 // or for each batch:
 //
-//	M<order>|<marks>   orders rise by one; for each entry: n fresh, d<deliveries> a repeat, o this accept was executed before
+//	M<order>|<marks>   orders rise by one; for each entry: n fresh, d a repeat, o this accept was executed before; then how many deliveries it has, unless it is fresh and not on terms
 //	K<receipts>        the key was used before: <id>:<deliveries>,…
 //	O<receipts>        the same, and it was this very accept
 //	C<index>           conflict, -1 for the key
 //	F                  full
 func (g *group) read(answers []string) (leased []*held) {
 	flags := answers[0]
+	for i := range flags {
+		if flags[i] == 'n' {
+			g.wanted[i] = 0
+		}
+	}
 	var order int64
 	for i, a := range g.accepts {
 		kind, rest := byte('A'), ""
@@ -339,11 +364,15 @@ func (g *group) fresh(a *accept, order int64, flags string, marks []string, leas
 	for i := range a.batch.Entries {
 		e := &a.batch.Entries[i]
 		a.receipts[i] = outbox.Receipt{ID: e.Event.ID, Deliveries: len(e.Endpoints)}
-		if marks != nil && marks[i] != "n" {
-			if n, repeat := strings.CutPrefix(marks[i], "d"); repeat {
-				a.receipts[i].Duplicate = true
+		mark := byte('n')
+		if marks != nil {
+			mark = marks[i][0]
+			if n := marks[i][1:]; n != "" {
 				a.receipts[i].Deliveries, _ = strconv.Atoi(n)
 			}
+		}
+		if mark != 'n' {
+			a.receipts[i].Duplicate = mark == 'd'
 			for _, name := range e.Endpoints {
 				g.next(name)
 			}

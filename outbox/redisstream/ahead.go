@@ -16,8 +16,8 @@ func (s *Store) reserve(g *group) {
 	defer s.mu.Unlock()
 	for i, name := range g.names {
 		if e := s.endpoints[name]; e != nil {
-			if e.last.FleetMax > 0 {
-				continue // only a claim may count
+			if e.last.FleetMax > 0 || g.onTerms[i] {
+				continue // only a claim may count, or what is made be known beforehand
 			}
 			g.reserved[i] = min(g.wanted[i], e.demand())
 			g.leases[i] = e.leaseAhead()

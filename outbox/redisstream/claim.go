@@ -35,8 +35,9 @@ type endpoint struct {
 	counted uint64 // shards whose claims made without a bound count for the bound, too
 	again   *time.Timer
 
-	coming    int // retries that are due very soon, on their way to Redis
-	returning int // deliveries that were ahead, on their way back to Redis
+	coming    int  // retries that are due very soon, on their way to Redis
+	returning int  // deliveries that were ahead, on their way back to Redis
+	refitting bool // what was ahead gets other leases
 
 	// How many deliveries were given out lately, to lease as many ahead as are
 	// gone in a moment.
@@ -49,6 +50,7 @@ type waiter struct {
 	max   int
 	fresh int // of these, at most, are the newest
 	lease time.Duration
+	began time.Time
 
 	// A claim of the newest waits until Redis was asked on its behalf.
 	unseen  uint64              // shards that were not
@@ -123,11 +125,11 @@ func (s *Store) Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Clai
 	if r.FleetMax != e.last.FleetMax {
 		s.rebound(e, r.FleetMax)
 	}
-	w := &waiter{max: max(r.Max, 1), lease: r.Lease, got: make(chan []outbox.Claim, 1)}
+	w := &waiter{max: max(r.Max, 1), lease: r.Lease, began: time.Now(), got: make(chan []outbox.Claim, 1)}
 	w.fresh = min(max(r.Fresh, 0), w.max)
 	w.ask(e)
 	e.waiters = append(e.waiters, w)
-	e.last, e.since = r, time.Now()
+	e.last, e.since = r, w.began
 	s.serve(e)
 	s.mu.Unlock()
 
@@ -154,8 +156,14 @@ func (s *Store) Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Clai
 // serve gives claims that wait what there is, and asks Redis where more may be.
 // The caller holds mu.
 func (s *Store) serve(e *endpoint) {
+	if s.closed {
+		return
+	}
 	if e.coming > 0 {
 		return // settled calls again: what comes may be the oldest
+	}
+	if e.refitting {
+		return // refit calls again: what is being extended may be the oldest, or the newest
 	}
 	if e.returning > 0 || e.unbounded() {
 		return // handBackAhead calls again: what goes back may be the oldest, or the newest
@@ -167,7 +175,7 @@ func (s *Store) serve(e *endpoint) {
 			break
 		}
 		now := time.Now()
-		if i := slices.IndexFunc(list, func(h *held) bool { return !h.fits(w.lease, now) }); i >= 0 {
+		if i := slices.IndexFunc(list, func(h *held) bool { return !h.fits(w, now) }); i >= 0 {
 			if i == 0 || w.fresh > 0 {
 				s.refit(e, w.lease)
 				return
@@ -332,19 +340,22 @@ func (e *endpoint) clear() int {
 	return len(e.ahead)
 }
 
-// fits tells whether a lease is about what is asked for now.
-func (h *held) fits(lease time.Duration, now time.Time) bool {
-	left := h.claim.Until.Sub(now)
-	return left >= lease-lease/64 && left <= lease+2*aheadSlack
+// fits tells whether a lease is about what a claim asks for now. One that was made, or extended,
+// for this very claim may have lost more of it on the way: to ask again might take as long.
+func (h *held) fits(w *waiter, now time.Time) bool {
+	left, used := h.claim.Until.Sub(now), w.lease/64
+	if h.claim.Until.Add(-h.lease).After(w.began) {
+		used = w.lease / 4
+	}
+	return left >= w.lease-used && left <= w.lease+2*aheadSlack
 }
 
 // refit moves the end of the leases ahead to what is asked for now. The caller
 // holds mu.
 func (s *Store) refit(e *endpoint, lease time.Duration) {
-	list := e.ahead
-	e.ahead, e.asked = nil, e.asked+len(list)
-	e.check(1<<63, 0)
-	go func() {
+	list, bound := e.ahead, e.last.FleetMax
+	e.ahead, e.asked, e.refitting = nil, e.asked+len(list), true
+	s.lanes.Go(func() { // Close waits for it, to hand back what it extends
 		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 		defer cancel()
 		kept, err := s.extend(ctx, list, lease)
@@ -353,8 +364,11 @@ func (s *Store) refit(e *endpoint, lease time.Duration) {
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		e.checking &^= 1 << 63
 		e.asked -= len(list)
+		e.refitting = false
+		for _, h := range kept {
+			h.bounded = h.bounded && bound == e.last.FleetMax
+		}
 		e.merge(kept)
 		if len(kept) < len(list) { // the others are in Redis again
 			e.hear(1<<len(s.shards)-1, 0)
@@ -363,7 +377,7 @@ func (s *Store) refit(e *endpoint, lease time.Duration) {
 			}
 		}
 		s.serve(e)
-	}()
+	})
 }
 
 // demand is how many deliveries more can be leased. The caller holds mu.

@@ -66,7 +66,8 @@ func decodeEvent(id string, kept string) (*outbox.Event, []string, error) {
 
 // record is what is kept of a delivery that was settled at least once, with its
 // last attempt: "<state><attempts>,<due>,<finished>,<attempt>". Times are in
-// microseconds; scripts read the first two.
+// microseconds; scripts read the first two. One that is failed from the start has no attempts,
+// and in the place of the last what tells why.
 type record struct {
 	state    outbox.State
 	attempts int
@@ -75,7 +76,32 @@ type record struct {
 	last     outbox.Attempt
 }
 
-// gone stands for the record of a delivery that retention removed.
+// appendTerm writes a term for the accept script, which makes the record of a delivery that is
+// failed from the start:
+//
+//	t<level>,<lower>,<milliseconds>,<bytes of the key>,<key><attempt>
+//
+// There is no level when there is no mark, and no attempt unless it fails. Scripts know no
+// integers beyond 2⁵³, so levels are kept and compared as text of one length.
+func appendTerm(b []byte, t *outbox.Term) []byte {
+	b = append(b, 't')
+	if m := t.Mark; m == nil {
+		b = append(b, ",0,0,0,"...)
+	} else {
+		lower := 0
+		if m.Lower {
+			lower = 1
+		}
+		ms := max(1, (m.For + time.Millisecond - 1).Milliseconds())
+		b = fmt.Appendf(b, "%019d,%d,%d,%d,%s", m.Level, lower, ms, len(m.Key), m.Key)
+	}
+	if t.Code == "" {
+		return b
+	}
+	return appendAttempt(b, &outbox.Attempt{Code: t.Code, Error: t.Error})
+}
+
+// gone stands for the record of a delivery that retention removed or a mark left out.
 const gone = "-"
 
 // letters of the states in records and counts.
@@ -88,7 +114,10 @@ func (r *record) encode() []byte {
 	b = strconv.AppendInt(b, int64(r.attempts), 10)
 	b = strconv.AppendInt(append(b, ','), r.due, 10)
 	b = strconv.AppendInt(append(b, ','), r.finished, 10)
-	b = append(b, ',')
+	return appendAttempt(append(b, ','), a)
+}
+
+func appendAttempt(b []byte, a *outbox.Attempt) []byte {
 	b = binary.AppendVarint(b, int64(a.N))
 	b = binary.AppendVarint(b, a.Started.UnixMicro())
 	for _, d := range []time.Duration{a.Took, a.Timing.DNS, a.Timing.Connect, a.Timing.TLS, a.Timing.FirstByte} {

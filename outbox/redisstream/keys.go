@@ -11,9 +11,11 @@ import (
 // keys are the names of one shard's keys. All have the same hash tag, so a script
 // may touch any of them, in a Cluster too.
 //
-//	e:<event id>   hash    the event (e), its order (o), a record for each delivery that was settled (<n>, earlier ones <n>.<k>)
+//	e:<event id>   hash    the event (e), its order (o), a record for each delivery that was settled (<n>, earlier ones <n>.<k>),
+//	                       how many deliveries are gone (g), how many were made where marks left some out (m)
 //	i:<event id>   string  what retention leaves of an id that the app chose, until the window ends
 //	k:<key>        string  a request with an idempotency key, for the window
+//	m:<key>        string  level of a mark, 19 digits, for as long as it is remembered
 //	q:<endpoint>   stream  backlog: deliveries that nobody has claimed yet, in order of accept
 //	r:<endpoint>   zset    deliveries that wait again (retry, release, lost lease), by due time
 //	c:<endpoint>   zset    the same and their claims, by time of accept

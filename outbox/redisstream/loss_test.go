@@ -199,13 +199,11 @@ func TestWrongType(t *testing.T) {
 		{k.event("e"), one("e", "good")},
 		{k.tombstone("e"), one("e", "good")},
 		{k.request("r"), keyed},
+		{k.prefix + "m:k,", onTerms("e", []string{"good", "good2"}, outbox.Term{}, level(1))},
+		{k.failed, onTerms("e", []string{"good"}, outbox.Term{Code: "when_error"})},
 	} {
 		before := countsOf(t, s, "good")
-		if c.key == k.tombstone("e") || c.key == k.request("r") {
-			server.MustDo(t, "RPUSH", c.key, "theirs")
-		} else {
-			server.MustDo(t, "SET", c.key, "theirs")
-		}
+		server.MustDo(t, "RPUSH", c.key, "theirs")
 		receipts, err := s.Accept(t.Context(), c.batch)
 		if !errors.Is(err, outbox.ErrUnavailable) || !strings.Contains(err.Error(), c.key) {
 			t.Errorf("%s: accept %+v, %v, want ErrUnavailable with the key", c.key, receipts, err)

@@ -68,7 +68,7 @@ func readEvent(id string, fields map[string]string) (*outbox.Record, error) {
 	return out, nil
 }
 
-// readDelivery returns nil for a delivery that retention removed.
+// readDelivery returns nil for a delivery that retention removed or a mark left out.
 func readDelivery(r ref, endpoint string, fields map[string]string) (*outbox.DeliveryRecord, error) {
 	created := r.created()
 	d := &outbox.DeliveryRecord{Delivery: outbox.Delivery{
@@ -90,6 +90,10 @@ func readDelivery(r ref, endpoint string, fields map[string]string) (*outbox.Del
 	d.Due = time.UnixMicro(last.due).UTC()
 	if last.finished > 0 {
 		d.Finished = time.UnixMicro(last.finished).UTC()
+	}
+	if last.attempts == 0 {
+		d.Error = last.last.Error
+		return d, nil
 	}
 	for k := 1; k < last.attempts; k++ {
 		before, err := decodeRecord(fields[n+"."+strconv.Itoa(k)])

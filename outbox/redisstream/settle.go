@@ -402,7 +402,7 @@ func (s *Store) extend(ctx context.Context, list []*held, lease time.Duration) (
 				continue
 			}
 			if err == nil {
-				h.claim.Until = sent.Add(lease)
+				h.lease, h.claim.Until = lease, sent.Add(lease)
 				kept = append(kept, h)
 				s.endpoint(h.claim.Endpoint).endsBy(h.claim.Until)
 			}

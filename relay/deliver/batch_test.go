@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"pgregory.net/rapid"
 
 	"relay/outbox"
 	"relay/outbox/outboxtest"
@@ -187,137 +185,6 @@ func TestBatchesAtFullConcurrency(t *testing.T) {
 		}
 		if receiver.Peak() != 4 {
 			t.Errorf("%d at the same time, want 4", receiver.Peak())
-		}
-	})
-}
-
-// refuse answers 400 when one of the events is in the body.
-func refuse(ids ...string) func(*delivertest.Request) delivertest.Step {
-	return func(r *delivertest.Request) delivertest.Step {
-		for _, id := range ids {
-			if bytes.Contains(r.Body, []byte(`"`+id+`"`)) {
-				return delivertest.Step{Status: 400}
-			}
-		}
-		return delivertest.Step{}
-	}
-}
-
-// After a refusal each event goes alone, also when it has no other attempt left.
-func TestRefusedBatchIsSplit(t *testing.T) {
-	for _, schedule := range [][]time.Duration{nil, {time.Hour}} {
-		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t)
-			receiver := delivertest.NewEndpoint()
-			receiver.Answer = refuse("evt_billing_3")
-			e := w.batched(receiver, 10)
-			e.Retry.Schedule = schedule
-			w.start(e)
-			begin := time.Now()
-			ids := w.accept(10, "billing")
-			w.await(20)
-			if took := time.Since(begin); took != 0 {
-				t.Errorf("it took %s, want no wait", took)
-			}
-			for _, id := range ids {
-				d := w.delivery(id)
-				state, last := outbox.Delivered, ""
-				if id == "evt_billing_3" {
-					state, last = outbox.Failed, "http_400"
-				}
-				if d.State != state || len(d.Attempts) != 2 || d.Attempts[0].Code != "batch_refused" || d.Attempts[0].Outcome != "retry" ||
-					d.Attempts[1].Code != last || d.Attempts[1].N != 2 {
-					t.Errorf("delivery of %s: %+v", id, d)
-				}
-			}
-			if got := sizes(t, receiver); got[0] != 10 || len(got) != 11 || slices.Max(got[1:]) != 1 {
-				t.Errorf("requests of %v events, want 10, then 1 each", got)
-			}
-		})
-	}
-}
-
-// max_age holds for the attempt alone, too.
-func TestSplitEndsWithMaxAge(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		e := w.batched(delivertest.NewEndpoint(delivertest.Step{Delay: 10 * time.Second, Status: 400}), 2)
-		e.Retry.MaxAge = 5 * time.Second
-		w.start(e)
-		id := w.accept(2, "billing")[0]
-		w.await(2)
-		if d := w.delivery(id); d.State != outbox.Failed || len(d.Attempts) != 1 {
-			t.Errorf("delivery: %+v", d)
-		}
-	})
-}
-
-// Without split a refusal is tried again like any failure. The same batch has the same id.
-func TestRefusedBatchIsRetried(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		receiver := delivertest.NewEndpoint(delivertest.Step{Status: 400})
-		e := w.batched(receiver, 3)
-		e.Batch.Split = false
-		e.Retry.Schedule, e.Retry.Jitter = []time.Duration{time.Minute, time.Hour}, 0.5
-		w.start(e)
-		id := w.accept(3, "billing")[0]
-		w.await(9)
-		if diff := cmp.Diff([]int{3, 3, 3}, sizes(t, receiver)); diff != "" {
-			t.Error(diff)
-		}
-		for i, r := range receiver.Requests() {
-			if first := receiver.Requests()[0]; r.Event != first.Event || r.Attempt != i+1 || !bytes.Equal(r.Body, first.Body) {
-				t.Errorf("request %d: id %s, attempt %d", i, r.Event, r.Attempt)
-			}
-		}
-		if d := w.delivery(id); d.State != outbox.Failed || len(d.Attempts) != 3 || d.Code != "http_400" || d.Attempts[0].Outcome != "retry" {
-			t.Errorf("delivery: %+v", d)
-		}
-	})
-}
-
-// Each delivery of a batch goes on by its own count of attempts.
-func TestBatchRetries(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		receiver := delivertest.NewEndpoint(delivertest.Step{Status: 503}, delivertest.Step{Status: 503, Header: map[string]string{"Retry-After": "60"}}, delivertest.Step{})
-		e := w.batched(receiver, 10)
-		e.Retry.Schedule = []time.Duration{10 * time.Second}
-		w.start(e)
-		first := w.accept(1, "billing")[0]
-		w.await(1) // after max_wait
-		time.Sleep(10 * time.Second)
-		second := w.accept(1, "billing")[0]
-		results := w.await(3)
-		if r := receiver.Requests()[1]; r.Attempt != 2 || len(eventsOf(t, r.Body)) != 2 {
-			t.Errorf("second request: attempt %d, %s", r.Attempt, r.Body)
-		}
-		a, b := w.delivery(first), w.delivery(second)
-		if a.State != outbox.Failed || a.Attempts[1].N != 2 || b.State != outbox.Pending || b.Attempts[0].N != 1 {
-			t.Errorf("deliveries: %+v, %+v", a, b)
-		}
-		if end := results[2].Attempt.Started; b.Due.Sub(end) != time.Minute {
-			t.Errorf("due after %s, want what the receiver asked for", b.Due.Sub(end))
-		}
-		w.await(4)
-	})
-}
-
-func TestBatchIsGone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		e := w.batched(delivertest.NewEndpoint(delivertest.Step{Status: 410}), 2)
-		e.Disable.OnGone = true
-		w.start(e)
-		ids := w.accept(4, "billing")
-		w.await(2)
-		synctest.Wait()
-		if s, _ := w.d.StatusOf("billing"); s.State != Disabled || s.Code != ByGone {
-			t.Errorf("status: %+v", s)
-		}
-		if d := w.delivery(ids[0]); d.State != outbox.Failed || d.Code != "gone" {
-			t.Errorf("delivery: %+v", d)
 		}
 	})
 }
@@ -532,82 +399,6 @@ func TestGateCountsBatches(t *testing.T) {
 		}
 		if n := len(receiver.Requests()); n != 4 {
 			t.Errorf("%d requests", n)
-		}
-	})
-}
-
-// Whatever the receiver answers, every event arrives or is refused alone, and none that
-// it took comes again.
-func TestBatchesLoseNothing(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		rule := policy.Batch{
-			MaxEvents: rapid.IntRange(1, 8).Draw(rt, "max_events"),
-			MaxWait:   time.Duration(rapid.IntRange(0, 2000).Draw(rt, "max_wait")) * time.Millisecond,
-			MaxBytes:  int64(rapid.IntRange(1, 2000).Draw(rt, "max_bytes")),
-			Split:     true,
-		}
-		slots := rapid.IntRange(1, 4).Draw(rt, "concurrency")
-		bad := rapid.SliceOfN(rapid.IntRange(0, 30), 0, 4).Draw(rt, "bad")
-		bursts := rapid.SliceOfN(rapid.IntRange(1, 12), 1, 5).Draw(rt, "bursts")
-		pauses := rapid.SliceOfN(rapid.IntRange(0, 3000), 5, 5).Draw(rt, "pauses")
-		steps := rapid.SliceOfN(rapid.SampledFrom([]int{200, 200, 503, 429}), 1, 10).Draw(rt, "steps")
-		reload := rapid.Bool().Draw(rt, "reload")
-
-		taken, refused, accepted := map[string]int{}, map[string]bool{}, 0
-		synctest.Test(t, func(t *testing.T) {
-			w := newWorld(t)
-			receiver := delivertest.NewEndpoint()
-			var badIDs []string
-			for _, n := range bad {
-				badIDs = append(badIDs, fmt.Sprintf("evt_billing_%d", n))
-			}
-			var mu sync.Mutex
-			n := 0
-			receiver.Answer = func(r *delivertest.Request) delivertest.Step {
-				mu.Lock()
-				defer mu.Unlock()
-				step := refuse(badIDs...)(r)
-				if n++; n <= len(steps) && steps[n-1] != 200 {
-					step.Status = steps[n-1]
-				}
-				step.Delay = time.Duration(n%3) * time.Second
-				if step.Status == 0 {
-					for _, id := range eventsOf(t, r.Body) {
-						taken[id]++
-					}
-				}
-				return step
-			}
-			e := w.batched(receiver, 1)
-			e.Batch, e.Concurrency = &rule, slots
-			w.start(e)
-			for i, n := range bursts {
-				w.accept(n, "billing")
-				accepted += n
-				time.Sleep(time.Duration(pauses[i]) * time.Millisecond)
-				if reload {
-					w.apply(but(e, func(e *policy.Endpoint) { e.Description = fmt.Sprint(i) }))
-				}
-			}
-			time.Sleep(24 * time.Hour)
-			synctest.Wait()
-			counts, err := w.store.Counts(t.Context())
-			if err != nil || counts["billing"].Pending != 0 {
-				t.Errorf("still pending: %+v, %v", counts["billing"], err)
-			}
-			w.mu.Lock()
-			defer w.mu.Unlock()
-			for _, r := range w.results {
-				if r.State == outbox.Failed {
-					refused[r.EventID] = true
-				}
-			}
-		})
-		for i := range accepted {
-			id := fmt.Sprintf("evt_billing_%d", i)
-			if isBad := slices.Contains(bad, i); isBad != refused[id] || !isBad && taken[id] != 1 || isBad && taken[id] != 0 {
-				rt.Errorf("%s: bad %t, failed %t, taken %d times", id, isBad, refused[id], taken[id])
-			}
 		}
 	})
 }

@@ -4,14 +4,15 @@
 -- KEYS: meta, lease, counts, bell, done; for each endpoint: backlog, retries; the events of all
 -- entries; the tombstones of those whose id the app chose; the records of requests with a key.
 -- ARGV: outbox id, limit in bytes, window in ms, number of endpoints, of batches, of entries,
--- '1' if no id is there twice and no request has a key; for each endpoint: name, how
--- many deliveries the caller has time for, for how long; for each batch: number of entries, fingerprint or '';
+-- '1' if no id is there twice, no request has a key and no delivery is on terms, 't' if one is;
+-- for each endpoint: name, how many deliveries the caller has time for (none where one is on
+-- terms), for how long; for each batch: number of entries, fingerprint or '';
 -- for each entry: event, targets ('a' or 'g' for an id of the app or a generated one,
 -- then two bytes for each endpoint), and for each target the member of a lease, or ''
--- when the caller has no time for that delivery.
+-- when the caller has no time for that delivery, or its term: see appendTerm in codec.go.
 --
--- Returns for each endpoint whether its deliveries are leased ('l') or in the backlog
--- ('q'), then a string for each batch, or one for all: see read in accept.go.
+-- Returns for each endpoint whether its deliveries are leased ('l'), in the backlog ('q')
+-- or, on terms, none to be claimed ('n'); then a string for each batch, or one for all: see read in accept.go.
 local meta, lease, counts, bell, done = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local m = redis.call('HMGET', meta, 'id', 'last', 'bytes')
 if m[1] ~= ARGV[1] then return redis.error_reply('EPOCH the outbox is another one than before') end
@@ -23,9 +24,11 @@ look('HLEN', counts)
 look('ZCARD', lease)
 look('XLEN', bell)
 look('XLEN', done)
+local terms, prefix = ARGV[7] == 't', string.sub(meta, 1, -5)
+if terms then look('XLEN', prefix .. 'failed') end
 local endpoints, flags, a = {}, {}, 8
 for i = 1, E do
-  local e = {name = ARGV[a], free = ARGV[a + 1] ~= '0', ends = text(now + tonumber(ARGV[a + 2])), backlog = KEYS[4 + 2 * i], queued = 0, accepted = 0}
+  local e = {name = ARGV[a], free = ARGV[a + 1] ~= '0', ends = text(now + tonumber(ARGV[a + 2])), backlog = KEYS[4 + 2 * i], queued = 0, accepted = 0, failed = 0}
   e.length = look('XLEN', e.backlog)
   if e.length > 0 then
     e.free = false -- who came first goes first
@@ -39,33 +42,74 @@ for i = 1, E do
   endpoints[i] = e
   a = a + 3
 end
+-- pair is a number in two bytes, as events have it.
+local function pair(n) return string.char(math.floor(n / 256), n % 256) end
+
 local k, batches, idAt = 5 + 2 * E, a, #meta - 1 -- where the id begins in an event's key
 a = a + 2 * B
-local leases, unwanted = {}, {}
+local leases, unwanted, failures = {}, {}, {}
 
--- write keeps the entry whose event is KEYS[i] and whose arguments begin at ARGV[at].
-local function write(i, at)
+-- write keeps the entry whose event is KEYS[i] and whose arguments begin at ARGV[at]; over
+-- is what judge says of its deliveries, nil when none is on terms.
+local function write(i, at, over)
   last = last + 1
   if last < now then last = now end
   local targets, o = ARGV[at + 1], text(last)
   redis.call('HSET', KEYS[i], 'e', ARGV[at], 'o', o)
-  local total = (#targets - 1) / 2
+  local total, made = (#targets - 1) / 2, 0
   for n = 0, total - 1 do
     local high, low = string.byte(targets, 2 * n + 2, 2 * n + 3)
     local e, member = endpoints[high * 256 + low + 1], ARGV[at + 2 + n]
-    e.accepted = e.accepted + 1
-    if e.free and member ~= '' then
-      leases[#leases + 1] = e.ends
-      leases[#leases + 1] = member
+    local ended = over and over[n]
+    if ended == '' then
+      redis.call('HSET', KEYS[i], n, '-') -- as if retention had removed it
     else
-      redis.call('XADD', e.backlog, o .. '-' .. n, 'r', total .. '|' .. string.sub(KEYS[i], idAt))
-      e.queued = e.queued + 1
+      made = made + 1
+      e.accepted = e.accepted + 1
+      if ended then
+        local record = 'f0,' .. o .. ',' .. o .. ',' .. ended
+        redis.call('HSET', KEYS[i], n, record)
+        bytes = bytes + #record
+        e.failed = e.failed + 1
+        failures[#failures + 1] = o .. '.' .. n .. '.' .. total .. '|' .. string.sub(KEYS[i], idAt)
+        failures[#failures + 1] = ''
+      elseif e.free and member ~= '' then
+        leases[#leases + 1] = e.ends
+        leases[#leases + 1] = member
+      else
+        redis.call('XADD', e.backlog, o .. '-' .. n, 'r', total .. '|' .. string.sub(KEYS[i], idAt))
+        e.queued = e.queued + 1
+      end
     end
   end
-  if total == 0 then
-    unwanted[#unwanted + 1] = o .. '.0.0|' .. string.sub(KEYS[i], idAt)
+  if made == 0 then
+    unwanted[#unwanted + 1] = o .. '.0.' .. total .. '|' .. string.sub(KEYS[i], idAt)
     unwanted[#unwanted + 1] = ''
   end
+  if made < total then
+    -- Retention counts those that are gone. For an event without deliveries it counts one more, that of the history.
+    redis.call('HSET', KEYS[i], 'm', pair(made), 'g', total - math.max(made, 1))
+  end
+end
+
+-- judge decides about the deliveries of an entry. It returns those that are over from the
+-- start, with the attempt that tells why ('' for one that its mark leaves out), and
+-- how many are made. What marks remember from now on it puts into levels.
+local function judge(at, levels)
+  local total, over = (#ARGV[at + 1] - 1) / 2, {}
+  local made = total
+  for n = 0, total - 1 do
+    local level, lower, ms, length, rest = string.match(ARGV[at + 2 + n], '^t(%d*),(%d),(%d+),(%d+),(.*)$')
+    local attempt = level and string.sub(rest, length + 1)
+    if attempt and attempt ~= '' then over[n] = attempt end
+    if level and level ~= '' then
+      local key = prefix .. 'm:' .. string.sub(rest, 1, length)
+      local last = levels[key] and levels[key].level or look('GET', key) or string.rep('0', #level)
+      if level > last or lower == '1' and level < last then levels[key] = {level = level, ms = ms} end
+      if level <= last then over[n], made = '', made - 1 end
+    end
+  end
+  return over, made
 end
 
 local function size(at) return #ARGV[at] + 420 + 60 * (#ARGV[at + 1] - 1) end
@@ -94,33 +138,39 @@ local function all()
 end
 
 -- known finds out which of n entries are repeats: a mark for each, or the index of
--- a conflict.
+-- a conflict; and for those that are fresh what judge says.
 local function known(n, k, tombstone, at)
-  local marks, seen = {}, {}
+  local marks, seen, overs, levels = {}, {}, {}, {}
   for i = 1, n do
-    local event, app, id, first = ARGV[at], string.byte(ARGV[at + 1]) == 97, KEYS[k + i], nil
+    local event, app, id = ARGV[at], string.byte(ARGV[at + 1]) == 97, KEYS[k + i]
+    local first, mark = seen[id], 'd'
     if app then tombstone = tombstone + 1 end
-    first = seen[id]
     if not first then
       local kept = look('HGET', id, 'e')
-      if kept == event then
-        marks[i] = 'o' -- this very accept was executed before: its answer was lost
-      elseif kept then
-        first = string.sub(kept, 2, 35)
+      if kept then
+        first = head(kept, look('HGET', id, 'm'))
+        if kept == event then mark = 'o' end -- this very accept was executed before: its answer was lost
       elseif app then
         first = look('GET', KEYS[tombstone])
       end
     end
-    if first then
-      if not app or string.sub(event, 2, 33) ~= string.sub(first, 1, 32) then return nil, i - 1 end
-      marks[i] = 'd' .. (string.byte(first, 33) * 256 + string.byte(first, 34))
+    if not first then
+      local made
+      marks[i] = 'n'
+      if terms then
+        overs[i], made = judge(at, levels)
+        marks[i], made = 'n' .. made, pair(made)
+      end
+      first = head(event, made)
+    elseif mark == 'd' and (not app or string.sub(event, 2, 33) ~= string.sub(first, 1, 32)) then
+      return nil, i - 1
     else
-      marks[i] = marks[i] or 'n'
-      seen[id] = string.sub(event, 2, 35)
+      marks[i] = mark .. (string.byte(first, 33) * 256 + string.byte(first, 34))
     end
+    seen[id] = first
     at = after(at)
   end
-  return marks, nil
+  return marks, nil, overs, levels
 end
 
 local function batch(n, fingerprint, request, k, tombstone, at)
@@ -130,11 +180,11 @@ local function batch(n, fingerprint, request, k, tombstone, at)
     if string.sub(before, 1, 32) ~= fingerprint then return 'C-1' end
     return (string.sub(before, 33, 40) == nonce and 'O' or 'K') .. string.sub(before, 41)
   end
-  local marks, conflict = known(n, k, tombstone, at)
+  local marks, conflict, overs, levels = known(n, k, tombstone, at)
   if conflict then return 'C' .. conflict end
   local sum, from = 0, at
   for i = 1, n do
-    if marks[i] == 'n' then sum = sum + size(from) end
+    if string.byte(marks[i]) == 110 then sum = sum + size(from) end
     from = after(from)
   end
   if limit > 0 and sum > 0 and bytes + sum > limit then return 'F' end
@@ -142,20 +192,21 @@ local function batch(n, fingerprint, request, k, tombstone, at)
 
   local first, receipts = text(math.max(now, last + 1)), {}
   for i = 1, n do
-    if marks[i] == 'n' then write(k + i, at) end
+    if string.byte(marks[i]) == 110 then write(k + i, at, overs[i]) end
     if request then
-      local deliveries = string.match(marks[i], '^d(%d+)') or text((#ARGV[at + 1] - 1) / 2)
+      local deliveries = string.match(marks[i], '%d+') or text((#ARGV[at + 1] - 1) / 2)
       receipts[i] = string.sub(KEYS[k + i], idAt) .. ':' .. deliveries
     end
     at = after(at)
   end
+  for key, mark in pairs(levels) do redis.call('SET', key, mark.level, 'PX', mark.ms) end
   if request then
     redis.call('SET', request, fingerprint .. nonce .. table.concat(receipts, ','), 'PX', ARGV[3])
   end
   return 'M' .. first .. '|' .. table.concat(marks, ',')
 end
 
-local answers = {table.concat(flags)}
+local answers = {}
 answers[2] = all()
 if not answers[2] then
   local tombstone, request, at = k + N, k + N, a
@@ -183,12 +234,18 @@ if not answers[2] then
 end
 
 many('ZADD', lease, leases)
-for _, e in ipairs(endpoints) do
+for i, e in ipairs(endpoints) do
   if e.accepted > 0 then redis.call('HINCRBY', counts, e.name .. '|a', e.accepted) end
+  if e.failed > 0 then redis.call('HINCRBY', counts, e.name .. '|f', e.failed) end
+  if terms and not e.free and e.queued == 0 then flags[i] = 'n' end
   if e.queued > 0 and e.length == 0 then ring(bell, e.name) end
 end
 for from = 1, #unwanted, 512 do
   redis.call('XADD', done, '*', unpack(unwanted, from, math.min(from + 511, #unwanted)))
 end
+for from = 1, #failures, 512 do
+  redis.call('XADD', prefix .. 'failed', '*', unpack(failures, from, math.min(from + 511, #failures)))
+end
+answers[1] = table.concat(flags)
 redis.call('HSET', meta, 'last', text(last), 'bytes', text(bytes))
 return answers

@@ -14,6 +14,10 @@ local function look(command, key, ...)
   return answer
 end
 
+-- head is what tells a repeat of an event: its fingerprint and, in two bytes, how many
+-- deliveries were made. Where made is not known those are all of its endpoints'.
+local function head(event, made) return string.sub(event, 2, 33) .. (made or string.sub(event, 34, 35)) end
+
 -- many calls a command with a long list, in pieces that fit Lua's stack.
 -- Pieces have an even length, so pairs stay together.
 local function many(command, key, list)

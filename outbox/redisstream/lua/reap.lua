@@ -10,7 +10,7 @@ local function drop(key, id, o, total)
   freed = freed + #event + 420 + 120 * total
   local left = math.floor((o + tonumber(ARGV[4]) - now) / 1000)
   if left > 0 and string.sub(event, 2, 33) ~= string.rep('\0', 32) then
-    redis.call('SET', prefix .. 'i:' .. id, string.sub(event, 2, 35), 'PX', text(left))
+    redis.call('SET', prefix .. 'i:' .. id, head(event, redis.call('HGET', key, 'm')), 'PX', text(left))
   end
   redis.call('DEL', key)
 end
