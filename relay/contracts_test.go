@@ -178,6 +178,54 @@ func TestContractAPIMonetization(t *testing.T) {
 	})
 }
 
+// Contract D, condition: each threshold once for each subject, when it is crossed.
+func TestContractThresholds(t *testing.T) {
+	a := newAuthority(t)
+	onEngines(t, func(t *testing.T, outbox string) {
+		r := newHookReceiver(t, a, nil)
+		c := startContract(t, "api-monetization.hcl", outbox, a, map[string]string{"MONETIZATION_URL": r.url + "/d"})
+		var notices int64
+		for i, e := range []struct {
+			developer, percent, reset string
+			notice                    bool
+		}{
+			{"one", "40", "2026-12-01", false},
+			{"one", "50", "2026-12-01", true},
+			{"one", "74.99", "2026-12-01", false},
+			{"one", "75.0", "2026-12-01", true},
+			{"one", "80", "2026-12-01", true},
+			{"one", "80", "2026-12-01", false},
+			{"one", "89", "2026-12-01", false},
+			{"two", "85", "2026-12-01", true}, // 50, 75 and 80 at once
+			{"two", "60", "2026-12-01", false},
+			{"one", "9.1e1", "2026-12-01", true},
+			{"one", "130", "2026-12-01", true}, // 100, 110 and 120
+			{"one", "500", "2026-12-01", false},
+			{"one", "55", "2027-01-01", true}, // another period
+			{"two", "3", "2026-12-01", false}, // the quota begins again,
+			{"two", "80", "2026-12-01", true}, // and so do its thresholds
+		} {
+			id := fmt.Sprint("n", i)
+			text := func(quota, time, reason string) string {
+				return `{"organization":"acme","developer":"` + e.developer + `","products":[],"rate_plan":"gold","` + quota + `":10,"percent_used":` + e.percent +
+					time + `,"` + reason + `":"threshold","reset_date":"` + e.reset + `"}`
+			}
+			c.say(said{id, "quota.counted", text("quota", "", "reason")})
+			attempts := 0
+			if e.notice {
+				notices++
+				attempts = 1
+			}
+			c.settled("quota-threshold", counts{Delivered: notices})
+			r.check(t, "/d "+id, attempts, text("quota_target", `,"trigger_time":"`+saidAtUTC+`"`, "trigger_reason"), func(*hook) []string { return []string{relayAgent} })
+		}
+		// What has no percentage is no notice, and does not vanish.
+		c.say(said{"none", "quota.counted", `{"organization":"acme","developer":"one","rate_plan":"gold"}`})
+		c.settled("quota-threshold", counts{Delivered: notices, Failed: 1})
+		r.check(t, "/d none", 0, "", nil)
+	})
+}
+
 func TestContractGoodPractice(t *testing.T) {
 	a := newAuthority(t)
 	onEngines(t, func(t *testing.T, outbox string) {

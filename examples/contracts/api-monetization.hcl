@@ -50,6 +50,33 @@ endpoint "quota-notice" {
   }
 }
 
+# The same, but only when a quota is used to one of these percentages: once for each of them
+# and each developer, rate plan and period, not on every event above it. An event
+# that crosses several is one notice.
+endpoint "quota-threshold" {
+  url    = env("MONETIZATION_URL")
+  events = ["quota.counted"]
+  sign   = ["none"]
+  policy = "monetization"
+
+  crossing {
+    value = event.data.percent_used
+    at    = concat([50, 75], range(80, 121, 10)) # single values, and 80 to 120 by 10
+    by    = [event.data.organization, event.data.developer, event.data.rate_plan, try(event.data.reset_date, "")]
+  }
+  body = {
+    organization   = event.data.organization
+    developer      = event.data.developer
+    products       = event.data.products
+    rate_plan      = event.data.rate_plan
+    quota_target   = event.data.quota
+    percent_used   = event.data.percent_used
+    trigger_time   = event.time
+    trigger_reason = event.data.reason
+    reset_date     = try(event.data.reset_date, null)
+  }
+}
+
 # Nothing is sent while an endpoint is disabled: its deliveries are held, and go out when
 # it is enabled.
 endpoint "quota-notice-disabled" {
