@@ -242,6 +242,7 @@ func (h *hook) recent(t *testing.T, name string) string {
 type contract struct {
 	t       *testing.T
 	names   []string                // of its endpoints
+	tenant  string                  // of the events that are said
 	clients map[string]*http.Client // of its sockets, ingest and admin
 }
 
@@ -307,7 +308,7 @@ func startExample(t *testing.T, file, beside string, env map[string]string) *con
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &contract{t: t, clients: map[string]*http.Client{}}
+	c := &contract{t: t, tenant: "shop", clients: map[string]*http.Client{}}
 	for _, e := range p.Endpoints {
 		c.names = append(c.names, e.Name)
 		e.Retry.Schedule = slices.Repeat([]time.Duration{shortDelay}, len(e.Retry.Schedule))
@@ -351,7 +352,7 @@ func (c *contract) say(events ...said) {
 	c.t.Helper()
 	var lines bytes.Buffer
 	for _, e := range events {
-		fmt.Fprintf(&lines, `{"id":%q,"type":%q,"time":%q,"data":%s}`+"\n", e.id, e.kind, saidAt, e.data)
+		fmt.Fprintf(&lines, `{"id":%q,"type":%q,"time":%q,"tenant":%q,"data":%s}`+"\n", e.id, e.kind, saidAt, c.tenant, e.data)
 	}
 	resp, err := c.clients["ingest"].Post("http://relay/v1/events", "application/x-ndjson", &lines)
 	if err != nil {

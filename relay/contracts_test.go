@@ -112,6 +112,8 @@ func TestContractDeveloperPlatform(t *testing.T) {
 			said{"moved", "test.ping", rich}, said{"gone", "build.failed", rich},
 			said{"linear-down", "project.made", rich}, said{"linear-refused", "project.made", rich}, said{"linear-up", "project.made", rich},
 			said{"fixed-down", "release.made", rich}, said{"other", "user.made", rich})
+		c.tenant = "warehouse" // another project
+		c.say(said{"elsewhere", "build.finished", rich})
 		c.settled("wh-builds", counts{Delivered: 1, Failed: 4})
 		c.settled("wh-linear", counts{Delivered: 1, Failed: 2})
 		c.settled("wh-fixed", counts{Failed: 1})
@@ -129,6 +131,7 @@ func TestContractDeveloperPlatform(t *testing.T) {
 			{"linear-up", "project.made", "wh-linear", 2},
 			{"fixed-down", "release.made", "wh-fixed", 3},
 			{"other", "user.made", "", 0},
+			{"elsewhere", "build.finished", "", 0},
 		} {
 			body := `{"event":"` + want.kind + `","timestamp":"` + saidAtUTC + `","webhook_id":"` + want.endpoint + `","delivery_id":"<delivery>","data":` + dense + `}`
 			r.check(t, "/c "+want.id, want.attempts, body, func(h *hook) []string {

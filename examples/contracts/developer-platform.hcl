@@ -45,6 +45,7 @@ endpoint "wh-builds" {
   description = "Builds and deployments of the shop"
   enabled     = true # active
   url         = env("TRAE_URL")
+  tenants     = ["shop"] # project id: the app names it as the tenant of its events
   events      = ["build.*", "deployment.*", "test.ping"]
   secrets     = [env("TRAE_SECRET")]
   sign        = ["trae"]
