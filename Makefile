@@ -44,7 +44,7 @@ vuln:
 setup:
 	@command -v cc >/dev/null || command -v gcc >/dev/null || sh .ci/install gcc libc6-dev
 	@command -v redis-server >/dev/null || sh .ci/install redis-server
-	@command -v npm >/dev/null || sh .ci/install nodejs npm
+	@sh .ci/node
 
 interop: build relay/sign/interop/node_modules
 	cd relay/sign/interop && node --test

@@ -30,6 +30,7 @@ type Ingest struct {
 	Unix    []Unix
 	HTTP    []HTTP
 	MaxBody int64 // bytes of one request body
+	Strict  bool  // refuse events of types that no event_type declares, and those that no endpoint wants
 }
 
 // Unix is a listener on a Unix socket.

@@ -22,6 +22,7 @@ func decode(root *Block, c Config) Config {
 	d.log(root.One("log"))
 	root.Blocks("policy", true) // package policy decodes these
 	root.Blocks("signature", true)
+	root.Blocks("event_type", true)
 	if len(root.Blocks("endpoint", true)) == 0 {
 		root.file.warn("there is no endpoint block: events are accepted and go nowhere")
 	}
@@ -47,6 +48,7 @@ func (d *decoder) ingest(b *Block) {
 	if b != nil {
 		unix, http = b.Blocks("unix", true), b.Blocks("http", true)
 		b.Size("max_body", &d.config.Ingest.MaxBody, KiB, 64*MiB)
+		b.Bool("strict", &d.config.Ingest.Strict)
 		b.Done()
 	}
 	in := &d.config.Ingest

@@ -97,6 +97,7 @@ func (c Config) settings() []Setting {
 		secret("ingest.http "+h.Addr+" token", h.Token)
 	}
 	add("ingest.max_body", FormatSize(c.Ingest.MaxBody))
+	add("ingest.strict", strconv.FormatBool(c.Ingest.Strict))
 
 	o := c.Outbox
 	add("outbox", o.Engine)

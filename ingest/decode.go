@@ -32,8 +32,11 @@ const maxLabel = 255
 type media int
 
 const (
-	plainJSON media = iota // one event, or an array of events
-	jsonLines              // one event on each line
+	plainJSON   media = iota // one event, or an array of events
+	jsonLines                // one event on each line
+	cloudJSON                // one CloudEvent, attributes and data
+	cloudBatch               // an array of those
+	cloudBinary              // the data of a CloudEvent; its attributes are headers
 )
 
 // mediaOf reads the headers that say how the body is written. Content-Type must
@@ -43,7 +46,10 @@ func mediaOf(r *Request, typed bool) (media, *problem) {
 	if e := r.ContentEncoding; e != "" && !strings.EqualFold(e, "identity") {
 		return 0, refuse(unsupportedEncoding, "send the body as it is, without Content-Encoding")
 	}
-	accepted := "send application/json or, for many events, application/x-ndjson"
+	if r.ContentType == "" && len(r.Attributes) > 0 && len(r.Body) == 0 && !typed {
+		return cloudBinary, nil // a CloudEvent without data
+	}
+	accepted := "send application/json, for many events application/x-ndjson, or CloudEvents as application/cloudevents+json"
 	if typed {
 		accepted = "send application/json"
 	}
@@ -59,8 +65,18 @@ func mediaOf(r *Request, typed bool) (media, *problem) {
 	switch {
 	case charset != "" && !strings.EqualFold(charset, "utf-8"):
 		return 0, refuse(unsupportedMediaType, "JSON is UTF-8; send it with charset=utf-8 or none")
-	case r.CloudEvent, strings.HasPrefix(name, "application/cloudevents"):
-		return 0, refuse(unsupportedMediaType, "CloudEvents are not built yet in this version of Relay; "+accepted)
+	case typed && (len(r.Attributes) > 0 || strings.HasPrefix(name, "application/cloudevents")):
+		return 0, refuse(unsupportedMediaType, "a CloudEvent says its type itself: send it to /v1/events")
+	case name == "application/cloudevents+json":
+		return cloudJSON, nil
+	case name == "application/cloudevents-batch+json":
+		return cloudBatch, nil
+	case strings.HasPrefix(name, "application/cloudevents"):
+		return 0, refuse(unsupportedMediaType, accepted)
+	case len(r.Attributes) > 0 && isJSON(name):
+		return cloudBinary, nil
+	case len(r.Attributes) > 0:
+		return 0, unsupported("datacontenttype")
 	case name == "application/json", strings.HasPrefix(name, "application/") && strings.HasSuffix(name, "+json"):
 		return plainJSON, nil
 	case !typed && (name == "application/x-ndjson" || name == "application/jsonl"):
@@ -93,23 +109,37 @@ func (d *decoder) events(body []byte, m media) (entries []outbox.Entry, many boo
 	case m == jsonLines:
 		entries, p = d.lines(body)
 		return entries, true, p
-	case body[space] == '[':
-		entries, p = d.array(body)
+	case m == cloudBatch:
+		entries, p = d.array(body, d.cloudEvent)
 		return entries, true, p
+	case m == plainJSON && body[space] == '[':
+		entries, p = d.array(body, d.event)
+		return entries, true, p
+	}
+	read := d.event
+	if m == cloudJSON {
+		read = d.cloudEvent
 	}
 	if p := d.open(body, maxDepth+1); p != nil {
 		return nil, false, p
 	}
-	e, p := d.event()
+	e, p := read()
 	if p == nil {
 		p = d.end()
 	}
 	return []outbox.Entry{e}, false, p
 }
 
-// array reads a JSON array of events.
-func (d *decoder) array(body []byte) (entries []outbox.Entry, p *problem) {
+// array reads a JSON array of events, each with read.
+func (d *decoder) array(body []byte, read func() (outbox.Entry, *problem)) (entries []outbox.Entry, p *problem) {
 	if p := d.open(body, maxDepth+2); p != nil {
+		return nil, p
+	}
+	if d.kind() != '[' {
+		v, p := d.value()
+		if p == nil {
+			p = d.wrong(invalidEvent, "", v, "a batch is an array; one CloudEvent is application/cloudevents+json")
+		}
 		return nil, p
 	}
 	if p := d.bracket(); p != nil {
@@ -120,7 +150,7 @@ func (d *decoder) array(body []byte) (entries []outbox.Entry, p *problem) {
 		if i == maxBatch {
 			return nil, tooManyEvents()
 		}
-		e, p := d.event()
+		e, p := read()
 		if p != nil {
 			p.Index = new(i)
 			return nil, p
@@ -243,8 +273,7 @@ func (d *decoder) field(name string, c code, valid func(string) error) (string, 
 	return s, nil
 }
 
-// time reads the time of an event: RFC 3339, kept to the microsecond. Year 1 is
-// what a time that was never set looks like in many languages.
+// time reads the time of an event.
 func (d *decoder) time() (time.Time, *problem) {
 	v, p := d.value()
 	if p != nil || v.Kind() == 'n' {
@@ -253,15 +282,11 @@ func (d *decoder) time() (time.Time, *problem) {
 	if v.Kind() != '"' {
 		return time.Time{}, d.notString("time", invalidTime, v)
 	}
-	var t time.Time
-	if t.UnmarshalText(unquote(v)) != nil {
-		return time.Time{}, d.wrong(invalidTime, "time", v, allowed[invalidTime])
+	t, p := parseTime(unquote(v))
+	if p != nil {
+		p.Offset = new(d.offset() - len(v))
 	}
-	t = t.UTC().Truncate(time.Microsecond)
-	if t.Year() < 2 || t.Year() > 9999 {
-		return time.Time{}, d.wrong(outOfRange, "time", v, "the year is 2 to 9999")
-	}
-	return t, nil
+	return t, p
 }
 
 // notString refuses a value of another kind. A number that no float holds is
@@ -340,14 +365,19 @@ func tooManyEvents() *problem {
 	return refuse(batchTooLarge, "a batch holds 1 to 1,000 events; split it")
 }
 
-// fingerprint covers what the app said of an event. The data comes last, and no
-// other part can hold the zero byte that ends it, so no two events look alike.
-func fingerprint(e *outbox.Event) outbox.Fingerprint {
+// fingerprint covers what the app said of an event, and what the entry's fingerprint holds
+// so far: of a CloudEvent, its source. The data comes last, and no other part can hold the
+// zero byte that ends it, so no two events look alike.
+func fingerprint(entry *outbox.Entry) outbox.Fingerprint {
+	e := &entry.Event
 	var at string
 	if !e.Time.IsZero() {
 		at = e.Time.Format(time.RFC3339Nano)
 	}
 	h := sha256.New()
+	if entry.Fingerprint != (outbox.Fingerprint{}) {
+		h.Write(entry.Fingerprint[:])
+	}
 	for _, part := range []string{e.ID, e.Type, at, e.Tenant, e.Key} {
 		h.Write(append([]byte(part), 0))
 	}
@@ -361,7 +391,7 @@ func fingerprint(e *outbox.Event) outbox.Fingerprint {
 func batchFingerprint(entries []outbox.Entry) outbox.Fingerprint {
 	h := sha256.New()
 	for i := range entries {
-		f := fingerprint(&entries[i].Event)
+		f := fingerprint(&entries[i])
 		h.Write(f[:])
 	}
 	var f outbox.Fingerprint

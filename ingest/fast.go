@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -29,6 +30,9 @@ const (
 	lingerTime  = 500 * time.Millisecond
 	lingerBytes = 1 << 20
 )
+
+// attributePrefix is what names of CloudEvents headers begin with, as fasthttp writes it.
+const attributePrefix = "Ce-"
 
 // goOn answers an expectation.
 var goOn = []byte("HTTP/1.1 100 Continue\r\n\r\n")
@@ -67,7 +71,7 @@ type conn struct {
 type fields struct {
 	site, origin, authorization []byte
 	keys, codings               [][]byte
-	cloudEvent                  bool
+	attributes                  [][2][]byte // of a CloudEvent: names and values
 }
 
 func newConn(s *Server, nc net.Conn) *conn {
@@ -272,8 +276,10 @@ func (c *conn) ask(path string, body []byte) Response {
 		Path:           path,
 		ContentType:    typeName(c.header.ContentType()),
 		IdempotencyKey: r.IdempotencyKey[:0],
-		CloudEvent:     c.fields.cloudEvent,
 		Body:           body,
+	}
+	for _, a := range c.fields.attributes {
+		r.Attributes = append(r.Attributes, Attribute{strings.ToLower(string(a[0][len(attributePrefix):])), string(a[1])})
 	}
 	for _, key := range c.fields.keys {
 		r.IdempotencyKey = append(r.IdempotencyKey, string(key))
@@ -289,7 +295,7 @@ func (c *conn) ask(path string, body []byte) Response {
 // collect fills in c.fields. One walk costs less than asking for each by name.
 func (c *conn) collect() {
 	f := &c.fields
-	*f = fields{keys: f.keys[:0], codings: f.codings[:0]}
+	*f = fields{keys: f.keys[:0], codings: f.codings[:0], attributes: f.attributes[:0]}
 	first := func(field *[]byte, value []byte) {
 		if *field == nil {
 			*field = value
@@ -307,8 +313,10 @@ func (c *conn) collect() {
 			f.keys = append(f.keys, value)
 		case "Content-Encoding":
 			f.codings = append(f.codings, value)
-		case "Ce-Specversion":
-			f.cloudEvent = true
+		default:
+			if len(name) > len(attributePrefix) && string(name[:len(attributePrefix)]) == attributePrefix {
+				f.attributes = append(f.attributes, [2][]byte{name, value})
+			}
 		}
 	}
 }

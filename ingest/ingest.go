@@ -9,6 +9,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,6 +20,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"relay/outbox"
+	"relay/policy"
 )
 
 const (
@@ -48,9 +50,12 @@ type Options struct {
 	// slices are only read; nil means that nobody wants events of its type. See [Route].
 	Route func(*outbox.Event) (names []string, terms []outbox.Term)
 
+	// Type tells what is declared of an event type; see policy.Policy. nil: nothing of any.
+	Type func(eventType string) (t *policy.EventType, known bool)
+
 	MaxBody     int64 // bytes of one request body; 0 = 256 KiB
 	MaxInFlight int64 // bytes of all bodies being handled, at least MaxBody; 0 = 64 MiB
-	Strict      bool  // refuse an event whose type no endpoint wants, instead of accepting it with 0 deliveries
+	Strict      bool  // refuse an event of a type that is not known, and one whose type no endpoint wants, instead of accepting it with 0 deliveries
 	Log         zerolog.Logger
 }
 
@@ -58,9 +63,10 @@ type Options struct {
 // time.
 type Ingest struct {
 	o        Options
-	inFlight atomic.Int64 // bytes of bodies being handled
-	buffers  sync.Pool    // of *[]byte, for long bodies
-	decoders sync.Pool    // of *decoder
+	inFlight atomic.Int64  // bytes of bodies being handled
+	buffers  sync.Pool     // of *[]byte, for long bodies
+	decoders sync.Pool     // of *decoder
+	checks   chan struct{} // holds one for each check of a schema, which takes a hundred times the memory of its data
 
 	mu    sync.Mutex
 	warns map[code]*warning
@@ -82,7 +88,7 @@ func New(o Options) *Ingest {
 	}
 	o.MaxInFlight = max(o.MaxInFlight, o.MaxBody)
 	o.Log = o.Log.With().Str("component", "ingest").Logger()
-	return &Ingest{o: o, warns: map[code]*warning{}}
+	return &Ingest{o: o, warns: map[code]*warning{}, checks: make(chan struct{}, runtime.GOMAXPROCS(0))}
 }
 
 // Request is one HTTP request, whatever the library. Its strings may be kept for
@@ -92,9 +98,9 @@ type Request struct {
 	Path            string // percent-decoded, without the query
 	ContentType     string
 	ContentEncoding string
-	IdempotencyKey  []string // all values of that header
-	CloudEvent      bool     // a ce-specversion header is there
-	Body            []byte   // only read, and only until Handle returns
+	IdempotencyKey  []string    // all values of that header
+	Attributes      []Attribute // of a CloudEvent in binary mode: all headers that begin with "ce-"
+	Body            []byte      // only read, and only until Handle returns
 }
 
 // Response is the answer to a Request.
@@ -159,9 +165,12 @@ func (in *Ingest) read(r *Request) (b outbox.Batch, many bool, p *problem) {
 	}
 	defer in.decoders.Put(d)
 	defer d.close()
-	if typed {
+	switch {
+	case typed:
 		b.Entries, p = d.typed(eventType, r.Body)
-	} else {
+	case m == cloudBinary:
+		b.Entries, p = d.binary(r)
+	default:
 		b.Entries, many, p = d.events(r.Body, m)
 	}
 	if p != nil {
@@ -181,12 +190,18 @@ func (in *Ingest) complete(b *outbox.Batch, many bool) *problem {
 	for i := range b.Entries {
 		e := &b.Entries[i]
 		if e.Event.ID != "" {
-			e.Fingerprint = fingerprint(&e.Event)
+			e.Fingerprint = fingerprint(e)
 		} else {
 			e.Event.ID = newID()
 		}
 		if e.Event.Time.IsZero() {
 			e.Event.Time = now
+		}
+		if p := in.checkType(&e.Event); p != nil {
+			if many {
+				p.Index = new(i)
+			}
+			return p
 		}
 		e.Endpoints, e.Terms = in.o.Route(&e.Event)
 		if deliveries += len(e.Endpoints); deliveries > maxDeliveries && len(b.Entries) > 1 {
@@ -202,6 +217,35 @@ func (in *Ingest) complete(b *outbox.Batch, many bool) *problem {
 		}
 	}
 	return nil
+}
+
+// checkType compares an event with what is declared of its type.
+func (in *Ingest) checkType(e *outbox.Event) *problem {
+	if in.o.Type == nil {
+		return nil
+	}
+	t, known := in.o.Type(e.Type)
+	if !known && in.o.Strict {
+		p := refuse(unknownType, "no event_type of the file has this name, and ingest is strict; relay types lists them")
+		p.Field = "type"
+		return p
+	}
+	if t == nil || t.Schema == nil {
+		return nil
+	}
+	m := in.compare(t.Schema, e.Data)
+	if m == nil {
+		return nil
+	}
+	p := refuse(schemaMismatch, "the data does not fit the schema of "+t.Name+": "+m.Error()+"; relay types shows it")
+	p.Field, p.Pointer, p.Keyword = "data", m.Pointer, m.Keyword
+	return p
+}
+
+func (in *Ingest) compare(s *policy.Schema, data []byte) *policy.Mismatch {
+	in.checks <- struct{}{}
+	defer func() { <-in.checks }() // of a panic, too
+	return s.Check(data)
 }
 
 // newID makes the id of an event: a UUID of version 7, in its usual form.

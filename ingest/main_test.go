@@ -98,9 +98,9 @@ type answer struct {
 	Durability string
 	Events     []answer
 
-	Type, Title, Code, Detail, Field string
-	Status, Line                     int
-	Index, Offset                    *int
+	Type, Title, Code, Detail, Field, Pointer, Keyword string
+	Status, Line                                       int
+	Index, Offset                                      *int
 }
 
 func decodeAnswer(t testing.TB, body []byte) answer {

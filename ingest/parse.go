@@ -9,10 +9,10 @@ import (
 
 // ParseEvent reads one event as POST /v1/events does, with the same checks, and accepts
 // nothing. An event without id or time gets them as an accept would give them;
-// Entry.Fingerprint is set when the id was given. maxBody is in bytes. Errors:
-// *EventError, or one for a batch.
-func ParseEvent(body []byte, maxBody int64) (outbox.Entry, error) {
-	in := New(Options{Route: func(*outbox.Event) ([]string, []outbox.Term) { return nil, nil }, MaxBody: maxBody})
+// Entry.Fingerprint is set when the id was given. Of the options Outbox and Log are not
+// used. Errors: *EventError, or one for a batch.
+func ParseEvent(body []byte, o Options) (outbox.Entry, error) {
+	in := New(o)
 	if int64(len(body)) > in.o.MaxBody {
 		return outbox.Entry{}, in.bodyTooLarge().eventError()
 	}

@@ -30,7 +30,7 @@ func TestParseEventIsWhatIngestDoes(t *testing.T) {
 		if err := json.Unmarshal(answer.Body, &want); err != nil {
 			t.Fatal(err)
 		}
-		_, err := ParseEvent([]byte(text), 1<<20)
+		_, err := ParseEvent([]byte(text), Options{Route: route, MaxBody: 1 << 20})
 		if want.Code == "" {
 			if err != nil {
 				t.Errorf("%.60s: %v, but it is accepted", text, err)
@@ -53,18 +53,18 @@ func TestParseEventIsWhatIngestDoes(t *testing.T) {
 }
 
 func TestParseEventLimits(t *testing.T) {
-	_, err := ParseEvent([]byte(`{"type":"a","data":"longer than that"}`), 20)
+	_, err := ParseEvent([]byte(`{"type":"a","data":"longer than that"}`), Options{Route: route, MaxBody: 20})
 	if e, ok := errors.AsType[*EventError](err); !ok || e.Code != "body_too_large" {
 		t.Errorf("too large: %v", err)
 	}
-	if _, err := ParseEvent([]byte(`[{"type":"a","data":1}]`), 100); !errors.Is(err, errManyEvents) {
+	if _, err := ParseEvent([]byte(`[{"type":"a","data":1}]`), Options{Route: route, MaxBody: 100}); !errors.Is(err, errManyEvents) {
 		t.Errorf("a batch: %v", err)
 	}
-	entry, err := ParseEvent([]byte(`{"type":"a","data":1}`), 100)
+	entry, err := ParseEvent([]byte(`{"type":"a","data":1}`), Options{Route: route, MaxBody: 100})
 	if err != nil || !strings.HasPrefix(entry.Event.ID, "evt_") || entry.Event.Time.IsZero() || entry.Fingerprint != (outbox.Fingerprint{}) {
 		t.Errorf("without id and time: %+v, %v", entry, err)
 	}
-	entry, err = ParseEvent([]byte(`{"type":"a","data":1,"id":"x"}`), 100)
+	entry, err = ParseEvent([]byte(`{"type":"a","data":1,"id":"x"}`), Options{Route: route, MaxBody: 100})
 	if err != nil || entry.Event.ID != "x" || entry.Fingerprint == (outbox.Fingerprint{}) {
 		t.Errorf("with an id: %+v, %v", entry, err)
 	}

@@ -3,7 +3,9 @@ package ingest
 import (
 	"errors"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 )
 
@@ -19,13 +21,21 @@ func (h reference) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.in.bodyProblem(err).response().write(w)
 		return
 	}
+	var attributes []Attribute
+	for _, name := range slices.Sorted(maps.Keys(r.Header)) {
+		if short, ok := strings.CutPrefix(name, "Ce-"); ok && short != "" {
+			for _, value := range r.Header[name] {
+				attributes = append(attributes, Attribute{strings.ToLower(short), value})
+			}
+		}
+	}
 	h.in.Handle(r.Context(), &Request{
 		Method:          r.Method,
 		Path:            r.URL.Path,
 		ContentType:     r.Header.Get("Content-Type"),
 		ContentEncoding: strings.Join(r.Header["Content-Encoding"], ","),
 		IdempotencyKey:  r.Header["Idempotency-Key"],
-		CloudEvent:      len(r.Header["Ce-Specversion"]) > 0,
+		Attributes:      attributes,
 		Body:            body,
 	}).write(w)
 }

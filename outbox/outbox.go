@@ -207,6 +207,7 @@ type Record struct {
 type DeliveryRecord struct {
 	Delivery
 	Attempts []Attempt
+	Error    string // of the Term that failed it from the start; else its attempts tell
 }
 
 // Counts of one endpoint since the outbox was made. They obey

@@ -39,7 +39,7 @@ func attributes(v *View, source string) [][2]string {
 		all = append(all, [2]string{"subject", v.Key}, [2]string{"partitionkey", v.Key})
 	}
 	if v.Tenant != "" {
-		all = append(all, [2]string{"relaytenant", v.Tenant})
+		all = append(all, [2]string{"tenant", v.Tenant})
 	}
 	return all
 }

@@ -12,7 +12,7 @@ import (
 	"relay/relay/sign"
 )
 
-// Decode reads the policy, signature and endpoint blocks of a file. The error is
+// Decode reads the policy, signature, endpoint and event_type blocks of a file. The error is
 // config.Diagnostics with every problem. It may add to f.Warnings.
 //
 // An endpoint's settings are made in three steps, each of which changes only the
@@ -27,14 +27,21 @@ func Decode(f *config.File) (*Policy, error) {
 	d := decoder{schemes: map[string]*sign.Scheme{}, policies: map[string]settings{}, shards: f.Config.Outbox.Redis.Shards}
 	d.readSignatures(root.Unique(root.Blocks("signature", true)))
 	d.readPolicies(root.Unique(root.Blocks("policy", true)))
+	types := readTypes(root.Unique(root.Blocks("event_type", true)))
 	var endpoints []*Endpoint
 	for _, b := range root.Unique(root.Blocks("endpoint", true)) {
-		endpoints = append(endpoints, d.endpoint(b))
+		e := d.endpoint(b)
+		endpoints = append(endpoints, e)
+		if f.Config.Ingest.Strict && len(types) > 0 {
+			e.warnUnknown(b, types)
+		}
 	}
 	if err := root.Err(); err != nil {
 		return nil, err
 	}
-	return New(endpoints), nil
+	p := New(endpoints)
+	p.declare(types)
+	return p, nil
 }
 
 // decoder knows what endpoints can name.

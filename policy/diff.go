@@ -69,6 +69,9 @@ func (e *Endpoint) settings() []config.Setting {
 	all = append(all, e.Body.settings()...)
 	add("concurrency", strconv.Itoa(e.Concurrency))
 	add("http2", strconv.FormatBool(e.HTTP2))
+	if e.Handshake {
+		add("handshake", e.Origin)
+	}
 	add("timeout.connect", config.FormatDuration(e.Timeout.Connect))
 	add("timeout.total", config.FormatDuration(e.Timeout.Total))
 	add("fleet_concurrency", count(e.FleetConcurrency))

@@ -37,6 +37,7 @@ func TestDiff(t *testing.T) {
 			{Name: "sample", Old: "0.5"}, {Name: "dedupe.by", Old: "event.key"}, {Name: "dedupe.window", Old: "1h"}}},
 		{"concurrency", with(``), with(`concurrency = 2`), []config.Change{{Name: "concurrency", Old: "16", New: "2"}}},
 		{"http2", with(``), with(`http2 = true`), []config.Change{{Name: "http2", Old: "false", New: "true"}}},
+		{"handshake", with(``), with("handshake = true\norigin = \"a.test\""), []config.Change{{Name: "handshake", New: "a.test"}}},
 		{"timeout", with(``), with("timeout {\n connect = \"1s\"\n total = \"90s\"\n}"), []config.Change{
 			{Name: "timeout.connect", Old: "5s", New: "1s"}, {Name: "timeout.total", Old: "15s", New: "1m30s"}}},
 		{"retry", with("retry {\n schedule = [\"5s\"]\n}"), with("retry {\n schedule = [\"1h\", \"1d\"]\n jitter = 0\n on = [\"410\", \"5xx\"]\n max_retry_after = \"0s\"\n}"), []config.Change{

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -34,6 +35,7 @@ func (d *decoder) endpoint(b *config.Block) *Endpoint {
 		}
 		e.TLS = TLS{}
 	}
+	e.readHandshake(b)
 	e.readEvents(b)
 	e.readFilter(b, d.shards)
 	e.Signers = d.signers(b)
@@ -53,6 +55,22 @@ func (e *Endpoint) readURL(b *config.Block) {
 		}
 		return checkEgress(e.URL, e.Egress)
 	})
+}
+
+func (e *Endpoint) readHandshake(b *config.Block) {
+	b.Bool("handshake", &e.Handshake)
+	given := b.String("origin", &e.Origin, func(s string) error {
+		if checkHost(s) != nil {
+			return errors.New(`write the host name of the sender, like "events.example.com"`)
+		}
+		return nil
+	})
+	switch {
+	case given && !e.Handshake:
+		b.Invalid("origin", "It is what a handshake tells the receiver. Add handshake = true, or remove it.")
+	case e.Handshake:
+		b.Require("origin", `origin = "events.example.com", the host name that the handshake tells its receiver`)
+	}
 }
 
 func (e *Endpoint) readEvents(b *config.Block) {

@@ -50,10 +50,11 @@ func TestEqual(t *testing.T) {
 				  at    = [1, 2]
 				  by    = event.key
 				}`),
-			Body:    bodyOf(t, `body = { id = event.id, k = env("NAME") }`),
-			URL:     &url.URL{Scheme: "https", Host: "a.test", Path: "/hooks", RawQuery: "token=one"},
-			Headers: []Header{{Name: "X-Key", Value: config.NewSecret("one")}},
-			Signers: []*sign.Signer{signer(sign.Standard(), one)},
+			Body:      bodyOf(t, `body = { id = event.id, k = env("NAME") }`),
+			URL:       &url.URL{Scheme: "https", Host: "a.test", Path: "/hooks", RawQuery: "token=one"},
+			Headers:   []Header{{Name: "X-Key", Value: config.NewSecret("one")}},
+			Signers:   []*sign.Signer{signer(sign.Standard(), one)},
+			Handshake: true, Origin: "one.test",
 			Timeout: Timeout{Connect: time.Second, Total: time.Minute},
 			Retry: Retry{
 				Steps: Steps{Schedule: []time.Duration{time.Second}, Jitter: 0.1}, On: on, MaxRetryAfter: time.Hour,
@@ -119,6 +120,8 @@ func TestEqual(t *testing.T) {
 		},
 		"Concurrency": {func(e *Endpoint) { e.Concurrency++ }},
 		"HTTP2":       {func(e *Endpoint) { e.HTTP2 = true }},
+		"Handshake":   {func(e *Endpoint) { e.Handshake = false }},
+		"Origin":      {func(e *Endpoint) { e.Origin = "two.test" }},
 		"Timeout":     {func(e *Endpoint) { e.Timeout.Connect++ }, func(e *Endpoint) { e.Timeout.Total++ }},
 		"Retry": {
 			func(e *Endpoint) { e.Retry.Schedule = append(e.Retry.Schedule, time.Hour) },

@@ -116,6 +116,13 @@ func outcome(src []byte) string {
 	for _, e := range p.Endpoints {
 		dumpEndpoint(&b, e)
 	}
+	for _, t := range p.Types {
+		fmt.Fprintf(&b, "event_type %s %q", t.Name, t.Description)
+		if t.Schema != nil {
+			fmt.Fprintf(&b, " %+v", t.Schema.Fields())
+		}
+		fmt.Fprintf(&b, " %s\n", t.Example)
+	}
 	for _, w := range f.Warnings {
 		fmt.Fprintf(&b, "warning: %s\n", w)
 	}
@@ -158,6 +165,9 @@ func dumpEndpoint(b *strings.Builder, e *Endpoint) {
 		fmt.Fprintf(b, "  signs %s\n", strings.Join(s.Names(), ", "))
 	}
 	fmt.Fprintf(b, "  concurrency=%d timeout=%v\n", e.Concurrency, e.Timeout)
+	if e.Handshake {
+		fmt.Fprintf(b, "  handshake %s\n", e.Origin)
+	}
 	if e.HTTP2 {
 		fmt.Fprintf(b, "  http2\n")
 	}

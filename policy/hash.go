@@ -20,11 +20,15 @@ func (p *Policy) Hashes() map[string]string {
 	return all
 }
 
-// Hash is 12 hex digits that differ when the hash of an endpoint does, or their order.
+// Hash is 12 hex digits that differ when the hash of an endpoint or of an event type does,
+// or their order.
 func (p *Policy) Hash() string {
 	h := sha256.New()
 	for _, e := range p.Endpoints {
 		fmt.Fprintln(h, e.Name, e.Hash())
+	}
+	for _, t := range p.Types {
+		fmt.Fprintln(h, "event_type", t.Name, t.Hash())
 	}
 	return hex.EncodeToString(h.Sum(nil)[:6])
 }

@@ -22,8 +22,10 @@ import (
 // Policy is a decoded file; make one with New or Decode. Its methods may be
 // called at the same time.
 type Policy struct {
-	Endpoints []*Endpoint // in the order of the file
+	Endpoints []*Endpoint  // in the order of the file
+	Types     []*EventType // in the order of the file; none says nothing of any
 
+	types  map[string]*EventType
 	byName map[string]*Endpoint
 	routes *lru.Cache[string, *route] // by event type
 }
@@ -42,6 +44,8 @@ type Endpoint struct {
 	Signers     []*sign.Signer // all of them sign each request; empty for sign = ["none"]
 	Concurrency int            // attempts at the same time, for each Relay
 	HTTP2       bool           // offered to the receiver, where URL is https
+	Handshake   bool           // the receiver is asked for its consent before it is sent to
+	Origin      string         // the host name under which it is asked; "" without Handshake
 	Timeout     Timeout
 	Retry       Retry
 	Egress      Egress

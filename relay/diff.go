@@ -34,7 +34,7 @@ func (c *command) diff() *cobra.Command {
 				return errNew
 			}
 			restart := config.NeedRestart(oldFile.Config, newFile.Config)
-			d := compared{Endpoints: []comparedEndpoint{}, Restart: restart, Process: []comparedSetting{}}
+			d := compared{Endpoints: []comparedEndpoint{}, Types: policy.DiffTypes(oldPolicy, newPolicy), Restart: restart, Process: []comparedSetting{}}
 			for _, e := range policy.Diff(oldPolicy, newPolicy) {
 				d.Endpoints = append(d.Endpoints, compareEndpoint(e, newPolicy.Endpoint(e.Endpoint)))
 			}
@@ -56,9 +56,10 @@ func (c *command) diff() *cobra.Command {
 
 // compared is what `relay diff` says.
 type compared struct {
-	Endpoints []comparedEndpoint `json:"endpoints"`
-	Process   []comparedSetting  `json:"process"`
-	Restart   []string           `json:"restart"` // blocks that need one
+	Endpoints []comparedEndpoint  `json:"endpoints"`
+	Types     []policy.TypeChange `json:"event_types"`
+	Process   []comparedSetting   `json:"process"`
+	Restart   []string            `json:"restart"` // blocks that need one
 }
 
 type comparedEndpoint struct {
@@ -134,6 +135,9 @@ func printCompared(to io.Writer, d compared) error {
 		}
 		b.WriteByte('\n')
 		printSettings(&b, e.Settings)
+	}
+	for _, t := range d.Types {
+		fmt.Fprintf(&b, "event_type %s: %s\n", t.Type, t.Kind)
 	}
 	if len(d.Process)+len(d.Restart) > 0 {
 		b.WriteString("process: ")

@@ -46,7 +46,10 @@ func (c *command) explain() *cobra.Command {
 				}
 				endpoints = []*policy.Endpoint{e}
 			}
-			entry, err := c.event(args[0], file.Config.Ingest.MaxBody)
+			entry, err := c.event(args[0], ingest.Options{
+				Route: func(e *outbox.Event) ([]string, []outbox.Term) { return ingest.Route(p, e) }, Type: p.Type,
+				MaxBody: file.Config.Ingest.MaxBody, Strict: file.Config.Ingest.Strict,
+			})
 			if err != nil {
 				return err
 			}
@@ -80,7 +83,7 @@ func noEndpoint(name string, p *policy.Policy) error {
 }
 
 // event reads the event as ingest would take it.
-func (c *command) event(path string, maxBody int64) (outbox.Entry, error) {
+func (c *command) event(path string, o ingest.Options) (outbox.Entry, error) {
 	in, name := c.in, "the event on standard input"
 	if path != "-" {
 		name = path
@@ -91,11 +94,11 @@ func (c *command) event(path string, maxBody int64) (outbox.Entry, error) {
 		defer f.Close()
 		in = f
 	}
-	text, err := io.ReadAll(io.LimitReader(in, maxBody+1))
+	text, err := io.ReadAll(io.LimitReader(in, o.MaxBody+1))
 	if err != nil {
 		return outbox.Entry{}, fmt.Errorf("read event: %w", err)
 	}
-	entry, err := ingest.ParseEvent(text, maxBody)
+	entry, err := ingest.ParseEvent(text, o)
 	if err != nil {
 		return entry, fmt.Errorf("%s would be refused: %w", name, err)
 	}

@@ -37,16 +37,17 @@ var arrows = map[string][]string{
 
 // homes says which files may import a module that the house keeps in one place.
 var homes = map[string]*regexp.Regexp{
-	"github.com/ncruces/go-sqlite3": regexp.MustCompile(`^outbox/sqlite/`),
-	"github.com/hashicorp/hcl/v2":   regexp.MustCompile(`^(config|policy)/`),
-	"github.com/zclconf/go-cty":     regexp.MustCompile(`^(config|policy)/`),
-	"github.com/redis/go-redis/v9":  regexp.MustCompile(`^outbox/redisstream/`),
-	"github.com/valyala/fasthttp":   regexp.MustCompile(`^(ingest/fast|relay/deliver/http1)\.go$`),
-	"github.com/fsnotify/fsnotify":  regexp.MustCompile(`^relay/app/watch\.go$`),
-	"golang.org/x/time":             regexp.MustCompile(`^relay/gate/`),
-	"github.com/prometheus":         regexp.MustCompile(`^relay/metrics/`),
-	"github.com/spf13/cobra":        regexp.MustCompile(`^relay/[a-z_]+\.go$`),
-	"testing":                       regexp.MustCompile(`test/[a-z_]+\.go$`),
+	"github.com/ncruces/go-sqlite3":            regexp.MustCompile(`^outbox/sqlite/`),
+	"github.com/hashicorp/hcl/v2":              regexp.MustCompile(`^(config|policy)/`),
+	"github.com/santhosh-tekuri/jsonschema/v6": regexp.MustCompile(`^policy/(schema|fields)\.go$`),
+	"github.com/zclconf/go-cty":                regexp.MustCompile(`^(config|policy)/`),
+	"github.com/redis/go-redis/v9":             regexp.MustCompile(`^outbox/redisstream/`),
+	"github.com/valyala/fasthttp":              regexp.MustCompile(`^(ingest/fast|relay/deliver/http1)\.go$`),
+	"github.com/fsnotify/fsnotify":             regexp.MustCompile(`^relay/app/watch\.go$`),
+	"golang.org/x/time":                        regexp.MustCompile(`^relay/gate/`),
+	"github.com/prometheus":                    regexp.MustCompile(`^relay/metrics/`),
+	"github.com/spf13/cobra":                   regexp.MustCompile(`^relay/[a-z_]+\.go$`),
+	"testing":                                  regexp.MustCompile(`test/[a-z_]+\.go$`),
 }
 
 // logKeys are the only keys of a log line, so that one query serves every part.

@@ -33,8 +33,8 @@ type Engine struct {
 	SingleOwner bool
 
 	// Sharded says that requests go to different shards, each whole: an id is known
-	// again where its request began with it, and not among other events; and what is in
-	// different shards has no order.
+	// again where its request began with it, and not among other events; what is in
+	// different shards has no order; and marks, which are known in one shard, are refused.
 	Sharded bool
 }
 
@@ -92,6 +92,8 @@ func Run(t *testing.T, e Engine) {
 		{"G18 waiting for notes", testAwaitNotes},
 		{"G18 full takes notes", testNotesWhileFull},
 		{"G19 racing claimers stay within it", testFleetRacing},
+		{"G20 failed from the start", testFailedFromStart},
+		{"G20 failed from the start is kept like failed", testFailedIsKept},
 		{"model", testModel},
 	}
 	if !e.Sharded {
@@ -104,6 +106,14 @@ func Run(t *testing.T, e Engine) {
 			test{"G17 fresh claims come back", testFreshComesBack},
 			test{"G19 bound of the fleet", testFleetMax},
 			test{"G19 lease ends and frees its place", testFleetLeaseEnds},
+			test{"G20 levels of a mark", testMarkLevels},
+			test{"G20 marks of one batch", testMarksInBatch},
+			test{"G20 mark ends", testMarkEnds},
+			test{"G20 marks survive reopen", testMarksSurvive},
+			test{"G20 refused batch changes no mark", testMarksRefused},
+			test{"G20 repeat changes no mark", testMarksRepeated},
+			test{"G20 all deliveries left out", testAllLeftOut},
+			test{"G20 racing accepts of a mark", testRacingMarks},
 			test{"G11 reap is bounded and resumable", testReapBounded}, // it claims all but the last
 			test{"G9 repeated by sixteen at once", testRepeatedAtOnce})
 	}

@@ -17,6 +17,7 @@ type contents struct {
 	endpoints  map[string]*endpoint
 	ids        map[string]known // by event id
 	keys       map[string]known // by the idempotency key of a batch
+	marks      map[string]mark  // by key; some are over
 	bytes      int64            // size of events
 	fence      uint64           // the last one given
 	notes      map[string]outbox.Note
@@ -36,6 +37,7 @@ type delivery struct {
 	event    *event
 	order    int64 // of accept, within the endpoint
 	attempts []outbox.Attempt
+	err      string    // why it was failed from the start
 	fence    uint64    // of the last claim
 	until    time.Time // end of that claim's lease, zero when it was settled or released
 }
@@ -54,12 +56,38 @@ type known struct {
 	at          time.Time
 }
 
-// insert writes an event and its deliveries.
-func (k *contents) insert(e outbox.Entry, now time.Time) {
-	ev := &event{Event: e.Event, accepted: now, size: sizeOf(e)}
+// mark is the level that is remembered under a key.
+type mark struct {
+	level int64
+	until time.Time
+}
+
+// pass tells whether a mark lets its delivery be made, and remembers its level.
+func (k *contents) pass(m outbox.Mark, now time.Time) bool {
+	last := k.marks[m.Key]
+	if !last.until.After(now) {
+		last.level = 0
+	}
+	above := m.Level > last.level
+	if above || m.Lower && m.Level < last.level {
+		k.marks[m.Key] = mark{m.Level, now.Add(m.For)}
+	}
+	return above
+}
+
+// insert writes an event and those of its deliveries that are made, and returns how many.
+func (k *contents) insert(e outbox.Entry, now time.Time) int {
+	ev := &event{Event: e.Event, accepted: now}
 	ev.Time = down(ev.Time)
 	ev.Data = bytes.Clone(ev.Data)
-	for _, name := range e.Endpoints {
+	for i, name := range e.Endpoints {
+		var term outbox.Term
+		if e.Terms != nil {
+			term = e.Terms[i]
+		}
+		if term.Mark != nil && !k.pass(*term.Mark, now) {
+			continue
+		}
 		ep := k.endpoint(name)
 		ep.accepted++
 		d := &delivery{
@@ -76,10 +104,17 @@ func (k *contents) insert(e outbox.Entry, now time.Time) {
 		}
 		ev.deliveries = append(ev.deliveries, d)
 		k.deliveries[d.ID] = d
-		ep.add(d)
+		if term.Code == "" {
+			ep.add(d)
+			continue
+		}
+		d.State, d.Finished, d.Code, d.err = outbox.Failed, now, term.Code, term.Error
+		ep.final[outbox.Failed]++
 	}
+	ev.size = sizeOf(ev.Event, len(ev.deliveries))
 	k.events[ev.ID] = ev
 	k.bytes += ev.size
+	return len(ev.deliveries)
 }
 
 func (k *contents) endpoint(name string) *endpoint {
@@ -123,9 +158,9 @@ func byDue(a, b *delivery) int {
 	return cmp.Or(a.Due.Compare(b.Due), cmp.Compare(a.order, b.order))
 }
 
-// sizeOf is what an entry counts against MemOptions.MaxBytes.
-func sizeOf(e outbox.Entry) int64 {
-	return int64(len(e.Event.Data)) + 512*int64(1+len(e.Endpoints))
+// sizeOf is what an event counts against MemOptions.MaxBytes.
+func sizeOf(e outbox.Event, deliveries int) int64 {
+	return int64(len(e.Data)) + 512*int64(1+deliveries)
 }
 
 // duplicates are the receipts of a repeat.

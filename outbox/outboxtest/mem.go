@@ -43,6 +43,7 @@ func NewMem(o MemOptions) *Mem {
 			endpoints:  map[string]*endpoint{},
 			ids:        map[string]known{},
 			keys:       map[string]known{},
+			marks:      map[string]mark{},
 			notes:      map[string]outbox.Note{},
 			noted:      make(chan struct{}),
 		},
@@ -102,7 +103,7 @@ func (m *Mem) Accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt, err
 		if !ok {
 			receipts[i] = outbox.Receipt{ID: e.Event.ID, Deliveries: len(e.Endpoints)}
 			fresh[e.Event.ID] = known{e.Fingerprint, receipts[i : i+1], now}
-			size += sizeOf(e)
+			size += sizeOf(e.Event, len(e.Endpoints))
 			continue
 		}
 		if e.Fingerprint == (outbox.Fingerprint{}) || e.Fingerprint != first.fingerprint {
@@ -115,8 +116,10 @@ func (m *Mem) Accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt, err
 	}
 
 	for i, e := range b.Entries {
-		if !receipts[i].Duplicate {
-			k.insert(e, now)
+		if first := fresh[e.Event.ID]; !receipts[i].Duplicate {
+			receipts[i].Deliveries = k.insert(e, now)
+		} else if first.receipts != nil { // earlier in the batch
+			receipts[i].Deliveries = first.receipts[0].Deliveries
 		}
 	}
 	maps.Copy(k.ids, fresh)
@@ -295,7 +298,7 @@ func (m *Mem) Lookup(_ context.Context, eventID string) (*outbox.Record, error) 
 	}
 	r := &outbox.Record{Event: e.Event, Accepted: e.accepted}
 	for _, d := range e.deliveries {
-		r.Deliveries = append(r.Deliveries, outbox.DeliveryRecord{Delivery: d.Delivery, Attempts: slices.Clone(d.attempts)})
+		r.Deliveries = append(r.Deliveries, outbox.DeliveryRecord{Delivery: d.Delivery, Attempts: slices.Clone(d.attempts), Error: d.err})
 	}
 	return r, nil
 }
@@ -374,6 +377,7 @@ func (m *Mem) Reap(ctx context.Context, r outbox.Retention) (removed int, more b
 	maps.DeleteFunc(k.keys, func(_ string, first known) bool {
 		return old(first.at, outbox.IdempotencyWindow)
 	})
+	maps.DeleteFunc(k.marks, func(_ string, last mark) bool { return !last.until.After(now) })
 	return removed, more, nil
 }
 
@@ -384,7 +388,7 @@ func (m *Mem) Health(context.Context) error {
 	if m.isClosed() {
 		return outbox.ErrClosed
 	}
-	if m.full(sizeOf(outbox.Entry{})) {
+	if m.full(sizeOf(outbox.Event{}, 0)) {
 		return outbox.ErrFull
 	}
 	return nil

@@ -20,7 +20,8 @@ func testModel(s *suite) {
 	rapid.Check(noDeadline, func(t *rapid.T) {
 		runs++
 		s.TB = t // so that a failure is shrunk
-		m := &model{suite: s, run: runs, unit: 10 * time.Millisecond, way: 25 * time.Millisecond, notes: map[string]outbox.Note{}}
+		m := &model{suite: s, run: runs, unit: 10 * time.Millisecond, way: 25 * time.Millisecond,
+			notes: map[string]outbox.Note{}, marks: map[string]*modelMark{}}
 		if s.engine.Bubble {
 			m.unit, m.way = time.Minute, 0
 		}
@@ -60,10 +61,17 @@ type model struct {
 	way       time.Duration // how much later a server may count a lease from, than who asked it
 	endpoints [3]string
 	events    []*modelEvent
-	batches   []outbox.Batch // those with a key, as first accepted
+	batches   []modelBatch   // those with a key
 	claims    []outbox.Claim // every one ever given, by now lost or not
 	accepts   int
 	notes     map[string]outbox.Note // by endpoint
+	marks     map[string]*modelMark  // by key
+}
+
+// modelBatch is a batch as first accepted.
+type modelBatch struct {
+	outbox.Batch
+	receipts []outbox.Receipt
 }
 
 type modelEvent struct {
@@ -95,24 +103,45 @@ func (m *model) newEntry(t *rapid.T) outbox.Entry {
 			endpoints = append(endpoints, name)
 		}
 	}
+	e := entry(id, endpoints...)
 	if rapid.Bool().Draw(t, "repeatable") {
-		return repeatable(id, id, endpoints...)
+		e = repeatable(id, id, endpoints...)
 	}
-	return entry(id, endpoints...)
+	if rapid.IntRange(0, 2).Draw(t, "on terms") == 0 {
+		e.Terms = m.newTerms(t, len(endpoints))
+	}
+	return e
 }
 
-// note takes an accepted entry into the model. When it was accepted only the store
-// knows exactly.
-func (m *model) note(e outbox.Entry) *modelEvent {
+// note takes an accepted entry into the model. When it was accepted, since before, only
+// the store knows exactly.
+func (m *model) note(e outbox.Entry, receipt outbox.Receipt, before time.Time) *modelEvent {
+	after := time.Now()
 	event := &modelEvent{Entry: e}
 	m.events = append(m.events, event)
-	record := m.lookup(e.Event.ID)
-	if len(record.Deliveries) != len(e.Endpoints) {
-		m.Fatalf("event %s has %d deliveries, want %d", e.Event.ID, len(record.Deliveries), len(e.Endpoints))
-	}
-	for i, d := range record.Deliveries {
-		m.want("new delivery", outbox.Delivery{ID: d.ID, EventID: e.Event.ID, Endpoint: e.Endpoints[i], State: outbox.Pending, Due: d.Due, Created: d.Created}, d.Delivery)
+	left := m.lookup(e.Event.ID).Deliveries
+	m.want("receipt", outbox.Receipt{ID: e.Event.ID, Deliveries: len(left)}, receipt)
+	for i, name := range e.Endpoints {
+		var term outbox.Term
+		if e.Terms != nil {
+			term = e.Terms[i]
+		}
+		made := len(left) > 0 && left[0].Endpoint == name
+		m.judge(e.Event.ID, term.Mark, made, before, after)
+		if !made {
+			continue
+		}
+		d := left[0]
+		left = left[1:]
+		want := outbox.DeliveryRecord{Delivery: outbox.Delivery{ID: d.ID, EventID: e.Event.ID, Endpoint: name, State: outbox.Pending, Due: d.Due, Created: d.Created}}
+		if term.Code != "" {
+			want.State, want.Finished, want.Code, want.Error = outbox.Failed, d.Created, term.Code, term.Error
+		}
+		m.want("new delivery", want, d)
 		event.deliveries = append(event.deliveries, &modelDelivery{DeliveryRecord: d, order: len(m.events), unordered: m.engine.Sharded})
+	}
+	if len(left) > 0 {
+		m.Fatalf("event %s has deliveries that nobody asked for: %v", e.Event.ID, left)
 	}
 	return event
 }
@@ -125,12 +154,14 @@ func (m *model) acceptSome(t *rapid.T) {
 	if rapid.Bool().Draw(t, "with key") {
 		b.Key = fmt.Sprintf("key_%d_%d", m.run, m.accepts)
 		b.Fingerprint = [32]byte{1}
-		m.batches = append(m.batches, b)
 	}
-	for i, r := range m.acceptBatch(b) {
-		e := b.Entries[i]
-		m.want("receipt", outbox.Receipt{ID: e.Event.ID, Deliveries: len(e.Endpoints)}, r)
-		m.note(e).alone = len(b.Entries) == 1 && b.Key == ""
+	before := time.Now()
+	receipts := m.acceptBatch(b)
+	for i, e := range b.Entries {
+		m.note(e, receipts[i], before).alone = len(b.Entries) == 1 && b.Key == ""
+	}
+	if b.Key != "" {
+		m.batches = append(m.batches, modelBatch{b, receipts})
 	}
 }
 
@@ -141,9 +172,10 @@ func (m *model) repeatID(t *rapid.T) {
 	if len(known) == 0 {
 		return
 	}
-	first := rapid.SampledFrom(known).Draw(t, "event").Entry
+	first := rapid.SampledFrom(known).Draw(t, "event")
+	again := outbox.Receipt{ID: first.Event.ID, Deliveries: len(first.deliveries), Duplicate: true}
 	if m.engine.Sharded {
-		m.want("receipts", []outbox.Receipt{{ID: first.Event.ID, Deliveries: len(first.Endpoints), Duplicate: true}}, m.accept(first))
+		m.want("receipts", []outbox.Receipt{again}, m.accept(first.Entry))
 		return
 	}
 	fresh := m.newEntry(t)
@@ -153,11 +185,10 @@ func (m *model) repeatID(t *rapid.T) {
 		m.absent(fresh.Event.ID)
 		return
 	}
-	m.want("receipts", []outbox.Receipt{
-		{ID: fresh.Event.ID, Deliveries: len(fresh.Endpoints)},
-		{ID: first.Event.ID, Deliveries: len(first.Endpoints), Duplicate: true},
-	}, m.accept(fresh, first))
-	m.note(fresh)
+	before := time.Now()
+	receipts := m.accept(fresh, first.Entry)
+	m.note(fresh, receipts[0], before)
+	m.want("receipt", again, receipts[1])
 }
 
 func (m *model) repeatKey(t *rapid.T) {
@@ -166,16 +197,14 @@ func (m *model) repeatKey(t *rapid.T) {
 	}
 	first := rapid.SampledFrom(m.batches).Draw(t, "batch")
 	again := outbox.Batch{Key: first.Key, Fingerprint: first.Fingerprint}
-	var want []outbox.Receipt
-	for _, e := range first.Entries {
+	for range first.Entries {
 		again.Entries = append(again.Entries, m.newEntry(t))
-		want = append(want, outbox.Receipt{ID: e.Event.ID, Deliveries: len(e.Endpoints), Duplicate: true})
 	}
 	if rapid.Bool().Draw(t, "other content") {
 		again.Fingerprint[0]++
 		m.conflict(again, -1)
 	} else {
-		m.want("receipts", want, m.acceptBatch(again))
+		m.want("receipts", duplicates(first.receipts), m.acceptBatch(again))
 	}
 	for _, e := range again.Entries {
 		m.absent(e.Event.ID)

@@ -26,7 +26,8 @@ type accept struct {
 	err      error
 	done     chan struct{}
 
-	entries []*entry // its deliveries, for the queues in memory
+	entries []*entry // its pending deliveries, for the queues in memory
+	repeats [][2]int // places of entries that repeat an earlier one, and of that one
 }
 
 // answer gives the batch its answer, unless it has one.
@@ -84,6 +85,12 @@ func (s *Store) Accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt, e
 // and, when the data is large, the rest of its last page.
 func sizeOf(e outbox.Entry) int64 {
 	size := int64(len(e.Event.Data)+len(e.Event.Tenant)+len(e.Event.Key)) + 512 + 256*int64(len(e.Endpoints))
+	for _, t := range e.Terms {
+		size += int64(len(t.Error))
+		if t.Mark != nil {
+			size += 64 + 2*int64(len(t.Mark.Key))
+		}
+	}
 	if len(e.Event.Data) > pageSize/2 {
 		size += pageSize
 	}
@@ -94,7 +101,7 @@ func sizeOf(e outbox.Entry) int64 {
 // alone goes to a.err, before anything was written; an error that it returns ends the
 // transaction.
 func (s *Store) insert(a *accept) error {
-	a.receipts, a.entries, a.err = make([]outbox.Receipt, len(a.events)), a.entries[:0], nil
+	a.receipts, a.entries, a.repeats, a.err = make([]outbox.Receipt, len(a.events)), a.entries[:0], a.repeats[:0], nil
 	if a.err = a.ctx.Err(); a.err != nil {
 		return nil
 	}
@@ -119,12 +126,16 @@ func (s *Store) insert(a *accept) error {
 	for i := range a.events {
 		n := len(a.batch.Entries[i].Endpoints)
 		if !a.receipts[i].Duplicate {
-			if err := s.insertEvent(a, i, targets[:n], now); err != nil {
+			made, err := s.insertEvent(a, i, targets[:n], now)
+			if err != nil {
 				return err
 			}
-			a.receipts[i] = outbox.Receipt{ID: a.events[i].ID, Deliveries: n}
+			a.receipts[i] = outbox.Receipt{ID: a.events[i].ID, Deliveries: made}
 		}
 		targets = targets[n:]
+	}
+	for _, r := range a.repeats {
+		a.receipts[r[0]].Deliveries = a.receipts[r[1]].Deliveries
 	}
 	// A full outbox that knows all the events keeps no new key: their ids make the
 	// batch repeatable already.
@@ -174,7 +185,8 @@ func (s *Store) knownEvents(a *accept) (fresh int, err error) {
 		}
 		print, deliveries, known := e.Fingerprint, 0, false
 		if j, ok := first[e.Event.ID]; ok {
-			known, print, deliveries = true, a.batch.Entries[j].Fingerprint, a.receipts[j].Deliveries
+			known, print = true, a.batch.Entries[j].Fingerprint
+			a.repeats = append(a.repeats, [2]int{i, j})
 		} else {
 			first[e.Event.ID] = i
 			q := s.db.knownEvent.text(e.Event.ID)
@@ -193,15 +205,21 @@ func (s *Store) knownEvents(a *accept) (fresh int, err error) {
 		}
 		if !known {
 			fresh++
-			deliveries = len(e.Endpoints)
 		}
 		a.receipts[i] = outbox.Receipt{ID: e.Event.ID, Deliveries: deliveries, Duplicate: known}
 	}
 	return fresh, nil
 }
 
-// insertEvent writes the batch's i-th event and its deliveries.
-func (s *Store) insertEvent(a *accept, i int, targets []*endpoint, now int64) error {
+// insertEvent writes the batch's i-th event and those of its deliveries that are made, and
+// returns how many.
+func (s *Store) insertEvent(a *accept, i int, targets []*endpoint, now int64) (made int, err error) {
+	terms := a.batch.Entries[i].Terms
+	if terms != nil {
+		if targets, terms, err = s.passing(targets, terms, now); err != nil {
+			return 0, err
+		}
+	}
 	event, seq := new(a.events[i]), s.meta.nextEvent // a copy, or one delivery in memory keeps its whole batch there
 	kept := 0
 	if len(targets) == 0 {
@@ -211,30 +229,36 @@ func (s *Store) insertEvent(a *accept, i int, targets []*endpoint, now int64) er
 	if p := a.batch.Entries[i].Fingerprint; p != (outbox.Fingerprint{}) {
 		print = p[:]
 	}
-	err := s.db.addEvent.int(seq).text(event.ID).text(event.Type).int(event.Time.UnixMicro()).text(event.Tenant).text(event.Key).
+	err = s.db.addEvent.int(seq).text(event.ID).text(event.Type).int(event.Time.UnixMicro()).text(event.Tenant).text(event.Key).
 		int(now).int(s.meta.nextDelivery).int(int64(len(targets))).blob(print).int(int64(kept)).blob(event.Data).exec()
 	if errors.Is(err, sqlite3.CONSTRAINT_UNIQUE) {
-		return &clash{a, i}
+		return 0, &clash{a, i}
 	}
 	if err != nil {
-		return fmt.Errorf("insert event: %w", err)
+		return 0, fmt.Errorf("insert event: %w", err)
 	}
 	s.meta.nextEvent++
-	for _, ep := range targets {
+	for j, ep := range targets {
 		if ep.id == 0 {
 			if err := s.addEndpoint(ep); err != nil {
-				return err
+				return 0, err
 			}
 		}
 		e := &entry{seq: s.meta.nextDelivery, endpoint: ep, event: event, created: now}
-		if err := s.db.addDelivery.int(e.seq).int(seq).int(ep.id).exec(); err != nil {
-			return fmt.Errorf("insert delivery: %w", err)
-		}
 		s.meta.nextDelivery++
 		s.count(ep).accepted++
+		if terms != nil && terms[j].Code != "" {
+			if err := s.insertFailed(e, seq, terms[j]); err != nil {
+				return 0, err
+			}
+			continue
+		}
+		if err := s.db.addDelivery.int(e.seq).int(seq).int(ep.id).exec(); err != nil {
+			return 0, fmt.Errorf("insert delivery: %w", err)
+		}
 		a.entries = append(a.entries, e)
 	}
-	return nil
+	return len(targets), nil
 }
 
 // addEndpoint gives an endpoint its row.

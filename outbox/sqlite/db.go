@@ -29,6 +29,8 @@ type db struct {
 	knownEvent, addEvent               *query
 	addEndpoint, setCounts             *query
 	addDelivery, settle, addAttempt    *query
+	findMark, setMark, dropMarks       *query
+	addFailed, addError                *query
 	findNote, setNote, notes           *query
 	freshDue, freshNewest, retryDue    *query
 	findEvent, deliveries, attempts    *query
@@ -88,6 +90,12 @@ func (d *db) prepare() error {
 		{&d.addEndpoint, `INSERT INTO endpoint (id, name) VALUES (?, ?)`},
 		{&d.setCounts, `UPDATE endpoint SET accepted = ?, delivered = ?, failed = ?, discarded = ? WHERE id = ?`},
 		{&d.addDelivery, `INSERT INTO delivery (seq, event, endpoint) VALUES (?, ?, ?)`},
+
+		{&d.findMark, `SELECT level FROM mark WHERE key = ? AND expires > ?`},
+		{&d.setMark, `INSERT OR REPLACE INTO mark (key, level, expires) VALUES (?, ?, ?)`},
+		{&d.dropMarks, `DELETE FROM mark WHERE key IN (SELECT key FROM mark WHERE expires <= ? ORDER BY expires LIMIT ?)`},
+		{&d.addFailed, `INSERT INTO delivery (seq, event, endpoint, state, finished, code) VALUES (?, ?, ?, 2, ?, ?)`},
+		{&d.addError, `INSERT INTO attempt (id, started, took, dns, connect, tls, first_byte, status, error) VALUES (?, 0, 0, 0, 0, 0, 0, 0, ?)`},
 
 		{&d.settle, `UPDATE delivery SET state = ?, attempts = ?, due = ?, finished = ?, code = ? WHERE seq = ?`},
 		{&d.addAttempt, `INSERT OR REPLACE INTO attempt (id, started, took, dns, connect, tls, first_byte, status, outcome, code, error, head, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},

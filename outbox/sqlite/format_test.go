@@ -38,6 +38,7 @@ func TestFormat(t *testing.T) {
 			s := openTest(t, Options{Dir: dir})
 			wantNotes(t, s, notes[version]...)
 			testFixture(t, s)
+			testFixtureMark(t, s, version)
 			if err := s.Close(); err != nil { // the format goes up once
 				t.Fatal(err)
 			}
@@ -122,6 +123,14 @@ func testFixture(t *testing.T, s *Store) {
 	}
 }
 
+// testFixtureMark finds level 3 remembered in version 2, and nothing before.
+func testFixtureMark(t *testing.T, s *Store, version int) {
+	t.Helper()
+	for i, want := range []int{2 - version, 1} {
+		wantMade(t, s, want, marked(fmt.Sprint("evt_level", i), outbox.Mark{Key: "billing order/1", Level: int64(3 + i), For: time.Hour}))
+	}
+}
+
 // TestSchema compares the schema of a new outbox with the fixture's: one that has
 // changed needs a new version, a new fixture, and a way from the old to the new.
 func TestSchema(t *testing.T) {
@@ -175,7 +184,7 @@ func TestPowerCutAmidMigration(t *testing.T) {
 		d := open()
 		version, err := d.number(`PRAGMA user_version`)
 		if err == nil {
-			tables, err = d.number(`SELECT count(*) FROM sqlite_schema WHERE name = 'note'`)
+			tables, err = d.number(`SELECT count(*) FROM sqlite_schema WHERE name IN ('note', 'mark', 'mark_expires')`)
 		}
 		if err = errors.Join(err, d.close()); err != nil {
 			t.Fatalf("cut %d: %v", p.seed, err)
@@ -201,8 +210,8 @@ func TestPowerCutAmidMigration(t *testing.T) {
 			p.fs.fault = nil
 			p.fs.mu.Unlock()
 			version, tables := look()
-			if seen[version]++; version-1 != tables {
-				t.Errorf("cut %d: format version %d with %d tables of notes", at, version, tables)
+			if seen[version]++; (version-1)*3 != tables {
+				t.Errorf("cut %d: format version %d with %d of its tables and indexes", at, version, tables)
 			}
 			s = p.open()
 			wantNotes(t, s)

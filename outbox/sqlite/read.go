@@ -88,6 +88,10 @@ func (s *Store) readDeliveries(r *outbox.Record, first, last int64) error {
 			return time.Duration(q.stmt.ColumnInt64(column)) * time.Microsecond
 		}
 		d := &r.Deliveries[places[id>>16]]
+		if id&maxAttempts == 0 {
+			d.Error = q.stmt.ColumnText(10)
+			continue
+		}
 		d.Attempts = append(d.Attempts, outbox.Attempt{
 			N:       int(id & maxAttempts),
 			Started: fromMicros(q.stmt.ColumnInt64(1)),

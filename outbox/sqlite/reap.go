@@ -93,10 +93,12 @@ func (s *Store) reap(r outbox.Retention) (done reaped, err error) {
 		done.more = done.more || len(rows) == reapSlice
 	}
 
-	if err := s.db.dropKeys.int(now.UnixMicro()).int(reapSlice).exec(); err != nil {
-		return done, fmt.Errorf("delete keys: %w", err)
+	for what, q := range map[string]*query{"keys": s.db.dropKeys, "marks": s.db.dropMarks} {
+		if err := q.int(now.UnixMicro()).int(reapSlice).exec(); err != nil {
+			return done, fmt.Errorf("delete %s: %w", what, err)
+		}
+		done.more = done.more || s.db.conn.Changes() == reapSlice
 	}
-	done.more = done.more || s.db.conn.Changes() == reapSlice
 
 	// The numbers of what is gone are never given again.
 	if err := s.db.saveNext.int(s.meta.nextEvent).int(s.meta.nextDelivery).exec(); err != nil {

@@ -64,7 +64,7 @@ CREATE INDEX delivery_pending ON delivery(endpoint, due) WHERE state = 0;
 CREATE INDEX delivery_retried ON delivery(endpoint) WHERE state = 0 AND due > 0;
 CREATE INDEX delivery_final ON delivery(state, finished) WHERE state > 0;
 CREATE TABLE attempt (
-	id INTEGER PRIMARY KEY,          -- delivery * 65536 + number of the attempt
+	id INTEGER PRIMARY KEY,          -- delivery * 65536 + number of the attempt; 0 holds the error of one that failed without any
 	started INTEGER NOT NULL,
 	took INTEGER NOT NULL,
 	dns INTEGER NOT NULL,
@@ -85,14 +85,20 @@ CREATE TABLE idem (
 	expires INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX idem_expires ON idem(expires);
-` + noteTable
+` + laterTables
 
-// noteTable is what format version 1 did not have.
-const noteTable = `CREATE TABLE note (
+// laterTables are what format version 1 did not have.
+const laterTables = `CREATE TABLE note (
 	endpoint TEXT PRIMARY KEY,       -- by name: one without deliveries has no row
 	revision INTEGER NOT NULL,       -- rises with each write, over all rows; none is ever removed
 	text BLOB
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE mark (
+	key TEXT PRIMARY KEY,
+	level INTEGER NOT NULL,
+	expires INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX mark_expires ON mark(expires);
 `
 
 // meta is the row of the table meta.
@@ -136,14 +142,14 @@ func (d *db) setup() error {
 		return err
 	}
 	if version == 1 {
-		return d.addNotes()
+		return d.addTables()
 	}
 	return nil
 }
 
-// addNotes brings a file from format version 1 to 2 with one commit.
-func (d *db) addNotes() error {
-	if err := d.conn.Exec(`BEGIN; ` + noteTable + ` PRAGMA user_version = 2; COMMIT`); err != nil {
+// addTables brings a file from format version 1 to 2 with one commit.
+func (d *db) addTables() error {
+	if err := d.conn.Exec(`BEGIN; ` + laterTables + ` PRAGMA user_version = 2; COMMIT`); err != nil {
 		return fmt.Errorf("go to format version 2: %w", err)
 	}
 	return nil

@@ -164,6 +164,8 @@ func (a *App) open(ctx context.Context) error {
 	in := ingest.New(ingest.Options{
 		Outbox:  a.metrics.Count(store),
 		Route:   func(e *outbox.Event) ([]string, []outbox.Term) { return ingest.Route(now(), e) },
+		Type:    func(name string) (*policy.EventType, bool) { return a.live.Load().policy.Type(name) },
+		Strict:  c.Ingest.Strict,
 		MaxBody: c.Ingest.MaxBody,
 		Log:     a.o.Log,
 	})

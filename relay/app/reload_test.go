@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -357,4 +358,46 @@ func TestSummaryIsBounded(t *testing.T) {
 	if got != "changed x; removed e0, e1, e2, e3, e4, e5, e6, e7, e8, e9 and 990 more" {
 		t.Errorf("summary is %q", got)
 	}
+}
+
+// A reload swaps what is promised of event types, too; a bad schema changes nothing.
+func TestReloadOfEventTypes(t *testing.T) {
+	p := newPlace(t)
+	good := endpointBlock("a", "https://a.example.com", "enabled = false")
+	schema := func(kind string) string {
+		return fmt.Sprintf("event_type \"invoice.paid\" {\n  schema = jsonencode({ type = %q })\n}", kind)
+	}
+	p.write(p.file, p.text(good, schema("object")))
+	a := p.start(false)
+	hash := a.live.Load().hash
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(p.dir, "relay.sock"))
+	}}}
+	defer client.CloseIdleConnections()
+	send := func(want int) {
+		t.Helper()
+		resp, err := client.Post("http://relay/v1/events/invoice.paid", "application/json", strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := resp.Body.Close(); err != nil || resp.StatusCode != want {
+			t.Errorf("got %d, %v, want %d", resp.StatusCode, err, want)
+		}
+	}
+	send(202)
+	p.write(p.file, p.text(good, schema("string")))
+	if done, err := a.Reload(t.Context(), "test"); err != nil || done.Hash == hash || len(done.Changed) > 0 {
+		t.Errorf("reload: %+v, %v", done, err)
+	}
+	send(422)
+	p.write(p.file, p.text(good, schema("strng")))
+	if _, err := a.Reload(t.Context(), "test"); err == nil || !strings.Contains(err.Error(), "no JSON Schema") {
+		t.Errorf("a bad schema: %v", err)
+	}
+	send(422)
+	p.write(p.file, p.text(good))
+	if _, err := a.Reload(t.Context(), "test"); err != nil {
+		t.Error(err)
+	}
+	send(202)
 }

@@ -3,6 +3,7 @@ package deliver
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -32,6 +33,7 @@ type http1 struct {
 	host      string // of the Host header
 	target    string // path and query as the URL has them
 	obey      bool   // rate headers
+	method    string // "" is POST
 	exchanges *sync.Pool
 	forget    func() bool // the end of all attempts need not be told any more
 }
@@ -181,7 +183,7 @@ func (x *exchange) write(t *http1, header []sign.Header, body []byte) error {
 	h.Reset()
 	h.DisableNormalizing()
 	h.DisableSpecialHeader()
-	h.SetMethod("POST")
+	h.SetMethod(cmp.Or(t.method, "POST"))
 	h.SetRequestURI(t.target)
 	h.Add("Host", t.host)
 	for i := range header {

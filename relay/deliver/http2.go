@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -27,6 +28,8 @@ type http2 struct {
 	http *http.Transport
 	dial *dialer
 	obey bool // rate headers
+
+	method string // "" is POST
 }
 
 // A connection where nothing came for sendPing is asked for a sign of life, and
@@ -83,7 +86,7 @@ func (t *http2) send(ctx context.Context, until time.Time, header []sign.Header,
 		},
 	})
 	req := (&http.Request{
-		Method:        http.MethodPost,
+		Method:        cmp.Or(t.method, http.MethodPost),
 		URL:           t.url,
 		Host:          t.url.Host,
 		Header:        make(http.Header, len(header)),

@@ -69,7 +69,11 @@ func (r *runner) loop() error {
 		v := r.gate.Look(s.claiming, free)
 		if v.N == 0 {
 			r.begin(s, free, 0)
-			r.wait(s, v.Wait)
+			if v.Cause == gate.NoConsent && v.Wait == 0 {
+				r.handshake(s)
+			} else {
+				r.wait(s, v.Wait)
+			}
 			continue
 		}
 		passed := r.gate.Passed(s.claiming)

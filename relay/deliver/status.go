@@ -32,6 +32,7 @@ const (
 	WaitLimit      = "limit"       // the bucket of rate_limit is empty
 	WaitBreaker    = "breaker"     // the breaker is open
 	WaitRetryAfter = "retry_after" // the receiver asked for time
+	WaitConsent    = "consent"     // the receiver was asked, and has not allowed it
 	WaitPaused     = "paused"
 	WaitDisabled   = "disabled"
 	WaitSlots      = "slots" // as many attempts are under way as concurrency allows
@@ -39,7 +40,7 @@ const (
 
 // WaitCauses are all causes of Status.Waiting.
 func WaitCauses() []string {
-	return []string{WaitLimit, WaitBreaker, WaitRetryAfter, WaitPaused, WaitDisabled, WaitSlots}
+	return []string{WaitLimit, WaitBreaker, WaitRetryAfter, WaitConsent, WaitPaused, WaitDisabled, WaitSlots}
 }
 
 // The states of a breaker.
@@ -57,8 +58,8 @@ func BreakerStates() []string { return []string{BreakerClosed, BreakerOpen, Brea
 type Status struct {
 	Endpoint string
 	State    State
-	Reason   string    // of the state, for people: "the receiver answered 410"; "" while active
-	Code     string    // of the state: one of those above, "" while active or where the file says so
+	Reason   string    // of the state, for people: "the receiver answered 410"; of an active one, why there is no consent
+	Code     string    // of the state: one of those above; "consent" for an active one that lacks it; "" while active or where the file says so
 	Since    time.Time // when the state began; zero when unknown
 
 	Waiting   string    // why nothing is claimed right now, one of WaitCauses; "" when claims are made
@@ -147,6 +148,8 @@ func (d *Deliverer) StatusOf(name string) (Status, bool) {
 	}
 	if s.State != Active {
 		s.Waiting = string(s.State)
+	} else if st.Cause == gate.NoConsent {
+		s.Code, s.Reason = string(gate.NoConsent), st.Why
 	}
 	s.Attempts = map[Outcome]int64{}
 	if r != nil {

@@ -1,11 +1,11 @@
 // Package gate decides how many attempts of an endpoint may begin now: it holds the
-// endpoint's rate limit and circuit breaker, the time that a receiver asked for, and
-// whether somebody paused or disabled the endpoint.
+// endpoint's rate limit and circuit breaker, the time that a receiver asked for, its
+// consent where that is asked for, and whether somebody paused or disabled the endpoint.
 //
 // A gate is asked before deliveries are claimed, so what it keeps back holds no slot,
 // writes nothing and consumes no attempt. What the Relays of a fleet must agree about is a
 // Condition, kept in the outbox as the endpoint's note; the tokens of a fleet's rate limit are
-// there, too. All else is this process's own.
+// there, too. All else is this process's own: each Relay asks for consent itself.
 //
 // Read in this order: Condition, Gate, then breaker.go, limit.go, fleet.go, pace.go.
 package gate
@@ -30,6 +30,7 @@ const (
 	Disabled   Cause = "disabled"    // by an operator, or by Relay: see Decision
 	RetryAfter Cause = "retry_after" // the receiver asked for time
 	Breaker    Cause = "breaker"     // it is open, or its probes are under way
+	NoConsent  Cause = "consent"     // of the receiver; Verdict.Wait is 0 when it is to be asked for
 	Limit      Cause = "limit"       // of the policy, or by the receiver's rate headers
 )
 
@@ -77,6 +78,7 @@ type Gate struct {
 	revision  uint64           // of that
 	condition Condition        // the same, and what the outbox is about to know
 	limit     limiter          // nil for none
+	consent   consent          // of the receiver, where it is to be asked
 	pace      pace
 	window    breaker
 	held      time.Time // nothing before: the receiver asked for it
@@ -118,7 +120,8 @@ func (g *Gate) Use(e *policy.Endpoint) {
 	if e.Breaker == nil || old == nil || old.Breaker == nil || *old.Breaker != *e.Breaker {
 		g.window = breaker{}
 	}
-	g.limit = newLimiter(g.limit, e, g.o.Limiter)
+	g.forgetConsent(old, e)
+	g.limit = newLimiter(g.limit, g.limited(), g.o.Limiter)
 	g.tell()
 }
 
@@ -213,7 +216,7 @@ func near(now, t time.Time, most time.Duration) time.Time {
 type Verdict struct {
 	N     int           // attempts, 0 when Cause is not Open
 	Cause Cause         // why it is 0
-	Wait  time.Duration // until it may be more; 0: until Changed
+	Wait  time.Duration // until it may be more; 0: until Changed, but for NoConsent
 }
 
 // Look tells how many attempts, at most want, may begin now. With a fleet's limit it may
@@ -254,6 +257,9 @@ func (g *Gate) verdict(now time.Time) Verdict {
 	case now.Before(g.held):
 		return Verdict{Cause: RetryAfter, Wait: g.held.Sub(now)}
 	}
+	if wait, missing := g.consent.missing(now); missing && g.endpoint.Handshake {
+		return Verdict{Cause: NoConsent, Wait: wait}
+	}
 	v := Verdict{N: unbounded}
 	if n, wait, ok := g.pace.ready(now); !ok {
 		return Verdict{Cause: Limit, Wait: wait}
@@ -291,6 +297,7 @@ type State struct {
 	Condition Condition
 	Disabled  bool      // Condition.Disabled holds for the endpoint's URL of now
 	Cause     Cause     // why nothing may begin
+	Why       string    // there is no consent, for people
 	Held      time.Time // until when the receiver wants no attempt; past ones are zero
 	Breaker   string    // "" without a rule, else closed, open or half_open
 	Limit     float64   // sends per second; 0 for none
@@ -308,6 +315,9 @@ func (g *Gate) State() State {
 	now := time.Now()
 	s.Disabled = g.condition.isDisabled(g.endpoint)
 	s.Cause = g.verdict(now).Cause
+	if s.Cause == NoConsent {
+		s.Why = g.consent.Why
+	}
 	if now.Before(g.held) {
 		s.Held = g.held
 	}
@@ -320,7 +330,7 @@ func (g *Gate) State() State {
 			}
 		}
 	}
-	if r := g.endpoint.RateLimit; r != nil {
+	if r := g.limited().RateLimit; r != nil {
 		s.Limit = float64(r.N) / r.Per.Seconds()
 		s.Tokens = g.limit.level(now)
 		if s.Cause == Open && s.Tokens < 1 {

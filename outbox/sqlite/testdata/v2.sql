@@ -72,6 +72,12 @@ CREATE TABLE note (
 	revision INTEGER NOT NULL,
 	text BLOB
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE mark (
+	key TEXT PRIMARY KEY,
+	level INTEGER NOT NULL,
+	expires INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX mark_expires ON mark(expires);
 INSERT INTO meta VALUES ('fixture', 3, 5, 9);
 INSERT INTO endpoint VALUES (1, 'billing', 2, 0, 1, 0), (2, 'search', 2, 1, 0, 0);
 INSERT INTO event VALUES
@@ -92,6 +98,7 @@ INSERT INTO attempt VALUES
 	(11 * 65536 + 1, 1770091510900000, 1000, 0, 0, 0, 0, 0, 'refused', 'tls_name', 'certificate is for another name', NULL, NULL);
 INSERT INTO idem VALUES ('key-1', X'0505050505050505050505050505050505050505050505050505050505050505', '[{"ID":"evt_2","Deliveries":2,"Duplicate":false}]', 1770177907000000);
 INSERT INTO note VALUES ('billing', 4, X'706175736564'), ('search', 3, NULL);
+INSERT INTO mark VALUES ('billing order/1', 3, 4102444800000000);
 PRAGMA application_id = 1382378617;
 PRAGMA user_version = 2;
 COMMIT;

@@ -1,0 +1,222 @@
+package policy
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"github.com/santhosh-tekuri/jsonschema/v6/kind"
+)
+
+// Limits of what a schema and the data that it is compared with may hold: the library
+// computes with whole numbers, so that 1e999999999 would take it hours.
+const (
+	maxPattern  = 1000 // bytes of a regular expression
+	maxExponent = 400
+	maxDigits   = 1000 // of a number as it is written
+	maxPointer  = 256  // characters of a Mismatch's
+)
+
+// Schema is a JSON Schema: draft 4 to 2020-12, by its $schema, else 2020-12. Formats are
+// checked, regular expressions are Go's (they take linear time, and have no look-around),
+// and a $ref leads nowhere but into the same text.
+type Schema struct {
+	text     json.RawMessage // compact
+	compiled *jsonschema.Schema
+}
+
+// here is the name of every schema, for the library.
+const here = "relay:schema"
+
+// newSchema reads a schema. Its errors are for people.
+func newSchema(text string) (*Schema, error) {
+	doc, err := decodeJSON([]byte(text))
+	switch {
+	case err != nil && !strings.HasPrefix(strings.TrimSpace(text), "{"):
+		return nil, errors.New(`it is not a JSON object: write file("…") to read one from a file, or jsonencode({ … })`)
+	case err != nil:
+		return nil, fmt.Errorf("it is not JSON: %w", err)
+	}
+	if m := unbounded(doc, nil); m != nil {
+		return nil, errors.New(m.Error())
+	}
+	c := jsonschema.NewCompiler()
+	c.DefaultDraft(jsonschema.Draft2020)
+	c.AssertFormat()
+	c.UseLoader(noLoader{})
+	c.UseRegexpEngine(func(s string) (jsonschema.Regexp, error) {
+		if len(s) > maxPattern {
+			return nil, fmt.Errorf("a pattern is longer than %d bytes", maxPattern)
+		}
+		return regexp.Compile(s)
+	})
+	if err := c.AddResource(here, doc); err != nil {
+		return nil, fmt.Errorf("add schema: %w", err)
+	}
+	compiled, err := c.Compile(here)
+	if err != nil {
+		return nil, schemaError(err)
+	}
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, []byte(text)); err != nil {
+		return nil, fmt.Errorf("compact schema: %w", err)
+	}
+	return &Schema{text: compact.Bytes(), compiled: compiled}, nil
+}
+
+// noLoader keeps the library from files and the network.
+type noLoader struct{}
+
+func (noLoader) Load(url string) (any, error) {
+	return nil, fmt.Errorf("it refers to %s: only references within the same schema are followed, put it under $defs", url)
+}
+
+// schemaError says in our words why a schema does not compile.
+func schemaError(err error) error {
+	if wrong, ok := errors.AsType[*jsonschema.SchemaValidationError](err); ok {
+		if v, ok := errors.AsType[*jsonschema.ValidationError](wrong.Err); ok {
+			return fmt.Errorf("it is no JSON Schema: %w", mismatch(v))
+		}
+	}
+	if load, ok := errors.AsType[*jsonschema.LoadURLError](err); ok {
+		return load.Err
+	}
+	return fmt.Errorf("it cannot be used: %w", err)
+}
+
+// decodeJSON reads one value, with its numbers as they are written.
+func decodeJSON(text []byte) (any, error) {
+	return jsonschema.UnmarshalJSON(bytes.NewReader(text))
+}
+
+// Text is the schema as compact JSON. It is shared: read only.
+func (s *Schema) Text() json.RawMessage { return s.text }
+
+// Mismatch says where data does not fit its schema, and nothing of the data but names of
+// keys on the way there.
+type Mismatch struct {
+	Pointer string // RFC 6901, "" for the data as a whole; cut after 256 characters
+	Keyword string // of the schema, like "required"
+	Detail  string // for people
+}
+
+func (m *Mismatch) Error() string {
+	at := m.Pointer
+	if at == "" {
+		at = "the whole"
+	}
+	return at + " " + m.Detail
+}
+
+// Check returns nil when data, which is JSON, fits; else of all that does not the first by
+// the way to it and keyword.
+func (s *Schema) Check(data []byte) *Mismatch {
+	v, err := decodeJSON(data)
+	if err != nil {
+		return &Mismatch{Detail: "is not JSON"}
+	}
+	if m := unbounded(v, nil); m != nil {
+		return m
+	}
+	if err := s.compiled.Validate(v); err != nil {
+		if v, ok := errors.AsType[*jsonschema.ValidationError](err); ok {
+			return mismatch(v)
+		}
+		return &Mismatch{Detail: "cannot be compared"}
+	}
+	return nil
+}
+
+// unbounded finds a number that would take too long to compute with.
+func unbounded(v any, at []string) *Mismatch {
+	switch v := v.(type) {
+	case json.Number:
+		_, exponent, _ := strings.Cut(strings.ToLower(string(v)), "e")
+		n, err := strconv.Atoi(exponent)
+		if len(v) > maxDigits || exponent != "" && (err != nil || n < -maxExponent || n > maxExponent) {
+			return &Mismatch{pointer(at), "type", fmt.Sprintf("is a number of more than %d digits, or with an exponent beyond %d", maxDigits, maxExponent)}
+		}
+	case []any:
+		for i, item := range v {
+			if m := unbounded(item, append(at, strconv.Itoa(i))); m != nil {
+				return m
+			}
+		}
+	case map[string]any:
+		for key, item := range v {
+			if m := unbounded(item, append(at, key)); m != nil {
+				return m
+			}
+		}
+	}
+	return nil
+}
+
+// mismatch picks one of the library's errors, always the same one.
+func mismatch(e *jsonschema.ValidationError) *Mismatch {
+	var first *jsonschema.ValidationError
+	var walk func(e *jsonschema.ValidationError)
+	walk = func(e *jsonschema.ValidationError) {
+		whole := false // what lies below is about one of several ways to fit
+		switch e.ErrorKind.(type) {
+		case *kind.AnyOf, *kind.OneOf, *kind.Not, *kind.PropertyNames, *kind.Contains:
+			whole = true
+		}
+		if len(e.Causes) > 0 && !whole {
+			for _, cause := range e.Causes {
+				walk(cause)
+			}
+			return
+		}
+		if first == nil || cmp.Or(slices.Compare(e.InstanceLocation, first.InstanceLocation), cmp.Compare(violated(e), violated(first))) < 0 {
+			first = e
+		}
+	}
+	walk(e)
+	return &Mismatch{pointer(first.InstanceLocation), violated(first), detail(first)}
+}
+
+// violated is the part of the schema that an error is about.
+func violated(e *jsonschema.ValidationError) string {
+	if path := e.ErrorKind.KeywordPath(); len(path) > 0 {
+		return path[0]
+	}
+	return "false" // the schema that nothing fits
+}
+
+// detail says what a keyword asks for, in words of the schema: never the value.
+func detail(e *jsonschema.ValidationError) string {
+	switch k := e.ErrorKind.(type) {
+	case *kind.Type:
+		return fmt.Sprintf("is of type %s, not %s", k.Got, strings.Join(k.Want, " or "))
+	case *kind.Required:
+		return "lacks " + strings.Join(slices.Sorted(slices.Values(k.Missing)), ", ")
+	case *kind.AdditionalProperties:
+		return "has a property that the schema does not allow"
+	case *kind.Format:
+		if k.Want == "regex" {
+			return fmt.Sprintf("is no regular expression that can be used: at most %d bytes, in the syntax of Go's regexp, which has no look-around", maxPattern)
+		}
+		return "is not of the format " + k.Want
+	case *kind.Enum:
+		return "is none of the values that the schema lists"
+	}
+	return fmt.Sprintf("does not fit %q", violated(e))
+}
+
+// pointer writes the way to a value.
+func pointer(path []string) string {
+	var b strings.Builder
+	for _, token := range path {
+		b.WriteByte('/')
+		b.WriteString(strings.NewReplacer("~", "~0", "/", "~1").Replace(token))
+	}
+	return fmt.Sprintf("%.*s", maxPointer, b.String())
+}

@@ -1,0 +1,123 @@
+package policy
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"relay/config"
+)
+
+// EventType is what the file says of a type of event: a promise to receivers, which ingest
+// holds the app to.
+type EventType struct {
+	Name        string
+	Description string
+	Schema      *Schema // of the data; nil for any
+	Example     []byte  // of the data, compact JSON; nil for none
+}
+
+// Type returns what the file says of a type, nil for nothing. known is false when it says
+// something of others only.
+func (p *Policy) Type(name string) (t *EventType, known bool) {
+	t = p.types[name]
+	return t, t != nil || len(p.types) == 0
+}
+
+// declare makes the types the policy's.
+func (p *Policy) declare(types []*EventType) {
+	p.Types, p.types = types, make(map[string]*EventType, len(types))
+	for _, t := range types {
+		p.types[t.Name] = t
+	}
+}
+
+// Hash is 12 hex digits that differ when what is said of the type does.
+func (t *EventType) Hash() string {
+	var schema []byte
+	if t.Schema != nil {
+		schema = t.Schema.text
+	}
+	return fingerprint(fmt.Appendf(nil, "%q %q %s %s", t.Name, t.Description, schema, t.Example))
+}
+
+// TypeChange is what another policy means for one event type.
+type TypeChange struct {
+	Type string `json:"type"`
+	Kind string `json:"kind"` // Added, Removed or Changed
+}
+
+// DiffTypes lists the event types that differ, in the order of Diff.
+func DiffTypes(old, new *Policy) []TypeChange {
+	changes := []TypeChange{}
+	for _, t := range new.Types {
+		before := old.types[t.Name]
+		switch {
+		case before == nil:
+			changes = append(changes, TypeChange{t.Name, Added})
+		case before.Hash() != t.Hash():
+			changes = append(changes, TypeChange{t.Name, Changed})
+		}
+	}
+	for _, t := range old.Types {
+		if new.types[t.Name] == nil {
+			changes = append(changes, TypeChange{t.Name, Removed})
+		}
+	}
+	return changes
+}
+
+// readTypes decodes the event_type blocks.
+func readTypes(blocks []*config.Block) []*EventType {
+	var types []*EventType
+	for _, b := range blocks {
+		t := &EventType{Name: b.Name}
+		if err := ValidType(t.Name); err != nil {
+			b.Fail(b.Label(), "Invalid event type", err.Error()+".")
+		} else if isOwn(t.Name) {
+			b.Fail(b.Label(), "Reserved event type", "relay and relay.* are Relay's own.")
+		}
+		b.String("description", &t.Description)
+		var text string
+		if b.String("schema", &text) {
+			var err error
+			if t.Schema, err = newSchema(text); err != nil {
+				b.Invalid("schema", err.Error())
+			}
+		}
+		if b.String("example", &text) {
+			t.readExample(b, text)
+		}
+		b.Done()
+		types = append(types, t)
+	}
+	return types
+}
+
+func (t *EventType) readExample(b *config.Block, text string) {
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, []byte(text)); err != nil {
+		b.Invalid("example", fmt.Sprintf(`it is not JSON: %v. Write jsonencode({ … }), or file("…").`, err))
+		return
+	}
+	t.Example = compact.Bytes()
+	if t.Schema == nil {
+		return
+	}
+	if m := t.Schema.Check(t.Example); m != nil {
+		b.Invalid("example", "it does not fit the schema: "+m.Error()+".")
+	}
+}
+
+// warnUnknown warns of the endpoint's patterns that no declared type fits: ingest, where it
+// is strict, takes no event for them.
+func (e *Endpoint) warnUnknown(b *config.Block, types []*EventType) {
+	for _, pattern := range e.Events.include {
+		fits := func(t *EventType) bool { return matchSegments(pattern, strings.Split(t.Name, ".")) }
+		if pattern[0] != own && !slices.ContainsFunc(types, fits) {
+			b.Warn("events", fmt.Sprintf("no event_type fits the pattern %q, and ingest is strict: there will be no such event", strings.Join(pattern, ".")))
+		}
+	}
+}

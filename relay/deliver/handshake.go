@@ -1,0 +1,96 @@
+package deliver
+
+import (
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"relay/policy"
+	"relay/relay/gate"
+	"relay/relay/sign"
+)
+
+// The handshake of "HTTP 1.1 Web Hooks for Event Delivery" 1.0 (CloudEvents), section 4:
+// a receiver is asked with OPTIONS whether it wants events of this origin. Consent comes
+// with the answer or not at all: there is no WebHook-Request-Callback, since that would
+// need a way in from the receiver's side. The endpoint's own headers are not sent,
+// which may hold a credential; the specification has the handshake without one.
+
+// handshake asks the receiver of s for its consent, and lets the gate know. It takes as
+// long as an attempt may, and ends when s is replaced.
+func (r *runner) handshake(s *setup) {
+	c := r.d.askConsent(s)
+	if s.claiming.Err() != nil {
+		return
+	}
+	again := r.gate.Asked(s.endpoint, c)
+	if c.Given {
+		r.d.o.Log.Info().Str("endpoint", r.name).Time("next_at", again).Msg("the receiver consents to events")
+		return
+	}
+	r.d.o.Log.Warn().Str("endpoint", r.name).Str("code", string(gate.NoConsent)).Str("error", c.Why).Time("next_at", again).
+		Msg("no consent of the receiver: nothing is sent to it before it is asked again")
+}
+
+// askConsent makes one request, on a connection of its own.
+func (d *Deliverer) askConsent(s *setup) gate.Consent {
+	e := s.endpoint
+	out := newSender(s.claiming, e, &d.o, &d.exchanges)
+	defer out.close()
+	switch out := out.(type) {
+	case *http1:
+		out.method = "OPTIONS"
+	case *http2:
+		out.method = "OPTIONS"
+	}
+	header := []sign.Header{{Name: "User-Agent", Value: d.userAgent}, {Name: "WebHook-Request-Origin", Value: e.Origin}}
+	if limit := e.RateLimit; limit != nil {
+		header = append(header, sign.Header{Name: "WebHook-Request-Rate", Value: perMinute(limit)})
+	}
+	a, f := out.send(s.claiming, time.Now().Add(e.Timeout.Total), header, nil)
+	switch {
+	case f != nil && f.code == codeTimeout:
+		return gate.Consent{Why: s.late}
+	case f != nil:
+		return gate.Consent{Why: f.text}
+	}
+	return consentOf(&a, e.Origin)
+}
+
+// perMinute is a rate limit as the header has it: whole requests, at least one.
+func perMinute(l *policy.RateLimit) string {
+	return strconv.FormatFloat(max(1, math.Floor(float64(l.N)/l.Per.Minutes())), 'f', 0, 64)
+}
+
+// consentOf reads the answer to a handshake.
+func consentOf(a *answer, origin string) gate.Consent {
+	allowed := lineOf(a.head, "Webhook-Allowed-Origin")
+	switch {
+	case a.status < 200 || a.status > 299:
+		return gate.Consent{Why: "the receiver answered " + strconv.Itoa(a.status) + " to the handshake"}
+	case allowed == "":
+		return gate.Consent{Why: "the receiver's answer to the handshake has no WebHook-Allowed-Origin"}
+	case allowed != "*" && !strings.EqualFold(allowed, origin):
+		return gate.Consent{Why: "the receiver allows events of another origin, not of " + origin}
+	}
+	c := gate.Consent{Given: true}
+	if rate := lineOf(a.head, "Webhook-Allowed-Rate"); rate != "" && rate != "*" {
+		n, err := strconv.ParseInt(rate, 10, 32)
+		if err != nil || n < 1 {
+			return gate.Consent{Why: "the receiver's WebHook-Allowed-Rate is no number of requests per minute"}
+		}
+		c.Rate = int(n)
+	}
+	return c
+}
+
+// lineOf returns the value of the first line of that canonical name in a record of a head.
+func lineOf(head, name string) string {
+	for line := range strings.Lines(head) {
+		if key, value, ok := strings.Cut(line, ":"); ok && key == name {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
