@@ -29,11 +29,11 @@ type Filter struct {
 
 // Names of the filters, as the file has them.
 const (
-	ByTenants  = "tenants"
-	ByWhen     = "when"
-	BySample   = "sample"
-	ByDedupe   = "dedupe"
-	ByCrossing = "crossing"
+	byTenants  = "tenants"
+	byWhen     = "when"
+	bySample   = "sample"
+	byDedupe   = "dedupe"
+	byCrossing = "crossing"
 )
 
 // CodeWhen is the code of a delivery that is failed because a filter's expression cannot be
@@ -82,10 +82,10 @@ type Mark struct {
 // Decision is what an endpoint's filters say of an event.
 type Decision struct {
 	Gets bool   // else the event is left out; with a Term, more is to be said
-	By   string // the filter that decided, "" when none had an objection
+	By   string // the filter that decided, by its name in the file; "" when none had an objection
 	Term Term
 
-	subject []byte  // of a Mark, as JSON; nil for none
+	subject []byte  // as JSON, to be shown to people; nil for none
 	value   float64 // that may cross a threshold
 }
 
@@ -97,21 +97,21 @@ func (f *Filter) Decide(endpoint string, v *View) Decision {
 	}
 	if len(f.Tenants) > 0 {
 		if _, found := slices.BinarySearch(f.Tenants, v.Tenant); !found {
-			return Decision{By: ByTenants}
+			return Decision{By: byTenants}
 		}
 	}
 	if f.When != nil {
 		is, err := f.When.get(v)
 		switch {
 		case err != nil:
-			return failed(ByWhen, f.When, err)
+			return failed(byWhen, f.When, err)
 		case is.False():
-			return Decision{By: ByWhen}
+			return Decision{By: byWhen}
 		}
 	}
 	switch {
 	case f.Sample > 0 && position(endpoint, v.ID) >= f.Sample:
-		return Decision{By: BySample}
+		return Decision{By: bySample}
 	case f.Dedupe != nil:
 		return f.Dedupe.decide(v)
 	case f.Crossing != nil:
@@ -123,10 +123,10 @@ func (f *Filter) Decide(endpoint string, v *View) Decision {
 func (d *Dedupe) decide(v *View) Decision {
 	subject, err := d.By.subject(v)
 	if err != nil {
-		return failed(ByDedupe, d.By, err)
+		return failed(byDedupe, d.By, err)
 	}
 	return Decision{
-		Gets: true, By: ByDedupe, subject: subject,
+		Gets: true, By: byDedupe, subject: d.By.shown(subject),
 		Term: Term{Mark: &Mark{Key: markKey(d.prefix, subject), Level: 1, For: d.Window}},
 	}
 }
@@ -134,13 +134,13 @@ func (d *Dedupe) decide(v *View) Decision {
 func (c *Crossing) decide(v *View) Decision {
 	number, err := c.Value.get(v)
 	if err != nil {
-		return failed(ByCrossing, c.Value, err)
+		return failed(byCrossing, c.Value, err)
 	}
 	subject, err := c.By.subject(v)
 	if err != nil {
-		return failed(ByCrossing, c.By, err)
+		return failed(byCrossing, c.By, err)
 	}
-	d := Decision{By: ByCrossing, subject: subject}
+	d := Decision{By: byCrossing, subject: c.By.shown(subject)}
 	d.value, _ = number.AsBigFloat().Float64()
 	level := 0
 	for level < len(c.At) && c.At[level] <= d.value {
@@ -201,6 +201,14 @@ func (f *formula) subject(v *View) ([]byte, error) {
 		return nil, err
 	}
 	return appendValue(nil, value)
+}
+
+// shown is a subject without what env() and file() gave.
+func (f *formula) shown(subject []byte) []byte {
+	if f.answers.Reveal() != "" {
+		return []byte(`"` + hidden + `"`)
+	}
+	return subject
 }
 
 // The kinds of formulas.

@@ -39,12 +39,12 @@ func (e *Endpoint) readFilter(b *config.Block, shards int) {
 		f.Sample = 0
 	}
 	marks := 0
-	if d := b.One(ByDedupe); d != nil {
+	if d := b.One(byDedupe); d != nil {
 		f.Dedupe = e.readDedupe(d)
 		marks++
 		checkShards(d, shards)
 	}
-	if c := b.One(ByCrossing); c != nil {
+	if c := b.One(byCrossing); c != nil {
 		f.Crossing = e.readCrossing(c)
 		if marks++; marks > 1 {
 			b.Fail(c.Place(), "Two filters that remember", "an endpoint has dedupe or crossing. Make a second endpoint with the same url for the other.")
@@ -64,7 +64,7 @@ func checkShards(b *config.Block, shards int) {
 }
 
 func (e *Endpoint) readDedupe(b *config.Block) *Dedupe {
-	d := &Dedupe{By: e.subject(b), prefix: e.Name + "\n" + ByDedupe + "\n"}
+	d := &Dedupe{By: e.subject(b), prefix: e.Name + "\n" + byDedupe + "\n"}
 	b.Require("window", `window = "10m", how long what comes again is left out`)
 	b.Duration("window", &d.Window, time.Second, maxRemember)
 	b.Done()
@@ -85,7 +85,7 @@ func (e *Endpoint) readCrossing(b *config.Block) *Crossing {
 	}
 	b.Duration("remember", &c.Remember, time.Minute, maxRemember)
 	b.Done()
-	c.prefix = e.Name + "\n" + ByCrossing + "\n" + thresholds(c.At) + "\n" // others are numbered otherwise
+	c.prefix = e.Name + "\n" + byCrossing + "\n" + thresholds(c.At) + "\n" // others are numbered otherwise
 	return c
 }
 
@@ -139,7 +139,7 @@ func (e *Endpoint) formula(b *config.Block, name string, valid func(cty.Value) e
 	if b.Type != "endpoint" {
 		f.name = b.Type + "." + name
 	}
-	if name == ByWhen && neverBool(from.Expr) {
+	if name == byWhen && neverBool(from.Expr) {
 		s.fail(from.Expr.Range(), "Invalid when", "a condition is true or false: write a comparison, like event.data.amount >= 1000.")
 		return nil
 	}
@@ -196,13 +196,13 @@ func (f *Filter) settings() []config.Setting {
 		all = append(all, config.Setting{Name: f.name, Value: oneLine(f.source), Hidden: f.answers})
 	}
 	if len(f.Tenants) > 0 {
-		add(ByTenants, fmt.Sprintf("%q", f.Tenants))
+		add(byTenants, fmt.Sprintf("%q", f.Tenants))
 	}
 	if f.When != nil {
 		formula(f.When)
 	}
 	if f.Sample > 0 {
-		add(BySample, decimal(f.Sample))
+		add(bySample, decimal(f.Sample))
 	}
 	if d := f.Dedupe; d != nil {
 		formula(d.By)

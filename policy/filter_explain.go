@@ -14,15 +14,15 @@ func (f *Filter) Explain(d Decision) string {
 	switch {
 	case d.Term.Code != "":
 		return d.Term.Error
-	case d.By == ByTenants:
+	case d.By == byTenants:
 		return "its tenant is none of " + strings.Join(quoted(f.Tenants), ", ")
-	case d.By == ByWhen:
+	case d.By == byWhen:
 		return "when is false: " + oneLine(f.When.source)
-	case d.By == BySample:
+	case d.By == bySample:
 		return fmt.Sprintf("its id is not in the sample of %s", decimal(f.Sample))
-	case d.By == ByDedupe:
+	case d.By == byDedupe:
 		return fmt.Sprintf("dedupe: unless one came in the %s before with the same by, %s", config.FormatDuration(f.Dedupe.Window), d.subject)
-	case d.By == ByCrossing:
+	case d.By == byCrossing:
 		return f.Crossing.explain(d)
 	}
 	return ""

@@ -198,6 +198,17 @@ func TestMarkKeys(t *testing.T) {
 	}
 }
 
+// A subject is shown to people without what env gave.
+func TestShownSubject(t *testing.T) {
+	for by, want := range map[string]string{`event.key`: `"k"`, `[env("TOKEN"), event.key]`: `"***"`} {
+		f := filterOf(t, "dedupe {\n by = "+by+"\n window = \"10m\"\n}")
+		d := f.Decide("a", &View{Key: "k", Data: []byte("1")})
+		if got := string(d.Subject()); got != want || strings.Contains(f.Explain(d), canary) {
+			t.Errorf("%s: %s, %s", by, got, f.Explain(d))
+		}
+	}
+}
+
 // The text of an error is bounded and has no data in it.
 func TestFilterErrors(t *testing.T) {
 	long := strings.Repeat("ü", 300)
