@@ -24,7 +24,7 @@ func BenchmarkServer(b *testing.B) {
 	for _, name := range []string{"typed", "single"} {
 		for _, library := range []string{"fasthttp", "net/http"} {
 			b.Run(name+"/"+library, func(b *testing.B) {
-				in := New(Options{Outbox: nowhere{}, Route: func(string) []string { return []string{"billing"} }})
+				in := New(Options{Outbox: nowhere{}, Route: to("billing")})
 				var s server = NewServer(ServerOptions{Ingest: in, Guard: Guard{AnyHost: true}})
 				if library == "net/http" {
 					s = NewAdminServer(AdminOptions{Handler: Guard{AnyHost: true}.Wrap(reference{in})})

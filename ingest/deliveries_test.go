@@ -20,7 +20,7 @@ func TestDeliveriesOfABatchAreBounded(t *testing.T) {
 	for i := range names {
 		names[i] = fmt.Sprint("e", i)
 	}
-	in := New(Options{Outbox: store, Route: func(string) []string { return names }, Log: zerolog.Nop()})
+	in := New(Options{Outbox: store, Route: to(names...), Log: zerolog.Nop()})
 	post := func(events int) Response {
 		return in.Handle(context.Background(), &Request{
 			Method: "POST", Path: "/v1/events", ContentType: "application/x-ndjson",

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"relay/outbox"
 )
 
 // TestPipelined: requests sent without waiting are answered in their order, and
@@ -90,11 +92,11 @@ func TestGuardAsksEachRequest(t *testing.T) {
 // else.
 func TestPanic(t *testing.T) {
 	var said bytes.Buffer
-	bad := New(Options{Outbox: nowhere{}, Route: func(eventType string) []string {
-		if eventType == "a" {
+	bad := New(Options{Outbox: nowhere{}, Route: func(e *outbox.Event) ([]string, []outbox.Term) {
+		if e.Type == "a" {
 			panic("no route")
 		}
-		return nil
+		return nil, nil
 	}})
 	l, err := ListenTCP(t.Context(), "127.0.0.1:0")
 	if err != nil {

@@ -46,16 +46,16 @@ type Appender interface {
 type Options struct {
 	Outbox Appender
 
-	// Route names the endpoints that get events of a type. The slice is only
-	// read; none means that nobody wants the event.
-	Route func(eventType string) []string
+	// Route names the endpoints that get an event, with terms for none or each of them. The
+	// slices are only read; nil means that nobody wants events of its type. See [Route].
+	Route func(*outbox.Event) (names []string, terms []outbox.Term)
 
 	// Type tells what is declared of an event type; see policy.Policy. nil: nothing of any.
 	Type func(eventType string) (t *policy.EventType, known bool)
 
 	MaxBody     int64 // bytes of one request body; 0 = 256 KiB
 	MaxInFlight int64 // bytes of all bodies being handled, at least MaxBody; 0 = 64 MiB
-	Strict      bool  // refuse an event of a type that is not known, and one that no endpoint wants, instead of accepting it with 0 deliveries
+	Strict      bool  // refuse an event of a type that is not known, and one whose type no endpoint wants, instead of accepting it with 0 deliveries
 	Log         zerolog.Logger
 }
 
@@ -203,11 +203,11 @@ func (in *Ingest) complete(b *outbox.Batch, many bool) *problem {
 			}
 			return p
 		}
-		e.Endpoints = in.o.Route(e.Event.Type)
+		e.Endpoints, e.Terms = in.o.Route(&e.Event)
 		if deliveries += len(e.Endpoints); deliveries > maxDeliveries && len(b.Entries) > 1 {
 			return refuse(batchTooLarge, "the events of a batch have at most 50,000 deliveries together; split it")
 		}
-		if len(e.Endpoints) == 0 && in.o.Strict {
+		if e.Endpoints == nil && in.o.Strict {
 			p := refuse(noEndpoint, "no endpoint wants this type of event")
 			p.Field = "type"
 			if many {

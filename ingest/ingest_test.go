@@ -88,11 +88,12 @@ func TestAccepted(t *testing.T) {
 					if diff := cmp.Diff(want, e.Event); diff != "" {
 						t.Errorf("event %d: %s", i, diff)
 					}
-					if receipts[i].ID != want.ID || receipts[i].Deliveries != len(route(want.Type)) || receipts[i].Duplicate {
+					endpoints, _ := route(&want)
+					if receipts[i].ID != want.ID || receipts[i].Deliveries != len(endpoints) || receipts[i].Duplicate {
 						t.Errorf("receipt %d: %+v", i, receipts[i])
 					}
 					record, err := faulty.Lookup(t.Context(), want.ID)
-					if err != nil || !bytes.Equal(record.Event.Data, want.Data) || len(record.Deliveries) != len(route(want.Type)) {
+					if err != nil || !bytes.Equal(record.Event.Data, want.Data) || len(record.Deliveries) != len(endpoints) {
 						t.Errorf("stored %+v, %v", record, err)
 					}
 				}
@@ -390,7 +391,7 @@ func (nowhere) Durability() string { return "memory" }
 func BenchmarkHandle(b *testing.B) {
 	data := `{"customer":{"id":"cus_1","name":"Ada"},"lines":[` + strings.Repeat(`{"sku":"a-1","price":1250,"text":"a thing"},`, 20) + `{}]}`
 	event := `{"type":"invoice.paid","data":` + data + `}`
-	in := New(Options{Outbox: nowhere{}, Route: func(string) []string { return []string{"billing"} }})
+	in := New(Options{Outbox: nowhere{}, Route: to("billing")})
 	for name, r := range map[string]*Request{
 		"single": postJSON("/v1/events", event),
 		"typed":  postJSON("/v1/events/invoice.paid", data),

@@ -57,11 +57,16 @@ func (r *recorder) entries() []outbox.Entry {
 
 // route is the routing of all tests: types that begin with "nobody" are wanted
 // by none, others by two endpoints.
-func route(eventType string) []string {
-	if strings.HasPrefix(eventType, "nobody") {
-		return nil
+func route(e *outbox.Event) ([]string, []outbox.Term) {
+	if strings.HasPrefix(e.Type, "nobody") {
+		return nil, nil
 	}
-	return []string{"billing", "audit"}
+	return []string{"billing", "audit"}, nil
+}
+
+// to is a routing of all events to the same endpoints.
+func to(names ...string) func(*outbox.Event) ([]string, []outbox.Term) {
+	return func(*outbox.Event) ([]string, []outbox.Term) { return names, nil }
 }
 
 // newIngest returns an Ingest on a memory outbox that can be made to fail.

@@ -21,7 +21,7 @@ func TestParseEventIsWhatIngestDoes(t *testing.T) {
 		`{"type":"a","data":1,"dta":1}`, `{"type":"a","data":{"x":1,"x":2}}`, "{\"type\":\"a\",\"data\":\"\xff\"}",
 		`{"type":"a","data":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`,
 	} {
-		in := New(Options{Outbox: accepting{}, Route: func(string) []string { return nil }})
+		in := New(Options{Outbox: accepting{}, Route: func(*outbox.Event) ([]string, []outbox.Term) { return nil, nil }})
 		answer := in.Handle(t.Context(), &Request{Method: "POST", Path: "/v1/events", ContentType: "application/json", Body: []byte(text)})
 		var want struct {
 			Code, Field, Detail string

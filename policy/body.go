@@ -173,7 +173,7 @@ func (e *Endpoint) readBody(b *config.Block) {
 
 // compile compiles the attribute body, a cloudevent aside.
 func (b *Body) compile(from config.Deferred, endpoint string, isForm bool) {
-	c := compiler{newScope(from, endpoint)}
+	c := compiler{newScope(from, endpoint, "event", "delivery", "endpoint")}
 	b.source = from.Source
 	if c.bad {
 		return

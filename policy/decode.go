@@ -24,7 +24,7 @@ import (
 // that is written is on, unless it says enabled = false.
 func Decode(f *config.File) (*Policy, error) {
 	root := f.Root()
-	d := decoder{schemes: map[string]*sign.Scheme{}, policies: map[string]settings{}}
+	d := decoder{schemes: map[string]*sign.Scheme{}, policies: map[string]settings{}, shards: f.Config.Outbox.Redis.Shards}
 	d.readSignatures(root.Unique(root.Blocks("signature", true)))
 	d.readPolicies(root.Unique(root.Blocks("policy", true)))
 	types := readTypes(root.Unique(root.Blocks("event_type", true)))
@@ -50,6 +50,7 @@ type decoder struct {
 	schemeNames []string
 	policies    map[string]settings
 	policyNames []string
+	shards      int // of the outbox; 0 where it has none
 }
 
 const defaultPolicy = "default"

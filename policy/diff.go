@@ -59,6 +59,7 @@ func (e *Endpoint) settings() []config.Setting {
 	all = append(all, config.Setting{Name: "url", Value: e.ShownURL().String(), Hidden: config.NewSecret(e.URL.String())})
 	add("enabled", strconv.FormatBool(e.Enabled))
 	add("events", sorted(strings.Fields(e.Events.String())))
+	all = append(all, e.Filter.settings()...)
 	if e.Description != "" {
 		add("description", strconv.Quote(e.Description))
 	}

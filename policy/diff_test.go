@@ -31,6 +31,10 @@ func TestDiff(t *testing.T) {
 		{"description", with(``), with(`description = "x"`), []config.Change{{Name: "description", New: `"x"`}}},
 		{"enabled", with(``), with(`enabled = false`), []config.Change{{Name: "enabled", Old: "true", New: "false"}}},
 		{"events", with(``), with(`events = ["x.*", "!x.y"]`), []config.Change{{Name: "events", Old: "all", New: "!x.y x.*"}}},
+		{"filters", with("sample = 0.5\ndedupe {\n by = event.key\n window = \"1h\"\n}"), with("when = event.type == env(\"NAME\")\ntenants = [\"b\", \"a\"]\ncrossing {\n value = event.data.n\n at = [1, 2]\n by = event.key\n}"), []config.Change{
+			{Name: "tenants", New: `["a" "b"]`}, {Name: "when", New: `event.type == env("NAME")`}, {Name: "crossing.value", New: "event.data.n"}, {Name: "crossing.at", New: "1 2"},
+			{Name: "crossing.by", New: "event.key"}, {Name: "crossing.reset_below", New: "1"}, {Name: "crossing.remember", New: "400d"},
+			{Name: "sample", Old: "0.5"}, {Name: "dedupe.by", Old: "event.key"}, {Name: "dedupe.window", Old: "1h"}}},
 		{"concurrency", with(``), with(`concurrency = 2`), []config.Change{{Name: "concurrency", Old: "16", New: "2"}}},
 		{"batch", with("batch {}"), with("batch {\n max_events = 10\n max_wait = \"1m\"\n format = \"ndjson\"\n}"), []config.Change{
 			{Name: "batch", Old: "100 events, 1s, 256KiB, array, on_refused split", New: "10 events, 1m, 256KiB, ndjson, on_refused split"}}},

@@ -28,7 +28,6 @@ func (d *decoder) endpoint(b *config.Block) *Endpoint {
 	s.read(b)
 	s.fill(e)
 
-	b.Later("when")
 	e.readURL(b)
 	if e.URL != nil && e.URL.Scheme == "http" {
 		if own := s.tls.last; own != nil {
@@ -38,6 +37,7 @@ func (d *decoder) endpoint(b *config.Block) *Endpoint {
 	}
 	e.readHandshake(b)
 	e.readEvents(b)
+	e.readFilter(b, d.shards)
 	e.Signers = d.signers(b)
 	e.readHeaders(b)
 	e.readBody(b)

@@ -41,6 +41,15 @@ func TestEqual(t *testing.T) {
 		}
 		return &Endpoint{
 			Name: "a", Description: "d", Enabled: true, Events: m, Concurrency: 4,
+			Filter: filterOf(t, `
+				tenants = ["one", "two"]
+				when    = event.data.a == env("NAME")
+				sample  = 0.5
+				crossing {
+				  value = event.data.n
+				  at    = [1, 2]
+				  by    = event.key
+				}`),
 			Body:      bodyOf(t, `body = { id = event.id, k = env("NAME") }`),
 			URL:       &url.URL{Scheme: "https", Host: "a.test", Path: "/hooks", RawQuery: "token=one"},
 			Headers:   []Header{{Name: "X-Key", Value: config.NewSecret("one")}},
@@ -81,6 +90,22 @@ func TestEqual(t *testing.T) {
 			func(e *Endpoint) { e.Signers = nil },
 			func(e *Endpoint) { e.Signers = []*sign.Signer{signer(sign.Standard(), two)} },
 			func(e *Endpoint) { e.Signers = []*sign.Signer{signer(sign.Standard(), one, two)} },
+		},
+		"Filter": {
+			func(e *Endpoint) { e.Filter = nil },
+			func(e *Endpoint) { e.Filter.Tenants = nil },
+			func(e *Endpoint) { e.Filter.Tenants = []string{"one two"} },
+			func(e *Endpoint) { e.Filter.When = nil },
+			func(e *Endpoint) { e.Filter.When.source = "true" },
+			func(e *Endpoint) { e.Filter.When.answers = config.NewSecret("other") },
+			func(e *Endpoint) { e.Filter.Sample = 0 },
+			func(e *Endpoint) { e.Filter.Crossing = nil },
+			func(e *Endpoint) { e.Filter.Crossing.Value.source = "1" },
+			func(e *Endpoint) { e.Filter.Crossing.At = []float64{1, 2.5} },
+			func(e *Endpoint) { e.Filter.Crossing.By.source = "event.id" },
+			func(e *Endpoint) { e.Filter.Crossing.ResetBelow = 0 },
+			func(e *Endpoint) { e.Filter.Crossing.Remember++ },
+			func(e *Endpoint) { e.Filter.Dedupe = &Dedupe{By: e.Filter.Crossing.By} },
 		},
 		"Body": {
 			func(e *Endpoint) { e.Body = nil },

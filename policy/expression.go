@@ -30,11 +30,13 @@ type scope struct {
 	base *hcl.EvalContext // functions, and what is the same for all events
 	once *answers         // of env() and file()
 	bad  bool             // a problem was found
+
+	variables []string
 }
 
-// newScope checks the whole expression of an attribute.
-func newScope(from config.Deferred, endpoint string) *scope {
-	s := &scope{from: from, once: &answers{known: map[string]cty.Value{}}}
+// newScope checks the whole expression of an attribute, which can use these variables.
+func newScope(from config.Deferred, endpoint string, variables ...string) *scope {
+	s := &scope{from: from, once: &answers{known: map[string]cty.Value{}}, variables: variables}
 	s.base = &hcl.EvalContext{
 		Functions: eventFunctions(from.Functions, s.once),
 		Variables: map[string]cty.Value{"endpoint": cty.ObjectVal(map[string]cty.Value{"name": cty.StringVal(endpoint)})},
@@ -69,7 +71,7 @@ func (s *scope) fail(at hcl.Range, summary, detail string) {
 	}
 }
 
-// membersOf lists what a variable has, nil for one that there is not.
+// membersOf lists what a variable has.
 func membersOf(variable string) []string {
 	switch variable {
 	case "event":
@@ -85,9 +87,10 @@ func membersOf(variable string) []string {
 func (s *scope) checkVariable(t hcl.Traversal) {
 	root := t.RootName()
 	members := membersOf(root)
-	if members == nil {
-		s.fail(t.SourceRange(), "Unknown variable", fmt.Sprintf("there is no variable %q here; there are event, delivery and endpoint.%s",
-			root, config.Suggest(root, []string{"event", "delivery", "endpoint"})))
+	if !slices.Contains(s.variables, root) {
+		last := len(s.variables) - 1
+		s.fail(t.SourceRange(), "Unknown variable", fmt.Sprintf("there is no variable %q here; there are %s and %s.%s",
+			root, strings.Join(s.variables[:last], ", "), s.variables[last], config.Suggest(root, s.variables)))
 		return
 	}
 	if len(t) == 1 {
@@ -269,6 +272,9 @@ func explain(d *hcl.Diagnostic, at hcl.Range) error {
 	}
 	if d.Summary == "Unsupported attribute" { // names what the file says
 		return placed(at, "%s; write try(…, null) for what may be absent", strings.TrimSuffix(lowerFirst(d.Detail), "."))
+	}
+	if d.Summary == "Invalid index" {
+		return placed(at, "there is no such element; write try(…, null) for what may be absent")
 	}
 	if call, ok := d.Extra.(hclsyntax.FunctionCallDiagExtra); ok && call.CalledFunctionName() != "" {
 		name, err := call.CalledFunctionName(), call.FunctionCallError()

@@ -154,6 +154,7 @@ func dumpEndpoint(b *strings.Builder, e *Endpoint) {
 		fmt.Fprintf(b, "  enabled=%t description=%q\n", e.Enabled, e.Description)
 	}
 	fmt.Fprintf(b, "  events include=%q exclude=%q\n", e.Events.include, e.Events.exclude)
+	dumpFilter(b, e)
 	for _, h := range e.Headers {
 		fmt.Fprintf(b, "  header %s: %v (%d bytes)\n", h.Name, h.Value, len(h.Value.Reveal()))
 	}
@@ -213,6 +214,25 @@ func dumpEndpoint(b *strings.Builder, e *Endpoint) {
 		client, _, _ := strings.Cut(e.TLS.Client(), ", sha256") // which is another one each time
 		fmt.Fprintf(b, "  tls version=%s name=%s own roots=%t client=%s\n", e.TLS.Version(), e.TLS.ServerName, e.TLS.Roots != nil, client)
 	}
+}
+
+// dumpFilter shows the filters, and what they say of goldenView.
+func dumpFilter(b *strings.Builder, e *Endpoint) {
+	if e.Filter == nil {
+		return
+	}
+	for _, s := range e.Filter.settings() {
+		fmt.Fprintf(b, "  %s: %s\n", s.Name, s.Value)
+	}
+	d := e.Filter.Decide(e.Name, goldenView())
+	fmt.Fprintf(b, "    gets=%t by=%q", d.Gets, d.By)
+	if m := d.Term.Mark; m != nil {
+		fmt.Fprintf(b, " subject=%s level=%d lower=%t for=%s", d.subject, m.Level, m.Lower, m.For)
+	}
+	if d.Term.Code != "" {
+		fmt.Fprintf(b, " %s: %s", d.Term.Code, d.Term.Error)
+	}
+	fmt.Fprintln(b)
 }
 
 // dumpBody shows what goes out for goldenView.

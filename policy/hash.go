@@ -42,6 +42,7 @@ func (e *Endpoint) Equal(o *Endpoint) bool {
 			e.URL.String() == o.URL.String() && // with user and query
 			e.Hash() == o.Hash() &&
 			e.Body.equal(o.Body) &&
+			e.Filter.equal(o.Filter) &&
 			slices.EqualFunc(e.Headers, o.Headers, func(a, b Header) bool { return a.Name == b.Name && a.Value.Equal(b.Value) }) &&
 			slices.EqualFunc(e.Signers, o.Signers, (*sign.Signer).Equal)
 }

@@ -2,7 +2,7 @@
 // there are, who gets which event, signed how, sent how, retried when. Values are
 // immutable once decoded and carry no HCL types.
 //
-// Read in this order: Policy, Matcher (who gets what), Outcomes, then decode.go and
+// Read in this order: Policy, Matcher and Filter (who gets what), Outcomes, then decode.go and
 // the blocks it calls.
 package policy
 
@@ -27,7 +27,7 @@ type Policy struct {
 
 	types  map[string]*EventType
 	byName map[string]*Endpoint
-	routes *lru.Cache[string, []string] // event type → names
+	routes *lru.Cache[string, *route] // by event type
 }
 
 // Endpoint is a URL with its policy: named defaults and overrides already
@@ -38,6 +38,7 @@ type Endpoint struct {
 	URL         *url.URL
 	Enabled     bool // else its deliveries are accepted and held
 	Events      Matcher
+	Filter      *Filter        // nil for all events of its types
 	Headers     []Header       // as written, after Relay's own
 	Body        *Body          // nil for the default one: {"id","type","timestamp","data"}
 	Signers     []*sign.Signer // all of them sign each request; empty for sign = ["none"]
@@ -68,7 +69,7 @@ func New(endpoints []*Endpoint) *Policy {
 	// The app chooses the types, so the cache is bounded: to about a million names
 	// in all, when each type goes to each endpoint.
 	size := min(max(1_000_000/max(len(endpoints), 1), 64), 4096)
-	cache, err := lru.New[string, []string](size)
+	cache, err := lru.New[string, *route](size)
 	if err != nil {
 		panic(err) // only for a size under 1
 	}
@@ -79,21 +80,64 @@ func New(endpoints []*Endpoint) *Policy {
 // Endpoint returns the endpoint of that name, or nil.
 func (p *Policy) Endpoint(name string) *Endpoint { return p.byName[name] }
 
-// Route names the endpoints that get an event of this type, in the order of the
-// file. Disabled ones are among them: their deliveries are held. The answer is
+// route is where events of one type go, filters aside.
+type route struct {
+	names    []string
+	filtered []*Endpoint // those of names; nil when none of them has a filter
+}
+
+// Route names the endpoints that get events of this type, filters aside, in the order of
+// the file. Disabled ones are among them: their deliveries are held. The answer is
 // shared: read only.
-func (p *Policy) Route(eventType string) []string {
-	if names, ok := p.routes.Get(eventType); ok {
-		return names
+func (p *Policy) Route(eventType string) []string { return p.route(eventType).names }
+
+// Select names the endpoints that get an event, as Route does. It is nil when none of them
+// wants its type, and not nil when there are some and their filters leave it out. terms
+// are nil or one for each of the names.
+func (p *Policy) Select(v View) (names []string, terms []Term) {
+	r := p.route(v.Type)
+	if r.filtered == nil {
+		return r.names, nil
 	}
-	var names []string
+	return r.filter(new(v)) // a copy, so that only these events cost memory
+}
+
+func (p *Policy) route(eventType string) *route {
+	if r, ok := p.routes.Get(eventType); ok {
+		return r
+	}
+	r, filtered := &route{}, false
 	for _, e := range p.Endpoints {
 		if e.Events.Match(eventType) {
-			names = append(names, e.Name)
+			r.names = append(r.names, e.Name)
+			filtered = filtered || e.Filter != nil
 		}
 	}
-	p.routes.Add(eventType, names)
-	return names
+	if filtered {
+		for _, name := range r.names {
+			r.filtered = append(r.filtered, p.byName[name])
+		}
+	}
+	p.routes.Add(eventType, r)
+	return r
+}
+
+func (r *route) filter(v *View) (names []string, terms []Term) {
+	names = make([]string, 0, len(r.filtered))
+	for _, e := range r.filtered {
+		d := e.Filter.Decide(e.Name, v)
+		if !d.Gets {
+			continue
+		}
+		if d.Term != (Term{}) && terms == nil {
+			terms = make([]Term, len(names), len(r.filtered))
+		}
+		names = append(names, e.Name)
+		if terms != nil {
+			terms = append(terms, d.Term)
+		}
+	}
+	return names, terms
 }
 
 // Header is one request header. The value may hold a credential, so it prints

@@ -13,6 +13,7 @@ import (
 
 	"relay/config"
 	"relay/ingest"
+	"relay/outbox"
 	"relay/policy"
 	"relay/relay/deliver"
 )
@@ -24,7 +25,7 @@ func TestExampleBodies(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	entry, err := ingest.ParseEvent(archive.Files[0].Data, ingest.Options{MaxBody: config.MiB, Route: func(string) []string { return nil }})
+	entry, err := ingest.ParseEvent(archive.Files[0].Data, ingest.Options{MaxBody: config.MiB, Route: func(*outbox.Event) ([]string, []outbox.Term) { return nil, nil }})
 	if err != nil {
 		t.Fatal(err)
 	}

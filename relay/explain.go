@@ -46,14 +46,17 @@ func (c *command) explain() *cobra.Command {
 				}
 				endpoints = []*policy.Endpoint{e}
 			}
-			entry, err := c.event(args[0], ingest.Options{Route: p.Route, Type: p.Type, MaxBody: file.Config.Ingest.MaxBody, Strict: file.Config.Ingest.Strict})
+			entry, err := c.event(args[0], ingest.Options{
+				Route: func(e *outbox.Event) ([]string, []outbox.Term) { return ingest.Route(p, e) }, Type: p.Type,
+				MaxBody: file.Config.Ingest.MaxBody, Strict: file.Config.Ingest.Strict,
+			})
 			if err != nil {
 				return err
 			}
 			out := explainEvent(entry)
 			own := ownAddresses(file.Config)
 			for _, e := range endpoints {
-				out.Endpoints = append(out.Endpoints, explainEndpoint(e, &entry.Event, own, signed, time.Now().UTC()))
+				out.Endpoints = append(out.Endpoints, explainEndpoint(e, &entry, own, signed, time.Now().UTC()))
 			}
 			if asJSON {
 				enc := json.NewEncoder(c.out)
@@ -134,13 +137,14 @@ type explainedEvent struct {
 }
 
 type explainedEndpoint struct {
-	Name    string            `json:"name"`
-	Gets    bool              `json:"gets"`
-	Held    bool              `json:"held"`              // it gets the event and is not enabled
-	Pattern string            `json:"pattern,omitempty"` // that decided
-	Why     string            `json:"why"`
-	Sends   *explainedRequest `json:"request,omitempty"`
-	Plan    *explainedPlan    `json:"plan,omitempty"`
+	Name    string `json:"name"`
+	Gets    bool   `json:"gets"`
+	Held    bool   `json:"held"`              // it gets the event and is not enabled
+	Pattern string `json:"pattern,omitempty"` // that decided
+	Why     string `json:"why"`
+	explainedFilter
+	Sends *explainedRequest `json:"request,omitempty"`
+	Plan  *explainedPlan    `json:"plan,omitempty"`
 }
 
 type explainedRequest struct {
@@ -202,9 +206,10 @@ func explainEvent(entry outbox.Entry) explained {
 	}
 }
 
-func explainEndpoint(e *policy.Endpoint, event *outbox.Event, own []netip.AddrPort, signed bool, now time.Time) explainedEndpoint {
+func explainEndpoint(e *policy.Endpoint, entry *outbox.Entry, own []netip.AddrPort, signed bool, now time.Time) explainedEndpoint {
+	event := &entry.Event
 	v := e.Events.Explain(event.Type)
-	out := explainedEndpoint{Name: e.Name, Gets: v.Match, Held: v.Match && !e.Enabled, Pattern: v.Pattern}
+	out := explainedEndpoint{Name: e.Name, Gets: v.Match, Pattern: v.Pattern}
 	switch {
 	case v.Match && v.Pattern == "" && e.Events.String() == "all":
 		out.Why = "it gets all events"
@@ -218,6 +223,13 @@ func explainEndpoint(e *policy.Endpoint, event *outbox.Event, own []netip.AddrPo
 		out.Why = "no pattern fits: " + e.Events.String()
 	}
 	if v.Match {
+		var why string
+		if out.explainedFilter, out.Gets, why = explainFilter(e, event, entry.Fingerprint != outbox.Fingerprint{}); why != "" {
+			out.Why += "; " + why
+		}
+	}
+	if out.Gets && out.WhenError == "" {
+		out.Held = !e.Enabled
 		out.Sends, out.Plan = explainRequest(e, event, signed, now), explainPlan(e, own)
 	}
 	return out

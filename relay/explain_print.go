@@ -12,6 +12,7 @@ import (
 	"unicode/utf16"
 
 	"relay/config"
+	"relay/policy"
 )
 
 // printExplained writes for people what JSON has in full.
@@ -26,13 +27,20 @@ func printExplained(to io.Writer, x explained, signed bool) error {
 		fmt.Fprintf(&b, "no endpoint gets it: it would be accepted and go nowhere\n")
 	}
 	for _, e := range x.Endpoints {
+		gets, why := "gets it", printable(e.Why)
+		if e.OutboxDecides {
+			gets = "gets it if the outbox says so"
+		}
 		switch {
+		case e.WhenError != "":
+			fmt.Fprintf(&b, "\n%s: its delivery would fail at once, without an attempt, with %s (%s)\n", e.Name, policy.CodeWhen, why)
+			continue
 		case e.Held:
-			fmt.Fprintf(&b, "\n%s: gets it (%s), and it is held: enabled = false\n", e.Name, e.Why)
+			fmt.Fprintf(&b, "\n%s: %s (%s), and it is held: enabled = false\n", e.Name, gets, why)
 		case e.Gets:
-			fmt.Fprintf(&b, "\n%s: gets it (%s)\n", e.Name, e.Why)
+			fmt.Fprintf(&b, "\n%s: %s (%s)\n", e.Name, gets, why)
 		default:
-			fmt.Fprintf(&b, "\n%s: does not get it (%s)\n", e.Name, e.Why)
+			fmt.Fprintf(&b, "\n%s: does not get it (%s)\n", e.Name, why)
 			continue
 		}
 		printRequest(&b, e.Sends, signed)

@@ -158,12 +158,12 @@ func (a *App) open(ctx context.Context) error {
 	a.store = store
 	a.onClose("outbox", store.Close)
 
-	route := func(eventType string) []string { return a.live.Load().policy.Route(eventType) }
+	now := func() *policy.Policy { return a.live.Load().policy }
 	a.metrics = a.newMetrics()
-	a.events = newOwnEvents(store.Accept, route, a.metrics.OwnEventsDropped, a.o.Log.With().Str("component", "deliver").Logger())
+	a.events = newOwnEvents(store.Accept, now, a.metrics.OwnEventsDropped, a.o.Log.With().Str("component", "deliver").Logger())
 	in := ingest.New(ingest.Options{
 		Outbox:  a.metrics.Count(store),
-		Route:   route,
+		Route:   func(e *outbox.Event) ([]string, []outbox.Term) { return ingest.Route(now(), e) },
 		Type:    func(name string) (*policy.EventType, bool) { return a.live.Load().policy.Type(name) },
 		Strict:  c.Ingest.Strict,
 		MaxBody: c.Ingest.MaxBody,

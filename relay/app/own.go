@@ -11,7 +11,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/rs/zerolog"
 
+	"relay/ingest"
 	"relay/outbox"
+	"relay/policy"
 	"relay/relay/deliver"
 )
 
@@ -28,7 +30,7 @@ const (
 // what comes too fast, is lost, counted and logged, and holds up no attempt.
 type ownEvents struct {
 	accept  func(context.Context, outbox.Batch) ([]outbox.Receipt, error)
-	route   func(eventType string) []string
+	policy  func() *policy.Policy
 	dropped func(n int) // counts what is lost
 	log     zerolog.Logger
 
@@ -37,8 +39,8 @@ type ownEvents struct {
 	said  time.Time    // when the last line was written; belongs to run
 }
 
-func newOwnEvents(accept func(context.Context, outbox.Batch) ([]outbox.Receipt, error), route func(string) []string, dropped func(int), log zerolog.Logger) *ownEvents {
-	return &ownEvents{accept: accept, route: route, dropped: dropped, log: log, queue: make(chan deliver.Raised, ownQueue)}
+func newOwnEvents(accept func(context.Context, outbox.Batch) ([]outbox.Receipt, error), p func() *policy.Policy, dropped func(int), log zerolog.Logger) *ownEvents {
+	return &ownEvents{accept: accept, policy: p, dropped: dropped, log: log, queue: make(chan deliver.Raised, ownQueue)}
 }
 
 // raise takes what is to be told, and never blocks. Nothing is told of the fate of
@@ -47,7 +49,7 @@ func (o *ownEvents) raise(r deliver.Raised) {
 	if f, failed := r.Data.(deliver.FailedDelivery); failed && strings.HasPrefix(f.EventType, "relay.") {
 		return
 	}
-	if len(o.wantedBy(r)) == 0 {
+	if !slices.ContainsFunc(o.policy().Route(r.Type), func(name string) bool { return name != r.Endpoint }) {
 		return
 	}
 	select {
@@ -56,11 +58,6 @@ func (o *ownEvents) raise(r deliver.Raised) {
 		o.dropped(1)
 		o.lost.Add(1)
 	}
-}
-
-// wantedBy names the endpoints that ask for the event, but for the one it is about.
-func (o *ownEvents) wantedBy(r deliver.Raised) []string {
-	return slices.DeleteFunc(slices.Clone(o.route(r.Type)), func(name string) bool { return name == r.Endpoint })
 }
 
 // run accepts what was raised until ctx ends, which is to be after the last attempt,
@@ -104,23 +101,31 @@ func (o *ownEvents) emit(ctx context.Context, r deliver.Raised) {
 	o.tell(lost, err)
 }
 
-// entry is the event for the endpoints that want it now; a reload may have changed them.
+// entry is the event for the endpoints that want it now, but for the one it is about; a
+// reload may have changed them.
 func (o *ownEvents) entry(r deliver.Raised) (outbox.Entry, bool) {
-	endpoints := o.wantedBy(r)
 	data, err := json.Marshal(r.Data)
-	if err != nil || len(endpoints) == 0 {
+	if err != nil {
 		return outbox.Entry{}, false
 	}
-	return outbox.Entry{
-		Event: outbox.Event{
-			ID:   "evt_" + uuid.Must(uuid.NewV7()).String(),
-			Type: r.Type,
-			Time: r.At.UTC().Truncate(time.Microsecond),
-			Key:  r.Endpoint,
-			Data: data,
-		},
-		Endpoints: endpoints,
-	}, true
+	e := outbox.Entry{Event: outbox.Event{
+		ID:   "evt_" + uuid.Must(uuid.NewV7()).String(),
+		Type: r.Type,
+		Time: r.At.UTC().Truncate(time.Microsecond),
+		Key:  r.Endpoint,
+		Data: data,
+	}}
+	names, terms := ingest.Route(o.policy(), &e.Event)
+	for i, name := range names {
+		if name == r.Endpoint {
+			continue
+		}
+		e.Endpoints = append(e.Endpoints, name)
+		if terms != nil {
+			e.Terms = append(e.Terms, terms[i])
+		}
+	}
+	return e, len(e.Endpoints) > 0
 }
 
 // tell logs what was lost, now and then; what it keeps back it adds to the next line.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -13,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/rs/zerolog"
 
+	"relay/config"
 	"relay/outbox"
 	"relay/outbox/outboxtest"
 	"relay/policy"
@@ -20,7 +22,7 @@ import (
 )
 
 // routes is a policy of endpoints with these patterns.
-func routes(t *testing.T, patterns map[string]string) func(string) []string {
+func routes(t *testing.T, patterns map[string]string) func() *policy.Policy {
 	t.Helper()
 	var all []*policy.Endpoint
 	for name, p := range patterns {
@@ -34,7 +36,8 @@ func routes(t *testing.T, patterns map[string]string) func(string) []string {
 		}
 		all = append(all, &policy.Endpoint{Name: name, Events: m})
 	}
-	return policy.New(all).Route
+	p := policy.New(all)
+	return func() *policy.Policy { return p }
 }
 
 // told is what was accepted, as "type data for endpoints".
@@ -163,4 +166,31 @@ func TestOwnEventsAtTheStop(t *testing.T) {
 			t.Errorf("a stop waited %s, %d lost", took, lost)
 		}
 	})
+}
+
+// Filters hold for Relay's own events, and an endpoint hears nothing of itself on any terms.
+func TestOwnEventsAreFiltered(t *testing.T) {
+	const each = "  url    = \"https://example.com/\"\n  sign   = [\"none\"]\n  events = [\"relay.**\"]\n}\n"
+	file, err := config.Parse("relay.hcl", []byte(
+		"endpoint \"billing\" {\n  when = event.data.missing\n"+each+
+			"endpoint \"about_billing\" {\n  when = event.data.endpoint == \"billing\"\n"+each+
+			"endpoint \"once\" {\n  dedupe {\n    by     = event.key\n    window = \"1h\"\n  }\n"+each), os.LookupEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := policy.Decode(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := newOwnEvents(nil, func() *policy.Policy { return p }, nil, zerolog.Nop())
+	for _, c := range []struct {
+		about string
+		want  string
+	}{{"billing", "[about_billing once] 2"}, {"other", "[billing once] 2"}} {
+		e, ok := o.entry(deliver.Raised{Type: deliver.EndpointPaused, Endpoint: c.about, Data: deliver.EndpointChanged{Endpoint: c.about}})
+		got := fmt.Sprint(e.Endpoints, len(e.Terms))
+		if !ok || got != c.want || e.Terms[1].Mark == nil || (e.Terms[0].Code == "") != (c.about == "billing") {
+			t.Errorf("about %s: %s, %+v; want %s", c.about, got, e.Terms, c.want)
+		}
+	}
 }

@@ -1,0 +1,253 @@
+package policy
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/zclconf/go-cty/cty"
+
+	"relay/config"
+)
+
+// Filter says which events of its types an endpoint gets. The filters are asked in the
+// order of the fields, and the first that says no ends it. nil lets everything through.
+//
+// An expression that cannot be evaluated for an event never leaves it out in silence: the
+// delivery is made all the same, failed from the start, with the code CodeWhen.
+type Filter struct {
+	Tenants  []string  // any of these, sorted; none for all
+	When     *formula  // nil for no condition
+	Sample   float64   // this share of the events, chosen by their ids, above 0 and below 1; 0 for all
+	Dedupe   *Dedupe   // nil for none
+	Crossing *Crossing // nil for none; never with a Dedupe
+}
+
+// Names of the filters, as the file has them.
+const (
+	byTenants  = "tenants"
+	byWhen     = "when"
+	bySample   = "sample"
+	byDedupe   = "dedupe"
+	byCrossing = "crossing"
+)
+
+// CodeWhen is the code of a delivery that is failed because a filter's expression cannot be
+// evaluated for its event.
+const CodeWhen = "when_error"
+
+// maxTermError bounds Term.Error, in bytes.
+const maxTermError = 512
+
+// Dedupe leaves out what comes again within Window, by the same subject.
+type Dedupe struct {
+	By     *formula
+	Window time.Duration
+
+	prefix string // of what is hashed into a key
+}
+
+// Crossing lets an event through when a value of its subject is at one of the thresholds or
+// above it for the first time, once for each threshold. All thresholds that one event
+// crosses are one delivery.
+type Crossing struct {
+	Value      *formula
+	At         []float64 // ascending, 1 to 100
+	By         *formula
+	ResetBelow float64       // a value below it lets all thresholds be crossed again; at most At[0]
+	Remember   time.Duration // how long what was crossed is known, from when it was
+
+	prefix string // of what is hashed into a key
+}
+
+// Term is a condition on which a delivery is made, or made at all; the zero value makes it
+// as any other. It is in the words of the outbox, which decides on marks.
+type Term struct {
+	Code, Error string // with a Code the delivery is failed from the start; Error is at most 512 bytes
+	Mark        *Mark  // must let the delivery be made; nil for none
+}
+
+// Mark is a level that the outbox remembers under a key: see outbox.Mark.
+type Mark struct {
+	Key   string
+	Level int64
+	Lower bool
+	For   time.Duration
+}
+
+// Decision is what an endpoint's filters say of an event.
+type Decision struct {
+	Gets bool   // else the event is left out; with a Term, more is to be said
+	By   string // the filter that decided, by its name in the file; "" when none had an objection
+	Term Term
+
+	subject []byte  // as JSON, to be shown to people; nil for none
+	value   float64 // that may cross a threshold
+}
+
+// Decide asks the filters of the endpoint of that name. The same event is always decided
+// alike. What comes out holds no data of the event but hashed.
+func (f *Filter) Decide(endpoint string, v *View) Decision {
+	if f == nil {
+		return Decision{Gets: true}
+	}
+	if len(f.Tenants) > 0 {
+		if _, found := slices.BinarySearch(f.Tenants, v.Tenant); !found {
+			return Decision{By: byTenants}
+		}
+	}
+	if f.When != nil {
+		is, err := f.When.get(v)
+		switch {
+		case err != nil:
+			return failed(byWhen, f.When, err)
+		case is.False():
+			return Decision{By: byWhen}
+		}
+	}
+	switch {
+	case f.Sample > 0 && position(endpoint, v.ID) >= f.Sample:
+		return Decision{By: bySample}
+	case f.Dedupe != nil:
+		return f.Dedupe.decide(v)
+	case f.Crossing != nil:
+		return f.Crossing.decide(v)
+	}
+	return Decision{Gets: true}
+}
+
+func (d *Dedupe) decide(v *View) Decision {
+	subject, err := d.By.subject(v)
+	if err != nil {
+		return failed(byDedupe, d.By, err)
+	}
+	return Decision{
+		Gets: true, By: byDedupe, subject: d.By.shown(subject),
+		Term: Term{Mark: &Mark{Key: markKey(d.prefix, subject), Level: 1, For: d.Window}},
+	}
+}
+
+func (c *Crossing) decide(v *View) Decision {
+	number, err := c.Value.get(v)
+	if err != nil {
+		return failed(byCrossing, c.Value, err)
+	}
+	subject, err := c.By.subject(v)
+	if err != nil {
+		return failed(byCrossing, c.By, err)
+	}
+	d := Decision{By: byCrossing, subject: c.By.shown(subject)}
+	d.value, _ = number.AsBigFloat().Float64()
+	level := 0
+	for level < len(c.At) && c.At[level] <= d.value {
+		level++
+	}
+	reset := d.value < c.ResetBelow
+	if d.Gets = level > 0 || reset; d.Gets {
+		d.Term.Mark = &Mark{Key: markKey(c.prefix, subject), Level: int64(level), Lower: reset, For: c.Remember}
+	}
+	return d
+}
+
+// failed is a delivery that says why the filter could not decide.
+func failed(by string, f *formula, err error) Decision {
+	text := fmt.Sprintf("%s: %v", f.name, err)
+	if len(text) > maxTermError {
+		text = strings.ToValidUTF8(text[:maxTermError-3], "") + "…"
+	}
+	return Decision{Gets: true, By: by, Term: Term{Code: CodeWhen, Error: text}}
+}
+
+// position is where an event stands for an endpoint, from 0 to below 1.
+func position(endpoint, eventID string) float64 {
+	sum := sha256.Sum256([]byte(endpoint + "\nsample\n" + eventID))
+	return float64(binary.BigEndian.Uint64(sum[:])>>11) / (1 << 53)
+}
+
+// markKey has nothing of the subject in clear. A prefix has no line break but its own.
+func markKey(prefix string, subject []byte) string {
+	sum := sha256.Sum256(append([]byte(prefix), subject...))
+	return base64.RawURLEncoding.EncodeToString(sum[:18])
+}
+
+// formula is an expression of a filter.
+type formula struct {
+	*expression
+	name    string                // as the file has it: "when", "crossing.value"
+	valid   func(cty.Value) error // what the value must be; the error holds no data
+	source  string                // as the file says it
+	answers config.Secret         // what env() and file() gave
+}
+
+// get evaluates it for an event. The error says where and why, without data.
+func (f *formula) get(v *View) (cty.Value, error) {
+	value, err := f.value(v)
+	if err == nil {
+		if err = f.valid(value); err != nil {
+			err = &placedError{f.e.Range(), err}
+		}
+	}
+	return value, err
+}
+
+// subject is what an event is about, as JSON whose form does not hang on the event's.
+func (f *formula) subject(v *View) ([]byte, error) {
+	value, err := f.get(v)
+	if err != nil {
+		return nil, err
+	}
+	return appendValue(nil, value)
+}
+
+// shown is a subject without what env() and file() gave.
+func (f *formula) shown(subject []byte) []byte {
+	if f.answers.Reveal() != "" {
+		return []byte(`"` + hidden + `"`)
+	}
+	return subject
+}
+
+// The kinds of formulas.
+
+func isBool(v cty.Value) error {
+	if v.IsNull() || v.Type() != cty.Bool {
+		return boundError("the condition is neither true nor false")
+	}
+	return nil
+}
+
+func isNumber(v cty.Value) error {
+	if v.IsNull() || v.Type() != cty.Number {
+		return boundError("the value is not a number")
+	}
+	return nil
+}
+
+// isSubject refuses what says nothing: events without a subject would be taken for one.
+func isSubject(v cty.Value) error {
+	if isEmpty(v) {
+		return boundError("the subject is empty: all events without one would be taken for the same")
+	}
+	return nil
+}
+
+func isEmpty(v cty.Value) bool {
+	switch {
+	case v.IsNull():
+		return true
+	case v.Type() == cty.String:
+		return v.AsString() == ""
+	case v.CanIterateElements():
+		for _, e := range v.Elements() {
+			if !isEmpty(e) {
+				return false
+			}
+		}
+		return true
+	}
+	return false
+}

@@ -1,0 +1,234 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+
+	"relay/config"
+)
+
+const (
+	maxTenant     = 255 // bytes of a tenant
+	maxThresholds = 100
+	maxRemember   = 3650 * config.Day // of a mark
+)
+
+// readFilter reads what an endpoint says of the events that it wants, events aside. shards
+// is over how many parts the outbox is spread.
+func (e *Endpoint) readFilter(b *config.Block, shards int) {
+	f := &Filter{When: e.formula(b, "when", isBool)}
+	if b.Strings("tenants", &f.Tenants, validTenant) {
+		if len(f.Tenants) == 0 {
+			b.Invalid("tenants", "An empty list would say that the endpoint gets nothing. Leave tenants out for all; enabled = false stops an endpoint.")
+		}
+		slices.Sort(f.Tenants)
+	}
+	if b.Float("sample", &f.Sample, 0, 1) && f.Sample == 0 {
+		b.Invalid("sample", "Nothing would be left. Write a share above 0, like 0.1; enabled = false stops an endpoint.")
+	}
+	if f.Sample == 1 {
+		f.Sample = 0
+	}
+	marks := 0
+	if d := b.One(byDedupe); d != nil {
+		f.Dedupe = e.readDedupe(d)
+		marks++
+		checkShards(d, shards)
+	}
+	if c := b.One(byCrossing); c != nil {
+		f.Crossing = e.readCrossing(c)
+		if marks++; marks > 1 {
+			b.Fail(c.Place(), "Two filters that remember", "an endpoint has dedupe or crossing. Make a second endpoint with the same url for the other.")
+		}
+		checkShards(c, shards)
+	}
+	if marks > 0 || f.When != nil || len(f.Tenants) > 0 || f.Sample > 0 {
+		e.Filter = f
+	}
+}
+
+// checkShards: a shard knows its own marks only, so each would let the same through.
+func checkShards(b *config.Block, shards int) {
+	if shards > 1 {
+		b.Fail(b.Place(), "Filter needs one shard", fmt.Sprintf("the outbox has shards = %d, and what a filter remembers is known in one of them only. Use shards = 1, or remove the block.", shards))
+	}
+}
+
+func (e *Endpoint) readDedupe(b *config.Block) *Dedupe {
+	d := &Dedupe{By: e.subject(b), prefix: e.Name + "\n" + byDedupe + "\n"}
+	b.Require("window", `window = "10m", how long what comes again is left out`)
+	b.Duration("window", &d.Window, time.Second, maxRemember)
+	b.Done()
+	return d
+}
+
+func (e *Endpoint) readCrossing(b *config.Block) *Crossing {
+	c := &Crossing{By: e.subject(b), Remember: 400 * config.Day}
+	b.Require("value", "a number of the event, like value = event.data.percent")
+	c.Value = e.formula(b, "value", isNumber)
+	b.Require("at", "thresholds: at = [80, 100], or range(80, 121, 10)")
+	c.readThresholds(b)
+	if len(c.At) > 0 {
+		c.ResetBelow = c.At[0]
+		if b.Float("reset_below", &c.ResetBelow, -math.MaxFloat64, math.MaxFloat64) && c.ResetBelow > c.At[0] {
+			b.Invalid("reset_below", fmt.Sprintf("it is above the lowest threshold, %s, which could then never be crossed.", decimal(c.At[0])))
+		}
+	}
+	b.Duration("remember", &c.Remember, time.Minute, maxRemember)
+	b.Done()
+	c.prefix = e.Name + "\n" + byCrossing + "\n" + thresholds(c.At) + "\n" // others are numbered otherwise
+	return c
+}
+
+func (e *Endpoint) subject(b *config.Block) *formula {
+	b.Require("by", "a subject: by = event.key, or by = [event.tenant, event.data.plan]")
+	return e.formula(b, "by", isSubject)
+}
+
+func (c *Crossing) readThresholds(b *config.Block) {
+	items, ok := b.List("at")
+	if ok && (len(items) < 1 || len(items) > maxThresholds) {
+		b.Invalid("at", fmt.Sprintf("write 1 to %d thresholds; here are %d.", maxThresholds, len(items)))
+		return
+	}
+	for _, item := range items {
+		n, err := strconv.ParseFloat(item.Value, 64)
+		switch {
+		case err != nil || math.IsNaN(n) || math.IsInf(n, 0):
+			b.Fail(item.Place, "Invalid at", "a threshold is a number.")
+			return
+		case len(c.At) > 0 && n <= c.At[len(c.At)-1]:
+			b.Fail(item.Place, "Invalid at", fmt.Sprintf("thresholds ascend: %s comes after %s.", decimal(n), decimal(c.At[len(c.At)-1])))
+			return
+		}
+		c.At = append(c.At, n)
+	}
+}
+
+func thresholds(at []float64) string {
+	var all []string
+	for _, n := range at {
+		all = append(all, decimal(n))
+	}
+	return strings.Join(all, " ")
+}
+
+// formula compiles an attribute; nil where it is absent, null or wrong.
+func (e *Endpoint) formula(b *config.Block, name string, valid func(cty.Value) error) *formula {
+	from, given := b.Deferred(name)
+	if !given {
+		return nil
+	}
+	if literal, ok := from.Expr.(*hclsyntax.LiteralValueExpr); ok && literal.Val.IsNull() {
+		return nil
+	}
+	s := newScope(from, e.Name, "event", "endpoint")
+	if s.bad {
+		return nil
+	}
+	f := &formula{name: name, valid: valid, source: from.Source, answers: config.NewSecret(s.once.text())}
+	if b.Type != "endpoint" {
+		f.name = b.Type + "." + name
+	}
+	if name == byWhen && neverBool(from.Expr) {
+		s.fail(from.Expr.Range(), "Invalid when", "a condition is true or false: write a comparison, like event.data.amount >= 1000.")
+		return nil
+	}
+	f.expression = s.compile(from.Expr)
+	if len(hclsyntax.Variables(from.Expr)) == 0 {
+		if _, err := f.get(&View{}); err != nil {
+			s.invalid(from.Expr.Range(), err)
+		}
+	}
+	return f
+}
+
+// neverBool tells of an expression that gives neither true nor false, whatever the event.
+func neverBool(e hclsyntax.Expression) bool {
+	switch e := e.(type) {
+	case *hclsyntax.ParenthesesExpr:
+		return neverBool(e.Expression)
+	case *hclsyntax.TemplateWrapExpr:
+		return neverBool(e.Wrapped)
+	case *hclsyntax.TemplateExpr, *hclsyntax.ObjectConsExpr, *hclsyntax.TupleConsExpr, *hclsyntax.ForExpr, *hclsyntax.SplatExpr:
+		return true
+	case *hclsyntax.BinaryOpExpr:
+		return e.Op.Type != cty.Bool
+	case *hclsyntax.UnaryOpExpr:
+		return e.Op.Type != cty.Bool
+	case *hclsyntax.ConditionalExpr:
+		return neverBool(e.TrueResult) || neverBool(e.FalseResult)
+	case *hclsyntax.ScopeTraversalExpr:
+		if len(e.Traversal) < 2 || e.Traversal.RootName() == "endpoint" {
+			return true
+		}
+		name, ok := memberName(e.Traversal[1])
+		return ok && name != "data"
+	}
+	return false
+}
+
+// validTenant is the rule of ingest.
+func validTenant(s string) error {
+	if len(s) < 1 || len(s) > maxTenant || strings.ContainsFunc(s, unicode.IsControl) {
+		return errors.New("a tenant is 1 to 255 bytes without control characters")
+	}
+	return nil
+}
+
+// settings are those of the filters that are there.
+func (f *Filter) settings() []config.Setting {
+	if f == nil {
+		return nil
+	}
+	var all []config.Setting
+	add := func(name, value string) { all = append(all, config.Setting{Name: name, Value: value}) }
+	formula := func(f *formula) {
+		all = append(all, config.Setting{Name: f.name, Value: oneLine(f.source), Hidden: f.answers})
+	}
+	if len(f.Tenants) > 0 {
+		add(byTenants, fmt.Sprintf("%q", f.Tenants))
+	}
+	if f.When != nil {
+		formula(f.When)
+	}
+	if f.Sample > 0 {
+		add(bySample, decimal(f.Sample))
+	}
+	if d := f.Dedupe; d != nil {
+		formula(d.By)
+		add("dedupe.window", config.FormatDuration(d.Window))
+	}
+	if c := f.Crossing; c != nil {
+		formula(c.Value)
+		add("crossing.at", thresholds(c.At))
+		formula(c.By)
+		add("crossing.reset_below", decimal(c.ResetBelow))
+		add("crossing.remember", config.FormatDuration(c.Remember))
+	}
+	return all
+}
+
+// oneLine is what the file says, quoted where it has line breaks.
+func oneLine(source string) string {
+	if strings.ContainsFunc(source, unicode.IsControl) {
+		return strconv.Quote(source)
+	}
+	return source
+}
+
+// equal compares what the settings only hide; both may be nil.
+func (f *Filter) equal(o *Filter) bool {
+	return slices.EqualFunc(f.settings(), o.settings(), func(a, b config.Setting) bool {
+		return a.Name == b.Name && a.Value == b.Value && a.Hidden.Equal(b.Hidden)
+	})
+}

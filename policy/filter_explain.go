@@ -1,0 +1,52 @@
+package policy
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"relay/config"
+)
+
+// Explain says for people why it was decided so, "" where no filter had an objection. It can
+// hold data of the event.
+func (f *Filter) Explain(d Decision) string {
+	switch {
+	case d.Term.Code != "":
+		return d.Term.Error
+	case d.By == byTenants:
+		return "its tenant is none of " + strings.Join(quoted(f.Tenants), ", ")
+	case d.By == byWhen:
+		return "when is false: " + oneLine(f.When.source)
+	case d.By == bySample:
+		return fmt.Sprintf("its id is not in the sample of %s", decimal(f.Sample))
+	case d.By == byDedupe:
+		return fmt.Sprintf("dedupe: unless one came in the %s before with the same by, %s", config.FormatDuration(f.Dedupe.Window), d.subject)
+	case d.By == byCrossing:
+		return f.Crossing.explain(d)
+	}
+	return ""
+}
+
+func (c *Crossing) explain(d Decision) string {
+	value := decimal(d.value)
+	switch {
+	case d.Term.Mark == nil:
+		return fmt.Sprintf("crossing: %s is below the lowest threshold, %s", value, decimal(c.At[0]))
+	case d.Term.Mark.Lower:
+		return fmt.Sprintf("crossing: %s is below reset_below, %s; all thresholds can be crossed again by %s", value, decimal(c.ResetBelow), d.subject)
+	}
+	return fmt.Sprintf("crossing: %s reaches threshold %s; unless that was crossed in the %s before by %s",
+		value, decimal(c.At[d.Term.Mark.Level-1]), config.FormatDuration(c.Remember), d.subject)
+}
+
+// Subject is what a Mark is about, as JSON; nil for a decision without one.
+func (d Decision) Subject() json.RawMessage { return d.subject }
+
+func quoted(all []string) []string {
+	out := make([]string, len(all))
+	for i, s := range all {
+		out[i] = fmt.Sprintf("%q", s)
+	}
+	return out
+}

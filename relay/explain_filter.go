@@ -1,0 +1,40 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"relay/outbox"
+	"relay/policy"
+)
+
+// explainedFilter is what an endpoint's filters say of an event of a type that it wants.
+type explainedFilter struct {
+	Filter        string          `json:"filter,omitempty"`         // that decided; none when none had an objection
+	OutboxDecides bool            `json:"outbox_decides,omitempty"` // whether it gets it: by what was accepted before
+	Subject       json.RawMessage `json:"subject,omitempty"`        // of dedupe and crossing: what their by gives
+	WhenError     string          `json:"when_error,omitempty"`     // why the delivery would be failed at once
+}
+
+// explainFilter returns whether the endpoint gets the event, and why in words, "" for
+// nothing to say.
+func explainFilter(e *policy.Endpoint, event *outbox.Event, idGiven bool) (out explainedFilter, gets bool, why string) {
+	if e.Filter == nil {
+		return out, true, ""
+	}
+	f := *e.Filter
+	if !idGiven {
+		f.Sample = 0
+	}
+	d := f.Decide(e.Name, &policy.View{ID: event.ID, Type: event.Type, Tenant: event.Tenant, Key: event.Key, Time: event.Time, Data: event.Data})
+	why = f.Explain(d)
+	if why == "" {
+		why = "its filters let it through"
+	}
+	if f.Sample != e.Filter.Sample {
+		why += fmt.Sprintf("; sample = %g goes by the id that an accept makes", e.Filter.Sample)
+	}
+	m := d.Term.Mark
+	out = explainedFilter{Filter: d.By, OutboxDecides: m != nil && m.Level > 0, Subject: d.Subject(), WhenError: d.Term.Error}
+	return out, d.Gets && (m == nil || m.Level > 0), why
+}
