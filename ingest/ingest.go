@@ -55,7 +55,7 @@ type Options struct {
 
 	MaxBody     int64 // bytes of one request body; 0 = 256 KiB
 	MaxInFlight int64 // bytes of all bodies being handled, at least MaxBody; 0 = 64 MiB
-	Strict      bool  // refuse an event of a type that is not known, and one that no endpoint wants, instead of accepting it with 0 deliveries
+	Strict      bool  // refuse an event of a type that is not known, and one whose type no endpoint wants, instead of accepting it with 0 deliveries
 	Log         zerolog.Logger
 }
 

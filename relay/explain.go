@@ -46,8 +46,10 @@ func (c *command) explain() *cobra.Command {
 				}
 				endpoints = []*policy.Endpoint{e}
 			}
-			route := func(e *outbox.Event) ([]string, []outbox.Term) { return ingest.Route(p, e) }
-			entry, err := c.event(args[0], ingest.Options{Route: route, Type: p.Type, MaxBody: file.Config.Ingest.MaxBody, Strict: file.Config.Ingest.Strict})
+			entry, err := c.event(args[0], ingest.Options{
+				Route: func(e *outbox.Event) ([]string, []outbox.Term) { return ingest.Route(p, e) }, Type: p.Type,
+				MaxBody: file.Config.Ingest.MaxBody, Strict: file.Config.Ingest.Strict,
+			})
 			if err != nil {
 				return err
 			}

@@ -60,12 +60,13 @@ func (c *command) askReload(t target, asJSON bool) error {
 		{"changed", "", done.Changed},
 		{"added", "", done.Added},
 		{"removed", " (what waits for them is held)", done.Removed},
+		{"other event types", "", done.EventTypes},
 	} {
 		if len(kind.names) > 0 {
 			fmt.Fprintf(c.out, "%s: %s%s\n", kind.what, strings.Join(kind.names, ", "), kind.note)
 		}
 	}
-	if len(done.Changed)+len(done.Added)+len(done.Removed) == 0 {
+	if len(done.Changed)+len(done.Added)+len(done.Removed)+len(done.EventTypes) == 0 {
 		fmt.Fprintln(c.out, "no endpoint differs")
 	}
 	return nil

@@ -16,6 +16,8 @@ type Reloaded struct {
 	Changed    []string `json:"changed"`    // in the order of the file
 	Added      []string `json:"added"`
 	Removed    []string `json:"removed"` // what waits for them is held
+
+	EventTypes []string `json:"event_types,omitempty"` // those that differ
 }
 
 // Config is what /readyz says of the configuration that runs.

@@ -152,6 +152,9 @@ func differences(old, now *policy.Policy) admin.Reloaded {
 			d.Removed = append(d.Removed, c.Endpoint)
 		}
 	}
+	for _, c := range policy.DiffTypes(old, now) {
+		d.EventTypes = append(d.EventTypes, c.Type)
+	}
 	return d
 }
 
@@ -172,7 +175,7 @@ func summary(d admin.Reloaded) string {
 	for _, kind := range []struct {
 		what  string
 		names []string
-	}{{"changed", d.Changed}, {"added", d.Added}, {"removed", d.Removed}} {
+	}{{"changed", d.Changed}, {"added", d.Added}, {"removed", d.Removed}, {"other event types:", d.EventTypes}} {
 		n := len(kind.names)
 		if n == 0 {
 			continue
