@@ -219,10 +219,10 @@ func TestVerifySamples(t *testing.T) {
 				status int
 			}{
 				{"again", good.header, good.body, 204},
-				{"4 minutes old", signed(4 * time.Minute), good.body, 204},
-				{"4 minutes ahead", signed(-4 * time.Minute), good.body, 204},
-				{"6 minutes old", signed(6 * time.Minute), good.body, 401},
-				{"6 minutes ahead", signed(-6 * time.Minute), good.body, 401},
+				{"3 minutes old", signed(3 * time.Minute), good.body, 204},
+				{"3 minutes ahead", signed(-3 * time.Minute), good.body, 204},
+				{"7 minutes old", signed(7 * time.Minute), good.body, 401},
+				{"7 minutes ahead", signed(-7 * time.Minute), good.body, 401},
 				{"a byte changed", good.header, changed, 401},
 				{"a byte more", good.header, append(bytes.Clone(good.body), '\n'), 401},
 				{"no body", good.header, nil, 401},
