@@ -91,13 +91,13 @@ func (r *runner) loop() error {
 			}
 			n = 0 // whoever takes it now takes all, with a lease of the right length
 		}
-		r.release(claims[n:]...)
 		for i := range claims[:n] {
 			r.d.work.Go(func() {
 				defer r.end(s)
 				r.attempt(s, &claims[i], probe)
 			})
 		}
+		r.release(claims[n:]...) // may take time, in which tokens would get old
 	}
 	return nil
 }
