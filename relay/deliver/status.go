@@ -229,6 +229,11 @@ func (d *Deliverer) decide(ctx context.Context, endpoint, raise string, change f
 		return Status{}, ErrNoEndpoint
 	}
 	written, err := d.remember(ctx, endpoint, change)
+	if err == nil && !written { // as far as this Relay has heard
+		if err = d.hear(ctx, endpoint); err == nil {
+			written, err = d.remember(ctx, endpoint, change)
+		}
+	}
 	if err != nil {
 		return Status{}, err
 	}
