@@ -4,13 +4,12 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"net/url"
 
 	"github.com/rs/zerolog"
 	"pgregory.net/rapid"
@@ -169,6 +168,7 @@ func (a *attack) stop(i int) {
 		a.problems.add("run of Relay %d: %v", i, err)
 	}
 	r.ended = nil
+	synctest.Wait() // the receiver has seen what was cut short
 }
 
 // answer is the receiver.
