@@ -333,6 +333,15 @@ func (g *Gate) State() State {
 	return s
 }
 
+// Rested tells whether a new gate in its place would let no more through.
+func (g *Gate) Rested() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now()
+	l, own := g.limit.(*localLimit)
+	return !now.Before(g.held) && !now.Before(g.pace.until) && (!own || l.level(now) >= float64(l.tokens.Burst()))
+}
+
 // Passed returns a context for a claim that Look let through. It ends with parent, and
 // when the gate shuts.
 func (g *Gate) Passed(parent context.Context) context.Context {
