@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -50,4 +51,43 @@ func TestDecisionOnStaleKnowledge(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Enable ends also what the receiver asked for, and an opening of the breaker, of which the outbox
+// could not be told.
+func TestEnableEndsWhatOnlyThisRelayKnows(t *testing.T) {
+	for name, step := range map[string]delivertest.Step{
+		"hold":    {Status: 503, Header: map[string]string{"Retry-After": "3600"}},
+		"breaker": {Status: 500},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				deaf := outboxtest.NewFaulty(w.store)
+				deaf.Fail("SetNote", outbox.ErrUnavailable, -1)
+				w.o.Source = deaf
+				script := append(slices.Repeat([]delivertest.Step{step}, 4), delivertest.Step{})
+				e := w.inMemory("billing", delivertest.NewEndpoint(script...))
+				e.Breaker = failing()
+				w.start(e)
+				w.accept(4, "billing")
+				w.await(4)
+				synctest.Wait()
+				if s, _ := w.d.StatusOf("billing"); s.Waiting == "" {
+					t.Fatalf("%+v", s)
+				}
+				deaf.Fail("SetNote", nil, 0)
+				s, err := w.d.Enable(t.Context(), "billing", "test")
+				if err != nil || s.Waiting != "" {
+					t.Errorf("%+v, %v", s, err)
+				}
+				begin := time.Now()
+				w.accept(1, "billing")
+				w.await(5)
+				if took := time.Since(begin); took > time.Second {
+					t.Errorf("the next delivery waited %s", took)
+				}
+			})
+		})
+	}
 }

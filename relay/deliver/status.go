@@ -212,11 +212,22 @@ func (d *Deliverer) Enable(ctx context.Context, endpoint, _ string) (Status, err
 	if inFile && !enabled {
 		return Status{}, ErrInFile
 	}
-	return d.decide(ctx, endpoint, EndpointEnabled, func(c *gate.Condition) bool {
+	s, err := d.decide(ctx, endpoint, EndpointEnabled, func(c *gate.Condition) bool {
 		before := *c
 		*c = gate.Condition{Paused: c.Paused}
 		return *c != before
 	})
+	if err != nil {
+		return s, err
+	}
+	d.mu.Lock()
+	r := d.runners[endpoint]
+	d.mu.Unlock()
+	if r != nil {
+		r.gate.Forgive()
+	}
+	s, _ = d.StatusOf(endpoint)
+	return s, nil
 }
 
 func decision(reason string) *gate.Decision {

@@ -150,6 +150,16 @@ func (g *Gate) Heed(c Condition, revision uint64, anew bool) {
 	g.tell()
 }
 
+// Forgive forgets what this process holds against the endpoint and could not tell the outbox.
+func (g *Gate) Forgive() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now()
+	g.held, g.failing, g.window = near(now, g.known.Held, g.longest()), time.Time{}, breaker{}
+	g.heedOpening(now, g.known.Breaker)
+	g.tell()
+}
+
 // heedFailing takes over since when no attempt went well anywhere, and that one did. The
 // caller holds mu.
 func (g *Gate) heedFailing(c *Condition) {
