@@ -4,7 +4,8 @@
 # make interop  requests for the platforms' own libraries to verify
 # make bench    benchmarks, for reading, not for passing
 # make fuzz     every fuzz target for FUZZTIME
-# make soak     the long crash loops
+# make soak     the long crash loops, and attacks on the gates
+# make figures  what neighbours, backlogs and limits come to; alone on the machine, half an hour
 
 GO       ?= go
 VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -16,7 +17,7 @@ FUZZTIME ?= 30s
 # looking for races in them costs minutes and can find nothing.
 RACE = -race -gcflags='github.com/ncruces/go-sqlite3-wasm/...=-race=false'
 
-.PHONY: build test lint vuln setup interop demo bench fuzz soak
+.PHONY: build test lint vuln setup interop demo bench fuzz soak figures
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./relay
@@ -71,3 +72,8 @@ fuzz:
 
 soak:
 	RELAY_SOAK_ROUNDS=200 $(GO) test -count=1 -timeout 60m -v -run 'Kill|PowerCut' ./...
+	$(GO) test -count=1 -timeout 60m -run Attack ./relay/deliver -rapid.checks=20000
+
+figures:
+	RELAY_FIGURES=1 $(GO) test -count=1 -timeout 60m -v -run 'Isolation|NoisyNeighbour|LimitWindows' ./relay
+	$(GO) test -run '^$$' -bench GatedAttempt -benchmem -count 5 ./relay/deliver

@@ -68,11 +68,16 @@ func (a *arrivals) most(perSecond float64) (surplus float64, window time.Duratio
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	at := slices.SortedFunc(slices.Values(a.at), time.Time.Compare)
-	for i := range at {
-		for j := i; j < len(at); j++ {
-			if over := float64(j-i+1) - perSecond*at[j].Sub(at[i]).Seconds(); over > surplus {
-				surplus, window = over, at[j].Sub(at[i])
-			}
+	// Of all windows that end with a request, the worst begins where requests were most
+	// behind the rate.
+	least, from := 0.0, time.Time{}
+	for i, t := range at {
+		behind := float64(i) - perSecond*t.Sub(at[0]).Seconds()
+		if i == 0 || behind < least {
+			least, from = behind, t
+		}
+		if over := behind - least + 1; over > surplus {
+			surplus, window = over, t.Sub(from)
 		}
 	}
 	return surplus, window

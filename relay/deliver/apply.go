@@ -151,11 +151,12 @@ func (r *runner) become(e *policy.Endpoint) (unused *wire) {
 	return old.wire
 }
 
-// idle tells whether the runner can be forgotten.
+// idle tells whether the runner can be forgotten: were it back by the next reload, it would
+// take no advantage of that.
 func (r *runner) idle() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.now == nil && r.busy == 0 && !r.looping
+	return r.now == nil && r.busy == 0 && !r.looping && r.gate.Rested()
 }
 
 // sameWire compares all that newSender makes use of.

@@ -54,7 +54,7 @@ func (r *runner) loopBatches(s *setup, order *fairness) error {
 		if v.N == 0 {
 			g.drop()
 			r.begin(s, 1, 0)
-			r.wait(s, v.Wait)
+			r.wait(s, v)
 			continue
 		}
 		b, err := g.gather(r.gate.Passed(s.claiming))

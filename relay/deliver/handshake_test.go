@@ -224,3 +224,18 @@ func TestHandshakeOverTLS(t *testing.T) {
 		}
 	}
 }
+
+// An endpoint with batches asks first, too.
+func TestHandshakeBeforeBatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e, receiver := asking(w, consents("*", ""))
+		e.Batch = &policy.Batch{MaxEvents: 10, MaxWait: time.Second, MaxBytes: 1 << 20}
+		w.start(e)
+		w.accept(3, "billing")
+		w.await(3)
+		if n, posts := len(of(receiver, "OPTIONS")), len(of(receiver, "POST")); n != 1 || posts != 1 {
+			t.Errorf("asked %d times, %d requests, want 1 and 1", n, posts)
+		}
+	})
+}

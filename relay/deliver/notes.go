@@ -90,6 +90,22 @@ func (d *Deliverer) learn(n outbox.Note, anew bool) {
 	}
 }
 
+// hear takes over what the outbox remembers of an endpoint at this moment.
+func (d *Deliverer) hear(ctx context.Context, endpoint string) error {
+	notes, _, err := d.o.Source.Notes(ctx)
+	if err != nil {
+		return fmt.Errorf("read the note of endpoint %s: %w", endpoint, err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, n := range notes {
+		if n.Endpoint == endpoint {
+			d.learn(n, false)
+		}
+	}
+	return nil
+}
+
 // heed lets the endpoint's gate know. A note that cannot be read is as good as none: a newer
 // Relay of the fleet wrote it, and will see to it.
 func (d *Deliverer) heed(r *runner, n outbox.Note, anew bool) {

@@ -75,11 +75,7 @@ func (r *runner) loop() error {
 		v := r.gate.Look(s.claiming, free)
 		if v.N == 0 {
 			r.begin(s, free, 0)
-			if v.Cause == gate.NoConsent && v.Wait == 0 {
-				r.handshake(s)
-			} else {
-				r.wait(s, v.Wait)
-			}
+			r.wait(s, v)
 			continue
 		}
 		passed := r.gate.Passed(s.claiming)
@@ -88,13 +84,13 @@ func (r *runner) loop() error {
 			return err
 		}
 		n, probe, _ := r.admit(s, free, len(claims))
-		r.release(claims[n:]...)
 		for i := range claims[:n] {
 			r.d.work.Go(func() {
 				defer r.end(s)
 				r.attempt(s, claims[i:i+1], nil, probe)
 			})
 		}
+		r.release(claims[n:]...) // may take time, in which tokens would get old
 	}
 	return nil
 }
@@ -129,11 +125,16 @@ func (r *runner) admit(s *setup, taken, n int) (admitted int, probe, live bool) 
 	return 0, false, false
 }
 
-// wait returns after d, where it is not 0, or when the gate or the setup have changed.
-func (r *runner) wait(s *setup, d time.Duration) {
+// wait returns when it is time to ask the gate again, which let nothing through, or when the
+// setup has changed. Where consent is missing it asks for it.
+func (r *runner) wait(s *setup, v gate.Verdict) {
+	if v.Cause == gate.NoConsent && v.Wait == 0 {
+		r.handshake(s)
+		return
+	}
 	var later <-chan time.Time
-	if d > 0 {
-		t := time.NewTimer(d)
+	if v.Wait > 0 {
+		t := time.NewTimer(v.Wait)
 		defer t.Stop()
 		later = t.C
 	}

@@ -215,11 +215,22 @@ func (d *Deliverer) Enable(ctx context.Context, endpoint, _ string) (Status, err
 	if inFile && !enabled {
 		return Status{}, ErrInFile
 	}
-	return d.decide(ctx, endpoint, EndpointEnabled, func(c *gate.Condition) bool {
+	s, err := d.decide(ctx, endpoint, EndpointEnabled, func(c *gate.Condition) bool {
 		before := *c
 		*c = gate.Condition{Paused: c.Paused}
 		return *c != before
 	})
+	if err != nil {
+		return s, err
+	}
+	d.mu.Lock()
+	r := d.runners[endpoint]
+	d.mu.Unlock()
+	if r != nil {
+		r.gate.Forgive()
+	}
+	s, _ = d.StatusOf(endpoint)
+	return s, nil
 }
 
 func decision(reason string) *gate.Decision {
@@ -232,6 +243,11 @@ func (d *Deliverer) decide(ctx context.Context, endpoint, raise string, change f
 		return Status{}, ErrNoEndpoint
 	}
 	written, err := d.remember(ctx, endpoint, change)
+	if err == nil && !written { // as far as this Relay has heard
+		if err = d.hear(ctx, endpoint); err == nil {
+			written, err = d.remember(ctx, endpoint, change)
+		}
+	}
 	if err != nil {
 		return Status{}, err
 	}

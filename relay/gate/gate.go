@@ -84,6 +84,7 @@ type Gate struct {
 	held      time.Time // nothing before: the receiver asked for it
 	shutUntil time.Time // the breaker's Until and ProberUntil by this process's clock, as they were heard:
 	turnUntil time.Time // setting the clock moves neither
+	turnAfter time.Time // nobody asks for the turn before: the outbox did not take the last one
 	failing   time.Time // since when no attempt went well; zero while the last one did
 	probing   int       // probes of ours that are under way
 	good      int       // of our probes that went well since we took the turn
@@ -149,6 +150,16 @@ func (g *Gate) Heed(c Condition, revision uint64, anew bool) {
 	if g.verdict(now).Cause != Open {
 		g.close()
 	}
+	g.tell()
+}
+
+// Forgive forgets what this process holds against the endpoint and could not tell the outbox.
+func (g *Gate) Forgive() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now()
+	g.held, g.failing, g.window = near(now, g.known.Held, g.longest()), time.Time{}, breaker{}
+	g.heedOpening(now, g.known.Breaker)
 	g.tell()
 }
 
@@ -286,6 +297,8 @@ func (g *Gate) probes(now time.Time) (n int, wait time.Duration, ok bool) {
 		return 0, g.shutUntil.Sub(now), false
 	case g.probing > 0:
 		return 0, 0, false
+	case now.Before(g.turnAfter):
+		return 0, g.turnAfter.Sub(now), false
 	case o.Prober != "" && o.Prober != g.o.Relay && now.Before(g.turnUntil):
 		return 0, g.turnUntil.Sub(now), false
 	}
@@ -340,6 +353,15 @@ func (g *Gate) State() State {
 	return s
 }
 
+// Rested tells whether a new gate in its place would let no more through.
+func (g *Gate) Rested() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	now := time.Now()
+	l, own := g.limit.(*localLimit)
+	return !now.Before(g.held) && !now.Before(g.pace.until) && (!own || l.level(now) >= float64(l.tokens.Burst()))
+}
+
 // Passed returns a context for a claim that Look let through. It ends with parent, and
 // when the gate shuts.
 func (g *Gate) Passed(parent context.Context) context.Context {
@@ -373,7 +395,7 @@ func (g *Gate) Admit(ctx context.Context, n int) (admitted int, probe bool) {
 	g.mu.Lock()
 	v := g.verdict(time.Now())
 	limit := g.limit
-	probe = g.endpoint != nil && g.endpoint.Breaker != nil && g.condition.Breaker != nil
+	probe = g.broken()
 	n = min(n, v.N)
 	g.mu.Unlock()
 	if n == 0 {
@@ -386,13 +408,26 @@ func (g *Gate) Admit(ctx context.Context, n int) (admitted int, probe bool) {
 		n = limit.take(ctx, time.Now(), n) // of now: it is only now that they begin
 	}
 	g.mu.Lock()
+	defer g.mu.Unlock()
+	// The turn and the tokens may have been long in coming, and the gate have shut meanwhile.
+	if n = min(n, g.verdict(time.Now()).N); probe != g.broken() {
+		n = 0
+	}
 	g.pace.take(time.Now(), n)
 	if probe {
 		g.probing, g.good = n, 0
 	}
-	g.mu.Unlock()
 	return n, probe
 }
+
+// broken tells whether the breaker is anything but closed. The caller holds mu.
+func (g *Gate) broken() bool {
+	return g.endpoint != nil && g.endpoint.Breaker != nil && g.condition.Breaker != nil
+}
+
+// When the outbox does not let a Relay have the turn to probe, it asks again after this
+// long: what was claimed for probes goes back meanwhile.
+const turnAgain = time.Second
 
 // takeTurn makes this Relay the one of the fleet that probes.
 func (g *Gate) takeTurn(ctx context.Context) bool {
@@ -412,5 +447,10 @@ func (g *Gate) takeTurn(ctx context.Context) bool {
 		c.Breaker = &turned
 		return true
 	})
+	if err != nil {
+		g.mu.Lock()
+		g.turnAfter = time.Now().Add(turnAgain)
+		g.mu.Unlock()
+	}
 	return mine && err == nil
 }
