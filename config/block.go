@@ -393,3 +393,20 @@ func (b *Block) evaluate(e hclsyntax.Expression, want cty.Type, p Place, secret 
 }
 
 const notShown = `This may be a secret, so it is not shown. Write a quoted string, env("NAME") or file("path").`
+
+// Draws tells whether an attribute's expression calls env() or file(), so that its value may
+// hold what is not in the file.
+func (b *Block) Draws(name string) bool {
+	a := b.attr(name)
+	if a == nil {
+		return false
+	}
+	draws := false
+	_ = hclsyntax.VisitAll(a.Expr, func(n hclsyntax.Node) hcl.Diagnostics {
+		if call, ok := n.(*hclsyntax.FunctionCallExpr); ok && (call.Name == "env" || call.Name == "file") {
+			draws = true
+		}
+		return nil
+	})
+	return draws
+}

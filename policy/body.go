@@ -148,8 +148,14 @@ func (e *Endpoint) readBody(b *config.Block) {
 		if sourced {
 			b.Invalid("source", "only a cloudevent has a source: write body = cloudevent, or leave source out.")
 		}
+		if isForm && !given {
+			b.Invalid("content_type", `a form needs a body that is an object: body = { id = event.id, … }.`)
+		}
 		if given {
 			body.compile(from, e.Name, isForm)
+			if _, err := body.Append(nil, &View{}); err != nil && body.root != nil && len(from.Expr.Variables()) == 0 {
+				b.Invalid("body", "no event can fill it: "+err.Error()) // it is the same for all
+			}
 		} else {
 			body.kind, body.root = kindDefault, defaultBody()
 		}

@@ -49,6 +49,7 @@ func (d *decoder) endpoint(b *config.Block) *Endpoint {
 // readURL reads the URL as a secret: some hold a credential in their path.
 func (e *Endpoint) readURL(b *config.Block) {
 	b.Require("url", `url = "https://…"`)
+	e.drawnURL = b.Draws("url")
 	var s config.Secret
 	b.Secret("url", &s, func(s string) (err error) {
 		if e.URL, err = parseURL(s); err != nil {

@@ -36,6 +36,7 @@ type Endpoint struct {
 	Name        string
 	Description string
 	URL         *url.URL
+	drawnURL    bool // with env() or file()
 	Enabled     bool // else its deliveries are accepted and held
 	Events      Matcher
 	Filter      *Filter        // nil for all events of its types

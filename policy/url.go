@@ -114,7 +114,8 @@ func checkEgress(u *url.URL, e Egress) error {
 // Port is the one that e's URL leads to.
 func (e *Endpoint) Port() uint16 { return portOf(e.URL) }
 
-// ShownURL is e's URL fit to be printed: a query, which may hold a credential, is ***.
+// ShownURL is e's URL fit to be printed: a query, which may hold a credential, is ***, and so
+// is a path where the URL is made with env() or file().
 func (e *Endpoint) ShownURL() *url.URL {
 	u := *e.URL
 	if u.User != nil {
@@ -122,6 +123,9 @@ func (e *Endpoint) ShownURL() *url.URL {
 	}
 	if u.RawQuery != "" {
 		u.RawQuery = hidden
+	}
+	if e.drawnURL && len(u.Path) > 1 {
+		u.Path, u.RawPath = "/"+hidden, ""
 	}
 	return &u
 }

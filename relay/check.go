@@ -151,7 +151,7 @@ func (c *command) printChecked(file *config.File, p *policy.Policy, found []app.
 	}
 	for _, e := range p.Endpoints {
 		due := append([]time.Duration{0}, e.Retry.Due()...)
-		url := *e.URL
+		url := e.ShownURL()
 		url.RawQuery = ""
 		out.Endpoints = append(out.Endpoints, checkedEndpoint{
 			Name: e.Name, URL: url.String(), Enabled: e.Enabled, Events: e.Events.String(), Timeout: e.Timeout.Total.String(),

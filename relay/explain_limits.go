@@ -81,7 +81,7 @@ func explainClasses(r *policy.Retry) []explainedClass {
 func explainLimits(e *policy.Endpoint) explainedLimits {
 	out := explainedLimits{
 		Concurrency: e.Concurrency, FleetConcurrency: e.FleetConcurrency, FreshShare: e.FreshShare, ObeyRateHeaders: e.ObeyRateHeaders,
-		Disable: explainedDisable{e.Disable.OnGone, e.Disable.AfterFailing.Milliseconds()},
+		Disable: explainedDisable{e.Disable.OnGone && !e.Retry.On.Status(410), e.Disable.AfterFailing.Milliseconds()},
 	}
 	if r := e.RateLimit; r != nil {
 		out.RateLimit = &explainedRate{r.N, r.Per.Milliseconds(), r.Burst}

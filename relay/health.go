@@ -2,11 +2,14 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 
 	"github.com/spf13/cobra"
+
+	"relay/config"
 )
 
 func (c *command) health() *cobra.Command {
@@ -18,6 +21,11 @@ func (c *command) health() *cobra.Command {
 		Args:  noArgs,
 		RunE: func(*cobra.Command, []string) error {
 			t, err := c.adminTarget(configs)
+			if _, usage := errors.AsType[usageError](err); err != nil && !usage {
+				// A Relay that runs goes on with what it read before: a bad file makes it no worse.
+				fmt.Fprintf(c.err, "relay: %v; asking the default admin address\n", err)
+				t, err = target{network: "tcp", addr: config.Default(c.env).Admin.HTTP}, nil
+			}
 			if err != nil {
 				return err
 			}
@@ -37,6 +45,9 @@ func (c *command) askHealth(t target, path string) error {
 	code, answer, err := t.do(http.MethodGet, path, nil, nil)
 	if err != nil {
 		return err
+	}
+	if code != http.StatusOK && code != http.StatusServiceUnavailable {
+		return adminRefusal(t, code, answer)
 	}
 	var s struct{ Status, Reason string }
 	if err := json.Unmarshal(answer, &s); err != nil {

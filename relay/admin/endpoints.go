@@ -199,7 +199,7 @@ func (v *view) endpoint(name string) Endpoint {
 	}
 	if e := v.policy.Endpoint(name); e != nil {
 		out.State = string(deliver.Active)
-		url := *e.URL
+		url := e.ShownURL()
 		url.User, url.RawQuery, url.ForceQuery = nil, "", false // they may hold a credential
 		out.URL, out.Enabled, out.Events = url.String(), e.Enabled, e.Events.String()
 		out.Concurrency, out.Hash = e.Concurrency, e.Hash()

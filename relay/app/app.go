@@ -162,7 +162,11 @@ func (a *App) open(ctx context.Context) error {
 	a.metrics = a.newMetrics()
 	a.events = newOwnEvents(store.Accept, now, a.metrics.OwnEventsDropped, a.o.Log.With().Str("component", "deliver").Logger())
 	in := ingest.New(ingest.Options{
-		Outbox:  a.metrics.Count(store),
+		Outbox: &telling{
+			Appender: a.metrics.Count(store),
+			log:      a.o.Log.With().Str("component", "ingest").Logger(),
+			raise:    a.events.raise,
+		},
 		Route:   func(e *outbox.Event) ([]string, []outbox.Term) { return ingest.Route(now(), e) },
 		Type:    func(name string) (*policy.EventType, bool) { return a.live.Load().policy.Type(name) },
 		Strict:  c.Ingest.Strict,

@@ -47,10 +47,10 @@ type FailedDelivery struct {
 	Endpoint   string `json:"endpoint"`
 	EventID    string `json:"event_id"`
 	EventType  string `json:"event_type"`
-	DeliveryID string `json:"delivery_id"`
+	DeliveryID string `json:"delivery_id,omitempty"` // "" for one that failed without an attempt
 	Attempts   int    `json:"attempts"`
 	Outcome    string `json:"outcome"`          // of the last attempt: retry (there was no attempt left), refused, gone
-	Code       string `json:"code"`             // of the last attempt
+	Code       string `json:"code"`             // of the last attempt, or when_error without one
 	Status     int    `json:"status,omitempty"` // HTTP status of its answer, if there was one
 	Error      string `json:"error,omitempty"`  // for people
 }
