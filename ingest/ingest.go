@@ -133,6 +133,7 @@ func (in *Ingest) Handle(ctx context.Context, r *Request) Response {
 		return p.response()
 	}
 	in.o.Log.Debug().Str("event_id", receipts[0].ID).Int("events", len(receipts)).Msg("accepted")
+	in.tellFailed(b.Entries, receipts)
 	return Response{
 		Status:      202,
 		ContentType: "application/json",
@@ -289,6 +290,22 @@ func (in *Ingest) accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt,
 		in.warn(p.Code, err)
 	}
 	return nil, p
+}
+
+// tellFailed logs the deliveries that failed with their accept: they have no attempt that would
+// tell of it, and no delivery is lost in silence (promise P7).
+func (in *Ingest) tellFailed(entries []outbox.Entry, receipts []outbox.Receipt) {
+	for i := range entries {
+		e := &entries[i]
+		for j := range e.Terms {
+			t := &e.Terms[j]
+			if t.Code == "" || receipts[i].Duplicate {
+				continue
+			}
+			in.o.Log.Warn().Str("endpoint", e.Endpoints[j]).Str("event_id", receipts[i].ID).
+				Str("state", string(outbox.Failed)).Str("code", t.Code).Str("error", t.Error).Msg("delivery failed without an attempt")
+		}
+	}
 }
 
 // warn logs the first error of a code, then one every 10 seconds with the

@@ -95,3 +95,32 @@ func TestFilteredEvents(t *testing.T) {
 		t.Errorf("left out: %d %s", r.Status, r.Body)
 	}
 }
+
+// repeated is an outbox that knows every event already.
+type repeated struct{ termed }
+
+func (o *repeated) Accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt, error) {
+	receipts, err := o.termed.Accept(ctx, b)
+	for i := range receipts {
+		receipts[i].Duplicate = true
+	}
+	return receipts, err
+}
+
+// A delivery that a filter fails has its line in the log, once and without data.
+func TestFailedDeliveriesAreTold(t *testing.T) {
+	route := func(*outbox.Event) ([]string, []outbox.Term) {
+		return []string{"a", "b", "c"}, []outbox.Term{{}, {Code: "when_error", Error: "relay.hcl:7,3-20: no amount"}, {Mark: &outbox.Mark{}}}
+	}
+	for store, want := range map[Appender]int{&termed{}: 1, &repeated{}: 0} {
+		var said strings.Builder
+		in := New(Options{Outbox: store, Route: route, Log: zerolog.New(&said)})
+		wantAccepted(t, in.Handle(t.Context(), postJSON("/v1/events/invoice.paid", `{"amount":"canary"}`)))
+		if n := strings.Count(said.String(), `"level":"warn"`); n != want || strings.Contains(said.String(), "canary") {
+			t.Errorf("%d lines, want %d:\n%s", n, want, said.String())
+		}
+		if want > 0 && !strings.Contains(said.String(), `"endpoint":"b","event_id":"evt_`) || want > 0 && !strings.Contains(said.String(), `"state":"failed","code":"when_error","error":"relay.hcl:7,3-20: no amount"`) {
+			t.Errorf("the line is %s", said.String())
+		}
+	}
+}

@@ -153,8 +153,10 @@ func (e *Endpoint) readBody(b *config.Block) {
 		}
 		if given {
 			body.compile(from, e.Name, isForm)
-			if _, err := body.Append(nil, &View{}); err != nil && body.root != nil && len(from.Expr.Variables()) == 0 {
-				b.Invalid("body", "no event can fill it: "+err.Error()) // it is the same for all
+			if body.root != nil && len(from.Expr.Variables()) == 0 { // it is the same for all events
+				if _, err := body.Append(nil, &View{}); err != nil {
+					b.Invalid("body", "no event can fill it: "+err.Error())
+				}
 			}
 		} else {
 			body.kind, body.root = kindDefault, defaultBody()

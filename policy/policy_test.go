@@ -375,3 +375,19 @@ func BenchmarkRoute(b *testing.B) {
 		}
 	})
 }
+
+// What env() or file() put into a URL is not shown, nor is a query.
+func TestShownURL(t *testing.T) {
+	for source, want := range map[string]string{
+		`"https://a.test/hooks"`:                       "https://a.test/hooks",
+		`"https://a.test/hooks?token=x"`:               "https://a.test/hooks?***",
+		`"https://a.test/services/${env("NAME")}?x=y"`: "https://a.test/***?***",
+		`format("https://a.test/%s", env("NAME"))`:     "https://a.test/***",
+		`"https://${env("NAME")}.test"`:                "https://X-Name.test",
+	} {
+		e := mustDecode(t, "endpoint \"a\" {\n url = "+source+"\n sign = [\"none\"]\n}").Endpoints[0]
+		if got := e.ShownURL().String(); got != want {
+			t.Errorf("%s is shown as %s, want %s", source, got, want)
+		}
+	}
+}

@@ -125,7 +125,7 @@ func (e *Endpoint) ShownURL() *url.URL {
 		u.RawQuery = hidden
 	}
 	if e.drawnURL && len(u.Path) > 1 {
-		u.Path, u.RawPath = "/"+hidden, ""
+		u.Path, u.RawPath = "/"+hidden, "/"+hidden // String leaves * as it is
 	}
 	return &u
 }

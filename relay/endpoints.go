@@ -29,7 +29,8 @@ func (c *command) endpoints() *cobra.Command {
 			"that is not over.\n\n" +
 			"STATE: active; paused, disabled or removed: its deliveries are held; elsewhere: only other Relays deliver it.\n\n" +
 			"WAITS says why an endpoint that takes deliveries gets none right now, and for how long at least: limit (its\n" +
-			"rate_limit), breaker (it mostly failed), retry_after (the receiver asked for time), slots (its concurrency).\n\n" +
+			"rate_limit), breaker (it mostly failed), retry_after (the receiver asked for time), consent (the receiver has\n" +
+			"not given it to a handshake), slots (its concurrency).\n\n" +
 			"AGREES tells whether all Relays with the same outbox have the same settings for the endpoint. Where\n" +
 			"they do not, each Relay delivers by its own file.",
 		Args: argRange(0, 1),
@@ -148,16 +149,21 @@ func waits(e admin.Endpoint, now time.Time) string {
 	return e.Waiting
 }
 
-// printReasons says below the table why endpoints take no deliveries, and what ends it.
+// printReasons says below the table why endpoints take no deliveries or have no consent, and
+// what ends it.
 func printReasons(to io.Writer, endpoints []admin.Endpoint) {
 	before := "\n"
 	for _, e := range endpoints {
-		next := ""
+		state, next := e.State, ""
 		switch {
-		case e.Reason == "" || e.State != string(deliver.Paused) && e.State != string(deliver.Disabled):
+		case e.Reason == "":
 			continue
+		case e.State == string(deliver.Active):
+			state = "waits for " + e.Waiting
 		case e.State == string(deliver.Paused):
 			next = "; to go on: relay resume " + e.Name
+		case e.State != string(deliver.Disabled):
+			continue
 		case e.Code != "":
 			next = "; to go on: relay enable " + e.Name
 		}
@@ -165,7 +171,7 @@ func printReasons(to io.Writer, endpoints []admin.Endpoint) {
 		if !e.Since.IsZero() {
 			since = " since " + e.Since.UTC().Format(time.RFC3339)
 		}
-		fmt.Fprintf(to, "%s%s: %s%s: %s%s\n", before, e.Name, e.State, since, e.Reason, next)
+		fmt.Fprintf(to, "%s%s: %s%s: %s%s\n", before, e.Name, state, since, e.Reason, next)
 		before = ""
 	}
 }

@@ -34,7 +34,7 @@ type Endpoint struct {
 	URL         string     `json:"url,omitempty"`
 	State       string     `json:"state"`                 // active, paused, disabled, removed, elsewhere
 	Reason      string     `json:"reason,omitempty"`      // of the state, for people
-	Code        string     `json:"code,omitempty"`        // of the state: operator, gone, failing
+	Code        string     `json:"code,omitempty"`        // of the state: operator, gone, failing; consent where an active one lacks it
 	Since       time.Time  `json:"since,omitzero"`        // of the state, where it is known
 	Enabled     bool       `json:"enabled"`               // by the file
 	Events      string     `json:"events,omitempty"`      // patterns, or "all"
@@ -43,7 +43,7 @@ type Endpoint struct {
 	Deliveries  Deliveries `json:"deliveries"`
 
 	// As the Relay that answers sees it now.
-	Waiting   string     `json:"waiting,omitempty"`   // why nothing is claimed: limit, breaker, retry_after, paused, disabled, slots
+	Waiting   string     `json:"waiting,omitempty"`   // why nothing is claimed, one of deliver.WaitCauses
 	Breaker   string     `json:"breaker,omitempty"`   // closed, open, half_open
 	OpenUntil time.Time  `json:"open_until,omitzero"` // of an open breaker: the next probe is not before
 	HeldUntil time.Time  `json:"held_until,omitzero"` // by Retry-After: no attempt begins before

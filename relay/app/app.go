@@ -164,7 +164,6 @@ func (a *App) open(ctx context.Context) error {
 	in := ingest.New(ingest.Options{
 		Outbox: &telling{
 			Appender: a.metrics.Count(store),
-			log:      a.o.Log.With().Str("component", "ingest").Logger(),
 			raise:    a.events.raise,
 		},
 		Route:   func(e *outbox.Event) ([]string, []outbox.Term) { return ingest.Route(now(), e) },

@@ -80,13 +80,12 @@ func (r *runner) attempt(s *setup, claims []outbox.Claim, d *draft, probe bool) 
 // res holds what their records have in common.
 func (r *runner) conclude(s *setup, claims []outbox.Claim, res *Result, ended *gate.Attempt, f *failure) {
 	end := time.Now()
-	j := judge(s.endpoint, len(claims), res.Attempt.Status, f)
-	res.Attempt.Outcome, res.Attempt.Code, res.Attempt.Error = string(j.outcome), j.code, j.text
-	ended.Delivered, ended.Gone = j.outcome == Delivered, j.outcome == Gone
-	ended.Again = j.outcome == Retry && !j.alone
+	all := judge(s.endpoint, len(claims), res.Attempt.Status, f)
+	ended.Delivered, ended.Gone = all.outcome == Delivered, all.outcome == Gone
+	ended.Again = all.outcome == Retry && !all.alone
 	random := rand.Float64() // one for all, so that a batch comes again as it was
 	for i := range claims {
-		c := &claims[i]
+		c, j := &claims[i], all
 		res.Endpoint, res.EventID, res.EventType, res.DeliveryID = c.Endpoint, c.EventID, c.Event.Type, c.ID
 		res.Attempt.N = c.Attempts + 1
 		res.State, res.Due = outbox.Failed, time.Time{}
@@ -94,10 +93,15 @@ func (r *runner) conclude(s *setup, claims []outbox.Claim, res *Result, ended *g
 		case Delivered:
 			res.State = outbox.Delivered
 		case Retry:
-			if due, ok := nextDue(&s.endpoint.Retry, c, ended, &j, end, random); ok {
+			due, ok := nextDue(&s.endpoint.Retry, c, ended, &j, end, random)
+			switch {
+			case ok:
 				res.State, res.Due = outbox.Pending, due
+			case j.alone: // too late for that: the answer is final
+				j = judge(s.endpoint, 1, res.Attempt.Status, f)
 			}
 		}
+		res.Attempt.Outcome, res.Attempt.Code, res.Attempt.Error = string(j.outcome), j.code, j.text
 		r.settle(c, res)
 		r.counts.record(j.outcome, res.Attempt.Took)
 	}

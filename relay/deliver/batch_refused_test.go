@@ -59,7 +59,8 @@ func TestRefusedBatchIsSplit(t *testing.T) {
 	}
 }
 
-// max_age holds for the attempt alone, too.
+// max_age holds for the attempt alone, too: what it comes too late for is refused for good, and its
+// record promises nothing else.
 func TestSplitEndsWithMaxAge(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -68,7 +69,7 @@ func TestSplitEndsWithMaxAge(t *testing.T) {
 		w.start(e)
 		id := w.accept(2, "billing")[0]
 		w.await(2)
-		if d := w.delivery(id); d.State != outbox.Failed || len(d.Attempts) != 1 {
+		if d := w.delivery(id); d.State != outbox.Failed || len(d.Attempts) != 1 || d.Attempts[0].Outcome != "refused" || d.Code != "http_400" {
 			t.Errorf("delivery: %+v", d)
 		}
 	})

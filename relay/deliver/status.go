@@ -185,12 +185,15 @@ func (d *Deliverer) Pause(ctx context.Context, endpoint, by string) (Status, err
 	})
 }
 
-// Resume ends what Pause began. Otherwise like Pause.
+// Resume ends what Pause began. The time without an attempt that went well counts anew from
+// now on. Otherwise like Pause.
 func (d *Deliverer) Resume(ctx context.Context, endpoint, _ string) (Status, error) {
 	return d.decide(ctx, endpoint, EndpointResumed, func(c *gate.Condition) bool {
-		paused := c.Paused != nil
-		c.Paused = nil
-		return paused
+		if c.Paused == nil {
+			return false
+		}
+		c.Paused, c.Failing = nil, nil
+		return true
 	})
 }
 

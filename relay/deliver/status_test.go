@@ -2,7 +2,10 @@ package deliver
 
 import (
 	"errors"
+	"slices"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"relay/policy"
 	"relay/relay/deliver/delivertest"
@@ -46,4 +49,32 @@ func TestStatesOfAnEndpoint(t *testing.T) {
 	if len(all) != 2 || all[0].Endpoint != "a" || all[1].Endpoint != "off" || all[1].State != Disabled || all[1].Reason == "" {
 		t.Errorf("status %+v", all)
 	}
+}
+
+// While an endpoint was paused no attempt could go well: that time is not held against it.
+func TestPauseIsNoFailing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.inMemory("billing", delivertest.NewEndpoint(delivertest.Step{Status: 500}))
+		e.Disable.AfterFailing = 48 * time.Hour
+		e.Retry.Schedule = slices.Repeat([]time.Duration{30 * time.Minute}, 400)
+		w.start(e)
+		w.accept(1, "billing")
+		w.await(4)
+		if _, err := w.d.Pause(t.Context(), "billing", "test"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(100 * time.Hour)
+		if _, err := w.d.Resume(t.Context(), "billing", "test"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(47 * time.Hour)
+		if s, _ := w.d.StatusOf("billing"); s.State != Active {
+			t.Fatalf("failing for less than 48 h beside the pause: %+v", s)
+		}
+		time.Sleep(2 * time.Hour)
+		if s, _ := w.d.StatusOf("billing"); s.State != Disabled || s.Code != ByFailing {
+			t.Errorf("failing for 48 h after the pause: %+v", s)
+		}
+	})
 }

@@ -163,11 +163,11 @@ func (g *Gate) Forgive() {
 	g.tell()
 }
 
-// heedFailing takes over since when no attempt went well anywhere, and that one did. The
-// caller holds mu.
+// heedFailing takes over since when no attempt went well anywhere, and that one did. The time
+// before a pause is over with it: in the pause no attempt could go well. The caller holds mu.
 func (g *Gate) heedFailing(c *Condition) {
 	old, now := &g.condition, c.Failing
-	if old.Failing != nil && now == nil || old.Disabled != nil && c.Disabled == nil {
+	if old.Failing != nil && now == nil || old.Disabled != nil && c.Disabled == nil || old.Paused != nil && c.Paused == nil {
 		g.failing = time.Time{}
 	}
 	if now != nil && g.endpoint != nil && now.Receiver == receiver(g.endpoint) && (g.failing.IsZero() || now.Since.Before(g.failing)) {

@@ -11,8 +11,8 @@ import (
 // of one family: the RateLimit field of draft-ietf-httpapi-ratelimit-headers, or the
 // older pair RateLimit-Remaining and -Reset, also with X- before it.
 type RateHeaders struct {
-	RateLimit               string
-	Limit, Remaining, Reset string
+	RateLimit        string
+	Remaining, Reset string
 }
 
 // Parse reads what the headers say at the time now. What cannot be read says nothing.

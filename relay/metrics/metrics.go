@@ -82,7 +82,7 @@ func New(o Options) *Metrics {
 		}, []string{"result"}),
 		unwanted: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "relay_ingest_unwanted_events_total",
-			Help: "Accepted events that no endpoint wants.",
+			Help: "Accepted events without a delivery: no endpoint wants them, or filters left them out.",
 		}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "relay_ingest_outbox_refusals_total",
