@@ -217,6 +217,7 @@ func rounds(t *testing.T, few int) int {
 // random instants of a load, judged by a ledger kept outside the killed process. An
 // app whose 202 is lost repeats the event with its id, which must not make a second one.
 func TestKillUnderLoad(t *testing.T) {
+	t.Parallel() // it mostly waits
 	ledger := outboxtest.NewLedger()
 	var arrived sync.Map // when the first request came since the last start
 	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -315,6 +316,7 @@ func (p *process) check(l *outboxtest.Ledger) outboxtest.Tally {
 // delivery comes once more, with the same id and the same bytes, and is attempt 1
 // again, since the first was never recorded.
 func TestKillBeforeSettle(t *testing.T) {
+	t.Parallel() // it mostly waits
 	type request struct{ id, attempt, body string }
 	got := make(chan request, 10)
 	var p *process

@@ -124,6 +124,7 @@ func stopFleet(t *testing.T, fleet []*process) {
 // Promise P9: when the breaker has opened for one of five Relays it is open for all, and
 // after its time one probe goes out, not five.
 func TestFleetSendsOneProbe(t *testing.T) {
+	t.Parallel() // it mostly waits
 	server := outboxtest.StartRedis(t)
 	var down = true
 	receiver := &arrivals{delay: 300 * time.Millisecond}
@@ -139,7 +140,7 @@ func TestFleetSendsOneProbe(t *testing.T) {
 		breaker {
 		  min_attempts = 5
 		  window       = "1m"
-		  open         = "4s"
+		  open         = "3s"
 		  jitter       = 0
 		}`)
 	accept := func(from, to int) {
@@ -156,7 +157,7 @@ func TestFleetSendsOneProbe(t *testing.T) {
 			if now := receiver.count(); now != n {
 				n, since = now, time.Now()
 			}
-			return time.Since(since) > 2*time.Second
+			return time.Since(since) > 1500*time.Millisecond
 		})
 		return n
 	}
@@ -188,6 +189,7 @@ func TestFleetSendsOneProbe(t *testing.T) {
 
 // A fleet holds no more attempts at the same time than fleet_concurrency.
 func TestFleetConcurrency(t *testing.T) {
+	t.Parallel() // it mostly waits
 	server := outboxtest.StartRedis(t)
 	receiver := &arrivals{delay: 50 * time.Millisecond}
 	web := httptest.NewServer(receiver)

@@ -66,6 +66,7 @@ func until(t *testing.T, what string, there func() bool) {
 // the other is killed under load and started again, but for the last. Apps that get no 202 repeat the event with
 // its id at another Relay.
 func TestKillFleetUnderLoad(t *testing.T) {
+	t.Parallel() // it mostly waits
 	server := outboxtest.StartRedis(t)
 	ledger := outboxtest.NewLedger()
 	var last atomic.Int64 // when the last request came

@@ -88,6 +88,9 @@ func TestIsolation(t *testing.T) {
 	for _, e := range engines() {
 		for _, n := range neighbours {
 			t.Run(e.name+"/"+n.name, func(t *testing.T) {
+				if !figures() {
+					t.Parallel() // it mostly waits
+				}
 				blocks := []block{{name: "bad", url: n.open(t)}}
 				var names []string
 				for i := range healthy {

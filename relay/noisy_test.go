@@ -20,6 +20,9 @@ func TestNoisyNeighbour(t *testing.T) {
 	const healthy, fresh = 100, 4 // events per second
 	for _, e := range engines() {
 		t.Run(e.name, func(t *testing.T) {
+			if !figures() {
+				t.Parallel() // it mostly waits
+			}
 			l := load(t, e,
 				block{name: "healthy"},
 				block{name: "noisy", rules: "fresh_share = 0.5\n rate_limit {\n limit = 10\n burst = 10\n}"})
