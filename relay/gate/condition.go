@@ -26,6 +26,7 @@ type Condition struct {
 // Trouble is a time in which no attempt went well.
 type Trouble struct {
 	Since    time.Time `json:"since"`
+	Last     time.Time `json:"last"`     // that an attempt failed, up to worthKeepingAnew before
 	Receiver string    `json:"receiver"` // as in Decision
 }
 

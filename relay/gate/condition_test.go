@@ -16,7 +16,7 @@ func full() Condition {
 		Disabled: &Decision{At: at, Code: Gone, Reason: "gone", Receiver: "0123456789ab"},
 		Breaker:  &Opening{Times: 3, Until: at, Good: 1, Prober: "a", ProberUntil: at},
 		Held:     at,
-		Failing:  &Trouble{Since: at, Receiver: "0123456789ab"},
+		Failing:  &Trouble{Since: at, Last: at, Receiver: "0123456789ab"},
 	}
 }
 

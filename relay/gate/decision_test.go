@@ -195,6 +195,20 @@ func TestTroubleOutlastsARestart(t *testing.T) {
 	})
 }
 
+// While Relay does not run nothing can go well: that time is no failing.
+func TestDowntimeIsNoTrouble(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet()
+		fail(t, f.join("a", endpoint()), 3)
+		time.Sleep(6 * day)
+		b := f.join("b", endpoint())
+		fail(t, b, 120)
+		want(t, b.Gate, Open, 0)
+		attempts(t, b.Gate, 1, broke)
+		want(t, b.Gate, Disabled, 0)
+	})
+}
+
 // Trouble that could not be written is written later.
 func TestTroubleIsWrittenLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"relay/policy"
 )
 
 const (
@@ -16,6 +18,9 @@ const (
 
 	// An endpoint that fails for less is not written down.
 	worthKeeping = time.Minute
+
+	// How old the time of its last failure may get there.
+	worthKeepingAnew = time.Hour
 )
 
 // Attempt is how an admitted attempt ended.
@@ -160,18 +165,39 @@ func (g *Gate) heedHealth(now time.Time, a *Attempt) []change {
 		return g.disable(now, Failing, fmt.Sprintf("no attempt went well since %s", since.UTC().Format(time.RFC3339)))
 	}
 	self := receiver(e)
-	if now.Sub(since) < worthKeeping || known != nil && known.Receiver == self {
+	if now.Sub(since) < worthKeeping || known.covers(self, now) {
 		return nil
 	}
-	trouble := &Trouble{Since: since.UTC().Round(0), Receiver: self}
+	trouble := &Trouble{Since: since.UTC().Round(0), Last: now.UTC().Round(0), Receiver: self}
 	g.condition.Failing = trouble
 	return []change{{do: func(c *Condition) bool {
-		if c.Failing != nil && c.Failing.Receiver == self {
+		if c.Failing.covers(self, now) {
 			return false
 		}
 		c.Failing = trouble
 		return true
 	}}}
+}
+
+// covers tells whether a failure of this receiver now is as good as written.
+func (t *Trouble) covers(receiver string, now time.Time) bool {
+	return t != nil && t.Receiver == receiver && now.Sub(t.Last) < worthKeepingAnew
+}
+
+// silence is the longest time for which an endpoint that has deliveries may make no attempt.
+// Where there was none for longer, nobody tried: Relay did not run, or the file had the
+// endpoint disabled.
+func silence(e *policy.Endpoint) time.Duration {
+	longest := e.Retry.MaxRetryAfter
+	for _, s := range append([]policy.RetryClass{{Steps: e.Retry.Steps}}, e.Retry.Classes...) {
+		for _, delay := range s.Schedule {
+			longest = max(longest, time.Duration(float64(delay)*(1+s.Jitter)))
+		}
+	}
+	if e.Breaker != nil {
+		longest = max(longest, time.Duration(float64(e.Breaker.MaxOpen)*(1+e.Breaker.Jitter)))
+	}
+	return longest + 2*worthKeepingAnew
 }
 
 // disable takes the endpoint for dead. The caller holds mu.

@@ -170,7 +170,10 @@ func (g *Gate) heedFailing(c *Condition) {
 	if old.Failing != nil && now == nil || old.Disabled != nil && c.Disabled == nil || old.Paused != nil && c.Paused == nil {
 		g.failing = time.Time{}
 	}
-	if now != nil && g.endpoint != nil && now.Receiver == receiver(g.endpoint) && (g.failing.IsZero() || now.Since.Before(g.failing)) {
+	if now == nil || g.endpoint == nil || now.Receiver != receiver(g.endpoint) || time.Since(now.Last) > silence(g.endpoint) {
+		return
+	}
+	if g.failing.IsZero() || now.Since.Before(g.failing) {
 		g.failing = now.Since
 	}
 }

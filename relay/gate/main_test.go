@@ -199,7 +199,7 @@ func shifted(c Condition, by time.Duration) Condition {
 		c.Breaker = &moved
 	}
 	if f := c.Failing; f != nil {
-		c.Failing = &Trouble{Since: move(f.Since), Receiver: f.Receiver}
+		c.Failing = &Trouble{Since: move(f.Since), Last: move(f.Last), Receiver: f.Receiver}
 	}
 	return c
 }
