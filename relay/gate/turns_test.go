@@ -96,7 +96,7 @@ func TestOneTurnInTheFleet(t *testing.T) {
 				"admit": func(t *rapid.T) { admit(t, draw(t), rapid.IntRange(1, 6).Draw(t, "slots")) },
 				"end": func(t *rapid.T) {
 					if len(flights) == 0 {
-						t.Skip("nothing is under way")
+						return
 					}
 					a := rapid.SampledFrom([]Attempt{broke, broke, wentWell, {Void: true}}).Draw(t, "how")
 					end(rapid.IntRange(0, len(flights)-1).Draw(t, "which"), a)
