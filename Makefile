@@ -50,11 +50,11 @@ setup:
 	@command -v python3 >/dev/null || sh .ci/install python3
 	@command -v openssl >/dev/null || sh .ci/install openssl
 
-interop: build relay/sign/interop/node_modules
-	cd relay/sign/interop && node --test
+interop: build policy/sign/interop/node_modules
+	cd policy/sign/interop && node --test
 
-relay/sign/interop/node_modules: relay/sign/interop/package-lock.json
-	cd relay/sign/interop && npm ci --no-audit --no-fund --prefer-offline
+policy/sign/interop/node_modules: policy/sign/interop/package-lock.json
+	cd policy/sign/interop && npm ci --no-audit --no-fund --prefer-offline
 	@touch $@
 
 demo:

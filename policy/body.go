@@ -13,7 +13,7 @@ import (
 
 	"relay/config"
 	"relay/policy/rawjson"
-	"relay/relay/sign"
+	"relay/policy/sign"
 )
 
 // maxBody bounds a body, in bytes, beside maxGrowth times the event's data.

@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"relay/policy/rawjson"
-	"relay/relay/sign"
+	"relay/policy/sign"
 )
 
 // Bodies that are CloudEvents 1.0 (https://github.com/cloudevents/spec), by their names in

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"relay/config"
-	"relay/relay/sign"
+	"relay/policy/sign"
 )
 
 // Decode reads the policy, signature, endpoint and event_type blocks of a file. The error is

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"relay/config"
-	"relay/relay/sign"
+	"relay/policy/sign"
 )
 
 // Kinds of a Change.

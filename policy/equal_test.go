@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"relay/config"
-	"relay/relay/sign"
+	"relay/policy/sign"
 )
 
 // Equal sees a difference in every field, also in those that the hash must not hold.

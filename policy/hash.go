@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"slices"
 
-	"relay/relay/sign"
+	"relay/policy/sign"
 )
 
 // Hashes returns a short hash of each endpoint's settings, by name, so that Relays

@@ -16,7 +16,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"relay/config"
-	"relay/relay/sign"
+	"relay/policy/sign"
 )
 
 // Policy is a decoded file; make one with New or Decode. Its methods may be

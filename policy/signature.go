@@ -11,7 +11,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 
 	"relay/config"
-	"relay/relay/sign"
+	"relay/policy/sign"
 )
 
 // unsigned is the name in sign = ["none"].

@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"relay/config"
-	"relay/relay/sign"
+	"relay/policy/sign"
 )
 
 // The file's language can say what the built-in signatures say.

@@ -20,8 +20,8 @@ import (
 
 	"relay/config"
 	"relay/policy"
+	"relay/policy/sign"
 	"relay/relay/app"
-	"relay/relay/sign"
 	"relay/relay/sink"
 )
 

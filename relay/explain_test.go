@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	official "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
-	"relay/relay/sign"
+	"relay/policy/sign"
 )
 
 const (

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relay/policy"
-	"relay/relay/sign"
+	"relay/policy/sign"
 )
 
 func (c *command) keys() *cobra.Command {

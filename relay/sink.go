@@ -11,8 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"relay/policy/sign"
 	"relay/relay/app"
-	"relay/relay/sign"
 	"relay/relay/sink"
 )
 

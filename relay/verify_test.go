@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"relay/relay/sign"
+	"relay/policy/sign"
 )
 
 // Secrets of the receivers in examples/verify: Relay signs with the first two, the receivers know

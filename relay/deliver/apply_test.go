@@ -14,8 +14,8 @@ import (
 	"relay/outbox"
 	"relay/outbox/outboxtest"
 	"relay/policy"
+	"relay/policy/sign"
 	"relay/relay/deliver/delivertest"
-	"relay/relay/sign"
 )
 
 // apply replaces the policy.

@@ -12,8 +12,8 @@ import (
 
 	"relay/outbox"
 	"relay/policy"
+	"relay/policy/sign"
 	"relay/relay/gate"
-	"relay/relay/sign"
 )
 
 // batch is one POST while it is gathered.

@@ -15,8 +15,8 @@ import (
 
 	"relay/outbox"
 	"relay/policy"
+	"relay/policy/sign"
 	"relay/relay/deliver/delivertest"
-	"relay/relay/sign"
 )
 
 // settled is a Source that keeps nothing.

@@ -20,8 +20,8 @@ import (
 	"relay/outbox"
 	"relay/outbox/outboxtest"
 	"relay/policy"
+	"relay/policy/sign"
 	"relay/relay/deliver/delivertest"
-	"relay/relay/sign"
 )
 
 // Promises P3, P6 and P10: over a schedule of days every attempt carries the same

@@ -8,7 +8,7 @@ import (
 
 	"relay/outbox"
 	"relay/policy"
-	"relay/relay/sign"
+	"relay/policy/sign"
 )
 
 // maxKeptDraft is how much body memory is kept for further attempts, in bytes.

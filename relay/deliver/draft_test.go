@@ -12,8 +12,8 @@ import (
 	"relay/config"
 	"relay/outbox"
 	"relay/policy"
+	"relay/policy/sign"
 	"relay/relay/deliver/delivertest"
-	"relay/relay/sign"
 )
 
 // bodyOf reads the body of an endpoint with these lines.

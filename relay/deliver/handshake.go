@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"relay/policy"
+	"relay/policy/sign"
 	"relay/relay/gate"
-	"relay/relay/sign"
 )
 
 // The handshake of "HTTP 1.1 Web Hooks for Event Delivery" 1.0 (CloudEvents), section 4:

@@ -14,7 +14,7 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"relay/policy"
-	"relay/relay/sign"
+	"relay/policy/sign"
 )
 
 // Sizes in bytes. A request of up to maxAtOnce fits the kernel's buffers, so

@@ -19,8 +19,8 @@ import (
 	"relay/config"
 	"relay/outbox"
 	"relay/policy"
+	"relay/policy/sign"
 	"relay/relay/deliver/delivertest"
-	"relay/relay/sign"
 )
 
 // A request is what it was given, byte for byte, with what HTTP needs and nothing else.

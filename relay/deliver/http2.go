@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"relay/policy"
-	"relay/relay/sign"
+	"relay/policy/sign"
 )
 
 // http2 is the sender on net/http, for endpoints with http2 = true: HTTP/2 where

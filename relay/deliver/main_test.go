@@ -18,8 +18,8 @@ import (
 	"relay/outbox"
 	"relay/outbox/outboxtest"
 	"relay/policy"
+	"relay/policy/sign"
 	"relay/relay/deliver/delivertest"
-	"relay/relay/sign"
 )
 
 func TestMain(m *testing.M) {

@@ -8,7 +8,7 @@ import (
 
 	"relay/outbox"
 	"relay/policy"
-	"relay/relay/sign"
+	"relay/policy/sign"
 )
 
 // Request is what an attempt would send, as HTTP/1.1 has it.

@@ -10,8 +10,8 @@ import (
 
 	"relay/outbox"
 	"relay/policy"
+	"relay/policy/sign"
 	"relay/relay/gate"
-	"relay/relay/sign"
 )
 
 // sender posts to one endpoint: http1, or http2 where the policy asks for it. Each

@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"relay/outbox"
+	"relay/policy/sign"
 	"relay/relay/deliver/delivertest"
-	"relay/relay/sign"
 )
 
 // Promise P13: the steps of a stop.

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"relay/relay/sign"
+	"relay/policy/sign"
 )
 
 const secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

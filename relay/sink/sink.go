@@ -19,7 +19,7 @@ import (
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
-	"relay/relay/sign"
+	"relay/policy/sign"
 )
 
 // Options of a Sink. The zero value answers 200 to everything and checks no

@@ -18,7 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
-	"relay/relay/sign"
+	"relay/policy/sign"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -19,7 +19,7 @@ import (
 	"go.uber.org/goleak"
 	"golang.org/x/net/dns/dnsmessage"
 
-	"relay/relay/sign"
+	"relay/policy/sign"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -18,7 +18,7 @@ import (
 	"testing"
 	"time"
 
-	"relay/relay/sign"
+	"relay/policy/sign"
 )
 
 // Step is how an Endpoint treats one request. The zero value answers 200.
