@@ -30,7 +30,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"relay/config"
-	"relay/outbox/outboxtest"
+	"relay/outbox/redisstream/redistest"
 	"relay/policy"
 	"relay/relay/app"
 )
@@ -41,7 +41,7 @@ func onEngines(t *testing.T, test func(t *testing.T, outbox string)) {
 		test(t, fmt.Sprintf("outbox \"sqlite\" {\n path = %q\n}", filepath.Join(t.TempDir(), "outbox")))
 	})
 	t.Run("redis", func(t *testing.T) {
-		test(t, sharedOutbox(outboxtest.StartRedis(t)))
+		test(t, sharedOutbox(redistest.Start(t)))
 	})
 }
 

@@ -11,11 +11,11 @@ import (
 	"testing"
 	"time"
 
-	"relay/outbox/outboxtest"
+	"relay/outbox/redisstream/redistest"
 )
 
 // newFleet starts n Relays that share the server's outbox and one endpoint "a".
-func newFleet(t *testing.T, n int, server *outboxtest.RedisServer, receiver, rules string) []*process {
+func newFleet(t *testing.T, n int, server *redistest.Server, receiver, rules string) []*process {
 	t.Helper()
 	fleet := make([]*process, n)
 	for i := range fleet {
@@ -87,7 +87,7 @@ func (a *arrivals) most(perSecond float64) (surplus float64, window time.Duratio
 // requests a little later than they began, some more than others, so it may see some of one moment's with
 // those of the next.
 func TestFleetKeepsOneLimit(t *testing.T) {
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	receiver := &arrivals{}
 	web := httptest.NewServer(receiver)
 	defer web.Close()
@@ -125,7 +125,7 @@ func stopFleet(t *testing.T, fleet []*process) {
 // after its time one probe goes out, not five.
 func TestFleetSendsOneProbe(t *testing.T) {
 	t.Parallel() // it mostly waits
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	var down = true
 	receiver := &arrivals{delay: 300 * time.Millisecond}
 	receiver.status = func() int {
@@ -190,7 +190,7 @@ func TestFleetSendsOneProbe(t *testing.T) {
 // A fleet holds no more attempts at the same time than fleet_concurrency.
 func TestFleetConcurrency(t *testing.T) {
 	t.Parallel() // it mostly waits
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	receiver := &arrivals{delay: 50 * time.Millisecond}
 	web := httptest.NewServer(receiver)
 	defer web.Close()

@@ -19,16 +19,17 @@ import (
 	"relay/outbox"
 	"relay/outbox/outboxtest"
 	"relay/outbox/redisstream"
+	"relay/outbox/redisstream/redistest"
 )
 
 // sharedOutbox is the block of the file for the server.
-func sharedOutbox(server *outboxtest.RedisServer) string {
+func sharedOutbox(server *redistest.Server) string {
 	return fmt.Sprintf("outbox \"redis\" {\n url = %q\n namespace = \"fleet\"\n}", server.URL())
 }
 
 // newMember is a process of a fleet. Its attempts are short, and so are its leases: a
 // member that dies is replaced when they end.
-func newMember(t *testing.T, server *outboxtest.RedisServer, receiver string, endpoints ...string) *process {
+func newMember(t *testing.T, server *redistest.Server, receiver string, endpoints ...string) *process {
 	t.Helper()
 	p := &process{t: t, dir: t.TempDir(), endpoints: endpoints}
 	p.configure(sharedOutbox(server), "1s", receiver)
@@ -36,7 +37,7 @@ func newMember(t *testing.T, server *outboxtest.RedisServer, receiver string, en
 }
 
 // openShared opens the outbox of the fleet beside it.
-func openShared(t *testing.T, server *outboxtest.RedisServer) *redisstream.Store {
+func openShared(t *testing.T, server *redistest.Server) *redisstream.Store {
 	t.Helper()
 	store, err := redisstream.Open(t.Context(), redisstream.Options{URL: server.URL(), Database: -1, Namespace: "fleet", Log: zerolog.Nop()})
 	if err != nil {
@@ -67,7 +68,7 @@ func until(t *testing.T, what string, there func() bool) {
 // its id at another Relay.
 func TestKillFleetUnderLoad(t *testing.T) {
 	t.Parallel() // it mostly waits
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	ledger := outboxtest.NewLedger()
 	var last atomic.Int64 // when the last request came
 	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
@@ -154,7 +155,7 @@ func TestKillFleetUnderLoad(t *testing.T) {
 // Fault F12 and promise P13: Relay starts while Redis is down, says so, refuses
 // events, and works when Redis comes. SIGTERM lets the attempt under way end.
 func TestStartsBeforeRedis(t *testing.T) {
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	store := openShared(t, server)
 	server.Stop()
 	began := make(chan string, 10)
@@ -225,7 +226,7 @@ func (p *process) rewrite(from, to string) {
 // Two Relays with different files share an outbox: each makes the deliveries of the
 // endpoints that its own file names, and what neither names waits.
 func TestFleetOfTwoFiles(t *testing.T) {
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	store := openShared(t, server)
 	arrived := make(chan string, 10)
 	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { arrived <- r.URL.Path }))

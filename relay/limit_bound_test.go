@@ -11,7 +11,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"relay/outbox"
-	"relay/outbox/outboxtest"
+	"relay/outbox/redisstream/redistest"
 	"relay/outbox/sqlite"
 )
 
@@ -48,7 +48,7 @@ func TestLimitWindows(t *testing.T) {
 			continue // TestFleetKeepsOneLimit is like it
 		}
 		t.Run(fmt.Sprintf("fleet %d per s, burst %d", c.perSecond, c.burst), func(t *testing.T) {
-			server := outboxtest.StartRedis(t)
+			server := redistest.Start(t)
 			receiver := &arrivals{}
 			web := httptest.NewServer(receiver)
 			defer web.Close()

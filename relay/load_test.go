@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"relay/outbox/outboxtest"
+	"relay/outbox/redisstream/redistest"
 )
 
 // figures tells whether tests are to take their figures over a long time, on a machine that
@@ -33,7 +33,7 @@ func engines() []engine {
 		{"sqlite", func(_ *testing.T, dir string) string {
 			return fmt.Sprintf("outbox \"sqlite\" {\n path = %q\n}", filepath.Join(dir, "outbox"))
 		}},
-		{"redis", func(t *testing.T, _ string) string { return sharedOutbox(outboxtest.StartRedis(t)) }},
+		{"redis", func(t *testing.T, _ string) string { return sharedOutbox(redistest.Start(t)) }},
 	}
 }
 

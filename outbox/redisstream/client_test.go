@@ -23,7 +23,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"relay/outbox/outboxtest"
+	"relay/outbox/redisstream/redistest"
 )
 
 // connectTest connects and closes with the test.
@@ -92,7 +92,7 @@ func TestOptionsShowNoPassword(t *testing.T) {
 }
 
 func TestConnect(t *testing.T) {
-	s := outboxtest.StartRedis(t, "--requirepass", "secret")
+	s := redistest.Start(t, "--requirepass", "secret")
 	for name, o := range map[string]Options{
 		"unix": at(s.URL()),
 		"tcp":  at(s.TCPURL()),
@@ -120,7 +120,7 @@ func TestConnect(t *testing.T) {
 }
 
 func TestCloseEndsBlockedReads(t *testing.T) {
-	s := outboxtest.StartRedis(t)
+	s := redistest.Start(t)
 	c := connectTest(t, at(s.URL()))
 	ended := make(chan error, 1)
 	go func() {
@@ -238,7 +238,7 @@ func TestNothingIsRepeated(t *testing.T) {
 }
 
 func TestCluster(t *testing.T) {
-	nodes := outboxtest.StartCluster(t, 2, 0, "--maxmemory", "50mb")
+	nodes := redistest.StartCluster(t, 2, 0, "--maxmemory", "50mb")
 	ctx := t.Context()
 	o := Options{Cluster: nodes.Addrs()[:1], Namespace: "relay", Shards: 4, Database: -1, Durability: Memory}
 	c := connectTest(t, o)
@@ -303,7 +303,7 @@ func TestCluster(t *testing.T) {
 }
 
 func TestSentinel(t *testing.T) {
-	fleet := outboxtest.StartSentinel(t, 1, "--maxmemory", "50mb")
+	fleet := redistest.StartSentinel(t, 1, "--maxmemory", "50mb")
 	o := Options{
 		Sentinel: &Sentinel{Master: fleet.Name(), Addrs: fleet.Sentinels()}, Database: -1, Namespace: "relay", Shards: 1,
 		Durability: Replicated, Replicas: 1, ReplicaTimeout: time.Second,

@@ -11,13 +11,14 @@ import (
 	"relay/outbox"
 	"relay/outbox/outboxtest"
 	"relay/outbox/redisstream"
+	"relay/outbox/redisstream/redistest"
 )
 
 // A Cluster of three masters with a replica each is put through faults. The suite takes
 // long on it and is for a soak.
 func TestKillCluster(t *testing.T) {
 	t.Parallel()
-	c := outboxtest.StartCluster(t, 3, 1)
+	c := redistest.StartCluster(t, 3, 1)
 	t.Run("slot moves", func(t *testing.T) { testSlotMoves(t, c) })
 	t.Run("master dies", func(t *testing.T) { testClusterFailover(t, c) })
 	if os.Getenv("RELAY_SOAK_ROUNDS") != "" {
@@ -28,7 +29,7 @@ func TestKillCluster(t *testing.T) {
 
 // neverCrossSlot checks that no command had keys of several slots, and tells what
 // else the nodes refused since they started.
-func neverCrossSlot(t *testing.T, c *outboxtest.Cluster) {
+func neverCrossSlot(t *testing.T, c *redistest.Cluster) {
 	t.Helper()
 	for i := range c.Addrs() {
 		s := c.Node(i)
@@ -40,7 +41,7 @@ func neverCrossSlot(t *testing.T, c *outboxtest.Cluster) {
 	}
 }
 
-func clusterEngine(c *outboxtest.Cluster) outboxtest.Engine {
+func clusterEngine(c *redistest.Cluster) outboxtest.Engine {
 	var n atomic.Int64
 	options := map[outbox.Store]redisstream.Options{}
 	open := func(t *testing.T, o redisstream.Options) outbox.Store {
@@ -68,11 +69,11 @@ func clusterEngine(c *outboxtest.Cluster) outboxtest.Engine {
 
 // spread returns a namespace whose three shards lie on different masters, and the
 // slots of the shards.
-func spread(t *testing.T, c *outboxtest.Cluster, prefix string) (namespace string, slots [3]int) {
+func spread(t *testing.T, c *redistest.Cluster, prefix string) (namespace string, slots [3]int) {
 	t.Helper()
 	for n := range 1000 {
 		namespace = fmt.Sprintf("%s%d", prefix, n)
-		owners := map[*outboxtest.RedisServer]bool{}
+		owners := map[*redistest.Server]bool{}
 		for i := range slots {
 			slots[i] = c.Slot(fmt.Sprintf("{%s:%d}:meta", namespace, i))
 			owners[c.Owner(slots[i])] = true
@@ -88,7 +89,7 @@ func spread(t *testing.T, c *outboxtest.Cluster, prefix string) (namespace strin
 // Fault F21: the slot of a shard moves to another master under load, with a
 // while in which half of its keys are here and half there. What is for the shard waits or
 // is refused meanwhile, the other shards go on, and nothing is lost.
-func testSlotMoves(t *testing.T, c *outboxtest.Cluster) {
+func testSlotMoves(t *testing.T, c *redistest.Cluster) {
 	namespace, slots := spread(t, c, "s")
 	l := startLoad(t, redisstream.Options{Cluster: c.Addrs(), Database: -1, Namespace: namespace, Shards: 3})
 	l.progress()
@@ -129,7 +130,7 @@ func testSlotMoves(t *testing.T, c *outboxtest.Cluster) {
 
 // Fault F20 in a Cluster: the master of a shard is killed, its replica takes over,
 // and it comes back as replica. The level "replicated" loses nothing.
-func testClusterFailover(t *testing.T, c *outboxtest.Cluster) {
+func testClusterFailover(t *testing.T, c *redistest.Cluster) {
 	namespace, slots := spread(t, c, "f")
 	l := startLoad(t, redisstream.Options{
 		Cluster: c.Addrs(), Database: -1, Namespace: namespace, Shards: 3,
@@ -162,7 +163,7 @@ func testClusterFailover(t *testing.T, c *outboxtest.Cluster) {
 // are due, and shards that have more, once made it lease the whole backlog first.
 func TestClaimLeavesBacklog(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	for _, shards := range []int{1, 3} {
 		t.Run(fmt.Sprintf("%d shards", shards), func(t *testing.T) {
 			const retries, backlog = 200, 3000

@@ -11,6 +11,7 @@ import (
 	"relay/outbox"
 	"relay/outbox/outboxtest"
 	"relay/outbox/redisstream"
+	"relay/outbox/redisstream/redistest"
 )
 
 // commands are all that Relay's user of Redis must be allowed, as the README says.
@@ -31,7 +32,7 @@ func TestConformance(t *testing.T) {
 	for _, shards := range []int{1, 3} {
 		t.Run(fmt.Sprintf("%d shards", shards), func(t *testing.T) {
 			t.Parallel()
-			server := outboxtest.StartRedis(t)
+			server := redistest.Start(t)
 			rule := strings.Fields(commands)
 			if strings.Contains(fmt.Sprint(server.MustDo(t, "INFO", "server")), "redis_version:7.0.") {
 				rule = slices.DeleteFunc(rule, func(s string) bool { return s == "+waitaof" }) // it came with 7.2

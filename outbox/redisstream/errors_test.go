@@ -16,7 +16,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"relay/outbox"
-	"relay/outbox/outboxtest"
+	"relay/outbox/redisstream/redistest"
 )
 
 // pin checks one error of a real server, so that a version that words it another
@@ -43,14 +43,14 @@ func pin(t *testing.T, err error, code string) {
 	}
 }
 
-func user(s *outboxtest.RedisServer, name, password string) Options {
+func user(s *redistest.Server, name, password string) Options {
 	o := at(s.URL())
 	o.Username, o.Password = name, password
 	return o
 }
 
 func TestRepliesOfRedis(t *testing.T) {
-	s := outboxtest.StartRedis(t, "--busy-reply-threshold", "50")
+	s := redistest.Start(t, "--busy-reply-threshold", "50")
 	ctx := t.Context()
 	m := nodeTest(t, connectTest(t, at(s.URL())))
 	s.MustDo(t, "SET", "string", "x")
@@ -109,14 +109,14 @@ func TestRepliesOfRedis(t *testing.T) {
 	pin(t, <-busy, "refused")
 }
 
-func info(s *outboxtest.RedisServer) string {
+func info(s *redistest.Server) string {
 	reply, _ := s.Do("INFO")
 	text, _ := reply.(string)
 	return text
 }
 
 func TestFullRedis(t *testing.T) {
-	s := outboxtest.StartRedis(t, "--maxmemory", "1")
+	s := redistest.Start(t, "--maxmemory", "1")
 	m := nodeTest(t, connectTest(t, at(s.URL())))
 	err := m.Set(t.Context(), "k", "v", 0).Err()
 	pin(t, err, "oom")
@@ -130,7 +130,7 @@ func TestFullRedis(t *testing.T) {
 }
 
 func TestReplicas(t *testing.T) {
-	s := outboxtest.StartRedis(t, "--min-replicas-to-write", "1")
+	s := redistest.Start(t, "--min-replicas-to-write", "1")
 	m := nodeTest(t, connectTest(t, at(s.URL())))
 	pin(t, m.Set(t.Context(), "k", "v", 0).Err(), "noreplicas")
 
@@ -146,7 +146,7 @@ func TestReplicas(t *testing.T) {
 
 func TestDiskOfRedis(t *testing.T) {
 	// A folder stands where the snapshot should go.
-	s := outboxtest.StartRedis(t, "--save", "3600 1", "--dbfilename", "taken", "--appendonly", "no")
+	s := redistest.Start(t, "--save", "3600 1", "--dbfilename", "taken", "--appendonly", "no")
 	dir, _ := s.MustDo(t, "CONFIG", "GET", "dir").([]any)
 	if err := os.MkdirAll(filepath.Join(dir[1].(string), "taken", "x"), 0o700); err != nil {
 		t.Fatal(err)
@@ -158,7 +158,7 @@ func TestDiskOfRedis(t *testing.T) {
 }
 
 func TestLoadingRedis(t *testing.T) {
-	s := outboxtest.StartRedis(t, "--appendonly", "no", "--key-load-delay", "10000", "--loading-process-events-interval-bytes", "1024")
+	s := redistest.Start(t, "--appendonly", "no", "--key-load-delay", "10000", "--loading-process-events-interval-bytes", "1024")
 	s.MustDo(t, "EVAL", "for i = 1, 3000 do redis.call('SET', 'k' .. i, string.rep('x', 100)) end", "0")
 	s.MustDo(t, "SAVE")
 	s.Kill()
@@ -171,7 +171,7 @@ func TestLoadingRedis(t *testing.T) {
 // The server says it and hangs up, before or after our first bytes: then all that
 // is left is a broken connection.
 func TestTooManyClients(t *testing.T) {
-	s := outboxtest.StartRedis(t, "--maxclients", "1")
+	s := redistest.Start(t, "--maxclients", "1")
 	first := nodeTest(t, connectTest(t, at(s.URL())))
 	await(t, "a place is free", func() bool { return first.Ping(t.Context()).Err() == nil })
 	c, err := net.Dial("tcp", s.Addr())
@@ -192,7 +192,7 @@ func TestTooManyClients(t *testing.T) {
 }
 
 func TestRepliesOfCluster(t *testing.T) {
-	s := outboxtest.StartRedis(t, "--cluster-enabled", "yes")
+	s := redistest.Start(t, "--cluster-enabled", "yes")
 	m := nodeTest(t, connectTest(t, at(s.URL())))
 	pin(t, m.Set(t.Context(), "k", "v", 0).Err(), "clusterdown")
 	far := at(s.URL())
@@ -201,7 +201,7 @@ func TestRepliesOfCluster(t *testing.T) {
 }
 
 func TestConnectionErrors(t *testing.T) {
-	s := outboxtest.StartRedis(t)
+	s := redistest.Start(t)
 	c := connectTest(t, at(s.URL()))
 	m := nodeTest(t, c)
 	certain := func(err error, code string, want bool) {

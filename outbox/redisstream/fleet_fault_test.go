@@ -11,14 +11,14 @@ import (
 	"time"
 
 	"relay/outbox"
-	"relay/outbox/outboxtest"
+	"relay/outbox/redisstream/redistest"
 )
 
 // Fault F24: two Relays with the same options. Each has a number of its own, and no
 // delivery is claimed by both.
 func TestTwoWithTheSameOptions(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	var stores []*Store
 	for range 2 {
 		stores = append(stores, openTest(t, at(server.URL())))
@@ -73,8 +73,8 @@ func TestTwoWithTheSameOptions(t *testing.T) {
 // they end.
 func TestTakeover(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t)
-	proxy := outboxtest.StartFaultProxy(t, "unix", server.Socket())
+	server := redistest.Start(t)
+	proxy := redistest.StartFaultProxy(t, "unix", server.Socket())
 	dead, other := openTest(t, at(proxy.URL())), openTest(t, at(server.URL()))
 	var slowest time.Duration
 	for round := range 3 {
@@ -108,7 +108,7 @@ func TestTakeover(t *testing.T) {
 // its late answer changes nothing.
 func TestSlowWorker(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	s := openTest(t, at(server.URL()))
 	acceptOne(t, s, "e", "a")
 	late := claimSome(t, s, "a", 1, 300*time.Millisecond)[0]
@@ -157,7 +157,7 @@ func TestSlowWorker(t *testing.T) {
 }
 
 // calls is how many commands clients have sent, those of scripts not counted.
-func calls(t *testing.T, server *outboxtest.RedisServer) (n int64) {
+func calls(t *testing.T, server *redistest.Server) (n int64) {
 	t.Helper()
 	text, _ := server.MustDo(t, "INFO", "commandstats").(string)
 	for name, value := range parseInfo(text) {
@@ -178,7 +178,7 @@ func TestIdleFleet(t *testing.T) {
 	for _, c := range []struct{ stores, endpoints int }{{1, 1}, {1, 1000}, {20, 1}, {20, 50}} {
 		t.Run(fmt.Sprintf("%d stores, %d endpoints each", c.stores, c.endpoints), func(t *testing.T) {
 			t.Parallel()
-			server := outboxtest.StartRedis(t)
+			server := redistest.Start(t)
 			ctx, cancel := context.WithCancel(t.Context())
 			var all sync.WaitGroup
 			for range c.stores {

@@ -5,13 +5,13 @@ import (
 	"testing"
 	"time"
 
-	"relay/outbox/outboxtest"
+	"relay/outbox/redisstream/redistest"
 )
 
 // After a reload the others see the new hashes; with an outage in between, after it.
 func TestSetEndpoints(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	o := at(server.URL())
 	o.Endpoints = map[string]string{"a": "old"}
 	s, other := openTest(t, o), openTest(t, at(server.URL()))

@@ -12,7 +12,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"relay/outbox/outboxtest"
+	"relay/outbox/redisstream/redistest"
 )
 
 // This file compares ways to lay deliveries out in Redis. It stands apart from
@@ -270,7 +270,7 @@ type layoutBase struct {
 
 // openLayout starts a server for one case and makes the layout in it.
 func openLayout(b *testing.B, m benchMix, c candidate) (layoutBase, layout) {
-	r := outboxtest.StartRedis(b, "--auto-aof-rewrite-percentage", "0")
+	r := redistest.Start(b, "--auto-aof-rewrite-percentage", "0")
 	base := layoutBase{
 		c:       redis.NewClient(&redis.Options{Network: "unix", Addr: r.Socket(), Protocol: 2, MaxRetries: -1, PoolSize: benchWorkers}),
 		mix:     m,

@@ -12,7 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"relay/outbox"
-	"relay/outbox/outboxtest"
+	"relay/outbox/redisstream/redistest"
 )
 
 // serverTime is the clock of Redis in microseconds.
@@ -33,7 +33,7 @@ func serverTime(t *testing.T, s *Store) int64 {
 // to several clients together.
 func TestTakeStaysWithinLimit(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	stores := []*Store{openTest(t, at(server.URL())), openTest(t, at(server.URL()))}
 	runs := 0
 	rapid.Check(t, func(r *rapid.T) {
@@ -87,7 +87,7 @@ func TestTakeStaysWithinLimit(t *testing.T) {
 
 func TestTake(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	s := openTest(t, at(server.URL()))
 	take := func(name string, l outbox.Limit, ask, want int) time.Duration {
 		t.Helper()
@@ -140,7 +140,7 @@ func TestTake(t *testing.T) {
 // Notes that Redis lost are heard of, too, and writes on top of them conflict.
 func TestNotesLost(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	s := openTest(t, at(server.URL()))
 	setMaxMemory(t, server, 1) // the store is full
 	before, err := s.SetNote(t.Context(), outbox.Note{Endpoint: "a", Text: []byte("paused")})
@@ -168,7 +168,7 @@ func TestNotesLost(t *testing.T) {
 // With several shards the bound is split, each with one at least.
 func TestBoundOfShards(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	o := at(server.URL())
 	o.Shards = 3
 	s := openTest(t, o)
@@ -187,7 +187,7 @@ func TestBoundOfShards(t *testing.T) {
 // ahead then goes back.
 func TestBoundComes(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	s, other := openTest(t, at(server.URL())), openTest(t, at(server.URL()))
 	for n := range 400 {
 		acceptOne(t, s, fmt.Sprint("e", n), "a")

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"relay/outbox"
-	"relay/outbox/outboxtest"
+	"relay/outbox/redisstream/redistest"
 )
 
 // reconcileAll looks through all events.
@@ -43,7 +43,7 @@ func ids(claims []outbox.Claim) []string {
 // reconciler finds the deliveries, and each is there once.
 func TestReconcileDeletedKeys(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	three := []string{"e1", "e2", "e3"}
 	for name, c := range map[string]struct {
 		begin  func(t *testing.T, s *Store)
@@ -108,7 +108,7 @@ func TestReconcileDeletedKeys(t *testing.T) {
 // A retry that the reconciler puts back keeps its due time.
 func TestReconcileKeepsDueTime(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	server.MustDo(t, "SET", newKeys("relay", 0).prefix+"reconciler", "this test")
 	s := openTest(t, at(server.URL()))
 	acceptOne(t, s, "e", "a")
@@ -134,7 +134,7 @@ func TestReconcileKeepsDueTime(t *testing.T) {
 // counted and told; one that is under way leaves nothing behind.
 func TestEventDeleted(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	s := openTest(t, at(server.URL()))
 	var log logLines
 	o := at(server.URL())
@@ -184,7 +184,7 @@ func TestEventDeleted(t *testing.T) {
 // other endpoints goes on.
 func TestWrongType(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	s := openTest(t, at(server.URL()))
 	k := s.shards[0].keys
 	acceptOne(t, s, "first", "good")
@@ -228,7 +228,7 @@ func TestWrongType(t *testing.T) {
 // A group of accepts in which one meets a key of another type keeps the others whole.
 func TestWrongTypeInGroup(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	s := openTest(t, at(server.URL()))
 	server.MustDo(t, "SET", s.shards[0].event("bad"), "theirs")
 	group := func(ids ...string) (list []*accept) {
@@ -261,7 +261,7 @@ func TestWrongTypeInGroup(t *testing.T) {
 // accepted afterwards is in order, due now, and retried on time.
 func TestClockWentBack(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	s := openTest(t, at(server.URL()))
 	ahead := time.Now().Add(time.Hour).UnixMicro()
 	server.MustDo(t, "HSET", s.shards[0].meta, "last", strconv.FormatInt(ahead, 10))
@@ -301,7 +301,7 @@ func TestClockWentBack(t *testing.T) {
 // The window in which ids and keys are known is kept, and then ends.
 func TestIdempotencyWindow(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	const window = 2 * time.Second
 	s, err := open(t.Context(), at(server.URL()), window)
 	if err != nil {

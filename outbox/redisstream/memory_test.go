@@ -13,11 +13,11 @@ import (
 	"time"
 
 	"relay/outbox"
-	"relay/outbox/outboxtest"
+	"relay/outbox/redisstream/redistest"
 )
 
 // usedMemory is what Redis says.
-func usedMemory(t *testing.T, server *outboxtest.RedisServer) int64 {
+func usedMemory(t *testing.T, server *redistest.Server) int64 {
 	t.Helper()
 	text, _ := server.MustDo(t, "INFO", "memory").(string)
 	n, err := strconv.ParseInt(parseInfo(text)["used_memory"], 10, 64)
@@ -27,7 +27,7 @@ func usedMemory(t *testing.T, server *outboxtest.RedisServer) int64 {
 	return n
 }
 
-func setMaxMemory(t *testing.T, server *outboxtest.RedisServer, n int64) {
+func setMaxMemory(t *testing.T, server *redistest.Server, n int64) {
 	t.Helper()
 	server.MustDo(t, "CONFIG", "SET", "maxmemory", strconv.FormatInt(n, 10))
 }
@@ -48,7 +48,7 @@ func fill(t *testing.T, s *Store, n int) {
 // must refuse commands.
 func TestNearMaxMemory(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	s := openTest(t, at(server.URL()))
 	fill(t, s, 200)
 	var err error
@@ -76,7 +76,7 @@ func TestNearMaxMemory(t *testing.T) {
 // A Relay that starts on the full server drains, too.
 func TestBeyondMaxMemory(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	s := openTest(t, at(server.URL()))
 	const events = 100
 	fill(t, s, events)
@@ -126,7 +126,7 @@ func TestBeyondMaxMemory(t *testing.T) {
 // Fault F18: a server that evicts any key is refused, with its policy's name.
 func TestEvictingServer(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t, "--maxmemory", "50mb", "--maxmemory-policy", "allkeys-lru")
+	server := redistest.Start(t, "--maxmemory", "50mb", "--maxmemory-policy", "allkeys-lru")
 	s, err := Open(t.Context(), at(server.URL()))
 	if err == nil {
 		_ = s.Close()
@@ -141,10 +141,10 @@ func TestEvictingServer(t *testing.T) {
 // what was refused is there, and all goes on when the cause is gone.
 func TestRefusedWrites(t *testing.T) {
 	t.Parallel()
-	disk := outboxtest.StartRedis(t, "--save", "3600 1", "--appendonly", "no", "--dbfilename", "taken")
+	disk := redistest.Start(t, "--save", "3600 1", "--appendonly", "no", "--dbfilename", "taken")
 	dir, _ := disk.MustDo(t, "CONFIG", "GET", "dir").([]any)
 	taken := filepath.Join(dir[1].(string), "taken")
-	plain := outboxtest.StartRedis(t)
+	plain := redistest.Start(t)
 	var place net.Conn // the one that CONFIG SET maxclients 1 leaves
 	snapshot := func(t *testing.T, want string) {
 		await(t, "the snapshot is "+want, func() bool {
@@ -155,30 +155,30 @@ func TestRefusedWrites(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name, says  string
-		server      *outboxtest.RedisServer
-		begin, mend func(*testing.T, *outboxtest.RedisServer)
+		server      *redistest.Server
+		begin, mend func(*testing.T, *redistest.Server)
 	}{
-		{"READONLY", "replica", plain, func(t *testing.T, s *outboxtest.RedisServer) { s.MustDo(t, "REPLICAOF", "127.0.0.1", "1") },
-			func(t *testing.T, s *outboxtest.RedisServer) { s.MustDo(t, "REPLICAOF", "NO", "ONE") }},
-		{"NOREPLICAS", "min-replicas-to-write", plain, func(t *testing.T, s *outboxtest.RedisServer) {
+		{"READONLY", "replica", plain, func(t *testing.T, s *redistest.Server) { s.MustDo(t, "REPLICAOF", "127.0.0.1", "1") },
+			func(t *testing.T, s *redistest.Server) { s.MustDo(t, "REPLICAOF", "NO", "ONE") }},
+		{"NOREPLICAS", "min-replicas-to-write", plain, func(t *testing.T, s *redistest.Server) {
 			s.MustDo(t, "CONFIG", "SET", "min-replicas-to-write", "1")
 		},
-			func(t *testing.T, s *outboxtest.RedisServer) {
+			func(t *testing.T, s *redistest.Server) {
 				s.MustDo(t, "CONFIG", "SET", "min-replicas-to-write", "0")
 			}},
-		{"MISCONF", "disk", disk, func(t *testing.T, _ *outboxtest.RedisServer) {
+		{"MISCONF", "disk", disk, func(t *testing.T, _ *redistest.Server) {
 			// A folder stands where the snapshot should go.
 			if err := os.MkdirAll(filepath.Join(taken, "x"), 0o700); err != nil {
 				t.Fatal(err)
 			}
 			snapshot(t, "err")
-		}, func(t *testing.T, _ *outboxtest.RedisServer) {
+		}, func(t *testing.T, _ *redistest.Server) {
 			if err := os.RemoveAll(taken); err != nil {
 				t.Fatal(err)
 			}
 			snapshot(t, "ok")
 		}},
-		{"max clients", "maxclients", plain, func(t *testing.T, s *outboxtest.RedisServer) {
+		{"max clients", "maxclients", plain, func(t *testing.T, s *redistest.Server) {
 			var err error
 			if place, err = net.Dial("unix", s.Socket()); err != nil {
 				t.Fatal(err)
@@ -187,7 +187,7 @@ func TestRefusedWrites(t *testing.T) {
 			fmt.Fprint(place, "CONFIG SET maxclients 1\r\nCLIENT KILL TYPE normal SKIPME yes\r\nPING\r\n")
 			for lines := bufio.NewScanner(place); lines.Scan() && lines.Text() != "+PONG"; {
 			}
-		}, func(t *testing.T, s *outboxtest.RedisServer) {
+		}, func(t *testing.T, s *redistest.Server) {
 			fmt.Fprint(place, "CONFIG SET maxclients 1000\r\n")
 			if _, err := bufio.NewReader(place).ReadString('\n'); err != nil {
 				t.Fatal(err)

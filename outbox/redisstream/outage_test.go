@@ -12,14 +12,14 @@ import (
 	"time"
 
 	"relay/outbox"
-	"relay/outbox/outboxtest"
+	"relay/outbox/redisstream/redistest"
 )
 
 // Fault F12: Redis is down when the store opens. It says so at once, and works as
 // soon as Redis does.
 func TestRedisDownAtStart(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	server.Kill()
 	s := openTest(t, at(server.TCPURL()))
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -54,7 +54,7 @@ func TestRedisDownAtStart(t *testing.T) {
 // only the level "fsync" promises that nothing is lost.
 func TestKillRedisUnderLoad(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t, "--appendfsync", "always")
+	server := redistest.Start(t, "--appendfsync", "always")
 	o := at(server.URL())
 	o.Durability = Fsync
 	s := openTest(t, o)
@@ -73,7 +73,7 @@ func TestKillRedisUnderLoad(t *testing.T) {
 func TestKillDataUnderLoad(t *testing.T) {
 	t.Parallel()
 	const epoch = `"code":"outbox_epoch_changed"`
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	var log logLines
 	o := at(server.URL())
 	o.Log = log.logger()
@@ -97,7 +97,7 @@ func TestKillDataUnderLoad(t *testing.T) {
 // Fault F23: the scripts are forgotten, again and again.
 func TestKillScriptsUnderLoad(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	s := openTest(t, at(server.URL()))
 	x := startTraffic(t, s)
 	for range faults(t, 20) {
@@ -110,8 +110,8 @@ func TestKillScriptsUnderLoad(t *testing.T) {
 // Fault F15 under load: replies of whatever commands get lost.
 func TestKillRepliesUnderLoad(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t)
-	proxy := outboxtest.StartFaultProxy(t, "unix", server.Socket())
+	server := redistest.Start(t)
+	proxy := redistest.StartFaultProxy(t, "unix", server.Socket())
 	s := openTest(t, at(proxy.URL()))
 	x := startTraffic(t, s)
 	rounds := faults(t, 20)
@@ -130,8 +130,8 @@ func TestKillRepliesUnderLoad(t *testing.T) {
 // the first receipt.
 func TestLostReplyToAccept(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t)
-	proxy := outboxtest.StartFaultProxy(t, "unix", server.Socket())
+	server := redistest.Start(t)
+	proxy := redistest.StartFaultProxy(t, "unix", server.Socket())
 	s := openTest(t, at(proxy.URL()))
 	byKey := one("keyed", "a", "b")
 	byKey.Key, byKey.Fingerprint = "k", [32]byte{1}
@@ -160,8 +160,8 @@ func TestLostReplyToAccept(t *testing.T) {
 // deliveries at once. They come again long before the lease ends.
 func TestLostReplyToClaim(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t)
-	proxy := outboxtest.StartFaultProxy(t, "unix", server.Socket())
+	server := redistest.Start(t)
+	proxy := redistest.StartFaultProxy(t, "unix", server.Socket())
 	s := openTest(t, at(proxy.URL()))
 	server.MustDo(t, "SCRIPT", "LOAD", s.scripts.claim.text) // else what is lost is the answer that it is not known
 	acceptOne(t, s, "claimed", "a")
@@ -198,8 +198,8 @@ func TestLostReplyToClaim(t *testing.T) {
 // Fault F15: the reply to a settlement is lost. One attempt is recorded.
 func TestLostReplyToSettle(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t)
-	proxy := outboxtest.StartFaultProxy(t, "unix", server.Socket())
+	server := redistest.Start(t)
+	proxy := redistest.StartFaultProxy(t, "unix", server.Socket())
 	s := openTest(t, at(proxy.URL()))
 	server.MustDo(t, "SCRIPT", "LOAD", s.scripts.settle.text) // else what is lost is the answer that it is not known
 	acceptOne(t, s, "e", "a")
@@ -230,8 +230,8 @@ func TestLostReplyToSettle(t *testing.T) {
 // is claimed all the same.
 func TestLostReplyToBell(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t)
-	proxy := outboxtest.StartFaultProxy(t, "unix", server.Socket())
+	server := redistest.Start(t)
+	proxy := redistest.StartFaultProxy(t, "unix", server.Socket())
 	s, other := openTest(t, at(proxy.URL())), openTest(t, at(server.URL()))
 	proxy.DropReplyTo("xread")
 	got := make(chan []outbox.Claim, 1)
@@ -249,7 +249,7 @@ func TestLostReplyToBell(t *testing.T) {
 // Fault F16: Redis is stopped for seconds. Callers hear of it within their deadline,
 // nothing piles up, and all goes on by itself.
 func TestRedisHangs(t *testing.T) {
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	s := openTest(t, at(server.URL()))
 	acceptOne(t, s, "before", "a")
 	before := runtime.NumGoroutine()
@@ -298,7 +298,7 @@ func TestRedisHangs(t *testing.T) {
 // calls are under way.
 func TestCloseWhileRedisHangs(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	s, err := Open(t.Context(), at(server.URL()))
 	if err != nil {
 		t.Fatal(err)

@@ -11,7 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"relay/outbox"
-	"relay/outbox/outboxtest"
+	"relay/outbox/redisstream/redistest"
 )
 
 // told has one line for each finding: "refuse …".
@@ -78,7 +78,7 @@ func TestProbe(t *testing.T) {
 			for _, arg := range tt.server {
 				args = append(args, strings.Fields(arg)...) // replicaof takes two words
 			}
-			s := outboxtest.StartRedis(t, args...)
+			s := redistest.Start(t, args...)
 			o := at(s.URL())
 			o.Replicas, o.ReplicaTimeout = tt.o.Replicas, time.Second
 			if tt.o.Durability != "" {
@@ -111,7 +111,7 @@ func TestProbe(t *testing.T) {
 // What comes of everysec depends on the server: none to wait with, one that is
 // honest, one that is not.
 func TestProbeFsyncUnderEverysec(t *testing.T) {
-	s := outboxtest.StartRedis(t, "--maxmemory", "50mb")
+	s := redistest.Start(t, "--maxmemory", "50mb")
 	o := at(s.URL())
 	o.Durability = Fsync
 	f, err := Probe(t.Context(), o)
@@ -131,7 +131,7 @@ func TestProbeFsyncUnderEverysec(t *testing.T) {
 }
 
 func TestProbeWithoutRights(t *testing.T) {
-	s := outboxtest.StartRedis(t, "--maxmemory", "50mb")
+	s := redistest.Start(t, "--maxmemory", "50mb")
 	s.MustDo(t, "ACL", "SETUSER", "app", "on", ">canary", "~*", "+@all", "-config", "-info")
 	o := user(s, "app", "canary")
 	f, err := Probe(t.Context(), o)
@@ -152,7 +152,7 @@ func TestProbeWithoutRights(t *testing.T) {
 }
 
 func TestProbeUnreachable(t *testing.T) {
-	s := outboxtest.StartRedis(t)
+	s := redistest.Start(t)
 	s.MustDo(t, "ACL", "SETUSER", "app", "on", ">canary1", "~*", "+@all")
 	_, err := Probe(t.Context(), user(s, "app", "canary2"))
 	if !errors.Is(err, outbox.ErrUnavailable) || !strings.Contains(err.Error(), "user or password") || strings.Contains(err.Error(), "canary") {
@@ -253,7 +253,7 @@ func TestJudgeAOF(t *testing.T) {
 
 // Under a server of before 7.2, WAITAOF is an error.
 func TestMeasureAOF(t *testing.T) {
-	s := outboxtest.StartRedis(t, "--maxmemory", "1") // full from the start
+	s := redistest.Start(t, "--maxmemory", "1") // full from the start
 	m := nodeTest(t, connectTest(t, at(s.URL())))
 	took, err := measureAOF(t.Context(), m, "{relay:0}:probe")
 	if err == nil && took == 0 {

@@ -7,14 +7,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"relay/outbox"
-	"relay/outbox/outboxtest"
+	"relay/outbox/redisstream/redistest"
 )
 
 // refitting is a store with the newer of two deliveries ahead, whose lease is being extended for a
 // claim that waits; Redis does not answer that. The older one is leased, and nobody knows of it.
-func refitting(t *testing.T) (s *Store, server *outboxtest.RedisServer, proxy *outboxtest.FaultProxy, older []*held, claimed chan []outbox.Claim) {
-	server = outboxtest.StartRedis(t)
-	proxy = outboxtest.StartFaultProxy(t, "unix", server.Socket())
+func refitting(t *testing.T) (s *Store, server *redistest.Server, proxy *redistest.FaultProxy, older []*held, claimed chan []outbox.Claim) {
+	server = redistest.Start(t)
+	proxy = redistest.StartFaultProxy(t, "unix", server.Socket())
 	s = openTest(t, at(proxy.URL()))
 	sh := s.shards[0]
 	acceptOne(t, s, "older", "a")

@@ -7,14 +7,14 @@ import (
 	"time"
 
 	"relay/outbox"
-	"relay/outbox/outboxtest"
+	"relay/outbox/redisstream/redistest"
 )
 
 // A user that Redis does not know any more is an outage, also for pipelines, of
 // which go-redis then tells no command.
 func TestUserIsDeleted(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	server.MustDo(t, "ACL", "SETUSER", "relay", "on", ">secret", "~*", "+@all")
 	s := openTest(t, at(strings.Replace(server.URL(), "unix://", "unix://relay:secret@", 1)))
 	sh := s.shards[0]

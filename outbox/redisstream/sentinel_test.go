@@ -18,6 +18,7 @@ import (
 	"relay/outbox"
 	"relay/outbox/outboxtest"
 	"relay/outbox/redisstream"
+	"relay/outbox/redisstream/redistest"
 )
 
 // Fault F20: a replica takes the master's place under load, in turn because it died
@@ -25,7 +26,7 @@ import (
 // share the servers. What "memory" loses is only told; "replicated" must lose nothing.
 func TestKillSentinelMaster(t *testing.T) {
 	t.Parallel()
-	f := outboxtest.StartSentinel(t, 2)
+	f := redistest.StartSentinel(t, 2)
 	options := func(namespace, durability string) redisstream.Options {
 		return redisstream.Options{
 			Sentinel: &redisstream.Sentinel{Master: f.Name(), Addrs: f.Sentinels()}, Database: -1,
@@ -85,7 +86,7 @@ func TestKillSentinelMaster(t *testing.T) {
 // it. Only a commit that waits for all replicas is safe from that.
 func TestKillSentinelByOperator(t *testing.T) {
 	t.Parallel()
-	f := outboxtest.StartSentinel(t, 2)
+	f := redistest.StartSentinel(t, 2)
 	l := startLoad(t, redisstream.Options{
 		Sentinel: &redisstream.Sentinel{Master: f.Name(), Addrs: f.Sentinels()}, Database: -1,
 		Namespace: "o", Durability: redisstream.Replicated, Replicas: 2, ReplicaTimeout: time.Second,
@@ -110,7 +111,7 @@ func TestKillSentinelByOperator(t *testing.T) {
 }
 
 // follows is nil when the server is a replica in sync with its master.
-func follows(s *outboxtest.RedisServer) error {
+func follows(s *redistest.Server) error {
 	info, err := s.Do("INFO", "replication")
 	if text := fmt.Sprint(info); err == nil && !(strings.Contains(text, "role:slave") && strings.Contains(text, "master_link_status:up")) {
 		err = fmt.Errorf("%s is no replica in sync yet", s.Addr())
@@ -135,7 +136,7 @@ func soakRounds(t *testing.T, few int) int {
 
 // refusals is how often a server has answered with an error of that name since it
 // started.
-func refusals(t *testing.T, s *outboxtest.RedisServer, name string) int {
+func refusals(t *testing.T, s *redistest.Server, name string) int {
 	t.Helper()
 	info, err := s.Do("INFO", "errorstats")
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"relay/outbox"
-	"relay/outbox/outboxtest"
 	"relay/outbox/redisstream"
+	"relay/outbox/redisstream/redistest"
 )
 
 // childURL, in the environment, makes this test binary a Relay that claims one
@@ -26,7 +26,7 @@ func TestSuccessorTakesOverAtOnce(t *testing.T) {
 		fmt.Println("claimed")
 		<-t.Context().Done()
 	}
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	s := openStore(t, server.URL())
 	_, err := s.Accept(t.Context(), outbox.Batch{Entries: []outbox.Entry{{Event: outbox.Event{ID: "evt_1", Type: "a", Data: []byte("1")}, Endpoints: []string{"a"}}}})
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"relay/outbox"
-	"relay/outbox/outboxtest"
+	"relay/outbox/redisstream/redistest"
 )
 
 // onTerms is a batch of one event with terms, one for each endpoint.
@@ -28,8 +28,8 @@ func level(n int64) outbox.Term {
 // first one has made, and its mark as it left it.
 func TestLostReplyToTerms(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t)
-	proxy := outboxtest.StartFaultProxy(t, "unix", server.Socket())
+	server := redistest.Start(t)
+	proxy := redistest.StartFaultProxy(t, "unix", server.Socket())
 	s := openTest(t, at(proxy.URL()))
 	keyed := onTerms("keyed", []string{"a", "b"}, level(2), level(2))
 	keyed.Key, keyed.Fingerprint = "request", [32]byte{1}
@@ -59,7 +59,7 @@ func TestLostReplyToTerms(t *testing.T) {
 // a repeat is still answered with the number that was made.
 func TestTermsGiveRoomBack(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	s := openTest(t, at(server.URL()))
 	failed := outbox.Term{Code: "body_error", Error: "no amount"}
 	abc := []string{"a", "b", "c"}
@@ -115,7 +115,7 @@ func TestTermsGiveRoomBack(t *testing.T) {
 // what they want is leased at once. A delivery that is left out calls nobody.
 func TestTermsBesideOthers(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	s := openTest(t, at(server.URL()))
 	sh := s.shards[0]
 	if _, err := s.Accept(t.Context(), onTerms("first", []string{"b"}, level(1))); err != nil {
@@ -164,7 +164,7 @@ func TestTermsBesideOthers(t *testing.T) {
 // Marks are known in one shard: with more of them they would let through what they should not.
 func TestMarksNeedOneShard(t *testing.T) {
 	t.Parallel()
-	server := outboxtest.StartRedis(t)
+	server := redistest.Start(t)
 	o := at(server.URL())
 	o.Shards = 2
 	s := openTest(t, o)

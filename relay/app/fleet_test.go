@@ -19,8 +19,8 @@ import (
 	"github.com/rs/zerolog"
 
 	"relay/outbox"
-	"relay/outbox/outboxtest"
 	"relay/outbox/redisstream"
+	"relay/outbox/redisstream/redistest"
 	"relay/relay/admin"
 )
 
@@ -173,7 +173,7 @@ func fleetEndpoint(name, path string) string {
 // Two Relays with one outbox and different files: each shows both, calls itself ready
 // and warns.
 func TestFleetThatDisagrees(t *testing.T) {
-	redis := outboxtest.StartRedis(t).URL()
+	redis := redistest.Start(t).URL()
 	dirs := []string{t.TempDir(), t.TempDir()}
 	apps := []*App{
 		run(t, fleetFile(dirs[0], redis, fleetEndpoint("same", "/s")+fleetEndpoint("crm", "/v1")+fleetEndpoint("audit", "/a"))),
@@ -279,7 +279,7 @@ func TestFleetThatDisagrees(t *testing.T) {
 
 // A Redis that hangs makes Relay unready, and no request hang.
 func TestFleetThatCannotBeAsked(t *testing.T) {
-	redis := outboxtest.StartRedis(t)
+	redis := redistest.Start(t)
 	dir := t.TempDir()
 	run(t, fleetFile(dir, redis.URL(), fleetEndpoint("a", "/")))
 	redis.Pause()

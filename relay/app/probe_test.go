@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"relay/config"
-	"relay/outbox/outboxtest"
+	"relay/outbox/redisstream/redistest"
 )
 
 func TestProbeFolder(t *testing.T) {
@@ -34,7 +34,7 @@ func TestProbeFolder(t *testing.T) {
 }
 
 func TestProbeRedis(t *testing.T) {
-	s := outboxtest.StartRedis(t, "--requirepass", "canary1")
+	s := redistest.Start(t, "--requirepass", "canary1")
 	parse := func(url string) config.Outbox {
 		t.Helper()
 		f, err := config.Parse("relay.hcl", []byte("log {}\noutbox \"redis\" {\n url = \""+url+"\"\n durability = \"fsync\"\n}\n"), os.LookupEnv)

@@ -20,7 +20,7 @@ import (
 
 	"relay/config"
 	"relay/outbox"
-	"relay/outbox/outboxtest"
+	"relay/outbox/redisstream/redistest"
 	"relay/policy"
 	"relay/relay/admin"
 )
@@ -293,7 +293,7 @@ func TestReloadWithoutFiles(t *testing.T) {
 
 // The other Relays of the outbox see the new settings at once.
 func TestReloadTellsTheFleet(t *testing.T) {
-	redis := outboxtest.StartRedis(t).URL()
+	redis := redistest.Start(t).URL()
 	p := newPlace(t)
 	text := func(path string) string { return fleetFile(p.dir, redis, fleetEndpoint("crm", path)) }
 	p.write(p.file, text("/v1"))

@@ -10,8 +10,8 @@ import (
 	"github.com/rs/zerolog"
 
 	"relay/outbox"
-	"relay/outbox/outboxtest"
 	"relay/outbox/redisstream"
+	"relay/outbox/redisstream/redistest"
 	"relay/policy"
 	"relay/relay/deliver/delivertest"
 )
@@ -81,7 +81,7 @@ func BenchmarkGatedAttempt(b *testing.B) {
 
 func openRedis(b *testing.B) outbox.Limiter {
 	b.Helper()
-	server := outboxtest.StartRedis(b)
+	server := redistest.Start(b)
 	store, err := redisstream.Open(b.Context(), redisstream.Options{URL: server.URL(), Database: -1, Namespace: "bench", Log: zerolog.Nop()})
 	if err != nil {
 		b.Fatal(err)

@@ -1,4 +1,4 @@
-package outboxtest
+package redistest
 
 import (
 	"bufio"
@@ -22,18 +22,18 @@ import (
 )
 
 const (
-	redisPatience = 30 * time.Second // to start, load, stop, agree
-	redisDeadline = 10 * time.Second // for one command
-	redisPoll     = 5 * time.Millisecond
+	patience        = 30 * time.Second // to start, load, stop, agree
+	commandDeadline = 10 * time.Second // for one command
+	pollEvery       = 5 * time.Millisecond
 )
 
-// RedisServer is a real redis-server of one test. It listens on a Unix socket
+// Server is a real redis-server of one test. It listens on a Unix socket
 // and on a loopback TCP port, which it keeps over restarts, like its data.
 //
 // All methods may be called at any time from any goroutine, with one limit:
 // those that neither take a testing.TB nor return an error end the test that
 // started the server when they fail, and so belong on that test's goroutine.
-type RedisServer struct {
+type Server struct {
 	t        testing.TB
 	dir      string // redis.conf, log, redis.sock, nodes.conf and the folder data
 	args     []string
@@ -42,28 +42,28 @@ type RedisServer struct {
 	sentinel bool
 
 	mu   sync.Mutex // guards proc
-	proc *redisProc // the last one started
+	proc *life      // the last one started
 }
 
-// redisProc is one life of a server.
-type redisProc struct {
+// life is one run of a server process.
+type life struct {
 	*os.Process
 	gone chan struct{} // closed when it has ended and was waited for
 }
 
-// StartRedis starts a redis-server, waits until it is ready, and kills it when
+// Start starts a redis-server, waits until it is ready, and kills it when
 // the test ends. It writes an AOF with appendfsync everysec and no RDB; args,
 // as on the command line ("--maxmemory", "50mb"), override any setting. With
 // --requirepass, Do and the URLs carry the password.
 //
 // A machine without redis-server fails the test. When the test has failed, the
 // end of the server's log is in the test's.
-func StartRedis(t testing.TB, args ...string) *RedisServer {
+func Start(t testing.TB, args ...string) *Server {
 	t.Helper()
-	return startRedis(t, false, args)
+	return start(t, false, args)
 }
 
-func startRedis(t testing.TB, sentinel bool, args []string) *RedisServer {
+func start(t testing.TB, sentinel bool, args []string) *Server {
 	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		t.Fatal("redis-server is not installed: run make setup")
@@ -73,7 +73,7 @@ func startRedis(t testing.TB, sentinel bool, args []string) *RedisServer {
 	if err != nil {
 		t.Fatalf("make folder: %v", err)
 	}
-	s := &RedisServer{t: t, dir: dir, args: args, sentinel: sentinel}
+	s := &Server{t: t, dir: dir, args: args, sentinel: sentinel}
 	for i, arg := range args {
 		if arg == "--requirepass" && i+1 < len(args) {
 			s.password = args[i+1]
@@ -144,7 +144,7 @@ func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.It
 
 // configure writes redis.conf: a file, because Sentinel tells servers to write
 // down what it changed, and they must find it there when they start again.
-func (s *RedisServer) configure() {
+func (s *Server) configure() {
 	s.t.Helper()
 	args := []string{"--bind", "127.0.0.1", "--port", strconv.Itoa(s.port), "--unixsocket", s.Socket(),
 		"--dir", s.data(), "--logfile", s.log()}
@@ -170,23 +170,23 @@ func (s *RedisServer) configure() {
 	_ = os.Remove(s.log())
 }
 
-func (s *RedisServer) conf() string { return filepath.Join(s.dir, "redis.conf") }
-func (s *RedisServer) data() string { return filepath.Join(s.dir, "data") }
-func (s *RedisServer) log() string  { return filepath.Join(s.dir, "log") }
+func (s *Server) conf() string { return filepath.Join(s.dir, "redis.conf") }
+func (s *Server) data() string { return filepath.Join(s.dir, "data") }
+func (s *Server) log() string  { return filepath.Join(s.dir, "log") }
 
 // Socket is the path of the Unix socket.
-func (s *RedisServer) Socket() string { return filepath.Join(s.dir, "redis.sock") }
+func (s *Server) Socket() string { return filepath.Join(s.dir, "redis.sock") }
 
 // Addr is host:port on loopback.
-func (s *RedisServer) Addr() string { return loopback(s.port) }
+func (s *Server) Addr() string { return loopback(s.port) }
 
 // URL names the Unix socket: unix:///…/redis.sock.
-func (s *RedisServer) URL() string { return s.url(url.URL{Scheme: "unix", Path: s.Socket()}) }
+func (s *Server) URL() string { return s.url(url.URL{Scheme: "unix", Path: s.Socket()}) }
 
 // TCPURL names the TCP port: redis://127.0.0.1:….
-func (s *RedisServer) TCPURL() string { return s.url(url.URL{Scheme: "redis", Host: s.Addr()}) }
+func (s *Server) TCPURL() string { return s.url(url.URL{Scheme: "redis", Host: s.Addr()}) }
 
-func (s *RedisServer) url(u url.URL) string {
+func (s *Server) url(u url.URL) string {
 	if s.password != "" {
 		u.User = url.UserPassword("", s.password)
 	}
@@ -195,7 +195,7 @@ func (s *RedisServer) url(u url.URL) string {
 
 // Start runs the server again after Kill or Stop, on its old data, port and
 // socket. It returns as soon as the process runs: the server may yet be loading.
-func (s *RedisServer) Start() {
+func (s *Server) Start() {
 	s.t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -216,7 +216,7 @@ func (s *RedisServer) Start() {
 	if err := cmd.Start(); err != nil {
 		s.t.Fatalf("start redis: %v", err)
 	}
-	proc := &redisProc{Process: cmd.Process, gone: make(chan struct{})}
+	proc := &life{Process: cmd.Process, gone: make(chan struct{})}
 	go func() {
 		_ = cmd.Wait() // a killed server has no good exit
 		close(proc.gone)
@@ -224,7 +224,7 @@ func (s *RedisServer) Start() {
 	s.proc = proc
 }
 
-func (p *redisProc) ended() bool {
+func (p *life) ended() bool {
 	select {
 	case <-p.gone:
 		return true
@@ -233,7 +233,7 @@ func (p *redisProc) ended() bool {
 	}
 }
 
-func (s *RedisServer) process() *redisProc {
+func (s *Server) process() *life {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.proc
@@ -241,14 +241,14 @@ func (s *RedisServer) process() *redisProc {
 
 // WaitReady returns when the server answers PING, which it does not while it
 // loads its data.
-func (s *RedisServer) WaitReady() {
+func (s *Server) WaitReady() {
 	s.t.Helper()
 	if err := s.ready(); err != nil {
 		s.t.Fatalf("wait for redis: %v", err)
 	}
 }
 
-func (s *RedisServer) ready() error {
+func (s *Server) ready() error {
 	proc := s.process()
 	return poll(func() error {
 		if proc.ended() {
@@ -260,7 +260,7 @@ func (s *RedisServer) ready() error {
 }
 
 // Restart is Start and WaitReady. A server that runs is killed first.
-func (s *RedisServer) Restart() {
+func (s *Server) Restart() {
 	s.t.Helper()
 	s.Kill()
 	s.Start()
@@ -269,7 +269,7 @@ func (s *RedisServer) Restart() {
 
 // Kill ends the process at once, as a crash does, and waits until it is gone. A child that
 // rewrites the AOF ends with it: it would still write to the folder.
-func (s *RedisServer) Kill() {
+func (s *Server) Kill() {
 	if proc := s.process(); proc != nil {
 		if !proc.ended() {
 			_ = syscall.Kill(-proc.Pid, syscall.SIGKILL) // the error says that it has just ended
@@ -280,21 +280,21 @@ func (s *RedisServer) Kill() {
 
 // Stop asks the server to end, which writes out its AOF, and waits for that. It
 // wakes a paused server.
-func (s *RedisServer) Stop() {
+func (s *Server) Stop() {
 	s.t.Helper()
 	proc := s.process()
 	_ = proc.Signal(syscall.SIGTERM)
 	_ = proc.Signal(syscall.SIGCONT)
 	select {
 	case <-proc.gone:
-	case <-time.After(redisPatience):
-		s.t.Fatalf("stop redis: it still runs after %v", redisPatience)
+	case <-time.After(patience):
+		s.t.Fatalf("stop redis: it still runs after %v", patience)
 	}
 }
 
 // Wipe kills the server and deletes its data. The next Start is with nothing; a
 // cluster's node still knows the cluster.
-func (s *RedisServer) Wipe() {
+func (s *Server) Wipe() {
 	s.t.Helper()
 	s.Kill()
 	if err := errors.Join(os.RemoveAll(s.data()), os.Mkdir(s.data(), 0o700)); err != nil {
@@ -303,7 +303,7 @@ func (s *RedisServer) Wipe() {
 }
 
 // Pause freezes the server: connections are taken and nothing is answered.
-func (s *RedisServer) Pause() {
+func (s *Server) Pause() {
 	s.t.Helper()
 	if err := s.process().Signal(syscall.SIGSTOP); err != nil {
 		s.t.Fatalf("pause redis: %v", err)
@@ -321,7 +321,7 @@ func (s *RedisServer) Pause() {
 }
 
 // Continue ends Pause; what was sent meanwhile is then answered.
-func (s *RedisServer) Continue() {
+func (s *Server) Continue() {
 	s.t.Helper()
 	if err := s.process().Signal(syscall.SIGCONT); err != nil {
 		s.t.Fatalf("continue redis: %v", err)
@@ -329,7 +329,7 @@ func (s *RedisServer) Continue() {
 }
 
 // stat is /proc/<pid>/stat from the process state on; nil where there is none.
-func (s *RedisServer) stat() []string {
+func (s *Server) stat() []string {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.process().Pid))
 	if err != nil {
 		return nil
@@ -340,7 +340,7 @@ func (s *RedisServer) stat() []string {
 // CPU is the time that the running process has used, its own and the system's on
 // its behalf, in steps of 10 ms. It begins at 0 with every start, and is 0 when
 // the server is down and on systems other than Linux.
-func (s *RedisServer) CPU() time.Duration {
+func (s *Server) CPU() time.Duration {
 	stat := s.stat()
 	if runtime.GOOS != "linux" || len(stat) < 13 {
 		return 0
@@ -355,7 +355,7 @@ func (s *RedisServer) CPU() time.Duration {
 
 // Commands is how many commands the server has run since it started, those of
 // scripts included; -1 when it does not answer. Asking counts as one command.
-func (s *RedisServer) Commands() int64 {
+func (s *Server) Commands() int64 {
 	info, err := s.Do("INFO", "stats")
 	if err != nil {
 		return -1
@@ -379,7 +379,7 @@ func infoField(info any, name string) string {
 }
 
 // MustDo is Do for a command that must succeed.
-func (s *RedisServer) MustDo(t testing.TB, args ...string) any {
+func (s *Server) MustDo(t testing.TB, args ...string) any {
 	t.Helper()
 	reply, err := s.Do(args...)
 	if err != nil {
@@ -391,7 +391,7 @@ func (s *RedisServer) MustDo(t testing.TB, args ...string) any {
 // Do sends one command on a connection of its own, which takes 10 s at most. The
 // reply is a string, an int64, nil, or a []any of those, in which an error is a
 // ReplyError. An error as the whole reply is the error of Do.
-func (s *RedisServer) Do(args ...string) (any, error) {
+func (s *Server) Do(args ...string) (any, error) {
 	reply, err := s.do(args)
 	if err != nil {
 		return nil, fmt.Errorf("do %s: %w", args[0], err)
@@ -399,13 +399,13 @@ func (s *RedisServer) Do(args ...string) (any, error) {
 	return reply, nil
 }
 
-func (s *RedisServer) do(args []string) (any, error) {
-	conn, err := net.DialTimeout("unix", s.Socket(), redisDeadline)
+func (s *Server) do(args []string) (any, error) {
+	conn, err := net.DialTimeout("unix", s.Socket(), commandDeadline)
 	if err != nil {
 		return nil, err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(redisDeadline)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(commandDeadline)); err != nil {
 		return nil, err
 	}
 	r := bufio.NewReader(conn)
@@ -423,8 +423,8 @@ type permanent struct{ error }
 // poll asks until there is no error, the error is permanent, or patience ends; it
 // returns the last one.
 func poll(ask func() error) error {
-	deadline := time.Now().Add(redisPatience)
-	tick := time.NewTicker(redisPoll)
+	deadline := time.Now().Add(patience)
+	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
 		err := ask()
@@ -435,14 +435,14 @@ func poll(ask func() error) error {
 			return p.error
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("not after %v: %w", redisPatience, err)
+			return fmt.Errorf("not after %v: %w", patience, err)
 		}
 		<-tick.C
 	}
 }
 
 // logTail is the end of the server's log.
-func (s *RedisServer) logTail() string {
+func (s *Server) logTail() string {
 	b, err := os.ReadFile(s.log())
 	if err != nil {
 		return err.Error()

@@ -1,4 +1,4 @@
-package outboxtest
+package redistest
 
 import (
 	"errors"
@@ -9,197 +9,26 @@ import (
 	"testing"
 )
 
-// Sentinel is a master, its replicas, and three sentinels that watch them. A
-// master that is down for 1 s is replaced, which takes a few seconds in all.
-type Sentinel struct {
-	t         testing.TB
-	servers   []*RedisServer
-	sentinels []*RedisServer
-}
-
-// StartSentinel starts them all and waits until every sentinel sees every server
-// and every replica is in sync. The args are for the master and the replicas, as
-// for StartRedis, but without a password.
-func StartSentinel(t testing.TB, replicas int, args ...string) *Sentinel {
-	t.Helper()
-	f := &Sentinel{t: t}
-	master := StartRedis(t, args...)
-	f.servers = append(f.servers, master)
-	for range replicas {
-		f.servers = append(f.servers, StartRedis(t, append([]string{"--replicaof", "127.0.0.1", strconv.Itoa(master.port)}, args...)...))
-	}
-	// A sentinel that starts too early looks for replicas again only after 10 s.
-	f.wait("replicas to be in sync", func() error { return inSync(f.servers[1:]) })
-	for range 3 {
-		f.sentinels = append(f.sentinels, startRedis(t, true, []string{
-			"--sentinel", "monitor", f.Name(), "127.0.0.1", strconv.Itoa(master.port), "2",
-			"--sentinel", "down-after-milliseconds", f.Name(), "1000",
-			"--sentinel", "failover-timeout", f.Name(), "3000",
-		}))
-	}
-	f.wait("sentinels to agree", func() error {
-		for _, s := range f.sentinels {
-			if err := f.sees(s, replicas); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	return f
-}
-
-// sees tells what a sentinel lacks to a failover.
-func (f *Sentinel) sees(s *RedisServer, replicas int) error {
-	reply, err := s.Do("SENTINEL", "MASTER", f.Name())
-	if err != nil {
-		return err
-	}
-	want := map[string]string{"flags": "master", "num-slaves": strconv.Itoa(replicas), "num-other-sentinels": "2"}
-	if err := compare(fields(reply), want); err != nil {
-		return err
-	}
-	reply, err = s.Do("SENTINEL", "REPLICAS", f.Name())
-	if err != nil {
-		return err
-	}
-	list, _ := reply.([]any)
-	for _, replica := range list {
-		if err := compare(fields(replica), map[string]string{"flags": "slave", "master-link-status": "ok"}); err != nil {
-			return err
-		}
-	}
-	_, err = s.Do("SENTINEL", "CKQUORUM", f.Name())
-	return err
-}
-
-// fields makes a map of a reply that lists names and values in turn.
-func fields(reply any) map[string]string {
-	list, _ := reply.([]any)
-	m := map[string]string{}
-	for pair := range slices.Chunk(list, 2) {
-		m[fmt.Sprint(pair[0])] = fmt.Sprint(pair[len(pair)-1])
-	}
-	return m
-}
-
-func compare(got, want map[string]string) error {
-	for name, value := range want {
-		if got[name] != value {
-			return fmt.Errorf("%s has %s %q, want %q", got["name"], name, got[name], value)
-		}
-	}
-	return nil
-}
-
-// inSync tells which replica has yet to catch up with its master.
-func inSync(replicas []*RedisServer) error {
-	for _, s := range replicas {
-		info, err := s.Do("INFO", "replication")
-		if err != nil {
-			return err
-		}
-		if link := infoField(info, "master_link_status"); link != "up" {
-			return fmt.Errorf("%s: the link to its master is %q", s.Addr(), link)
-		}
-	}
-	return nil
-}
-
-func (f *Sentinel) wait(what string, ask func() error) {
-	f.t.Helper()
-	if err := poll(ask); err != nil {
-		f.t.Fatalf("wait for %s: %v", what, err)
-	}
-}
-
-// Name is what the sentinels call the master.
-func (f *Sentinel) Name() string { return "relay" }
-
-// Sentinels are the sentinels' addresses, host:port.
-func (f *Sentinel) Sentinels() []string {
-	var addrs []string
-	for _, s := range f.sentinels {
-		addrs = append(addrs, s.Addr())
-	}
-	return addrs
-}
-
-// Master is the server that most sentinels name at this moment, dead or alive;
-// while they disagree, it waits.
-func (f *Sentinel) Master() *RedisServer {
-	f.t.Helper()
-	var master *RedisServer
-	f.wait("most sentinels to name a master", func() (err error) {
-		master, err = f.named()
-		return err
-	})
-	return master
-}
-
-func (f *Sentinel) named() (*RedisServer, error) {
-	votes := map[string]int{}
-	for _, s := range f.sentinels {
-		reply, err := s.Do("SENTINEL", "GET-MASTER-ADDR-BY-NAME", f.Name())
-		if list, ok := reply.([]any); err == nil && ok {
-			votes[fmt.Sprint(list[1])]++
-		}
-	}
-	for _, s := range f.servers {
-		if votes[strconv.Itoa(s.port)] >= 2 {
-			return s, nil
-		}
-	}
-	return nil, fmt.Errorf("they name %v", votes)
-}
-
-// WaitFailover waits until most sentinels name another master than old, and that
-// server takes writes.
-func (f *Sentinel) WaitFailover(old *RedisServer) *RedisServer {
-	f.t.Helper()
-	var master *RedisServer
-	f.wait("a failover from "+old.Addr(), func() (err error) {
-		if master, err = f.named(); err != nil {
-			return err
-		}
-		if master == old {
-			return errors.New("it is the master still")
-		}
-		info, err := master.Do("INFO", "replication")
-		if role := infoField(info, "role"); err == nil && role != "master" {
-			err = fmt.Errorf("%s has the role %q", master.Addr(), role)
-		}
-		return err
-	})
-	return master
-}
-
-// Replicas are all servers but the master, dead or alive.
-func (f *Sentinel) Replicas() []*RedisServer {
-	f.t.Helper()
-	master := f.Master()
-	return slices.DeleteFunc(slices.Clone(f.servers), func(s *RedisServer) bool { return s == master })
-}
-
-// Slots is how many slots a cluster has.
+// slots is how many slots a cluster has.
 const slots = 16384
 
 // Cluster is a Redis Cluster. A master that is down for 2 s is replaced by a
 // replica, if it has one; without one, the cluster refuses all commands.
 type Cluster struct {
 	t     testing.TB
-	nodes []*RedisServer
-	ids   map[*RedisServer]string
+	nodes []*Server
+	ids   map[*Server]string
 }
 
 // StartCluster starts masters with an even share of the slots each, and for each
 // as many replicas as asked for. It waits until all nodes call the cluster ok. Node(i) is a
 // master for i < masters; its replicas are Node(i+masters), Node(i+2*masters), ….
-// The args are for every node, as for StartRedis, but without a password.
+// The args are for every node, as for Start, but without a password.
 func StartCluster(t testing.TB, masters, replicas int, args ...string) *Cluster {
 	t.Helper()
-	c := &Cluster{t: t, ids: map[*RedisServer]string{}}
+	c := &Cluster{t: t, ids: map[*Server]string{}}
 	for i := range masters * (1 + replicas) {
-		s := StartRedis(t, append([]string{"--cluster-enabled", "yes", "--cluster-node-timeout", "2000"}, args...)...)
+		s := Start(t, append([]string{"--cluster-enabled", "yes", "--cluster-node-timeout", "2000"}, args...)...)
 		c.nodes = append(c.nodes, s)
 		c.ids[s] = fmt.Sprint(s.MustDo(t, "CLUSTER", "MYID"))
 		s.MustDo(t, "CLUSTER", "SET-CONFIG-EPOCH", strconv.Itoa(i+1))
@@ -264,7 +93,7 @@ func (c *Cluster) Addrs() []string {
 }
 
 // Node is node i.
-func (c *Cluster) Node(i int) *RedisServer { return c.nodes[i] }
+func (c *Cluster) Node(i int) *Server { return c.nodes[i] }
 
 // Slot is the slot of a key: a CRC16 of the key or, where it has one that is not
 // empty, of its hash tag in braces.
@@ -287,9 +116,9 @@ func (c *Cluster) Slot(key string) int {
 
 // Owner is the node that serves a slot: the newest of those that say so. Dead
 // nodes are not asked.
-func (c *Cluster) Owner(slot int) *RedisServer {
+func (c *Cluster) Owner(slot int) *Server {
 	c.t.Helper()
-	var owner *RedisServer
+	var owner *Server
 	c.wait(fmt.Sprintf("an owner of slot %d", slot), func() error {
 		newest := -1
 		for _, s := range c.nodes {
@@ -326,7 +155,7 @@ func (v nodeView) has(slot int) bool {
 }
 
 // view asks one node about another.
-func (c *Cluster) view(asked, about *RedisServer) (nodeView, error) {
+func (c *Cluster) view(asked, about *Server) (nodeView, error) {
 	reply, err := asked.Do("CLUSTER", "NODES")
 	if err != nil {
 		return nodeView{}, err
@@ -342,7 +171,7 @@ func (c *Cluster) view(asked, about *RedisServer) (nodeView, error) {
 }
 
 // MoveSlot moves a slot and its keys to another master, while clients go on.
-func (c *Cluster) MoveSlot(slot int, to *RedisServer) {
+func (c *Cluster) MoveSlot(slot int, to *Server) {
 	c.t.Helper()
 	c.BeginMove(slot, to)
 	c.FinishMove(slot, to)
@@ -350,7 +179,7 @@ func (c *Cluster) MoveSlot(slot int, to *RedisServer) {
 
 // BeginMove opens a slot for moving and moves nothing yet: its owner serves the
 // keys that it has and sends clients to the other master, by ASK, for the others.
-func (c *Cluster) BeginMove(slot int, to *RedisServer) {
+func (c *Cluster) BeginMove(slot int, to *Server) {
 	c.t.Helper()
 	from := c.Owner(slot)
 	if from == to {
@@ -362,7 +191,7 @@ func (c *Cluster) BeginMove(slot int, to *RedisServer) {
 
 // setSlot tells a node about a slot. A node that has not heard of a failover yet
 // refuses its new master, so it is told until it takes it.
-func (c *Cluster) setSlot(told *RedisServer, slot int, state string, other *RedisServer) {
+func (c *Cluster) setSlot(told *Server, slot int, state string, other *Server) {
 	c.t.Helper()
 	c.wait(fmt.Sprintf("%s to take %s for slot %d", told.Addr(), state, slot), func() error {
 		_, err := told.Do("CLUSTER", "SETSLOT", strconv.Itoa(slot), state, c.ids[other])
@@ -373,12 +202,12 @@ func (c *Cluster) setSlot(told *RedisServer, slot int, state string, other *Redi
 // MoveKeys moves up to n keys of a slot that BeginMove opened, and returns how
 // many it moved. With some of its keys there and some here, a slot answers
 // TRYAGAIN to commands on both.
-func (c *Cluster) MoveKeys(slot int, to *RedisServer, n int) int {
+func (c *Cluster) MoveKeys(slot int, to *Server, n int) int {
 	c.t.Helper()
 	return c.moveKeys(c.Owner(slot), slot, to, n)
 }
 
-func (c *Cluster) moveKeys(from *RedisServer, slot int, to *RedisServer, n int) int {
+func (c *Cluster) moveKeys(from *Server, slot int, to *Server, n int) int {
 	c.t.Helper()
 	reply := from.MustDo(c.t, "CLUSTER", "GETKEYSINSLOT", strconv.Itoa(slot), strconv.Itoa(n))
 	keys, _ := reply.([]any)
@@ -399,7 +228,7 @@ func (c *Cluster) moveKeys(from *RedisServer, slot int, to *RedisServer, n int) 
 
 // FinishMove moves the keys that are left, makes the other master the owner, and
 // waits until every node that answers knows it.
-func (c *Cluster) FinishMove(slot int, to *RedisServer) {
+func (c *Cluster) FinishMove(slot int, to *Server) {
 	c.t.Helper()
 	from := c.Owner(slot)
 	for c.moveKeys(from, slot, to, 100) > 0 {

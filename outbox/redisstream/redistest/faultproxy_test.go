@@ -1,4 +1,4 @@
-package outboxtest_test
+package redistest_test
 
 import (
 	"bufio"
@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"relay/outbox/outboxtest"
+	"relay/outbox/redisstream/redistest"
 )
 
 // wire is a client's connection: commands go out as lines, replies come back.
@@ -20,7 +20,7 @@ type wire struct {
 	*bufio.Reader
 }
 
-func dial(t *testing.T, p *outboxtest.FaultProxy) wire {
+func dial(t *testing.T, p *redistest.FaultProxy) wire {
 	t.Helper()
 	conn, err := net.Dial("tcp", p.Addr())
 	must(t, err)
@@ -61,9 +61,9 @@ func (w wire) wantSilence() {
 
 func TestProxyPasses(t *testing.T) {
 	t.Parallel()
-	s := outboxtest.StartRedis(t, "--enable-debug-command", "local")
+	s := redistest.Start(t, "--enable-debug-command", "local")
 	for network, upstream := range map[string]string{"unix": s.Socket(), "tcp": s.Addr()} {
-		p := outboxtest.StartFaultProxy(t, network, upstream)
+		p := redistest.StartFaultProxy(t, network, upstream)
 		if p.URL() != "redis://"+p.Addr() {
 			t.Errorf("URL = %s", p.URL())
 		}
@@ -108,8 +108,8 @@ func TestProxyPasses(t *testing.T) {
 // those after it are done, and the next client finds nothing amiss.
 func TestProxyLosesOneReply(t *testing.T) {
 	t.Parallel()
-	s := outboxtest.StartRedis(t)
-	p := outboxtest.StartFaultProxy(t, "unix", s.Socket())
+	s := redistest.Start(t)
+	p := redistest.StartFaultProxy(t, "unix", s.Socket())
 	other := dial(t, p)
 	other.send("PING")
 	other.want("+PONG")
@@ -154,8 +154,8 @@ func TestProxyLosesOneReply(t *testing.T) {
 
 func TestProxyHangs(t *testing.T) {
 	t.Parallel()
-	s := outboxtest.StartRedis(t)
-	p := outboxtest.StartFaultProxy(t, "unix", s.Socket())
+	s := redistest.Start(t)
+	p := redistest.StartFaultProxy(t, "unix", s.Socket())
 	old := dial(t, p)
 	old.send("PING")
 	old.want("+PONG")
@@ -201,8 +201,8 @@ func TestProxyHangs(t *testing.T) {
 
 func TestProxyCutsAndRefuses(t *testing.T) {
 	t.Parallel()
-	s := outboxtest.StartRedis(t)
-	p := outboxtest.StartFaultProxy(t, "unix", s.Socket())
+	s := redistest.Start(t)
+	p := redistest.StartFaultProxy(t, "unix", s.Socket())
 	w := dial(t, p)
 	w.send("PING")
 	w.want("+PONG")

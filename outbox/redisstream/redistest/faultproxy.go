@@ -1,4 +1,4 @@
-package outboxtest
+package redistest
 
 import (
 	"bufio"

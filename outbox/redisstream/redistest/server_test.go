@@ -1,4 +1,4 @@
-package outboxtest_test
+package redistest_test
 
 import (
 	"bufio"
@@ -14,11 +14,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"relay/outbox/outboxtest"
+	"relay/outbox/redisstream/redistest"
 )
 
 // wantReply runs a command and compares its reply.
-func wantReply(t *testing.T, s *outboxtest.RedisServer, want any, args ...string) {
+func wantReply(t *testing.T, s *redistest.Server, want any, args ...string) {
 	t.Helper()
 	got, err := s.Do(args...)
 	must(t, err)
@@ -29,26 +29,26 @@ func wantReply(t *testing.T, s *outboxtest.RedisServer, want any, args ...string
 
 func TestRedisReplies(t *testing.T) {
 	t.Parallel()
-	s := outboxtest.StartRedis(t, "--maxmemory", "50mb")
+	s := redistest.Start(t, "--maxmemory", "50mb")
 	wantReply(t, s, "PONG", "PING")
 	wantReply(t, s, int64(2), "RPUSH", "list", "a\r\nb", "")
 	wantReply(t, s, []any{"a\r\nb", ""}, "LRANGE", "list", "0", "-1")
 	wantReply(t, s, []any{}, "LRANGE", "none", "0", "-1")
 	wantReply(t, s, nil, "GET", "none")
-	wantReply(t, s, []any{int64(1), nil, []any{outboxtest.ReplyError("ERR as cued")}},
+	wantReply(t, s, []any{int64(1), nil, []any{redistest.ReplyError("ERR as cued")}},
 		"EVAL", "return {1, false, {redis.error_reply('ERR as cued')}}", "0")
 	wantReply(t, s, []any{"maxmemory", "52428800"}, "CONFIG", "GET", "maxmemory")
 	wantReply(t, s, []any{"appendonly", "yes"}, "CONFIG", "GET", "appendonly")
 
 	_, err := s.Do("INCR", "list")
-	if reply, ok := errors.AsType[outboxtest.ReplyError](err); !ok || !strings.HasPrefix(string(reply), "WRONGTYPE ") {
+	if reply, ok := errors.AsType[redistest.ReplyError](err); !ok || !strings.HasPrefix(string(reply), "WRONGTYPE ") {
 		t.Errorf("INCR of a list: %v, want the reply WRONGTYPE", err)
 	}
 }
 
 func TestRedisPassword(t *testing.T) {
 	t.Parallel()
-	s := outboxtest.StartRedis(t, "--requirepass", "open sesame", "--appendonly", "no")
+	s := redistest.Start(t, "--requirepass", "open sesame", "--appendonly", "no")
 	wantReply(t, s, []any{"appendonly", "no"}, "CONFIG", "GET", "appendonly")
 	if want := "unix://:open%20sesame@" + s.Socket(); s.URL() != want {
 		t.Errorf("URL = %s, want %s", s.URL(), want)
@@ -62,7 +62,7 @@ func TestRedisPassword(t *testing.T) {
 // server afterwards.
 func TestRedisLives(t *testing.T) {
 	t.Parallel()
-	s := outboxtest.StartRedis(t, "--appendfsync", "always")
+	s := redistest.Start(t, "--appendfsync", "always")
 	s.MustDo(t, "SET", "n", "1")
 	before := s.MustDo(t, "CONFIG", "GET", "port")
 
@@ -92,7 +92,7 @@ func TestRedisLives(t *testing.T) {
 // A child that rewrites the AOF ends with its server, and writes nothing to its folder.
 func TestRedisKillEndsChildren(t *testing.T) {
 	t.Parallel()
-	s := outboxtest.StartRedis(t, "--rdb-key-save-delay", "60000000") // a minute for each key
+	s := redistest.Start(t, "--rdb-key-save-delay", "60000000") // a minute for each key
 	s.MustDo(t, "SET", "n", "1")
 	dir := s.MustDo(t, "CONFIG", "GET", "dir").([]any)[1].(string)
 	s.MustDo(t, "BGREWRITEAOF")
@@ -126,7 +126,7 @@ func until(t *testing.T, what string, ready func() bool) {
 
 func TestRedisPause(t *testing.T) {
 	t.Parallel()
-	s := outboxtest.StartRedis(t)
+	s := redistest.Start(t)
 	s.Pause()
 	var readers []*bufio.Reader
 	for _, network := range []string{"unix", "tcp"} {
@@ -156,7 +156,7 @@ func TestRedisPause(t *testing.T) {
 
 func TestRedisMeasures(t *testing.T) {
 	t.Parallel()
-	s := outboxtest.StartRedis(t)
+	s := redistest.Start(t)
 	before := s.Commands()
 	s.MustDo(t, "PING")
 	s.MustDo(t, "EVAL", "for i = 1, 10 do redis.call('PING') end", "0")
@@ -184,7 +184,7 @@ func TestRedisMany(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}
 	for i := range 8 {
-		s := outboxtest.StartRedis(t)
+		s := redistest.Start(t)
 		s.MustDo(t, "SET", "n", fmt.Sprint(i))
 		s.Kill()
 		if seen[s.Addr()] {

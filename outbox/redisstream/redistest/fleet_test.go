@@ -1,4 +1,4 @@
-package outboxtest_test
+package redistest_test
 
 import (
 	"errors"
@@ -8,11 +8,11 @@ import (
 	"testing"
 	"time"
 
-	"relay/outbox/outboxtest"
+	"relay/outbox/redisstream/redistest"
 )
 
 // eventually waits for a reply.
-func eventually(t *testing.T, s *outboxtest.RedisServer, want any, args ...string) {
+func eventually(t *testing.T, s *redistest.Server, want any, args ...string) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; {
 		got, err := s.Do(args...)
@@ -27,7 +27,7 @@ func eventually(t *testing.T, s *outboxtest.RedisServer, want any, args ...strin
 
 func TestSentinelFailover(t *testing.T) {
 	t.Parallel()
-	f := outboxtest.StartSentinel(t, 2)
+	f := redistest.StartSentinel(t, 2)
 	old := f.Master()
 	if n := len(f.Sentinels()); n != 3 {
 		t.Errorf("%d sentinels, want 3", n)
@@ -54,16 +54,16 @@ func TestSentinelFailover(t *testing.T) {
 }
 
 // redirect is the first word of the error that a node answers, and the rest.
-func redirect(s *outboxtest.RedisServer, args ...string) (string, string) {
+func redirect(s *redistest.Server, args ...string) (string, string) {
 	_, err := s.Do(args...)
-	reply, _ := errors.AsType[outboxtest.ReplyError](err)
+	reply, _ := errors.AsType[redistest.ReplyError](err)
 	word, rest, _ := strings.Cut(string(reply), " ")
 	return word, rest
 }
 
 func TestClusterMove(t *testing.T) {
 	t.Parallel()
-	c := outboxtest.StartCluster(t, 3, 0)
+	c := redistest.StartCluster(t, 3, 0)
 	slot := c.Slot("{tag}")
 	from, to := c.Owner(slot), c.Node(0)
 	if from == to {
@@ -107,7 +107,7 @@ func TestClusterMove(t *testing.T) {
 
 func TestClusterFailover(t *testing.T) {
 	t.Parallel()
-	c := outboxtest.StartCluster(t, 3, 1)
+	c := redistest.StartCluster(t, 3, 1)
 	if n := len(c.Addrs()); n != 6 {
 		t.Errorf("%d nodes, want 6", n)
 	}
