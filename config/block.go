@@ -29,6 +29,7 @@ type Block struct {
 
 	askedAttrs, askedBlocks []string
 
+	path     string // as Attribute.Block
 	file     *File
 	source   *source // nil for the root, which may stand in several
 	problems *Diagnostics
@@ -42,15 +43,16 @@ func (b *Block) add(body *hclsyntax.Body) {
 // Blocks returns the blocks of one type. With labelled each has one label, its
 // Name.
 func (b *Block) Blocks(kind string, labelled bool) []*Block {
+	b.file.observer.block(b, kind, labelled)
 	if labelled {
 		return b.children(kind, func(labels int) bool { return labels == 1 }, fmt.Sprintf(`one label: %s "…" { … }`, kind))
 	}
 	return b.children(kind, func(labels int) bool { return labels == 0 }, fmt.Sprintf(`no label: %s { … }`, kind))
 }
 
-// children returns the blocks of one type whose number of labels fits; form says which
+// children returns the blocks of one type whose number of labels fits; usage says which
 // does.
-func (b *Block) children(kind string, fits func(labels int) bool, form string) []*Block {
+func (b *Block) children(kind string, fits func(labels int) bool, usage string) []*Block {
 	b.askedBlocks = append(b.askedBlocks, kind)
 	var found []*Block
 	for _, h := range b.blocks {
@@ -62,12 +64,13 @@ func (b *Block) children(kind string, fits func(labels int) bool, form string) [
 			c.source = b.file.source(h.TypeRange.Filename)
 		}
 		if !fits(len(h.Labels)) {
-			c.Fail(c.Place(), "Wrong number of labels", fmt.Sprintf("%s takes %s", kind, form))
+			c.Fail(c.Place(), "Wrong number of labels", fmt.Sprintf("%s takes %s", kind, usage))
 			continue
 		}
 		if len(h.Labels) > 0 {
 			c.Name, c.label = h.Labels[0], h.LabelRanges[0]
 		}
+		c.path = form{b.path, kind, len(h.Labels) > 0}.path(c.Name)
 		c.add(h.Body)
 		found = append(found, c)
 	}
@@ -81,8 +84,10 @@ func (b *Block) One(kind string) *Block { return b.only(b.Blocks(kind, false)) }
 // OneAndLabelled returns the only block of its type that has no label, or nil, and
 // those with one label, the first of each Name. What is there twice is a problem.
 func (b *Block) OneAndLabelled(kind string) (*Block, []*Block) {
-	form := fmt.Sprintf(`one label at most: %s { … } or %s "…" { … }`, kind, kind)
-	blocks := b.children(kind, func(labels int) bool { return labels <= 1 }, form)
+	b.file.observer.block(b, kind, false)
+	b.file.observer.block(b, kind, true)
+	usage := fmt.Sprintf(`one label at most: %s { … } or %s "…" { … }`, kind, kind)
+	blocks := b.children(kind, func(labels int) bool { return labels <= 1 }, usage)
 	var plain, labelled []*Block
 	for _, c := range blocks {
 		if c.label.Empty() {
@@ -219,6 +224,7 @@ func (b *Block) Warn(name, text string) { b.file.warn(fmt.Sprintf("%s: %s", b.At
 
 // String reads a string. The checks' errors are shown beside the place.
 func (b *Block) String(name string, to *string, checks ...func(string) error) bool {
+	b.note(Attribute{Name: name, Kind: "text", Default: written(*to != "", quote(*to))})
 	v, ok := b.read(name, cty.String)
 	if !ok {
 		return false
@@ -238,6 +244,7 @@ func (b *Block) Invalid(name, detail string) { b.Fail(b.At(name), "Invalid "+nam
 
 // Bool reads true or false.
 func (b *Block) Bool(name string, to *bool) bool {
+	b.note(Attribute{Name: name, Kind: "bool", Default: fmt.Sprint(*to)})
 	v, ok := b.read(name, cty.Bool)
 	if ok {
 		*to = v.True()
@@ -247,6 +254,7 @@ func (b *Block) Bool(name string, to *bool) bool {
 
 // Int reads a whole number from lo to hi.
 func (b *Block) Int(name string, to *int, lo, hi int) bool {
+	b.note(Attribute{Name: name, Kind: "integer", Default: written(*to >= lo, fmt.Sprint(*to)), Least: fmt.Sprint(lo), Most: fmt.Sprint(hi)})
 	v, ok := b.read(name, cty.Number)
 	if !ok {
 		return false
@@ -262,6 +270,7 @@ func (b *Block) Int(name string, to *int, lo, hi int) bool {
 
 // Float reads a number from lo to hi.
 func (b *Block) Float(name string, to *float64, lo, hi float64) bool {
+	b.note(Attribute{Name: name, Kind: "number", Default: written(*to >= lo, decimal(*to)), Least: decimal(lo), Most: decimal(hi)})
 	v, ok := b.read(name, cty.Number)
 	if !ok {
 		return false
@@ -277,6 +286,7 @@ func (b *Block) Float(name string, to *float64, lo, hi float64) bool {
 
 // Duration reads a duration from lo to hi.
 func (b *Block) Duration(name string, to *time.Duration, lo, hi time.Duration) bool {
+	b.note(Attribute{Name: name, Kind: "duration", Default: written(*to >= lo, quote(FormatDuration(*to))), Least: quote(FormatDuration(lo)), Most: quote(FormatDuration(hi))})
 	v, ok := b.read(name, cty.String)
 	if !ok {
 		return false
@@ -301,6 +311,7 @@ func DurationBetween(s string, lo, hi time.Duration) (time.Duration, error) {
 
 // Size reads a number of bytes from lo to hi.
 func (b *Block) Size(name string, to *int64, lo, hi int64) bool {
+	b.note(Attribute{Name: name, Kind: "size", Default: written(*to >= lo, quote(FormatSize(*to))), Least: quote(FormatSize(lo)), Most: quote(FormatSize(hi))})
 	v, ok := b.read(name, cty.String)
 	if !ok {
 		return false

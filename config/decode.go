@@ -181,7 +181,7 @@ func (d *decoder) log(b *Block) {
 }
 
 func (b *Block) mode(name string, to *fs.FileMode) {
-	var s string
+	s := fmt.Sprintf("%04o", *to)
 	if !b.String(name, &s) {
 		return
 	}

@@ -21,6 +21,7 @@ type Deferred struct {
 // Deferred gives an attribute's expression with what it takes to evaluate it; false when
 // the attribute is absent.
 func (b *Block) Deferred(name string) (Deferred, bool) {
+	b.note(Attribute{Name: name, Kind: "expression"})
 	a := b.ask(name)
 	if a == nil {
 		return Deferred{}, false

@@ -25,8 +25,9 @@ type File struct {
 	// evaluated when they are decoded, so policy.Decode can add some.
 	Warnings []string
 
-	sources []*source
-	reads   reads
+	sources  []*source
+	reads    reads
+	observer *observer // of Describe
 }
 
 // source is one file's text.

@@ -38,6 +38,7 @@ func (b *Block) List(name string) ([]Item, bool) { return b.list(name, false) }
 func (b *Block) Secrets(name string) ([]Item, bool) { return b.list(name, true) }
 
 func (b *Block) list(name string, secret bool) ([]Item, bool) {
+	b.note(Attribute{Name: name, Kind: "list", Secret: secret})
 	a := b.ask(name)
 	if a == nil {
 		return nil, false
@@ -95,6 +96,7 @@ func (b *Block) Strings(name string, to *[]string, check func(string) error) boo
 
 // Secret reads a string that no diagnostic shows.
 func (b *Block) Secret(name string, to *Secret, check func(string) error) bool {
+	b.note(Attribute{Name: name, Kind: "text", Secret: true})
 	a := b.ask(name)
 	if a == nil {
 		return false
@@ -115,6 +117,7 @@ func (b *Block) Secret(name string, to *Secret, check func(string) error) bool {
 // Pairs reads the keys of an object that is written out, and leaves the values to
 // the caller.
 func (b *Block) Pairs(name string) ([]Pair, bool) {
+	b.note(Attribute{Name: name, Kind: "object"})
 	a := b.ask(name)
 	if a == nil {
 		return nil, false
@@ -155,6 +158,7 @@ func (b *Block) pairs(a *hclsyntax.Attribute, object *hclsyntax.ObjectConsExpr, 
 // object that a function makes comes in the order of its keys. A null value
 // leaves its key out.
 func (b *Block) Map(name string) []Entry {
+	b.note(Attribute{Name: name, Kind: "object", Secret: true})
 	a := b.ask(name)
 	if a == nil {
 		return nil
@@ -184,6 +188,7 @@ func (b *Block) Map(name string) []Entry {
 
 // Expr gives an attribute's expression as it is written.
 func (b *Block) Expr(name string) (hclsyntax.Expression, bool) {
+	b.note(Attribute{Name: name, Kind: "template"})
 	a := b.ask(name)
 	if a == nil {
 		return nil, false

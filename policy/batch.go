@@ -96,10 +96,11 @@ func (r *batch) read(b *config.Block) {
 	b.Int("max_events", &r.MaxEvents, 1, mostEvents)
 	b.Duration("max_wait", &r.MaxWait, 0, mostWait)
 	b.Size("max_bytes", &r.MaxBytes, leastBytes, mostBytes)
-	word := ""
+	word := r.Format()
 	if b.String("format", &word, config.OneOf(formatArray, formatNDJSON)) {
 		r.NDJSON = word == formatNDJSON
 	}
+	word = r.OnRefused()
 	if b.String("on_refused", &word, config.OneOf(refusedSplit, refusedRetry)) {
 		r.Split = word == refusedSplit
 	}

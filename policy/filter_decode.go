@@ -25,7 +25,7 @@ const (
 // readFilter reads what an endpoint says of the events that it wants, events aside. shards
 // is over how many parts the outbox is spread.
 func (e *Endpoint) readFilter(b *config.Block, shards int) {
-	f := &Filter{When: e.formula(b, "when", isBool)}
+	f := &Filter{When: e.formula(b, "when", isBool), Sample: 1}
 	if b.Strings("tenants", &f.Tenants, validTenant) {
 		if len(f.Tenants) == 0 {
 			b.Invalid("tenants", "An empty list would say that the endpoint gets nothing. Leave tenants out for all; enabled = false stops an endpoint.")
@@ -72,14 +72,16 @@ func (e *Endpoint) readDedupe(b *config.Block) *Dedupe {
 }
 
 func (e *Endpoint) readCrossing(b *config.Block) *Crossing {
-	c := &Crossing{By: e.subject(b), Remember: 400 * config.Day}
+	c := &Crossing{By: e.subject(b), Remember: 400 * config.Day, ResetBelow: math.Inf(-1)}
 	b.Require("value", "a number of the event, like value = event.data.percent")
 	c.Value = e.formula(b, "value", isNumber)
 	b.Require("at", "thresholds: at = [80, 100], or range(80, 121, 10)")
 	c.readThresholds(b)
+	given := b.Float("reset_below", &c.ResetBelow, -math.MaxFloat64, math.MaxFloat64)
 	if len(c.At) > 0 {
-		c.ResetBelow = c.At[0]
-		if b.Float("reset_below", &c.ResetBelow, -math.MaxFloat64, math.MaxFloat64) && c.ResetBelow > c.At[0] {
+		if !given {
+			c.ResetBelow = c.At[0]
+		} else if c.ResetBelow > c.At[0] {
 			b.Invalid("reset_below", fmt.Sprintf("it is above the lowest threshold, %s, which could then never be crossed.", decimal(c.At[0])))
 		}
 	}

@@ -119,6 +119,14 @@ func readOutcomes(b *config.Block, name string, to *Outcomes) bool {
 	return true
 }
 
+// valueOr is *p, or none where there is none.
+func valueOr[T any](p *T, none T) T {
+	if p == nil {
+		return none
+	}
+	return *p
+}
+
 // readSteps reads the delays of a retry block, over those that it inherits.
 func readSteps(b *config.Block, inherited steps) steps {
 	var s steps
@@ -135,10 +143,10 @@ func readSteps(b *config.Block, inherited steps) steps {
 	most := b.Duration("max", &s.max, minDelay, maxDelay)
 	multiplier := b.Float("multiplier", &s.multiplier, 1, 100)
 	b.Int("max_attempts", &s.maxAttempts, 1, maxAttempts)
-	if f := 0.0; b.Float("jitter", &f, 0, 1) {
+	if f := valueOr(inherited.jitter, -1); b.Float("jitter", &f, 0, 1) {
 		s.jitter = &f
 	}
-	if d := time.Duration(0); readNever(b, "max_age", &d, time.Second) {
+	if d := valueOr(inherited.maxAge, -1); readNever(b, "max_age", &d, time.Second) {
 		s.maxAge = &d
 	}
 	b.Done()

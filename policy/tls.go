@@ -38,7 +38,7 @@ func (t *tlsBlock) read(b *config.Block) {
 	case hasKey:
 		b.Require("cert", `cert = "….pem", too: cert and key belong together`)
 	}
-	version := ""
+	version := t.Version()
 	if b.String("min_version", &version, config.OneOf("1.2", "1.3")) {
 		t.MinVersion = map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}[version]
 	}
