@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"relay/internal/testkit"
 )
 
 // nodeHook is what the receiver in JavaScript says of a request.
@@ -39,7 +41,7 @@ func startNode(t *testing.T, a authority, data map[string]string) (url string, n
 	}
 	cmd := exec.Command(node, script(t, "testdata/contracts/receiver.mjs"))
 	cmd.Env = append(os.Environ(), "CERT="+a.cert, "KEY="+a.key, "SECRET="+contractSecret, "EVENTS="+events)
-	var problems logBuffer
+	var problems testkit.Log
 	cmd.Stderr = &problems
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -30,6 +30,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"relay/config"
+	"relay/internal/testkit"
 	"relay/outbox/redisstream/redistest"
 	"relay/policy"
 	"relay/relay/app"
@@ -371,7 +372,7 @@ type counts struct{ Pending, Held, Delivered, Failed int64 }
 func (c *contract) settled(endpoint string, want counts) {
 	c.t.Helper()
 	var got struct{ Deliveries counts }
-	until(c.t, fmt.Sprintf("%s to have %+v", endpoint, want), func() bool {
+	testkit.Until(c.t, fmt.Sprintf("%s to have %+v", endpoint, want), func() bool {
 		resp, err := c.clients["admin"].Get("http://relay/v1/endpoints/" + endpoint)
 		if err != nil {
 			c.t.Fatal(err)

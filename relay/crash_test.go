@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -23,11 +22,10 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"relay/internal/testkit"
 	"relay/outbox/outboxtest"
 	"relay/outbox/sqlite"
 )
-
-const testSecret = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 
 // crashConcurrency is the attempts under way at each endpoint, which bound what a
 // kill can repeat.
@@ -40,26 +38,8 @@ type process struct {
 	endpoints []string
 	rules     string // of policy "default", beside what configure writes
 	cmd       *exec.Cmd
-	log       *logBuffer
+	log       *testkit.Log
 	started   time.Time
-}
-
-// logBuffer is read while the process still writes to it.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // newProcess writes a configuration whose endpoints are paths of the receiver and
@@ -105,7 +85,7 @@ func (p *process) configure(outbox, total, receiver string) {
 		endpoint %q {
 		  url     = "%s/%s"
 		  secrets = [%q]
-		}`, name, receiver, name, testSecret)
+		}`, name, receiver, name, testkit.Secret)
 	}
 	if err := os.WriteFile(filepath.Join(p.dir, "relay.hcl"), []byte(b.String()), 0o600); err != nil {
 		t.Fatal(err)
@@ -130,7 +110,7 @@ func (p *process) start() {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	p.log = new(logBuffer)
+	p.log = new(testkit.Log)
 	p.cmd = &exec.Cmd{
 		Path: self, Args: []string{"relay", "serve", "--config", filepath.Join(p.dir, "relay.hcl")},
 		Env: os.Environ(), Stdout: p.log, Stderr: p.log,

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"relay/internal/testkit"
 	"relay/outbox/redisstream/redistest"
 )
 
@@ -99,7 +100,7 @@ func TestFleetKeepsOneLimit(t *testing.T) {
 			t.Fatalf("event %d was not accepted", i)
 		}
 	}
-	until(t, "all events", func() bool { return receiver.count() == events })
+	testkit.Until(t, "all events", func() bool { return receiver.count() == events })
 	took := time.Since(begin)
 	surplus, window := receiver.most(perSecond)
 	t.Logf("%d requests in %s; the worst window of %s had %.1f more than the rate, the burst is %d", events, took.Round(time.Millisecond), window.Round(time.Millisecond), surplus, burst)
@@ -153,7 +154,7 @@ func TestFleetSendsOneProbe(t *testing.T) {
 	accept(0, 200)
 	quiet := func() int { // how many requests had come when none came for a while
 		n, since := receiver.count(), time.Now()
-		until(t, "the breaker to open", func() bool {
+		testkit.Until(t, "the breaker to open", func() bool {
 			if now := receiver.count(); now != n {
 				n, since = now, time.Now()
 			}
@@ -162,7 +163,7 @@ func TestFleetSendsOneProbe(t *testing.T) {
 		return n
 	}
 	opened := quiet()
-	until(t, "a probe", func() bool { return receiver.count() > opened })
+	testkit.Until(t, "a probe", func() bool { return receiver.count() > opened })
 	receiver.mu.Lock()
 	receiver.peak = receiver.busy
 	receiver.mu.Unlock()
@@ -175,9 +176,9 @@ func TestFleetSendsOneProbe(t *testing.T) {
 		t.Errorf("%d probes at the same time", receiver.peak)
 	}
 	receiver.mu.Unlock()
-	until(t, "what waited", func() bool { return receiver.count() >= opened+1+200 })
+	testkit.Until(t, "what waited", func() bool { return receiver.count() >= opened+1+200 })
 	store := openShared(t, server)
-	until(t, "all to be delivered", func() bool {
+	testkit.Until(t, "all to be delivered", func() bool {
 		counts, err := store.Counts(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -200,7 +201,7 @@ func TestFleetConcurrency(t *testing.T) {
 			t.Fatalf("event %d was not accepted", i)
 		}
 	}
-	until(t, "all events", func() bool { return receiver.count() == 60 })
+	testkit.Until(t, "all events", func() bool { return receiver.count() == 60 })
 	stopFleet(t, fleet)
 	if receiver.peak > 3 {
 		t.Errorf("%d attempts at the same time, want at most 3", receiver.peak)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"relay/internal/testkit"
 	"relay/outbox"
 	"relay/outbox/outboxtest"
 	"relay/outbox/redisstream"
@@ -49,18 +50,6 @@ func openShared(t *testing.T, server *redistest.Server) *redisstream.Store {
 		}
 	})
 	return store
-}
-
-// until waits for what must come.
-func until(t *testing.T, what string, there func() bool) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	for !there() {
-		if !wait(ctx, 10*time.Millisecond) {
-			t.Fatalf("wait for %s: not within a minute", what)
-		}
-	}
 }
 
 // Promises P1, P2, P3 and P7, and fault F25: of five Relays that share an outbox one after
@@ -123,7 +112,7 @@ func TestKillFleetUnderLoad(t *testing.T) {
 	producers.Wait()
 
 	// What the last one had claimed comes when its leases end: nobody starts it again.
-	until(t, "everything to arrive", func() bool {
+	testkit.Until(t, "everything to arrive", func() bool {
 		counts, err := store.Counts(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -188,8 +177,8 @@ func TestStartsBeforeRedis(t *testing.T) {
 		t.Error("an event was accepted while Redis is down")
 	}
 	server.Start()
-	until(t, "readyz to say 200", func() bool { return ready() == http.StatusOK })
-	until(t, "an event to be accepted", func() bool { return post(client, "late") })
+	testkit.Until(t, "readyz to say 200", func() bool { return ready() == http.StatusOK })
+	testkit.Until(t, "an event to be accepted", func() bool { return post(client, "late") })
 	<-began
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -251,7 +240,7 @@ func TestFleetOfTwoFiles(t *testing.T) {
 	if path := <-arrived; path != "/one/a" {
 		t.Errorf("got a request at %s, want /one/a", path)
 	}
-	until(t, "the delivery to be recorded", func() bool { return pending() == [3]int64{0, 1, 1} })
+	testkit.Until(t, "the delivery to be recorded", func() bool { return pending() == [3]int64{0, 1, 1} })
 	two.start()
 	if path := <-arrived; path != "/two/b" {
 		t.Errorf("got a request at %s, want /two/b", path)
@@ -260,7 +249,7 @@ func TestFleetOfTwoFiles(t *testing.T) {
 	if got := map[string]bool{<-arrived: true, <-arrived: true}; !got["/one/a"] || !got["/two/b"] {
 		t.Errorf("got requests at %v, want one at each", got)
 	}
-	until(t, "the deliveries to be recorded", func() bool { return pending() == [3]int64{0, 0, 2} })
+	testkit.Until(t, "the deliveries to be recorded", func() bool { return pending() == [3]int64{0, 0, 2} })
 	for _, p := range []*process{one, two} {
 		p.await()
 		if code := p.stop(os.Interrupt.(syscall.Signal)); code != exitOK {

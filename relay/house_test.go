@@ -16,6 +16,7 @@ import (
 // arrows says who may import whom: data flows ingest → outbox → relay/deliver →
 // endpoint, and everything else hangs below. Tests may import what they like.
 var arrows = map[string][]string{
+	"internal/testkit":             {},
 	"config":                       {},
 	"outbox":                       {},
 	"outbox/outboxtest":            {"outbox"},
@@ -48,7 +49,7 @@ var homes = map[string]*regexp.Regexp{
 	"golang.org/x/time":                        regexp.MustCompile(`^relay/gate/`),
 	"github.com/prometheus":                    regexp.MustCompile(`^relay/metrics/`),
 	"github.com/spf13/cobra":                   regexp.MustCompile(`^relay/[a-z_]+\.go$`),
-	"testing":                                  regexp.MustCompile(`test/[a-z_]+\.go$`),
+	"testing":                                  regexp.MustCompile(`(test|testkit)/[a-z_]+\.go$`),
 }
 
 // logKeys are the only keys of a log line, so that one query serves every part.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"relay/internal/testkit"
 	"relay/outbox"
 	"relay/outbox/redisstream/redistest"
 	"relay/outbox/sqlite"
@@ -84,7 +85,7 @@ func windows(t *testing.T, fleet []*process, receiver *arrivals, perSecond, burs
 			lines = lines[n:]
 		}
 	}
-	until(t, "all events", func() bool { return receiver.count() >= events })
+	testkit.Until(t, "all events", func() bool { return receiver.count() >= events })
 	took := time.Since(begin)
 	arrived, at := receiver.most(float64(perSecond))
 	if n := receiver.count(); n != events {

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"relay/internal/testkit"
 	"relay/outbox/redisstream/redistest"
 )
 
@@ -69,7 +70,7 @@ func load(t *testing.T, e engine, blocks ...block) *loaded {
 		if b.url == "" {
 			b.url = l.web.URL + "/" + b.name
 		}
-		fmt.Fprintf(f, "endpoint %q {\n url = %q\n secrets = [%q]\n events = [%q]\n %s\n}\n", b.name, b.url, testSecret, b.name, b.rules)
+		fmt.Fprintf(f, "endpoint %q {\n url = %q\n secrets = [%q]\n events = [%q]\n %s\n}\n", b.name, b.url, testkit.Secret, b.name, b.rules)
 	}
 	l.start()
 	l.await()
@@ -149,7 +150,7 @@ func (l *loaded) arrived(n int, endpoints ...string) (took []time.Duration) {
 		}
 		return sum
 	}
-	until(l.t, fmt.Sprintf("%d events to arrive", n), func() bool { return count() >= n })
+	testkit.Until(l.t, fmt.Sprintf("%d events to arrive", n), func() bool { return count() >= n })
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, name := range endpoints {

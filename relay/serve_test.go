@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"relay/internal/testkit"
 )
 
 // A file that the search order found is the one that is read again: another one, which
@@ -14,7 +16,7 @@ func TestReloadKeepsToTheFile(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "relay.hcl"), []byte("log {}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c := &command{streams: streams{err: new(logBuffer)}, env: func(string) (string, bool) { return "", false }}
+	c := &command{streams: streams{err: new(testkit.Log)}, env: func(string) (string, bool) { return "", false }}
 	file, _, err := c.load(nil)
 	if err != nil {
 		t.Fatal(err)

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"relay/internal/testkit"
 )
 
 // relay runs a verb to its end and returns what it printed.
@@ -29,13 +31,13 @@ func relay(t *testing.T, args ...string) (out string, code int) {
 }
 
 // background starts a verb and returns what it prints while it runs.
-func background(t *testing.T, args ...string) (*exec.Cmd, *logBuffer) {
+func background(t *testing.T, args ...string) (*exec.Cmd, *testkit.Log) {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := new(logBuffer)
+	out := new(testkit.Log)
 	cmd := &exec.Cmd{Path: self, Args: append([]string{"relay"}, args...), Env: os.Environ(), Stdout: out, Stderr: out}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -48,7 +50,7 @@ func background(t *testing.T, args ...string) (*exec.Cmd, *logBuffer) {
 }
 
 // awaitLine waits until the output holds a match.
-func awaitLine(t *testing.T, out *logBuffer, pattern string) []string {
+func awaitLine(t *testing.T, out *testkit.Log, pattern string) []string {
 	t.Helper()
 	re := regexp.MustCompile(pattern)
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)

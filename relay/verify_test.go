@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"relay/internal/testkit"
 	"relay/policy/sign"
 )
 
@@ -31,7 +32,7 @@ var (
 // sample is a receiver of examples/verify at work.
 type sample struct {
 	url string
-	out *logBuffer
+	out *testkit.Log
 }
 
 // script names a program for another interpreter. Looking at it makes go test run again when it changes.
@@ -50,7 +51,7 @@ func startSample(t *testing.T, name string, args ...string) sample {
 	if err != nil {
 		t.Fatalf("this test needs %s; make setup installs it: %v", name, err)
 	}
-	s := sample{out: new(logBuffer)}
+	s := sample{out: new(testkit.Log)}
 	cmd := exec.Command(path, append(args, "127.0.0.1:0")...)
 	cmd.Env = append(os.Environ(), "WEBHOOK_SECRET="+otherSecret+" "+sharedKey)
 	cmd.Stdout, cmd.Stderr = s.out, s.out
@@ -76,7 +77,7 @@ func startBash(t *testing.T) sample {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := sample{url: "http://" + ln.Addr().String(), out: new(logBuffer)}
+	s := sample{url: "http://" + ln.Addr().String(), out: new(testkit.Log)}
 	path, handled := script(t, "../examples/verify/receiver.sh"), t.TempDir()
 	var serving sync.WaitGroup
 	serve := func(c net.Conn) {

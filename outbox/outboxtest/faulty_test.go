@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"relay/internal/testkit"
 	"relay/outbox"
 	"relay/outbox/outboxtest"
 )
@@ -87,11 +88,11 @@ func opened(t *testing.T) (*outboxtest.Faulty, outbox.Claim) {
 		entries = append(entries, outbox.Entry{Event: outbox.Event{ID: fmt.Sprintf("evt_b%d", i)}, Endpoints: []string{"b"}})
 	}
 	_, err := f.Accept(t.Context(), outbox.Batch{Entries: entries})
-	must(t, err)
+	testkit.Must(t, err)
 	claims, err := f.Claim(t.Context(), outbox.ClaimRequest{Endpoint: "a", Max: 1, Lease: time.Hour})
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = f.SetNote(t.Context(), outbox.Note{Endpoint: "a"})
-	must(t, err)
+	testkit.Must(t, err)
 	return f, claims[0]
 }
 
@@ -163,7 +164,7 @@ func TestFaultyLostAnswer(t *testing.T) {
 	}
 	f.After("Accept", nil)
 	receipts, err := f.Accept(t.Context(), b)
-	must(t, err)
+	testkit.Must(t, err)
 	if !receipts[0].Duplicate {
 		t.Errorf("the repeat is no duplicate: %+v", receipts)
 	}
@@ -179,14 +180,14 @@ func TestFaultyBlocks(t *testing.T) {
 		go func() { settled <- f.Settle(t.Context(), c, outbox.Settlement{State: outbox.Delivered}) }()
 		synctest.Wait()
 		counts, err := f.Counts(t.Context())
-		must(t, err)
+		testkit.Must(t, err)
 		if counts["a"].Pending != 1 {
 			t.Errorf("counts = %+v while the call is held back, want 1 pending", counts["a"])
 		}
 		close(gate)
-		must(t, <-settled)
+		testkit.Must(t, <-settled)
 		counts, err = f.Counts(t.Context())
-		must(t, err)
+		testkit.Must(t, err)
 		if counts["a"].Delivered != 1 {
 			t.Errorf("counts = %+v after the call, want 1 delivered", counts["a"])
 		}

@@ -11,47 +11,41 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"relay/internal/testkit"
 	"relay/outbox"
 	"relay/outbox/outboxtest"
 )
 
 // must ends the test on an error.
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 func TestLedgerCheck(t *testing.T) {
 	m := outboxtest.NewMem(outboxtest.MemOptions{})
-	t.Cleanup(func() { must(t, m.Close()) })
+	t.Cleanup(func() { testkit.Must(t, m.Close()) })
 	l := outboxtest.NewLedger()
 	accept := func(id string, endpoints ...string) {
 		_, err := m.Accept(t.Context(), outbox.Batch{Entries: []outbox.Entry{{Event: outbox.Event{ID: id}, Endpoints: endpoints}}})
-		must(t, err)
+		testkit.Must(t, err)
 	}
 	settle := func(endpoint string, state outbox.State) {
 		claims, err := m.Claim(t.Context(), outbox.ClaimRequest{Endpoint: endpoint, Max: 1, Lease: time.Hour})
-		must(t, err)
-		must(t, m.Settle(t.Context(), claims[0], outbox.Settlement{State: state}))
+		testkit.Must(t, err)
+		testkit.Must(t, m.Settle(t.Context(), claims[0], outbox.Settlement{State: state}))
 	}
 
 	accept("evt_1", "got", "pending", "failed", "discarded", "false")
-	must(t, l.Accepted("evt_1", "got", "pending", "failed", "discarded", "false", "absent"))
-	must(t, l.Accepted("evt_1", "got", "pending", "failed", "discarded", "false", "absent")) // a repeat
+	testkit.Must(t, l.Accepted("evt_1", "got", "pending", "failed", "discarded", "false", "absent"))
+	testkit.Must(t, l.Accepted("evt_1", "got", "pending", "failed", "discarded", "false", "absent")) // a repeat
 	settle("failed", outbox.Failed)
 	settle("discarded", outbox.Discarded)
 	settle("false", outbox.Delivered) // the receiver knows nothing of it
-	must(t, l.Received("evt_1", "got"))
-	must(t, l.Received("evt_1", "got"))
-	must(t, l.Received("evt_1", "got"))
-	must(t, l.Accepted("evt_gone", "got", "lost"))
-	must(t, l.Received("evt_gone", "got")) // delivered and reaped
-	must(t, l.Received("evt_unanswered", "got"))
+	testkit.Must(t, l.Received("evt_1", "got"))
+	testkit.Must(t, l.Received("evt_1", "got"))
+	testkit.Must(t, l.Received("evt_1", "got"))
+	testkit.Must(t, l.Accepted("evt_gone", "got", "lost"))
+	testkit.Must(t, l.Received("evt_gone", "got")) // delivered and reaped
+	testkit.Must(t, l.Received("evt_unanswered", "got"))
 
 	got, err := l.Check(t.Context(), m.Lookup)
-	must(t, err)
+	testkit.Must(t, err)
 	want := outboxtest.Tally{
 		Acknowledged: 8, Delivered: 2, Pending: 1, Failed: 1, Discarded: 1, Lost: 3,
 		Duplicates: 2, Unpromised: 1,
@@ -73,34 +67,34 @@ func TestLedgerCheck(t *testing.T) {
 func TestLedgerFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "ledger")
 	producer, err := outboxtest.OpenLedger(path)
-	must(t, err)
+	testkit.Must(t, err)
 	receiver, err := outboxtest.OpenLedger(path) // as from another process
-	must(t, err)
-	must(t, producer.Accepted("evt_1", "a", "b"))
-	must(t, receiver.Received("evt_1", "a"))
-	must(t, producer.Accepted("evt_2"))
-	must(t, receiver.Received("evt_1", "b"))
+	testkit.Must(t, err)
+	testkit.Must(t, producer.Accepted("evt_1", "a", "b"))
+	testkit.Must(t, receiver.Received("evt_1", "a"))
+	testkit.Must(t, producer.Accepted("evt_2"))
+	testkit.Must(t, receiver.Received("evt_1", "b"))
 	for _, l := range []*outboxtest.Ledger{producer, receiver} {
-		must(t, l.Close())
+		testkit.Must(t, l.Close())
 	}
 	data, err := os.ReadFile(path)
-	must(t, err)
+	testkit.Must(t, err)
 	if want := "accepted\tevt_1\ta\tb\nreceived\tevt_1\ta\naccepted\tevt_2\nreceived\tevt_1\tb\n"; string(data) != want {
 		t.Errorf("file = %q, want %q", data, want)
 	}
 
 	checker, err := outboxtest.OpenLedger(path)
-	must(t, err)
+	testkit.Must(t, err)
 	defer checker.Close()
 	empty := outboxtest.NewMem(outboxtest.MemOptions{})
 	got, err := checker.Check(t.Context(), empty.Lookup)
-	must(t, err)
+	testkit.Must(t, err)
 	if diff := cmp.Diff(outboxtest.Tally{Acknowledged: 2, Delivered: 2}, got); diff != "" {
 		t.Errorf("tally (-want +got):\n%s", diff)
 	}
-	must(t, checker.Received("evt_1", "b"))
+	testkit.Must(t, checker.Received("evt_1", "b"))
 	got, err = checker.Check(t.Context(), empty.Lookup)
-	must(t, err)
+	testkit.Must(t, err)
 	if got.Duplicates != 1 {
 		t.Errorf("Duplicates = %d after one more record, want 1", got.Duplicates)
 	}
@@ -117,7 +111,7 @@ func TestLedgerRefuses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "ledger")
-			must(t, os.WriteFile(path, []byte(text), 0o600))
+			testkit.Must(t, os.WriteFile(path, []byte(text), 0o600))
 			if _, err := outboxtest.OpenLedger(path); err == nil || !strings.Contains(err.Error(), "is no record") {
 				t.Errorf("OpenLedger of %q: %v, want an error that names the line", text, err)
 			}

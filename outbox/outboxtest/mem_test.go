@@ -6,6 +6,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"relay/internal/testkit"
 	"relay/outbox"
 	"relay/outbox/outboxtest"
 )
@@ -40,11 +41,11 @@ func TestMem(t *testing.T) { outboxtest.Run(t, mem(false)) }
 func TestMemSettleAsHeld(t *testing.T) {
 	m := outboxtest.NewMem(outboxtest.MemOptions{})
 	_, err := m.Accept(t.Context(), outbox.Batch{Entries: []outbox.Entry{{Event: outbox.Event{ID: "evt_1"}, Endpoints: []string{"a"}}}})
-	must(t, err)
+	testkit.Must(t, err)
 	claims, err := m.Claim(t.Context(), outbox.ClaimRequest{Endpoint: "a", Max: 1, Lease: time.Hour})
-	must(t, err)
+	testkit.Must(t, err)
 	if err := m.Settle(t.Context(), claims[0], outbox.Settlement{State: outbox.Held}); err == nil {
 		t.Error("Settle as held: no error")
 	}
-	must(t, m.Settle(t.Context(), claims[0], outbox.Settlement{State: outbox.Delivered}))
+	testkit.Must(t, m.Settle(t.Context(), claims[0], outbox.Settlement{State: outbox.Delivered}))
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"relay/internal/testkit"
 	"relay/outbox"
 	"relay/outbox/outboxtest"
 	"relay/outbox/redisstream"
@@ -102,7 +103,7 @@ func testSlotMoves(t *testing.T, c *redistest.Cluster) {
 		}
 		began := time.Now()
 		c.BeginMove(slots[0], to)
-		if !pause(t.Context(), 500*time.Millisecond) {
+		if !testkit.Wait(t.Context(), 500*time.Millisecond) {
 			return
 		}
 		moved := 0
@@ -113,7 +114,7 @@ func testSlotMoves(t *testing.T, c *redistest.Cluster) {
 			}
 			moved += n
 		}
-		if !pause(t.Context(), 2*time.Second) {
+		if !testkit.Wait(t.Context(), 2*time.Second) {
 			return
 		}
 		c.FinishMove(slots[0], to)
@@ -199,7 +200,7 @@ func TestClaimLeavesBacklog(t *testing.T) {
 				}
 			}
 			accept("fresh", backlog)
-			if !pause(t.Context(), time.Until(due)) {
+			if !testkit.Wait(t.Context(), time.Until(due)) {
 				return
 			}
 			given := 0

@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
+
+	"relay/internal/testkit"
 	"relay/outbox"
 	"relay/outbox/redisstream/redistest"
 )
@@ -136,9 +139,9 @@ func TestEventDeleted(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
 	s := openTest(t, at(server.URL()))
-	var log logLines
+	var log testkit.Log
 	o := at(server.URL())
-	o.Log = log.logger()
+	o.Log = zerolog.New(&log)
 	other := openTest(t, o) // has nothing in memory
 	acceptOne(t, s, "gone", "a")
 	acceptOne(t, s, "kept", "a")
@@ -151,7 +154,7 @@ func TestEventDeleted(t *testing.T) {
 	if c := countsOf(t, other, "a"); c.Accepted != 2 || c.Delivered != 1 || c.Discarded != 1 || c.Pending != 0 {
 		t.Errorf("counts %+v, want one delivered and one discarded", c)
 	}
-	if n := log.count(`"event_id":"gone"`); n != 1 {
+	if n := log.Count(`"event_id":"gone"`); n != 1 {
 		t.Errorf("%d lines about it, want 1", n)
 	}
 

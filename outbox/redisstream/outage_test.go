@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
+
+	"relay/internal/testkit"
 	"relay/outbox"
 	"relay/outbox/redisstream/redistest"
 )
@@ -74,21 +77,21 @@ func TestKillDataUnderLoad(t *testing.T) {
 	t.Parallel()
 	const epoch = `"code":"outbox_epoch_changed"`
 	server := redistest.Start(t)
-	var log logLines
+	var log testkit.Log
 	o := at(server.URL())
-	o.Log = log.logger()
+	o.Log = zerolog.New(&log)
 	s := openTest(t, o)
 	x := startTraffic(t, s)
 	x.more(100)
 	x.lose(func() { server.MustDo(t, "FLUSHALL") })
 	x.more(100)
-	if n := log.count(epoch); n != 1 {
+	if n := log.Count(epoch); n != 1 {
 		t.Errorf("%d lines with %s after FLUSHALL, want 1", n, epoch)
 	}
 	x.lose(server.Wipe)
 	server.Start()
 	x.more(100)
-	if n := log.count(epoch); n != 2 {
+	if n := log.Count(epoch); n != 2 {
 		t.Errorf("%d lines with %s after Redis came back empty, want 2", n, epoch)
 	}
 	x.finish(s, o, 2*underWay)

@@ -15,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
+	"relay/internal/testkit"
 	"relay/outbox"
 	"relay/outbox/outboxtest"
 	"relay/outbox/redisstream"
@@ -157,21 +158,9 @@ func soon(t *testing.T, what string, ask func() error) {
 		if err == nil {
 			return
 		}
-		if time.Now().After(deadline) || !pause(t.Context(), 10*time.Millisecond) {
+		if time.Now().After(deadline) || !testkit.Wait(t.Context(), 10*time.Millisecond) {
 			t.Fatalf("wait for %s: %v", what, err)
 		}
-	}
-}
-
-// pause waits, unless ctx ends.
-func pause(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 
@@ -229,7 +218,7 @@ func startLoad(t *testing.T, o redisstream.Options) *load {
 
 // produce accepts one event after the other, each until it is acknowledged.
 func (l *load) produce(ctx context.Context, n int) {
-	for i := 0; pause(ctx, 20*time.Millisecond); i++ {
+	for i := 0; testkit.Wait(ctx, 20*time.Millisecond); i++ {
 		e := outbox.Event{ID: fmt.Sprintf("p%d-%d", n, i), Type: "load.test", Data: []byte(strconv.Itoa(i) + strings.Repeat(" ", 300))}
 		b := outbox.Batch{Entries: []outbox.Entry{{Event: e, Endpoints: []string{"now", "later"}, Fingerprint: sha256.Sum256(e.Data)}}}
 		first := time.Now()
@@ -248,7 +237,7 @@ func (l *load) produce(ctx context.Context, n int) {
 			l.mu.Lock()
 			l.refuse[err.Error()]++
 			l.mu.Unlock()
-			if !pause(ctx, 20*time.Millisecond) {
+			if !testkit.Wait(ctx, 20*time.Millisecond) {
 				return
 			}
 		}

@@ -21,11 +21,12 @@ import (
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"relay/config"
+	"relay/internal/testkit"
 	"relay/policy"
 )
 
 // secret is a key that only these tests use.
-const secret = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+const secret = testkit.Secret
 
 // githubEvents are real payloads: see testdata/README.md. Types are
 // "github.<event>"; data is as GitHub's own pretty-printed bytes.

@@ -19,6 +19,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"relay/config"
+	"relay/internal/testkit"
 	"relay/outbox"
 	"relay/outbox/redisstream/redistest"
 	"relay/policy"
@@ -30,25 +31,7 @@ type place struct {
 	t    *testing.T
 	dir  string
 	file string
-	log  lockedLog
-}
-
-// lockedLog is a log that can be read while it is written.
-type lockedLog struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedLog) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(b)
-}
-
-func (l *lockedLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
+	log  testkit.Log
 }
 
 func newPlace(t *testing.T) *place {

@@ -16,6 +16,8 @@ import (
 	"github.com/fsnotify/fsnotify"
 	"github.com/google/go-cmp/cmp"
 	"github.com/rs/zerolog"
+
+	"relay/internal/testkit"
 )
 
 // Files are read again when they were left alone for 250 ms, once, and only they count.
@@ -84,7 +86,7 @@ func TestWatchWithoutEvents(t *testing.T) {
 	write("x")
 	synctest.Test(t, func(t *testing.T) {
 		var checks atomic.Int64
-		warned := &lockedLog{}
+		warned := &testkit.Log{}
 		w := watch{
 			log:    zerolog.New(warned),
 			files:  func() []string { return []string{file} },

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"relay/internal/testkit"
 	"relay/outbox"
 	"relay/policy"
 	"relay/relay/deliver/delivertest"
@@ -19,7 +20,7 @@ func (generous) Take(_ context.Context, _ string, _ outbox.Limit, n int) (int, t
 }
 
 func (g generous) Release(ctx context.Context, claims ...outbox.Claim) error {
-	wait(ctx, time.Second)
+	testkit.Wait(ctx, time.Second)
 	return g.Source.Release(ctx, claims...)
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"relay/config"
+	"relay/internal/testkit"
 	"relay/outbox"
 	"relay/outbox/outboxtest"
 	"relay/policy"
@@ -353,7 +354,7 @@ func TestReloadStorm(t *testing.T) {
 				}
 				// Load, but none that outgrows the receivers.
 				for ctx.Err() == nil && n%64 == 63 && w.backlog() > 512 {
-					wait(ctx, time.Millisecond)
+					testkit.Wait(ctx, time.Millisecond)
 				}
 			}
 		})
@@ -376,7 +377,7 @@ func TestReloadStorm(t *testing.T) {
 			}
 		}
 		w.apply(next...)
-		wait(ctx, time.Duration(i%4)*time.Millisecond)
+		testkit.Wait(ctx, time.Duration(i%4)*time.Millisecond)
 	}
 	stop()
 	producing.Wait()
@@ -386,7 +387,7 @@ func TestReloadStorm(t *testing.T) {
 		if time.Now().After(late) {
 			t.Fatalf("%d deliveries are still pending", w.backlog())
 		}
-		wait(t.Context(), 5*time.Millisecond)
+		testkit.Wait(t.Context(), 5*time.Millisecond)
 	}
 	if err := w.stop(); err != nil {
 		t.Errorf("run: %v", err)
@@ -416,14 +417,4 @@ func (w *world) backlog() (n int64) {
 		n += c.Pending
 	}
 	return n
-}
-
-// wait passes d of real time, or less when ctx ends.
-func wait(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-ctx.Done():
-	}
 }

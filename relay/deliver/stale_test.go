@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"relay/internal/testkit"
 	"relay/outbox"
 	"relay/outbox/outboxtest"
 	"relay/relay/deliver/delivertest"
@@ -25,7 +26,7 @@ func TestDecisionOnStaleKnowledge(t *testing.T) {
 		e := one.inMemory("billing", receiver)
 		two.o.dialNet = one.o.dialNet
 		late.After("AwaitNotes", func(ctx context.Context, err error) error {
-			wait(ctx, time.Second)
+			testkit.Wait(ctx, time.Second)
 			return err
 		})
 		one.start(e)

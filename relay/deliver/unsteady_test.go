@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"relay/internal/testkit"
 	"relay/outbox"
 )
 
@@ -122,7 +123,7 @@ func (u *unsteady) wait(ctx context.Context, method string, do func() error) err
 // with a timer that is due at once.
 func pass(ctx context.Context, d time.Duration) {
 	if d > 0 {
-		wait(ctx, d)
+		testkit.Wait(ctx, d)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"relay/internal/testkit"
 	"relay/outbox/redisstream/redistest"
 )
 
@@ -23,16 +24,16 @@ type wire struct {
 func dial(t *testing.T, p *redistest.FaultProxy) wire {
 	t.Helper()
 	conn, err := net.Dial("tcp", p.Addr())
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
-	must(t, conn.SetDeadline(time.Now().Add(30*time.Second)))
+	testkit.Must(t, conn.SetDeadline(time.Now().Add(30*time.Second)))
 	return wire{t, conn, bufio.NewReader(conn)}
 }
 
 func (w wire) send(commands ...string) {
 	w.Helper()
 	_, err := w.Conn.Write([]byte(strings.Join(commands, "\r\n") + "\r\n"))
-	must(w.T, err)
+	testkit.Must(w.T, err)
 }
 
 // want reads replies of one line each; "" is the end of the connection.
@@ -52,11 +53,11 @@ func (w wire) want(replies ...string) {
 // wantSilence looks for a reply that must not come.
 func (w wire) wantSilence() {
 	w.Helper()
-	must(w.T, w.SetReadDeadline(time.Now().Add(20*time.Millisecond)))
+	testkit.Must(w.T, w.SetReadDeadline(time.Now().Add(20*time.Millisecond)))
 	if b, err := w.Peek(1); !errors.Is(err, os.ErrDeadlineExceeded) {
 		w.Fatalf("a reply begins with %q, %v, want silence", b, err)
 	}
-	must(w.T, w.SetReadDeadline(time.Now().Add(30*time.Second)))
+	testkit.Must(w.T, w.SetReadDeadline(time.Now().Add(30*time.Second)))
 }
 
 func TestProxyPasses(t *testing.T) {
@@ -74,7 +75,7 @@ func TestProxyPasses(t *testing.T) {
 		w.want("+OK", ":250000", "$250000")
 		got := make([]byte, len(data)+2)
 		_, err := io.ReadFull(w.Reader, got)
-		must(t, err)
+		testkit.Must(t, err)
 		if string(got) != data+"\r\n" {
 			t.Error("the data came back changed")
 		}
@@ -83,17 +84,17 @@ func TestProxyPasses(t *testing.T) {
 		w.want("%7")
 		for range 14 - 1 {
 			_, err := w.ReadString('\n')
-			must(t, err)
+			testkit.Must(t, err)
 		}
 		for line := ""; line != "*0\r\n"; {
 			line, err = w.ReadString('\n')
-			must(t, err)
+			testkit.Must(t, err)
 		}
 		w.send("CLIENT TRACKING ON", "GET none", "EVAL 'redis.setresp(3); return true' 0", "DEBUG PROTOCOL double", "DEBUG PROTOCOL attrib")
 		w.want("+OK", "_", "#t", ",3.141", "|1")
 		for range 8 {
 			_, err := w.ReadString('\n')
-			must(t, err)
+			testkit.Must(t, err)
 		}
 		s.MustDo(t, "SET", "none", "1")
 		w.want(">2", "$10", "invalidate", "*1", "$4", "none")

@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"relay/internal/testkit"
 	"relay/outbox/redisstream/redistest"
 )
 
@@ -21,7 +22,7 @@ import (
 func wantReply(t *testing.T, s *redistest.Server, want any, args ...string) {
 	t.Helper()
 	got, err := s.Do(args...)
-	must(t, err)
+	testkit.Must(t, err)
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("%v (-want +got):\n%s", args, diff)
 	}
@@ -97,31 +98,19 @@ func TestRedisKillEndsChildren(t *testing.T) {
 	dir := s.MustDo(t, "CONFIG", "GET", "dir").([]any)[1].(string)
 	s.MustDo(t, "BGREWRITEAOF")
 	child := ""
-	until(t, "a child writes", func() bool {
+	testkit.Until(t, "a child writes", func() bool {
 		found, err := filepath.Glob(filepath.Join(dir, "temp-rewriteaof-*.aof"))
-		must(t, err)
+		testkit.Must(t, err)
 		if len(found) > 0 {
 			child = strings.TrimSuffix(strings.TrimPrefix(filepath.Base(found[0]), "temp-rewriteaof-"), ".aof")
 		}
 		return child != ""
 	})
 	s.Kill()
-	until(t, "the child has ended", func() bool {
+	testkit.Until(t, "the child has ended", func() bool {
 		stat, err := os.ReadFile(filepath.Join("/proc", child, "stat"))
 		return err != nil || strings.Contains(string(stat), ") Z ")
 	})
-}
-
-// until polls a condition for up to ten seconds.
-func until(t *testing.T, what string, ready func() bool) {
-	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(10 * time.Second); !ready(); <-tick.C {
-		if time.Now().After(end) {
-			t.Fatalf("not after 10 s: %s", what)
-		}
-	}
 }
 
 func TestRedisPause(t *testing.T) {
@@ -131,22 +120,22 @@ func TestRedisPause(t *testing.T) {
 	var readers []*bufio.Reader
 	for _, network := range []string{"unix", "tcp"} {
 		conn, err := net.Dial(network, map[string]string{"unix": s.Socket(), "tcp": s.Addr()}[network])
-		must(t, err)
+		testkit.Must(t, err)
 		defer conn.Close()
 		_, err = conn.Write([]byte("INCR n\r\n"))
-		must(t, err)
-		must(t, conn.SetReadDeadline(time.Now().Add(20*time.Millisecond)))
+		testkit.Must(t, err)
+		testkit.Must(t, conn.SetReadDeadline(time.Now().Add(20*time.Millisecond)))
 		r := bufio.NewReader(conn)
 		if b, err := r.Peek(1); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Errorf("a paused server says %q, %v", b, err)
 		}
-		must(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
+		testkit.Must(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
 		readers = append(readers, r)
 	}
 	s.Continue()
 	for _, r := range readers {
 		_, err := r.ReadString('\n')
-		must(t, err)
+		testkit.Must(t, err)
 	}
 	wantReply(t, s, "2", "GET", "n")
 
