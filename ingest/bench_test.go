@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"relay/ingest/listen"
 )
 
 // BenchmarkServer is an event of 1 KiB from the app's write to the answer it
@@ -25,9 +27,9 @@ func BenchmarkServer(b *testing.B) {
 		for _, library := range []string{"fasthttp", "net/http"} {
 			b.Run(name+"/"+library, func(b *testing.B) {
 				in := New(Options{Outbox: nowhere{}, Route: to("billing")})
-				var s server = NewServer(ServerOptions{Ingest: in, Guard: Guard{AnyHost: true}})
+				var s server = NewServer(ServerOptions{Ingest: in, Guard: listen.Guard{AnyHost: true}})
 				if library == "net/http" {
-					s = NewAdminServer(AdminOptions{Handler: Guard{AnyHost: true}.Wrap(reference{in})})
+					s = listen.NewServer(listen.ServerOptions{Handler: listen.Guard{AnyHost: true}.Wrap(reference{in})})
 				}
 				l, err := net.Listen("unix", filepath.Join(b.TempDir(), "s"))
 				if err != nil {

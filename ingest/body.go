@@ -7,6 +7,9 @@ import (
 	"io"
 	"os"
 	"strconv"
+
+	"relay/ingest/listen"
+	"relay/ingest/problem"
 )
 
 // maxChunkDigits bounds the size line of a chunk: no body comes near it, and no
@@ -112,23 +115,23 @@ func (in *Ingest) take(size int64) bool {
 func (in *Ingest) give(size int64) { in.inFlight.Add(-size) }
 
 // shed refuses a request for want of room.
-func (in *Ingest) shed() *problem {
-	p := refuse(overloaded, "the requests being handled are as large as Relay allows; send it again later")
+func (in *Ingest) shed() *problem.Problem {
+	p := problem.New(problem.Overloaded, "the requests being handled are as large as Relay allows; send it again later")
 	in.warn(p.Code, errors.New(p.Detail))
 	return p
 }
 
 // bodyProblem says why a body could not be read whole.
-func (in *Ingest) bodyProblem(err error) *problem {
+func (in *Ingest) bodyProblem(err error) *problem.Problem {
 	switch {
 	case errors.Is(err, errChunkSize):
 		return in.bodyTooLarge()
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return refuse(requestTimeout, "the body did not come within "+readTimeout.String())
+		return problem.New(problem.RequestTimeout, "the body did not come within "+listen.ReadTimeout.String())
 	}
-	return refuse(invalidBody, "the body ended early, or its chunks are malformed")
+	return problem.New(problem.InvalidBody, "the body ended early, or its chunks are malformed")
 }
 
-func (in *Ingest) bodyTooLarge() *problem {
-	return refuse(bodyTooLarge, "a body has at most "+strconv.FormatInt(in.o.MaxBody, 10)+" bytes; max_body in the ingest block sets this")
+func (in *Ingest) bodyTooLarge() *problem.Problem {
+	return problem.New(problem.BodyTooLarge, "a body has at most "+strconv.FormatInt(in.o.MaxBody, 10)+" bytes; max_body in the ingest block sets this")
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"relay/ingest/problem"
 	"relay/outbox"
 	"relay/policy"
 )
@@ -51,31 +52,31 @@ type cloudEvent struct {
 }
 
 // set takes one attribute. The problem says nothing of its place.
-func (c *cloudEvent) set(name, value string) *problem {
+func (c *cloudEvent) set(name, value string) *problem.Problem {
 	switch name {
 	case "specversion":
 		c.version = value
 		if value != specVersion {
-			return c.wrong(unsupportedSpecVersion, name, "this version of CloudEvents cannot be read; send specversion 1.0")
+			return c.wrong(problem.UnsupportedSpecVersion, name, "this version of CloudEvents cannot be read; send specversion 1.0")
 		}
 	case "id":
 		c.id = value
 		if value == "" {
-			return c.wrong(invalidID, name, "the id of a CloudEvent is not empty")
+			return c.wrong(problem.InvalidID, name, "the id of a CloudEvent is not empty")
 		}
 	case "source":
 		c.source = value
 		if _, err := url.Parse(value); err != nil || value == "" {
-			return c.wrong(invalidAttribute, name, "a source is a URI or a part of one, like /orders or https://shop.example.com")
+			return c.wrong(problem.InvalidAttribute, name, "a source is a URI or a part of one, like /orders or https://shop.example.com")
 		}
 	case "type":
-		return c.label(&c.event.Type, name, value, invalidType, validType)
+		return c.label(&c.event.Type, name, value, problem.InvalidType, validType)
 	case "subject":
-		return c.label(&c.event.Key, name, value, invalidKey, validLabel)
+		return c.label(&c.event.Key, name, value, problem.InvalidKey, validLabel)
 	case "tenant":
-		return c.label(&c.event.Tenant, name, value, invalidTenant, validLabel)
+		return c.label(&c.event.Tenant, name, value, problem.InvalidTenant, validLabel)
 	case "time":
-		var p *problem
+		var p *problem.Problem
 		c.event.Time, p = parseTime([]byte(value))
 		return p
 	case "datacontenttype":
@@ -86,7 +87,7 @@ func (c *cloudEvent) set(name, value string) *problem {
 	return nil
 }
 
-func (c *cloudEvent) label(to *string, name, value string, as code, valid func(string) error) *problem {
+func (c *cloudEvent) label(to *string, name, value string, as problem.Code, valid func(string) error) *problem.Problem {
 	if valid(value) != nil {
 		return c.wrong(as, name, allowed[as])
 	}
@@ -94,26 +95,26 @@ func (c *cloudEvent) label(to *string, name, value string, as code, valid func(s
 	return nil
 }
 
-func (c *cloudEvent) wrong(as code, name, detail string) *problem {
-	p := refuse(as, detail)
+func (c *cloudEvent) wrong(as problem.Code, name, detail string) *problem.Problem {
+	p := problem.New(as, detail)
 	p.Field = name
 	return p
 }
 
 // checkExtension checks the name of an attribute that is not kept.
-func checkExtension(name string) *problem {
+func checkExtension(name string) *problem.Problem {
 	wrong := func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') }
 	if name == "" || strings.ContainsFunc(name, wrong) {
-		return refuse(unknownField, fmt.Sprintf("%.64q is no attribute of a CloudEvent: their names are small letters and digits", name))
+		return problem.New(problem.UnknownField, fmt.Sprintf("%.64q is no attribute of a CloudEvent: their names are small letters and digits", name))
 	}
 	return nil
 }
 
 // entry makes an event of what was collected.
-func (c *cloudEvent) entry(data []byte) (e outbox.Entry, p *problem) {
+func (c *cloudEvent) entry(data []byte) (e outbox.Entry, p *problem.Problem) {
 	for _, need := range [][2]string{{"specversion", c.version}, {"id", c.id}, {"source", c.source}, {"type", c.event.Type}} {
 		if need[1] == "" {
-			return e, c.wrong(missingField, need[0], fmt.Sprintf("a CloudEvent needs the attribute %s; in binary mode it is the header ce-%[1]s", need[0]))
+			return e, c.wrong(problem.MissingField, need[0], fmt.Sprintf("a CloudEvent needs the attribute %s; in binary mode it is the header ce-%[1]s", need[0]))
 		}
 	}
 	if c.contentType != "" && !isJSON(c.contentType) {
@@ -141,18 +142,18 @@ func isJSON(contentType string) bool {
 }
 
 // unsupported refuses data that is not JSON.
-func unsupported(field string) *problem {
-	p := refuse(unsupportedData, "Relay keeps data as JSON; put other data into a JSON string, encoded as your receivers expect it, with a JSON datacontenttype")
+func unsupported(field string) *problem.Problem {
+	p := problem.New(problem.UnsupportedData, "Relay keeps data as JSON; put other data into a JSON string, encoded as your receivers expect it, with a JSON datacontenttype")
 	p.Field = field
 	return p
 }
 
 // cloudEvent reads the object of a CloudEvent in structured mode.
-func (d *decoder) cloudEvent() (e outbox.Entry, p *problem) {
+func (d *decoder) cloudEvent() (e outbox.Entry, p *problem.Problem) {
 	if d.kind() != '{' {
 		v, p := d.value()
 		if p == nil {
-			p = d.wrong(invalidEvent, "", v, "a CloudEvent is an object; an array of them is application/cloudevents-batch+json")
+			p = d.wrong(problem.InvalidEvent, "", v, "a CloudEvent is an object; an array of them is application/cloudevents-batch+json")
 		}
 		return e, p
 	}
@@ -192,31 +193,31 @@ func (d *decoder) cloudEvent() (e outbox.Entry, p *problem) {
 }
 
 // member takes an attribute of a structured CloudEvent.
-func (c *cloudEvent) member(name string, v jsontext.Value) *problem {
+func (c *cloudEvent) member(name string, v jsontext.Value) *problem.Problem {
 	switch v.Kind() {
 	case '"':
 		return c.set(name, string(unquote(v)))
 	case '{', '[':
-		return c.wrong(invalidAttribute, name, "an attribute is a string, a number or true or false")
+		return c.wrong(problem.InvalidAttribute, name, "an attribute is a string, a number or true or false")
 	}
 	if slices.Contains([]string{"specversion", "id", "source", "type", "subject", "time", "datacontenttype", "tenant"}, name) {
-		return c.wrong(invalidAttribute, name, "the attribute "+name+" is a string")
+		return c.wrong(problem.InvalidAttribute, name, "the attribute "+name+" is a string")
 	}
 	return checkExtension(name)
 }
 
 // binary reads a CloudEvent whose attributes are headers and whose body is the data.
-func (d *decoder) binary(r *Request) ([]outbox.Entry, *problem) {
+func (d *decoder) binary(r *Request) ([]outbox.Entry, *problem.Problem) {
 	var c cloudEvent
 	var seen []string
 	for _, a := range r.Attributes {
 		value, err := headerValue(a.Value)
-		var p *problem
+		var p *problem.Problem
 		switch {
 		case slices.Contains(seen, a.Name):
-			p = c.wrong(duplicateKey, a.Name, fmt.Sprintf("the header %.64q is there twice", "ce-"+a.Name))
+			p = c.wrong(problem.DuplicateKey, a.Name, fmt.Sprintf("the header %.64q is there twice", "ce-"+a.Name))
 		case err != nil:
-			p = c.wrong(invalidAttribute, a.Name, fmt.Sprintf("the value of the header %.64q %v", "ce-"+a.Name, err))
+			p = c.wrong(problem.InvalidAttribute, a.Name, fmt.Sprintf("the value of the header %.64q %v", "ce-"+a.Name, err))
 		default:
 			p = c.set(a.Name, value)
 		}
@@ -273,17 +274,17 @@ func headerValue(s string) (string, error) {
 
 // parseTime reads a time by RFC 3339, kept to the microsecond. Year 1 is what a time that
 // was never set looks like in many languages.
-func parseTime(text []byte) (time.Time, *problem) {
+func parseTime(text []byte) (time.Time, *problem.Problem) {
 	var t time.Time
-	c, detail := invalidTime, allowed[invalidTime]
+	c, detail := problem.InvalidTime, allowed[problem.InvalidTime]
 	if t.UnmarshalText(text) == nil {
 		t = t.UTC().Truncate(time.Microsecond)
 		if 2 <= t.Year() && t.Year() <= 9999 {
 			return t, nil
 		}
-		c, detail = outOfRange, "the year is 2 to 9999"
+		c, detail = problem.OutOfRange, "the year is 2 to 9999"
 	}
-	p := refuse(c, detail)
+	p := problem.New(c, detail)
 	p.Field = "time"
 	return time.Time{}, p
 }

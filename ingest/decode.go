@@ -14,6 +14,7 @@ import (
 	"github.com/agext/levenshtein"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"relay/ingest/problem"
 	"relay/outbox"
 	"relay/policy"
 )
@@ -42,9 +43,9 @@ const (
 // mediaOf reads the headers that say how the body is written. Content-Type must
 // be there and must be a JSON one: web pages cannot send such a body to another
 // site without asking first, which nobody here answers.
-func mediaOf(r *Request, typed bool) (media, *problem) {
+func mediaOf(r *Request, typed bool) (media, *problem.Problem) {
 	if e := r.ContentEncoding; e != "" && !strings.EqualFold(e, "identity") {
-		return 0, refuse(unsupportedEncoding, "send the body as it is, without Content-Encoding")
+		return 0, problem.New(problem.UnsupportedEncoding, "send the body as it is, without Content-Encoding")
 	}
 	if r.ContentType == "" && len(r.Attributes) > 0 && len(r.Body) == 0 && !typed {
 		return cloudBinary, nil // a CloudEvent without data
@@ -58,21 +59,21 @@ func mediaOf(r *Request, typed bool) (media, *problem) {
 		var params map[string]string
 		var err error
 		if name, params, err = mime.ParseMediaType(r.ContentType); err != nil {
-			return 0, refuse(unsupportedMediaType, accepted)
+			return 0, problem.New(problem.UnsupportedMediaType, accepted)
 		}
 		charset = params["charset"]
 	}
 	switch {
 	case charset != "" && !strings.EqualFold(charset, "utf-8"):
-		return 0, refuse(unsupportedMediaType, "JSON is UTF-8; send it with charset=utf-8 or none")
+		return 0, problem.New(problem.UnsupportedMediaType, "JSON is UTF-8; send it with charset=utf-8 or none")
 	case typed && (len(r.Attributes) > 0 || strings.HasPrefix(name, "application/cloudevents")):
-		return 0, refuse(unsupportedMediaType, "a CloudEvent says its type itself: send it to /v1/events")
+		return 0, problem.New(problem.UnsupportedMediaType, "a CloudEvent says its type itself: send it to /v1/events")
 	case name == "application/cloudevents+json":
 		return cloudJSON, nil
 	case name == "application/cloudevents-batch+json":
 		return cloudBatch, nil
 	case strings.HasPrefix(name, "application/cloudevents"):
-		return 0, refuse(unsupportedMediaType, accepted)
+		return 0, problem.New(problem.UnsupportedMediaType, accepted)
 	case len(r.Attributes) > 0 && isJSON(name):
 		return cloudBinary, nil
 	case len(r.Attributes) > 0:
@@ -82,16 +83,16 @@ func mediaOf(r *Request, typed bool) (media, *problem) {
 	case !typed && (name == "application/x-ndjson" || name == "application/jsonl"):
 		return jsonLines, nil
 	}
-	return 0, refuse(unsupportedMediaType, accepted)
+	return 0, problem.New(problem.UnsupportedMediaType, accepted)
 }
 
 // typed reads a body that is the data of one event.
-func (d *decoder) typed(eventType string, body []byte) ([]outbox.Entry, *problem) {
+func (d *decoder) typed(eventType string, body []byte) ([]outbox.Entry, *problem.Problem) {
 	if validType(eventType) != nil {
 		return nil, wrongType()
 	}
 	if leadingSpace(body) == len(body) {
-		return nil, refuse(emptyBody, "the body is the data of the event")
+		return nil, problem.New(problem.EmptyBody, "the body is the data of the event")
 	}
 	data, p := d.checkJSON(body)
 	if p != nil {
@@ -101,11 +102,11 @@ func (d *decoder) typed(eventType string, body []byte) ([]outbox.Entry, *problem
 }
 
 // events reads a body of whole events. many tells whether it is a batch.
-func (d *decoder) events(body []byte, m media) (entries []outbox.Entry, many bool, p *problem) {
+func (d *decoder) events(body []byte, m media) (entries []outbox.Entry, many bool, p *problem.Problem) {
 	space := leadingSpace(body)
 	switch {
 	case space == len(body):
-		return nil, false, refuse(emptyBody, "the body is an event or a batch of events")
+		return nil, false, problem.New(problem.EmptyBody, "the body is an event or a batch of events")
 	case m == jsonLines:
 		entries, p = d.lines(body)
 		return entries, true, p
@@ -131,14 +132,14 @@ func (d *decoder) events(body []byte, m media) (entries []outbox.Entry, many boo
 }
 
 // array reads a JSON array of events, each with read.
-func (d *decoder) array(body []byte, read func() (outbox.Entry, *problem)) (entries []outbox.Entry, p *problem) {
+func (d *decoder) array(body []byte, read func() (outbox.Entry, *problem.Problem)) (entries []outbox.Entry, p *problem.Problem) {
 	if p := d.open(body, maxDepth+2); p != nil {
 		return nil, p
 	}
 	if d.kind() != '[' {
 		v, p := d.value()
 		if p == nil {
-			p = d.wrong(invalidEvent, "", v, "a batch is an array; one CloudEvent is application/cloudevents+json")
+			p = d.wrong(problem.InvalidEvent, "", v, "a batch is an array; one CloudEvent is application/cloudevents+json")
 		}
 		return nil, p
 	}
@@ -164,13 +165,13 @@ func (d *decoder) array(body []byte, read func() (outbox.Entry, *problem)) (entr
 		return nil, p
 	}
 	if len(entries) == 0 {
-		return nil, refuse(emptyBatch, "a batch holds 1 to 1,000 events")
+		return nil, problem.New(problem.EmptyBatch, "a batch holds 1 to 1,000 events")
 	}
 	return entries, nil
 }
 
 // lines reads one event from each line; blank lines are skipped.
-func (d *decoder) lines(body []byte) (entries []outbox.Entry, p *problem) {
+func (d *decoder) lines(body []byte) (entries []outbox.Entry, p *problem.Problem) {
 	entries = make([]outbox.Entry, 0, min(bytes.Count(body, []byte("\n"))+1, maxBatch))
 	start, number := 0, 0
 	for line := range bytes.Lines(body) {
@@ -195,7 +196,7 @@ func (d *decoder) lines(body []byte) (entries []outbox.Entry, p *problem) {
 	return entries, nil
 }
 
-func (d *decoder) line(line []byte) (e outbox.Entry, p *problem) {
+func (d *decoder) line(line []byte) (e outbox.Entry, p *problem.Problem) {
 	if p := d.open(line, maxDepth+1); p != nil {
 		return e, p
 	}
@@ -207,12 +208,12 @@ func (d *decoder) line(line []byte) (e outbox.Entry, p *problem) {
 
 // event reads the object of one event. What it keeps of the text is copied,
 // since the text's memory will be used for the next request.
-func (d *decoder) event() (e outbox.Entry, p *problem) {
+func (d *decoder) event() (e outbox.Entry, p *problem.Problem) {
 	ev := &e.Event
 	if d.kind() != '{' {
 		v, p := d.value()
 		if p == nil {
-			p = d.wrong(invalidEvent, "", v, "an event is an object with the fields type and data")
+			p = d.wrong(problem.InvalidEvent, "", v, "an event is an object with the fields type and data")
 		}
 		return e, p
 	}
@@ -226,18 +227,18 @@ func (d *decoder) event() (e outbox.Entry, p *problem) {
 		}
 		switch string(unquote(name)) {
 		case "type":
-			ev.Type, p = d.field("type", invalidType, validType)
+			ev.Type, p = d.field("type", problem.InvalidType, validType)
 		case "data":
 			data, p = d.value()
 			ev.Data = bytes.Clone(data)
 		case "id":
-			ev.ID, p = d.field("id", invalidID, policy.ValidID)
+			ev.ID, p = d.field("id", problem.InvalidID, policy.ValidID)
 		case "time":
 			ev.Time, p = d.time()
 		case "tenant":
-			ev.Tenant, p = d.field("tenant", invalidTenant, validLabel)
+			ev.Tenant, p = d.field("tenant", problem.InvalidTenant, validLabel)
 		case "key":
-			ev.Key, p = d.field("key", invalidKey, validLabel)
+			ev.Key, p = d.field("key", problem.InvalidKey, validLabel)
 		default:
 			p = d.unknown(name)
 		}
@@ -258,7 +259,7 @@ func (d *decoder) event() (e outbox.Entry, p *problem) {
 }
 
 // field reads a string and checks it. null counts as not given.
-func (d *decoder) field(name string, c code, valid func(string) error) (string, *problem) {
+func (d *decoder) field(name string, c problem.Code, valid func(string) error) (string, *problem.Problem) {
 	v, p := d.value()
 	if p != nil || v.Kind() == 'n' {
 		return "", p
@@ -274,13 +275,13 @@ func (d *decoder) field(name string, c code, valid func(string) error) (string, 
 }
 
 // time reads the time of an event.
-func (d *decoder) time() (time.Time, *problem) {
+func (d *decoder) time() (time.Time, *problem.Problem) {
 	v, p := d.value()
 	if p != nil || v.Kind() == 'n' {
 		return time.Time{}, p
 	}
 	if v.Kind() != '"' {
-		return time.Time{}, d.notString("time", invalidTime, v)
+		return time.Time{}, d.notString("time", problem.InvalidTime, v)
 	}
 	t, p := parseTime(unquote(v))
 	if p != nil {
@@ -291,25 +292,25 @@ func (d *decoder) time() (time.Time, *problem) {
 
 // notString refuses a value of another kind. A number that no float holds is
 // called by its own code.
-func (d *decoder) notString(name string, c code, v jsontext.Value) *problem {
+func (d *decoder) notString(name string, c problem.Code, v jsontext.Value) *problem.Problem {
 	if v.Kind() == '0' {
 		if _, err := strconv.ParseFloat(string(v), 64); errors.Is(err, strconv.ErrRange) {
-			c = outOfRange
+			c = problem.OutOfRange
 		}
 	}
 	return d.wrong(c, name, v, name+" is a string")
 }
 
 // wrong refuses the value that was read last.
-func (d *decoder) wrong(c code, field string, v jsontext.Value, detail string) *problem {
+func (d *decoder) wrong(c problem.Code, field string, v jsontext.Value, detail string) *problem.Problem {
 	at := d.offset() - len(v)
-	p := refuse(c, detail)
+	p := problem.New(c, detail)
 	p.Field, p.Offset = field, new(at)
 	return p
 }
 
 // unknown refuses a field and names the one that may be meant.
-func (d *decoder) unknown(quoted jsontext.Value) *problem {
+func (d *decoder) unknown(quoted jsontext.Value) *problem.Problem {
 	name := string(unquote(quoted))
 	detail := fmt.Sprintf("an event has no field %.64q; it has type, data, id, time, tenant and key", name)
 	if len(name) <= 64 {
@@ -320,16 +321,16 @@ func (d *decoder) unknown(quoted jsontext.Value) *problem {
 			}
 		}
 	}
-	return d.wrong(unknownField, "", quoted, detail)
+	return d.wrong(problem.UnknownField, "", quoted, detail)
 }
 
 // allowed says what a field may hold.
-var allowed = map[code]string{
-	invalidType:   "a type is 1 to 128 characters of A-Z a-z 0-9 _ . - with no dot at either end and no two dots together; relay and relay.* are Relay's own",
-	invalidID:     "an id is 1 to 64 characters of A-Z a-z 0-9 _ -",
-	invalidTime:   "a time is written by RFC 3339, like 2006-01-02T15:04:05Z",
-	invalidTenant: "a tenant is 1 to 255 bytes without control characters",
-	invalidKey:    "a key is 1 to 255 bytes without control characters",
+var allowed = map[problem.Code]string{
+	problem.InvalidType:   "a type is 1 to 128 characters of A-Z a-z 0-9 _ . - with no dot at either end and no two dots together; relay and relay.* are Relay's own",
+	problem.InvalidID:     "an id is 1 to 64 characters of A-Z a-z 0-9 _ -",
+	problem.InvalidTime:   "a time is written by RFC 3339, like 2006-01-02T15:04:05Z",
+	problem.InvalidTenant: "a tenant is 1 to 255 bytes without control characters",
+	problem.InvalidKey:    "a key is 1 to 255 bytes without control characters",
 }
 
 // validLabel is the rule for tenant and key.
@@ -349,20 +350,20 @@ func validType(s string) error {
 	return policy.ValidType(s)
 }
 
-func wrongType() *problem {
-	p := refuse(invalidType, allowed[invalidType])
+func wrongType() *problem.Problem {
+	p := problem.New(problem.InvalidType, allowed[problem.InvalidType])
 	p.Field = "type"
 	return p
 }
 
-func missing(field string) *problem {
-	p := refuse(missingField, "an event needs the field "+field)
+func missing(field string) *problem.Problem {
+	p := problem.New(problem.MissingField, "an event needs the field "+field)
 	p.Field = field
 	return p
 }
 
-func tooManyEvents() *problem {
-	return refuse(batchTooLarge, "a batch holds 1 to 1,000 events; split it")
+func tooManyEvents() *problem.Problem {
+	return problem.New(problem.BatchTooLarge, "a batch holds 1 to 1,000 events; split it")
 }
 
 // fingerprint covers what the app said of an event, and what the entry's fingerprint holds

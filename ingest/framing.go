@@ -6,6 +6,9 @@ import (
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
+
+	"relay/ingest/listen"
+	"relay/ingest/problem"
 )
 
 // framing is what the header of a request says about the request's own form. It is
@@ -22,7 +25,7 @@ type framing struct {
 
 // headerEnd looks for the end of a header that begins with text and returns its
 // size, or 0 while it is not whole. Nothing is looked for before from.
-func headerEnd(text []byte, from int) (int, *problem) {
+func headerEnd(text []byte, from int) (int, *problem.Problem) {
 	for {
 		n := bytes.IndexByte(text[from:], '\n')
 		if n < 0 {
@@ -43,7 +46,7 @@ func headerEnd(text []byte, from int) (int, *problem) {
 }
 
 // readFraming reads a whole header, from the request line to the empty line.
-func readFraming(text []byte) (f framing, p *problem) {
+func readFraming(text []byte) (f framing, p *problem.Problem) {
 	line, rest, _ := bytes.Cut(text, crlf)
 	if f.old, p = readRequestLine(line); p != nil {
 		return f, p
@@ -53,8 +56,8 @@ func readFraming(text []byte) (f framing, p *problem) {
 		if line, rest, _ = bytes.Cut(rest, crlf); len(line) == 0 {
 			break
 		}
-		if count == maxHeaders {
-			return f, tooMany()
+		if count == listen.MaxHeaders {
+			return f, listen.TooManyHeaders()
 		}
 		colon := bytes.IndexByte(line, ':')
 		if colon < 1 || !isToken(line[:colon]) {
@@ -74,8 +77,8 @@ func readFraming(text []byte) (f framing, p *problem) {
 	case seen.chunked && f.old:
 		return f, malformed("HTTP/1.0 has no chunks; send Content-Length")
 	case !f.old && !seen.host:
-		p := refuse(missingHost, "send the Host header")
-		p.fatal = true
+		p := problem.New(problem.MissingHost, "send the Host header")
+		p.Fatal = true
 		return f, p
 	}
 	return f, nil
@@ -93,7 +96,7 @@ func once(noted *bool) bool {
 
 // field takes what a header field says of the request's form. Fields are told
 // apart by the length of their names first.
-func (f *framing) field(name, value []byte, seen *seen) *problem {
+func (f *framing) field(name, value []byte, seen *seen) *problem.Problem {
 	switch len(name) {
 	case len("Host"):
 		if isNamed(name, "host") {
@@ -102,7 +105,7 @@ func (f *framing) field(name, value []byte, seen *seen) *problem {
 	case len("Expect"):
 		if isNamed(name, "expect") {
 			if !strings.EqualFold(string(value), "100-continue") {
-				return refuse(expectationFailed, "the only expectation that can be met is 100-continue")
+				return problem.New(problem.ExpectationFailed, "the only expectation that can be met is 100-continue")
 			}
 			f.expect = !f.old
 		}
@@ -126,7 +129,7 @@ func (f *framing) field(name, value []byte, seen *seen) *problem {
 	case len("Transfer-Encoding"):
 		if isNamed(name, "transfer-encoding") {
 			if !strings.EqualFold(string(value), "chunked") || !once(&seen.chunked) {
-				return refuse(unsupportedCoding, "the only transfer coding that can be read is chunked, given once")
+				return problem.New(problem.UnsupportedCoding, "the only transfer coding that can be read is chunked, given once")
 			}
 			f.chunked = true
 		}
@@ -134,13 +137,13 @@ func (f *framing) field(name, value []byte, seen *seen) *problem {
 	return nil
 }
 
-func (f *framing) host(value []byte, seen *seen) *problem {
+func (f *framing) host(value []byte, seen *seen) *problem.Problem {
 	switch {
 	case !once(&seen.host):
 		return malformed("the header Host is there twice")
 	case len(value) == 0 && !f.old:
-		p := refuse(missingHost, "send the Host header")
-		p.fatal = true
+		p := problem.New(problem.MissingHost, "send the Host header")
+		p.Fatal = true
 		return p
 	case !httpguts.ValidHostHeader(string(value)):
 		return malformed("the header Host holds no host")
@@ -149,7 +152,7 @@ func (f *framing) host(value []byte, seen *seen) *problem {
 }
 
 // readRequestLine checks "METHOD target HTTP/1.x".
-func readRequestLine(line []byte) (old bool, p *problem) {
+func readRequestLine(line []byte) (old bool, p *problem.Problem) {
 	method, rest, _ := bytes.Cut(line, []byte(" "))
 	target, version, ok := bytes.Cut(rest, []byte(" "))
 	if !ok || !isToken(method) || len(target) == 0 {
@@ -172,7 +175,7 @@ func readRequestLine(line []byte) (old bool, p *problem) {
 // readTarget takes apart the target of a request: the path with its
 // percent-encoding undone and otherwise as it came, and the host if the target
 // names one.
-func readTarget(target []byte) (path, host string, p *problem) {
+func readTarget(target []byte) (path, host string, p *problem.Problem) {
 	switch {
 	case string(target) == "/v1/events": // most are this
 		return "/v1/events", "", nil
@@ -194,7 +197,7 @@ func readTarget(target []byte) (path, host string, p *problem) {
 
 // decodePath undoes the percent-encoding of a path. An encoded slash is no
 // separator, so that a path with one is none of ours: it is returned as "".
-func decodePath(path string) (string, *problem) {
+func decodePath(path string) (string, *problem.Problem) {
 	if !strings.Contains(path, "%") {
 		return path, nil
 	}
@@ -255,3 +258,6 @@ func isFieldValue(text []byte) bool {
 	}
 	return true
 }
+
+// malformed refuses a request that cannot be read, or not in one way only.
+func malformed(detail string) *problem.Problem { return problem.New(problem.InvalidRequest, detail) }

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/valyala/fasthttp"
 
+	"relay/ingest/listen"
 	"relay/outbox"
 )
 
@@ -87,7 +88,7 @@ func speak(t *testing.T, s server, text []byte) []byte {
 	if err := errors.Join(client.Close(), s.Close()); err != nil {
 		t.Error(err)
 	}
-	if err := <-served; !errors.Is(err, ErrServerClosed) {
+	if err := <-served; !errors.Is(err, listen.ErrServerClosed) {
 		t.Error(err)
 	}
 	return answer
@@ -106,7 +107,7 @@ func FuzzConnection(f *testing.F) {
 			options := func(k *kept) Options { return Options{Outbox: k, Route: route, MaxBody: 1 << 10} }
 			start := time.Now()
 			answer := speak(t, NewServer(ServerOptions{Ingest: New(options(ours))}), text)
-			if took := time.Since(start); took > readTimeout+idleTimeout {
+			if took := time.Since(start); took > listen.ReadTimeout+listen.IdleTimeout {
 				t.Fatalf("closed after %s", took)
 			}
 			if n := bytes.Count(answer, []byte("HTTP/1.1 202 ")); n != ours.calls {
@@ -115,7 +116,7 @@ func FuzzConnection(f *testing.F) {
 			if bytes.Contains(answer, []byte("HTTP/1.1 500 ")) {
 				t.Fatalf("an error of our own: %s", answer)
 			}
-			speak(t, NewAdminServer(AdminOptions{Handler: Guard{}.Wrap(reference{New(options(theirs))})}), text)
+			speak(t, listen.NewServer(listen.ServerOptions{Handler: listen.Guard{}.Wrap(reference{New(options(theirs))})}), text)
 			rest := theirs.events
 			for _, e := range ours.events {
 				for len(rest) > 0 && rest[0] != e {
@@ -151,13 +152,13 @@ func FuzzFraming(f *testing.F) {
 		}
 		got, p := readFraming(text[:size])
 		if p != nil {
-			if p.Status < 400 || !p.response().Close {
+			if p.Status < 400 || !response(p).Close {
 				t.Fatalf("refused with %+v", p)
 			}
 			return
 		}
 		var header fasthttp.RequestHeader
-		if err := header.Read(bufio.NewReaderSize(bytes.NewReader(text), maxHeaderBytes)); err != nil {
+		if err := header.Read(bufio.NewReaderSize(bytes.NewReader(text), listen.MaxHeaderBytes)); err != nil {
 			return // it is asked as well
 		}
 		if _, _, p := readTarget(header.RequestURI()); p != nil {
@@ -248,7 +249,7 @@ func TestLikeNetHTTP(t *testing.T) {
 					in := New(Options{Outbox: k, Route: route})
 					s := server(NewServer(ServerOptions{Ingest: in}))
 					if i == 1 {
-						s = NewAdminServer(AdminOptions{Handler: Guard{}.Wrap(reference{in})})
+						s = listen.NewServer(listen.ServerOptions{Handler: listen.Guard{}.Wrap(reference{in})})
 					}
 					answers := bufio.NewReader(bytes.NewReader(speak(t, s, []byte(text))))
 					for {

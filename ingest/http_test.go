@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"relay/ingest/listen"
 )
 
 // server is what both servers are.
@@ -29,21 +31,30 @@ func serve(t *testing.T, l net.Listener, s server) {
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
-		if err := <-ended; !errors.Is(err, ErrServerClosed) {
+		if err := <-ended; !errors.Is(err, listen.ErrServerClosed) {
 			t.Error(err)
 		}
 	})
 }
 
 // serveTCP runs in behind g on loopback and returns the address.
-func serveTCP(t *testing.T, in *Ingest, g Guard) string {
+func serveTCP(t *testing.T, in *Ingest, g listen.Guard) string {
 	t.Helper()
-	l, err := ListenTCP(t.Context(), "127.0.0.1:0")
+	l, err := listen.TCP(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	serve(t, l, NewServer(ServerOptions{Ingest: in, Guard: g}))
 	return l.Addr().String()
+}
+
+func listenUnix(t *testing.T, path string) net.Listener {
+	t.Helper()
+	l, err := listen.Unix(t.Context(), path, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
 }
 
 // wire is a client that writes what it is told and reads real answers.
@@ -237,7 +248,7 @@ func TestWire(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			in, rec, _ := newIngest(t, Options{MaxBody: limit})
-			w := dial(t, "tcp", serveTCP(t, in, Guard{}))
+			w := dial(t, "tcp", serveTCP(t, in, listen.Guard{}))
 			sent := make(chan struct{})
 			go func() { // a server that refuses may stop reading
 				defer close(sent)
@@ -273,7 +284,7 @@ func TestWire(t *testing.T) {
 
 func TestResponseHeaders(t *testing.T) {
 	in, _, faulty := newIngest(t, Options{})
-	addr := serveTCP(t, in, Guard{Token: "t0ken"})
+	addr := serveTCP(t, in, listen.Guard{Token: "t0ken"})
 	ask := func(request string) http.Header {
 		t.Helper()
 		w := dial(t, "tcp", addr)

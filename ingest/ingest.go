@@ -1,7 +1,6 @@
 // Package ingest is the way in: it accepts, validates, routes, persists and
 // answers. The rules stand in Ingest.Handle, on types of their own. Events come
-// over the connections of fast.go; http.go has what the operator's listeners
-// need of net/http. The answer 202 is given after the outbox has committed the
+// over the connections of conn.go, from the listeners of package listen. The answer 202 is given after the outbox has committed the
 // event with all its deliveries, never before.
 package ingest
 
@@ -19,6 +18,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/rs/zerolog"
 
+	"relay/ingest/problem"
 	"relay/outbox"
 	"relay/policy"
 )
@@ -69,7 +69,7 @@ type Ingest struct {
 	checks   chan struct{} // holds one for each check of a schema, which takes a hundred times the memory of its data
 
 	mu    sync.Mutex
-	warns map[code]*warning
+	warns map[problem.Code]*warning
 }
 
 // warning is what was said about a code, and when.
@@ -88,7 +88,7 @@ func New(o Options) *Ingest {
 	}
 	o.MaxInFlight = max(o.MaxInFlight, o.MaxBody)
 	o.Log = o.Log.With().Str("component", "ingest").Logger()
-	return &Ingest{o: o, warns: map[code]*warning{}, checks: make(chan struct{}, runtime.GOMAXPROCS(0))}
+	return &Ingest{o: o, warns: map[problem.Code]*warning{}, checks: make(chan struct{}, runtime.GOMAXPROCS(0))}
 }
 
 // Request is one HTTP request, whatever the library. Its strings may be kept for
@@ -114,6 +114,22 @@ type Response struct {
 	Body        []byte
 }
 
+// response is the answer that carries a problem.
+func response(p *problem.Problem) Response {
+	r := Response{
+		Status:      p.Status,
+		ContentType: problem.ContentType,
+		RetryAfter:  p.Code.About().RetryAfter,
+		Challenge:   p.Challenge(),
+		Close:       p.Closes(),
+		Body:        p.Body(),
+	}
+	if p.Code == problem.MethodNotAllowed {
+		r.Allow = "POST"
+	}
+	return r
+}
+
 // Handle answers one request. It waits for the outbox until ctx ends, or 10
 // seconds if ctx has no deadline.
 //
@@ -123,14 +139,14 @@ type Response struct {
 func (in *Ingest) Handle(ctx context.Context, r *Request) Response {
 	b, many, p := in.read(r)
 	if p != nil {
-		return p.response()
+		return response(p)
 	}
 	receipts, p := in.accept(ctx, b)
 	if p != nil {
 		if !many {
 			p.Index = nil // there is only one event
 		}
-		return p.response()
+		return response(p)
 	}
 	in.o.Log.Debug().Str("event_id", receipts[0].ID).Int("events", len(receipts)).Msg("accepted")
 	in.tellFailed(b.Entries, receipts)
@@ -144,13 +160,13 @@ func (in *Ingest) Handle(ctx context.Context, r *Request) Response {
 // read turns a request into a batch ready for the outbox. many tells whether
 // the request came as a batch, which is answered as one even if it is of one
 // event.
-func (in *Ingest) read(r *Request) (b outbox.Batch, many bool, p *problem) {
+func (in *Ingest) read(r *Request) (b outbox.Batch, many bool, p *problem.Problem) {
 	eventType, typed := strings.CutPrefix(r.Path, "/v1/events/")
 	if (!typed && r.Path != "/v1/events") || (typed && strings.Contains(eventType, "/")) {
-		return b, false, refuse(notFound, "events are taken at /v1/events and /v1/events/{type}")
+		return b, false, problem.New(problem.NotFound, "events are taken at /v1/events and /v1/events/{type}")
 	}
 	if r.Method != "POST" {
-		return b, false, refuse(methodNotAllowed, "events are taken with POST")
+		return b, false, problem.New(problem.MethodNotAllowed, "events are taken with POST")
 	}
 	m, p := mediaOf(r, typed)
 	if p != nil {
@@ -182,7 +198,7 @@ func (in *Ingest) read(r *Request) (b outbox.Batch, many bool, p *problem) {
 
 // complete adds to the events what the app left out, their routes, and the
 // fingerprints that make a repeat known as one.
-func (in *Ingest) complete(b *outbox.Batch, many bool) *problem {
+func (in *Ingest) complete(b *outbox.Batch, many bool) *problem.Problem {
 	if b.Key != "" {
 		b.Fingerprint = batchFingerprint(b.Entries)
 	}
@@ -206,10 +222,10 @@ func (in *Ingest) complete(b *outbox.Batch, many bool) *problem {
 		}
 		e.Endpoints, e.Terms = in.o.Route(&e.Event)
 		if deliveries += len(e.Endpoints); deliveries > maxDeliveries && len(b.Entries) > 1 {
-			return refuse(batchTooLarge, "the events of a batch have at most 50,000 deliveries together; split it")
+			return problem.New(problem.BatchTooLarge, "the events of a batch have at most 50,000 deliveries together; split it")
 		}
 		if e.Endpoints == nil && in.o.Strict {
-			p := refuse(noEndpoint, "no endpoint wants this type of event")
+			p := problem.New(problem.NoEndpoint, "no endpoint wants this type of event")
 			p.Field = "type"
 			if many {
 				p.Index = new(i)
@@ -221,13 +237,13 @@ func (in *Ingest) complete(b *outbox.Batch, many bool) *problem {
 }
 
 // checkType compares an event with what is declared of its type.
-func (in *Ingest) checkType(e *outbox.Event) *problem {
+func (in *Ingest) checkType(e *outbox.Event) *problem.Problem {
 	if in.o.Type == nil {
 		return nil
 	}
 	t, known := in.o.Type(e.Type)
 	if !known && in.o.Strict {
-		p := refuse(unknownType, "no event_type of the file has this name, and ingest is strict; relay types lists them")
+		p := problem.New(problem.UnknownType, "no event_type of the file has this name, and ingest is strict; relay types lists them")
 		p.Field = "type"
 		return p
 	}
@@ -238,7 +254,7 @@ func (in *Ingest) checkType(e *outbox.Event) *problem {
 	if m == nil {
 		return nil
 	}
-	p := refuse(schemaMismatch, "the data does not fit the schema of "+t.Name+": "+m.Error()+"; relay types shows it")
+	p := problem.New(problem.SchemaMismatch, "the data does not fit the schema of "+t.Name+": "+m.Error()+"; relay types shows it")
 	p.Field, p.Pointer, p.Keyword = "data", m.Pointer, m.Keyword
 	return p
 }
@@ -261,7 +277,7 @@ func newID() string {
 }
 
 // accept commits the batch and says in the app's terms what hindered it.
-func (in *Ingest) accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt, *problem) {
+func (in *Ingest) accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt, *problem.Problem) {
 	if _, bounded := ctx.Deadline(); !bounded {
 		within, cancel := context.WithTimeout(ctx, acceptTimeout)
 		defer cancel()
@@ -272,19 +288,19 @@ func (in *Ingest) accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt,
 		return receipts, nil
 	}
 
-	var p *problem
+	var p *problem.Problem
 	if conflict, ok := errors.AsType[*outbox.ConflictError](err); ok && conflict.Index >= 0 {
-		p = refuse(idempotencyConflict, "this id was used before, for an event with other content")
+		p = problem.New(problem.IdempotencyConflict, "this id was used before, for an event with other content")
 		p.Field, p.Index = "id", &conflict.Index
 		return nil, p
 	}
 	switch {
 	case errors.Is(err, outbox.ErrConflict):
-		return nil, refuse(idempotencyConflict, "this Idempotency-Key was used before, for a request with other content")
+		return nil, problem.New(problem.IdempotencyConflict, "this Idempotency-Key was used before, for a request with other content")
 	case errors.Is(err, outbox.ErrFull):
-		p = refuse(outboxFull, "the outbox is full and nothing was accepted; deliveries make room, send it again later")
+		p = problem.New(problem.OutboxFull, "the outbox is full and nothing was accepted; deliveries make room, send it again later")
 	default:
-		p = refuse(outboxUnavailable, "the outbox did not confirm; send it again, with an id or Idempotency-Key it cannot become two events")
+		p = problem.New(problem.OutboxUnavailable, "the outbox did not confirm; send it again, with an id or Idempotency-Key it cannot become two events")
 	}
 	if !errors.Is(ctx.Err(), context.Canceled) { // else the app has gone, which is no fault of the outbox
 		in.warn(p.Code, err)
@@ -310,7 +326,7 @@ func (in *Ingest) tellFailed(entries []outbox.Entry, receipts []outbox.Receipt) 
 
 // warn logs the first error of a code, then one every 10 seconds with the
 // number of those in between.
-func (in *Ingest) warn(c code, err error) {
+func (in *Ingest) warn(c problem.Code, err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	w := in.warns[c]
@@ -323,21 +339,21 @@ func (in *Ingest) warn(c code, err error) {
 		w.repeats++
 		return
 	}
-	in.o.Log.Warn().Err(err).Str("code", string(c)).Int("status", codes[c].status).Int("repeats", w.repeats).Msg("not accepted")
+	in.o.Log.Warn().Err(err).Str("code", string(c)).Int("status", c.About().Status).Int("repeats", w.repeats).Msg("not accepted")
 	w.next, w.repeats = now.Add(warnEvery), 0
 }
 
 // idempotencyKey checks the Idempotency-Key header: 1 to 255 visible ASCII
 // characters. The prefix keeps the key apart from all that others may
 // remember in the same outbox.
-func idempotencyKey(values []string) (string, *problem) {
+func idempotencyKey(values []string) (string, *problem.Problem) {
 	if len(values) == 0 {
 		return "", nil
 	}
 	key := values[0]
 	invisible := func(r rune) bool { return r < '!' || r > '~' }
 	if len(values) > 1 || key == "" || len(key) > 255 || strings.ContainsFunc(key, invisible) {
-		return "", refuse(invalidIdempotencyKey, "the Idempotency-Key header is given once, with 1 to 255 visible ASCII characters")
+		return "", problem.New(problem.InvalidIdempotencyKey, "the Idempotency-Key header is given once, with 1 to 255 visible ASCII characters")
 	}
 	return "ingest:" + key, nil
 }

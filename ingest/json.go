@@ -9,6 +9,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"relay/ingest/problem"
 )
 
 // maxDepth is how deep the data of an event may nest.
@@ -29,10 +31,10 @@ type decoder struct {
 // Depth is looked at first, because the JSON library goes on to 10,000 levels.
 // Most texts have fewer brackets than the limit has levels, so counting them is
 // enough.
-func (d *decoder) open(text []byte, depth int) *problem {
+func (d *decoder) open(text []byte, depth int) *problem.Problem {
 	if bytes.Count(text, []byte("["))+bytes.Count(text, []byte("{")) > depth {
 		if at := deeperThan(text, depth); at >= 0 {
-			p := refuse(tooDeep, fmt.Sprintf("data may be nested %d deep", maxDepth))
+			p := problem.New(problem.TooDeep, fmt.Sprintf("data may be nested %d deep", maxDepth))
 			p.Offset = new(at)
 			return p
 		}
@@ -56,7 +58,7 @@ func (d *decoder) close() {
 func (d *decoder) kind() jsontext.Kind { return d.dec.PeekKind() }
 
 // bracket reads the bracket that kind announced.
-func (d *decoder) bracket() *problem {
+func (d *decoder) bracket() *problem.Problem {
 	if _, err := d.dec.ReadToken(); err != nil {
 		return d.problem(err)
 	}
@@ -65,7 +67,7 @@ func (d *decoder) bracket() *problem {
 
 // value reads a whole value, or the name of a member. The bytes are part of the
 // text.
-func (d *decoder) value() (jsontext.Value, *problem) {
+func (d *decoder) value() (jsontext.Value, *problem.Problem) {
 	v, err := d.dec.ReadValue()
 	if err != nil {
 		return nil, d.problem(err)
@@ -77,30 +79,30 @@ func (d *decoder) value() (jsontext.Value, *problem) {
 func (d *decoder) offset() int { return int(d.dec.InputOffset()) }
 
 // end checks that nothing but whitespace is left.
-func (d *decoder) end() *problem {
+func (d *decoder) end() *problem.Problem {
 	at := d.offset()
 	if _, err := d.dec.ReadToken(); err == io.EOF {
 		return nil
 	}
 	at += leadingSpace(d.text[at:])
-	p := refuse(invalidJSON, "there is more text behind the value")
+	p := problem.New(problem.InvalidJSON, "there is more text behind the value")
 	p.Offset = new(at)
 	return p
 }
 
 // problem says in our terms why the text is not valid. The library's own words
 // may quote the text, so they are not used.
-func (d *decoder) problem(err error) *problem {
+func (d *decoder) problem(err error) *problem.Problem {
 	at := len(d.text)
 	if wrong, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		at = int(wrong.ByteOffset)
 		if errors.Is(wrong.Err, jsontext.ErrDuplicateName) {
-			p := refuse(duplicateKey, fmt.Sprintf("the key %.64q is there twice in one object", wrong.JSONPointer.LastToken()))
+			p := problem.New(problem.DuplicateKey, fmt.Sprintf("the key %.64q is there twice in one object", wrong.JSONPointer.LastToken()))
 			p.Offset = new(at)
 			return p
 		}
 	}
-	p := refuse(invalidJSON, "the text is not JSON from this byte on")
+	p := problem.New(problem.InvalidJSON, "the text is not JSON from this byte on")
 	rest := d.text[min(at, len(d.text)):]
 	switch r, size := utf8.DecodeRune(rest); {
 	case at == 0 && bytes.HasPrefix(rest, []byte("\uFEFF")):
@@ -108,9 +110,9 @@ func (d *decoder) problem(err error) *problem {
 	case size == 0 || errors.Is(err, io.ErrUnexpectedEOF):
 		p.Detail = "the text ends early"
 	case r == utf8.RuneError && size == 1:
-		p = refuse(invalidUTF8, "this byte is not UTF-8")
+		p = problem.New(problem.InvalidUTF8, "this byte is not UTF-8")
 	case isSurrogate(rest):
-		p = refuse(invalidUTF8, "this escape is half of a surrogate pair")
+		p = problem.New(problem.InvalidUTF8, "this escape is half of a surrogate pair")
 	}
 	p.Offset = new(at)
 	return p
@@ -118,7 +120,7 @@ func (d *decoder) problem(err error) *problem {
 
 // checkJSON reads text as one value nested at most 64 deep and returns it
 // without the whitespace around it.
-func (d *decoder) checkJSON(text []byte) (jsontext.Value, *problem) {
+func (d *decoder) checkJSON(text []byte) (jsontext.Value, *problem.Problem) {
 	if p := d.open(text, maxDepth); p != nil {
 		return nil, p
 	}

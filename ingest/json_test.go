@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"relay/ingest/problem"
 )
 
 // FuzzCheckJSON compares with encoding/json, which is laxer in three points
@@ -45,15 +47,15 @@ func FuzzCheckJSON(f *testing.F) {
 			return // what is wrong first decides the code
 		}
 		switch p.Code {
-		case tooDeep:
+		case problem.TooDeep:
 			if depthOf(t, text) <= maxDepth {
 				t.Fatalf("%s: %q", p.Code, text)
 			}
-		case invalidUTF8:
+		case problem.InvalidUTF8:
 			if utf8.Valid(text) && !halfPair(text) {
 				t.Fatalf("%s: %q", p.Code, text)
 			}
-		case duplicateKey:
+		case problem.DuplicateKey:
 			if !hasDuplicate(t, text) {
 				t.Fatalf("%s: %q", p.Code, text)
 			}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"relay/ingest/problem"
 	"relay/outbox"
 )
 
@@ -14,12 +15,12 @@ import (
 func ParseEvent(body []byte, o Options) (outbox.Entry, error) {
 	in := New(o)
 	if int64(len(body)) > in.o.MaxBody {
-		return outbox.Entry{}, in.bodyTooLarge().eventError()
+		return outbox.Entry{}, eventError(in.bodyTooLarge())
 	}
 	b, many, p := in.read(&Request{Method: "POST", Path: "/v1/events", ContentType: "application/json", Body: body})
 	switch {
 	case p != nil:
-		return outbox.Entry{}, p.eventError()
+		return outbox.Entry{}, eventError(p)
 	case many:
 		return outbox.Entry{}, errManyEvents
 	}
@@ -48,7 +49,7 @@ func (e *EventError) Error() string {
 	return s + ": " + e.Detail
 }
 
-func (p *problem) eventError() *EventError {
+func eventError(p *problem.Problem) *EventError {
 	e := &EventError{Code: string(p.Code), Field: p.Field, Detail: p.Detail, Offset: -1}
 	if p.Offset != nil {
 		e.Offset = *p.Offset

@@ -9,20 +9,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
-)
 
-// Limits of both servers. An answer may take writeTimeout from the end of the
-// request's header: time for a slow body, for the outbox, and for the way back.
-const (
-	readHeaderTimeout = 5 * time.Second
-	readTimeout       = 30 * time.Second // from the first byte to the last of the body
-	writeTimeout      = 60 * time.Second
-	idleTimeout       = 2 * time.Minute
-
-	maxHeaderBytes = 32 << 10
-	maxHeaders     = 100
-
-	defaultMaxConns = 1024
+	"relay/ingest/listen"
 )
 
 // maxAcceptPause is the longest wait before the next try, when a connection
@@ -32,7 +20,7 @@ const maxAcceptPause = time.Second
 // ServerOptions of a Server. Ingest must be given.
 type ServerOptions struct {
 	Ingest    *Ingest
-	Guard     Guard
+	Guard     listen.Guard
 	MaxConns  int    // connections at a time; 0 = 1,024. More have to wait
 	OnRequest func() // called for each request that the guard lets through; may be nil
 	Log       zerolog.Logger
@@ -46,7 +34,6 @@ type ServerOptions struct {
 // minutes. What can be read in two ways is refused.
 type Server struct {
 	o      ServerOptions
-	gate   *gate
 	places chan struct{} // holds one for each connection
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -64,11 +51,10 @@ type Server struct {
 // NewServer makes a Server; Serve starts it and Shutdown ends it.
 func NewServer(o ServerOptions) *Server {
 	if o.MaxConns == 0 {
-		o.MaxConns = defaultMaxConns
+		o.MaxConns = listen.DefaultMaxConns
 	}
 	s := &Server{
 		o:         o,
-		gate:      o.Guard.gate(),
 		places:    make(chan struct{}, o.MaxConns),
 		listeners: map[net.Listener]bool{},
 		conns:     map[*conn]bool{},
@@ -79,10 +65,10 @@ func NewServer(o ServerOptions) *Server {
 }
 
 // Serve answers what connects to l until Shutdown or Close, then returns
-// ErrServerClosed. It closes l. It may be called for several listeners.
+// listen.ErrServerClosed. It closes l. It may be called for several listeners.
 func (s *Server) Serve(l net.Listener) error {
 	if !s.add(l) {
-		return errors.Join(ErrServerClosed, l.Close())
+		return errors.Join(listen.ErrServerClosed, l.Close())
 	}
 	var pause time.Duration
 	for {
@@ -91,10 +77,10 @@ func (s *Server) Serve(l net.Listener) error {
 		case err == nil:
 			pause = 0
 			if !s.start(nc) {
-				return ErrServerClosed
+				return listen.ErrServerClosed
 			}
 		case s.isStopping():
-			return ErrServerClosed
+			return listen.ErrServerClosed
 		case mayPass(err):
 			pause = min(max(2*pause, 5*time.Millisecond), maxAcceptPause)
 			s.o.Log.Warn().Err(err).Msg("http server")

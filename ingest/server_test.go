@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/rs/zerolog"
 
+	"relay/ingest/listen"
 	"relay/outbox/outboxtest"
 )
 
@@ -75,7 +76,7 @@ func TestSlow(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				in, rec, _ := newIngest(t, Options{})
 				l := newPipes()
-				serve(t, l, NewServer(ServerOptions{Ingest: in, Guard: Guard{AnyHost: true}}))
+				serve(t, l, NewServer(ServerOptions{Ingest: in, Guard: listen.Guard{AnyHost: true}}))
 				start := time.Now()
 				w := l.dial(t)
 				if test.send != "" {
@@ -106,10 +107,10 @@ func TestHalfBody(t *testing.T) {
 			in, rec, _ := newIngest(t, Options{})
 			var addr string
 			if network == "tcp" {
-				addr = serveTCP(t, in, Guard{})
+				addr = serveTCP(t, in, listen.Guard{})
 			} else {
 				addr = filepath.Join(shortDir(t), "relay.sock")
-				serve(t, mustListen(t, addr, 0o600), NewServer(ServerOptions{Ingest: in, Guard: Guard{AnyHost: true}}))
+				serve(t, listenUnix(t, addr), NewServer(ServerOptions{Ingest: in, Guard: listen.Guard{AnyHost: true}}))
 			}
 
 			w := dial(t, network, addr)
@@ -137,7 +138,7 @@ func TestHalfBody(t *testing.T) {
 // (fault F46).
 func TestBytesInFlight(t *testing.T) {
 	in, _, _ := newIngest(t, Options{MaxBody: 100, MaxInFlight: 220})
-	addr := serveTCP(t, in, Guard{})
+	addr := serveTCP(t, in, listen.Guard{})
 	long := `"` + strings.Repeat("x", 98) + `"`
 	expecting := func(headers string) *wire {
 		w := dial(t, "tcp", addr)
@@ -179,7 +180,7 @@ func TestBytesInFlight(t *testing.T) {
 // TestBodiesAreApart: bodies share memory from request to request, events do not.
 func TestBodiesAreApart(t *testing.T) {
 	in, rec, _ := newIngest(t, Options{})
-	addr := serveTCP(t, in, Guard{})
+	addr := serveTCP(t, in, listen.Guard{})
 	var wg sync.WaitGroup
 	for i := range 8 {
 		wg.Go(func() {
@@ -215,8 +216,8 @@ func TestBodiesAreApart(t *testing.T) {
 // servers are both servers, in front of the same Ingest.
 func servers(in *Ingest, maxConns int) map[string]server {
 	return map[string]server{
-		"events": NewServer(ServerOptions{Ingest: in, Guard: Guard{AnyHost: true}, MaxConns: maxConns}),
-		"admin":  NewAdminServer(AdminOptions{Handler: reference{in}, MaxConns: maxConns}),
+		"events": NewServer(ServerOptions{Ingest: in, Guard: listen.Guard{AnyHost: true}, MaxConns: maxConns}),
+		"admin":  listen.NewServer(listen.ServerOptions{Handler: reference{in}, MaxConns: maxConns}),
 	}
 }
 
@@ -273,7 +274,7 @@ func TestShutdownAtTheCap(t *testing.T) {
 		first.send(withLength("1"))
 		synctest.Wait() // until it is being handled
 		go func() { shut <- s.Shutdown(t.Context()) }()
-		if err := <-served; !errors.Is(err, ErrServerClosed) {
+		if err := <-served; !errors.Is(err, listen.ErrServerClosed) {
 			t.Error(err)
 		}
 		second.closed()
@@ -291,7 +292,7 @@ func TestShutdownAtTheCap(t *testing.T) {
 // committed stays, and the repeat is known as one.
 func TestClientLeaves(t *testing.T) {
 	in, rec, faulty := newIngest(t, Options{})
-	addr := serveTCP(t, in, Guard{})
+	addr := serveTCP(t, in, listen.Guard{})
 	committed, gone := make(chan struct{}), make(chan struct{})
 	faulty.After("Accept", func(ctx context.Context, err error) error {
 		close(committed)
@@ -317,7 +318,7 @@ func TestClientLeaves(t *testing.T) {
 // TestServerLog: what net/http has to say goes to the log.
 func TestServerLog(t *testing.T) {
 	var said bytes.Buffer
-	s := NewAdminServer(AdminOptions{Handler: http.NotFoundHandler(), Log: zerolog.New(&said)})
+	s := listen.NewServer(listen.ServerOptions{Handler: http.NotFoundHandler(), Log: zerolog.New(&said)})
 	s.ErrorLog.Print("accept: too many open files\nbecause")
 	want := `{"level":"warn","error":"accept: too many open files\nbecause","message":"http server"}` + "\n"
 	if diff := cmp.Diff(want, said.String()); diff != "" {

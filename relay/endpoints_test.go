@@ -14,7 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"relay/ingest"
+	"relay/ingest/listen"
 	"relay/relay/admin"
 )
 
@@ -89,7 +89,7 @@ func TestEndpointsRefused(t *testing.T) {
 		handler http.Handler
 		want    string
 	}{
-		{"another token", ingest.Guard{Token: "another"}.Wrap(http.NotFoundHandler()),
+		{"another token", listen.Guard{Token: "another"}.Wrap(http.NotFoundHandler()),
 			"relay: refused: 401 unauthorized: send the header Authorization: Bearer with the token of this listener; the token in the admin block must be that of the Relay that runs\n"},
 		{"an older version", http.NotFoundHandler(),
 			"relay: answered 404 Not Found: what listens on tcp:%s is not Relay's admin listener, or that of an older version\n"},

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"relay/ingest/problem"
 	"relay/relay/admin"
 )
 
@@ -76,7 +77,7 @@ func (c *command) askReload(t target, asJSON bool) error {
 // to say.
 func (c *command) reloadRefusal(t target, code int, answer []byte) error {
 	var p struct {
-		Code        string
+		Code        problem.Code
 		Diagnostics []string
 	}
 	if json.Unmarshal(answer, &p) != nil || len(p.Diagnostics) == 0 {
@@ -85,7 +86,7 @@ func (c *command) reloadRefusal(t target, code int, answer []byte) error {
 	for _, line := range p.Diagnostics {
 		fmt.Fprintln(c.err, line)
 	}
-	if p.Code == admin.NeedsRestart {
+	if p.Code == problem.NeedsRestart {
 		return errors.New("not reloaded: restart Relay, or take the change back; until then it goes on with what it has")
 	}
 	return errors.New("not reloaded: the configuration has errors; Relay goes on with what it has")

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
+	"relay/ingest/problem"
 	"relay/outbox"
 	"relay/policy"
 	"relay/relay/deliver"
@@ -282,11 +283,11 @@ func TestEndpointsRefused(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := get(Options{Outbox: box{err: c.err}}, "GET", c.path)
-			var p problem
+			var p problem.Problem
 			if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
 				t.Fatalf("%v in %s", err, w.Body)
 			}
-			if w.Code != c.code || p.Status != c.code || p.Code != c.problem || p.Type != "urn:relay:problem:"+c.problem || p.Title == "" || p.Detail == "" {
+			if w.Code != c.code || p.Status != c.code || string(p.Code) != c.problem || p.Type != "urn:relay:problem:"+c.problem || p.Title == "" || p.Detail == "" {
 				t.Errorf("answered %d %+v, want %d %s", w.Code, p, c.code, c.problem)
 			}
 			if got := w.Header().Get("Content-Type"); got != "application/problem+json" {
@@ -315,9 +316,9 @@ func TestReload(t *testing.T) {
 		body string
 	}{
 		{"done", nil, 200, `{"generation":2,"hash":"h","changed":["a"],"added":[],"removed":[]}`},
-		{"bad", &ReloadError{InvalidConfig, []string{"x:1,1-2: y", "x:2,1-2: z"}}, 422,
+		{"bad", &ReloadError{problem.InvalidConfig, []string{"x:1,1-2: y", "x:2,1-2: z"}}, 422,
 			`"status":422,"code":"invalid_config","detail":"x:1,1-2: y (and 1 more)","diagnostics":["x:1,1-2: y","x:2,1-2: z"]}`},
-		{"restart", &ReloadError{NeedsRestart, []string{"the log block"}}, 409, `"status":409,"code":"needs_restart","detail":"the log block"`},
+		{"restart", &ReloadError{problem.NeedsRestart, []string{"the log block"}}, 409, `"status":409,"code":"needs_restart","detail":"the log block"`},
 		{"other", outbox.ErrClosed, 503, `"code":"outbox_unavailable"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"relay/ingest/problem"
 	"relay/outbox"
 	"relay/policy"
 	"relay/relay/deliver"
@@ -233,35 +234,24 @@ func (out *Endpoint) describe(s deliver.Status) {
 	out.InFlight, out.Attempts = s.InFlight, s.Attempts
 }
 
-// problem is the body of a refusal (RFC 9457).
-type problem struct {
-	Type   string `json:"type"` // a name, not an address to fetch
-	Title  string `json:"title"`
-	Status int    `json:"status"`
-	Code   string `json:"code"` // part of the API: never reused or changed
-	Detail string `json:"detail"`
-
-	Diagnostics []string `json:"diagnostics,omitempty"` // of a reload that was refused: all of its problems
-}
-
 // refuse says why a route under /v1 does not answer.
 func refuse(w http.ResponseWriter, err error) {
-	p := problem{Title: "Relay met an error of its own", Status: http.StatusInternalServerError, Code: "internal_error", Detail: err.Error()}
+	code, detail := problem.InternalError, err.Error()
 	refused, isReload := errors.AsType[*ReloadError](err)
 	switch {
-	case isReload && refused.Code == NeedsRestart:
-		p.Title, p.Status, p.Code, p.Diagnostics = "The change needs a restart", http.StatusConflict, NeedsRestart, refused.Problems
 	case isReload:
-		p.Title, p.Status, p.Code, p.Diagnostics = "The configuration has errors", http.StatusUnprocessableEntity, InvalidConfig, refused.Problems
+		code = refused.Code
 	case errors.Is(err, deliver.ErrNoEndpoint):
-		p.Title, p.Status, p.Code = "There is no such endpoint", http.StatusNotFound, "endpoint_not_found"
-		p.Detail += ": GET /v1/endpoints lists them"
+		code = problem.EndpointNotFound
+		detail += ": GET /v1/endpoints lists them"
 	case errors.Is(err, deliver.ErrInFile):
-		p.Title, p.Status, p.Code = "The file disables the endpoint", http.StatusConflict, "disabled_in_file"
+		code = problem.DisabledInFile
 	case errors.Is(err, outbox.ErrUnavailable), errors.Is(err, outbox.ErrClosed), errors.Is(err, context.DeadlineExceeded):
-		p.Title, p.Status, p.Code = "The outbox is unavailable", http.StatusServiceUnavailable, "outbox_unavailable"
-		w.Header().Set("Retry-After", "2")
+		code = problem.OutboxUnavailable
 	}
-	p.Type = "urn:relay:problem:" + p.Code
-	write(w, p.Status, "application/problem+json", p)
+	p := problem.New(code, detail)
+	if isReload {
+		p.Diagnostics = refused.Problems
+	}
+	p.Write(w)
 }

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"relay/ingest/problem"
 )
 
 // Reloaded is the answer of POST /v1/reload: what runs now, and how its endpoints
@@ -28,16 +30,10 @@ type Config struct {
 	Error      string    `json:"error,omitempty"` // of the last reload, when it was refused; one line
 }
 
-// The codes of a ReloadError.
-const (
-	InvalidConfig = "invalid_config" // the files have errors
-	NeedsRestart  = "needs_restart"  // the files are good, and change what only a restart can
-)
-
 // ReloadError is a reload that was refused whole: what ran before goes on.
 type ReloadError struct {
-	Code     string   // one of those above
-	Problems []string // at least one; with file, line and column where there are any
+	Code     problem.Code // problem.InvalidConfig or problem.NeedsRestart
+	Problems []string     // at least one; with file, line and column where there are any
 }
 
 // Error is one line.

@@ -22,6 +22,7 @@ import (
 
 	"relay/config"
 	"relay/ingest"
+	"relay/ingest/listen"
 	"relay/outbox"
 	"relay/outbox/redisstream"
 	"relay/outbox/sqlite"
@@ -87,7 +88,7 @@ type server struct {
 	http httpServer
 }
 
-// httpServer is what ingest's two servers are.
+// httpServer is what ingest.Server and listen.Server are.
 type httpServer interface {
 	Serve(net.Listener) error
 	Shutdown(context.Context) error
@@ -189,7 +190,7 @@ func (a *App) open(ctx context.Context) error {
 }
 
 func (a *App) listenIngest(ctx context.Context, c config.Ingest, in *ingest.Ingest) error {
-	serve := func(ln net.Listener, g ingest.Guard) {
+	serve := func(ln net.Listener, g listen.Guard) {
 		a.serve("ingest", ln, ingest.NewServer(ingest.ServerOptions{
 			Ingest:    in,
 			Guard:     g,
@@ -198,18 +199,18 @@ func (a *App) listenIngest(ctx context.Context, c config.Ingest, in *ingest.Inge
 		}))
 	}
 	for _, u := range c.Unix {
-		ln, err := ingest.ListenUnix(ctx, u.Path, u.Mode)
+		ln, err := listen.Unix(ctx, u.Path, u.Mode)
 		if err != nil {
 			return fmt.Errorf("open ingest: %w", err)
 		}
-		serve(ln, ingest.Guard{AnyHost: true})
+		serve(ln, listen.Guard{AnyHost: true})
 	}
 	for _, h := range c.HTTP {
-		ln, err := ingest.ListenTCP(ctx, h.Addr)
+		ln, err := listen.TCP(ctx, h.Addr)
 		if err != nil {
 			return fmt.Errorf("open ingest: %w", err)
 		}
-		serve(ln, ingest.Guard{Token: h.Token.Reveal(), Hosts: h.Hosts})
+		serve(ln, listen.Guard{Token: h.Token.Reveal(), Hosts: h.Hosts})
 	}
 	return nil
 }
@@ -222,25 +223,25 @@ func (a *App) listenAdmin(ctx context.Context, c config.Admin) error {
 		Version: a.o.Version, Ready: a.ready, Fleet: a.fleetOf(), Config: a.configStatus,
 		Reload: a.reloadRoute(), Metrics: a.metrics,
 	})
-	serve := func(ln net.Listener, g ingest.Guard) {
-		a.serve("admin", ln, ingest.NewAdminServer(ingest.AdminOptions{
+	serve := func(ln net.Listener, g listen.Guard) {
+		a.serve("admin", ln, listen.NewServer(listen.ServerOptions{
 			Handler: g.Wrap(handler),
 			Log:     log,
 		}))
 	}
 	if c.Unix != "" {
-		ln, err := ingest.ListenUnix(ctx, c.Unix, 0o600)
+		ln, err := listen.Unix(ctx, c.Unix, 0o600)
 		if err != nil {
 			return fmt.Errorf("open admin: %w", err)
 		}
-		serve(ln, ingest.Guard{AnyHost: true})
+		serve(ln, listen.Guard{AnyHost: true})
 	}
 	if c.HTTP != "" {
-		ln, err := ingest.ListenTCP(ctx, c.HTTP)
+		ln, err := listen.TCP(ctx, c.HTTP)
 		if err != nil {
 			return fmt.Errorf("open admin: %w", err)
 		}
-		serve(ln, ingest.Guard{Token: c.Token.Reveal(), Hosts: c.Hosts})
+		serve(ln, listen.Guard{Token: c.Token.Reveal(), Hosts: c.Hosts})
 	}
 	return nil
 }

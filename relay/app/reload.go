@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"relay/config"
+	"relay/ingest/problem"
 	"relay/policy"
 	"relay/relay/admin"
 )
@@ -50,7 +51,7 @@ func (a *App) reload(ctx context.Context, by string, onlyOthers bool) (admin.Rel
 	defer a.reloading.Unlock()
 	start := time.Now()
 	if a.o.Load == nil {
-		return admin.Reloaded{}, a.refuse(by, admin.InvalidConfig, "this Relay was not started from files: there is nothing to read again")
+		return admin.Reloaded{}, a.refuse(by, problem.InvalidConfig, "this Relay was not started from files: there is nothing to read again")
 	}
 	before := a.seen
 	file, p, err := a.o.Load()
@@ -59,10 +60,10 @@ func (a *App) reload(ctx context.Context, by string, onlyOthers bool) (admin.Rel
 	case onlyOthers && a.seen == before:
 		return admin.Reloaded{}, errUnchanged
 	case err != nil:
-		return admin.Reloaded{}, a.refuse(by, admin.InvalidConfig, problems(err)...)
+		return admin.Reloaded{}, a.refuse(by, problem.InvalidConfig, problems(err)...)
 	}
 	if blocks := config.NeedRestart(a.o.Config, file.Config); len(blocks) > 0 {
-		return admin.Reloaded{}, a.refuse(by, admin.NeedsRestart, needRestart(blocks)...)
+		return admin.Reloaded{}, a.refuse(by, problem.NeedsRestart, needRestart(blocks)...)
 	}
 
 	old := a.live.Load()
@@ -105,14 +106,14 @@ func (a *App) noteFiles(f *config.File, err error) {
 }
 
 // refuse keeps what runs, and says why.
-func (a *App) refuse(by, code string, problems ...string) error {
+func (a *App) refuse(by string, code problem.Code, problems ...string) error {
 	e := &admin.ReloadError{Code: code, Problems: problems}
 	a.refused.Store(e)
 	next := "mend the file: relay check shows all that is wrong"
-	if code == admin.NeedsRestart {
+	if code == problem.NeedsRestart {
 		next = "restart Relay, or take the change back"
 	}
-	a.o.Log.Error().Str("by", by).Str("code", code).Str("error", e.Error()).Str("next", next).
+	a.o.Log.Error().Str("by", by).Str("code", string(code)).Str("error", e.Error()).Str("next", next).
 		Msg("reload refused: the configuration that runs stays")
 	return e
 }

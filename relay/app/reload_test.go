@@ -19,6 +19,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"relay/config"
+	"relay/ingest/problem"
 	"relay/internal/testkit"
 	"relay/outbox"
 	"relay/outbox/redisstream/redistest"
@@ -146,16 +147,18 @@ func TestReloadRefused(t *testing.T) {
 	a := p.start(false)
 	before := a.live.Load()
 	for _, c := range []struct {
-		name, text, code, problem string
+		name, text string
+		code       problem.Code
+		problem    string
 	}{
-		{"syntax", p.text(good, "endpoint \"b\" {"), admin.InvalidConfig, p.file + ":"},
-		{"empty", "", admin.InvalidConfig, p.file + ": The configuration is empty"},
-		{"unknown attribute", p.text(good, "retention {\n  forever = true\n}"), admin.InvalidConfig, p.file + ":18,3-10: "},
-		{"policy", p.text(endpointBlock("a", "ftp://a.example.com")), admin.InvalidConfig, p.file + ":"},
-		{"ingest", strings.Replace(p.text(good), "ingest {", "ingest {\n max_body = \"1MiB\"", 1), admin.NeedsRestart, "the ingest block"},
-		{"outbox", strings.Replace(p.text(good), "\"sqlite\" {", "\"sqlite\" {\n durability = \"relaxed\"", 1), admin.NeedsRestart, "the outbox block"},
-		{"admin", strings.Replace(p.text(good), "admin {", "admin {\n token = \"canary\"", 1), admin.NeedsRestart, "the admin block"},
-		{"log, and an endpoint that is good", p.text(good, endpointBlock("b", "https://b.example.com"), "log {\n level = \"debug\"\n}"), admin.NeedsRestart, "the log block"},
+		{"syntax", p.text(good, "endpoint \"b\" {"), problem.InvalidConfig, p.file + ":"},
+		{"empty", "", problem.InvalidConfig, p.file + ": The configuration is empty"},
+		{"unknown attribute", p.text(good, "retention {\n  forever = true\n}"), problem.InvalidConfig, p.file + ":18,3-10: "},
+		{"policy", p.text(endpointBlock("a", "ftp://a.example.com")), problem.InvalidConfig, p.file + ":"},
+		{"ingest", strings.Replace(p.text(good), "ingest {", "ingest {\n max_body = \"1MiB\"", 1), problem.NeedsRestart, "the ingest block"},
+		{"outbox", strings.Replace(p.text(good), "\"sqlite\" {", "\"sqlite\" {\n durability = \"relaxed\"", 1), problem.NeedsRestart, "the outbox block"},
+		{"admin", strings.Replace(p.text(good), "admin {", "admin {\n token = \"canary\"", 1), problem.NeedsRestart, "the admin block"},
+		{"log, and an endpoint that is good", p.text(good, endpointBlock("b", "https://b.example.com"), "log {\n level = \"debug\"\n}"), problem.NeedsRestart, "the log block"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p.write(p.file, c.text)
@@ -164,7 +167,7 @@ func TestReloadRefused(t *testing.T) {
 			if !ok || e.Code != c.code || !strings.HasPrefix(e.Problems[0], c.problem) {
 				t.Fatalf("reload: %v, want %s: %s", err, c.code, c.problem)
 			}
-			if c.code == admin.NeedsRestart && !strings.Contains(e.Error(), "restart to change it") {
+			if c.code == problem.NeedsRestart && !strings.Contains(e.Error(), "restart to change it") {
 				t.Errorf("the error does not say what to do: %s", e)
 			}
 			if a.live.Load() != before {

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"time"
 
-	"relay/ingest"
+	"relay/ingest/listen"
 	"relay/outbox"
 	"relay/relay/deliver"
 )
@@ -36,7 +36,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 	var servers, drain, upkeep, events sync.WaitGroup
 	for _, s := range a.servers {
 		servers.Go(func() {
-			if err := s.http.Serve(s.ln); !errors.Is(err, ingest.ErrServerClosed) {
+			if err := s.http.Serve(s.ln); !errors.Is(err, listen.ErrServerClosed) {
 				fatal <- fmt.Errorf("serve %s on %s: %w", s.name, s.ln.Addr(), err)
 			}
 		})

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -18,7 +19,7 @@ func (h reference) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		err = errChunkSize
 	}
 	if err != nil {
-		h.in.bodyProblem(err).response().write(w)
+		write(w, response(h.in.bodyProblem(err)))
 		return
 	}
 	var attributes []Attribute
@@ -29,7 +30,7 @@ func (h reference) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 	}
-	h.in.Handle(r.Context(), &Request{
+	write(w, h.in.Handle(r.Context(), &Request{
 		Method:          r.Method,
 		Path:            r.URL.Path,
 		ContentType:     r.Header.Get("Content-Type"),
@@ -37,5 +38,26 @@ func (h reference) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		IdempotencyKey:  r.Header["Idempotency-Key"],
 		Attributes:      attributes,
 		Body:            body,
-	}).write(w)
+	}))
+}
+
+// write sends the response.
+func write(w http.ResponseWriter, r Response) {
+	h := w.Header()
+	h.Set("Content-Type", r.ContentType)
+	h.Set("Content-Length", strconv.Itoa(len(r.Body)))
+	if r.Allow != "" {
+		h.Set("Allow", r.Allow)
+	}
+	if r.RetryAfter > 0 {
+		h.Set("Retry-After", strconv.Itoa(r.RetryAfter))
+	}
+	if r.Challenge != "" {
+		h.Set("WWW-Authenticate", r.Challenge)
+	}
+	if r.Close {
+		h.Set("Connection", "close")
+	}
+	w.WriteHeader(r.Status)
+	_, _ = w.Write(r.Body)
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"relay/ingest/listen"
 	"relay/outbox"
 )
 
@@ -25,7 +26,7 @@ import (
 // what a refused one leaves is not read as a request.
 func TestPipelined(t *testing.T) {
 	in, rec, _ := newIngest(t, Options{})
-	w := dial(t, "tcp", serveTCP(t, in, Guard{}))
+	w := dial(t, "tcp", serveTCP(t, in, listen.Guard{}))
 	chunked := head + "Transfer-Encoding: chunked\r\n\r\n3\r\n\"c\"\r\n0\r\n\r\n"
 	long := `"` + strings.Repeat("x", 2*readBuffer) + `"`
 	w.send(withLength("1") + chunked + strings.Replace(withLength("2"), "POST", "PUT", 1) + withLength(long) +
@@ -50,7 +51,7 @@ func TestPipelined(t *testing.T) {
 // TestHead: the answer to HEAD has a length and no body.
 func TestHead(t *testing.T) {
 	in, _, _ := newIngest(t, Options{})
-	w := dial(t, "tcp", serveTCP(t, in, Guard{}))
+	w := dial(t, "tcp", serveTCP(t, in, listen.Guard{}))
 	w.send("HEAD /v1/events HTTP/1.1\r\nHost: localhost\r\n\r\n" + withLength("1"))
 	res, err := http.ReadResponse(w.in, &http.Request{Method: "HEAD"})
 	if err != nil || res.StatusCode != 405 || res.ContentLength < 10 {
@@ -65,7 +66,7 @@ func TestHead(t *testing.T) {
 // nothing about the next.
 func TestGuardAsksEachRequest(t *testing.T) {
 	in, rec, _ := newIngest(t, Options{})
-	w := dial(t, "tcp", serveTCP(t, in, Guard{Token: "t0ken"}))
+	w := dial(t, "tcp", serveTCP(t, in, listen.Guard{Token: "t0ken"}))
 	known := strings.Replace(withLength("1"), "\r\n", "\r\nAuthorization: Bearer t0ken\r\n", 1)
 	with := func(header string) string { return strings.Replace(known, "\r\n", "\r\n"+header+"\r\n", 1) }
 	for _, step := range []struct {
@@ -98,7 +99,7 @@ func TestPanic(t *testing.T) {
 		}
 		return nil, nil
 	}})
-	l, err := ListenTCP(t.Context(), "127.0.0.1:0")
+	l, err := listen.TCP(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +131,7 @@ func TestOutboxKeepsTheBatch(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				in, rec, faulty := newIngest(t, Options{})
 				l := newPipes()
-				serve(t, l, NewServer(ServerOptions{Ingest: in, Guard: Guard{AnyHost: true}}))
+				serve(t, l, NewServer(ServerOptions{Ingest: in, Guard: listen.Guard{AnyHost: true}}))
 				faulty.Before("Accept", func(ctx context.Context) error {
 					<-ctx.Done()
 					return ctx.Err()
@@ -261,7 +262,7 @@ func TestShutdown(t *testing.T) {
 		go func() { shut <- s.Shutdown(within) }()
 		fresh.closed()
 		idle.closed()
-		if err := <-served; !errors.Is(err, ErrServerClosed) || time.Since(start) != 0 {
+		if err := <-served; !errors.Is(err, listen.ErrServerClosed) || time.Since(start) != 0 {
 			t.Errorf("got %v after %s", err, time.Since(start))
 		}
 		if err := <-shut; !errors.Is(err, context.DeadlineExceeded) || time.Since(start) != 3*time.Second {
@@ -274,7 +275,7 @@ func TestShutdown(t *testing.T) {
 		if err := s.Shutdown(t.Context()); err != nil || time.Since(start) != 3*time.Second {
 			t.Errorf("got %v after %s", err, time.Since(start))
 		}
-		if err := s.Serve(newPipes()); !errors.Is(err, ErrServerClosed) {
+		if err := s.Serve(newPipes()); !errors.Is(err, listen.ErrServerClosed) {
 			t.Errorf("serves after the end: %v", err)
 		}
 	})
@@ -287,18 +288,18 @@ func TestShutdownAnswers(t *testing.T) {
 		t.Run(network, func(t *testing.T) {
 			in, _, faulty := newIngest(t, Options{})
 			addr := filepath.Join(shortDir(t), "relay.sock")
-			l, err := ListenUnix(t.Context(), addr, 0o600)
+			l, err := listen.Unix(t.Context(), addr, 0o600)
 			if network == "tcp" {
 				if err := l.Close(); err != nil {
 					t.Fatal(err)
 				}
-				l, err = ListenTCP(t.Context(), "127.0.0.1:0")
+				l, err = listen.TCP(t.Context(), "127.0.0.1:0")
 				addr = l.Addr().String()
 			}
 			if err != nil {
 				t.Fatal(err)
 			}
-			s := NewServer(ServerOptions{Ingest: in, Guard: Guard{AnyHost: true}})
+			s := NewServer(ServerOptions{Ingest: in, Guard: listen.Guard{AnyHost: true}})
 			served := make(chan error, 1)
 			go func() { served <- s.Serve(l) }()
 			begun, commit := make(chan struct{}), make(chan struct{})
@@ -396,7 +397,7 @@ func TestIdleAgain(t *testing.T) {
 			}
 		}
 		w.closed()
-		if idle := time.Since(last); idle > idleTimeout || idle <= idleTimeout-time.Second {
+		if idle := time.Since(last); idle > listen.IdleTimeout || idle <= listen.IdleTimeout-time.Second {
 			t.Errorf("closed after %s", idle)
 		}
 	})

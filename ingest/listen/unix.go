@@ -1,4 +1,4 @@
-package ingest
+package listen
 
 import (
 	"context"
@@ -22,8 +22,8 @@ const maxSocketPath = 107
 
 var errAnswered = errors.New("another process answers on it; stop that or choose another path")
 
-// ListenTCP listens on host:port.
-func ListenTCP(ctx context.Context, addr string) (net.Listener, error) {
+// TCP listens on host:port.
+func TCP(ctx context.Context, addr string) (net.Listener, error) {
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("%w: stop the process that has it or choose another port", err)
@@ -31,7 +31,7 @@ func ListenTCP(ctx context.Context, addr string) (net.Listener, error) {
 	return l, err
 }
 
-// ListenUnix listens on a Unix socket at path.
+// Unix listens on a Unix socket at path.
 //
 // The socket appears at path when it is ready, with its mode set: until then an
 // app finds nothing there. It takes the place of a dead process's socket, which
@@ -39,21 +39,21 @@ func ListenTCP(ctx context.Context, addr string) (net.Listener, error) {
 // refuses connections; anything else at path is left alone and is an error. A
 // missing directory is made, but not its parents; it opens to the group if the
 // mode does. Closing the listener removes the socket if it is still this one.
-func ListenUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listener, error) {
+func Unix(ctx context.Context, path string, mode fs.FileMode) (net.Listener, error) {
 	switch {
 	case path == "", path[0] == '@', strings.Contains(path, "\x00"):
 		return nil, fmt.Errorf("listen on %q: give the path of a file; abstract sockets, which begin with @, have no permissions", path)
 	case len(path) > maxSocketPath:
 		return nil, fmt.Errorf("listen on %s: the path has %d bytes, a socket's has at most %d; choose a shorter one", path, len(path), maxSocketPath)
 	}
-	l, err := listenUnix(ctx, path, mode)
+	l, err := openUnix(ctx, path, mode)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", path, err)
 	}
 	return l, nil
 }
 
-func listenUnix(ctx context.Context, path string, mode fs.FileMode) (_ net.Listener, err error) {
+func openUnix(ctx context.Context, path string, mode fs.FileMode) (_ net.Listener, err error) {
 	if err := makeSocketDir(filepath.Dir(path), mode); err != nil {
 		return nil, err
 	}

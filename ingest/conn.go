@@ -15,6 +15,9 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
+
+	"relay/ingest/listen"
+	"relay/ingest/problem"
 )
 
 const (
@@ -57,7 +60,7 @@ type conn struct {
 	answer fasthttp.ResponseHeader
 	fields fields
 	req    Request
-	passed *caller // who the guard let through last
+	passed *listen.Caller // who the guard let through last
 	out    []byte
 
 	start      time.Time // when the request began
@@ -90,7 +93,7 @@ func (c *conn) serve() {
 		}
 	}()
 	c.start = time.Now()
-	c.readBy(c.start.Add(readHeaderTimeout)) // the first request must come at once
+	c.readBy(c.start.Add(listen.ReadHeaderTimeout)) // the first request must come at once
 	for first := true; c.await(first) && c.next(); first = false {
 	}
 	if c.unread {
@@ -103,7 +106,7 @@ func (c *conn) serve() {
 func (c *conn) await(first bool) bool {
 	if c.in.Buffered() == 0 {
 		if !first {
-			c.readBy(time.Now().Add(idleTimeout))
+			c.readBy(time.Now().Add(listen.IdleTimeout))
 		}
 		if _, err := c.in.Peek(1); err != nil {
 			return false
@@ -125,14 +128,14 @@ func (c *conn) next() bool {
 	bodyless := false
 	if p != nil {
 		c.unread = true
-		res = p.response()
+		res = response(p)
 	} else {
 		res = c.handle(f)
 		bodyless = c.header.IsHead()
 	}
 	res.Close = res.Close || c.unread || f.close || f.old && !f.keepAlive || c.s.isStopping()
 	c.encode(&res, f.old, bodyless)
-	c.writeBy(c.start.Add(writeTimeout))
+	c.writeBy(c.start.Add(listen.WriteTimeout))
 	if _, err := c.Write(c.out); err != nil || res.Close { // an app that has gone will ask again
 		return false
 	}
@@ -141,7 +144,7 @@ func (c *conn) next() bool {
 }
 
 // readHeader reads the next header. The error is one of the connection.
-func (c *conn) readHeader() (f framing, p *problem, err error) {
+func (c *conn) readHeader() (f framing, p *problem.Problem, err error) {
 	for from := 0; ; {
 		text, _ := c.in.Peek(c.in.Buffered()) // what is there is never an error
 		size, p := headerEnd(text, from)
@@ -157,12 +160,12 @@ func (c *conn) readHeader() (f framing, p *problem, err error) {
 		}
 		from = len(text)
 		if len(text) == c.in.Size() && !c.grow(text) {
-			return f, refuse(headerTooLarge, "a header has at most "+strconv.Itoa(maxHeaderBytes)+" bytes"), nil
+			return f, problem.New(problem.HeaderTooLarge, "a header has at most "+strconv.Itoa(listen.MaxHeaderBytes)+" bytes"), nil
 		}
-		c.readBy(c.start.Add(readHeaderTimeout))
+		c.readBy(c.start.Add(listen.ReadHeaderTimeout))
 		switch _, err := c.in.Peek(from + 1); {
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			return f, refuse(requestTimeout, "the header did not come within "+readHeaderTimeout.String()), nil
+			return f, problem.New(problem.RequestTimeout, "the header did not come within "+listen.ReadHeaderTimeout.String()), nil
 		case err != nil:
 			return f, nil, err
 		}
@@ -172,10 +175,10 @@ func (c *conn) readHeader() (f framing, p *problem, err error) {
 // grow makes room for a header that is larger than most. Connections begin with
 // little, so that a thousand idle ones cost little.
 func (c *conn) grow(text []byte) bool {
-	if c.in.Size() >= maxHeaderBytes {
+	if c.in.Size() >= listen.MaxHeaderBytes {
 		return false
 	}
-	c.in = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(bytes.Clone(text)), c.Conn), maxHeaderBytes)
+	c.in = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(bytes.Clone(text)), c.Conn), listen.MaxHeaderBytes)
 	return true
 }
 
@@ -186,7 +189,7 @@ func (c *conn) handle(f framing) (res Response) {
 		if v := recover(); v != nil {
 			c.unread = true
 			c.logPanic(v)
-			res = refuse(internalError, "the request met an error in Relay and may or may not have been accepted; its log tells more").response()
+			res = response(problem.New(problem.InternalError, "the request met an error in Relay and may or may not have been accepted; its log tells more"))
 		}
 	}()
 	c.collect()
@@ -202,7 +205,7 @@ func (c *conn) handle(f framing) (res Response) {
 	} else if _, err := c.in.Discard(int(f.length)); err != nil {
 		c.unread = true
 	}
-	return p.response()
+	return response(p)
 }
 
 func (c *conn) logPanic(v any) {
@@ -217,7 +220,7 @@ func (c *conn) hand(f framing, path string) Response {
 	}
 	if f.length > in.o.MaxBody {
 		c.unread = true
-		return in.bodyTooLarge().response()
+		return response(in.bodyTooLarge())
 	}
 	size := f.length
 	if f.chunked {
@@ -225,12 +228,12 @@ func (c *conn) hand(f framing, path string) Response {
 	}
 	if !in.take(size) {
 		c.unread = true
-		return in.shed().response()
+		return response(in.shed())
 	}
 	defer in.give(size)
 
 	if f.expect && (f.chunked || f.length > 0) {
-		c.writeBy(c.start.Add(writeTimeout))
+		c.writeBy(c.start.Add(listen.WriteTimeout))
 		_, _ = c.Write(goOn) // if nobody hears it, no body will come
 	}
 	c.awaitBody(f)
@@ -245,14 +248,14 @@ func (c *conn) hand(f framing, path string) Response {
 		}
 		if err != nil {
 			c.unread = true
-			return in.bodyProblem(err).response()
+			return response(in.bodyProblem(err))
 		}
 		return c.ask(path, *body)
 	}
 	body, err := c.in.Peek(int(f.length))
 	if err != nil {
 		c.unread = true
-		return in.bodyProblem(err).response()
+		return response(in.bodyProblem(err))
 	}
 	res := c.ask(path, body)
 	_, _ = c.in.Discard(len(body)) // it is there
@@ -262,7 +265,7 @@ func (c *conn) hand(f framing, path string) Response {
 // awaitBody sets the deadline for the body, unless the body is here already.
 func (c *conn) awaitBody(f framing) {
 	if f.chunked || int64(c.in.Buffered()) < f.length {
-		c.readBy(c.start.Add(readTimeout))
+		c.readBy(c.start.Add(listen.ReadTimeout))
 	}
 }
 
@@ -323,22 +326,22 @@ func (c *conn) collect() {
 
 // admit asks the guard and returns the path of the request. Most requests of a
 // connection come from who was let through last.
-func (c *conn) admit() (string, *problem) {
+func (c *conn) admit() (string, *problem.Problem) {
 	path, host, p := readTarget(c.header.RequestURI())
 	if p != nil {
 		c.unread = true
 		return "", p
 	}
 	fields := &c.fields
-	if last := c.passed; last != nil && host == "" && string(c.header.Host()) == last.host && string(fields.site) == last.site &&
-		string(fields.origin) == last.origin && string(fields.authorization) == last.authorization {
+	if last := c.passed; last != nil && host == "" && string(c.header.Host()) == last.Host && string(fields.site) == last.Site &&
+		string(fields.origin) == last.Origin && string(fields.authorization) == last.Authorization {
 		return path, nil
 	}
 	if host == "" {
 		host = string(c.header.Host())
 	}
-	who := &caller{host: host, site: string(fields.site), origin: string(fields.origin), authorization: string(fields.authorization)}
-	if p := c.s.gate.check(who); p != nil {
+	who := &listen.Caller{Host: host, Site: string(fields.site), Origin: string(fields.origin), Authorization: string(fields.authorization)}
+	if p := c.s.o.Guard.Check(who); p != nil {
 		return "", p
 	}
 	c.passed = who

@@ -1,86 +1,49 @@
-package ingest
+// Package listen is who may talk to Relay: TCP and Unix listeners, the guard against web
+// pages and strangers, the limits of every connection, and the HTTP server of every
+// surface but the events'.
+package listen
 
 import (
 	"errors"
 	"log"
 	"net"
 	"net/http"
-	"strconv"
 	"strings"
 
 	"github.com/rs/zerolog"
 )
 
-// ErrServerClosed is what Serve of both servers returns after Shutdown or Close.
+// ErrServerClosed is what Serve of a server returns after Shutdown or Close.
 var ErrServerClosed = http.ErrServerClosed
 
-// Wrap answers the requests that may not pass, and hands the others to next.
-func (g Guard) Wrap(next http.Handler) http.Handler {
-	gate := g.gate()
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		p := gate.check(&caller{
-			host:          r.Host,
-			site:          r.Header.Get("Sec-Fetch-Site"),
-			origin:        r.Header.Get("Origin"),
-			authorization: r.Header.Get("Authorization"),
-		})
-		if p != nil {
-			p.response().write(w)
-			return
-		}
-		next.ServeHTTP(w, r)
-	})
-}
-
-// write sends the response.
-func (r Response) write(w http.ResponseWriter) {
-	h := w.Header()
-	h.Set("Content-Type", r.ContentType)
-	h.Set("Content-Length", strconv.Itoa(len(r.Body)))
-	if r.Allow != "" {
-		h.Set("Allow", r.Allow)
-	}
-	if r.RetryAfter > 0 {
-		h.Set("Retry-After", strconv.Itoa(r.RetryAfter))
-	}
-	if r.Challenge != "" {
-		h.Set("WWW-Authenticate", r.Challenge)
-	}
-	if r.Close {
-		h.Set("Connection", "close")
-	}
-	w.WriteHeader(r.Status)
-	_, _ = w.Write(r.Body) // a client that has gone will ask again
-}
-
-// AdminOptions of an AdminServer. Handler must be given.
-type AdminOptions struct {
+// ServerOptions of a Server. Handler must be given.
+type ServerOptions struct {
 	Handler  http.Handler
 	MaxConns int // connections at a time; 0 = 1,024. More have to wait
 	Log      zerolog.Logger
 }
 
-// AdminServer is an http.Server with all limits set, for what is not the way of
-// the events.
-type AdminServer struct {
+// Server is an http.Server with all limits set, for every HTTP surface but the
+// way of the events, which ingest.Server is.
+type Server struct {
 	*http.Server
 	places chan struct{} // holds one for each connection
 }
 
-// NewAdminServer makes an AdminServer; Serve starts it and Shutdown ends it.
-func NewAdminServer(o AdminOptions) *AdminServer {
+// NewServer makes a Server; Serve starts it and Shutdown ends it.
+func NewServer(o ServerOptions) *Server {
 	if o.MaxConns == 0 {
-		o.MaxConns = defaultMaxConns
+		o.MaxConns = DefaultMaxConns
 	}
-	s := &AdminServer{
+	s := &Server{
 		places: make(chan struct{}, o.MaxConns),
 		Server: &http.Server{
 			Handler:           boundHeaders(o.Handler),
-			ReadHeaderTimeout: readHeaderTimeout,
-			ReadTimeout:       readTimeout,
-			WriteTimeout:      writeTimeout,
-			IdleTimeout:       idleTimeout,
-			MaxHeaderBytes:    maxHeaderBytes - 4<<10, // net/http reads 4 KiB more than it is told
+			ReadHeaderTimeout: ReadHeaderTimeout,
+			ReadTimeout:       ReadTimeout,
+			WriteTimeout:      WriteTimeout,
+			IdleTimeout:       IdleTimeout,
+			MaxHeaderBytes:    MaxHeaderBytes - 4<<10, // net/http reads 4 KiB more than it is told
 			ErrorLog:          log.New(warner{o.Log}, "", 0),
 
 			DisableGeneralOptionsHandler: true, // OPTIONS * has to pass the guard like all else
@@ -96,7 +59,7 @@ func NewAdminServer(o AdminOptions) *AdminServer {
 
 // Serve answers what connects to l until Shutdown or Close, then returns
 // ErrServerClosed. It may be called for several listeners.
-func (s *AdminServer) Serve(l net.Listener) error {
+func (s *Server) Serve(l net.Listener) error {
 	return s.Server.Serve(&capped{Listener: l, places: s.places, closed: make(chan struct{})})
 }
 
@@ -135,8 +98,8 @@ func boundHeaders(next http.Handler) http.Handler {
 		for _, values := range r.Header {
 			n += len(values)
 		}
-		if n > maxHeaders {
-			tooMany().response().write(w)
+		if n > MaxHeaders {
+			TooManyHeaders().Write(w)
 			return
 		}
 		next.ServeHTTP(w, r)

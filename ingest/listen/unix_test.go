@@ -1,4 +1,4 @@
-package ingest
+package listen
 
 import (
 	"bufio"
@@ -34,7 +34,7 @@ func shortDir(t *testing.T) string {
 
 func mustListen(t *testing.T, path string, mode fs.FileMode) net.Listener {
 	t.Helper()
-	l, err := ListenUnix(t.Context(), path, mode)
+	l, err := Unix(t.Context(), path, mode)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func wantAnswer(t *testing.T, l net.Listener, path string) {
 	}
 }
 
-func TestListenUnix(t *testing.T) {
+func TestUnix(t *testing.T) {
 	defer syscall.Umask(syscall.Umask(0o077)) // it must have no say
 	for mode, dirMode := range map[fs.FileMode]fs.FileMode{0o660: 0o750, 0o600: 0o700, 0o666: 0o750} {
 		t.Run(mode.String(), func(t *testing.T) {
@@ -108,7 +108,7 @@ func TestListenUnix(t *testing.T) {
 	}
 }
 
-func TestListenUnixKeepsDirectoryMode(t *testing.T) {
+func TestUnixKeepsDirectoryMode(t *testing.T) {
 	dir := shortDir(t)
 	if err := os.Chmod(dir, 0o711); err != nil {
 		t.Fatal(err)
@@ -119,9 +119,9 @@ func TestListenUnixKeepsDirectoryMode(t *testing.T) {
 	}
 }
 
-// TestListenUnixRefuses: bad paths (bad input B38) are errors that name the path,
+// TestUnixRefuses: bad paths (bad input B38) are errors that name the path,
 // and what stands there is left alone.
-func TestListenUnixRefuses(t *testing.T) {
+func TestUnixRefuses(t *testing.T) {
 	tests := map[string]struct {
 		make func(t *testing.T, path string)
 		path func(dir string) string
@@ -149,7 +149,7 @@ func TestListenUnixRefuses(t *testing.T) {
 				test.make(t, path)
 			}
 			before, _ := os.Lstat(path)
-			l, err := ListenUnix(t.Context(), path, 0o660)
+			l, err := Unix(t.Context(), path, 0o660)
 			if err == nil {
 				l.Close()
 				t.Fatal("listens")
@@ -164,11 +164,11 @@ func TestListenUnixRefuses(t *testing.T) {
 	}
 }
 
-// TestListenUnixAfterRefusal: what was refused can be tried again.
-func TestListenUnixAfterRefusal(t *testing.T) {
+// TestUnixAfterRefusal: what was refused can be tried again.
+func TestUnixAfterRefusal(t *testing.T) {
 	path := filepath.Join(shortDir(t), "relay.sock")
 	writeFile(t, path)
-	if _, err := ListenUnix(t.Context(), path, 0o660); err == nil {
+	if _, err := Unix(t.Context(), path, 0o660); err == nil {
 		t.Fatal("listens over a file")
 	}
 	if err := os.Remove(path); err != nil {
@@ -208,12 +208,12 @@ func listenPlainly(t *testing.T, path string) {
 	t.Cleanup(func() { _ = l.Close() })
 }
 
-func TestListenUnixLongestPath(t *testing.T) {
+func TestUnixLongestPath(t *testing.T) {
 	path := longPath(shortDir(t), maxSocketPath)
 	wantAnswer(t, mustListen(t, path, 0o660), path)
 }
 
-func TestListenUnixReplacesStale(t *testing.T) {
+func TestUnixReplacesStale(t *testing.T) {
 	path := filepath.Join(shortDir(t), "relay.sock")
 	dead, err := net.Listen("unix", path)
 	if err != nil {
@@ -226,9 +226,9 @@ func TestListenUnixReplacesStale(t *testing.T) {
 	wantAnswer(t, mustListen(t, path, 0o660), path)
 }
 
-// TestListenUnixCloseLeavesOthers: a file that took the socket's place is not
+// TestUnixCloseLeavesOthers: a file that took the socket's place is not
 // removed.
-func TestListenUnixCloseLeavesOthers(t *testing.T) {
+func TestUnixCloseLeavesOthers(t *testing.T) {
 	path := filepath.Join(shortDir(t), "relay.sock")
 	l := mustListen(t, path, 0o660)
 	if err := os.Remove(path); err != nil {
@@ -245,9 +245,9 @@ func TestListenUnixCloseLeavesOthers(t *testing.T) {
 	conn.Close()
 }
 
-// TestListenUnixRace: of many that want a path, stale socket or none, one gets
+// TestUnixRace: of many that want a path, stale socket or none, one gets
 // it.
-func TestListenUnixRace(t *testing.T) {
+func TestUnixRace(t *testing.T) {
 	for _, stale := range []bool{false, true} {
 		t.Run(fmt.Sprintf("stale=%v", stale), func(t *testing.T) {
 			path := filepath.Join(shortDir(t), "relay.sock")
@@ -264,7 +264,7 @@ func TestListenUnixRace(t *testing.T) {
 			var won []net.Listener
 			for range 16 {
 				wg.Go(func() {
-					l, err := ListenUnix(t.Context(), path, 0o660)
+					l, err := Unix(t.Context(), path, 0o660)
 					mu.Lock()
 					defer mu.Unlock()
 					if err == nil {
@@ -289,7 +289,7 @@ func TestListenUnixRace(t *testing.T) {
 const holdSocketEnv = "RELAY_TEST_HOLD_SOCKET"
 
 func holdSocket(path string) {
-	l, err := ListenUnix(context.Background(), path, 0o660)
+	l, err := Unix(context.Background(), path, 0o660)
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
@@ -301,9 +301,9 @@ func holdSocket(path string) {
 	os.Exit(1)
 }
 
-// TestListenUnixAfterKill: a killed process leaves socket and lock file, and the
+// TestUnixAfterKill: a killed process leaves socket and lock file, and the
 // next one takes its place; while it lives, nobody does.
-func TestListenUnixAfterKill(t *testing.T) {
+func TestUnixAfterKill(t *testing.T) {
 	path := filepath.Join(shortDir(t), "relay.sock")
 	child := exec.CommandContext(t.Context(), os.Args[0])
 	child.Env = append(os.Environ(), holdSocketEnv+"="+path)
@@ -317,7 +317,7 @@ func TestListenUnixAfterKill(t *testing.T) {
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "listening\n" {
 		t.Fatalf("child said %q, %v", line, err)
 	}
-	if _, err := ListenUnix(t.Context(), path, 0o660); !errors.Is(err, errAnswered) {
+	if _, err := Unix(t.Context(), path, 0o660); !errors.Is(err, errAnswered) {
 		t.Errorf("beside a live process: %v", err)
 	}
 	if err := child.Process.Kill(); err != nil {
@@ -330,13 +330,13 @@ func TestListenUnixAfterKill(t *testing.T) {
 	wantAnswer(t, mustListen(t, path, 0o660), path)
 }
 
-func TestListenTCP(t *testing.T) {
-	l, err := ListenTCP(t.Context(), "127.0.0.1:0")
+func TestTCP(t *testing.T) {
+	l, err := TCP(t.Context(), "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	if _, err := ListenTCP(t.Context(), l.Addr().String()); err == nil || !strings.Contains(err.Error(), "choose another port") {
+	if _, err := TCP(t.Context(), l.Addr().String()); err == nil || !strings.Contains(err.Error(), "choose another port") {
 		t.Errorf("taken port: %v", err)
 	}
 }

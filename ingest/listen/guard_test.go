@@ -1,10 +1,13 @@
-package ingest
+package listen
 
 import (
+	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"relay/ingest/problem"
 )
 
 func TestGuard(t *testing.T) {
@@ -76,7 +79,10 @@ func TestGuard(t *testing.T) {
 				t.Fatalf("passed %v: %s", passed, w.Body)
 			}
 			if !passed {
-				wantProblem(t, Response{Status: w.Code, ContentType: w.Header().Get("Content-Type"), Body: w.Body.Bytes()}, codes[code(test.code)].status, test.code)
+				var p problem.Problem
+				if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || string(p.Code) != test.code || w.Code != p.Code.About().Status {
+					t.Errorf("got %d %s (%v), want %s", w.Code, w.Body, err, test.code)
+				}
 				if strings.Contains(w.Body.String(), "t0ke") {
 					t.Errorf("the answer shows a token: %s", w.Body)
 				}

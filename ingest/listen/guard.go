@@ -1,0 +1,112 @@
+package listen
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+
+	"relay/ingest/problem"
+)
+
+// Guard keeps web pages and strangers out of a listener.
+//
+// The Host header must be an IP literal, localhost or one of Hosts, else 421:
+// a web page whose own name was made to point here (DNS rebinding) still sends
+// its name. A request that a page of another site caused is refused with 403.
+// A missing or wrong token is 401.
+type Guard struct {
+	Token   string   // bearer token that every request must show; "" = none is asked for
+	Hosts   []string // host names that are answered, beside localhost and IP literals
+	AnyHost bool     // for Unix sockets, which no web page can reach
+}
+
+// Caller is what a request says about where it comes from, whatever the HTTP
+// library. A header that is there twice counts by its first value.
+type Caller struct {
+	Host          string // of the request target if it names one, else the Host header
+	Site          string // Sec-Fetch-Site
+	Origin        string // Origin
+	Authorization string // Authorization
+}
+
+// Check returns nil for a caller that may pass.
+func (g Guard) Check(c *Caller) *problem.Problem {
+	switch {
+	case !g.AnyHost && c.Host == "":
+		return problem.New(problem.MissingHost, "send the Host header")
+	case !g.AnyHost && !isLocal(c.Host) && !g.hasHost(hostName(c.Host)):
+		return problem.New(problem.UnknownHost, "use localhost or an IP address, or add the name to hosts in the configuration")
+	case c.isCrossOrigin():
+		return problem.New(problem.CrossOrigin, "this listener is for programs, not for web pages")
+	case g.Token != "" && !c.hasToken(g.Token):
+		return problem.New(problem.Unauthorized, "send the header Authorization: Bearer with the token of this listener")
+	}
+	return nil
+}
+
+// Wrap answers the requests that may not pass, and hands the others to next.
+func (g Guard) Wrap(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p := g.Check(&Caller{
+			Host:          r.Host,
+			Site:          r.Header.Get("Sec-Fetch-Site"),
+			Origin:        r.Header.Get("Origin"),
+			Authorization: r.Header.Get("Authorization"),
+		})
+		if p != nil {
+			p.Write(w)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (g Guard) hasHost(name string) bool {
+	return slices.ContainsFunc(g.Hosts, func(h string) bool { return hostName(h) == name })
+}
+
+// hostName takes port, brackets and a final dot off a Host header.
+func hostName(host string) string {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	} else {
+		host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	}
+	return strings.ToLower(strings.TrimSuffix(host, "."))
+}
+
+// isLocal tells whether a Host header is one that DNS has no say in.
+func isLocal(host string) bool {
+	name := hostName(host)
+	_, err := netip.ParseAddr(name)
+	return err == nil || name == "localhost"
+}
+
+// isCrossOrigin tells whether a browser sent the request for a page of another
+// origin. It decides as http.CrossOriginProtection does, but for GET as well,
+// and never lets a null origin pass.
+func (c *Caller) isCrossOrigin() bool {
+	switch c.Site {
+	case "same-origin", "none":
+		return false
+	case "":
+		if c.Origin == "" {
+			return false // no browser
+		}
+		u, err := url.Parse(c.Origin)
+		return err != nil || u.Host == "" || u.Host != c.Host
+	}
+	return true
+}
+
+// hasToken compares hashes, so that the time says nothing about the token.
+func (c *Caller) hasToken(token string) bool {
+	scheme, sent, _ := strings.Cut(c.Authorization, " ")
+	want, got := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(strings.TrimSpace(sent)))
+	return strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(got[:], want[:]) == 1
+}

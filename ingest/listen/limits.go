@@ -1,0 +1,27 @@
+package listen
+
+import (
+	"strconv"
+	"time"
+
+	"relay/ingest/problem"
+)
+
+// Limits of every HTTP server. An answer may take WriteTimeout from the end of the
+// request's header: time for a slow body, for the outbox, and for the way back.
+const (
+	ReadHeaderTimeout = 5 * time.Second
+	ReadTimeout       = 30 * time.Second // from the first byte to the last of the body
+	WriteTimeout      = 60 * time.Second
+	IdleTimeout       = 2 * time.Minute
+
+	MaxHeaderBytes = 32 << 10
+	MaxHeaders     = 100
+
+	DefaultMaxConns = 1024
+)
+
+// TooManyHeaders refuses a request with more than MaxHeaders header lines.
+func TooManyHeaders() *problem.Problem {
+	return problem.New(problem.TooManyHeaders, "a request has at most "+strconv.Itoa(MaxHeaders)+" headers")
+}

@@ -1,0 +1,207 @@
+// Package problem is how every HTTP surface refuses a request: the body of RFC 9457, and
+// the one table that gives each code its status.
+package problem
+
+import (
+	"encoding/json"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+)
+
+// ContentType of a problem's body (RFC 9457, section 3).
+const ContentType = "application/problem+json"
+
+// Code is the stable name of why a request was refused.
+type Code string
+
+// The codes. They are part of the API: a name is never reused or changed.
+const (
+	InvalidRequest         Code = "invalid_request"
+	ExpectationFailed      Code = "expectation_failed"
+	UnsupportedCoding      Code = "unsupported_coding"
+	EmptyBody              Code = "empty_body"
+	InvalidBody            Code = "invalid_body"
+	BodyTooLarge           Code = "body_too_large"
+	RequestTimeout         Code = "request_timeout"
+	InvalidJSON            Code = "invalid_json"
+	InvalidUTF8            Code = "invalid_utf8"
+	DuplicateKey           Code = "duplicate_key"
+	TooDeep                Code = "too_deep"
+	InvalidEvent           Code = "invalid_event"
+	UnknownField           Code = "unknown_field"
+	MissingField           Code = "missing_field"
+	OutOfRange             Code = "out_of_range"
+	InvalidType            Code = "invalid_type"
+	InvalidID              Code = "invalid_id"
+	InvalidTime            Code = "invalid_time"
+	InvalidTenant          Code = "invalid_tenant"
+	InvalidKey             Code = "invalid_key"
+	InvalidIdempotencyKey  Code = "invalid_idempotency_key"
+	IdempotencyConflict    Code = "idempotency_conflict"
+	EmptyBatch             Code = "empty_batch"
+	BatchTooLarge          Code = "batch_too_large"
+	InvalidAttribute       Code = "invalid_attribute"
+	UnsupportedSpecVersion Code = "unsupported_specversion"
+	UnsupportedData        Code = "unsupported_data"
+	SchemaMismatch         Code = "schema_mismatch"
+	UnknownType            Code = "unknown_type"
+	NoEndpoint             Code = "no_endpoint"
+	UnsupportedEncoding    Code = "unsupported_encoding"
+	UnsupportedMediaType   Code = "unsupported_media_type"
+	NotFound               Code = "not_found"
+	MethodNotAllowed       Code = "method_not_allowed"
+	MissingHost            Code = "missing_host"
+	UnknownHost            Code = "unknown_host"
+	CrossOrigin            Code = "cross_origin"
+	Unauthorized           Code = "unauthorized"
+	HeaderTooLarge         Code = "header_too_large"
+	TooManyHeaders         Code = "too_many_headers"
+	OutboxFull             Code = "outbox_full"
+	OutboxUnavailable      Code = "outbox_unavailable"
+	Overloaded             Code = "overloaded"
+	EndpointNotFound       Code = "endpoint_not_found"
+	DisabledInFile         Code = "disabled_in_file"
+	InvalidConfig          Code = "invalid_config"
+	NeedsRestart           Code = "needs_restart"
+	InternalError          Code = "internal_error"
+)
+
+// About is what all problems with one code have in common.
+type About struct {
+	Status     int    // of HTTP
+	Title      string // the same in every answer
+	RetryAfter int    // seconds, 0 for none
+	Close      bool   // the connection cannot be used again
+}
+
+// table is the one place where a code gets its status.
+var table = map[Code]About{
+	InvalidRequest:         {Status: 400, Title: "The request is malformed", Close: true},
+	ExpectationFailed:      {Status: 417, Title: "The expectation cannot be met", Close: true},
+	UnsupportedCoding:      {Status: 501, Title: "The transfer coding is not supported", Close: true},
+	EmptyBody:              {Status: 400, Title: "The body is empty"},
+	InvalidBody:            {Status: 400, Title: "The body did not come whole", Close: true},
+	BodyTooLarge:           {Status: 413, Title: "The body is too large", Close: true},
+	RequestTimeout:         {Status: 408, Title: "The request did not come in time", Close: true},
+	InvalidJSON:            {Status: 400, Title: "The body is not valid JSON"},
+	InvalidUTF8:            {Status: 400, Title: "The body is not valid UTF-8"},
+	DuplicateKey:           {Status: 400, Title: "An object has the same key twice"},
+	TooDeep:                {Status: 400, Title: "The data is nested too deeply"},
+	InvalidEvent:           {Status: 400, Title: "An event is not an object"},
+	UnknownField:           {Status: 400, Title: "An event has an unknown field"},
+	MissingField:           {Status: 400, Title: "An event lacks a field"},
+	OutOfRange:             {Status: 400, Title: "A value is out of range"},
+	InvalidType:            {Status: 400, Title: "The event type is not valid"},
+	InvalidID:              {Status: 400, Title: "The event id is not valid"},
+	InvalidTime:            {Status: 400, Title: "The event time is not valid"},
+	InvalidTenant:          {Status: 400, Title: "The tenant is not valid"},
+	InvalidKey:             {Status: 400, Title: "The event key is not valid"},
+	InvalidIdempotencyKey:  {Status: 400, Title: "The Idempotency-Key is not valid"},
+	IdempotencyConflict:    {Status: 409, Title: "The key was used before with other content"},
+	EmptyBatch:             {Status: 400, Title: "The batch is empty"},
+	BatchTooLarge:          {Status: 413, Title: "The batch has too many events"},
+	InvalidAttribute:       {Status: 400, Title: "An attribute of the CloudEvent is not valid"},
+	UnsupportedSpecVersion: {Status: 400, Title: "The version of CloudEvents is not supported"},
+	UnsupportedData:        {Status: 415, Title: "The data is not JSON"},
+	SchemaMismatch:         {Status: 422, Title: "The data does not fit the schema of its type"},
+	UnknownType:            {Status: 422, Title: "The event type is not declared"},
+	NoEndpoint:             {Status: 422, Title: "No endpoint wants the event"},
+	UnsupportedEncoding:    {Status: 415, Title: "The content encoding is not supported"},
+	UnsupportedMediaType:   {Status: 415, Title: "The content type is not supported"},
+	NotFound:               {Status: 404, Title: "There is nothing at this path"},
+	MethodNotAllowed:       {Status: 405, Title: "The method is not allowed"},
+	MissingHost:            {Status: 400, Title: "The Host header is missing"},
+	UnknownHost:            {Status: 421, Title: "The Host header names another server"},
+	CrossOrigin:            {Status: 403, Title: "Requests from web pages are refused"},
+	Unauthorized:           {Status: 401, Title: "The bearer token is missing or wrong"},
+	HeaderTooLarge:         {Status: 431, Title: "The header is too large", Close: true},
+	TooManyHeaders:         {Status: 431, Title: "The request has too many headers", Close: true},
+	OutboxFull:             {Status: 507, Title: "The outbox is full", RetryAfter: 30},
+	OutboxUnavailable:      {Status: 503, Title: "The outbox is unavailable", RetryAfter: 2},
+	Overloaded:             {Status: 503, Title: "Too many requests at once", RetryAfter: 1, Close: true},
+	EndpointNotFound:       {Status: 404, Title: "There is no such endpoint"},
+	DisabledInFile:         {Status: 409, Title: "The file disables the endpoint"},
+	InvalidConfig:          {Status: 422, Title: "The configuration has errors"},
+	NeedsRestart:           {Status: 409, Title: "The change needs a restart"},
+	InternalError:          {Status: 500, Title: "Relay met an error of its own", Close: true},
+}
+
+// About returns what the table says of the code. An unknown code has no status.
+func (c Code) About() About { return table[c] }
+
+// Codes returns all codes, in no order.
+func Codes() []Code { return slices.Collect(maps.Keys(table)) }
+
+// Problem is the body of a refusal (RFC 9457). It never holds a payload or a
+// secret: at most the name of a key, cut short.
+type Problem struct {
+	Type    string `json:"type"` // a name, not an address to fetch
+	Title   string `json:"title"`
+	Status  int    `json:"status"`
+	Code    Code   `json:"code"`
+	Detail  string `json:"detail"`
+	Field   string `json:"field,omitempty"`
+	Pointer string `json:"pointer,omitempty"` // into the data, RFC 6901; "" for all of it
+	Keyword string `json:"keyword,omitempty"` // of the schema
+	Index   *int   `json:"index,omitempty"`   // of the event in a batch, from 0
+	Line    int    `json:"line,omitempty"`    // of the body, from 1
+	Offset  *int   `json:"offset,omitempty"`  // of the byte in the body, from 0
+
+	Diagnostics []string `json:"diagnostics,omitempty"` // of a reload that was refused: all of its errors
+
+	Fatal bool `json:"-"` // the connection cannot be used again, whatever the code says
+}
+
+// New makes a problem.
+func New(c Code, detail string) *Problem {
+	about := c.About()
+	return &Problem{
+		Type:   "urn:relay:problem:" + string(c),
+		Title:  about.Title,
+		Status: about.Status,
+		Code:   c,
+		Detail: detail,
+	}
+}
+
+// Closes tells whether the connection ends with the answer.
+func (p *Problem) Closes() bool { return p.Code.About().Close || p.Fatal }
+
+// Challenge is the value of WWW-Authenticate, "" for none.
+func (p *Problem) Challenge() string {
+	if p.Code == Unauthorized {
+		return `Bearer realm="relay"`
+	}
+	return ""
+}
+
+// Body is the JSON text of the problem, with a line feed.
+func (p *Problem) Body() []byte {
+	body, err := json.Marshal(p)
+	if err != nil {
+		panic("problem: body cannot be written: " + err.Error()) // strings and numbers always can
+	}
+	return append(body, '\n')
+}
+
+// Write answers a request of net/http with the problem.
+func (p *Problem) Write(w http.ResponseWriter) {
+	body := p.Body()
+	h := w.Header()
+	h.Set("Content-Type", ContentType)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	h.Set("Cache-Control", "no-store")
+	if after := p.Code.About().RetryAfter; after > 0 {
+		h.Set("Retry-After", strconv.Itoa(after))
+	}
+	if challenge := p.Challenge(); challenge != "" {
+		h.Set("WWW-Authenticate", challenge)
+	}
+	if p.Closes() {
+		h.Set("Connection", "close")
+	}
+	w.WriteHeader(p.Status)
+	_, _ = w.Write(body) // a client that has gone will ask again
+}
