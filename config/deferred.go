@@ -19,11 +19,14 @@ type Deferred struct {
 }
 
 // Deferred gives an attribute's expression with what it takes to evaluate it; false when
-// the attribute is absent.
+// the attribute is absent or null.
 func (b *Block) Deferred(name string) (Deferred, bool) {
 	b.note(Attribute{Name: name, Kind: "expression"})
 	a := b.ask(name)
 	if a == nil {
+		return Deferred{}, false
+	}
+	if literal, ok := a.Expr.(*hclsyntax.LiteralValueExpr); ok && literal.Val.IsNull() {
 		return Deferred{}, false
 	}
 	at := a.Expr.Range()

@@ -5,21 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"mime"
+	"net/url"
 	"slices"
 	"strings"
 
-	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"golang.org/x/net/http/httpguts"
 
 	"relay/config"
+	"relay/policy/expr"
 	"relay/policy/rawjson"
 	"relay/policy/sign"
-)
-
-// maxBody bounds a body, in bytes, beside maxGrowth times the event's data.
-const (
-	maxBody   = 1 << 20
-	maxGrowth = 8
 )
 
 // The content types that mean something here.
@@ -37,11 +32,11 @@ type Body struct {
 	kind        string        // for people: "object", "text", …
 	source      string        // as the file says it, for Hash
 	answers     config.Secret // what env() and file() gave
-	root        node
-	check       bool   // a text that must turn out to be JSON
-	ecmascript  bool   // the form of JSON.stringify
-	binary      string // source of a CloudEvent in binary mode, "" for other bodies
-	masked      node   // root with *** for what env() and file() gave; nil where they gave nothing
+	root        *expr.Template
+	check       bool           // a text that must turn out to be JSON
+	ecmascript  bool           // the form of JSON.stringify
+	binary      string         // source of a CloudEvent in binary mode, "" for other bodies
+	masked      *expr.Template //  root with *** for what env() and file() gave; nil where they gave nothing
 }
 
 // ContentType is the value of the header Content-Type.
@@ -53,12 +48,10 @@ const kindDefault = "default"
 // where in the file and why, and holds no data of the event.
 func (b *Body) Append(dst []byte, v *View) ([]byte, error) {
 	start := len(dst)
-	dst, err := b.root.append(dst, v)
+	dst, err := b.root.Append(dst, v)
 	switch {
 	case err != nil:
-		return dst[:start], err
-	case tooLong(len(dst)-start, v):
-		return dst[:start], errTooLong
+		return dst, err
 	case b.check && !json.Valid(dst[start:]):
 		return dst[:start], errors.New(`the text is not JSON: jsonencode() writes what stands between quotes, and content_type = "text/plain" allows any text`)
 	}
@@ -82,16 +75,15 @@ func (b *Body) Masked() *Body {
 	return &shown
 }
 
-var errTooLong = fmt.Errorf("the body has more than %s and %d times the event's data", config.FormatSize(maxBody), maxGrowth)
-
-func tooLong(n int, v *View) bool { return n > maxBody+maxGrowth*len(v.Data) }
-
 // AppendHeader appends the header lines that belong to the body, beside Content-Type.
 func (b *Body) AppendHeader(h []sign.Header, v *View) []sign.Header {
 	if b.binary == "" {
 		return h
 	}
-	return appendCloudHeader(h, v, b.binary)
+	for _, line := range expr.CloudHeader(v, b.binary) {
+		h = append(h, sign.Header{Name: line[0], Value: line[1]})
+	}
+	return h
 }
 
 // equal compares all that makes the bytes; both may be nil.
@@ -125,9 +117,6 @@ func (b *Body) settings() []config.Setting {
 func (e *Endpoint) readBody(b *config.Block) {
 	body := &Body{contentType: typeJSON}
 	from, given := b.Deferred("body")
-	if literal, ok := from.Expr.(*hclsyntax.LiteralValueExpr); ok && literal.Val.IsNull() {
-		given = false
-	}
 	typed := b.String("content_type", &body.contentType, validType)
 	b.Bool("ecmascript", &body.ecmascript)
 	source := "relay"
@@ -136,9 +125,9 @@ func (e *Endpoint) readBody(b *config.Block) {
 	isForm := mediaType(body.contentType) == typeForm
 	cloud := ""
 	if given {
-		cloud = keyword(from.Expr)
+		cloud = expr.Keyword(from)
 	}
-	if (typed || cloud == cloudStructured) && hasHeader(e.Headers, "Content-Type") {
+	if (typed || cloud == expr.CloudStructured) && hasHeader(e.Headers, "Content-Type") {
 		b.Fail(b.At("headers"), "Reserved header", "the body has its own content type: leave Content-Type out of headers.")
 	}
 	switch {
@@ -159,14 +148,14 @@ func (e *Endpoint) readBody(b *config.Block) {
 				}
 			}
 		} else {
-			body.kind, body.root = kindDefault, defaultBody()
+			body.kind, body.root = kindDefault, expr.Default()
 		}
 	case typed:
 		b.Invalid("content_type", "a cloudevent has its own content type. Leave it out.")
-	case cloud == cloudStructured:
-		body.kind, body.contentType, body.root = cloud, typeCloudEvents, cloudEvent{source}
+	case cloud == expr.CloudStructured:
+		body.kind, body.contentType, body.root = cloud, typeCloudEvents, expr.CloudEvent(source)
 	default:
-		body.kind, body.binary, body.root = cloud, source, data{mode: modeJSON}
+		body.kind, body.binary, body.root = cloud, source, expr.Data()
 		for _, h := range e.Headers {
 			if strings.HasPrefix(strings.ToLower(h.Name), "ce-") {
 				b.Fail(b.At("headers"), "Reserved header", h.Name+" is written by cloudevent_binary.")
@@ -181,27 +170,20 @@ func (e *Endpoint) readBody(b *config.Block) {
 
 // compile compiles the attribute body, a cloudevent aside.
 func (b *Body) compile(from config.Deferred, endpoint string, isForm bool) {
-	c := compiler{newScope(from, endpoint, "event", "delivery", "endpoint")}
+	s := expr.NewScope(from, endpoint, "event", "delivery", "endpoint")
 	b.source = from.Source
-	if c.bad {
+	if s.Bad() {
 		return
 	}
 	switch {
 	case isForm:
-		b.kind = "form"
-	case c.isJSON(from.Expr):
-		b.kind = "json"
+		b.kind = expr.KindForm
+	case s.IsJSON():
+		b.kind = expr.KindJSON
 	default:
-		b.kind, b.check = "text", isJSON(b.contentType)
+		b.kind, b.check = expr.KindText, isJSON(b.contentType)
 	}
-	b.root = c.root(from.Expr, b.kind)
-	if b.answers = config.NewSecret(c.once.text()); b.answers.Reveal() == "" {
-		return
-	}
-	shown := compiler{c.mask()}
-	if b.masked = shown.root(from.Expr, b.kind); shown.bad {
-		b.masked = hiddenNode{}
-	}
+	b.root, b.masked, b.answers = s.Template(b.kind), s.Masked(b.kind), s.Answers()
 }
 
 func hasHeader(all []Header, name string) bool {
@@ -219,6 +201,13 @@ func mediaType(contentType string) string {
 func isJSON(contentType string) bool {
 	t := mediaType(contentType)
 	return t == typeJSON || strings.HasSuffix(t, "+json")
+}
+
+func validSource(s string) error {
+	if _, err := url.Parse(s); err != nil || s == "" {
+		return errors.New(`write a URI or a part of one, like "/orders" or "https://shop.example.com"`)
+	}
+	return nil
 }
 
 func validType(s string) error {

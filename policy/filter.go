@@ -9,9 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/zclconf/go-cty/cty"
-
 	"relay/config"
+	"relay/policy/expr"
 )
 
 // Filter says which events of its types an endpoint gets. The filters are asked in the
@@ -101,11 +100,11 @@ func (f *Filter) Decide(endpoint string, v *View) Decision {
 		}
 	}
 	if f.When != nil {
-		is, err := f.When.get(v)
+		is, err := f.When.Bool(v)
 		switch {
 		case err != nil:
 			return failed(byWhen, f.When, err)
-		case is.False():
+		case !is:
 			return Decision{By: byWhen}
 		}
 	}
@@ -121,7 +120,7 @@ func (f *Filter) Decide(endpoint string, v *View) Decision {
 }
 
 func (d *Dedupe) decide(v *View) Decision {
-	subject, err := d.By.subject(v)
+	subject, err := d.By.Subject(v)
 	if err != nil {
 		return failed(byDedupe, d.By, err)
 	}
@@ -132,16 +131,15 @@ func (d *Dedupe) decide(v *View) Decision {
 }
 
 func (c *Crossing) decide(v *View) Decision {
-	number, err := c.Value.get(v)
+	number, err := c.Value.Number(v)
 	if err != nil {
 		return failed(byCrossing, c.Value, err)
 	}
-	subject, err := c.By.subject(v)
+	subject, err := c.By.Subject(v)
 	if err != nil {
 		return failed(byCrossing, c.By, err)
 	}
-	d := Decision{By: byCrossing, subject: c.By.shown(subject)}
-	d.value, _ = number.AsBigFloat().Float64()
+	d := Decision{By: byCrossing, subject: c.By.shown(subject), value: number}
 	level := 0
 	for level < len(c.At) && c.At[level] <= d.value {
 		level++
@@ -176,31 +174,10 @@ func markKey(prefix string, subject []byte) string {
 
 // formula is an expression of a filter.
 type formula struct {
-	*expression
-	name    string                // as the file has it: "when", "crossing.value"
-	valid   func(cty.Value) error // what the value must be; the error holds no data
-	source  string                // as the file says it
-	answers config.Secret         // what env() and file() gave
-}
-
-// get evaluates it for an event. The error says where and why, without data.
-func (f *formula) get(v *View) (cty.Value, error) {
-	value, err := f.value(v)
-	if err == nil {
-		if err = f.valid(value); err != nil {
-			err = &placedError{f.e.Range(), err}
-		}
-	}
-	return value, err
-}
-
-// subject is what an event is about, as JSON whose form does not hang on the event's.
-func (f *formula) subject(v *View) ([]byte, error) {
-	value, err := f.get(v)
-	if err != nil {
-		return nil, err
-	}
-	return appendValue(nil, value)
+	*expr.Expression
+	name    string        // as the file has it: "when", "crossing.value"
+	source  string        // as the file says it
+	answers config.Secret // what env() and file() gave
 }
 
 // shown is a subject without what env() and file() gave.
@@ -209,45 +186,4 @@ func (f *formula) shown(subject []byte) []byte {
 		return []byte(`"` + hidden + `"`)
 	}
 	return subject
-}
-
-// The kinds of formulas.
-
-func isBool(v cty.Value) error {
-	if v.IsNull() || v.Type() != cty.Bool {
-		return boundError("the condition is neither true nor false")
-	}
-	return nil
-}
-
-func isNumber(v cty.Value) error {
-	if v.IsNull() || v.Type() != cty.Number {
-		return boundError("the value is not a number")
-	}
-	return nil
-}
-
-// isSubject refuses what says nothing: events without a subject would be taken for one.
-func isSubject(v cty.Value) error {
-	if isEmpty(v) {
-		return boundError("the subject is empty: all events without one would be taken for the same")
-	}
-	return nil
-}
-
-func isEmpty(v cty.Value) bool {
-	switch {
-	case v.IsNull():
-		return true
-	case v.Type() == cty.String:
-		return v.AsString() == ""
-	case v.CanIterateElements():
-		for _, e := range v.Elements() {
-			if !isEmpty(e) {
-				return false
-			}
-		}
-		return true
-	}
-	return false
 }

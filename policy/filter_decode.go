@@ -10,10 +10,8 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/hashicorp/hcl/v2/hclsyntax"
-	"github.com/zclconf/go-cty/cty"
-
 	"relay/config"
+	"relay/policy/expr"
 )
 
 const (
@@ -25,7 +23,7 @@ const (
 // readFilter reads what an endpoint says of the events that it wants, events aside. shards
 // is over how many parts the outbox is spread.
 func (e *Endpoint) readFilter(b *config.Block, shards int) {
-	f := &Filter{When: e.formula(b, "when", isBool), Sample: 1}
+	f := &Filter{When: e.formula(b, "when", checkBool), Sample: 1}
 	if b.Strings("tenants", &f.Tenants, validTenant) {
 		if len(f.Tenants) == 0 {
 			b.Invalid("tenants", "An empty list would say that the endpoint gets nothing. Leave tenants out for all; enabled = false stops an endpoint.")
@@ -74,7 +72,7 @@ func (e *Endpoint) readDedupe(b *config.Block) *Dedupe {
 func (e *Endpoint) readCrossing(b *config.Block) *Crossing {
 	c := &Crossing{By: e.subject(b), Remember: 400 * config.Day, ResetBelow: math.Inf(-1)}
 	b.Require("value", "a number of the event, like value = event.data.percent")
-	c.Value = e.formula(b, "value", isNumber)
+	c.Value = e.formula(b, "value", checkNumber)
 	b.Require("at", "thresholds: at = [80, 100], or range(80, 121, 10)")
 	c.readThresholds(b)
 	given := b.Float("reset_below", &c.ResetBelow, -math.MaxFloat64, math.MaxFloat64)
@@ -93,7 +91,7 @@ func (e *Endpoint) readCrossing(b *config.Block) *Crossing {
 
 func (e *Endpoint) subject(b *config.Block) *formula {
 	b.Require("by", "a subject: by = event.key, or by = [event.tenant, event.data.plan]")
-	return e.formula(b, "by", isSubject)
+	return e.formula(b, "by", checkSubject)
 }
 
 func (c *Crossing) readThresholds(b *config.Block) {
@@ -124,60 +122,37 @@ func thresholds(at []float64) string {
 	return strings.Join(all, " ")
 }
 
-// formula compiles an attribute; nil where it is absent, null or wrong.
-func (e *Endpoint) formula(b *config.Block, name string, valid func(cty.Value) error) *formula {
+// formula compiles an attribute; nil where it is absent, null or wrong. check evaluates one
+// that is the same for every event.
+func (e *Endpoint) formula(b *config.Block, name string, check func(*expr.Expression) error) *formula {
 	from, given := b.Deferred(name)
 	if !given {
 		return nil
 	}
-	if literal, ok := from.Expr.(*hclsyntax.LiteralValueExpr); ok && literal.Val.IsNull() {
+	s := expr.NewScope(from, e.Name, "event", "endpoint")
+	if s.Bad() {
 		return nil
 	}
-	s := newScope(from, e.Name, "event", "endpoint")
-	if s.bad {
-		return nil
-	}
-	f := &formula{name: name, valid: valid, source: from.Source, answers: config.NewSecret(s.once.text())}
+	f := &formula{name: name, source: from.Source, answers: s.Answers()}
 	if b.Type != "endpoint" {
 		f.name = b.Type + "." + name
 	}
-	if name == byWhen && neverBool(from.Expr) {
-		s.fail(from.Expr.Range(), "Invalid when", "a condition is true or false: write a comparison, like event.data.amount >= 1000.")
+	if name == byWhen && s.NeverBool() {
+		s.FailWhole("Invalid when", "a condition is true or false: write a comparison, like event.data.amount >= 1000.")
 		return nil
 	}
-	f.expression = s.compile(from.Expr)
-	if len(hclsyntax.Variables(from.Expr)) == 0 {
-		if _, err := f.get(&View{}); err != nil {
-			s.invalid(from.Expr.Range(), err)
+	f.Expression = s.Expression()
+	if s.Constant() {
+		if err := check(f.Expression); err != nil {
+			s.Invalid(err)
 		}
 	}
 	return f
 }
 
-// neverBool tells of an expression that gives neither true nor false, whatever the event.
-func neverBool(e hclsyntax.Expression) bool {
-	switch e := e.(type) {
-	case *hclsyntax.ParenthesesExpr:
-		return neverBool(e.Expression)
-	case *hclsyntax.TemplateWrapExpr:
-		return neverBool(e.Wrapped)
-	case *hclsyntax.TemplateExpr, *hclsyntax.ObjectConsExpr, *hclsyntax.TupleConsExpr, *hclsyntax.ForExpr, *hclsyntax.SplatExpr:
-		return true
-	case *hclsyntax.BinaryOpExpr:
-		return e.Op.Type != cty.Bool
-	case *hclsyntax.UnaryOpExpr:
-		return e.Op.Type != cty.Bool
-	case *hclsyntax.ConditionalExpr:
-		return neverBool(e.TrueResult) || neverBool(e.FalseResult)
-	case *hclsyntax.ScopeTraversalExpr:
-		if len(e.Traversal) < 2 || e.Traversal.RootName() == "endpoint" {
-			return true
-		}
-		name, ok := memberName(e.Traversal[1])
-		return ok && name != "data"
-	}
-	return false
-}
+func checkBool(x *expr.Expression) error    { _, err := x.Bool(&View{}); return err }
+func checkNumber(x *expr.Expression) error  { _, err := x.Number(&View{}); return err }
+func checkSubject(x *expr.Expression) error { _, err := x.Subject(&View{}); return err }
 
 // validTenant is the rule of ingest.
 func validTenant(s string) error {

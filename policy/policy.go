@@ -16,6 +16,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"relay/config"
+	"relay/policy/expr"
 	"relay/policy/sign"
 )
 
@@ -140,6 +141,9 @@ func (r *route) filter(v *View) (names []string, terms []Term) {
 	}
 	return names, terms
 }
+
+// View is what filters and bodies can say of an event and its delivery.
+type View = expr.View
 
 // Header is one request header. The value may hold a credential, so it prints
 // as redacted.

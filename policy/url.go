@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"code.dny.dev/ssrf"
+
+	"relay/policy/expr"
 )
 
 // maxURL bounds an endpoint's URL, in bytes.
@@ -131,7 +133,7 @@ func (e *Endpoint) ShownURL() *url.URL {
 }
 
 // hidden stands for what is not shown.
-const hidden = "***"
+const hidden = expr.Hidden
 
 func portOf(u *url.URL) uint16 {
 	if n, err := parsePort(u.Port()); err == nil {

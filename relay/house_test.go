@@ -23,7 +23,8 @@ var arrows = map[string][]string{
 	"outbox/sqlite":                {"outbox"},
 	"outbox/redisstream":           {"outbox"},
 	"outbox/redisstream/redistest": {},
-	"policy":                       {"config", "policy/rawjson", "policy/sign"},
+	"policy":                       {"config", "policy/expr", "policy/rawjson", "policy/sign"},
+	"policy/expr":                  {"config", "policy/rawjson"},
 	"policy/rawjson":               {},
 	"ingest":                       {"ingest/listen", "ingest/problem", "outbox", "policy"},
 	"ingest/listen":                {"ingest/problem"},
@@ -42,9 +43,9 @@ var arrows = map[string][]string{
 // homes says which files may import a module that the house keeps in one place.
 var homes = map[string]*regexp.Regexp{
 	"github.com/ncruces/go-sqlite3":            regexp.MustCompile(`^outbox/sqlite/`),
-	"github.com/hashicorp/hcl/v2":              regexp.MustCompile(`^(config|policy)/`),
+	"github.com/hashicorp/hcl/v2":              regexp.MustCompile(`^(config|policy/expr)/|^policy/signature\.go$`),
 	"github.com/santhosh-tekuri/jsonschema/v6": regexp.MustCompile(`^policy/(schema|fields)\.go$`),
-	"github.com/zclconf/go-cty":                regexp.MustCompile(`^(config|policy)/`),
+	"github.com/zclconf/go-cty":                regexp.MustCompile(`^(config|policy/expr)/|^policy/signature\.go$`),
 	"github.com/redis/go-redis/v9":             regexp.MustCompile(`^outbox/redisstream/`),
 	"github.com/valyala/fasthttp":              regexp.MustCompile(`^(ingest/conn|relay/deliver/http1)\.go$`),
 	"github.com/fsnotify/fsnotify":             regexp.MustCompile(`^relay/app/watch\.go$`),

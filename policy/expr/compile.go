@@ -1,4 +1,4 @@
-package policy
+package expr
 
 import (
 	"fmt"
@@ -15,13 +15,13 @@ import (
 // compiler turns the expression of a body into nodes. Objects, tuples, templates,
 // conditionals and calls of try and jsonencode become nodes of their own, so that
 // the order of keys and the bytes of data stay; the rest is for HCL.
-type compiler struct{ *scope }
+type compiler struct{ *Scope }
 
 func (c compiler) root(e hclsyntax.Expression, kind string) node {
 	switch kind {
-	case "form":
+	case KindForm:
 		return c.form(e)
-	case "json":
+	case KindJSON:
 		return c.compile(e, modeJSON)
 	}
 	return c.whole(e)
@@ -35,7 +35,7 @@ func (c compiler) compile(e hclsyntax.Expression, m mode) node {
 	case *hclsyntax.TemplateWrapExpr:
 		return c.compile(e.Wrapped, m)
 	case *hclsyntax.ConditionalExpr:
-		return choice{c.scope.compile(e.Condition), c.compile(e.TrueResult, m), c.compile(e.FalseResult, m)}
+		return choice{c.Scope.compile(e.Condition), c.compile(e.TrueResult, m), c.compile(e.FalseResult, m)}
 	case *hclsyntax.TemplateExpr:
 		if m == modeJSON {
 			return join(literal(`"`), c.parts(e, modeEscaped), literal(`"`))
@@ -70,7 +70,7 @@ func (c compiler) compile(e hclsyntax.Expression, m mode) node {
 }
 
 func (c compiler) computed(e hclsyntax.Expression, m mode) node {
-	n := computed{c.scope.compile(e), m}
+	n := computed{c.Scope.compile(e), m}
 	if len(hclsyntax.Variables(e)) > 0 {
 		return n
 	}
@@ -101,7 +101,7 @@ func (c compiler) whole(e hclsyntax.Expression) node {
 	case *hclsyntax.ParenthesesExpr:
 		return c.whole(e.Expression)
 	case *hclsyntax.ConditionalExpr:
-		return choice{c.scope.compile(e.Condition), c.whole(e.TrueResult), c.whole(e.FalseResult)}
+		return choice{c.Scope.compile(e.Condition), c.whole(e.TrueResult), c.whole(e.FalseResult)}
 	case *hclsyntax.FunctionCallExpr:
 		switch {
 		case e.ExpandFinal:
@@ -135,7 +135,7 @@ func (c compiler) parts(e *hclsyntax.TemplateExpr, m mode) node {
 
 func (c compiler) object(e *hclsyntax.ObjectConsExpr, m mode) node {
 	if m != modeJSON {
-		c.fail(e.Range(), "Object in a text", "write jsonencode({…}).")
+		c.Fail(e.Range(), "Object in a text", "write jsonencode({…}).")
 		return literal("")
 	}
 	all := []node{literal("{")}
@@ -154,7 +154,7 @@ func (c compiler) keys(e *hclsyntax.ObjectConsExpr, each func(i int, key string,
 	for _, item := range e.Items {
 		at := item.KeyExpr.Range()
 		if len(hclsyntax.Variables(item.KeyExpr)) > 0 {
-			c.fail(at, "Key is not constant", `the keys of a body are the same for every event. For others write a for expression: { for k, v in event.data : k => v }.`)
+			c.Fail(at, "Key is not constant", `the keys of a body are the same for every event. For others write a for expression: { for k, v in event.data : k => v }.`)
 			continue
 		}
 		v, ok := c.constant(item.KeyExpr)
@@ -162,12 +162,12 @@ func (c compiler) keys(e *hclsyntax.ObjectConsExpr, each func(i int, key string,
 			continue
 		}
 		if v.IsNull() || !v.Type().IsPrimitiveType() {
-			c.fail(at, "Invalid key", "a key is a text.")
+			c.Fail(at, "Invalid key", "a key is a text.")
 			continue
 		}
 		key := scalarText(v)
 		if slices.Contains(seen, key) {
-			c.fail(at, "Duplicate key", fmt.Sprintf("%q stands twice in this object.", key))
+			c.Fail(at, "Duplicate key", fmt.Sprintf("%q stands twice in this object.", key))
 			continue
 		}
 		each(len(seen), key, item.ValueExpr)
@@ -177,7 +177,7 @@ func (c compiler) keys(e *hclsyntax.ObjectConsExpr, each func(i int, key string,
 
 func (c compiler) tuple(e *hclsyntax.TupleConsExpr, m mode) node {
 	if m != modeJSON {
-		c.fail(e.Range(), "List in a text", "write jsonencode([…]), or join(\", \", […]).")
+		c.Fail(e.Range(), "List in a text", "write jsonencode([…]), or join(\", \", […]).")
 		return literal("")
 	}
 	all := []node{literal("[")}
@@ -194,7 +194,7 @@ func (c compiler) tuple(e *hclsyntax.TupleConsExpr, m mode) node {
 func (c compiler) form(e hclsyntax.Expression) node {
 	object, ok := e.(*hclsyntax.ObjectConsExpr)
 	if !ok {
-		c.fail(e.Range(), "Invalid body", "a form is written as an object of texts: body = { text = event.data.text }.")
+		c.Fail(e.Range(), "Invalid body", "a form is written as an object of texts: body = { text = event.data.text }.")
 		return literal("")
 	}
 	var all []node
@@ -246,19 +246,4 @@ func pathStep(s hcl.Traverser) (step, bool) {
 	}
 	n, accuracy := index.Key.AsBigFloat().Int64()
 	return step{index: int(n), isIndex: true}, accuracy == big.Exact && n >= 0 && n <= 1<<30
-}
-
-// defaultBody is {"id":…,"type":…,"timestamp":…,"data":…}.
-func defaultBody() node {
-	return join(literal(`{"id":`), field{"id", modeJSON}, literal(`,"type":`), field{"type", modeJSON},
-		literal(`,"timestamp":`), field{"time", modeJSON}, literal(`,"data":`), data{mode: modeJSON}, literal(`}`))
-}
-
-// keyword is the name of a body that is not an expression, "" for others.
-func keyword(e hclsyntax.Expression) string {
-	switch k := hcl.ExprAsKeyword(e); k {
-	case cloudStructured, cloudBinary:
-		return k
-	}
-	return ""
 }

@@ -1,4 +1,4 @@
-package policy
+package expr
 
 import (
 	"fmt"
@@ -59,7 +59,7 @@ func (v *View) text(name string) string {
 	case "time":
 		return string(appendTime(nil, v.Time))
 	}
-	panic("policy: there is no text " + name)
+	panic("expr: there is no text " + name)
 }
 
 // appendTime is RFC 3339 in UTC, with a fraction only where there is one.

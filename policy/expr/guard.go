@@ -1,4 +1,4 @@
-package policy
+package expr
 
 import (
 	"fmt"
@@ -138,7 +138,7 @@ func allowanceOf(ctx *hcl.EvalContext) *allowance {
 			return v.EncapsulatedValue().(*allowance)
 		}
 	}
-	panic("policy: an expression is evaluated without an allowance")
+	panic("expr: an expression is evaluated without an allowance")
 }
 
 // weigh counts the bytes of texts and 16 for each value, and stops soon after limit.

@@ -1,22 +1,22 @@
-package policy
+package expr
 
 import (
-	"errors"
-	"net/url"
 	"strings"
 
 	"relay/policy/rawjson"
-	"relay/policy/sign"
 )
 
 // Bodies that are CloudEvents 1.0 (https://github.com/cloudevents/spec), by their names in
 // the file: all of it in the body, or the attributes in headers and the data as the body.
 const (
-	cloudStructured = "cloudevent"
-	cloudBinary     = "cloudevent_binary"
+	CloudStructured = "cloudevent"
+	CloudBinary     = "cloudevent_binary"
 )
 
-// cloudEvent is the structured form.
+// CloudEvent is the structured form.
+func CloudEvent(source string) *Template { return &Template{cloudEvent{source}} }
+
+// cloudEvent writes the structured form.
 type cloudEvent struct{ source string }
 
 func (n cloudEvent) append(dst []byte, v *View) ([]byte, error) {
@@ -44,12 +44,13 @@ func attributes(v *View, source string) [][2]string {
 	return all
 }
 
-// appendCloudHeader appends the attributes as the HTTP binding says.
-func appendCloudHeader(h []sign.Header, v *View, source string) []sign.Header {
-	for _, a := range attributes(v, source) {
-		h = append(h, sign.Header{Name: "ce-" + a[0], Value: percent(a[1])})
+// CloudHeader lists the header lines of the binary form, as the HTTP binding says.
+func CloudHeader(v *View, source string) [][2]string {
+	all := attributes(v, source)
+	for i, a := range all {
+		all[i] = [2]string{"ce-" + a[0], percent(a[1])}
 	}
-	return h
+	return all
 }
 
 // percent encodes what the HTTP binding does not let stand in a header (3.1.3.2).
@@ -64,11 +65,4 @@ func percent(s string) string {
 		}
 	}
 	return b.String()
-}
-
-func validSource(s string) error {
-	if _, err := url.Parse(s); err != nil || s == "" {
-		return errors.New(`write a URI or a part of one, like "/orders" or "https://shop.example.com"`)
-	}
-	return nil
 }

@@ -1,4 +1,4 @@
-package policy
+package expr
 
 import (
 	"errors"
@@ -172,12 +172,12 @@ func (n data) name(steps int) string {
 
 // choice is a conditional; only what it chooses is looked at.
 type choice struct {
-	condition *expression
+	condition *Expression
 	yes, no   node
 }
 
 func (n choice) append(dst []byte, v *View) ([]byte, error) {
-	is, err := n.condition.isTrue(v)
+	is, err := n.condition.Bool(v)
 	if err != nil {
 		return dst, err
 	}
@@ -241,7 +241,7 @@ func appendQuery(dst []byte, s string) []byte {
 
 // computed is what HCL must evaluate.
 type computed struct {
-	*expression
+	*Expression
 	mode mode
 }
 
@@ -267,16 +267,4 @@ func (n computed) append(dst []byte, v *View) ([]byte, error) {
 		return rawjson.AppendEscaped(dst, text), nil
 	}
 	return append(dst, text...), nil
-}
-
-// isTrue evaluates a condition.
-func (x *expression) isTrue(v *View) (bool, error) {
-	value, err := x.value(v)
-	switch {
-	case err != nil:
-		return false, err
-	case value.IsNull(), value.Type() != cty.Bool:
-		return false, placed(x.e.Range(), "the condition is neither true nor false")
-	}
-	return value.True(), nil
 }

@@ -1,4 +1,4 @@
-package policy
+package expr
 
 import (
 	"crypto/sha256"
@@ -43,6 +43,9 @@ func eventFunctions(file map[string]function.Function, once *answers) map[string
 	return all
 }
 
+// Hidden stands for what is not shown.
+const Hidden = "***"
+
 // answers of env and file. Once they are sealed nothing more is read.
 type answers struct {
 	known          map[string]cty.Value
@@ -56,7 +59,7 @@ func (a *answers) function(name string, f function.Function) function.Function {
 		Type:     function.StaticReturnType(cty.String),
 		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
 			if a.masked {
-				return cty.StringVal(hidden), nil
+				return cty.StringVal(Hidden), nil
 			}
 			key := fmt.Sprintf("%s %#v", name, args)
 			if v, ok := a.known[key]; ok {

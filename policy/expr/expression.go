@@ -1,0 +1,210 @@
+package expr
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+)
+
+// What one expression may use for one event. Data can come from anybody, so its size
+// must not decide how long an attempt takes to be built.
+const (
+	maxValues = 10_000  // values of the event's data that are made for it, and elements of a list
+	maxSteps  = 10_000  // rounds of for and of splats
+	maxMade   = 4 << 20 // bytes that those rounds make
+	maxText   = 1 << 20 // bytes of a text that a function makes
+)
+
+// placedError says where in the file an evaluation failed, and why. It holds no data.
+type placedError struct {
+	at     hcl.Range
+	reason error
+}
+
+func (e *placedError) Error() string { return fmt.Sprintf("%s: %v", e.at, e.reason) }
+func (e *placedError) Unwrap() error { return e.reason }
+
+func placed(at hcl.Range, format string, args ...any) error {
+	return &placedError{at, fmt.Errorf(format, args...)}
+}
+
+// Expression is evaluated for each event.
+type Expression struct {
+	e        hclsyntax.Expression
+	base     *hcl.EvalContext
+	event    *want // nil for one that does not ask for it
+	delivery bool  // asks for it
+}
+
+// want says which members of a value an expression asks for; of one without members all.
+type want struct{ members map[string]*want }
+
+// add takes note of a traversal behind the variable.
+func (w *want) add(t []hcl.Traverser) {
+	for _, step := range t {
+		name, ok := memberName(step)
+		if !ok {
+			break
+		}
+		if w.members == nil {
+			w.members = map[string]*want{}
+		}
+		next, known := w.members[name]
+		if known && next.members == nil {
+			return // all of it
+		}
+		if !known {
+			next = &want{}
+			w.members[name] = next
+		}
+		w = next
+	}
+	w.members = nil
+}
+
+// compile prepares an expression of the scope.
+func (s *Scope) compile(e hclsyntax.Expression) *Expression {
+	x := &Expression{e: e, base: s.base}
+	for _, t := range hclsyntax.Variables(e) {
+		switch t.RootName() {
+		case "event":
+			if x.event == nil {
+				x.event = &want{members: map[string]*want{}}
+			} else if x.event.members == nil {
+				continue
+			}
+			x.event.add(t[1:])
+		case "delivery":
+			x.delivery = true
+		}
+	}
+	_ = hclsyntax.Walk(e, guards{s.base.Functions})
+	return x
+}
+
+// value evaluates the expression. The error tells where and what, without any data.
+func (x *Expression) value(v *View) (result cty.Value, err error) {
+	ctx := x.base.NewChild()
+	left := &allowance{steps: maxSteps, made: maxMade}
+	ctx.Variables = map[string]cty.Value{allowanceName: cty.CapsuleVal(allowanceType(), left)}
+	if x.event != nil {
+		if ctx.Variables["event"], err = v.value(x.event); err != nil {
+			return cty.NilVal, &placedError{x.e.Range(), err}
+		}
+	}
+	if x.delivery {
+		ctx.Variables["delivery"] = cty.ObjectVal(map[string]cty.Value{"id": cty.StringVal(v.Delivery)})
+	}
+	defer func() {
+		if left.spent() { // also where try took it for an error like any other
+			err = &placedError{x.e.Range(), errTooMuch}
+			if p := recover(); p != nil && p != any(errTooMuch) {
+				panic(p)
+			}
+		}
+	}()
+	result, diags := x.e.Value(ctx)
+	for _, d := range diags {
+		if d.Severity == hcl.DiagError {
+			return cty.NilVal, explain(d, x.e.Range())
+		}
+	}
+	switch {
+	case !result.IsWhollyKnown():
+		return cty.NilVal, placed(x.e.Range(), "the value is not known")
+	case result.Type() == cty.Number && !result.IsNull() && result.AsBigFloat().IsInf():
+		return cty.NilVal, placed(x.e.Range(), "the value is infinite")
+	}
+	return result, nil
+}
+
+// Bool evaluates a condition.
+func (x *Expression) Bool(v *View) (bool, error) {
+	value, err := x.value(v)
+	switch {
+	case err != nil:
+		return false, err
+	case value.IsNull(), value.Type() != cty.Bool:
+		return false, placed(x.e.Range(), "the condition is neither true nor false")
+	}
+	return value.True(), nil
+}
+
+// Number evaluates what must be a number.
+func (x *Expression) Number(v *View) (float64, error) {
+	value, err := x.value(v)
+	switch {
+	case err != nil:
+		return 0, err
+	case value.IsNull(), value.Type() != cty.Number:
+		return 0, placed(x.e.Range(), "the value is not a number")
+	}
+	n, _ := value.AsBigFloat().Float64()
+	return n, nil
+}
+
+// Subject evaluates what an event is about. It is JSON whose form does not hang on the
+// event's. An empty one is an error, because all events without a subject would be taken
+// for the same.
+func (x *Expression) Subject(v *View) ([]byte, error) {
+	value, err := x.value(v)
+	switch {
+	case err != nil:
+		return nil, err
+	case isEmpty(value):
+		return nil, placed(x.e.Range(), "the subject is empty: all events without one would be taken for the same")
+	}
+	return appendValue(nil, value)
+}
+
+func isEmpty(v cty.Value) bool {
+	switch {
+	case v.IsNull():
+		return true
+	case v.Type() == cty.String:
+		return v.AsString() == ""
+	case v.CanIterateElements():
+		for _, e := range v.Elements() {
+			if !isEmpty(e) {
+				return false
+			}
+		}
+		return true
+	}
+	return false
+}
+
+// explain keeps of a diagnostic what cannot hold data.
+func explain(d *hcl.Diagnostic, at hcl.Range) error {
+	if d.Subject != nil {
+		at = *d.Subject
+	}
+	if d.Summary == "Unsupported attribute" { // names what the file says
+		return placed(at, "%s; write try(…, null) for what may be absent", strings.TrimSuffix(lowerFirst(d.Detail), "."))
+	}
+	if d.Summary == "Invalid index" {
+		return placed(at, "there is no such element; write try(…, null) for what may be absent")
+	}
+	if call, ok := d.Extra.(hclsyntax.FunctionCallDiagExtra); ok && call.CalledFunctionName() != "" {
+		name, err := call.CalledFunctionName(), call.FunctionCallError()
+		if bound, ok := errors.AsType[boundError](err); ok {
+			return placed(at, "%s: %w", name, bound)
+		}
+		if err != nil && (name == "env" || name == "file") { // called with what the file says
+			return &placedError{at, err}
+		}
+		return placed(at, "%s cannot take these values", name)
+	}
+	return placed(at, "%s", lowerFirst(d.Summary))
+}
+
+func lowerFirst(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToLower(s[:1]) + s[1:]
+}

@@ -1,0 +1,83 @@
+package expr
+
+import (
+	"fmt"
+
+	"github.com/hashicorp/hcl/v2"
+
+	"relay/config"
+)
+
+// maxBody bounds a body, in bytes, beside maxGrowth times the event's data.
+const (
+	maxBody   = 1 << 20
+	maxGrowth = 8
+)
+
+var errTooLong = fmt.Errorf("the body has more than %s and %d times the event's data", config.FormatSize(maxBody), maxGrowth)
+
+func tooLong(n int, v *View) bool { return n > maxBody+maxGrowth*len(v.Data) }
+
+// Template writes a body for an event. What the file says literally is bytes, what it takes
+// from the event's data is found in the bytes that came in, and only the rest is evaluated.
+type Template struct{ root node }
+
+// Append appends the body. The same view gives the same bytes. The error says where in the
+// file and why, holds no data of the event, and leaves dst as it was.
+func (t *Template) Append(dst []byte, v *View) ([]byte, error) {
+	start := len(dst)
+	dst, err := t.root.append(dst, v)
+	if err == nil && tooLong(len(dst)-start, v) {
+		err = errTooLong
+	}
+	if err != nil {
+		return dst[:start], err
+	}
+	return dst, nil
+}
+
+// The kinds of bodies that are compiled.
+const (
+	KindForm = "form"
+	KindJSON = "json" // an object, a list, or data
+	KindText = "text"
+)
+
+// Template compiles the whole attribute as a body of one of the kinds.
+func (s *Scope) Template(kind string) *Template {
+	return &Template{compiler{s}.root(s.from.Expr, kind)}
+}
+
+// IsJSON tells whether a body is written as JSON.
+func (s *Scope) IsJSON() bool { return compiler{s}.isJSON(s.from.Expr) }
+
+// Masked is Template with *** for what env() and file() gave, nil where they gave nothing.
+func (s *Scope) Masked(kind string) *Template {
+	if s.once.text() == "" {
+		return nil
+	}
+	shown := s.mask()
+	t := &Template{compiler{shown}.root(s.from.Expr, kind)}
+	if shown.bad {
+		t.root = hiddenNode{}
+	}
+	return t
+}
+
+// Default is {"id":…,"type":…,"timestamp":…,"data":…}.
+func Default() *Template {
+	return &Template{join(literal(`{"id":`), field{"id", modeJSON}, literal(`,"type":`), field{"type", modeJSON},
+		literal(`,"timestamp":`), field{"time", modeJSON}, literal(`,"data":`), data{mode: modeJSON}, literal(`}`))}
+}
+
+// Data is the event's data alone.
+func Data() *Template { return &Template{data{mode: modeJSON}} }
+
+// Keyword is the name of a body that is not an expression, "" for others.
+func Keyword(from config.Deferred) string {
+	switch k := hcl.ExprAsKeyword(from.Expr); k {
+	case CloudStructured, CloudBinary:
+		return k
+	}
+	return ""
+}
