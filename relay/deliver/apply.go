@@ -39,7 +39,6 @@ func (d *Deliverer) Apply(p *policy.Policy) {
 		if r == nil {
 			r = d.newRunner(e.Name)
 			d.runners[e.Name] = r
-			d.heed(r, d.notes[e.Name], false)
 		}
 		d.closeLater(r.become(e))
 		if d.phase == running {
@@ -51,6 +50,7 @@ func (d *Deliverer) Apply(p *policy.Policy) {
 			d.closeLater(r.become(nil))
 			if r.idle() {
 				delete(d.runners, name) // else the next Apply forgets it
+				d.gates.Forget(name)
 			}
 		}
 	}

@@ -22,6 +22,7 @@ import (
 
 	"relay/outbox"
 	"relay/policy"
+	"relay/relay/gate"
 )
 
 // Source is the part of outbox.Store that delivering needs.
@@ -30,9 +31,7 @@ type Source interface {
 	Settle(ctx context.Context, c outbox.Claim, s outbox.Settlement) error
 	Release(ctx context.Context, claims ...outbox.Claim) error
 
-	Notes(ctx context.Context) ([]outbox.Note, uint64, error)
-	AwaitNotes(ctx context.Context, after uint64) error
-	SetNote(ctx context.Context, n outbox.Note) (outbox.Note, error)
+	gate.Notebook
 }
 
 // Options are the parts and settings of a Deliverer.
@@ -56,7 +55,7 @@ type Options struct {
 type Deliverer struct {
 	o          Options
 	userAgent  string
-	id         string    // tells this process from the others of a fleet
+	gates      *gate.Gates
 	drafts     sync.Pool // of *draft
 	exchanges  sync.Pool // of *exchange
 	aborted    chan struct{}
@@ -69,13 +68,11 @@ type Deliverer struct {
 	stop, cut                   context.CancelCauseFunc
 	giveUp                      context.CancelFunc
 
-	mu       sync.Mutex
-	runners  map[string]*runner // by endpoint
-	enabled  map[string]bool    // the endpoints of the policy, and whether it enables them
-	notes    map[string]outbox.Note
-	revision uint64 // of the newest note
-	phase    phase
-	work     sync.WaitGroup // runners and their attempts; grows only while mu is held or something of it is under way
+	mu      sync.Mutex
+	runners map[string]*runner // by endpoint
+	enabled map[string]bool    // the endpoints of the policy, and whether it enables them
+	phase   phase
+	work    sync.WaitGroup // runners and their attempts; grows only while mu is held or something of it is under way
 }
 
 // phase of a Deliverer's life.
@@ -100,9 +97,14 @@ func New(o Options, p *policy.Policy) *Deliverer {
 		exchanges: sync.Pool{New: newExchange},
 		aborted:   make(chan struct{}),
 		runners:   map[string]*runner{},
-		notes:     map[string]outbox.Note{},
-		id:        rand.Text()[:12],
 	}
+	d.gates = gate.New(gate.Options{
+		Notes:   o.Source,
+		Relay:   rand.Text()[:12],
+		Limiter: o.Limiter,
+		Log:     o.Log,
+		Raise:   d.raiseHappening,
+	})
 	d.claiming, d.stop = context.WithCancelCause(context.Background())
 	d.working, d.cut = context.WithCancelCause(context.Background())
 	d.settling, d.giveUp = context.WithCancel(context.Background())
@@ -121,9 +123,13 @@ func (d *Deliverer) Run(ctx context.Context) error {
 	defer d.giveUp()
 	var notes sync.WaitGroup
 	notes.Go(func() {
-		if d.readNotes() { // before, it is not known who is paused
+		err := d.gates.Read(d.claiming)
+		if err == nil { // before, it is not known who is paused
 			d.enter(running)
-			d.followNotes()
+			err = d.gates.Follow(d.claiming)
+		}
+		if err != nil {
+			d.stop(err)
 		}
 	})
 	<-d.claiming.Done()

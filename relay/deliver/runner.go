@@ -27,17 +27,7 @@ type runner struct {
 }
 
 func (d *Deliverer) newRunner(name string) *runner {
-	r := &runner{d: d, name: name, freed: make(chan struct{}, 1)}
-	r.gate = gate.New(gate.Options{
-		Endpoint: name,
-		Relay:    d.id,
-		Limiter:  d.o.Limiter,
-		Remember: func(ctx context.Context, change func(*gate.Condition) bool) (bool, error) {
-			return d.remember(ctx, name, change)
-		},
-		Raise: d.raiseHappening,
-	})
-	return r
+	return &runner{d: d, name: name, gate: d.gates.Gate(name), freed: make(chan struct{}, 1)}
 }
 
 // start begins to claim, if the endpoint takes deliveries and nobody does yet. The

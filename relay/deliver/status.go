@@ -99,10 +99,10 @@ func (d *Deliverer) Status() []Status {
 	for name := range d.enabled {
 		names[name] = true
 	}
-	for name := range d.notes {
+	d.mu.Unlock()
+	for _, name := range d.gates.Noted() {
 		names[name] = true
 	}
-	d.mu.Unlock()
 	var all []Status
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		if s, ok := d.StatusOf(name); ok {
@@ -116,9 +116,9 @@ func (d *Deliverer) Status() []Status {
 func (d *Deliverer) StatusOf(name string) (Status, bool) {
 	d.mu.Lock()
 	enabled, inFile := d.enabled[name]
-	note, noted := d.notes[name]
 	r := d.runners[name]
 	d.mu.Unlock()
+	condition, noted := d.gates.Condition(name)
 	if !inFile && !noted {
 		return Status{}, false
 	}
@@ -127,7 +127,7 @@ func (d *Deliverer) StatusOf(name string) (Status, bool) {
 	if r != nil && enabled {
 		st = r.gate.State()
 	} else {
-		st.Condition, _ = gate.ParseCondition(note.Text) // one that is not understood says nothing
+		st.Condition = condition
 		st.Disabled = st.Condition.Disabled != nil
 	}
 	s.Breaker, s.HeldUntil, s.Limit, s.Tokens, s.Waiting = st.Breaker, st.Held, st.Limit, st.Tokens, string(st.Cause)
@@ -176,36 +176,18 @@ func (r *runner) full() bool {
 // restarts. by says who asked, for people. Attempts under way end as they began. It returns the
 // endpoint as it is then. Errors: ErrNoEndpoint, or the outbox's.
 func (d *Deliverer) Pause(ctx context.Context, endpoint, by string) (Status, error) {
-	return d.decide(ctx, endpoint, EndpointPaused, func(c *gate.Condition) bool {
-		if c.Paused != nil {
-			return false
-		}
-		c.Paused = decision("paused by " + by)
-		return true
-	})
+	return d.decide(endpoint, EndpointPaused, func() (bool, error) { return d.gates.Pause(ctx, endpoint, by) })
 }
 
 // Resume ends what Pause began. The time without an attempt that went well counts anew from
 // now on. Otherwise like Pause.
 func (d *Deliverer) Resume(ctx context.Context, endpoint, _ string) (Status, error) {
-	return d.decide(ctx, endpoint, EndpointResumed, func(c *gate.Condition) bool {
-		if c.Paused == nil {
-			return false
-		}
-		c.Paused, c.Failing = nil, nil
-		return true
-	})
+	return d.decide(endpoint, EndpointResumed, func() (bool, error) { return d.gates.Resume(ctx, endpoint) })
 }
 
 // Disable holds an endpoint's deliveries until Enable. Otherwise like Pause.
 func (d *Deliverer) Disable(ctx context.Context, endpoint, by string) (Status, error) {
-	return d.decide(ctx, endpoint, EndpointDisabled, func(c *gate.Condition) bool {
-		if c.Disabled != nil && c.Disabled.Code == ByOperator {
-			return false
-		}
-		c.Disabled = decision("disabled by " + by)
-		return true
-	})
+	return d.decide(endpoint, EndpointDisabled, func() (bool, error) { return d.gates.Disable(ctx, endpoint, by) })
 }
 
 // Enable ends what Disable began, or Relay itself when the receiver was gone or failed for
@@ -218,44 +200,20 @@ func (d *Deliverer) Enable(ctx context.Context, endpoint, _ string) (Status, err
 	if inFile && !enabled {
 		return Status{}, ErrInFile
 	}
-	s, err := d.decide(ctx, endpoint, EndpointEnabled, func(c *gate.Condition) bool {
-		before := *c
-		*c = gate.Condition{Paused: c.Paused}
-		return *c != before
-	})
-	if err != nil {
-		return s, err
-	}
-	d.mu.Lock()
-	r := d.runners[endpoint]
-	d.mu.Unlock()
-	if r != nil {
-		r.gate.Forgive()
-	}
-	s, _ = d.StatusOf(endpoint)
-	return s, nil
-}
-
-func decision(reason string) *gate.Decision {
-	return &gate.Decision{At: time.Now().UTC().Round(0), Code: ByOperator, Reason: reason}
+	return d.decide(endpoint, EndpointEnabled, func() (bool, error) { return d.gates.Enable(ctx, endpoint) })
 }
 
 // decide carries out what an operator wants, and raises it where that changed something.
-func (d *Deliverer) decide(ctx context.Context, endpoint, raise string, change func(*gate.Condition) bool) (Status, error) {
+func (d *Deliverer) decide(endpoint, raise string, do func() (bool, error)) (Status, error) {
 	if _, known := d.StatusOf(endpoint); !known {
 		return Status{}, ErrNoEndpoint
 	}
-	written, err := d.remember(ctx, endpoint, change)
-	if err == nil && !written { // as far as this Relay has heard
-		if err = d.hear(ctx, endpoint); err == nil {
-			written, err = d.remember(ctx, endpoint, change)
-		}
-	}
+	changed, err := do()
 	if err != nil {
 		return Status{}, err
 	}
 	s, _ := d.StatusOf(endpoint)
-	if written {
+	if changed {
 		d.raise(raise, endpoint, time.Now(), EndpointChanged{Endpoint: endpoint, State: s.State, Code: ByOperator, Reason: s.Reason})
 	}
 	return s, nil

@@ -31,7 +31,7 @@ func TestShutWhileTokensCome(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := newFleet()
 			var m *member
-			f.limiter = meanwhile{func() { m.Heed(heard, 1, false) }}
+			f.limiter = meanwhile{func() { m.apply(heard, 1, false) }}
 			m = f.join("a", endpoint(limited, withBreaker(t)))
 			if n, probe := m.Admit(t.Context(), 1); n != 0 {
 				t.Errorf("%d attempts may begin, probes: %v", n, probe)

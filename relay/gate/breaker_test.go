@@ -252,7 +252,8 @@ func TestClocksDoNotShutTheGate(t *testing.T) {
 			}
 			e := endpoint(withBreaker(t), func(e *policy.Endpoint) { e.Retry.MaxRetryAfter = time.Minute })
 			m := &member{fleet: f}
-			m.Gate = New(Options{Endpoint: name, Relay: "a", Remember: m.remember})
+			m.all = New(Options{Notes: m, Relay: "a"})
+			m.Gate = m.all.Gate(name)
 			if !beforeUse {
 				m.Use(e)
 			}
@@ -267,7 +268,7 @@ func TestClocksDoNotShutTheGate(t *testing.T) {
 			time.Sleep(time.Minute)
 			longest := time.Duration(1.1 * float64(5*time.Minute))
 			want(t, m.Gate, Breaker, longest-time.Minute)
-			m.Heed(c, 100, false) // another note of the same says nothing new
+			m.apply(c, 100, false) // another note of the same says nothing new
 			want(t, m.Gate, Breaker, longest-time.Minute)
 			time.Sleep(longest - time.Minute)
 			if n, _ := begin(m.Gate, 16); n != 2 {

@@ -54,7 +54,7 @@ func (g *Gate) Asked(e *policy.Endpoint, c Consent) time.Time {
 		c.Rate = 0
 	}
 	g.consent = consent{c, now.Add(lasts), refusals}
-	g.limit = newLimiter(g.limit, g.limited(), g.o.Limiter)
+	g.limit = newLimiter(g.limit, g.limited(), g.all.o.Limiter)
 	g.tell()
 	return g.consent.until
 }

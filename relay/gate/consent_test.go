@@ -12,7 +12,7 @@ import (
 func TestConsent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &policy.Endpoint{Name: "a", URL: &url.URL{Scheme: "https", Host: "a.test"}, Handshake: true, Origin: "x.test"}
-		g := New(Options{Endpoint: "a"})
+		g := New(Options{}).Gate("a")
 		look := func(want Verdict) {
 			t.Helper()
 			if got := g.Look(t.Context(), 1); got != want {

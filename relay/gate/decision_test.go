@@ -235,7 +235,7 @@ func TestTroubleIsWrittenLater(t *testing.T) {
 func TestNoRulesYet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx := context.Background()
-		g := New(Options{Endpoint: name})
+		g := New(Options{}).Gate(name)
 		g.Ended(ctx, broke)
 		want(t, g, Disabled, 0)
 		if n, _ := g.Admit(ctx, 1); n != 0 || !g.State().Disabled {
@@ -252,10 +252,10 @@ func TestOutboxWasEmptied(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newFleet().join("a", endpoint(withBreaker(t)))
 		attempts(t, m.Gate, 4, broke)
-		m.Heed(Condition{Held: time.Now().Add(time.Hour), Paused: &Decision{}}, 7, false)
-		m.Heed(Condition{}, 6, false)
+		m.apply(Condition{Held: time.Now().Add(time.Hour), Paused: &Decision{}}, 7, false)
+		m.apply(Condition{}, 6, false)
 		want(t, m.Gate, Paused, 0)
-		m.Heed(Condition{}, 0, true)
+		m.apply(Condition{}, 0, true)
 		want(t, m.Gate, Open, 0)
 	})
 }

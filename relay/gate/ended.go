@@ -81,7 +81,7 @@ func (g *Gate) publish(ctx context.Context, news []change) {
 		return
 	}
 	var done []Happening
-	_, err := g.o.Remember(ctx, func(c *Condition) bool {
+	_, err := g.all.update(ctx, g.name, func(c *Condition) bool {
 		done = done[:0]
 		any := false
 		for _, n := range news {
@@ -92,7 +92,7 @@ func (g *Gate) publish(ctx context.Context, news []change) {
 		}
 		return any
 	})
-	if err != nil { // Remember has said so
+	if err != nil { // update has logged it
 		g.mu.Lock()
 		// Else the next attempt would not try it again, and nobody could enable the endpoint.
 		g.condition.Disabled, g.condition.Failing = g.known.Disabled, g.known.Failing
@@ -101,8 +101,8 @@ func (g *Gate) publish(ctx context.Context, news []change) {
 	}
 	g.tell()
 	for _, h := range done {
-		if h.What != "" && g.o.Raise != nil {
-			g.o.Raise(h)
+		if h.What != "" && g.all.o.Raise != nil {
+			g.all.o.Raise(h)
 		}
 	}
 }
@@ -243,7 +243,7 @@ func (g *Gate) heedBreaker(now time.Time, a *Attempt) []change {
 			c.Breaker = opened
 			return true
 		},
-		say: Happening{Endpoint: g.o.Endpoint, What: BreakerOpened, At: now, Until: opened.Until},
+		say: Happening{Endpoint: g.name, What: BreakerOpened, At: now, Until: opened.Until},
 	}}
 }
 
@@ -256,14 +256,14 @@ func (g *Gate) heedProbe(now time.Time, a *Attempt, failed bool) []change {
 	if !failed && !a.Void {
 		g.good++
 	}
-	if o == nil || o.Prober != g.o.Relay || rule == nil {
+	if o == nil || o.Prober != g.all.o.Relay || rule == nil {
 		return nil // another probe failed, or the rule is gone
 	}
 	if !failed && g.probing > 0 {
 		return nil
 	}
 	after := &Opening{Times: o.Times, Until: o.Until, Good: o.Good + g.good}
-	say := Happening{Endpoint: g.o.Endpoint, At: now}
+	say := Happening{Endpoint: g.name, At: now}
 	switch {
 	case failed:
 		after.Times, after.Good = o.Times+1, 0
@@ -276,7 +276,7 @@ func (g *Gate) heedProbe(now time.Time, a *Attempt, failed bool) []change {
 	turn := o.ProberUntil // that ends; another one may have begun when this is written
 	return []change{{
 		do: func(c *Condition) bool {
-			if c.Breaker == nil || c.Breaker.Prober != g.o.Relay || !c.Breaker.ProberUntil.Equal(turn) {
+			if c.Breaker == nil || c.Breaker.Prober != g.all.o.Relay || !c.Breaker.ProberUntil.Equal(turn) {
 				return false
 			}
 			c.Breaker = after

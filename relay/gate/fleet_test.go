@@ -119,7 +119,7 @@ func sendAll(b *bucket, r policy.RateLimit, seed uint64, length time.Duration) [
 	for i := range uint64(5) {
 		random := rand.New(rand.NewPCG(seed, 2+i))
 		beat := time.Duration(seed%5) * 70 * time.Millisecond // all begin together at times, after a rest
-		g := New(Options{Endpoint: name, Limiter: b})
+		g := New(Options{Limiter: b}).Gate(name)
 		g.Use(endpoint(func(e *policy.Endpoint) { e.RateLimit = &r }))
 		all.Go(func() {
 			for ctx.Err() == nil {
@@ -149,7 +149,7 @@ func sendAll(b *bucket, r policy.RateLimit, seed uint64, length time.Duration) [
 func TestFleetLimitGivesItsBurst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, r := range []policy.RateLimit{{N: 1, Per: time.Minute, Burst: 2}, {N: 5, Per: time.Second, Burst: 3}, {N: 1000, Per: time.Second, Burst: 1}} {
-			g := New(Options{Endpoint: name, Limiter: newBucket(1)})
+			g := New(Options{Limiter: newBucket(1)}).Gate(name)
 			g.Use(endpoint(func(e *policy.Endpoint) { e.RateLimit = &r }))
 			if n, _ := begin(g, 16); n != r.Burst {
 				t.Errorf("%d attempts begin at once with %+v", n, r)
@@ -163,7 +163,7 @@ func TestFleetLimitAsksAhead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBucket(1)
 		r := policy.RateLimit{N: 1000, Per: time.Second, Burst: 1000}
-		g := New(Options{Endpoint: name, Limiter: b})
+		g := New(Options{Limiter: b}).Gate(name)
 		g.Use(endpoint(func(e *policy.Endpoint) { e.RateLimit = &r }))
 		sent := 0
 		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); {
@@ -183,7 +183,7 @@ func TestFleetLimitWithoutAnOutbox(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBucket(1)
 		b.fail = 1
-		g := New(Options{Endpoint: name, Limiter: b})
+		g := New(Options{Limiter: b}).Gate(name)
 		g.Use(endpoint(func(e *policy.Endpoint) { e.RateLimit = &policy.RateLimit{N: 1, Per: time.Second, Burst: 1} }))
 		start := time.Now()
 		if n, _ := begin(g, 1); n != 0 {
@@ -222,7 +222,7 @@ func TestTokensTakenAheadAreOfTheBurst(t *testing.T) {
 			b := newBucket(1)
 			var gates []*Gate
 			for range 5 {
-				g := New(Options{Endpoint: name, Limiter: b})
+				g := New(Options{Limiter: b}).Gate(name)
 				g.Use(endpoint(func(e *policy.Endpoint) { e.RateLimit = &r }))
 				gates = append(gates, g)
 			}

@@ -7,7 +7,7 @@
 // Condition, kept in the outbox as the endpoint's note; the tokens of a fleet's rate limit are
 // there, too. All else is this process's own: each Relay asks for consent itself.
 //
-// Read in this order: Condition, Gate, then breaker.go, limit.go, fleet.go, pace.go.
+// Read in this order: Condition, Gates, Gate, then breaker.go, limit.go, fleet.go, pace.go.
 package gate
 
 import (
@@ -16,7 +16,6 @@ import (
 	"sync"
 	"time"
 
-	"relay/outbox"
 	"relay/policy"
 )
 
@@ -33,22 +32,6 @@ const (
 	NoConsent  Cause = "consent"     // of the receiver; Verdict.Wait is 0 when it is to be asked for
 	Limit      Cause = "limit"       // of the policy, or by the receiver's rate headers
 )
-
-// Options of a Gate.
-type Options struct {
-	Endpoint string
-	Relay    string         // names this process to the others, for probes
-	Limiter  outbox.Limiter // of a shared outbox; nil: the limit is this process's own
-
-	// Remember changes the endpoint's Condition in the outbox, on top of what others wrote, and lets
-	// the gate Heed what came of it. change is called with the newest one, which the gate has heeded,
-	// perhaps several times, and returns false when there is nothing to write; written tells
-	// whether the last one was.
-	Remember func(ctx context.Context, change func(*Condition) bool) (written bool, err error)
-
-	// Raise tells of what happened, once in a fleet. It must not block.
-	Raise func(Happening)
-}
 
 // Happening is a change of an endpoint's condition that this process brought about.
 type Happening struct {
@@ -69,7 +52,8 @@ const (
 
 // Gate is one endpoint's. Its methods may be called at the same time.
 type Gate struct {
-	o       Options
+	all     *Gates
+	name    string        // of the endpoint
 	changed chan struct{} // holds a token when the gate may let more through than before
 
 	mu        sync.Mutex
@@ -90,11 +74,6 @@ type Gate struct {
 	good      int       // of our probes that went well since we took the turn
 	passed    context.Context
 	shut      context.CancelFunc // ends passed
-}
-
-// New returns a gate without rules: it lets nothing through before Use.
-func New(o Options) *Gate {
-	return &Gate{o: o, changed: make(chan struct{}, 1)}
 }
 
 // Changed has a token when the gate may let more through than Look said before.
@@ -122,13 +101,13 @@ func (g *Gate) Use(e *policy.Endpoint) {
 		g.window = breaker{}
 	}
 	g.forgetConsent(old, e)
-	g.limit = newLimiter(g.limit, g.limited(), g.o.Limiter)
+	g.limit = newLimiter(g.limit, g.limited(), g.all.o.Limiter)
 	g.tell()
 }
 
-// Heed takes over what the outbox knows about the endpoint since the revision. Older
-// revisions are passed over, unless the outbox was emptied and counts anew.
-func (g *Gate) Heed(c Condition, revision uint64, anew bool) {
+// apply takes over what the outbox knows about the endpoint since the revision. Older
+// revisions are ignored, unless the outbox was emptied and counts anew.
+func (g *Gate) apply(c Condition, revision uint64, anew bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if revision <= g.revision && !anew {
@@ -153,8 +132,8 @@ func (g *Gate) Heed(c Condition, revision uint64, anew bool) {
 	g.tell()
 }
 
-// Forgive forgets what this process holds against the endpoint and could not tell the outbox.
-func (g *Gate) Forgive() {
+// forgive forgets what this process holds against the endpoint and could not tell the outbox.
+func (g *Gate) forgive() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := time.Now()
@@ -302,7 +281,7 @@ func (g *Gate) probes(now time.Time) (n int, wait time.Duration, ok bool) {
 		return 0, 0, false
 	case now.Before(g.turnAfter):
 		return 0, g.turnAfter.Sub(now), false
-	case o.Prober != "" && o.Prober != g.o.Relay && now.Before(g.turnUntil):
+	case o.Prober != "" && o.Prober != g.all.o.Relay && now.Before(g.turnUntil):
 		return 0, g.turnUntil.Sub(now), false
 	}
 	return max(rule.Probes-o.Good, 1), 0, true // 1: a rule of more probes was replaced
@@ -435,7 +414,7 @@ const turnAgain = time.Second
 // takeTurn makes this Relay the one of the fleet that probes.
 func (g *Gate) takeTurn(ctx context.Context) bool {
 	var mine bool
-	_, err := g.o.Remember(ctx, func(c *Condition) bool {
+	_, err := g.all.update(ctx, g.name, func(c *Condition) bool {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		now := time.Now()
@@ -446,7 +425,7 @@ func (g *Gate) takeTurn(ctx context.Context) bool {
 			return false
 		}
 		turned := *o
-		turned.Prober, turned.ProberUntil = g.o.Relay, now.Add(g.turn()).UTC().Round(0)
+		turned.Prober, turned.ProberUntil = g.all.o.Relay, now.Add(g.turn()).UTC().Round(0)
 		c.Breaker = &turned
 		return true
 	})

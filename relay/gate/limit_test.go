@@ -25,7 +25,7 @@ func TestLimitHolds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		check(t, func(t *rapid.T) {
 			ctx := context.Background()
-			g := New(Options{Endpoint: name})
+			g := New(Options{}).Gate(name)
 			var sends []time.Time
 			var rules []rule
 			use := func(t *rapid.T) {
@@ -109,7 +109,7 @@ func TestTokensAreTakenWhenAttemptsBegin(t *testing.T) {
 
 func TestLimitIsTakenAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := New(Options{Endpoint: name})
+		g := New(Options{}).Gate(name)
 		g.Use(endpoint(func(e *policy.Endpoint) { e.RateLimit = &policy.RateLimit{N: 1, Per: time.Hour, Burst: 1} }))
 		attempts(t, g, 1, wentWell)
 		want(t, g, Limit, time.Hour)

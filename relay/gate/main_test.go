@@ -78,17 +78,14 @@ type fleet struct {
 	raised []Happening
 }
 
-// member is one of them: it does for a gate what a Deliverer does.
+// member is one of them, and the way to the outbox that it has.
 type member struct {
 	*Gate
+	all   *Gates
 	fleet *fleet
 
-	skew time.Duration // by which its clock is ahead
 	slow time.Duration // that writing a note takes
 	down bool          // the outbox does not take its notes
-
-	mu   sync.Mutex
-	note outbox.Note
 }
 
 func newFleet() *fleet { return &fleet{store: outboxtest.NewMem(outboxtest.MemOptions{})} }
@@ -96,17 +93,37 @@ func newFleet() *fleet { return &fleet{store: outboxtest.NewMem(outboxtest.MemOp
 // join adds a Relay with the endpoint's rules.
 func (f *fleet) join(relay string, e *policy.Endpoint) *member {
 	m := &member{fleet: f}
-	m.Gate = New(Options{
-		Endpoint: name, Relay: relay, Limiter: f.limiter, Remember: m.remember,
+	m.all = New(Options{
+		Notes: m, Relay: relay, Limiter: f.limiter,
 		Raise: func(h Happening) {
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			f.raised = append(f.raised, h)
 		},
 	})
+	m.Gate = m.all.Gate(name)
 	m.Use(e)
 	m.hear()
 	return m
+}
+
+// Notes, AwaitNotes and SetNote make a member the Notebook of its gates.
+func (m *member) Notes(ctx context.Context) ([]outbox.Note, uint64, error) {
+	return m.fleet.store.Notes(ctx)
+}
+
+func (m *member) AwaitNotes(ctx context.Context, after uint64) error {
+	return m.fleet.store.AwaitNotes(ctx, after)
+}
+
+func (m *member) SetNote(ctx context.Context, n outbox.Note) (outbox.Note, error) {
+	if m.slow > 0 {
+		time.Sleep(m.slow)
+	}
+	if m.down {
+		return n, outbox.ErrUnavailable
+	}
+	return m.fleet.store.SetNote(ctx, n)
 }
 
 // happened returns what was raised, in order.
@@ -139,69 +156,16 @@ func parse(text []byte) Condition {
 	return c
 }
 
+// remember writes what change makes of the condition, as a Relay would.
 func (m *member) remember(ctx context.Context, change func(*Condition) bool) (written bool, err error) {
-	m.mu.Lock()
-	n := m.note
-	m.mu.Unlock()
-	for {
-		c := shifted(parse(n.Text), -m.skew)
-		if !change(&c) {
-			return false, nil
-		}
-		if m.slow > 0 {
-			time.Sleep(m.slow)
-		}
-		if m.down {
-			return false, outbox.ErrUnavailable
-		}
-		c = shifted(c, m.skew)
-		n, err = m.fleet.store.SetNote(ctx, outbox.Note{Endpoint: name, Revision: n.Revision, Text: c.Text()})
-		m.learn(n)
-		if err == nil {
-			return true, nil
-		}
-	}
-}
-
-func (m *member) learn(n outbox.Note) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if n.Revision <= m.note.Revision {
-		return
-	}
-	m.note = n
-	m.Heed(shifted(parse(n.Text), -m.skew), n.Revision, false)
+	return m.all.update(ctx, name, change)
 }
 
 // hear lets the gate know what others wrote.
 func (m *member) hear() {
-	notes, _, err := m.fleet.store.Notes(context.Background())
-	if err != nil {
+	if err := m.all.Read(context.Background()); err != nil {
 		panic(err)
 	}
-	for _, n := range notes {
-		m.learn(n)
-	}
-}
-
-// shifted moves all times of a condition, as a Relay sees them whose clock is wrong.
-func shifted(c Condition, by time.Duration) Condition {
-	move := func(t time.Time) time.Time {
-		if t.IsZero() {
-			return t
-		}
-		return t.Add(by)
-	}
-	c.Held = move(c.Held)
-	if o := c.Breaker; o != nil {
-		moved := *o
-		moved.Until, moved.ProberUntil = move(o.Until), move(o.ProberUntil)
-		c.Breaker = &moved
-	}
-	if f := c.Failing; f != nil {
-		c.Failing = &Trouble{Since: move(f.Since), Last: move(f.Last), Receiver: f.Receiver}
-	}
-	return c
 }
 
 // begin looks and admits, as a loop with work for n slots does.

@@ -35,7 +35,6 @@ func TestOneTurnInTheFleet(t *testing.T) {
 			var flights []flight
 			for i := range 5 {
 				m := f.join(string(rune('a'+i)), e)
-				m.skew = time.Duration(rapid.IntRange(-2000, 2000).Draw(t, "skew")) * time.Millisecond
 				relays = append(relays, m)
 			}
 			draw := func(t *rapid.T) *member { return rapid.SampledFrom(relays).Draw(t, "relay") }
@@ -116,7 +115,6 @@ func TestOneTurnInTheFleet(t *testing.T) {
 					dead := relays[i]
 					flights = slices.DeleteFunc(flights, func(f flight) bool { return f.by == dead })
 					m := f.join(rapid.StringMatching(`[a-z]{8}`).Draw(t, "id"), e)
-					m.skew = dead.skew
 					relays[i] = m
 				},
 			})
@@ -143,7 +141,6 @@ func TestTurnOfADeadRelay(t *testing.T) {
 		f := newFleet()
 		e := endpoint(withBreaker(t))
 		a, b := f.join("a", e), f.join("b", e)
-		b.skew = -3 * time.Second // it takes all of a's times for later than they are
 		attempts(t, a.Gate, 4, broke)
 		time.Sleep(time.Minute)
 		b.hear()
