@@ -77,6 +77,9 @@ func (s *Store) run() {
 		case <-s.wake:
 		case <-timer.C:
 		}
+		if s.woke != nil {
+			s.woke()
+		}
 		g := s.take()
 		if err := s.work(g); err != nil {
 			s.fail(err, g)

@@ -313,16 +313,19 @@ func (q *queues) tick() {
 	}
 }
 
-// arm says how long the owner may sleep, at most limit, before tick is needed.
+// arm says how long the owner may sleep, at most limit, before tick is needed. It reads the
+// clock once: armed must not lie after an end that it was made of, or waiting would wake the
+// owner again and again until then.
 func (q *queues) arm(limit time.Duration) time.Duration {
+	now := time.Now()
 	if len(q.dues) > 0 {
-		limit = min(limit, time.Until(fromMicros(q.dues[0].nextDue)))
+		limit = min(limit, fromMicros(q.dues[0].nextDue).Sub(now))
 	}
 	if !q.leaseEnd.IsZero() {
-		limit = min(limit, time.Until(q.leaseEnd))
+		limit = min(limit, q.leaseEnd.Sub(now))
 	}
 	limit = max(limit, 0)
-	q.armed = time.Now().Add(limit)
+	q.armed = now.Add(limit)
 	return limit
 }
 

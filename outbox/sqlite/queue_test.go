@@ -131,6 +131,59 @@ func TestRetryBacklog(t *testing.T) {
 	})
 }
 
+// TestArmedForTheEnd arms the owner for the end of a lease: it may sleep until then, and
+// nothing has to wake it before. Time is real here: in a bubble two readings of the clock
+// are the same.
+func TestArmedForTheEnd(t *testing.T) {
+	for range 1000 {
+		q := queues{leaseEnd: time.Now().Add(20 * time.Second)}
+		if limit := q.arm(time.Minute); limit <= 0 || limit > 20*time.Second {
+			t.Fatalf("the owner sleeps %v until a lease ends in 20 s", limit)
+		}
+		if q.waiting() {
+			t.Fatal("the owner is to be woken before the lease ends")
+		}
+	}
+}
+
+// TestIdleOwner counts how often the owner wakes in an hour in which nothing happens: after
+// one event, beside an attempt that hangs, and beside a retry that is due later.
+func TestIdleOwner(t *testing.T) {
+	for name, prepare := range map[string]func(t *testing.T, s *Store){
+		"empty": func(*testing.T, *Store) {},
+		"one event": func(t *testing.T, s *Store) {
+			mustAccept(t, s, event("evt_0", "a"))
+			mustSettle(t, s, claimOne(t, s, "a"), outbox.Delivered)
+		},
+		"hanging attempt": func(t *testing.T, s *Store) {
+			mustAccept(t, s, event("evt_0", "a"))
+			claimOne(t, s, "a")
+		},
+		"retry": func(t *testing.T, s *Store) {
+			mustAccept(t, s, event("evt_0", "a"))
+			mustSettle(t, s, claimOne(t, s, "a"), outbox.Pending)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				wakes := 0
+				s := openTest(t, Options{Dir: t.TempDir(), woke: func() { wakes++ }})
+				prepare(t, s)
+				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+				defer cancel()
+				before := wakes
+				if _, err := s.Claim(ctx, outbox.ClaimRequest{Endpoint: "b", Max: 1, Lease: time.Hour}); !errors.Is(err, context.DeadlineExceeded) {
+					t.Fatalf("Claim: %v", err)
+				}
+				synctest.Wait()
+				if n := wakes - before; n > 65 { // one a minute, a checkpoint, an end
+					t.Errorf("the owner woke %d times in an hour", n)
+				}
+			})
+		})
+	}
+}
+
 // busy keeps the owner from its work until the returned function is called.
 func busy(t *testing.T, s *Store) (release func()) {
 	gate, started := make(chan struct{}), make(chan struct{})

@@ -42,6 +42,7 @@ type Options struct {
 
 	free    func() (int64, error) // free disk space in bytes, for tests
 	ballast int64                 // bytes, for tests; 0 for ballastSize
+	woke    func()                // called by the owner each time it wakes, for tests
 }
 
 // Store is an open outbox. Its fields belong to the owner goroutine (run), but
@@ -50,6 +51,7 @@ type Store struct {
 	level   string
 	maxSize int64
 	log     zerolog.Logger
+	woke    func() // nil but in tests
 
 	db      *db
 	disk    *disk
@@ -113,6 +115,7 @@ func open(ctx context.Context, o Options) (s *Store, err error) {
 		level:   o.Durability,
 		maxSize: cmp.Or(o.MaxSize, DefaultMaxSize),
 		log:     o.Log,
+		woke:    o.woke,
 		loaded:  map[int64]struct{}{},
 		wake:    make(chan struct{}, 1),
 		slots:   make(chan struct{}, backlog),
