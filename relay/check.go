@@ -2,11 +2,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -14,6 +13,7 @@ import (
 	"relay/config"
 	"relay/policy"
 	"relay/relay/app"
+	"relay/relay/client"
 )
 
 // load reads the files that the flags (or else the search order) name. Warnings
@@ -159,9 +159,7 @@ func (c *command) printChecked(file *config.File, p *policy.Policy, found []app.
 		})
 	}
 	if asJSON {
-		enc := json.NewEncoder(c.out)
-		enc.SetIndent("", "  ")
-		return enc.Encode(out)
+		return client.JSON(c.out, out)
 	}
 
 	fmt.Fprintf(c.out, "ok: %s\n", strings.Join(out.Files, ", "))
@@ -178,14 +176,13 @@ func (c *command) printChecked(file *config.File, p *policy.Policy, found []app.
 		}
 	}
 	fmt.Fprintln(c.out)
-	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "ENDPOINT\tURL\tEVENTS\tATTEMPTS\tLASTING")
+	table := client.Table{Header: []string{"ENDPOINT", "URL", "EVENTS", "ATTEMPTS", "LASTING"}}
 	for _, e := range out.Endpoints {
 		lasting := (time.Duration(e.LastsMS) * time.Millisecond).String()
 		if !e.Enabled {
 			lasting += " (disabled: its deliveries are held)"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", e.Name, e.URL, e.Events, e.Attempts, lasting)
+		table.Add(e.Name, e.URL, e.Events, strconv.Itoa(e.Attempts), lasting)
 	}
-	return w.Flush()
+	return table.Align(c.out)
 }

@@ -22,6 +22,7 @@ import (
 	"relay/policy"
 	"relay/policy/sign"
 	"relay/relay/app"
+	"relay/relay/client"
 	"relay/relay/sink"
 )
 
@@ -260,7 +261,7 @@ func (d *demo) start() (*exec.Cmd, error) {
 // Relay has answered 202.
 func (d *demo) say(ctx context.Context) {
 	types := []string{"order.created", "order.paid", "invoice.sent"}
-	to := target{network: "unix", addr: d.socket}
+	to := client.Target{Network: "unix", Addr: d.socket}
 	for n := 1; ; n++ {
 		body, _ := json.Marshal(map[string]any{
 			"id":   fmt.Sprintf("demo-%d", n),
@@ -279,8 +280,8 @@ func (d *demo) say(ctx context.Context) {
 }
 
 // hand posts one event and tells whether it was accepted.
-func (d *demo) hand(to target, body []byte) bool {
-	code, _, err := to.do(http.MethodPost, "/v1/events", http.Header{"Content-Type": {"application/json"}}, body)
+func (d *demo) hand(to client.Target, body []byte) bool {
+	code, _, err := to.Do(http.MethodPost, "/v1/events", http.Header{"Content-Type": {"application/json"}}, body)
 	return err == nil && code == http.StatusAccepted
 }
 

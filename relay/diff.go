@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -11,6 +10,7 @@ import (
 
 	"relay/config"
 	"relay/policy"
+	"relay/relay/client"
 )
 
 func (c *command) diff() *cobra.Command {
@@ -42,10 +42,7 @@ func (c *command) diff() *cobra.Command {
 				d.Process = append(d.Process, comparedSetting{s, processMeaning(s)})
 			}
 			if asJSON {
-				enc := json.NewEncoder(c.out)
-				enc.SetEscapeHTML(false)
-				enc.SetIndent("", "  ")
-				return enc.Encode(d)
+				return client.JSON(c.out, d)
 			}
 			return printCompared(c.out, d)
 		},

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -9,12 +8,13 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"text/tabwriter"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"relay/relay/admin"
+	"relay/relay/client"
 	"relay/relay/deliver"
 )
 
@@ -54,32 +54,32 @@ func (c *command) endpoints() *cobra.Command {
 }
 
 // adminTarget is the admin listener that the configuration names, the socket first.
-func (c *command) adminTarget(configs []string) (target, error) {
+func (c *command) adminTarget(configs []string) (client.Target, error) {
 	cfg, err := c.config(configs)
 	switch {
 	case err != nil:
-		return target{}, err
+		return client.Target{}, err
 	case cfg.Admin.Unix != "":
-		return target{network: "unix", addr: cfg.Admin.Unix}, nil
+		return client.Target{Network: "unix", Addr: cfg.Admin.Unix}, nil
 	case cfg.Admin.HTTP != "":
-		return target{network: "tcp", addr: cfg.Admin.HTTP, token: cfg.Admin.Token.Reveal()}, nil
+		return client.Target{Network: "tcp", Addr: cfg.Admin.HTTP, Token: cfg.Admin.Token.Reveal()}, nil
 	default:
-		return target{}, errors.New("the configuration turns the admin listener off: nothing to ask")
+		return client.Target{}, errors.New("the configuration turns the admin listener off: nothing to ask")
 	}
 }
 
 // showEndpoints asks for one endpoint, or for all where name is "".
-func (c *command) showEndpoints(t target, name string, asJSON bool) error {
+func (c *command) showEndpoints(t client.Target, name string, asJSON bool) error {
 	path := "/v1/endpoints"
 	if name != "" {
 		path += "/" + url.PathEscape(name)
 	}
-	code, answer, err := t.do(http.MethodGet, path, nil, nil)
+	code, answer, err := t.Do(http.MethodGet, path, nil, nil)
 	if err != nil {
 		return err
 	}
 	if code != http.StatusOK {
-		return adminRefusal(t, code, answer)
+		return t.AdminRefusal(code, answer)
 	}
 	var list admin.EndpointList
 	if name == "" {
@@ -92,19 +92,14 @@ func (c *command) showEndpoints(t target, name string, asJSON bool) error {
 		return fmt.Errorf("read answer of %s (%d bytes): %w", path, len(answer), err)
 	}
 	if asJSON {
-		var out bytes.Buffer
-		if err := json.Indent(&out, answer, "", "  "); err != nil {
-			return err
-		}
-		_, err = fmt.Fprintln(c.out, out.String())
-		return err
+		return client.JSON(c.out, json.RawMessage(answer))
 	}
 	return printEndpoints(c.out, list.Endpoints, time.Now())
 }
 
 func printEndpoints(to io.Writer, endpoints []admin.Endpoint, now time.Time) error {
-	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NAME\tURL\tSTATE\tWAITS\tPENDING\tHELD\tDELIVERED\tFAILED\tOLDEST\tHASH\tAGREES")
+	table := client.Table{Header: []string{"NAME", "URL", "STATE", "WAITS", "PENDING", "HELD", "DELIVERED", "FAILED", "OLDEST", "HASH", "AGREES"}}
+	number := func(n int64) string { return strconv.FormatInt(n, 10) }
 	differ := false
 	for _, e := range endpoints {
 		d, oldest, agrees := e.Deliveries, "-", "-"
@@ -117,10 +112,10 @@ func printEndpoints(to io.Writer, endpoints []admin.Endpoint, now time.Time) err
 				agrees, differ = "no", true
 			}
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n", e.Name, cmp.Or(e.URL, "-"), e.State, waits(e, now),
-			d.Pending, d.Held, d.Delivered, d.Failed, oldest, cmp.Or(e.Hash, "-"), agrees)
+		table.Add(e.Name, cmp.Or(e.URL, "-"), e.State, waits(e, now),
+			number(d.Pending), number(d.Held), number(d.Delivered), number(d.Failed), oldest, cmp.Or(e.Hash, "-"), agrees)
 	}
-	if err := w.Flush(); err != nil {
+	if err := table.Align(to); err != nil {
 		return err
 	}
 	printReasons(to, endpoints)
@@ -174,23 +169,4 @@ func printReasons(to io.Writer, endpoints []admin.Endpoint) {
 		fmt.Fprintf(to, "%s%s: %s%s: %s%s\n", before, e.Name, state, since, e.Reason, next)
 		before = ""
 	}
-}
-
-// adminRefusal turns an answer of the admin listener that is not what was hoped
-// for into an error.
-func adminRefusal(t target, code int, answer []byte) error {
-	var p struct{ Code, Detail, Title string }
-	if json.Unmarshal(answer, &p) != nil || p.Code == "" {
-		return fmt.Errorf("answered %d %s: what listens on %s:%s is not Relay's admin listener, or that of an older version", code, http.StatusText(code), t.network, t.addr)
-	}
-	next := ""
-	switch p.Code {
-	case "unauthorized":
-		next = "; the token in the admin block must be that of the Relay that runs"
-	case "endpoint_not_found":
-		return errors.New("no endpoint has this name: relay endpoints lists them")
-	case "disabled_in_file":
-		return errors.New("the file says enabled = false: change it there, and run relay reload")
-	}
-	return fmt.Errorf("refused: %d %s: %s%s", code, p.Code, cmp.Or(p.Detail, p.Title), next)
 }

@@ -16,6 +16,7 @@ import (
 
 	"relay/ingest/listen"
 	"relay/relay/admin"
+	"relay/relay/client"
 )
 
 func TestEndpointsTable(t *testing.T) {
@@ -74,7 +75,7 @@ func TestEndpointsOfManyAreRead(t *testing.T) {
 	defer s.Close()
 	var out bytes.Buffer
 	c := &command{streams: streams{out: &out}}
-	if err := c.showEndpoints(target{network: "tcp", addr: s.Listener.Addr().String()}, "", false); err != nil {
+	if err := c.showEndpoints(client.Target{Network: "tcp", Addr: s.Listener.Addr().String()}, "", false); err != nil {
 		t.Fatal(err)
 	}
 	if n := bytes.Count(out.Bytes(), []byte("\n")); n != 10_001 {

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relay/config"
+	"relay/relay/client"
 )
 
 func (c *command) health() *cobra.Command {
@@ -24,7 +25,7 @@ func (c *command) health() *cobra.Command {
 			if _, usage := errors.AsType[usageError](err); err != nil && !usage {
 				// A Relay that runs goes on with what it read before: a bad file makes it no worse.
 				fmt.Fprintf(c.err, "relay: %v; asking the default admin address\n", err)
-				t, err = target{network: "tcp", addr: config.Default(c.env).Admin.HTTP}, nil
+				t, err = client.Target{Network: "tcp", Addr: config.Default(c.env).Admin.HTTP}, nil
 			}
 			if err != nil {
 				return err
@@ -41,13 +42,13 @@ func (c *command) health() *cobra.Command {
 	return cmd
 }
 
-func (c *command) askHealth(t target, path string) error {
-	code, answer, err := t.do(http.MethodGet, path, nil, nil)
+func (c *command) askHealth(t client.Target, path string) error {
+	code, answer, err := t.Do(http.MethodGet, path, nil, nil)
 	if err != nil {
 		return err
 	}
 	if code != http.StatusOK && code != http.StatusServiceUnavailable {
-		return adminRefusal(t, code, answer)
+		return t.AdminRefusal(code, answer)
 	}
 	var s struct{ Status, Reason string }
 	if err := json.Unmarshal(answer, &s); err != nil {

@@ -1,16 +1,15 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"relay/policy"
 	"relay/policy/sign"
+	"relay/relay/client"
 )
 
 func (c *command) keys() *cobra.Command {
@@ -30,9 +29,7 @@ func (c *command) keys() *cobra.Command {
 				return err
 			}
 			if asJSON {
-				enc := json.NewEncoder(c.out)
-				enc.SetIndent("", "  ")
-				return enc.Encode(publicKeys(p))
+				return client.JSON(c.out, publicKeys(p))
 			}
 			return c.printKeys(p)
 		},
@@ -63,8 +60,7 @@ func (c *command) printKeys(p *policy.Policy) error {
 		fmt.Fprintln(c.err, "no endpoint signs with an Ed25519 key; one is a secret like whsk_$(openssl rand -base64 32)")
 		return nil
 	}
-	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "ENDPOINT\tSIGNATURES\tKEY ID\tPUBLIC KEY")
+	table := client.Table{Header: []string{"ENDPOINT", "SIGNATURES", "KEY ID", "PUBLIC KEY"}}
 	for _, e := range p.Endpoints {
 		var keys []sign.JWK
 		schemes := map[sign.JWK][]string{}
@@ -77,8 +73,8 @@ func (c *command) printKeys(p *policy.Policy) error {
 			}
 		}
 		for _, k := range keys {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", e.Name, strings.Join(schemes[k], " "), k.KeyID, k.Prefixed())
+			table.Add(e.Name, strings.Join(schemes[k], " "), k.KeyID, k.Prefixed())
 		}
 	}
-	return w.Flush()
+	return table.Align(c.out)
 }

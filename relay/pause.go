@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relay/relay/admin"
+	"relay/relay/client"
 )
 
 func (c *command) pause() *cobra.Command {
@@ -61,17 +62,17 @@ func (c *command) changeState(verb, short, long string) *cobra.Command {
 	return cmd
 }
 
-func (c *command) askState(t target, verb string, names []string, asJSON bool) error {
+func (c *command) askState(t client.Target, verb string, names []string, asJSON bool) error {
 	done := admin.EndpointList{Endpoints: []admin.Endpoint{}}
 	var refused []error
 	for _, name := range names {
-		code, answer, err := t.do(http.MethodPost, "/v1/endpoints/"+url.PathEscape(name)+"/"+verb, nil, nil)
+		code, answer, err := t.Do(http.MethodPost, "/v1/endpoints/"+url.PathEscape(name)+"/"+verb, nil, nil)
 		if err != nil {
 			return errors.Join(append(refused, err)...) // the next ones would get no answer either
 		}
 		var e admin.Endpoint
 		if code != http.StatusOK {
-			err = adminRefusal(t, code, answer)
+			err = t.AdminRefusal(code, answer)
 		} else {
 			err = json.Unmarshal(answer, &e)
 		}
@@ -90,12 +91,7 @@ func (c *command) askState(t target, verb string, names []string, asJSON bool) e
 func (c *command) printChanged(done admin.EndpointList, asJSON bool) error {
 	switch {
 	case asJSON:
-		out, err := json.MarshalIndent(done, "", "  ")
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Fprintf(c.out, "%s\n", out)
-		return err
+		return client.JSON(c.out, done)
 	case len(done.Endpoints) == 0:
 		return nil
 	default:

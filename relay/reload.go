@@ -11,6 +11,7 @@ import (
 
 	"relay/ingest/problem"
 	"relay/relay/admin"
+	"relay/relay/client"
 )
 
 func (c *command) reload() *cobra.Command {
@@ -37,8 +38,8 @@ func (c *command) reload() *cobra.Command {
 	return cmd
 }
 
-func (c *command) askReload(t target, asJSON bool) error {
-	code, answer, err := t.do(http.MethodPost, "/v1/reload", nil, nil)
+func (c *command) askReload(t client.Target, asJSON bool) error {
+	code, answer, err := t.Do(http.MethodPost, "/v1/reload", nil, nil)
 	if err != nil {
 		return err
 	}
@@ -75,13 +76,13 @@ func (c *command) askReload(t target, asJSON bool) error {
 
 // reloadRefusal prints what is wrong, a line for each problem, and returns what is left
 // to say.
-func (c *command) reloadRefusal(t target, code int, answer []byte) error {
+func (c *command) reloadRefusal(t client.Target, code int, answer []byte) error {
 	var p struct {
 		Code        problem.Code
 		Diagnostics []string
 	}
 	if json.Unmarshal(answer, &p) != nil || len(p.Diagnostics) == 0 {
-		return adminRefusal(t, code, answer)
+		return t.AdminRefusal(code, answer)
 	}
 	for _, line := range p.Diagnostics {
 		fmt.Fprintln(c.err, line)

@@ -3,31 +3,25 @@ package main
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"relay/config"
 	"relay/policy"
+	"relay/relay/client"
 )
 
-// Limits of one request of a verb to a running Relay.
-const (
-	sendTimeout = 30 * time.Second
-	maxLines    = 1000
-	maxAnswer   = 64 << 20 // bytes; 10,000 endpoints take some 10 MB
-)
+// maxLines is how many events ingest takes in one request.
+const maxLines = 1000
 
 func (c *command) send() *cobra.Command {
 	var configs []string
@@ -88,13 +82,13 @@ func (c *command) send() *cobra.Command {
 }
 
 // post sends one request and prints the answer to it.
-func (c *command) post(t target, path string, header http.Header, body []byte) error {
-	code, answer, err := t.do(http.MethodPost, path, header, body)
+func (c *command) post(t client.Target, path string, header http.Header, body []byte) error {
+	code, answer, err := t.Do(http.MethodPost, path, header, body)
 	if err != nil {
 		return err
 	}
 	if code != http.StatusAccepted {
-		return refusal(t, code, answer)
+		return t.IngestRefusal(code, answer)
 	}
 	var receipt struct{ Deliveries *int }
 	if json.Unmarshal(answer, &receipt) == nil && receipt.Deliveries != nil && *receipt.Deliveries == 0 {
@@ -105,7 +99,7 @@ func (c *command) post(t target, path string, header http.Header, body []byte) e
 }
 
 // sendLines sends NDJSON in requests that the limits of ingest allow.
-func (c *command) sendLines(t target, lines []byte) error {
+func (c *command) sendLines(t client.Target, lines []byte) error {
 	var batch []byte
 	var first, count, n int
 	flush := func() error {
@@ -120,7 +114,7 @@ func (c *command) sendLines(t target, lines []byte) error {
 		return nil
 	}
 	for line := range bytes.Lines(lines) {
-		if count == maxLines || len(batch)+len(line) > t.maxBody {
+		if count == maxLines || len(batch)+len(line) > t.MaxBody {
 			if err := flush(); err != nil {
 				return err
 			}
@@ -151,38 +145,31 @@ func (c *command) input(args []string) ([]byte, error) {
 	}
 }
 
-// target is a running Relay's listener.
-type target struct {
-	network, addr string // as net.Dial takes them
-	token         string
-	maxBody       int // bytes of one request, by the configuration
-}
-
 // target takes the address given, or the first listener of the configuration,
 // sockets first.
-func (c *command) target(to, token string, configs []string) (target, error) {
+func (c *command) target(to, token string, configs []string) (client.Target, error) {
 	cfg, err := c.config(configs)
 	if err != nil {
-		return target{}, err
+		return client.Target{}, err
 	}
 	env, _ := c.env("RELAY_TOKEN")
-	t := target{token: cmp.Or(token, env), maxBody: int(cfg.Ingest.MaxBody)}
+	t := client.Target{Token: cmp.Or(token, env), MaxBody: int(cfg.Ingest.MaxBody)}
 	switch path, isUnix := strings.CutPrefix(to, "unix:"); {
 	case isUnix:
-		t.network, t.addr = "unix", path
+		t.Network, t.Addr = "unix", path
 	case to != "":
 		u, err := url.Parse(to)
 		if err != nil || u.Scheme != "http" || u.Host == "" || strings.Trim(u.Path, "/") != "" {
-			return target{}, usageError{fmt.Errorf("--to %q is neither unix:/path nor http://host:port", to)}
+			return client.Target{}, usageError{fmt.Errorf("--to %q is neither unix:/path nor http://host:port", to)}
 		}
-		t.network, t.addr = "tcp", net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "80"))
+		t.Network, t.Addr = "tcp", net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "80"))
 	case len(cfg.Ingest.Unix) > 0:
-		t.network, t.addr = "unix", cfg.Ingest.Unix[0].Path
+		t.Network, t.Addr = "unix", cfg.Ingest.Unix[0].Path
 	case len(cfg.Ingest.HTTP) > 0:
 		h := cfg.Ingest.HTTP[0]
-		t.network, t.addr, t.token = "tcp", h.Addr, cmp.Or(t.token, h.Token.Reveal())
+		t.Network, t.Addr, t.Token = "tcp", h.Addr, cmp.Or(t.Token, h.Token.Reveal())
 	default:
-		return target{}, errors.New("the configuration has no ingest listener; name one with --to")
+		return client.Target{}, errors.New("the configuration has no ingest listener; name one with --to")
 	}
 	return t, nil
 }
@@ -202,62 +189,4 @@ func (c *command) config(flags []string) (config.Config, error) {
 		return config.Config{}, c.diagnose(err)
 	}
 	return file.Config, nil
-}
-
-// do sends one request to a running Relay and returns its answer.
-func (t target) do(method, path string, header http.Header, body []byte) (int, []byte, error) {
-	transport := &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, t.network, t.addr)
-		},
-	}
-	defer transport.CloseIdleConnections()
-	req, err := http.NewRequest(method, "http://localhost"+path, bytes.NewReader(body))
-	if err != nil {
-		return 0, nil, usageError{err}
-	}
-	for name, values := range header {
-		req.Header[name] = values
-	}
-	if t.token != "" {
-		req.Header.Set("Authorization", "Bearer "+t.token)
-	}
-	resp, err := (&http.Client{Transport: transport, Timeout: sendTimeout}).Do(req)
-	if err != nil {
-		if errors.Is(err, fs.ErrPermission) {
-			return 0, nil, fmt.Errorf("%s:%s may not be opened by this user: the socket's mode and its folder's say who may", t.network, t.addr)
-		}
-		if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "dial" {
-			return 0, nil, fmt.Errorf("no Relay answers on %s:%s: start one with: relay serve", t.network, t.addr)
-		}
-		return 0, nil, fmt.Errorf("ask Relay: %w", err)
-	}
-	defer resp.Body.Close()
-	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
-	if err != nil {
-		return 0, nil, fmt.Errorf("read answer: %w", err)
-	}
-	if len(answer) > maxAnswer {
-		return 0, nil, fmt.Errorf("the answer to %s is longer than %d MiB", path, maxAnswer>>20)
-	}
-	return resp.StatusCode, bytes.TrimSpace(answer), nil
-}
-
-// refusal turns an answer that is not what was hoped for into an error.
-func refusal(t target, code int, answer []byte) error {
-	var p struct {
-		Code, Detail, Title string
-		Line, Offset        *int
-	}
-	if json.Unmarshal(answer, &p) != nil || p.Code == "" {
-		return fmt.Errorf("answered %d %s: what listens on %s:%s takes no events, is it Relay's ingest?", code, http.StatusText(code), t.network, t.addr)
-	}
-	where := ""
-	if p.Line != nil {
-		where += fmt.Sprintf(" (line %d of them)", *p.Line)
-	}
-	if p.Offset != nil {
-		where += fmt.Sprintf(" (byte %d)", *p.Offset)
-	}
-	return fmt.Errorf("refused: %d %s: %s%s", code, p.Code, cmp.Or(p.Detail, p.Title), where)
 }

@@ -14,6 +14,7 @@ import (
 
 	"relay/config"
 	"relay/policy"
+	"relay/relay/client"
 )
 
 func (c *command) types() *cobra.Command {
@@ -40,10 +41,7 @@ func (c *command) types() *cobra.Command {
 			}
 			switch {
 			case asJSON:
-				enc := json.NewEncoder(c.out)
-				enc.SetEscapeHTML(false)
-				enc.SetIndent("", "  ")
-				return enc.Encode(map[string]any{"types": list})
+				return client.JSON(c.out, map[string]any{"types": list})
 			case asMarkdown:
 				_, err := io.WriteString(c.out, typesPage(list))
 				return err

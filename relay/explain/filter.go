@@ -1,4 +1,4 @@
-package main
+package explain
 
 import (
 	"encoding/json"
@@ -8,17 +8,17 @@ import (
 	"relay/policy"
 )
 
-// explainedFilter is what an endpoint's filters say of an event of a type that it wants.
-type explainedFilter struct {
+// Filtered is what an endpoint's filters say of an event of a type that it wants.
+type Filtered struct {
 	Filter        string          `json:"filter,omitempty"`         // that decided; none when none had an objection
 	OutboxDecides bool            `json:"outbox_decides,omitempty"` // whether it gets it: by what was accepted before
 	Subject       json.RawMessage `json:"subject,omitempty"`        // of dedupe and crossing: what their by gives
 	WhenError     string          `json:"when_error,omitempty"`     // why the delivery would be failed at once
 }
 
-// explainFilter returns whether the endpoint gets the event, and why in words, "" for
+// filter returns whether the endpoint gets the event, and why in words, "" for
 // nothing to say.
-func explainFilter(e *policy.Endpoint, event *outbox.Event, idGiven bool) (out explainedFilter, gets bool, why string) {
+func filter(e *policy.Endpoint, event *outbox.Event, idGiven bool) (out Filtered, gets bool, why string) {
 	if e.Filter == nil {
 		return out, true, ""
 	}
@@ -35,6 +35,6 @@ func explainFilter(e *policy.Endpoint, event *outbox.Event, idGiven bool) (out e
 		why += fmt.Sprintf("; sample = %g goes by the id that an accept makes", e.Filter.Sample)
 	}
 	m := d.Term.Mark
-	out = explainedFilter{Filter: d.By, OutboxDecides: m != nil && m.Level > 0, Subject: d.Subject(), WhenError: d.Term.Error}
+	out = Filtered{Filter: d.By, OutboxDecides: m != nil && m.Level > 0, Subject: d.Subject(), WhenError: d.Term.Error}
 	return out, d.Gets && (m == nil || m.Level > 0), why
 }

@@ -1,10 +1,11 @@
-package main
+package explain
 
 import (
 	"bytes"
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -15,15 +16,15 @@ import (
 	"relay/policy"
 )
 
-// printExplained writes for people what JSON has in full.
-func printExplained(to io.Writer, x explained, signed bool) error {
+// Print writes for people what JSON has in full; signed is that of Options.
+func (x Explanation) Print(to io.Writer, signed bool) error {
 	var b bytes.Buffer
 	given := ""
 	if !x.Event.Given {
 		given = " (its id is made when it is accepted: another one than here)"
 	}
 	fmt.Fprintf(&b, "event %s, type %s%s\n", x.Event.ID, x.Event.Type, given)
-	if !slices.ContainsFunc(x.Endpoints, func(e explainedEndpoint) bool { return e.Gets }) {
+	if !slices.ContainsFunc(x.Endpoints, func(e Endpoint) bool { return e.Gets }) {
 		fmt.Fprintf(&b, "no endpoint gets it: it would be accepted and go nowhere\n")
 	}
 	for _, e := range x.Endpoints {
@@ -50,7 +51,7 @@ func printExplained(to io.Writer, x explained, signed bool) error {
 	return err
 }
 
-func printRequest(b *bytes.Buffer, r *explainedRequest, signed bool) {
+func printRequest(b *bytes.Buffer, r *Request, signed bool) {
 	if r.BodyError != "" {
 		fmt.Fprintf(b, "\n  body_error   %s\n  this delivery would fail at once, without an attempt on the network\n", printable(r.BodyError))
 		return
@@ -77,7 +78,7 @@ func printRequest(b *bytes.Buffer, r *explainedRequest, signed bool) {
 	}
 }
 
-func printPlan(b *bytes.Buffer, p *explainedPlan) {
+func printPlan(b *bytes.Buffer, p *Plan) {
 	fmt.Fprintf(b, "  delivered    2xx\n")
 	retried, final := "nothing", []string{"every other answer"}
 	if len(p.RetryOn) > 0 {
@@ -99,11 +100,11 @@ func printPlan(b *bytes.Buffer, p *explainedPlan) {
 	}
 	fmt.Fprintf(b, "  final        %s\n", strings.Join(final, ", "))
 	fmt.Fprintf(b, "  timeouts     connect %s, total %s\n", ms(p.ConnectMS), ms(p.TotalMS))
-	fmt.Fprintf(b, "  concurrency  %s\n", concurrencyText(p.explainedLimits))
+	fmt.Fprintf(b, "  concurrency  %s\n", concurrencyText(p.Limits))
 	if p.Batch != nil {
 		fmt.Fprintf(b, "  batch        %s\n", batchText(p.Batch))
 	}
-	fmt.Fprintf(b, "  rate limit   %s\n", rateText(p.explainedLimits))
+	fmt.Fprintf(b, "  rate limit   %s\n", rateText(p.Limits))
 	fmt.Fprintf(b, "  breaker      %s\n", breakerText(p.Breaker))
 	fmt.Fprintf(b, "  disabled     %s\n", disableText(p.Disable))
 	fmt.Fprintf(b, "  tls          %s\n", tlsText(p.TLS))
@@ -122,7 +123,98 @@ func printPlan(b *bytes.Buffer, p *explainedPlan) {
 	b.Write(table.Bytes())
 }
 
-func egressText(e explainedEgress) string {
+func classText(c Class) string {
+	if len(c.DelaysMS) == 0 {
+		return "no more attempts"
+	}
+	var delays []string
+	for _, d := range c.DelaysMS {
+		delays = append(delays, ms(d))
+	}
+	return fmt.Sprintf("%s after attempt 1, 2, …; jitter %s%s", strings.Join(delays, " "), share(c.Jitter), ageText(c.MaxAgeMS))
+}
+
+func ageText(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return "; none later than " + ms(n) + " after the accept"
+}
+
+func concurrencyText(l Limits) string {
+	text := count(l.Concurrency, "attempt") + " at the same time, for each Relay"
+	if l.FleetConcurrency > 0 {
+		text += fmt.Sprintf("; %d for all Relays together", l.FleetConcurrency)
+	}
+	return text + fmt.Sprintf("; %s of them for the newest events while older ones wait", share(l.FreshShare))
+}
+
+func rateText(l Limits) string {
+	text := "none"
+	if r := l.RateLimit; r != nil {
+		text = fmt.Sprintf("%s per %s, bursts of %d, for all Relays together", count(r.Limit, "attempt"), ms(r.PerMS), r.Burst)
+	}
+	if l.ObeyRateHeaders {
+		text += "; and what RateLimit and X-RateLimit-* headers of answers say"
+	}
+	return text
+}
+
+func batchText(b *Batch) string {
+	text := fmt.Sprintf("up to %s or %s in one request (%s), waits %s for more; when it is refused ",
+		count(b.MaxEvents, "event"), config.FormatSize(b.MaxBytes), b.Format, ms(b.MaxWaitMS))
+	if b.OnRefused == "retry" {
+		return text + "it is retried"
+	}
+	return text + "each goes alone"
+}
+
+func breakerText(b *Breaker) string {
+	if b == nil {
+		return "none"
+	}
+	return fmt.Sprintf("opens when %s of at least %s in %s fail (%s); for %s, with each failed probe longer, up to %s; closes after %s",
+		share(b.FailureRatio), count(b.MinAttempts, "attempt"), ms(b.WindowMS), strings.Join(b.On, " "), ms(b.OpenMS), ms(b.MaxOpenMS),
+		count(b.Probes, "good probe"))
+}
+
+func disableText(d Disable) string {
+	var when []string
+	if d.OnGone {
+		when = append(when, "at an answer 410")
+	}
+	if d.AfterFailingMS > 0 {
+		when = append(when, "after "+ms(d.AfterFailingMS)+" without an attempt that went well")
+	}
+	if len(when) == 0 {
+		return "never"
+	}
+	return strings.Join(when, ", ")
+}
+
+func tlsText(t *TLS) string {
+	if t == nil {
+		return "none: the URL begins with http://"
+	}
+	text := t.MinVersion + " or newer; authorities of "
+	if t.CA == "" {
+		text += "the system"
+	} else {
+		text += "a file of its own (" + t.CA + ")"
+	}
+	if t.Client != "" {
+		text += "; client certificate " + t.Client
+	}
+	if t.ServerName != "" {
+		text += "; the receiver's certificate is for " + t.ServerName
+	}
+	return text
+}
+
+// share is a part of 1 in percent.
+func share(f float64) string { return strconv.FormatFloat(f*100, 'g', 4, 64) + " %" }
+
+func egressText(e Egress) string {
 	allowed := append([]string{"public addresses"}, e.AllowPrivate...)
 	text := "allowed"
 	switch e.Verdict {

@@ -1,0 +1,241 @@
+// Package explain tells the receivers of an event, the request that each would get first,
+// and when the next attempts would be. It sends, looks up and stores nothing. An
+// Explanation is a value, with JSON of its own; print.go writes it for people.
+package explain
+
+import (
+	"net/netip"
+	"strings"
+	"time"
+
+	"relay/config"
+	"relay/outbox"
+	"relay/policy"
+	"relay/relay/deliver"
+)
+
+// Options of For.
+type Options struct {
+	Version string           // for User-Agent
+	Own     []netip.AddrPort // listeners of Relay: see OwnAddresses
+	Signed  bool             // sign with the endpoint's secrets, else signatures are masked
+	Now     time.Time        // of the attempt
+}
+
+// For explains an event, as ingest parsed it, to the endpoints.
+func For(entry *outbox.Entry, endpoints []*policy.Endpoint, o Options) Explanation {
+	e := &entry.Event
+	out := Explanation{
+		Event:     Event{ID: e.ID, Given: entry.Fingerprint != outbox.Fingerprint{}, Type: e.Type, Time: e.Time, Tenant: e.Tenant, Key: e.Key},
+		Endpoints: []Endpoint{},
+	}
+	for _, to := range endpoints {
+		out.Endpoints = append(out.Endpoints, endpoint(to, entry, o))
+	}
+	return out
+}
+
+// OwnAddresses are the listeners of the file that have a numeric address: no endpoint
+// may point at them.
+func OwnAddresses(c config.Config) []netip.AddrPort {
+	listeners := []string{c.Admin.HTTP}
+	for _, h := range c.Ingest.HTTP {
+		listeners = append(listeners, h.Addr)
+	}
+	var own []netip.AddrPort
+	for _, l := range listeners {
+		if addr, err := netip.ParseAddrPort(l); err == nil {
+			own = append(own, addr)
+		}
+	}
+	return own
+}
+
+// Explanation is what `relay explain` says.
+type Explanation struct {
+	Event     Event      `json:"event"`
+	Endpoints []Endpoint `json:"endpoints"`
+}
+
+// Event is the event as it would be kept.
+type Event struct {
+	ID     string    `json:"id"`
+	Given  bool      `json:"id_given"` // else an accept makes another one
+	Type   string    `json:"type"`
+	Time   time.Time `json:"time"`
+	Tenant string    `json:"tenant,omitempty"`
+	Key    string    `json:"key,omitempty"`
+}
+
+// Endpoint tells whether an endpoint gets the event, and what would be sent to it.
+type Endpoint struct {
+	Name    string `json:"name"`
+	Gets    bool   `json:"gets"`
+	Held    bool   `json:"held"`              // it gets the event and is not enabled
+	Pattern string `json:"pattern,omitempty"` // that decided
+	Why     string `json:"why"`
+	Filtered
+	Sends *Request `json:"request,omitempty"`
+	Plan  *Plan    `json:"plan,omitempty"`
+}
+
+// Request is the first attempt, without secrets.
+type Request struct {
+	URL    string   `json:"url"`
+	Line   string   `json:"line"`
+	Header []Header `json:"header"`
+	Body   string   `json:"body"`
+	Signed []Signer `json:"signed_by"`
+	HTTP2  bool     `json:"http2"` // offered
+
+	BodyError string `json:"body_error,omitempty"` // why there is no such request
+}
+
+// Header is a line of a request.
+type Header struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// Signer is a signature scheme that signs, with so many secrets.
+type Signer struct {
+	Scheme  string `json:"scheme"`
+	Secrets int    `json:"secrets"`
+}
+
+// Plan tells when attempts are made and what bounds them.
+type Plan struct {
+	Attempts        []Attempt `json:"attempts"`
+	RetryOn         []string  `json:"retry_on"`
+	Classes         []Class   `json:"retry_classes"` // the first that fits counts, else Attempts
+	MaxAgeMS        int64     `json:"max_age_ms"`    // 0 for no bound
+	MaxRetryAfterMS int64     `json:"max_retry_after_ms"`
+	ConnectMS       int64     `json:"connect_timeout_ms"`
+	TotalMS         int64     `json:"total_timeout_ms"`
+	Limits
+	Egress Egress `json:"egress"`
+}
+
+// Attempt is when an attempt begins, from the first on.
+type Attempt struct {
+	N       int   `json:"n"`
+	AfterMS int64 `json:"after_ms"` // without jitter
+	LeastMS int64 `json:"least_ms"`
+	MostMS  int64 `json:"most_ms"`
+}
+
+// Egress tells whether the address may be dialled.
+type Egress struct {
+	Verdict        string   `json:"verdict"` // "allowed", "denied" or, for a name, "when_dialled"
+	Why            string   `json:"why,omitempty"`
+	AllowPrivate   []string `json:"allow_private"`
+	AllowPlaintext bool     `json:"allow_plaintext"`
+	Ports          []uint16 `json:"ports"` // none: the URL's own
+}
+
+func endpoint(e *policy.Endpoint, entry *outbox.Entry, o Options) Endpoint {
+	event := &entry.Event
+	v := e.Events.Explain(event.Type)
+	out := Endpoint{Name: e.Name, Gets: v.Match, Pattern: v.Pattern}
+	switch {
+	case v.Match && v.Pattern == "" && e.Events.String() == "all":
+		out.Why = "it gets all events"
+	case v.Match && v.Pattern == "":
+		out.Why = "no pattern excludes it: " + e.Events.String()
+	case v.Match:
+		out.Why = "pattern " + v.Pattern
+	case v.Pattern != "":
+		out.Why = "excluded by " + v.Pattern
+	default:
+		out.Why = "no pattern fits: " + e.Events.String()
+	}
+	if v.Match {
+		var why string
+		if out.Filtered, out.Gets, why = filter(e, event, entry.Fingerprint != outbox.Fingerprint{}); why != "" {
+			out.Why += "; " + why
+		}
+	}
+	if out.Gets && out.WhenError == "" {
+		out.Held = !e.Enabled
+		out.Sends, out.Plan = request(e, event, o), plan(e, o.Own)
+	}
+	return out
+}
+
+// request makes the request of an endpoint that has no secrets left but, with
+// signed, the keys of its signatures.
+func request(e *policy.Endpoint, event *outbox.Event, o Options) *Request {
+	shown := e.ShownURL()
+	safe := *e
+	safe.Headers, safe.Signers = nil, nil
+	for _, h := range e.Headers {
+		safe.Headers = append(safe.Headers, policy.Header{Name: h.Name, Value: config.NewSecret("***")})
+	}
+	out := &Request{URL: shown.String(), Header: []Header{}, Signed: []Signer{}, HTTP2: e.HTTP2 && e.URL.Scheme == "https"}
+	for _, s := range e.Signers {
+		out.Signed = append(out.Signed, Signer{s.Scheme().Name(), s.Signing()})
+		if !o.Signed {
+			s = s.Masked()
+		}
+		safe.Signers = append(safe.Signers, s)
+	}
+	if !o.Signed {
+		safe.URL = shown // else signatures may be of the real one
+	}
+	safe.Body = e.Body.Masked()
+	r, err := deliver.Preview(&safe, event, o.Version, o.Now)
+	body := r.Body
+	if err == nil && o.Signed { // signatures are of the real body
+		safe.Body = e.Body
+		r, err = deliver.Preview(&safe, event, o.Version, o.Now)
+	}
+	if err != nil {
+		out.BodyError = err.Error()
+		return out
+	}
+	out.Line = strings.Replace(r.Line, e.URL.RequestURI(), shown.RequestURI(), 1)
+	for _, h := range r.Header {
+		h.Value = strings.ReplaceAll(h.Value, e.URL.String(), out.URL)
+		h.Value = strings.ReplaceAll(h.Value, e.URL.RequestURI(), shown.RequestURI())
+		out.Header = append(out.Header, Header(h))
+	}
+	out.Body = string(body)
+	return out
+}
+
+func plan(e *policy.Endpoint, own []netip.AddrPort) *Plan {
+	p := &Plan{
+		RetryOn:         e.Retry.On.List(),
+		MaxRetryAfterMS: e.Retry.MaxRetryAfter.Milliseconds(),
+		ConnectMS:       e.Timeout.Connect.Milliseconds(),
+		TotalMS:         e.Timeout.Total.Milliseconds(),
+		Classes:         classes(&e.Retry),
+		MaxAgeMS:        e.Retry.MaxAge.Milliseconds(),
+		Limits:          limits(e),
+		Egress:          egress(e, own),
+	}
+	spans := deliver.Spans(&e.Retry.Steps)
+	for i, due := range append([]time.Duration{0}, e.Retry.Due()...) {
+		p.Attempts = append(p.Attempts, Attempt{i + 1, inMS(due), inMS(spans[i].Least), inMS(spans[i].Most)})
+	}
+	return p
+}
+
+// inMS rounds: jitter is a product of floats.
+func inMS(d time.Duration) int64 { return d.Round(time.Millisecond).Milliseconds() }
+
+func egress(e *policy.Endpoint, own []netip.AddrPort) Egress {
+	out := Egress{
+		Verdict: "allowed", AllowPrivate: []string{}, AllowPlaintext: e.Egress.AllowPlaintext, Ports: append([]uint16{}, e.Egress.Ports...),
+	}
+	for _, p := range e.Egress.AllowPrivate {
+		out.AllowPrivate = append(out.AllowPrivate, p.String())
+	}
+	switch reason, known := deliver.Denied(e, own); {
+	case !known:
+		out.Verdict = "when_dialled"
+	case reason != "":
+		out.Verdict, out.Why = "denied", reason
+	}
+	return out
+}
