@@ -153,6 +153,10 @@ func (c *conn) readHeader() (f framing, p *problem.Problem, err error) {
 		}
 		if size > 0 {
 			f, p = readFraming(text[:size])
+			if p == nil && f.hostless && !c.s.o.Guard.AnyHost {
+				p = noHost()
+			}
+			f.simplify(text[:size])
 			if p == nil && c.header.Read(c.in) != nil {
 				p = malformed("the header cannot be read")
 			}

@@ -21,6 +21,8 @@ type framing struct {
 	expect    bool  // the client waits for 100 Continue before it sends the body
 	chunked   bool  // the body comes in chunks
 	length    int64 // bytes of the body; 0 if chunked
+	repeated  bool  // the same length is given more than once
+	hostless  bool  // the header Host is there and empty (RFC 9112, section 3.2)
 }
 
 // headerEnd looks for the end of a header that begins with text and returns its
@@ -77,11 +79,16 @@ func readFraming(text []byte) (f framing, p *problem.Problem) {
 	case seen.chunked && f.old:
 		return f, malformed("HTTP/1.0 has no chunks; send Content-Length")
 	case !f.old && !seen.host:
-		p := problem.New(problem.MissingHost, "send the Host header")
-		p.Fatal = true
-		return f, p
+		return f, noHost()
 	}
 	return f, nil
+}
+
+// noHost refuses a request whose header Host is missing or empty.
+func noHost() *problem.Problem {
+	p := problem.New(problem.MissingHost, "send the Host header")
+	p.Fatal = true
+	return p
 }
 
 // seen are the fields that may stand in a header once.
@@ -121,10 +128,7 @@ func (f *framing) field(name, value []byte, seen *seen) *problem.Problem {
 		}
 	case len("Content-Length"):
 		if isNamed(name, "content-length") {
-			var ok bool
-			if f.length, ok = parseLength(value); !ok || !once(&seen.length) {
-				return malformed("Content-Length is given once, as a decimal number of bytes")
-			}
+			return f.contentLength(value, seen)
 		}
 	case len("Transfer-Encoding"):
 		if isNamed(name, "transfer-encoding") {
@@ -137,14 +141,42 @@ func (f *framing) field(name, value []byte, seen *seen) *problem.Problem {
 	return nil
 }
 
+// contentLength takes one header line. Equal lengths, in a list or in several lines, are one
+// length (RFC 9112, section 6.3).
+func (f *framing) contentLength(value []byte, seen *seen) *problem.Problem {
+	for item := range bytes.SplitSeq(value, []byte(",")) {
+		n, ok := parseLength(bytes.Trim(item, " \t"))
+		first := once(&seen.length)
+		if !ok || !first && n != f.length {
+			return malformed("Content-Length is one decimal number of bytes; where it is repeated, all are equal")
+		}
+		f.length, f.repeated = n, f.repeated || !first
+	}
+	return nil
+}
+
+// simplify rewrites in place what RFC 9112 allows and the HTTP library refuses: a repeated
+// length, and HTTP/1.1 with an empty Host. The framing holds what they say.
+func (f *framing) simplify(header []byte) {
+	if f.hostless {
+		header[bytes.Index(header, crlf)-1] = '0' // of HTTP/1.1
+	}
+	if !f.repeated {
+		return
+	}
+	for line := range bytes.Lines(header) {
+		if name, _, _ := bytes.Cut(line, []byte(":")); len(name) == len("Content-Length") && isNamed(name, "content-length") {
+			name[0] = 'X'
+		}
+	}
+}
+
 func (f *framing) host(value []byte, seen *seen) *problem.Problem {
 	switch {
 	case !once(&seen.host):
 		return malformed("the header Host is there twice")
-	case len(value) == 0 && !f.old:
-		p := problem.New(problem.MissingHost, "send the Host header")
-		p.Fatal = true
-		return p
+	case len(value) == 0:
+		f.hostless = !f.old
 	case !httpguts.ValidHostHeader(string(value)):
 		return malformed("the header Host holds no host")
 	}

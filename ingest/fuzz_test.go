@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -29,7 +30,7 @@ var oddities = []string{
 	head + "Transfer-Encoding: chunked\r\n\r\n2;a=b\r\n{}\r\n0\r\nX: y\r\n\r\n" + withLength("1"),
 	head + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
 	head + "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", head + "Transfer-Encoding: identity\r\nContent-Length: 1\r\n\r\n1",
-	head + "Content-Length: 1\r\nContent-Length: 2\r\n\r\n12", head + "Content-Length: -1\r\n\r\n1", head + "Content-Length: +1\r\n\r\n1", head + "Content-Length: 0x1\r\n\r\n1",
+	head + "Content-Length: 1\r\nContent-Length: 2\r\n\r\n12", head + "Content-Length: 1, 1\r\n\r\n1" + withLength("2"), head + "Content-Length: 1\r\nContent-Length: 1\r\n\r\n1" + withLength("2"), head + "Content-Length: -1\r\n\r\n1", head + "Content-Length: +1\r\n\r\n1", head + "Content-Length: 0x1\r\n\r\n1",
 	head + "Content-Length : 1\r\n\r\n1", head + "X-A: a\r\n b\r\nContent-Length: 1\r\n\r\n1", head + "X-A: a\x00\r\nContent-Length: 1\r\n\r\n1", head + "X A: a\r\nContent-Length: 1\r\n\r\n1",
 	strings.ReplaceAll(withLength("1"), "\r\n", "\n"), strings.ReplaceAll(withLength("1"), "\r\n", "\r"), "\r\n" + withLength("1"), "\n\n" + withLength("1"),
 	strings.Replace(withLength("1"), "1.1", "1.0", 1) + withLength("2"), strings.Replace(head, "1.1", "1.0", 1) + "Connection: keep-alive\r\nContent-Length: 1\r\n\r\n1" + withLength("2"),
@@ -52,6 +53,9 @@ var oddities = []string{
 // cloudHead begins a CloudEvent in binary mode.
 const cloudHead = "POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" +
 	"ce-specversion: 1.0\r\nce-id: 1\r\nce-source: /shop\r\nce-type: order.made\r\n"
+
+// lengthList is a Content-Length line with more than one length.
+var lengthList = regexp.MustCompile(`(?i)content-length:[^\r\n]*,`)
 
 // kept is an outbox that only remembers.
 type kept struct {
@@ -115,6 +119,9 @@ func FuzzConnection(f *testing.F) {
 			}
 			if bytes.Contains(answer, []byte("HTTP/1.1 500 ")) {
 				t.Fatalf("an error of our own: %s", answer)
+			}
+			if lengthList.Match(text) {
+				return // net/http refuses a list of equal lengths
 			}
 			speak(t, listen.NewServer(listen.ServerOptions{Handler: listen.Guard{}.Wrap(reference{New(options(theirs))})}), text)
 			rest := theirs.events

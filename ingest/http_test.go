@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -220,8 +221,16 @@ func TestWire(t *testing.T) {
 		"B15 space behind a chunk's size": {send: head + "Transfer-Encoding: chunked\r\n\r\n2 \r\n{}\r\n0\r\n\r\n", status: 400, code: "invalid_body", closes: true},
 		"B15 bare line feed in chunks":    {send: head + "Transfer-Encoding: chunked\r\n\r\n2\n{}\r\n0\r\n\r\n", status: 400, code: "invalid_body", closes: true},
 		"B15 trailer":                     {send: head + "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nX-A: b\r\n\r\n", status: 400, code: "invalid_body", closes: true},
-		"B15 the same length twice":       {send: head + "Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}", status: 400, code: "invalid_request", closes: true},
-		"B15 list of lengths":             {send: head + "Content-Length: 2, 2\r\n\r\n{}", status: 400, code: "invalid_request", closes: true},
+		"B15 the same length twice":       {send: head + "Content-Length: 2\r\nCONTENT-LENGTH: 2\r\n\r\n{}", status: 202},
+		"B15 the same length in a list":   {send: head + "Content-Length: 2, 2\r\n\r\n{}", status: 202},
+		"B15 the same length in two":      {send: head + "Content-Length: 2 ,2\r\nContent-Length: 2,\t2\r\n\r\n{}", status: 202},
+		"B15 list of other lengths":       {send: head + "Content-Length: 2, 3\r\n\r\n{}", status: 400, code: "invalid_request", closes: true},
+		"B15 other length behind a list":  {send: head + "Content-Length: 2, 2\r\nContent-Length: 3\r\n\r\n{}", status: 400, code: "invalid_request", closes: true},
+		"B15 list with an empty place":    {send: head + "Content-Length: 2,\r\n\r\n{}", status: 400, code: "invalid_request", closes: true},
+		"B15 list with an empty start":    {send: head + "Content-Length: , 2\r\n\r\n{}", status: 400, code: "invalid_request", closes: true},
+		"B15 list beside chunks":          {send: head + "Content-Length: 12, 12\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", status: 400, code: "invalid_request", closes: true},
+		"B16 empty host, two lengths":     {send: strings.Replace(head, "localhost", "", 1) + "Content-Length: 2, 2\r\n\r\n{}", status: 400, code: "missing_host", closes: true},
+		"B16 empty host, whole address":   {send: strings.NewReplacer(": localhost", ":", "/v1", "http://localhost/v1").Replace(withLength("{}")), status: 400, code: "missing_host", closes: true},
 		"B15 signed length":               {send: head + "Content-Length: +2\r\n\r\n{}", status: 400, code: "invalid_request", closes: true},
 		"B15 length with no value":        {send: head + "Content-Length:\r\n\r\n{}", status: 400, code: "invalid_request", closes: true},
 		"B15 coding behind another":       {send: head + "Transfer-Encoding: gzip, chunked\r\n\r\n", status: 501, code: "unsupported_coding", closes: true},
@@ -278,6 +287,36 @@ func TestWire(t *testing.T) {
 				}
 			}
 			<-sent
+		})
+	}
+}
+
+// TestEmptyHost: a Unix socket has no authority that a client could name, so the client
+// sends an empty Host (RFC 9112, section 3.2). One that is missing is refused all the same.
+func TestEmptyHost(t *testing.T) {
+	for name, s := range map[string]func(in *Ingest) server{
+		"events": func(in *Ingest) server {
+			return NewServer(ServerOptions{Ingest: in, Guard: listen.Guard{AnyHost: true}})
+		},
+		"admin": func(in *Ingest) server {
+			return listen.NewServer(listen.ServerOptions{Handler: listen.Guard{AnyHost: true}.Wrap(reference{in})})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in, _, _ := newIngest(t, Options{})
+			path := filepath.Join(shortDir(t), "relay.sock")
+			serve(t, listenUnix(t, path), s(in))
+			w := dial(t, "unix", path)
+			for range 2 {
+				w.send(strings.Replace(withLength("1"), " localhost", "", 1))
+				if res, body := w.read(); res.StatusCode != 202 || res.Close {
+					t.Fatalf("empty host: %d %s, closes %v", res.StatusCode, body, res.Close)
+				}
+			}
+			w.send(strings.Replace(withLength("1"), "Host: localhost\r\n", "", 1))
+			if res, body := w.read(); res.StatusCode != 400 {
+				t.Errorf("no host: %d %s", res.StatusCode, body)
+			}
 		})
 	}
 }
