@@ -22,13 +22,29 @@ const (
 	timeout = "timeout"
 )
 
-// errorCodes are the codes of attempts that got no whole answer, as attempts record
-// them. The first timeoutCodes are "timeout", the others "network".
+// The codes of attempts that got no whole answer, as attempts record them.
+const (
+	CodeTimeout        = "timeout"               // the attempt's total time passed
+	CodeConnectTimeout = "connect_timeout"       // no connection, or no TLS, in time
+	CodeNoSuchHost     = "dns_not_found"         // the name does not exist
+	CodeDNS            = "dns_failed"            // the name servers gave no answer
+	CodeEgress         = "egress_denied"         // the address is not one we may connect to
+	CodeRefused        = "connection_refused"    // nobody listens
+	CodeUnreachable    = "connection_failed"     // no route, or another trouble on the way
+	CodeReset          = "connection_reset"      // the connection ended before the answer did
+	CodeTLSExpired     = "tls_expired"           // certificate out of date
+	CodeTLSName        = "tls_wrong_name"        // certificate for another name
+	CodeTLSAuthority   = "tls_unknown_authority" // certificate of an unknown issuer
+	CodeTLS            = "tls_failed"            // any other trouble with TLS
+	CodeBadResponse    = "bad_response"          // not HTTP, or its header is too large
+)
+
+// errorCodes lists all of them. The first timeoutCodes are "timeout", the others "network".
 func errorCodes() []string {
 	return []string{
-		timeout, "connect_timeout",
-		"dns_not_found", "dns_failed", "egress_denied", "connection_refused", "connection_failed", "connection_reset",
-		"tls_expired", "tls_wrong_name", "tls_unknown_authority", "tls_failed", "bad_response",
+		CodeTimeout, CodeConnectTimeout,
+		CodeNoSuchHost, CodeDNS, CodeEgress, CodeRefused, CodeUnreachable, CodeReset,
+		CodeTLSExpired, CodeTLSName, CodeTLSAuthority, CodeTLS, CodeBadResponse,
 	}
 }
 

@@ -32,12 +32,13 @@ var arrows = map[string][]string{
 	"policy/sign":                  {},
 	"relay/sink":                   {"policy/sign"},
 	"relay/gate":                   {"outbox", "policy"},
-	"relay/deliver":                {"outbox", "policy", "policy/rawjson", "relay/gate", "policy/sign"},
+	"relay/post":                   {"outbox", "policy", "policy/sign"},
+	"relay/deliver":                {"outbox", "policy", "policy/rawjson", "relay/gate", "policy/sign", "relay/post"},
 	"relay/admin":                  {"ingest/problem", "outbox", "policy", "relay/deliver"},
 	"relay/metrics":                {"outbox", "relay/deliver"},
 	"relay/deliver/delivertest":    {"policy/sign"},
 	"relay/client":                 {"ingest/problem"},
-	"relay/explain":                {"config", "outbox", "policy", "relay/deliver"},
+	"relay/explain":                {"config", "outbox", "policy", "relay/deliver", "relay/post"},
 	"relay/app":                    {"config", "ingest", "ingest/listen", "ingest/problem", "outbox", "outbox/redisstream", "outbox/sqlite", "policy", "relay/admin", "relay/deliver", "relay/metrics"},
 	"relay":                        {"config", "ingest", "ingest/problem", "outbox", "policy", "relay/admin", "relay/app", "relay/client", "relay/deliver", "relay/explain", "policy/sign", "relay/sink"},
 }
@@ -49,7 +50,7 @@ var homes = map[string]*regexp.Regexp{
 	"github.com/santhosh-tekuri/jsonschema/v6": regexp.MustCompile(`^policy/(schema|fields)\.go$`),
 	"github.com/zclconf/go-cty":                regexp.MustCompile(`^(config|policy/expr)/|^policy/signature\.go$`),
 	"github.com/redis/go-redis/v9":             regexp.MustCompile(`^outbox/redisstream/`),
-	"github.com/valyala/fasthttp":              regexp.MustCompile(`^(ingest/conn|relay/deliver/http1)\.go$`),
+	"github.com/valyala/fasthttp":              regexp.MustCompile(`^(ingest/conn|relay/post/http1)\.go$`),
 	"github.com/fsnotify/fsnotify":             regexp.MustCompile(`^relay/app/watch\.go$`),
 	"golang.org/x/time":                        regexp.MustCompile(`^relay/gate/`),
 	"github.com/prometheus":                    regexp.MustCompile(`^relay/metrics/`),
@@ -119,7 +120,8 @@ func TestImportsFollowTheArrows(t *testing.T) {
 func TestHTTPLibraryHasOneHome(t *testing.T) {
 	libraries := map[string]map[string]string{
 		"ingest":        {`"net/http`: "ingest/listen"},
-		"relay/deliver": {`"net/http`: "relay/deliver/http2.go", `"github.com/valyala/fasthttp`: "relay/deliver/http1.go"},
+		"relay/post":    {`"net/http`: "relay/post/http2.go", `"github.com/valyala/fasthttp`: "relay/post/http1.go"},
+		"relay/deliver": {`"net/http`: "relay/post/http2.go", `"github.com/valyala/fasthttp`: "relay/post/http1.go"},
 	}
 	for name, f := range sources(t) {
 		for library, home := range libraries[filepath.ToSlash(filepath.Dir(name))] {

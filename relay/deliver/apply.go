@@ -3,11 +3,11 @@ package deliver
 import (
 	"context"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
 	"relay/policy"
+	"relay/relay/post"
 )
 
 // leaseMargin is what a lease has beyond the attempt, for settling and for a
@@ -91,7 +91,7 @@ func (s *setup) lease() time.Duration {
 // in the same way.
 type wire struct {
 	once sync.Once
-	out  sender // made by the first attempt: 10,000 endpoints that are never used cost none
+	out  post.Sender // made by the first attempt: 10,000 endpoints that are never used cost none
 
 	// Guarded by the runner's mu.
 	users    int // attempts under way
@@ -100,8 +100,8 @@ type wire struct {
 
 // sender returns what posts to the endpoint. Only an attempt that is one of the
 // wire's users calls it.
-func (s *setup) sender(d *Deliverer) sender {
-	s.wire.once.Do(func() { s.wire.out = newSender(d.working, s.endpoint, &d.o, &d.exchanges) })
+func (s *setup) sender(d *Deliverer) post.Sender {
+	s.wire.once.Do(func() { s.wire.out = d.client.Sender(d.working, s.endpoint) })
 	return s.wire.out
 }
 
@@ -109,7 +109,7 @@ func (s *setup) sender(d *Deliverer) sender {
 func (w *wire) close() {
 	w.once.Do(func() {}) // nobody makes a sender now
 	if w.out != nil {
-		w.out.close()
+		w.out.Close()
 	}
 }
 
@@ -132,7 +132,7 @@ func (r *runner) become(e *policy.Endpoint) (unused *wire) {
 			wire:     new(wire),
 		}
 		s.claiming, s.replace = context.WithCancel(r.d.claiming)
-		if old != nil && sameWire(old.endpoint, e) {
+		if old != nil && post.Same(old.endpoint, e) {
 			s.wire = old.wire
 		}
 		r.now = s
@@ -157,17 +157,4 @@ func (r *runner) idle() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.now == nil && r.busy == 0 && !r.looping && r.gate.Rested()
-}
-
-// sameWire compares all that newSender makes use of.
-func sameWire(a, b *policy.Endpoint) bool {
-	return a.URL.String() == b.URL.String() &&
-		a.Timeout == b.Timeout &&
-		a.HTTP2 == b.HTTP2 &&
-		a.TLS.Digest == b.TLS.Digest && a.TLS.MinVersion == b.TLS.MinVersion && a.TLS.ServerName == b.TLS.ServerName &&
-		a.ObeyRateHeaders == b.ObeyRateHeaders &&
-		(!a.HTTP2 || a.Concurrency == b.Concurrency) && // HTTP/1.1 opens connections as attempts need them
-		a.Egress.AllowPlaintext == b.Egress.AllowPlaintext &&
-		slices.Equal(a.Egress.AllowPrivate, b.Egress.AllowPrivate) &&
-		slices.Equal(a.Egress.Ports, b.Egress.Ports)
 }

@@ -205,7 +205,7 @@ func TestApplyClosesConnections(t *testing.T) {
 		w := newWorld(t)
 		e := w.inMemory("billing", delivertest.NewEndpoint(delivertest.Step{Delay: time.Second}))
 		var open atomic.Int64
-		w.o.dialNet = func(ctx context.Context, network, address string) (net.Conn, error) {
+		w.o.network.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
 			c, err := w.net.Dial(ctx, network, address)
 			open.Add(1)
 			return &counted{Conn: c, open: &open}, err

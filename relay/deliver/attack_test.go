@@ -18,6 +18,7 @@ import (
 	"relay/outbox/outboxtest"
 	"relay/policy"
 	"relay/relay/deliver/delivertest"
+	"relay/relay/post"
 )
 
 // attack is two Relays that share an outbox and an endpoint, while operators, receiver,
@@ -154,7 +155,7 @@ func (a *attack) start(i int) {
 	r.source = newUnsteady(a.store, a.bucket, a.random.Uint64(), a.faults, a.problems.add)
 	a.mu.Unlock()
 	r.Deliverer = New(Options{
-		Source: r.source, Limiter: r.source, Log: zerolog.Nop(), Version: fmt.Sprint(i), dialNet: a.net.Dial, Grace: 10 * time.Second,
+		Source: r.source, Limiter: r.source, Log: zerolog.Nop(), Version: fmt.Sprint(i), network: post.Network{Dial: a.net.Dial}, Grace: 10 * time.Second,
 	}, r.policy)
 	ctx, halt := context.WithCancel(context.Background())
 	r.halt, r.ended = halt, make(chan error, 1)

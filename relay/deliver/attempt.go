@@ -12,6 +12,7 @@ import (
 	"relay/outbox"
 	"relay/policy"
 	"relay/relay/gate"
+	"relay/relay/post"
 )
 
 // errStopping cuts attempts short that outlast the grace of a stop.
@@ -54,20 +55,21 @@ func (r *runner) attempt(s *setup, claims []outbox.Claim, d *draft, probe bool) 
 		Attempt: outbox.Attempt{
 			Started: start.UTC(),
 			Took:    end.Sub(start),
-			Timing:  a.timing,
-			Status:  a.status,
-			Head:    a.head,
-			Body:    a.body,
+			Timing:  a.Timing,
+			Status:  a.Status,
+			Head:    a.Head,
+			Body:    a.Body,
 		},
-		Reused: a.reused,
+		Reused: a.Reused,
 	}
-	ended := gate.Attempt{Probe: probe, Status: a.status, RetryAfter: parseRetryAfter(a.retryAfter, end)}
+	ended := gate.Attempt{Probe: probe, Status: a.Status, RetryAfter: parseRetryAfter(a.RetryAfter, end)}
 	if s.endpoint.ObeyRateHeaders {
-		ended.Rate = a.rateHeaders.Parse(end)
+		rate := gate.RateHeaders(a.RateHeaders)
+		ended.Rate = rate.Parse(end)
 	}
 	if f != nil {
-		ended.Code = f.code
-		ended.Void = f.code == codePanic || f.code == codeBody // they say nothing about the receiver
+		ended.Code = f.Code
+		ended.Void = f.Code == codePanic || f.Code == codeBody // they say nothing about the receiver
 	}
 	r.conclude(s, claims, &res, &ended, f)
 	ended.InFlight = r.counts.end()
@@ -78,7 +80,7 @@ func (r *runner) attempt(s *setup, claims []outbox.Claim, d *draft, probe bool) 
 
 // conclude judges an attempt that just ended, for the gate too, and settles its deliveries.
 // res holds what their records have in common.
-func (r *runner) conclude(s *setup, claims []outbox.Claim, res *Result, ended *gate.Attempt, f *failure) {
+func (r *runner) conclude(s *setup, claims []outbox.Claim, res *Result, ended *gate.Attempt, f *post.Failure) {
 	end := time.Now()
 	all := judge(s.endpoint, len(claims), res.Attempt.Status, f)
 	ended.Delivered, ended.Gone = all.outcome == Delivered, all.outcome == Gone
@@ -123,7 +125,7 @@ func nextDue(r *policy.Retry, c *outbox.Claim, a *gate.Attempt, j *judgement, en
 
 // try sends the events once. A panic on the way is a failed attempt like any
 // other, so that one event cannot end the process again and again.
-func (r *runner) try(s *setup, claims []outbox.Claim, d *draft, now time.Time) (a answer, f *failure) {
+func (r *runner) try(s *setup, claims []outbox.Claim, d *draft, now time.Time) (a post.Answer, f *post.Failure) {
 	defer func() {
 		if p := recover(); p != nil {
 			f = r.panicked(&claims[0], p)
@@ -138,25 +140,25 @@ func (r *runner) try(s *setup, claims []outbox.Claim, d *draft, now time.Time) (
 			return a, f
 		}
 	}
-	a, f = s.sender(r.d).send(r.d.working, now.Add(s.endpoint.Timeout.Total), d.header, d.body)
-	if f != nil && f.code == codeTimeout {
-		f.text = s.late
+	a, f = s.sender(r.d).Send(r.d.working, post.Request{Header: d.header, Body: d.body, Until: now.Add(s.endpoint.Timeout.Total)})
+	if f != nil && f.Code == policy.CodeTimeout {
+		f.Text = s.late
 	}
 	r.keep(s, d)
 	return a, f
 }
 
-func (r *runner) panicked(c *outbox.Claim, p any) *failure {
+func (r *runner) panicked(c *outbox.Claim, p any) *post.Failure {
 	r.logPanic(c, p)
-	return &failure{codePanic, "relay panicked in this attempt; its log has the stack"}
+	return &post.Failure{Code: codePanic, Text: "relay panicked in this attempt; its log has the stack"}
 }
 
 // bodyFailure is nil where err is.
-func bodyFailure(err error) *failure {
+func bodyFailure(err error) *post.Failure {
 	if err == nil {
 		return nil
 	}
-	return &failure{codeBody, "cannot build the body: " + err.Error()}
+	return &post.Failure{Code: codeBody, Text: "cannot build the body: " + err.Error()}
 }
 
 // keep puts a draft aside for further attempts.

@@ -14,6 +14,7 @@ import (
 	"relay/policy"
 	"relay/policy/sign"
 	"relay/relay/gate"
+	"relay/relay/post"
 )
 
 // batch is one POST while it is gathered.
@@ -27,7 +28,7 @@ type batch struct {
 // broken is a claim whose event has no body.
 type broken struct {
 	claim   outbox.Claim
-	failure *failure
+	failure *post.Failure
 }
 
 // len counts what a batch took of max_events.
@@ -155,7 +156,7 @@ func (g *gathering) put(b *batch, c *outbox.Claim) bool {
 }
 
 // add is draft.add that says how it failed. A panic on the way is of one event, as in try.
-func (r *runner) add(d *draft, e *policy.Endpoint, c *outbox.Claim) (f *failure) {
+func (r *runner) add(d *draft, e *policy.Endpoint, c *outbox.Claim) (f *post.Failure) {
 	defer func() {
 		if p := recover(); p != nil {
 			f = r.panicked(c, p)
@@ -183,7 +184,7 @@ func (r *runner) launch(s *setup, b *batch) {
 		}
 		r.d.work.Go(func() {
 			res := Result{Attempt: outbox.Attempt{Started: time.Now().UTC()}}
-			r.conclude(s, []outbox.Claim{x.claim}, &res, &gate.Attempt{Code: x.failure.code}, x.failure)
+			r.conclude(s, []outbox.Claim{x.claim}, &res, &gate.Attempt{Code: x.failure.Code}, x.failure)
 		})
 	}
 }
@@ -257,13 +258,13 @@ type judgement struct {
 
 // judge judges an attempt with n deliveries: by the status of its answer or, where f is set, by
 // the reason why there is none.
-func judge(e *policy.Endpoint, n, status int, f *failure) judgement {
+func judge(e *policy.Endpoint, n, status int, f *post.Failure) judgement {
 	var j judgement
 	var why string
 	if f == nil {
 		j.text = answerText(status)
 	} else {
-		why, j.text = f.code, f.text
+		why, j.text = f.Code, f.Text
 	}
 	j.outcome, j.code = classify(status, why, e.Retry.On)
 	if e.Batch == nil || j.outcome != Refused || f != nil {

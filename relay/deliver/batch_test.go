@@ -348,7 +348,7 @@ func TestPanicInABatch(t *testing.T) {
 	e := endpointAt(t, "billing", endpointURL(t, "http://billing.test"))
 	e.Batch = &policy.Batch{MaxEvents: 2}
 	r := New(w.o, policy.New([]*policy.Endpoint{e})).runners["billing"]
-	if f := r.add(new(draft), e, new(outbox.Claim)); f == nil || f.code != codePanic {
+	if f := r.add(new(draft), e, new(outbox.Claim)); f == nil || f.Code != codePanic {
 		t.Errorf("an event that is nil: %v", f)
 	}
 }

@@ -15,8 +15,8 @@ import (
 
 	"relay/outbox"
 	"relay/policy"
-	"relay/policy/sign"
 	"relay/relay/deliver/delivertest"
+	"relay/relay/post"
 )
 
 // settled is a Source that keeps nothing.
@@ -34,7 +34,7 @@ func BenchmarkAttempt(b *testing.B) {
 	receiver := delivertest.NewEndpoint()
 	receiver.Serve(b, l)
 	e := endpointAt(b, "billing", &url.URL{Scheme: "http", Host: "billing.test:80"})
-	d := New(Options{Source: settled{}, dialNet: network.Dial}, &policy.Policy{Endpoints: []*policy.Endpoint{e}})
+	d := New(Options{Source: settled{}, network: post.Network{Dial: network.Dial}}, &policy.Policy{Endpoints: []*policy.Endpoint{e}})
 	r := d.runners["billing"]
 	defer r.close()
 	c := benchClaim()
@@ -141,11 +141,11 @@ func BenchmarkBuild(b *testing.B) {
 // discard is a sender whose receiver takes everything at once.
 type discard struct{}
 
-func (discard) send(context.Context, time.Time, []sign.Header, []byte) (answer, *failure) {
-	return answer{status: 200}, nil
+func (discard) Send(context.Context, post.Request) (post.Answer, *post.Failure) {
+	return post.Answer{Status: 200}, nil
 }
 
-func (discard) close() {}
+func (discard) Close() {}
 
 func benchClaim() []outbox.Claim {
 	data := []byte(`{"amount":1000,"text":"` + strings.Repeat("x", 1000) + `"}`)

@@ -129,14 +129,14 @@ func TestContractConnectTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		e := contractEndpoint(t, w, "api-monetization", "quota-notice", delivertest.NewEndpoint())
-		w.o.dialNet = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		w.o.network.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
 			<-ctx.Done()
 			return nil, os.ErrDeadlineExceeded
 		}
 		w.start(e)
 		id := w.acceptAs(t, e.Name, contractData)
 		r := w.await(1)[0]
-		if took := r.Attempt.Took.Round(time.Second); took != 3*time.Second || !slices.Contains([]string{codeTimeout, codeConnectTimeout}, r.Attempt.Code) {
+		if took := r.Attempt.Took.Round(time.Second); took != 3*time.Second || !slices.Contains([]string{policy.CodeTimeout, policy.CodeConnectTimeout}, r.Attempt.Code) {
 			t.Errorf("took %s, code %q", took, r.Attempt.Code)
 		}
 		if d := w.delivery(id); d.State != outbox.Failed {

@@ -10,9 +10,7 @@ package deliver
 import (
 	"context"
 	"crypto/rand"
-	"crypto/x509"
 	"errors"
-	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -23,6 +21,7 @@ import (
 	"relay/outbox"
 	"relay/policy"
 	"relay/relay/gate"
+	"relay/relay/post"
 )
 
 // Source is the part of outbox.Store that delivering needs.
@@ -45,9 +44,7 @@ type Options struct {
 	Observe func(Result)            // called after each recorded attempt, from many goroutines; optional
 	Raise   func(Raised)            // tells of what happened to endpoints and deliveries; must not block; optional
 
-	roots    *x509.CertPool // nil for the system's
-	resolver *net.Resolver  // nil for the system's
-	dialNet  func(ctx context.Context, network, address string) (net.Conn, error)
+	network post.Network // of tests
 }
 
 // Deliverer delivers to the endpoints of a policy, which Apply can replace by
@@ -57,7 +54,7 @@ type Deliverer struct {
 	userAgent  string
 	gates      *gate.Gates
 	drafts     sync.Pool // of *draft
-	exchanges  sync.Pool // of *exchange
+	client     *post.Client
 	aborted    chan struct{}
 	abort      sync.Once
 	unfinished atomic.Int64
@@ -94,7 +91,7 @@ func New(o Options, p *policy.Policy) *Deliverer {
 		o:         o,
 		userAgent: userAgent(o.Version),
 		drafts:    sync.Pool{New: func() any { return new(draft) }},
-		exchanges: sync.Pool{New: newExchange},
+		client:    post.NewClient(post.Options{Own: o.Own, Network: o.network}),
 		aborted:   make(chan struct{}),
 		runners:   map[string]*runner{},
 	}

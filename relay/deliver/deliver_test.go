@@ -429,3 +429,17 @@ func TestErrorsHoldNoSecret(t *testing.T) {
 		}
 	})
 }
+
+// The error of an attempt out of time names the configured time.
+func TestTimeoutNamesItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.inMemory("billing", delivertest.NewEndpoint(delivertest.Step{Fault: delivertest.Hang}))
+		e.Timeout.Total = 1500 * time.Millisecond
+		w.start(e)
+		w.accept(1, "billing")
+		if a := w.await(1)[0].Attempt; a.Error != "no whole answer within 1.5s" {
+			t.Errorf("error is %q", a.Error)
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"net/http"
 	"net/url"
 	"strings"
 	"testing"
@@ -119,5 +120,62 @@ func TestPreviewOfBodies(t *testing.T) {
 	e.Body = bodyOf(t, `body = { a = event.data.y }`)
 	if r, err := Preview(e, event, "1", time.Now()); err == nil {
 		t.Errorf("the preview is %+v", r)
+	}
+}
+
+// Own headers of an endpoint replace what they may, through to the wire.
+func TestOwnHeaders(t *testing.T) {
+	e := &policy.Endpoint{Headers: []policy.Header{
+		{Name: "content-type", Value: config.NewSecret("application/cloudevents+json")},
+		{Name: "User-Agent", Value: config.NewSecret("Acme")},
+		{Name: "Relay-Delivery", Value: config.NewSecret("forged")},
+	}}
+	got := appendHeader(nil, e, &sign.Message{EventID: "evt_1", DeliveryID: "dlv_1", Attempt: 1}, "Relay/1")
+	want := []sign.Header{
+		{Name: "Content-Type", Value: "application/cloudevents+json"},
+		{Name: "User-Agent", Value: "Acme"},
+		{Name: "webhook-id", Value: "evt_1"},
+		{Name: "Relay-Attempt", Value: "1"},
+		{Name: "Relay-Delivery", Value: "dlv_1"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("header (-want +got):\n%s", diff)
+	}
+}
+
+// A scheme that signs the Content-Type signs the one that is sent.
+func TestOwnContentTypeIsSigned(t *testing.T) {
+	scheme, _ := sign.Builtin("rfc9421")
+	signer, err := sign.NewSigner(scheme, []string{secret})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := url.Parse("https://billing.example.com:8443?a=1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, own := range []string{"", "application/cloudevents+json; charset=utf-8", "text/plain "} {
+		e := endpointAt(t, "billing", u)
+		e.Signers = []*sign.Signer{signer}
+		want := "application/json"
+		if own != "" {
+			e.Headers = []policy.Header{{Name: "content-type", Value: config.NewSecret(own)}}
+			want = strings.TrimSpace(own)
+		}
+		r, err := Preview(e, &outbox.Event{ID: "evt_1", Type: "a", Time: time.Now(), Data: []byte("1")}, "1", time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		h := http.Header{}
+		for _, line := range r.Header {
+			h.Add(line.Name, strings.TrimSpace(line.Value))
+		}
+		if got := h.Get("Content-Type"); got != want {
+			t.Errorf("sent %q, want %q", got, want)
+		}
+		seen := &sign.Message{Method: "POST", URL: "https://billing.example.com:8443/?a=1", Time: time.Now(), Body: r.Body}
+		if err := signer.Verifier().Verify(h.Values, seen, time.Minute); err != nil {
+			t.Errorf("content type %q: %v", own, err)
+		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"relay/outbox/redisstream/redistest"
 	"relay/policy"
 	"relay/relay/deliver/delivertest"
+	"relay/relay/post"
 )
 
 // What an attempt costs with the gate's rules in its way, from the look to the end of the
@@ -57,7 +58,7 @@ func BenchmarkGatedAttempt(b *testing.B) {
 			for _, rule := range c.rules {
 				rule(e)
 			}
-			o := Options{Source: settled{}, dialNet: network.Dial}
+			o := Options{Source: settled{}, network: post.Network{Dial: network.Dial}}
 			if c.fleet {
 				o.Limiter = openRedis(b)
 			}

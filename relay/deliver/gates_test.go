@@ -417,7 +417,7 @@ func TestRelaysAgree(t *testing.T) {
 		one.store, two.store = store, store
 		one.o.Source, two.o.Source = store, store
 		e := one.inMemory("billing", receiver)
-		two.o.dialNet = one.o.dialNet
+		two.o.network.Dial = one.o.network.Dial
 		e.Concurrency = 1
 		one.start(e)
 		one.accept(1, "billing")

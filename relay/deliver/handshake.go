@@ -9,6 +9,7 @@ import (
 	"relay/policy"
 	"relay/policy/sign"
 	"relay/relay/gate"
+	"relay/relay/post"
 )
 
 // The handshake of "HTTP 1.1 Web Hooks for Event Delivery" 1.0 (CloudEvents), section 4:
@@ -36,24 +37,18 @@ func (r *runner) handshake(s *setup) {
 // askConsent makes one request, on a connection of its own.
 func (d *Deliverer) askConsent(s *setup) gate.Consent {
 	e := s.endpoint
-	out := newSender(s.claiming, e, &d.o, &d.exchanges)
-	defer out.close()
-	switch out := out.(type) {
-	case *http1:
-		out.method = "OPTIONS"
-	case *http2:
-		out.method = "OPTIONS"
-	}
+	out := d.client.Sender(s.claiming, e)
+	defer out.Close()
 	header := []sign.Header{{Name: "User-Agent", Value: d.userAgent}, {Name: "WebHook-Request-Origin", Value: e.Origin}}
 	if limit := e.RateLimit; limit != nil {
 		header = append(header, sign.Header{Name: "WebHook-Request-Rate", Value: perMinute(limit)})
 	}
-	a, f := out.send(s.claiming, time.Now().Add(e.Timeout.Total), header, nil)
+	a, f := out.Send(s.claiming, post.Request{Method: "OPTIONS", Header: header, Until: time.Now().Add(e.Timeout.Total)})
 	switch {
-	case f != nil && f.code == codeTimeout:
+	case f != nil && f.Code == policy.CodeTimeout:
 		return gate.Consent{Why: s.late}
 	case f != nil:
-		return gate.Consent{Why: f.text}
+		return gate.Consent{Why: f.Text}
 	}
 	return consentOf(&a, e.Origin)
 }
@@ -64,18 +59,18 @@ func perMinute(l *policy.RateLimit) string {
 }
 
 // consentOf reads the answer to a handshake.
-func consentOf(a *answer, origin string) gate.Consent {
-	allowed := lineOf(a.head, "Webhook-Allowed-Origin")
+func consentOf(a *post.Answer, origin string) gate.Consent {
+	allowed := lineOf(a.Head, "Webhook-Allowed-Origin")
 	switch {
-	case a.status < 200 || a.status > 299:
-		return gate.Consent{Why: "the receiver answered " + strconv.Itoa(a.status) + " to the handshake"}
+	case a.Status < 200 || a.Status > 299:
+		return gate.Consent{Why: "the receiver answered " + strconv.Itoa(a.Status) + " to the handshake"}
 	case allowed == "":
 		return gate.Consent{Why: "the receiver's answer to the handshake has no WebHook-Allowed-Origin"}
 	case allowed != "*" && !strings.EqualFold(allowed, origin):
 		return gate.Consent{Why: "the receiver allows events of another origin, not of " + origin}
 	}
 	c := gate.Consent{Given: true}
-	if rate := lineOf(a.head, "Webhook-Allowed-Rate"); rate != "" && rate != "*" {
+	if rate := lineOf(a.Head, "Webhook-Allowed-Rate"); rate != "" && rate != "*" {
 		n, err := strconv.ParseInt(rate, 10, 32)
 		if err != nil || n < 1 {
 			return gate.Consent{Why: "the receiver's WebHook-Allowed-Rate is no number of requests per minute"}

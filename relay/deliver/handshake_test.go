@@ -190,7 +190,7 @@ func TestHandshakeEndsWithItsSetup(t *testing.T) {
 // Over real sockets, with TLS and by both senders; private addresses stay out of reach.
 func TestHandshakeOverTLS(t *testing.T) {
 	for _, h2 := range []bool{false, true} {
-		a := newAuthority(t)
+		a := delivertest.NewAuthority(t)
 		receiver := delivertest.NewEndpoint()
 		receiver.Answer = func(r *delivertest.Request) delivertest.Step {
 			if r.Method == http.MethodOptions {
@@ -198,14 +198,14 @@ func TestHandshakeOverTLS(t *testing.T) {
 			}
 			return delivertest.Step{}
 		}
-		receiver.TLS = a.issue("localhost", time.Now().Add(time.Hour))
+		receiver.TLS = a.Issue("localhost", time.Now().Add(time.Hour))
 		if h2 {
 			receiver.TLS.NextProtos = []string{"h2"}
 		}
 		u := receiver.Listen(t)
 		u.Host = strings.Replace(u.Host, "127.0.0.1", "localhost", 1)
 		w := newWorld(t)
-		w.o.roots = a.pool()
+		w.o.network.Roots = a.Pool()
 		e := endpointAt(t, "billing", u)
 		e.HTTP2, e.Handshake, e.Origin = h2, true, "events.example.com"
 		w.start(e)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -22,12 +21,7 @@ import (
 	"relay/relay/deliver/delivertest"
 )
 
-func TestMain(m *testing.M) {
-	for _, name := range proxies {
-		_ = os.Setenv(name, "http://127.0.0.1:9") // discard: nobody listens
-	}
-	goleak.VerifyTestMain(m)
-}
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // defaults is the retry policy that the file has when it says nothing.
 var defaults = policy.Retry{
@@ -119,7 +113,7 @@ func (w *world) inMemory(name string, e *delivertest.Endpoint) *policy.Endpoint 
 		w.t.Fatal(err)
 	}
 	e.Serve(w.t, l)
-	w.o.dialNet = w.net.Dial
+	w.o.network.Dial = w.net.Dial
 	return endpointAt(w.t, name, u)
 }
 
@@ -211,4 +205,35 @@ func endpointURL(t testing.TB, raw string) *url.URL {
 		t.Fatal(err)
 	}
 	return u
+}
+
+// acceptSized brings an event of that many bytes.
+func (w *world) acceptSized(n int) (id string) {
+	w.t.Helper()
+	b := outbox.Batch{Entries: []outbox.Entry{{
+		Event:     outbox.Event{ID: "evt_sized", Type: "a", Time: time.Now(), Data: []byte(`"` + strings.Repeat("x", n) + `"`)},
+		Endpoints: []string{"billing"},
+	}}}
+	if _, err := w.store.Accept(w.t.Context(), b); err != nil {
+		w.t.Fatal(err)
+	}
+	return "evt_sized"
+}
+
+// secureInMemory puts a receiver with TLS on the network in memory.
+func (w *world) secureInMemory(name string, e *delivertest.Endpoint, protocols ...string) *policy.Endpoint {
+	w.t.Helper()
+	a := delivertest.NewAuthority(w.t)
+	w.o.network.Roots, w.o.network.Dial, w.net.Buffered = a.Pool(), w.net.Dial, true
+	e.TLS = a.Issue(name+".test", time.Now().Add(1000*time.Hour))
+	e.TLS.NextProtos = protocols
+	u := &url.URL{Scheme: "https", Host: name + ".test:443", Path: "/hook"}
+	l, err := w.net.Listen(u.Host)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	e.Serve(w.t, l)
+	p := endpointAt(w.t, name, u)
+	p.HTTP2 = len(protocols) > 0 && protocols[0] == "h2"
+	return p
 }

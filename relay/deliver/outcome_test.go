@@ -1,16 +1,16 @@
 package deliver
 
 import (
+	"context"
 	"fmt"
-	"go/ast"
-	"go/parser"
-	"go/token"
-	"slices"
-	"strconv"
-	"strings"
+	"net"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"relay/outbox"
 	"relay/policy"
+	"relay/relay/deliver/delivertest"
 )
 
 func TestClassifyStatus(t *testing.T) {
@@ -62,32 +62,68 @@ func TestClassifyFailure(t *testing.T) {
 	}
 }
 
-// The codes that attempts record and those that a file can name are the same.
-func TestCodesAreThoseOfThePolicy(t *testing.T) {
-	f, err := parser.ParseFile(token.NewFileSet(), "outcome.go", nil, 0)
-	if err != nil {
-		t.Fatal(err)
+// Fault F35 and S5: answers that are not deliveries, over HTTP/2 as over HTTP/1.1.
+// Redirects are not followed; what Retry-After asks for is bounded, or ignored.
+func TestRefusals(t *testing.T) {
+	type wait struct{ least, most time.Duration }
+	usual := wait{4 * time.Second, 6 * time.Second} // the schedule's 5 s
+	type answer struct {
+		name   string
+		status int
+		header map[string]string
+		state  outbox.State
+		code   string
+		wait
 	}
-	var codes []string
-	ast.Inspect(f, func(n ast.Node) bool {
-		if c, ok := n.(*ast.ValueSpec); ok && strings.HasPrefix(c.Names[0].Name, "code") {
-			code, err := strconv.Unquote(c.Values[0].(*ast.BasicLit).Value)
-			if err != nil {
-				t.Fatal(err)
-			}
-			codes = append(codes, code)
+	answers := []answer{{"gone", 410, nil, outbox.Failed, "gone", wait{}}}
+	for _, status := range []int{300, 301, 302, 303, 307, 308} {
+		answers = append(answers, answer{fmt.Sprint(status), status, map[string]string{"Location": "https://elsewhere.test:443/"}, outbox.Failed, "redirect_not_followed", wait{}})
+	}
+	for _, status := range []int{429, 503} {
+		for value, w := range map[string]wait{
+			"0":                             usual,
+			"-1":                            usual,
+			"7200":                          {2 * time.Hour, 2 * time.Hour},
+			"1000000000000":                 {24 * time.Hour, 24 * time.Hour},
+			"99999999999999999999999999":    {24 * time.Hour, 24 * time.Hour},
+			"Wed, 21 Oct 1998 07:28:00 GMT": usual,
+			"Sat, 01 Jan 2000 01:00:00 GMT": {59 * time.Minute, time.Hour},
+			"Sat, 01 Jan 3000 01:00:00 GMT": {24 * time.Hour, 24 * time.Hour},
+			"soon; \"x\"":                   usual,
+			"":                              usual,
+			"1e3":                           usual,
+			"5.5":                           usual,
+		} {
+			answers = append(answers, answer{fmt.Sprintf("%d wait %q", status, value), status, map[string]string{"Retry-After": value}, outbox.Pending, fmt.Sprintf("http_%d", status), w})
 		}
-		return true
-	})
-	// The first two are never the receiver's fault, the others are of answers.
-	codes = slices.DeleteFunc(codes, func(c string) bool {
-		return slices.Contains([]string{codePanic, codeBody, codeRedirect, codeGone, codeBatchRefused}, c)
-	})
-	all, err := policy.ParseOutcomes(codes)
-	if err != nil {
-		t.Fatal(err)
 	}
-	if got := all.List(); !slices.Equal(got, []string{"network", "timeout"}) {
-		t.Errorf("with all of %q a file says %q: it knows others", codes, got)
+	for _, c := range answers {
+		for _, protocol := range []string{"http/1.1", "h2"} {
+			t.Run(c.name+" by "+protocol, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(t)
+					receiver := delivertest.NewEndpoint(delivertest.Step{Status: c.status, Header: c.header})
+					e := w.secureInMemory("billing", receiver, protocol)
+					dials, dial := 0, w.o.network.Dial
+					w.o.network.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+						dials++
+						return dial(ctx, network, address)
+					}
+					w.start(e)
+					w.accept(1, "billing")
+					r := w.await(1)[0]
+					w.stop()
+					if r.State != c.state || r.Attempt.Code != c.code || r.Attempt.Error == "" {
+						t.Errorf("state %s, code %q (%s), want %s, %q", r.State, r.Attempt.Code, r.Attempt.Error, c.state, c.code)
+					}
+					if wait := r.Due.Sub(r.Attempt.Started.Add(r.Attempt.Took)); c.state == outbox.Pending && (wait < c.least || wait > c.most) {
+						t.Errorf("next attempt in %s, want %s to %s", wait, c.least, c.most)
+					}
+					if n := len(receiver.Requests()); dials != 1 || n != 1 {
+						t.Errorf("%d requests on %d connections, want 1 on 1", n, dials)
+					}
+				})
+			})
+		}
 	}
 }

@@ -1,14 +1,13 @@
 package deliver
 
 import (
-	"bytes"
-	"net/netip"
 	"strings"
 	"time"
 
 	"relay/outbox"
 	"relay/policy"
 	"relay/policy/sign"
+	"relay/relay/post"
 )
 
 // Request is what an attempt would send, as HTTP/1.1 has it.
@@ -35,11 +34,8 @@ func Preview(e *policy.Endpoint, event *outbox.Event, version string, now time.T
 		return Request{}, err
 	}
 
-	var wire bytes.Buffer
-	x := newExchange().(*exchange)
-	x.out.Reset(&wire)
-	_ = x.write(&http1{host: e.URL.Host, target: e.URL.RequestURI()}, d.header, d.body) // a Buffer takes all
-	head, body, _ := strings.Cut(wire.String(), "\r\n\r\n")
+	wire := post.Render(e.URL, post.Request{Header: d.header, Body: d.body})
+	head, body, _ := strings.Cut(string(wire), "\r\n\r\n")
 	lines := strings.Split(head, "\r\n")
 	r := Request{Line: lines[0], Body: []byte(body)}
 	for _, line := range lines[1:] {
@@ -68,16 +64,4 @@ func Spans(s *policy.Steps) []Span {
 		last := spans[n-1]
 		spans = append(spans, Span{last.Least + least, last.Most + most})
 	}
-}
-
-// Denied returns why the address of e's URL must not be connected to, "" when it may
-// be. A URL with a name is not judged, as known tells: its addresses are looked at
-// when they are dialled. own are this process's listeners.
-func Denied(e *policy.Endpoint, own []netip.AddrPort) (reason string, known bool) {
-	ip, err := netip.ParseAddr(e.URL.Hostname())
-	if err != nil {
-		return "", false
-	}
-	g := newGuard(e.Egress, func() []netip.AddrPort { return own })
-	return g.deny(netip.AddrPortFrom(ip, e.Port())), true
 }

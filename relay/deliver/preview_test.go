@@ -5,7 +5,6 @@ import (
 	"context"
 	"io"
 	"net"
-	"net/netip"
 	"net/url"
 	"testing"
 	"testing/synctest"
@@ -16,6 +15,7 @@ import (
 	"relay/config"
 	"relay/outbox"
 	"relay/policy"
+	"relay/relay/post"
 )
 
 // wireLog is a network whose receivers keep what they get and hang up.
@@ -31,8 +31,11 @@ type logged struct {
 }
 
 func (c *logged) Write(b []byte) (int, error) { return c.log.Write(b) }
-func (c *logged) Read([]byte) (int, error)    { return 0, io.EOF }
-func (c *logged) Close() error                { return nil }
+
+func (c *logged) Read([]byte) (int, error) { return 0, io.EOF }
+
+func (c *logged) Close() error { return nil }
+
 func (c *logged) SetDeadline(time.Time) error { return nil }
 
 // What is shown of a request is what goes over the wire.
@@ -41,7 +44,7 @@ func TestPreviewIsWhatIsSent(t *testing.T) {
 		e := endpointAt(t, "billing", &url.URL{Scheme: "http", Host: "billing.test:80", Path: "/hook", RawQuery: "a=%20b"})
 		e.Headers = []policy.Header{{Name: "X-MixedCase", Value: config.NewSecret("prod")}, {Name: "user-agent", Value: config.NewSecret("Acme")}}
 		var sent wireLog
-		d := New(Options{Source: settled{}, Version: "1", dialNet: sent.dial}, policy.New([]*policy.Endpoint{e}))
+		d := New(Options{Source: settled{}, Version: "1", network: post.Network{Dial: sent.dial}}, policy.New([]*policy.Endpoint{e}))
 		event := &outbox.Event{ID: "evt_1", Type: "a.b", Time: time.Now(), Data: []byte(`{"x": 1}`)}
 		c := outbox.Claim{Delivery: outbox.Delivery{ID: PreviewDelivery, EventID: event.ID, Endpoint: e.Name}, Event: event}
 		r := d.runners[e.Name]
@@ -77,33 +80,6 @@ func TestSpans(t *testing.T) {
 	} {
 		if diff := cmp.Diff(c.want, Spans(&c.s)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", c.name, diff)
-		}
-	}
-}
-
-func TestDenied(t *testing.T) {
-	own := []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:7070")}
-	for _, c := range []struct {
-		url    string
-		egress policy.Egress
-		reason string
-		known  bool
-	}{
-		{"https://billing.test/x", policy.Egress{}, "", false},
-		{"https://93.184.216.34", policy.Egress{}, "", true},
-		{"https://93.184.216.34", policy.Egress{Ports: []uint16{8443}}, "the port is not one of egress.ports", true},
-		{"https://10.1.2.3", policy.Egress{}, "not a public address; egress.allow_private may open private ones", true},
-		{"https://10.1.2.3", policy.Egress{AllowPrivate: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}, "", true},
-		{"https://[fd00:ec2::254]", policy.Egress{}, "a cloud's metadata service", true},
-		{"http://127.0.0.1:7070", policy.Egress{AllowPrivate: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}, "a listener of this process", true},
-	} {
-		u, err := url.Parse(c.url)
-		if err != nil {
-			t.Fatal(err)
-		}
-		reason, known := Denied(&policy.Endpoint{URL: u, Egress: c.egress}, own)
-		if reason != c.reason || known != c.known {
-			t.Errorf("%s with %v: %q, known %t; want %q, %t", c.url, c.egress, reason, known, c.reason, c.known)
 		}
 	}
 }

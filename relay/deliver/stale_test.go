@@ -24,7 +24,7 @@ func TestDecisionOnStaleKnowledge(t *testing.T) {
 		one.store, two.store = store, store
 		one.o.Source, two.o.Source = store, late
 		e := one.inMemory("billing", receiver)
-		two.o.dialNet = one.o.dialNet
+		two.o.network.Dial = one.o.network.Dial
 		late.After("AwaitNotes", func(ctx context.Context, err error) error {
 			testkit.Wait(ctx, time.Second)
 			return err

@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"relay/outbox"
-	"relay/policy/sign"
 	"relay/relay/deliver/delivertest"
+	"relay/relay/post"
 )
 
 // Promise P13: the steps of a stop.
@@ -73,9 +73,9 @@ func TestStop(t *testing.T) {
 // lateAnswer is a sender whose answer comes with the end of the attempt.
 type lateAnswer struct{ discard }
 
-func (lateAnswer) send(ctx context.Context, _ time.Time, _ []sign.Header, _ []byte) (answer, *failure) {
+func (lateAnswer) Send(ctx context.Context, _ post.Request) (post.Answer, *post.Failure) {
 	<-ctx.Done()
-	return answer{status: 200}, nil
+	return post.Answer{Status: 200}, nil
 }
 
 // An answer that is here when the stop cuts attempts short still counts.
@@ -130,7 +130,7 @@ func TestStopClosesConnections(t *testing.T) {
 		w := newWorld(t)
 		e := w.inMemory("billing", delivertest.NewEndpoint())
 		var open atomic.Int64
-		w.o.dialNet = func(ctx context.Context, network, address string) (net.Conn, error) {
+		w.o.network.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
 			c, err := w.net.Dial(ctx, network, address)
 			open.Add(1)
 			return &counted{Conn: c, open: &open}, err
@@ -145,6 +145,28 @@ func TestStopClosesConnections(t *testing.T) {
 		synctest.Wait()
 		if open.Load() != 0 {
 			t.Errorf("%d connections are open after the stop", open.Load())
+		}
+	})
+}
+
+// A stop cuts an attempt short that is stuck in writing.
+func TestStopEndsWriting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.o.Grace = time.Second
+		e := w.inMemory("billing", delivertest.NewEndpoint())
+		w.o.network.Dial = func(context.Context, string, string) (net.Conn, error) {
+			ours, theirs := net.Pipe()
+			time.AfterFunc(time.Minute, func() { theirs.Close() })
+			return ours, nil
+		}
+		w.start(e)
+		id := w.acceptSized(1 << 20)
+		synctest.Wait()
+		start := time.Now()
+		w.stop()
+		if took := time.Since(start); took != time.Second || w.d.Unfinished() != 1 || w.delivery(id).State != outbox.Pending {
+			t.Errorf("stop took %s, %d attempts were cut short, delivery is %s", took, w.d.Unfinished(), w.delivery(id).State)
 		}
 	})
 }

@@ -12,6 +12,7 @@ import (
 	"relay/outbox"
 	"relay/policy"
 	"relay/relay/deliver"
+	"relay/relay/post"
 )
 
 // Options of For.
@@ -231,7 +232,7 @@ func egress(e *policy.Endpoint, own []netip.AddrPort) Egress {
 	for _, p := range e.Egress.AllowPrivate {
 		out.AllowPrivate = append(out.AllowPrivate, p.String())
 	}
-	switch reason, known := deliver.Denied(e, own); {
+	switch reason, known := post.Denied(e, own); {
 	case !known:
 		out.Verdict = "when_dialled"
 	case reason != "":

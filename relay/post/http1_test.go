@@ -1,4 +1,4 @@
-package deliver
+package post
 
 import (
 	"bufio"
@@ -16,9 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"relay/config"
 	"relay/outbox"
-	"relay/policy"
 	"relay/policy/sign"
 	"relay/relay/deliver/delivertest"
 )
@@ -46,16 +44,16 @@ func TestRequestOnTheWire(t *testing.T) {
 				t.Fatal(err)
 			}
 			var wire strings.Builder
-			e := endpointAt(t, "billing", u)
+			e := endpointAt("billing", u)
 			s := newHTTP1(t.Context(), e, &dialer{plaintext: true, dialNet: func(context.Context, string, string) (net.Conn, error) {
 				return &recorded{told: told{say: strings.NewReader(ok + "\r\n"), asked: make(chan struct{}), gone: make(chan struct{})}, wire: &wire}, nil
 			}}, &sync.Pool{New: newExchange})
-			defer s.close()
+			defer s.Close()
 			header := []sign.Header{
 				{Name: "Content-Type", Value: "text/x"}, {Name: "user-agent", Value: "u"}, {Name: "webhook-id", Value: "evt_1"}, {Name: "X-mixedCASE", Value: " a  b "},
 				{Name: "X-Sum", Value: "1"}, {Name: "X-Sum", Value: "2"}, {Name: "cookie", Value: "b=1; a; b=2"}, {Name: "X-Empty", Value: ""},
 			}
-			if _, f := s.send(t.Context(), time.Now().Add(time.Minute), header, []byte("{}")); f != nil {
+			if _, f := s.Send(t.Context(), Request{Header: header, Body: []byte("{}"), Until: time.Now().Add(time.Minute)}); f != nil {
 				t.Fatal(f)
 			}
 			want := "POST " + c.line + " HTTP/1.1\r\nHost: " + c.host + "\r\nContent-Type: text/x\r\nuser-agent: u\r\nwebhook-id: evt_1\r\nX-mixedCASE:  a  b \r\n" +
@@ -108,7 +106,7 @@ func TestKeptConnections(t *testing.T) {
 				e := w.inMemory("billing", delivertest.NewEndpoint())
 				e.Concurrency = 1
 				dials := 0
-				w.o.dialNet = func(context.Context, string, string) (net.Conn, error) {
+				w.o.Network.Dial = func(context.Context, string, string) (net.Conn, error) {
 					dials++
 					ours, theirs := net.Pipe()
 					go sayToEach(theirs, c.raw)
@@ -151,26 +149,26 @@ func sayToEach(c net.Conn, raw string) {
 func TestAnswersBeforeTheEndOfTheRequest(t *testing.T) {
 	const early = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n"
 	for _, c := range []struct {
-		name string
-		say  string
-		end  bool // the receiver closes
-		code string
-		took time.Duration
+		name   string
+		say    string
+		end    bool // the receiver closes
+		status int
+		code   string
+		took   time.Duration
 	}{
-		{"answers and waits", early, false, "http_413", 0},
-		{"answers and closes", early, true, "http_413", 0},
-		{"waits", "", false, "timeout", 15 * time.Second},
-		{"closes", "", true, "connection_reset", 0},
+		{"answers and waits", early, false, 413, "", 0},
+		{"answers and closes", early, true, 413, "", 0},
+		{"waits", "", false, 0, "timeout", 15 * time.Second},
+		{"closes", "", true, 0, "connection_reset", 0},
 	} {
 		for _, size := range []int{1 << 20, 100} { // beyond maxAtOnce, and below
 			t.Run(fmt.Sprintf("%s after some of %d bytes", c.name, size), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					w := newWorld(t)
 					e := w.inMemory("billing", delivertest.NewEndpoint())
-					e.Retry.Schedule = nil
 					over := make(chan struct{})
 					t.Cleanup(func() { close(over) })
-					w.o.dialNet = func(context.Context, string, string) (net.Conn, error) {
+					w.o.Network.Dial = func(context.Context, string, string) (net.Conn, error) {
 						ours, theirs := net.Pipe()
 						go func() {
 							defer theirs.Close()
@@ -188,8 +186,8 @@ func TestAnswersBeforeTheEndOfTheRequest(t *testing.T) {
 					}
 					w.start(e)
 					w.acceptSized(size)
-					if a := w.await(1)[0].Attempt; a.Code != c.code || a.Took != c.took {
-						t.Errorf("code %q after %s (%s), want %q after %s", a.Code, a.Took, a.Error, c.code, c.took)
+					if a := w.await(1)[0].Attempt; a.Status != c.status || a.Code != c.code || a.Took != c.took {
+						t.Errorf("status %d, code %q after %s (%s), want %d, %q after %s", a.Status, a.Code, a.Took, a.Error, c.status, c.code, c.took)
 					}
 				})
 			})
@@ -217,105 +215,13 @@ func TestEarlyAnswerOnTCP(t *testing.T) {
 		<-done
 	})
 	w := newWorld(t)
-	e := endpointAt(t, "billing", &url.URL{Scheme: "http", Host: l.Addr().String()})
+	e := endpointAt("billing", &url.URL{Scheme: "http", Host: l.Addr().String()})
 	e.Timeout.Total = time.Minute
 	w.start(e)
 	w.acceptSized(32 << 20)
-	if a := w.await(1)[0].Attempt; a.Code != "http_413" {
-		t.Errorf("code is %q (%s), want http_413", a.Code, a.Error)
+	if a := w.await(1)[0].Attempt; a.Status != 413 || a.Code != "" {
+		t.Errorf("status %d, code %q (%s), want 413", a.Status, a.Code, a.Error)
 	}
 	close(done)
 	serving.Wait()
-}
-
-// A stop cuts an attempt short that is stuck in writing.
-func TestStopEndsWriting(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.o.Grace = time.Second
-		e := w.inMemory("billing", delivertest.NewEndpoint())
-		w.o.dialNet = func(context.Context, string, string) (net.Conn, error) {
-			ours, theirs := net.Pipe()
-			time.AfterFunc(time.Minute, func() { theirs.Close() })
-			return ours, nil
-		}
-		w.start(e)
-		id := w.acceptSized(1 << 20)
-		synctest.Wait()
-		start := time.Now()
-		w.stop()
-		if took := time.Since(start); took != time.Second || w.d.Unfinished() != 1 || w.delivery(id).State != outbox.Pending {
-			t.Errorf("stop took %s, %d attempts were cut short, delivery is %s", took, w.d.Unfinished(), w.delivery(id).State)
-		}
-	})
-}
-
-// acceptSized brings an event of that many bytes.
-func (w *world) acceptSized(n int) (id string) {
-	w.t.Helper()
-	b := outbox.Batch{Entries: []outbox.Entry{{
-		Event:     outbox.Event{ID: "evt_sized", Type: "a", Time: time.Now(), Data: []byte(`"` + strings.Repeat("x", n) + `"`)},
-		Endpoints: []string{"billing"},
-	}}}
-	if _, err := w.store.Accept(w.t.Context(), b); err != nil {
-		w.t.Fatal(err)
-	}
-	return "evt_sized"
-}
-
-// Own headers of an endpoint replace what they may, through to the wire.
-func TestOwnHeaders(t *testing.T) {
-	e := &policy.Endpoint{Headers: []policy.Header{
-		{Name: "content-type", Value: config.NewSecret("application/cloudevents+json")},
-		{Name: "User-Agent", Value: config.NewSecret("Acme")},
-		{Name: "Relay-Delivery", Value: config.NewSecret("forged")},
-	}}
-	got := appendHeader(nil, e, &sign.Message{EventID: "evt_1", DeliveryID: "dlv_1", Attempt: 1}, "Relay/1")
-	want := []sign.Header{
-		{Name: "Content-Type", Value: "application/cloudevents+json"},
-		{Name: "User-Agent", Value: "Acme"},
-		{Name: "webhook-id", Value: "evt_1"},
-		{Name: "Relay-Attempt", Value: "1"},
-		{Name: "Relay-Delivery", Value: "dlv_1"},
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("header (-want +got):\n%s", diff)
-	}
-}
-
-// A scheme that signs the Content-Type signs the one that is sent.
-func TestOwnContentTypeIsSigned(t *testing.T) {
-	scheme, _ := sign.Builtin("rfc9421")
-	signer, err := sign.NewSigner(scheme, []string{secret})
-	if err != nil {
-		t.Fatal(err)
-	}
-	u, err := url.Parse("https://billing.example.com:8443?a=1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, own := range []string{"", "application/cloudevents+json; charset=utf-8", "text/plain "} {
-		e := endpointAt(t, "billing", u)
-		e.Signers = []*sign.Signer{signer}
-		want := "application/json"
-		if own != "" {
-			e.Headers = []policy.Header{{Name: "content-type", Value: config.NewSecret(own)}}
-			want = strings.TrimSpace(own)
-		}
-		r, err := Preview(e, &outbox.Event{ID: "evt_1", Type: "a", Time: time.Now(), Data: []byte("1")}, "1", time.Now())
-		if err != nil {
-			t.Fatal(err)
-		}
-		h := http.Header{}
-		for _, line := range r.Header {
-			h.Add(line.Name, strings.TrimSpace(line.Value))
-		}
-		if got := h.Get("Content-Type"); got != want {
-			t.Errorf("sent %q, want %q", got, want)
-		}
-		seen := &sign.Message{Method: "POST", URL: "https://billing.example.com:8443/?a=1", Time: time.Now(), Body: r.Body}
-		if err := signer.Verifier().Verify(h.Values, seen, time.Minute); err != nil {
-			t.Errorf("content type %q: %v", own, err)
-		}
-	}
 }

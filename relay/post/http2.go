@@ -1,4 +1,4 @@
-package deliver
+package post
 
 import (
 	"bytes"
@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"relay/policy"
-	"relay/policy/sign"
 )
 
 // http2 is the sender on net/http, for endpoints with http2 = true: HTTP/2 where
@@ -28,8 +27,6 @@ type http2 struct {
 	http *http.Transport
 	dial *dialer
 	obey bool // rate headers
-
-	method string // "" is POST
 }
 
 // A connection where nothing came for sendPing is asked for a sign of life, and
@@ -62,12 +59,12 @@ func newHTTP2(e *policy.Endpoint, d *dialer) *http2 {
 	}}
 }
 
-func (t *http2) send(ctx context.Context, until time.Time, header []sign.Header, body []byte) (a answer, f *failure) {
-	ctx, cancel := context.WithDeadline(ctx, until)
+func (t *http2) Send(ctx context.Context, r Request) (a Answer, f *Failure) {
+	ctx, cancel := context.WithDeadline(ctx, r.Until)
 	defer cancel()
 	defer func() {
 		if f != nil && ctx.Err() != nil {
-			f = &failure{code: codeTimeout}
+			f = &Failure{Code: policy.CodeTimeout}
 			t.http.CloseIdleConnections() // as pool.doubt; a PING finds those that others use
 		}
 	}()
@@ -76,8 +73,8 @@ func (t *http2) send(ctx context.Context, until time.Time, header []sign.Header,
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn: func(c httptrace.GotConnInfo) {
 			ready = time.Now()
-			if a.reused = c.Reused; !c.Reused {
-				a.timing = baseOf(c.Conn).timing
+			if a.Reused = c.Reused; !c.Reused {
+				a.Timing = baseOf(c.Conn).timing
 			}
 		},
 		GotFirstResponseByte: func() {
@@ -86,53 +83,53 @@ func (t *http2) send(ctx context.Context, until time.Time, header []sign.Header,
 		},
 	})
 	req := (&http.Request{
-		Method:        cmp.Or(t.method, http.MethodPost),
+		Method:        cmp.Or(r.Method, http.MethodPost),
 		URL:           t.url,
 		Host:          t.url.Host,
-		Header:        make(http.Header, len(header)),
-		Body:          io.NopCloser(bytes.NewReader(bytes.Clone(body))), // may be read after RoundTrip returned
-		ContentLength: int64(len(body)),
+		Header:        make(http.Header, len(r.Header)),
+		Body:          io.NopCloser(bytes.NewReader(bytes.Clone(r.Body))), // may be read after RoundTrip returned
+		ContentLength: int64(len(r.Body)),
 	}).WithContext(ctx)
-	for _, h := range header {
+	for _, h := range r.Header {
 		req.Header[h.Name] = append(req.Header[h.Name], h.Value) // names as they are written
 	}
 
 	resp, err := t.http.RoundTrip(req)
 	first := firstByte.Load()
 	if first != nil {
-		a.timing.FirstByte = first.Sub(ready)
+		a.Timing.FirstByte = first.Sub(ready)
 	}
 	if err != nil {
 		if dial, ok := errors.AsType[*dialError](err); ok {
-			a.timing = dial.timing
-			return a, &failure{dial.code, clip(dial.Error())}
+			a.Timing = dial.timing
+			return a, &Failure{dial.code, clip(dial.Error())}
 		}
 		f = exchangeFailure(err, first != nil)
-		if f.code == codeReset && !a.reused && t.dial.asked.Load() {
+		if f.Code == policy.CodeReset && !a.Reused && t.dial.asked.Load() {
 			// With TLS 1.3 it turns us away after the handshake. net/http, which writes
 			// meanwhile, may see only that the connection ends.
-			f = &failure{codeTLS, "the receiver asked for a client certificate, then ended the connection"}
+			f = &Failure{policy.CodeTLS, "the receiver asked for a client certificate, then ended the connection"}
 		}
 		return a, f
 	}
 	defer resp.Body.Close()
-	a.status = resp.StatusCode
-	a.retryAfter = resp.Header.Get("Retry-After")
-	a.head = headText(resp.Header)
+	a.Status = resp.StatusCode
+	a.RetryAfter = resp.Header.Get("Retry-After")
+	a.Head = headText(resp.Header)
 	if t.obey {
-		a.rateHeaders = rateHeadersOf(resp.Header.Get)
+		a.RateHeaders = rateHeadersOf(resp.Header.Get)
 	}
-	if a.status == http.StatusSwitchingProtocols {
+	if a.Status == http.StatusSwitchingProtocols {
 		return a, nil // its body is the connection
 	}
-	if a.body, err = readBody(resp.Body); err != nil {
+	if a.Body, err = readBody(resp.Body); err != nil {
 		// In HTTP/2 a body has no form of its own: it can only be broken off.
 		return a, exchangeFailure(err, resp.ProtoMajor < 2)
 	}
 	return a, nil
 }
 
-func (t *http2) close() { t.http.CloseIdleConnections() }
+func (t *http2) Close() { t.http.CloseIdleConnections() }
 
 // headText returns the header as lines, cut where it is too long to keep.
 func headText(h http.Header) string {

@@ -1,4 +1,4 @@
-package deliver
+package post
 
 import (
 	"bufio"
@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/url"
 	"strconv"
 	"sync"
 	"time"
@@ -14,7 +15,6 @@ import (
 	"github.com/valyala/fasthttp"
 
 	"relay/policy"
-	"relay/policy/sign"
 )
 
 // Sizes in bytes. A request of up to maxAtOnce fits the kernel's buffers, so
@@ -33,7 +33,6 @@ type http1 struct {
 	host      string // of the Host header
 	target    string // path and query as the URL has them
 	obey      bool   // rate headers
-	method    string // "" is POST
 	exchanges *sync.Pool
 	forget    func() bool // the end of all attempts need not be told any more
 }
@@ -53,46 +52,46 @@ func newHTTP1(ctx context.Context, e *policy.Endpoint, d *dialer, exchanges *syn
 	return t
 }
 
-func (t *http1) close() {
+func (t *http1) Close() {
 	t.forget()
 	t.pool.close()
 }
 
-func (t *http1) send(ctx context.Context, until time.Time, header []sign.Header, body []byte) (answer, *failure) {
-	var a answer
-	l, err := t.pool.take(ctx, until)
+func (t *http1) Send(ctx context.Context, r Request) (Answer, *Failure) {
+	var a Answer
+	l, err := t.pool.take(ctx, r.Until)
 	if err != nil {
 		f := exchangeFailure(err, false)
 		if dial, ok := errors.AsType[*dialError](err); ok {
-			a.timing, f = dial.timing, &failure{dial.code, clip(dial.Error())}
+			a.Timing, f = dial.timing, &Failure{dial.code, clip(dial.Error())}
 		}
-		if f.code == codeConnectTimeout {
+		if f.Code == policy.CodeConnectTimeout {
 			return a, f // however late we hear of it
 		}
-		return a, orLate(f, until)
+		return a, orLate(f, r.Until)
 	}
-	if a.reused = l.reused; !l.reused {
-		a.timing = l.base.timing
+	if a.Reused = l.reused; !l.reused {
+		a.Timing = l.base.timing
 	}
 
 	end := t.pool.drop // also of a panic
 	defer func() { end(l) }()
 	x := t.exchanges.Get().(*exchange)
 	x.begin(l.Conn)
-	keep, err := x.run(t, l, header, body, &a)
+	keep, err := x.run(t, l, r, &a)
 	answering := x.answering
-	if t.obey && a.status != 0 {
-		a.rateHeaders = rateHeadersOf(func(name string) string { return first(x.lines, name) })
+	if t.obey && a.Status != 0 {
+		a.RateHeaders = rateHeadersOf(func(name string) string { return first(x.lines, name) })
 	}
 	x.free()
 	t.exchanges.Put(x)
 
 	if err != nil {
-		f := orLate(exchangeFailure(err, answering), until)
+		f := orLate(exchangeFailure(err, answering), r.Until)
 		switch {
-		case f.code == codeTimeout:
+		case f.Code == policy.CodeTimeout:
 			t.pool.doubt()
-		case l.reused && !answering && f.code == codeReset:
+		case l.reused && !answering && f.Code == policy.CodeReset:
 			t.pool.wary.Store(true)
 		}
 		return a, f
@@ -104,11 +103,11 @@ func (t *http1) send(ctx context.Context, until time.Time, header []sign.Header,
 }
 
 // orLate makes any failure at or after the end of an attempt one of time.
-func orLate(f *failure, until time.Time) *failure {
+func orLate(f *Failure, until time.Time) *Failure {
 	if time.Now().Before(until) {
 		return f
 	}
-	return &failure{code: codeTimeout}
+	return &Failure{Code: policy.CodeTimeout}
 }
 
 // exchange is what one request and its answer need beside the connection. It is
@@ -157,14 +156,14 @@ func (x *exchange) free() {
 
 // run sends the request and reads the answer, which may come before all is sent:
 // then the rest is not sent. keep tells whether the connection can be used again.
-func (x *exchange) run(t *http1, l *link, header []sign.Header, body []byte, a *answer) (keep bool, err error) {
-	if len(body) <= maxAtOnce {
-		sent := x.write(t, header, body) // an answer may be here all the same
+func (x *exchange) run(t *http1, l *link, r Request, a *Answer) (keep bool, err error) {
+	if len(r.Body) <= maxAtOnce {
+		sent := x.write(t, r) // an answer may be here all the same
 		keep, err = x.read(l.since, a)
 		return keep && sent == nil, err
 	}
 	writing := make(chan error, 1)
-	go func() { writing <- x.write(t, header, body) }()
+	go func() { writing <- x.write(t, r) }()
 	keep, err = x.read(l.since, a)
 	select {
 	case sent := <-writing:
@@ -178,57 +177,57 @@ func (x *exchange) run(t *http1, l *link, header []sign.Header, body []byte, a *
 
 // write sends the request: its header as it is given and nothing else, but for what HTTP
 // needs.
-func (x *exchange) write(t *http1, header []sign.Header, body []byte) error {
+func (x *exchange) write(t *http1, r Request) error {
 	h := &x.request
 	h.Reset()
 	h.DisableNormalizing()
 	h.DisableSpecialHeader()
-	h.SetMethod(cmp.Or(t.method, "POST"))
+	h.SetMethod(cmp.Or(r.Method, "POST"))
 	h.SetRequestURI(t.target)
 	h.Add("Host", t.host)
-	for i := range header {
-		h.Add(header[i].Name, header[i].Value)
+	for i := range r.Header {
+		h.Add(r.Header[i].Name, r.Header[i].Value)
 	}
-	x.digits = strconv.AppendInt(x.digits[:0], int64(len(body)), 10)
+	x.digits = strconv.AppendInt(x.digits[:0], int64(len(r.Body)), 10)
 	h.AddBytesV("Content-Length", x.digits)
 	_ = h.Write(x.out) // Flush tells of all errors
-	_, _ = x.out.Write(body)
+	_, _ = x.out.Write(r.Body)
 	return x.out.Flush()
 }
 
 // read reads the answer. Informational ones before it are passed over: all heads
 // together have maxHeader bytes.
-func (x *exchange) read(ready time.Time, a *answer) (keep bool, err error) {
+func (x *exchange) read(ready time.Time, a *Answer) (keep bool, err error) {
 	if _, err := x.in.Peek(1); err != nil {
 		return false, err
 	}
 	x.answering = true
-	a.timing.FirstByte = time.Since(ready)
+	a.Timing.FirstByte = time.Since(ready)
 	for room := maxHeader; ; {
 		n, err := x.readHead(room)
 		if err != nil {
 			return false, err
 		}
 		room -= n
-		a.status = x.response.StatusCode()
-		if a.status >= 200 || a.status == fasthttp.StatusSwitchingProtocols {
+		a.Status = x.response.StatusCode()
+		if a.Status >= 200 || a.Status == fasthttp.StatusSwitchingProtocols {
 			break
 		}
-		a.status = 0
+		a.Status = 0
 	}
 	size := x.response.ContentLength() // -1: chunked, -2: as far as the connection
 	closes := endsConnection(x.lines)
 	x.record = appendRecord(x.record[:0], x.lines, size == -1, closes)
-	a.head, a.retryAfter = string(x.record), first(x.lines, "Retry-After")
+	a.Head, a.RetryAfter = string(x.record), first(x.lines, "Retry-After")
 
-	switch a.status {
+	switch a.Status {
 	case fasthttp.StatusSwitchingProtocols:
 		return false, nil // its body is the connection
 	case fasthttp.StatusNoContent, fasthttp.StatusNotModified:
 		size = 0
 	}
 	x.body = framing{in: x.in, chunked: size == -1, closes: size == -2, left: int64(max(size, 0)), whole: size == 0}
-	if a.body, err = x.body.keep(); err != nil {
+	if a.Body, err = x.body.keep(); err != nil {
 		return false, err
 	}
 	// What is here beyond the answer was not asked for.
@@ -264,4 +263,13 @@ func (x *exchange) readHead(limit int) (n int, err error) {
 		return 0, errNotHTTP // the library's words may quote the receiver
 	}
 	return n, nil
+}
+
+// Render returns r for u as HTTP/1.1 has it, made by the code that sends. Nothing is sent.
+func Render(u *url.URL, r Request) []byte {
+	var wire bytes.Buffer
+	x := newExchange().(*exchange)
+	x.out.Reset(&wire)
+	_ = x.write(&http1{host: u.Host, target: u.RequestURI()}, r) // a Buffer takes all
+	return wire.Bytes()
 }

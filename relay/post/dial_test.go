@@ -1,11 +1,15 @@
-package deliver
+package post
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -16,11 +20,72 @@ import (
 	"relay/relay/deliver/delivertest"
 )
 
-func addrs(list ...string) (all []netip.Addr) {
-	for _, a := range list {
-		all = append(all, netip.MustParseAddr(a))
+// Each way of not getting a connection has its code, and ends in its time (S10).
+func TestDial(t *testing.T) {
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
 	}
-	return all
+	closed.Close()
+	mute, err := net.Listen("tcp", "127.0.0.1:0") // accepts, says nothing
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
+	full := fullListener(t)
+	for _, c := range []struct {
+		name string
+		url  string
+		code string
+	}{
+		{"nobody listens", "http://" + closed.Addr().String(), "connection_refused"},
+		{"no connection in time", "http://" + full, "connect_timeout"},
+		{"stalled handshake", "https://" + mute.Addr().String(), "connect_timeout"},
+		{"stalled answer", "http://" + mute.Addr().String(), "timeout"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			u, err := url.Parse(c.url)
+			if err != nil {
+				t.Fatal(err)
+			}
+			w := newWorld(t)
+			e := endpointAt("billing", u)
+			e.Timeout = policy.Timeout{Connect: 200 * time.Millisecond, Total: time.Second}
+			w.start(e)
+			w.accept(1, "billing")
+			if res := w.await(1)[0]; res.Attempt.Code != c.code || res.State != outbox.Pending {
+				t.Errorf("code %q, state %s (%s), want %s, pending", res.Attempt.Code, res.State, res.Attempt.Error, c.code)
+			}
+		})
+	}
+}
+
+// fullListener returns an address where a connection is neither made nor refused: nobody
+// accepts those that wait, and no more may wait.
+func fullListener(t *testing.T) (address string) {
+	t.Helper()
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Close(fd) })
+	if err := errors.Join(syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), syscall.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	name, err := syscall.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	address = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(name.(*syscall.SockaddrInet4).Port)).String()
+	for range 8 {
+		c, err := net.DialTimeout("tcp", address, 500*time.Millisecond)
+		if err != nil {
+			return address
+		}
+		t.Cleanup(func() { c.Close() })
+	}
+	t.Fatal("the queue of a listener is never full here")
+	return ""
 }
 
 // trap listens where no connection may come, and counts those that do.
@@ -56,26 +121,20 @@ func trap(t *testing.T, address string) (caught *atomic.Int64, port string) {
 func (w *world) byName(r *delivertest.Endpoint, answer func(string) delivertest.Reply, protocols ...string) (*policy.Endpoint, *delivertest.Names, *atomic.Int64) {
 	w.t.Helper()
 	if len(protocols) > 0 {
-		a := newAuthority(w.t)
-		w.o.roots = a.pool()
-		r.TLS = a.issue("billing.test", time.Now().Add(time.Hour))
+		a := delivertest.NewAuthority(w.t)
+		w.o.Network.Roots = a.Pool()
+		r.TLS = a.Issue("billing.test", time.Now().Add(time.Hour))
 		r.TLS.NextProtos = protocols
 	}
 	u := r.Listen(w.t)
 	caught, _ := trap(w.t, "127.0.0.2:"+u.Port())
 	u.Host = "billing.test.:" + u.Port()
-	e := endpointAt(w.t, "billing", u)
+	e := endpointAt("billing", u)
 	e.HTTP2 = len(protocols) > 0
 	e.Egress.AllowPrivate = prefixes("127.0.0.1/32")
 	names := delivertest.NewNames(w.t, answer)
-	w.o.resolver = names.Resolver()
+	w.o.Network.Resolver = names.Resolver()
 	return e, names, caught
-}
-
-// onBothSenders runs a test for HTTP/1.1 without TLS and for HTTP/2 with it.
-func onBothSenders(t *testing.T, run func(t *testing.T, protocols ...string)) {
-	t.Run("http1", func(t *testing.T) { run(t) })
-	t.Run("http2", func(t *testing.T) { run(t, "h2", "http/1.1") })
 }
 
 // Fault F33, S1 and S2: what names lead to is judged when it is dialled, each time, in
@@ -187,7 +246,7 @@ func TestOddSpellings(t *testing.T) {
 		for _, dial := range []string{host, url.PathEscape(host)} {
 			_, err := d.dial(t.Context(), "tcp", net.JoinHostPort(dial, port))
 			e, ok := err.(*dialError)
-			if !ok || e.code != codeEgress && e.code != codeNoSuchHost {
+			if !ok || e.code != policy.CodeEgress && e.code != policy.CodeNoSuchHost {
 				t.Errorf("dial %s: %v, want egress_denied, or that there is no such name", dial, err)
 			}
 		}
@@ -195,4 +254,71 @@ func TestOddSpellings(t *testing.T) {
 	if n := caught.Load(); n != 0 {
 		t.Errorf("%d connections came", n)
 	}
+}
+
+// proxies stand in the environment of all tests of this package (TestMain): one that
+// used them would reach nobody.
+var proxies = []string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"}
+
+// S4: no proxy is ever used.
+func TestNoProxy(t *testing.T) {
+	for _, name := range proxies {
+		if os.Getenv(name) == "" {
+			t.Fatalf("%s is not set: this proves nothing", name)
+		}
+	}
+	for _, protocols := range [][]string{nil, {"http/1.1"}, {"h2"}} {
+		w := newWorld(t)
+		receiver := delivertest.NewEndpoint()
+		e, _, _ := w.byName(receiver, func(string) delivertest.Reply { return delivertest.Reply{Addrs: addrs("127.0.0.1")} }, protocols...)
+		w.start(e)
+		w.accept(1, "billing")
+		if r := w.await(1)[0]; r.State != outbox.Delivered {
+			t.Errorf("%v: delivery is %s, %s", protocols, r.State, r.Attempt.Error)
+		}
+		w.stop()
+		for _, r := range receiver.Requests() {
+			if r.Path != "/hook" { // a proxy is sent the whole URL
+				t.Errorf("%v: request for %q", protocols, r.Path)
+			}
+		}
+	}
+}
+
+// S6: a name does not lead to our own listener, however its range is listed.
+func TestOwnListenerByName(t *testing.T) {
+	onBothSenders(t, func(t *testing.T, protocols ...string) {
+		w := newWorld(t)
+		receiver := delivertest.NewEndpoint()
+		e, _, _ := w.byName(receiver, func(string) delivertest.Reply {
+			return delivertest.Reply{Addrs: addrs("127.0.0.1", "::ffff:127.0.0.1")}
+		}, protocols...)
+		w.o.Own = func() []netip.AddrPort {
+			return []netip.AddrPort{netip.AddrPortFrom(netip.IPv4Unspecified(), e.Port())}
+		}
+		w.start(e)
+		w.accept(1, "billing")
+		r := w.await(1)[0]
+		w.stop()
+		if r.Attempt.Code != "egress_denied" || !strings.Contains(r.Attempt.Error, "a listener of this process") || receiver.Conns() != 0 {
+			t.Errorf("code %q (%s), %d connections", r.Attempt.Code, r.Attempt.Error, receiver.Conns())
+		}
+	})
+}
+
+// S7: only the ports that the policy lists.
+func TestPortsByName(t *testing.T) {
+	onBothSenders(t, func(t *testing.T, protocols ...string) {
+		w := newWorld(t)
+		receiver := delivertest.NewEndpoint()
+		e, _, _ := w.byName(receiver, func(string) delivertest.Reply { return delivertest.Reply{Addrs: addrs("127.0.0.1")} }, protocols...)
+		e.Egress.Ports = []uint16{443}
+		w.start(e)
+		w.accept(1, "billing")
+		r := w.await(1)[0]
+		w.stop()
+		if r.Attempt.Code != "egress_denied" || !strings.Contains(r.Attempt.Error, "egress.ports") || receiver.Conns() != 0 {
+			t.Errorf("code %q (%s), %d connections", r.Attempt.Code, r.Attempt.Error, receiver.Conns())
+		}
+	})
 }

@@ -1,4 +1,4 @@
-package deliver
+package post
 
 import (
 	"context"
@@ -10,6 +10,9 @@ import (
 	"syscall"
 	"time"
 )
+
+// errCut is why nothing is taken once the context of all requests has ended.
+var errCut = errors.New("requests are cut short")
 
 // moment is how long a connection may lie idle and still be used unseen: a look at
 // it costs a system call, and so early its end would hardly be here.
@@ -47,7 +50,7 @@ type link struct {
 }
 
 // take returns a connection that an attempt may use until then. The error is a
-// *dialError, errStopping, or that of a connection that broke at once.
+// *dialError, errCut, or that of a connection that broke at once.
 func (p *pool) take(ctx context.Context, until time.Time) (*link, error) {
 	for l := p.pop(); l != nil; l = p.pop() {
 		now := time.Now()
@@ -82,7 +85,7 @@ func (p *pool) limit(l *link, until time.Time) error {
 		return err
 	}
 	if p.cut.Load() {
-		return errStopping
+		return errCut
 	}
 	return nil
 }

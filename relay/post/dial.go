@@ -1,4 +1,4 @@
-package deliver
+package post
 
 import (
 	"cmp"
@@ -100,7 +100,7 @@ var errPlaintext = errors.New("connection denied: http:// needs allow_plaintext 
 // dial opens a connection without TLS.
 func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	if !d.plaintext {
-		return nil, &dialError{err: errPlaintext, code: codeEgress}
+		return nil, &dialError{err: errPlaintext, code: policy.CodeEgress}
 	}
 	c, err := d.connect(ctx, network, address)
 	if err != nil {
@@ -165,8 +165,8 @@ func (d *dialer) connect(ctx context.Context, network, address string) (*conn, e
 // it, may come before the connect time does.
 func (d *dialer) limit(ctx context.Context, start time.Time, code string) string {
 	until, ok := ctx.Deadline()
-	if ok && code == codeConnectTimeout && !until.After(start.Add(d.timeout.Connect)) {
-		return codeTimeout
+	if ok && code == policy.CodeConnectTimeout && !until.After(start.Add(d.timeout.Connect)) {
+		return policy.CodeTimeout
 	}
 	return code
 }

@@ -1,4 +1,4 @@
-package deliver
+package post
 
 import (
 	"context"
@@ -26,7 +26,7 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 		receiver := delivertest.NewEndpoint(delivertest.Step{Delay: time.Second})
 		e := w.inMemory("billing", receiver)
 		var open atomic.Int64
-		w.o.dialNet = func(ctx context.Context, network, address string) (net.Conn, error) {
+		w.o.Network.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
 			c, err := w.net.Dial(ctx, network, address)
 			open.Add(1)
 			return &counted{Conn: c, open: &open}, err
@@ -37,7 +37,7 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 		time.Sleep(30 * time.Second)
 		w.accept(1, "billing") // takes the one used last
 		w.await(4)
-		p := &w.d.runners["billing"].now.wire.out.(*http1).pool
+		p := &w.senders["billing"].(*http1).pool
 		for _, step := range []struct {
 			wait     time.Duration
 			open     int64
@@ -79,10 +79,10 @@ func meet(t *testing.T, secure bool) *meeting {
 	d := &dialer{plaintext: true, timeout: policy.Timeout{Connect: time.Minute, Total: time.Minute}, guard: newGuard(policy.Egress{AllowPrivate: prefixes("127.0.0.0/8")}, nil)}
 	dial := d.dial
 	if secure {
-		a := newAuthority(t)
-		d.tls = &tls.Config{RootCAs: a.pool(), ServerName: "billing.test"}
+		a := delivertest.NewAuthority(t)
+		d.tls = &tls.Config{RootCAs: a.Pool(), ServerName: "billing.test"}
 		dial = d.dialTLS
-		l = tls.NewListener(l, a.issue("billing.test", time.Now().Add(time.Hour)))
+		l = tls.NewListener(l, a.Issue("billing.test", time.Now().Add(time.Hour)))
 	}
 	m := &meeting{accepted: make(chan net.Conn)}
 	m.pool = &pool{dial: func(ctx context.Context) (net.Conn, error) { return dial(ctx, "tcp", l.Addr().String()) }}
@@ -189,7 +189,7 @@ func TestReceiversThatHangUpAreNotTrusted(t *testing.T) {
 		for n, want := range []bool{false, false, true} {
 			w.accept(1, "billing")
 			w.await(n + 1)
-			if got := w.d.runners["billing"].now.wire.out.(*http1).pool.wary.Load(); got != want {
+			if got := w.senders["billing"].(*http1).pool.wary.Load(); got != want {
 				t.Errorf("after attempt %d the receiver is mistrusted: %t, want %t", n+1, got, want)
 			}
 		}
@@ -217,8 +217,8 @@ func TestNothingIsTakenAfterTheCut(t *testing.T) {
 	m.pool.put(l)
 	m.pool.end()
 	go func() { (<-m.accepted).Close() }()
-	if _, err := m.pool.take(t.Context(), time.Now().Add(time.Minute)); !errors.Is(err, errStopping) {
-		t.Errorf("take after the cut: %v, want %v", err, errStopping)
+	if _, err := m.pool.take(t.Context(), time.Now().Add(time.Minute)); !errors.Is(err, errCut) {
+		t.Errorf("take after the cut: %v, want %v", err, errCut)
 	}
 	if len(m.pool.all) != 0 {
 		t.Errorf("%d connections are left", len(m.pool.all))

@@ -1,4 +1,4 @@
-package deliver
+package post
 
 import (
 	"bytes"
@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"relay/policy"
 )
 
 // told is a connection whose receiver says the same whatever it is asked, once it is
@@ -57,19 +59,19 @@ type heard struct {
 
 // hear gives raw to the sender of HTTP/1.1, and to net/http as the judge.
 func hear(t testing.TB, raw string) (ours, theirs heard) {
-	e := endpointAt(t, "billing", &url.URL{Scheme: "http", Host: "billing.test", Path: "/hook"})
+	e := endpointAt("billing", &url.URL{Scheme: "http", Host: "billing.test", Path: "/hook"})
 	d := &dialer{plaintext: true, timeout: e.Timeout, dialNet: func(context.Context, string, string) (net.Conn, error) {
 		return &told{say: strings.NewReader(raw), asked: make(chan struct{}), gone: make(chan struct{})}, nil
 	}}
 	judge := newHTTP2(e, d)
 	judge.http.DisableKeepAlives = true // else it logs what comes after an answer
-	for s, h := range map[sender]*heard{newHTTP1(t.Context(), e, d, &sync.Pool{New: newExchange}): &ours, judge: &theirs} {
-		a, f := s.send(t.Context(), time.Now().Add(time.Minute), nil, []byte("{}"))
-		*h = heard{a.status, "", a.head, a.retryAfter, string(a.body)}
+	for s, h := range map[Sender]*heard{newHTTP1(t.Context(), e, d, &sync.Pool{New: newExchange}): &ours, judge: &theirs} {
+		a, f := s.Send(t.Context(), Request{Body: []byte("{}"), Until: time.Now().Add(time.Minute)})
+		*h = heard{a.Status, "", a.Head, a.RetryAfter, string(a.Body)}
 		if f != nil {
-			h.Code = f.code
+			h.Code = f.Code
 		}
-		s.close()
+		s.Close()
 	}
 	return ours, theirs
 }
@@ -92,17 +94,17 @@ func TestAnswersThatAreReadInAnotherWay(t *testing.T) {
 		ours heard
 	}{
 		{"a status has three digits; net/http reads a number", "HTTP/1.1 +20 OK\r\n\r\n",
-			heard{Code: codeBadResponse}},
+			heard{Code: policy.CodeBadResponse}},
 		{"a status begins at 100", "HTTP/1.1 000 OK\r\nContent-Length: 0\r\n\r\n",
-			heard{Code: codeBadResponse}},
+			heard{Code: policy.CodeBadResponse}},
 		{"a status begins at 100", "HTTP/1.1 099 OK\r\nContent-Length: 0\r\n\r\n",
-			heard{Code: codeBadResponse}},
+			heard{Code: policy.CodeBadResponse}},
 		{"a connection that ends within the trailers was cut off; net/http says that it was not HTTP", chunked + "2\r\nok\r\n0\r\n",
-			heard{Status: 200, Code: codeReset, Body: "ok"}},
+			heard{Status: 200, Code: policy.CodeReset, Body: "ok"}},
 		{"the same", chunked + "2\r\nok\r\n0\r\nX: 1\r\n",
-			heard{Status: 200, Code: codeReset, Body: "ok"}},
+			heard{Status: 200, Code: policy.CodeReset, Body: "ok"}},
 		{"no chunk has 2^64 bytes; net/http waits for them", chunked + "ffffffffffffffff\r\nok",
-			heard{Status: 200, Code: codeBadResponse}},
+			heard{Status: 200, Code: policy.CodeBadResponse}},
 		{"trailers are not read, so it matters to nobody what is announced", ok + "Trailer: Content-Length\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
 			heard{Status: 200}},
 		{"the same", ok + "Trailer: X-A\r\nContent-Length: 0\r\n\r\n",

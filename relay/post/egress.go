@@ -1,4 +1,4 @@
-package deliver
+package post
 
 import (
 	"context"
@@ -143,4 +143,16 @@ func isLocal(ip netip.Addr) bool {
 		p, err := netip.ParsePrefix(a.String())
 		return err == nil && p.Addr().Unmap() == ip
 	})
+}
+
+// Denied returns why the address of e's URL must not be connected to, "" when it may
+// be. A URL with a name is not judged, as known tells: its addresses are looked at
+// when they are dialled. own are this process's listeners.
+func Denied(e *policy.Endpoint, own []netip.AddrPort) (reason string, known bool) {
+	ip, err := netip.ParseAddr(e.URL.Hostname())
+	if err != nil {
+		return "", false
+	}
+	g := newGuard(e.Egress, func() []netip.AddrPort { return own })
+	return g.deny(netip.AddrPortFrom(ip, e.Port())), true
 }

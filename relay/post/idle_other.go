@@ -1,6 +1,6 @@
 //go:build !unix
 
-package deliver
+package post
 
 import "syscall"
 

@@ -1,0 +1,84 @@
+package post
+
+import (
+	"crypto/x509"
+	"errors"
+	"io"
+	"net"
+	"syscall"
+
+	"relay/policy"
+)
+
+// exchangeFailure says why a connection brought no whole answer. answering tells
+// whether some of it had come.
+func exchangeFailure(err error, answering bool) *Failure {
+	code := exchangeCode(err, answering)
+	switch {
+	case code == policy.CodeBadResponse:
+		// The library's words may quote the receiver.
+		return &Failure{code, "the answer is not HTTP, or its header is larger than 64 KiB"}
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return &Failure{code, "the connection ended before the answer did"}
+	}
+	return &Failure{code, clip(err.Error())}
+}
+
+func clip(s string) string { return s[:min(len(s), maxText)] }
+
+// dialCode names the reason why there is no connection.
+func dialCode(err error, handshake bool) string {
+	if _, ok := errors.AsType[*deniedError](err); ok {
+		return policy.CodeEgress
+	}
+	if dns, ok := errors.AsType[*net.DNSError](err); ok {
+		if dns.IsNotFound {
+			return policy.CodeNoSuchHost
+		}
+		return policy.CodeDNS
+	}
+	switch timeout, ok := errors.AsType[net.Error](err); {
+	case ok && timeout.Timeout():
+		return policy.CodeConnectTimeout
+	case errors.Is(err, syscall.ECONNRESET):
+		return policy.CodeReset // whether it is noticed now or with the first byte is chance
+	case handshake:
+		return tlsCode(err)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return policy.CodeRefused
+	default:
+		return policy.CodeUnreachable
+	}
+}
+
+func tlsCode(err error) string {
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
+		return policy.CodeTLSExpired
+	}
+	if _, ok := errors.AsType[x509.HostnameError](err); ok {
+		return policy.CodeTLSName
+	}
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return policy.CodeTLSAuthority
+	}
+	return policy.CodeTLS
+}
+
+// exchangeCode names the reason why a connection brought no whole answer.
+// answering tells whether some of it had come: what came and was not a broken
+// connection was not HTTP.
+func exchangeCode(err error, answering bool) string {
+	if op, ok := errors.AsType[*net.OpError](err); ok && (op.Op == "remote error" || op.Op == "local error") {
+		return policy.CodeTLS // an alert, theirs or ours: with TLS 1.3 a receiver may turn us away after the handshake
+	}
+	if answering && !isBroken(err) {
+		return policy.CodeBadResponse
+	}
+	return policy.CodeReset
+}
+
+// isBroken tells whether err is of the connection, not of what came over it.
+func isBroken(err error) bool {
+	_, ok := errors.AsType[*net.OpError](err)
+	return ok || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.ErrClosedPipe)
+}
