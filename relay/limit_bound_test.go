@@ -35,7 +35,7 @@ func TestLimitWindows(t *testing.T) {
 			p.configure(fmt.Sprintf("outbox \"sqlite\" {\n path = %q\n}", p.outbox()), "5s", web.URL)
 			p.start()
 			p.await()
-			windows(t, []*process{p}, receiver, c.perSecond, c.burst, events, func() outbox.Store {
+			windows(t, []*process{p}, receiver, c.perSecond, c.burst, events, func() outbox.Engine {
 				stopFleet(t, []*process{p})
 				store, err := sqlite.Open(t.Context(), sqlite.Options{Dir: p.outbox(), Log: zerolog.Nop()})
 				if err != nil {
@@ -54,7 +54,7 @@ func TestLimitWindows(t *testing.T) {
 			web := httptest.NewServer(receiver)
 			defer web.Close()
 			fleet := newFleet(t, 5, server, web.URL, rules)
-			windows(t, fleet, receiver, c.perSecond, c.burst, events, func() outbox.Store {
+			windows(t, fleet, receiver, c.perSecond, c.burst, events, func() outbox.Engine {
 				stopFleet(t, fleet)
 				return openShared(t, server)
 			})
@@ -64,7 +64,7 @@ func TestLimitWindows(t *testing.T) {
 
 // windows posts events to the Relays at once, waits for all to arrive and logs the worst
 // windows. store stops the Relays and opens their outbox.
-func windows(t *testing.T, fleet []*process, receiver *arrivals, perSecond, burst, events int, store func() outbox.Store) {
+func windows(t *testing.T, fleet []*process, receiver *arrivals, perSecond, burst, events int, store func() outbox.Engine) {
 	t.Helper()
 	bodies := make([]strings.Builder, len(fleet))
 	for i := range events {

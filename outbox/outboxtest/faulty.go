@@ -6,19 +6,18 @@ import (
 	"fmt"
 	"reflect"
 	"sync"
-	"time"
 
 	"relay/outbox"
 )
 
-var _ outbox.Store = (*Faulty)(nil)
+var _ outbox.Engine = (*Faulty)(nil)
 
 // Faulty passes every call on to a real store, and fails or stops on cue. The
-// methods of outbox.Store are named as they are written there: "Accept",
+// methods of outbox.Engine are named as they are written there: "Accept",
 // "Claim", … ; a name that is none panics, so that a cue cannot be misspelt.
 // Broken and Durability are passed on as they are.
 type Faulty struct {
-	outbox.Store
+	outbox.Engine
 
 	mu   sync.Mutex // guards cues
 	cues map[string]*cue
@@ -33,8 +32,8 @@ type cue struct {
 }
 
 // NewFaulty wraps s. Without a cue it changes nothing.
-func NewFaulty(s outbox.Store) *Faulty {
-	return &Faulty{Store: s, cues: map[string]*cue{}}
+func NewFaulty(s outbox.Engine) *Faulty {
+	return &Faulty{Engine: s, cues: map[string]*cue{}}
 }
 
 // Fail makes the next calls of method answer err without reaching the store, as
@@ -58,8 +57,8 @@ func (f *Faulty) After(method string, hook func(ctx context.Context, err error) 
 }
 
 func (f *Faulty) set(method string, change func(*cue)) {
-	if _, ok := reflect.TypeFor[outbox.Store]().MethodByName(method); !ok || method == "Broken" || method == "Durability" {
-		panic(fmt.Sprintf("outboxtest: outbox.Store has no method %q that can fail", method))
+	if _, ok := reflect.TypeFor[outbox.Engine]().MethodByName(method); !ok || method == "Broken" || method == "Durability" {
+		panic(fmt.Sprintf("outboxtest: outbox.Engine has no method %q that can fail", method))
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -104,7 +103,7 @@ func (f *Faulty) take(method string) cue {
 
 // Accept implements outbox.Store.
 func (f *Faulty) Accept(ctx context.Context, b outbox.Batch) (receipts []outbox.Receipt, err error) {
-	err = f.do(ctx, "Accept", func() (err error) { receipts, err = f.Store.Accept(ctx, b); return err })
+	err = f.do(ctx, "Accept", func() (err error) { receipts, err = f.Engine.Accept(ctx, b); return err })
 	if err != nil {
 		return nil, err
 	}
@@ -113,55 +112,50 @@ func (f *Faulty) Accept(ctx context.Context, b outbox.Batch) (receipts []outbox.
 
 // Claim implements outbox.Store.
 func (f *Faulty) Claim(ctx context.Context, r outbox.ClaimRequest) (claims []outbox.Claim, err error) {
-	err = f.do(ctx, "Claim", func() (err error) { claims, err = f.Store.Claim(ctx, r); return err })
+	err = f.do(ctx, "Claim", func() (err error) { claims, err = f.Engine.Claim(ctx, r); return err })
 	if err != nil {
 		return nil, err
 	}
 	return claims, nil
 }
 
-// Extend implements outbox.Store.
-func (f *Faulty) Extend(ctx context.Context, c outbox.Claim, lease time.Duration) error {
-	return f.do(ctx, "Extend", func() error { return f.Store.Extend(ctx, c, lease) })
-}
-
 // Settle implements outbox.Store.
 func (f *Faulty) Settle(ctx context.Context, c outbox.Claim, s outbox.Settlement) error {
-	return f.do(ctx, "Settle", func() error { return f.Store.Settle(ctx, c, s) })
+	return f.do(ctx, "Settle", func() error { return f.Engine.Settle(ctx, c, s) })
 }
 
 // Release implements outbox.Store.
 func (f *Faulty) Release(ctx context.Context, claims ...outbox.Claim) error {
-	return f.do(ctx, "Release", func() error { return f.Store.Release(ctx, claims...) })
+	return f.do(ctx, "Release", func() error { return f.Engine.Release(ctx, claims...) })
 }
 
-// Notes implements outbox.Store.
+// Notes implements outbox.Notebook.
 func (f *Faulty) Notes(ctx context.Context) (notes []outbox.Note, revision uint64, err error) {
-	err = f.do(ctx, "Notes", func() (err error) { notes, revision, err = f.Store.Notes(ctx); return err })
+	err = f.do(ctx, "Notes", func() (err error) { notes, revision, err = f.Engine.Notes(ctx); return err })
 	if err != nil {
 		return nil, 0, err
 	}
 	return notes, revision, nil
 }
 
-// AwaitNotes implements outbox.Store.
+// AwaitNotes implements outbox.Notebook.
 func (f *Faulty) AwaitNotes(ctx context.Context, after uint64) error {
-	return f.do(ctx, "AwaitNotes", func() error { return f.Store.AwaitNotes(ctx, after) })
+	return f.do(ctx, "AwaitNotes", func() error { return f.Engine.AwaitNotes(ctx, after) })
 }
 
-// SetNote implements outbox.Store. Beside an ErrConflict of the store stands the note
+// SetNote implements outbox.Notebook. Beside an ErrConflict of the store stands the note
 // that came first.
 func (f *Faulty) SetNote(ctx context.Context, n outbox.Note) (now outbox.Note, err error) {
-	err = f.do(ctx, "SetNote", func() (err error) { now, err = f.Store.SetNote(ctx, n); return err })
+	err = f.do(ctx, "SetNote", func() (err error) { now, err = f.Engine.SetNote(ctx, n); return err })
 	if err != nil && !errors.Is(err, outbox.ErrConflict) {
 		return outbox.Note{}, err
 	}
 	return now, err
 }
 
-// Lookup implements outbox.Store.
+// Lookup implements outbox.Reader.
 func (f *Faulty) Lookup(ctx context.Context, eventID string) (record *outbox.Record, err error) {
-	err = f.do(ctx, "Lookup", func() (err error) { record, err = f.Store.Lookup(ctx, eventID); return err })
+	err = f.do(ctx, "Lookup", func() (err error) { record, err = f.Engine.Lookup(ctx, eventID); return err })
 	if err != nil {
 		return nil, err
 	}
@@ -170,7 +164,7 @@ func (f *Faulty) Lookup(ctx context.Context, eventID string) (record *outbox.Rec
 
 // Counts implements outbox.Store.
 func (f *Faulty) Counts(ctx context.Context) (counts map[string]outbox.Counts, err error) {
-	err = f.do(ctx, "Counts", func() (err error) { counts, err = f.Store.Counts(ctx); return err })
+	err = f.do(ctx, "Counts", func() (err error) { counts, err = f.Engine.Counts(ctx); return err })
 	if err != nil {
 		return nil, err
 	}
@@ -179,7 +173,7 @@ func (f *Faulty) Counts(ctx context.Context) (counts map[string]outbox.Counts, e
 
 // Reap implements outbox.Store.
 func (f *Faulty) Reap(ctx context.Context, r outbox.Retention) (removed int, more bool, err error) {
-	err = f.do(ctx, "Reap", func() (err error) { removed, more, err = f.Store.Reap(ctx, r); return err })
+	err = f.do(ctx, "Reap", func() (err error) { removed, more, err = f.Engine.Reap(ctx, r); return err })
 	if err != nil {
 		return 0, false, err
 	}
@@ -188,10 +182,10 @@ func (f *Faulty) Reap(ctx context.Context, r outbox.Retention) (removed int, mor
 
 // Health implements outbox.Store.
 func (f *Faulty) Health(ctx context.Context) error {
-	return f.do(ctx, "Health", func() error { return f.Store.Health(ctx) })
+	return f.do(ctx, "Health", func() error { return f.Engine.Health(ctx) })
 }
 
 // Close implements outbox.Store.
 func (f *Faulty) Close() error {
-	return f.do(context.Background(), "Close", f.Store.Close)
+	return f.do(context.Background(), "Close", f.Engine.Close)
 }

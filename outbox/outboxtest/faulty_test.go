@@ -19,13 +19,13 @@ import (
 func TestFaultyWithoutCue(t *testing.T) {
 	e := mem(true)
 	wrapped := e
-	wrapped.Open = func(t *testing.T) outbox.Store { return outboxtest.NewFaulty(e.Open(t)) }
-	wrapped.OpenSized = func(t *testing.T, n int64) outbox.Store { return outboxtest.NewFaulty(e.OpenSized(t, n)) }
-	wrapped.Reopen = func(t *testing.T, s outbox.Store) outbox.Store {
-		return outboxtest.NewFaulty(e.Reopen(t, s.(*outboxtest.Faulty).Store))
+	wrapped.Open = func(t *testing.T) outbox.Engine { return outboxtest.NewFaulty(e.Open(t)) }
+	wrapped.OpenSized = func(t *testing.T, n int64) outbox.Engine { return outboxtest.NewFaulty(e.OpenSized(t, n)) }
+	wrapped.Reopen = func(t *testing.T, s outbox.Engine) outbox.Engine {
+		return outboxtest.NewFaulty(e.Reopen(t, s.(*outboxtest.Faulty).Engine))
 	}
-	wrapped.Join = func(t *testing.T, s outbox.Store) outbox.Store {
-		return outboxtest.NewFaulty(e.Join(t, s.(*outboxtest.Faulty).Store))
+	wrapped.Join = func(t *testing.T, s outbox.Engine) outbox.Engine {
+		return outboxtest.NewFaulty(e.Join(t, s.(*outboxtest.Faulty).Engine))
 	}
 	outboxtest.Run(t, wrapped)
 }
@@ -44,7 +44,6 @@ func calls(t *testing.T, f *outboxtest.Faulty, c outbox.Claim) map[string]func()
 			claims, err := f.Claim(ctx, outbox.ClaimRequest{Endpoint: "b", Max: 1, Lease: time.Hour})
 			return unless(t, claims != nil, err)
 		},
-		"Extend":  func() error { return f.Extend(ctx, c, time.Hour) },
 		"Settle":  func() error { return f.Settle(ctx, c, outbox.Settlement{State: outbox.Delivered}) },
 		"Release": func() error { return f.Release(ctx, c) },
 		"Notes": func() error {

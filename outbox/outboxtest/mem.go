@@ -12,7 +12,7 @@ import (
 	"relay/outbox"
 )
 
-var _ outbox.Store = (*Mem)(nil)
+var _ outbox.Engine = (*Mem)(nil)
 
 // Mem is an outbox in memory: a real engine that passes the suite, for tests of
 // what stands on an outbox. It favours being plainly right over being fast. It
@@ -220,22 +220,6 @@ func pick(due []*delivery, most, fresh int) []*delivery {
 	return append(first[:min(len(first), most-len(newest))], newest...)
 }
 
-// Extend implements outbox.Store.
-func (m *Mem) Extend(_ context.Context, c outbox.Claim, lease time.Duration) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.isClosed() {
-		return outbox.ErrClosed
-	}
-	d := m.kept.leased(c)
-	if d == nil {
-		return outbox.ErrLeaseLost
-	}
-	d.until = up(now().Add(lease))
-	m.kept.endpoint(d.Endpoint).wake() // the new end may be an earlier one
-	return nil
-}
-
 // Settle implements outbox.Store.
 func (m *Mem) Settle(_ context.Context, c outbox.Claim, s outbox.Settlement) error {
 	if s.State != outbox.Pending && !s.State.Final() {
@@ -285,7 +269,7 @@ func (m *Mem) Release(_ context.Context, claims ...outbox.Claim) error {
 	return nil
 }
 
-// Lookup implements outbox.Store.
+// Lookup implements outbox.Reader.
 func (m *Mem) Lookup(_ context.Context, eventID string) (*outbox.Record, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -10,7 +10,7 @@ import (
 	"relay/outbox"
 )
 
-// Notes implements outbox.Store.
+// Notes implements outbox.Notebook.
 func (m *Mem) Notes(ctx context.Context) ([]outbox.Note, uint64, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, 0, err
@@ -23,7 +23,7 @@ func (m *Mem) Notes(ctx context.Context) ([]outbox.Note, uint64, error) {
 	return slices.Collect(maps.Values(m.kept.notes)), m.kept.revision, nil
 }
 
-// AwaitNotes implements outbox.Store.
+// AwaitNotes implements outbox.Notebook.
 func (m *Mem) AwaitNotes(ctx context.Context, after uint64) error {
 	for {
 		m.mu.Lock()
@@ -45,7 +45,7 @@ func (m *Mem) AwaitNotes(ctx context.Context, after uint64) error {
 	}
 }
 
-// SetNote implements outbox.Store.
+// SetNote implements outbox.Notebook.
 func (m *Mem) SetNote(ctx context.Context, n outbox.Note) (outbox.Note, error) {
 	if err := ctx.Err(); err != nil {
 		return outbox.Note{}, err

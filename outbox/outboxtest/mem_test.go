@@ -14,19 +14,19 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // mem is the memory engine as the suite sees it.
-func mem(shared bool) outboxtest.Engine {
-	var join func(*testing.T, outbox.Store) outbox.Store
+func mem(shared bool) outboxtest.Harness {
+	var join func(*testing.T, outbox.Engine) outbox.Engine
 	if shared {
-		join = func(_ *testing.T, s outbox.Store) outbox.Store { return s.(*outboxtest.Mem).Join() }
+		join = func(_ *testing.T, s outbox.Engine) outbox.Engine { return s.(*outboxtest.Mem).Join() }
 	}
-	return outboxtest.Engine{
-		Open: func(*testing.T) outbox.Store {
+	return outboxtest.Harness{
+		Open: func(*testing.T) outbox.Engine {
 			return outboxtest.NewMem(outboxtest.MemOptions{Shared: shared})
 		},
-		Reopen: func(_ *testing.T, s outbox.Store) outbox.Store {
+		Reopen: func(_ *testing.T, s outbox.Engine) outbox.Engine {
 			return s.(*outboxtest.Mem).Crash()
 		},
-		OpenSized: func(_ *testing.T, maxBytes int64) outbox.Store {
+		OpenSized: func(_ *testing.T, maxBytes int64) outbox.Engine {
 			return outboxtest.NewMem(outboxtest.MemOptions{MaxBytes: maxBytes, Shared: shared})
 		},
 		Join:        join,

@@ -38,7 +38,6 @@ func testModel(s *suite) {
 			"claim more":   m.claimSome,
 			"settle":       m.settleOne,
 			"settle more":  m.settleOne,
-			"extend":       m.extendOne,
 			"note":         m.noteOne,
 			"release":      m.releaseSome,
 			"pass time":    m.passTime,
@@ -251,18 +250,6 @@ func (m *model) settleOne(t *rapid.T) {
 	d.leased, d.leasedMax = time.Time{}, time.Time{}
 	if state == outbox.Pending {
 		d.Due = settlement.Due
-	}
-}
-
-func (m *model) extendOne(t *rapid.T) {
-	if len(m.claims) == 0 {
-		return
-	}
-	c, d := m.drawClaim(t)
-	lease := rapid.SampledFrom([]time.Duration{m.unit, long}).Draw(t, "lease")
-	before := time.Now()
-	if m.try(t, c, func() error { return m.store.Extend(m.ctx(), c, lease) }) {
-		d.leased, d.leasedMax = before.Add(lease-time.Millisecond), time.Now().Add(lease+time.Millisecond)
 	}
 }
 

@@ -155,7 +155,7 @@ func (s *suite) race(request func(claimer int) outbox.ClaimRequest, before int, 
 	if holds == nil {
 		holds = func(int) {}
 	}
-	stores := []outbox.Store{s.store, s.another()}
+	stores := []outbox.Engine{s.store, s.another()}
 	ctx, cancel := context.WithCancel(s.ctx())
 	defer cancel()
 	var mu sync.Mutex
@@ -163,7 +163,7 @@ func (s *suite) race(request func(claimer int) outbox.ClaimRequest, before int, 
 	fences := map[string][]uint64{} // of every claim
 	delivered := map[string]int{}
 	var claimers sync.WaitGroup
-	work := func(store outbox.Store, c outbox.Claim) error {
+	work := func(store outbox.Engine, c outbox.Claim) error {
 		mu.Lock()
 		if held[c.ID] {
 			s.Errorf("delivery of %s is claimed twice at once", c.EventID)
@@ -278,35 +278,6 @@ func testWaitingClaimTakesOver(s *suite) {
 		s.lost(first)
 		s.retry(claims[0], time.Now())
 	}
-}
-
-func testExtend(s *suite) {
-	s.accept(entry("evt_1", "a"), entry("evt_2", "a"))
-	claims := s.claim("a", 2, s.short)
-	if len(claims) < 2 {
-		claims = append(claims, s.claim("a", 1, s.short)...)
-	}
-	if err := s.store.Extend(s.ctx(), claims[0], long); err != nil {
-		s.Fatalf("Extend: %v", err)
-	}
-	s.elapse(s.short + time.Millisecond)
-	s.lost(claims[1])
-	s.want("not extended", []string{"evt_2"}, eventIDs(s.claimAll("a", 1)))
-	s.claimNone("a")
-
-	// To a shorter lease too, counted from now.
-	if err := s.store.Extend(s.ctx(), claims[0], s.blink); err != nil {
-		s.Fatalf("Extend: %v", err)
-	}
-	s.elapse(s.blink + time.Millisecond)
-	s.lost(claims[0])
-	again := s.claimOne("a")
-	s.want("claimed again", "evt_1", again.EventID)
-	if err := s.store.Extend(s.ctx(), again, long); err != nil {
-		s.Fatalf("Extend: %v", err)
-	}
-	s.settle(again, outbox.Delivered)
-	s.lost(again)
 }
 
 func testRelease(s *suite) {

@@ -83,7 +83,6 @@ func testCallsAfterClose(s *suite) {
 			_, err := s.store.Claim(ctx, outbox.ClaimRequest{Endpoint: "a", Max: 1, Lease: long})
 			return err
 		},
-		"Extend": func() error { return s.store.Extend(ctx, c, long) },
 		"Settle": func() error {
 			return s.store.Settle(ctx, c, outbox.Settlement{Attempt: attempt(1, outbox.Delivered), State: outbox.Delivered})
 		},

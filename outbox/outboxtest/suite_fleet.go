@@ -11,7 +11,7 @@ import (
 
 // another opens the store's outbox a second time, as another process, when the engine
 // can be shared; else it is the same store.
-func (s *suite) another() outbox.Store {
+func (s *suite) another() outbox.Engine {
 	s.Helper()
 	if s.engine.Join == nil {
 		return s.store
@@ -26,7 +26,7 @@ func (s *suite) another() outbox.Store {
 }
 
 // blocked checks that a claim waits.
-func (s *suite) blocked(store outbox.Store, r outbox.ClaimRequest) {
+func (s *suite) blocked(store outbox.Engine, r outbox.ClaimRequest) {
 	s.Helper()
 	ctx, cancel := s.within(s.blink)
 	defer cancel()

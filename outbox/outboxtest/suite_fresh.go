@@ -18,7 +18,7 @@ func (s *suite) claimAs(r outbox.ClaimRequest) []outbox.Claim {
 	return s.claimFrom(s.store, r)
 }
 
-func (s *suite) claimFrom(store outbox.Store, r outbox.ClaimRequest) []outbox.Claim {
+func (s *suite) claimFrom(store outbox.Engine, r outbox.ClaimRequest) []outbox.Claim {
 	s.Helper()
 	ctx, cancel := s.within(s.patience)
 	defer cancel()

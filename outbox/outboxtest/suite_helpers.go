@@ -22,8 +22,8 @@ import (
 type suite struct {
 	rapid.TB // test, or the history that testModel is at
 	test     *testing.T
-	engine   Engine
-	store    outbox.Store
+	engine   Harness
+	store    outbox.Engine
 
 	patience time.Duration // how long to wait for what must come
 	blink    time.Duration // how long to look for what must not come
@@ -36,7 +36,7 @@ type suite struct {
 // long is a lease that no test outlives, unless it means to.
 const long = time.Hour
 
-func newSuite(t *testing.T, e Engine) *suite {
+func newSuite(t *testing.T, e Harness) *suite {
 	s := &suite{TB: t, test: t, engine: e, store: e.Open(t),
 		patience: 30 * time.Second, blink: 20 * time.Millisecond, short: time.Second, delay: time.Second}
 	if e.Bubble {
@@ -245,9 +245,6 @@ func (s *suite) lost(c outbox.Claim) {
 		if err := s.store.Settle(s.ctx(), c, settlement); !errors.Is(err, outbox.ErrLeaseLost) {
 			s.Errorf("Settle as %s by a lost claim: %v, want ErrLeaseLost", state, err)
 		}
-	}
-	if err := s.store.Extend(s.ctx(), c, long); !errors.Is(err, outbox.ErrLeaseLost) {
-		s.Errorf("Extend by a lost claim: %v, want ErrLeaseLost", err)
 	}
 	if err := s.store.Release(s.ctx(), c); err != nil {
 		s.Errorf("Release of a lost claim: %v, want silence", err)

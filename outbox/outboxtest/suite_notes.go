@@ -12,7 +12,7 @@ import (
 )
 
 // setNote writes a note, which must succeed.
-func (s *suite) setNote(store outbox.Store, endpoint string, on uint64, text string) outbox.Note {
+func (s *suite) setNote(store outbox.Engine, endpoint string, on uint64, text string) outbox.Note {
 	s.Helper()
 	n, err := store.SetNote(s.ctx(), outbox.Note{Endpoint: endpoint, Revision: on, Text: []byte(text)})
 	if err != nil {
@@ -36,7 +36,7 @@ func (s *suite) staleNote(on uint64, now outbox.Note) {
 }
 
 // wantNotes compares all notes; revision is the last one's.
-func (s *suite) wantNotes(store outbox.Store, revision uint64, want ...outbox.Note) {
+func (s *suite) wantNotes(store outbox.Engine, revision uint64, want ...outbox.Note) {
 	s.Helper()
 	got, last, err := store.Notes(s.ctx())
 	if err != nil {
@@ -83,7 +83,7 @@ func testNotes(s *suite) {
 // testRacingNotes: of those who write on top of the same revision one wins, and the
 // others learn what he wrote.
 func testRacingNotes(s *suite) {
-	stores := []outbox.Store{s.store, s.another()}
+	stores := []outbox.Engine{s.store, s.another()}
 	var last outbox.Note
 	for range 10 {
 		var mu sync.Mutex

@@ -42,10 +42,10 @@ func neverCrossSlot(t *testing.T, c *redistest.Cluster) {
 	}
 }
 
-func clusterEngine(c *redistest.Cluster) outboxtest.Engine {
+func clusterEngine(c *redistest.Cluster) outboxtest.Harness {
 	var n atomic.Int64
-	options := map[outbox.Store]redisstream.Options{}
-	open := func(t *testing.T, o redisstream.Options) outbox.Store {
+	options := map[outbox.Engine]redisstream.Options{}
+	open := func(t *testing.T, o redisstream.Options) outbox.Engine {
 		s, err := redisstream.Open(t.Context(), o)
 		if err != nil {
 			t.Fatal(err)
@@ -56,10 +56,10 @@ func clusterEngine(c *redistest.Cluster) outboxtest.Engine {
 	fresh := func(size int64) redisstream.Options {
 		return redisstream.Options{Cluster: c.Addrs(), Database: -1, Namespace: fmt.Sprintf("n%d", n.Add(1)), MaxSize: size}
 	}
-	return outboxtest.Engine{
-		Open:      func(t *testing.T) outbox.Store { return open(t, fresh(0)) },
-		OpenSized: func(t *testing.T, size int64) outbox.Store { return open(t, fresh(size)) },
-		Reopen: func(t *testing.T, s outbox.Store) outbox.Store {
+	return outboxtest.Harness{
+		Open:      func(t *testing.T) outbox.Engine { return open(t, fresh(0)) },
+		OpenSized: func(t *testing.T, size int64) outbox.Engine { return open(t, fresh(size)) },
+		Reopen: func(t *testing.T, s outbox.Engine) outbox.Engine {
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
 			}

@@ -45,10 +45,10 @@ func TestConformance(t *testing.T) {
 }
 
 // engine is the engine in one server. Each outbox has a namespace of its own.
-func engine(url string, shards int) outboxtest.Engine {
+func engine(url string, shards int) outboxtest.Harness {
 	var n atomic.Int64
-	options := map[outbox.Store]redisstream.Options{}
-	open := func(t *testing.T, o redisstream.Options) outbox.Store {
+	options := map[outbox.Engine]redisstream.Options{}
+	open := func(t *testing.T, o redisstream.Options) outbox.Engine {
 		s, err := redisstream.Open(t.Context(), o)
 		if err != nil {
 			t.Fatal(err)
@@ -59,20 +59,20 @@ func engine(url string, shards int) outboxtest.Engine {
 	fresh := func() redisstream.Options {
 		return redisstream.Options{URL: url, Database: -1, Namespace: fmt.Sprintf("suite%d", n.Add(1)), Shards: shards}
 	}
-	return outboxtest.Engine{
-		Open: func(t *testing.T) outbox.Store { return open(t, fresh()) },
-		OpenSized: func(t *testing.T, size int64) outbox.Store {
+	return outboxtest.Harness{
+		Open: func(t *testing.T) outbox.Engine { return open(t, fresh()) },
+		OpenSized: func(t *testing.T, size int64) outbox.Engine {
 			o := fresh()
 			o.MaxSize = size
 			return open(t, o)
 		},
-		Reopen: func(t *testing.T, s outbox.Store) outbox.Store {
+		Reopen: func(t *testing.T, s outbox.Engine) outbox.Engine {
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
 			}
 			return open(t, options[s])
 		},
-		Join:    func(t *testing.T, s outbox.Store) outbox.Store { return open(t, options[s]) },
+		Join:    func(t *testing.T, s outbox.Engine) outbox.Engine { return open(t, options[s]) },
 		Sharded: shards > 1,
 	}
 }

@@ -9,24 +9,14 @@ import (
 	"strings"
 	"time"
 
+	"relay/outbox"
+
 	"github.com/redis/go-redis/v9"
 )
 
-// Relay is one Relay of the fleet that shares the outbox.
-type Relay struct {
-	Number    int64             `json:"number"` // given when it joined
-	Host      string            `json:"host"`
-	PID       int               `json:"pid"`
-	Version   string            `json:"version"`
-	Started   time.Time         `json:"started"`
-	Seen      time.Time         `json:"seen"`      // its last heartbeat, by the clock of Redis
-	Endpoints map[string]string `json:"endpoints"` // by name: a hash of what it does with each
-	Self      bool              `json:"self"`
-}
-
 // about is what a Relay says of itself in each shard.
 type about struct {
-	Relay
+	outbox.Relay
 	Process process `json:"process"`
 }
 
@@ -43,7 +33,7 @@ func (sh *shard) introduction() ([]byte, error) {
 		host = "unknown"
 	}
 	self := about{
-		Relay:   Relay{Host: host, PID: os.Getpid(), Version: sh.s.o.Version, Started: sh.s.started},
+		Relay:   outbox.Relay{Host: host, PID: os.Getpid(), Version: sh.s.o.Version, Started: sh.s.started},
 		Process: thisProcess(),
 	}
 	if sh.index == 0 { // where Fleet looks
@@ -54,8 +44,7 @@ func (sh *shard) introduction() ([]byte, error) {
 	return json.Marshal(self)
 }
 
-// SetEndpoints replaces the hashes that Options.Endpoints gave, after a reload. The map is
-// only read from then on. With an error the fleet is told when Redis answers again.
+// SetEndpoints implements outbox.Fleet. It replaces the hashes that Options.Endpoints gave.
 func (s *Store) SetEndpoints(ctx context.Context, hashes map[string]string) error {
 	s.mu.Lock()
 	s.hashes = hashes
@@ -166,8 +155,8 @@ func (sh *shard) leave(ctx context.Context) {
 	_, _ = p.Exec(ctx) // else it is forgotten in an hour
 }
 
-// Fleet returns the Relays that share this outbox and live, by number.
-func (s *Store) Fleet(ctx context.Context) ([]Relay, error) {
+// Relays implements outbox.Fleet. A Relay is shown until deadAfter has passed since its last heartbeat.
+func (s *Store) Relays(ctx context.Context) ([]outbox.Relay, error) {
 	if err := s.refusal(); err != nil {
 		return nil, err
 	}
@@ -185,14 +174,14 @@ func (s *Store) Fleet(ctx context.Context) ([]Relay, error) {
 	if _, err := p.Exec(ctx); err != nil {
 		return nil, sh.note(err)
 	}
-	var fleet []Relay
+	var fleet []outbox.Relay
 	for _, z := range beats.Val() {
 		name, _ := z.Member.(string)
 		seen := time.UnixMicro(int64(z.Score)).UTC()
 		if clock.Val().Sub(seen) > deadAfter {
 			continue
 		}
-		var r Relay
+		var r outbox.Relay
 		if json.Unmarshal([]byte(said.Val()[name]), &r) != nil {
 			continue // it has only just joined
 		}
@@ -200,33 +189,6 @@ func (s *Store) Fleet(ctx context.Context) ([]Relay, error) {
 		r.Seen, r.Self = seen, r.Number == joined.fences.relay
 		fleet = append(fleet, r)
 	}
-	slices.SortFunc(fleet, func(a, b Relay) int { return int(max(-1, min(1, a.Number-b.Number))) })
+	slices.SortFunc(fleet, func(a, b outbox.Relay) int { return int(max(-1, min(1, a.Number-b.Number))) })
 	return fleet, nil
-}
-
-// Disagreements names the endpoints that Relays of a fleet have different
-// settings for, and says who has which.
-func Disagreements(fleet []Relay) map[string]string {
-	byName := map[string]map[string][]string{}
-	for _, r := range fleet {
-		for name, hash := range r.Endpoints {
-			if byName[name] == nil {
-				byName[name] = map[string][]string{}
-			}
-			byName[name][hash] = append(byName[name][hash], strconv.FormatInt(r.Number, 10))
-		}
-	}
-	out := map[string]string{}
-	for name, hashes := range byName {
-		if len(hashes) < 2 {
-			continue
-		}
-		var who []string
-		for hash, relays := range hashes {
-			who = append(who, hash+" at relay "+strings.Join(relays, ", "))
-		}
-		slices.Sort(who)
-		out[name] = strings.Join(who, "; ")
-	}
-	return out
 }

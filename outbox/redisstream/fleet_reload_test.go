@@ -17,7 +17,7 @@ func TestSetEndpoints(t *testing.T) {
 	s, other := openTest(t, o), openTest(t, at(server.URL()))
 	shows := func(hash string) func() bool {
 		return func() bool {
-			fleet, err := other.Fleet(t.Context())
+			fleet, err := other.Relays(t.Context())
 			return err == nil && len(fleet) == 2 && fleet[0].Endpoints["a"] == hash && !fleet[0].Started.IsZero()
 		}
 	}

@@ -93,9 +93,6 @@ func TestBeyondMaxMemory(t *testing.T) {
 	t.Cleanup(func() { _ = other.Close() })
 
 	claims := claimSome(t, other, "a", 10, time.Minute)
-	if err := other.Extend(t.Context(), claims[0], time.Hour); err != nil {
-		t.Errorf("Extend: %v", err)
-	}
 	if err := other.Release(t.Context(), claims[1]); err != nil {
 		t.Errorf("Release: %v", err)
 	}

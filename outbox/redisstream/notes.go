@@ -32,7 +32,7 @@ func (s *Store) hearNotes(text string, began time.Time) {
 	*n = noted{revision: revision, began: began, ended: time.Now(), heard: make(chan struct{})}
 }
 
-// Notes implements outbox.Store.
+// Notes implements outbox.Notebook.
 func (s *Store) Notes(ctx context.Context) ([]outbox.Note, uint64, error) {
 	sh := s.shards[0]
 	began := time.Now()
@@ -62,7 +62,7 @@ func newNote(endpoint, revision, text string) outbox.Note {
 	return n
 }
 
-// AwaitNotes implements outbox.Store. It asks nothing: the heartbeat and the bell tell of
+// AwaitNotes implements outbox.Notebook. It asks nothing: the heartbeat and the bell tell of
 // writes. It returns, too, when Redis came back with an older revision or without notes.
 func (s *Store) AwaitNotes(ctx context.Context, after uint64) error {
 	began := time.Now()
@@ -87,7 +87,7 @@ func (s *Store) AwaitNotes(ctx context.Context, after uint64) error {
 	}
 }
 
-// SetNote implements outbox.Store. Revisions are microseconds of the clock of Redis,
+// SetNote implements outbox.Notebook. Revisions are microseconds of the clock of Redis,
 // raised where needed to be unique and rising.
 func (s *Store) SetNote(ctx context.Context, n outbox.Note) (outbox.Note, error) {
 	if len(n.Text) > outbox.MaxNote {

@@ -9,7 +9,7 @@ import (
 	"relay/outbox"
 )
 
-// Lookup implements outbox.Store.
+// Lookup implements outbox.Reader.
 func (s *Store) Lookup(ctx context.Context, eventID string) (*outbox.Record, error) {
 	if err := s.ready(ctx); err != nil {
 		return nil, err

@@ -264,12 +264,7 @@ func (l *load) deliver(ctx context.Context, endpoint string) {
 			l.t.Errorf("%s: claim: %v, want an outage to be waited out", l.name, err)
 			return
 		}
-		for i, c := range claims {
-			if i%5 == 4 {
-				if err := l.store.Extend(ctx, c, loadLease); errors.Is(err, outbox.ErrLeaseLost) {
-					continue
-				}
-			}
+		for _, c := range claims {
 			a := outbox.Attempt{N: c.Attempts + 1, Started: time.Now(), Status: 200, Outcome: "delivered"}
 			s := outbox.Settlement{Attempt: a, State: outbox.Delivered}
 			if c.Attempts == 0 && strings.HasSuffix(c.EventID, "7") {

@@ -368,19 +368,6 @@ func (s *Store) release(ctx context.Context, list []*held) error {
 	return nil
 }
 
-// Extend implements outbox.Store.
-func (s *Store) Extend(ctx context.Context, c outbox.Claim, lease time.Duration) error {
-	h, err := s.letGo(ctx, c)
-	if err != nil {
-		return err
-	}
-	kept, err := s.extend(ctx, []*held{h}, lease)
-	if err == nil && len(kept) == 0 {
-		err = outbox.ErrLeaseLost
-	}
-	return err
-}
-
 // extend moves the end of leases of one endpoint and returns those that have not
 // ended, which are held again.
 func (s *Store) extend(ctx context.Context, list []*held, lease time.Duration) (kept []*held, err error) {

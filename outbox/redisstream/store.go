@@ -23,8 +23,9 @@ import (
 )
 
 var (
-	_ outbox.Store   = (*Store)(nil)
+	_ outbox.Engine  = (*Store)(nil)
 	_ outbox.Limiter = (*Store)(nil)
+	_ outbox.Fleet   = (*Store)(nil)
 )
 
 // The levels of durability.

@@ -56,21 +56,6 @@ func (s *Store) withdraw(ep *endpoint, w *waiter) {
 	s.release(<-w.claims) // it was answered meanwhile
 }
 
-// Extend implements outbox.Store.
-func (s *Store) Extend(_ context.Context, c outbox.Claim, lease time.Duration) error {
-	s.mu.Lock()
-	defer s.unlock()
-	if s.refusal != nil {
-		return s.refusal
-	}
-	e := s.leased(c)
-	if e == nil {
-		return outbox.ErrLeaseLost
-	}
-	s.extend(e, time.Now().Add(lease))
-	return nil
-}
-
 // Release implements outbox.Store.
 func (s *Store) Release(_ context.Context, claims ...outbox.Claim) error {
 	s.mu.Lock()

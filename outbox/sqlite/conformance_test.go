@@ -10,8 +10,8 @@ import (
 
 // TestConformance runs the suite that every engine passes.
 func TestConformance(t *testing.T) {
-	dirs := map[outbox.Store]string{}
-	open := func(t *testing.T, o sqlite.Options) outbox.Store {
+	dirs := map[outbox.Engine]string{}
+	open := func(t *testing.T, o sqlite.Options) outbox.Engine {
 		s, err := sqlite.Open(t.Context(), o)
 		if err != nil {
 			t.Fatal(err)
@@ -19,12 +19,12 @@ func TestConformance(t *testing.T) {
 		dirs[s] = o.Dir
 		return s
 	}
-	outboxtest.Run(t, outboxtest.Engine{
-		Open: func(t *testing.T) outbox.Store { return open(t, sqlite.Options{Dir: t.TempDir()}) },
-		OpenSized: func(t *testing.T, size int64) outbox.Store {
+	outboxtest.Run(t, outboxtest.Harness{
+		Open: func(t *testing.T) outbox.Engine { return open(t, sqlite.Options{Dir: t.TempDir()}) },
+		OpenSized: func(t *testing.T, size int64) outbox.Engine {
 			return open(t, sqlite.Options{Dir: t.TempDir(), MaxSize: size})
 		},
-		Reopen: func(t *testing.T, s outbox.Store) outbox.Store {
+		Reopen: func(t *testing.T, s outbox.Engine) outbox.Engine {
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
 			}

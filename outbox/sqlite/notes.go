@@ -33,7 +33,7 @@ func (n *note) answer(err error) {
 	}
 }
 
-// Notes implements outbox.Store.
+// Notes implements outbox.Notebook.
 func (s *Store) Notes(ctx context.Context) (notes []outbox.Note, revision uint64, err error) {
 	var read []outbox.Note // still run's own after a context's error
 	var upto uint64
@@ -58,7 +58,7 @@ func (s *Store) Notes(ctx context.Context) (notes []outbox.Note, revision uint64
 	return read, upto, nil
 }
 
-// AwaitNotes implements outbox.Store. The one owner hears of each write at once.
+// AwaitNotes implements outbox.Notebook. The one owner hears of each write at once.
 func (s *Store) AwaitNotes(ctx context.Context, after uint64) error {
 	for {
 		s.mu.Lock()
@@ -81,7 +81,7 @@ func (s *Store) AwaitNotes(ctx context.Context, after uint64) error {
 	}
 }
 
-// SetNote implements outbox.Store.
+// SetNote implements outbox.Notebook.
 func (s *Store) SetNote(ctx context.Context, n outbox.Note) (outbox.Note, error) {
 	if err := ctx.Err(); err != nil {
 		return outbox.Note{}, err

@@ -18,7 +18,7 @@ import (
 	"relay/outbox"
 )
 
-var _ outbox.Store = (*Store)(nil)
+var _ outbox.Engine = (*Store)(nil)
 
 // The levels of durability.
 const (

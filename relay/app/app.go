@@ -60,7 +60,7 @@ func (s Stop) Error() string { return "stopped by " + s.By }
 // App is one Relay: listeners, outbox, deliverer.
 type App struct {
 	o         Options
-	store     outbox.Store
+	store     outbox.Engine
 	deliverer *deliver.Deliverer
 	metrics   *metrics.Metrics
 	events    *ownEvents
@@ -117,7 +117,7 @@ func Open(ctx context.Context, o Options) (*App, error) {
 }
 
 // openStore opens the engine that the file names.
-func openStore(ctx context.Context, o Options) (outbox.Store, error) {
+func openStore(ctx context.Context, o Options) (outbox.Engine, error) {
 	log := o.Log.With().Str("component", "outbox").Logger()
 	c := o.Config.Outbox
 	if c.Engine == "redis" {

@@ -31,7 +31,7 @@ func TestFiltersRemember(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	open := func() (outbox.Store, *ingest.Ingest) {
+	open := func() (outbox.Engine, *ingest.Ingest) {
 		s, err := sqlite.Open(t.Context(), sqlite.Options{Dir: dir, Durability: "relaxed", MaxSize: config.GiB, Log: zerolog.Nop()})
 		if err != nil {
 			t.Fatal(err)

@@ -12,7 +12,7 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"relay/outbox/redisstream"
+	"relay/outbox"
 	"relay/relay/admin"
 )
 
@@ -26,12 +26,12 @@ const (
 
 // fleetOf returns how to ask the outbox who shares it, or nil where nobody can.
 func (a *App) fleetOf() func(context.Context) (admin.Fleet, error) {
-	store, shared := a.store.(*redisstream.Store)
+	store, shared := a.store.(outbox.Fleet)
 	if !shared {
 		return nil
 	}
 	return func(ctx context.Context) (admin.Fleet, error) {
-		relays, err := store.Fleet(ctx)
+		relays, err := store.Relays(ctx)
 		if err != nil {
 			return admin.Fleet{}, fmt.Errorf("ask for the fleet: %w", err)
 		}
@@ -40,7 +40,7 @@ func (a *App) fleetOf() func(context.Context) (admin.Fleet, error) {
 }
 
 // fleetFrom puts what the outbox says in the words of admin.
-func fleetFrom(relays []redisstream.Relay) admin.Fleet {
+func fleetFrom(relays []outbox.Relay) admin.Fleet {
 	f := admin.Fleet{Disagreements: disagreements(relays)}
 	for _, r := range relays {
 		f.Relays = append(f.Relays, admin.Relay{
@@ -50,10 +50,11 @@ func fleetFrom(relays []redisstream.Relay) admin.Fleet {
 	return f
 }
 
-// disagreements is redisstream's, and counts as one what only some files have: who
-// gets an event depends on the Relay that accepts it.
-func disagreements(relays []redisstream.Relay) map[string]string {
-	out := redisstream.Disagreements(relays)
+// disagreements names the endpoints for which Relays have different settings, and says
+// which Relay has which. An endpoint that only some files have is one of them, because it
+// then depends on the Relay that accepts an event whether the endpoint gets it.
+func disagreements(relays []outbox.Relay) map[string]string {
+	out := hashDifferences(relays)
 	for _, name := range endpointsOf(relays) {
 		var without []string
 		for _, r := range relays {
@@ -73,7 +74,33 @@ func disagreements(relays []redisstream.Relay) map[string]string {
 	return out
 }
 
-func endpointsOf(relays []redisstream.Relay) []string {
+// hashDifferences names the endpoints whose settings differ between Relays that have them.
+func hashDifferences(fleet []outbox.Relay) map[string]string {
+	byName := map[string]map[string][]string{}
+	for _, r := range fleet {
+		for name, hash := range r.Endpoints {
+			if byName[name] == nil {
+				byName[name] = map[string][]string{}
+			}
+			byName[name][hash] = append(byName[name][hash], strconv.FormatInt(r.Number, 10))
+		}
+	}
+	out := map[string]string{}
+	for name, hashes := range byName {
+		if len(hashes) < 2 {
+			continue
+		}
+		var groups []string
+		for hash, relays := range hashes {
+			groups = append(groups, hash+" at relay "+strings.Join(relays, ", "))
+		}
+		slices.Sort(groups)
+		out[name] = strings.Join(groups, "; ")
+	}
+	return out
+}
+
+func endpointsOf(relays []outbox.Relay) []string {
 	all := map[string]bool{}
 	for _, r := range relays {
 		for name := range r.Endpoints {

@@ -19,7 +19,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"relay/outbox"
-	"relay/outbox/redisstream"
 	"relay/outbox/redisstream/redistest"
 	"relay/relay/admin"
 )
@@ -44,7 +43,7 @@ func logged(t *testing.T, b *bytes.Buffer, keys ...string) [][]any {
 }
 
 func TestDisagreements(t *testing.T) {
-	got := disagreements([]redisstream.Relay{
+	got := disagreements([]outbox.Relay{
 		{Number: 1, Endpoints: map[string]string{"same": "x", "other": "a", "both": "a", "one": "a"}},
 		{Number: 2, Endpoints: map[string]string{"same": "x", "other": "b", "both": "b"}},
 		{Number: 3, Endpoints: map[string]string{"same": "x", "other": "b"}},
@@ -64,8 +63,8 @@ func TestDisagreements(t *testing.T) {
 func TestDisagreementsAreToldOnce(t *testing.T) {
 	var log bytes.Buffer
 	w := fleetWatch{log: zerolog.New(&log)}
-	relay := func(n int64, hash string) redisstream.Relay {
-		r := redisstream.Relay{Number: n, Endpoints: map[string]string{"steady": "s"}}
+	relay := func(n int64, hash string) outbox.Relay {
+		r := outbox.Relay{Number: n, Endpoints: map[string]string{"steady": "s"}}
 		if hash != "" {
 			r.Endpoints["a"] = hash
 		}
@@ -73,18 +72,18 @@ func TestDisagreementsAreToldOnce(t *testing.T) {
 	}
 	for _, step := range []struct {
 		name   string
-		relays []redisstream.Relay
+		relays []outbox.Relay
 		lines  int
 	}{
-		{"alone", []redisstream.Relay{relay(1, "x")}, 0},
-		{"agree", []redisstream.Relay{relay(1, "x"), relay(2, "x")}, 0},
-		{"begin", []redisstream.Relay{relay(1, "x"), relay(2, "y")}, 1},
-		{"still", []redisstream.Relay{relay(1, "x"), relay(2, "y")}, 0},
-		{"a restart and one more", []redisstream.Relay{relay(1, "x"), relay(3, "y"), relay(4, "x")}, 0},
-		{"a third kind", []redisstream.Relay{relay(1, "x"), relay(3, "y"), relay(4, "z")}, 1},
-		{"one without it", []redisstream.Relay{relay(1, "x"), relay(3, "y"), relay(4, "")}, 1},
-		{"agree again", []redisstream.Relay{relay(1, "x"), relay(3, "x")}, 0},
-		{"begin again", []redisstream.Relay{relay(1, "x"), relay(3, "y")}, 1},
+		{"alone", []outbox.Relay{relay(1, "x")}, 0},
+		{"agree", []outbox.Relay{relay(1, "x"), relay(2, "x")}, 0},
+		{"begin", []outbox.Relay{relay(1, "x"), relay(2, "y")}, 1},
+		{"still", []outbox.Relay{relay(1, "x"), relay(2, "y")}, 0},
+		{"a restart and one more", []outbox.Relay{relay(1, "x"), relay(3, "y"), relay(4, "x")}, 0},
+		{"a third kind", []outbox.Relay{relay(1, "x"), relay(3, "y"), relay(4, "z")}, 1},
+		{"one without it", []outbox.Relay{relay(1, "x"), relay(3, "y"), relay(4, "")}, 1},
+		{"agree again", []outbox.Relay{relay(1, "x"), relay(3, "x")}, 0},
+		{"begin again", []outbox.Relay{relay(1, "x"), relay(3, "y")}, 1},
 	} {
 		w.tell(fleetFrom(step.relays))
 		lines := logged(t, &log, "level", "endpoint")
@@ -114,7 +113,7 @@ func TestFleetIsWatched(t *testing.T) {
 			case looks == 20:
 				stop()
 			}
-			return fleetFrom([]redisstream.Relay{
+			return fleetFrom([]outbox.Relay{
 				{Number: 1, Endpoints: map[string]string{"a": "x"}},
 				{Number: 2, Endpoints: map[string]string{"a": "y"}},
 			}), nil
@@ -132,12 +131,12 @@ func TestFleetIsWatched(t *testing.T) {
 func TestManyDisagreementsAreCounted(t *testing.T) {
 	var log bytes.Buffer
 	w := fleetWatch{log: zerolog.New(&log)}
-	one := redisstream.Relay{Number: 1, Endpoints: map[string]string{}}
-	two := redisstream.Relay{Number: 2, Endpoints: map[string]string{}}
+	one := outbox.Relay{Number: 1, Endpoints: map[string]string{}}
+	two := outbox.Relay{Number: 2, Endpoints: map[string]string{}}
 	for i := range 1000 {
 		one.Endpoints[strconv.Itoa(i)], two.Endpoints[strconv.Itoa(i)] = "x", "y"
 	}
-	f := fleetFrom([]redisstream.Relay{one, two})
+	f := fleetFrom([]outbox.Relay{one, two})
 	w.tell(f)
 	lines := logged(t, &log, "endpoints")
 	if len(lines) != fleetLines+1 || lines[fleetLines][0] != 990.0 {

@@ -10,6 +10,7 @@ import (
 
 	"relay/config"
 	"relay/ingest/problem"
+	"relay/outbox"
 	"relay/policy"
 	"relay/relay/admin"
 )
@@ -195,9 +196,7 @@ func summary(d admin.Reloaded) string {
 
 // tellFleet tells the other Relays of a shared outbox which settings this one has now.
 func (a *App) tellFleet(ctx context.Context, p *policy.Policy) {
-	shared, ok := a.store.(interface {
-		SetEndpoints(ctx context.Context, hashes map[string]string) error
-	})
+	shared, ok := a.store.(outbox.Fleet)
 	if !ok {
 		return
 	}

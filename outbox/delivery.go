@@ -1,0 +1,154 @@
+package outbox
+
+import (
+	"time"
+)
+
+// Event is what the app said. Engines keep Data byte for byte.
+type Event struct {
+	ID     string    // "evt_" + UUIDv7 unless the app gave one; at most 64 bytes
+	Type   string    // [A-Za-z0-9_.-], 1 to 128 bytes
+	Time   time.Time // when it happened, by the app's word or else the time of accept; UTC, kept to the microsecond
+	Tenant string    // optional
+	Key    string    // optional: what the event is about, for ordering and dedupe by subject
+	Data   []byte    // JSON as it came in; callers and engines only read it
+}
+
+// Fingerprint identifies the content of a request, so that the same key with
+// other content can be told from a repeat. The zero value means "not asked
+// for": the engine then keeps no record to compare with.
+type Fingerprint [32]byte
+
+// Entry is one event of a Batch and the endpoints that get it.
+type Entry struct {
+	Event     Event
+	Endpoints []string // one delivery each, no name twice; may be empty
+
+	// Terms are nil or one for each of Endpoints.
+	Terms []Term
+
+	// Fingerprint is set when the app chose Event.ID, which makes the accept
+	// repeatable by that id.
+	Fingerprint Fingerprint
+}
+
+// Batch is what one request brings; it is accepted whole or not at all.
+type Batch struct {
+	Entries []Entry // 1 to 1,000
+
+	// Key is the request's idempotency key, "" for none. With a Key,
+	// Fingerprint covers the whole request.
+	Key         string
+	Fingerprint Fingerprint
+}
+
+// Receipt answers for one Entry, in the order of the batch.
+type Receipt struct {
+	ID         string // of the event; the first one's id for a duplicate
+	Deliveries int    // how many deliveries the event has; what a Mark left out is not one
+	Duplicate  bool   // the event was known: nothing was written
+}
+
+// State of a delivery.
+type State string
+
+// The states. Held is pending work of an endpoint that takes none (paused,
+// disabled or removed): it is a view of Pending, never stored, so holding a
+// million deliveries costs nothing.
+const (
+	Pending   State = "pending"   // due now or later
+	Held      State = "held"      // pending, at an endpoint that takes none
+	Delivered State = "delivered" // final: the receiver has it
+	Failed    State = "failed"    // final: refused, gone, or out of attempts; can be redelivered
+	Discarded State = "discarded" // final: ended by an operator or by retention
+)
+
+// Final tells whether a delivery in this state is over.
+func (s State) Final() bool { return s == Delivered || s == Failed || s == Discarded }
+
+// Delivery is one event for one endpoint.
+type Delivery struct {
+	ID       string // "dlv_…", unique beyond the life of one outbox
+	EventID  string
+	Endpoint string
+	State    State
+	Attempts int       // recorded so far
+	Due      time.Time // not before; meaningful while pending
+	Created  time.Time
+	Finished time.Time // zero while pending
+	Code     string    // why it is where it is: the last attempt's code, "" when delivered
+}
+
+// Claim is a worker's lease on a delivery. Exactly one Settle or Release ends
+// it; when Until passes first, another worker may claim the delivery.
+type Claim struct {
+	Delivery
+	Event *Event    // shared between claims: read only
+	Fence uint64    // changes with every claim of the same delivery
+	Until time.Time // end of the lease
+}
+
+// ClaimRequest asks for work of one endpoint.
+type ClaimRequest struct {
+	Endpoint string
+	Max      int           // free worker slots, at least 1
+	Lease    time.Duration // longer than 4/3 of an attempt: an engine that leases ahead may have used 1/64 of it, one that answered slowly 1/4
+
+	// Fresh of the Max, at most, go to the newest of the deliveries that had no attempt
+	// yet, however many older ones wait: what happens now need not wait for a backlog.
+	// The rest goes to those that are due first.
+	Fresh int
+
+	// FleetMax bounds the claims of the endpoint that are held at one time by all
+	// processes together; 0 is no bound. Claim waits while there are as many.
+	FleetMax int
+}
+
+// Attempt is the record of one POST.
+type Attempt struct {
+	N       int // from 1
+	Started time.Time
+	Took    time.Duration
+	Timing  Timing
+	Status  int    // HTTP status, 0 when no answer came
+	Outcome string // delivered, retry, refused, gone
+	Code    string // stable reason in snake_case, "" for delivered
+	Error   string // for people; no secret, no payload
+	Head    string // response header, bounded by the sender
+	Body    []byte // response body, bounded by the sender
+}
+
+// Timing splits Attempt.Took; a part that did not happen (a reused connection
+// needs no dial) is zero.
+type Timing struct {
+	DNS, Connect, TLS, FirstByte time.Duration
+}
+
+// Settlement ends a claim: the record, the new state and, for Pending, the
+// next due time are written together.
+type Settlement struct {
+	Attempt Attempt
+	State   State     // Pending, Delivered, Failed or Discarded
+	Due     time.Time // for Pending: not before
+}
+
+// Counts of one endpoint since the outbox was made. They obey
+//
+//	Accepted = Pending + Delivered + Failed + Discarded
+//
+// at every commit (promise P7); retention removes rows, not counts.
+type Counts struct {
+	Accepted, Pending, Delivered, Failed, Discarded int64
+
+	Oldest time.Time // creation of the oldest pending delivery, zero when none
+}
+
+// Retention says how long finished deliveries are kept.
+type Retention struct {
+	Delivered time.Duration // also for discarded ones and for events that nobody wanted
+	Failed    time.Duration
+}
+
+// IdempotencyWindow is how long ids and keys given by the app are remembered
+// at least; an id is remembered as long as its event is kept.
+const IdempotencyWindow = 24 * time.Hour

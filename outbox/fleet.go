@@ -1,0 +1,30 @@
+package outbox
+
+import (
+	"context"
+	"time"
+)
+
+// Fleet is what an engine offers that several Relays share: who they are, and with
+// which settings each of them runs.
+type Fleet interface {
+	// Relays returns the Relays whose heartbeat is recent, by number. Errors:
+	// ErrUnavailable, ErrClosed, the context's.
+	Relays(ctx context.Context) ([]Relay, error)
+
+	// SetEndpoints tells the other Relays the hashes of this one's endpoint settings, by
+	// endpoint name. The map is only read from then on. After an error the engine tries again by itself.
+	SetEndpoints(ctx context.Context, hashes map[string]string) error
+}
+
+// Relay is one of the Relays that share an outbox.
+type Relay struct {
+	Number    int64 // given when it joined; a restart gives another
+	Host      string
+	PID       int
+	Version   string
+	Started   time.Time
+	Seen      time.Time         // its last heartbeat, by the outbox's clock
+	Endpoints map[string]string // hash of its settings for each endpoint, by name
+	Self      bool              // the one that asks
+}

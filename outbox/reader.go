@@ -1,0 +1,27 @@
+package outbox
+
+import (
+	"context"
+	"time"
+)
+
+// Reader looks at what is kept and changes nothing.
+type Reader interface {
+	// Lookup returns the event with its deliveries and attempts. Errors: ErrNotFound,
+	// ErrUnavailable, ErrClosed, the context's.
+	Lookup(ctx context.Context, eventID string) (*Record, error)
+}
+
+// Record is an event with all that came of it.
+type Record struct {
+	Event      Event
+	Accepted   time.Time
+	Deliveries []DeliveryRecord
+}
+
+// DeliveryRecord is a delivery with its attempts, oldest first.
+type DeliveryRecord struct {
+	Delivery
+	Attempts []Attempt
+	Error    string // of the Term that failed it from the start; else its attempts tell
+}
