@@ -18,6 +18,7 @@ import (
 	"relay/ingest/problem"
 	"relay/outbox"
 	"relay/policy"
+	"relay/policy/rfc3339"
 )
 
 // CloudEvents 1.0 (https://github.com/cloudevents/spec) are taken in all three forms of
@@ -272,12 +273,12 @@ func headerValue(s string) (string, error) {
 	return s, nil
 }
 
-// parseTime reads a time by RFC 3339, kept to the microsecond. Year 1 is what a time that
-// was never set looks like in many languages.
+// parseTime reads a time by RFC 3339, kept to the microsecond in UTC. Year 1 is what a time
+// that was never set looks like in many languages.
 func parseTime(text []byte) (time.Time, *problem.Problem) {
-	var t time.Time
+	t, err := rfc3339.Parse(text)
 	c, detail := problem.InvalidTime, allowed[problem.InvalidTime]
-	if t.UnmarshalText(text) == nil {
+	if err == nil {
 		t = t.UTC().Truncate(time.Microsecond)
 		if 2 <= t.Year() && t.Year() <= 9999 {
 			return t, nil

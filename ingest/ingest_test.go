@@ -102,6 +102,46 @@ func TestAccepted(t *testing.T) {
 	}
 }
 
+// TestTimes: the time of an event is one of RFC 3339 in each way that events come. A leap
+// second becomes the second that follows.
+func TestTimes(t *testing.T) {
+	binary := func(at string) *Request { return headers("1", "time", at) }
+	ways := map[string]func(at string) *Request{
+		"event": func(at string) *Request { return postJSON("/v1/events", `{"type":"a","data":1,"time":"`+at+`"}`) },
+		"array": func(at string) *Request { return postJSON("/v1/events", `[{"type":"a","data":1,"time":"`+at+`"}]`) },
+		"lines": func(at string) *Request {
+			return post("/v1/events", "application/x-ndjson", `{"type":"a","data":1,"time":"`+at+`"}`)
+		},
+		"structured": func(at string) *Request { return post("/v1/events", cloudType, cloud(`,"time":"`+at+`"`)) },
+		"batch": func(at string) *Request {
+			return post("/v1/events", "application/cloudevents-batch+json", `[`+cloud(`,"time":"`+at+`"`)+`]`)
+		},
+		"binary": binary,
+	}
+	for at, want := range map[string]string{
+		"1990-12-31T23:59:60Z":        "1991-01-01T00:00:00Z",
+		"1990-12-31T15:59:60.5-08:00": "1991-01-01T00:00:00.5Z",
+		"2026-11-29t10:00:00z":        "2026-11-29T10:00:00Z",
+		"2026-11-29T10:00:00,5Z":      "",
+		"2026-11-29T1:00:00Z":         "",
+		"2026-11-29T10:00:00+24:00":   "",
+		"2026-11-29T10:00:60Z":        "",
+	} {
+		for name, way := range ways {
+			in, rec, _ := newIngest(t, Options{})
+			res := in.Handle(t.Context(), way(at))
+			if want == "" {
+				wantProblem(t, res, 400, "invalid_time")
+				continue
+			}
+			wantAccepted(t, res)
+			if got := rec.entries()[0].Event.Time.Format(time.RFC3339Nano); got != want {
+				t.Errorf("%s: %s became %s, want %s", name, at, got, want)
+			}
+		}
+	}
+}
+
 // checkMadeID wants "evt_" and a UUID of version 7.
 func checkMadeID(t *testing.T, id string) {
 	t.Helper()

@@ -71,6 +71,22 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// The times that formatdate takes are those that an event may have.
+func TestFormatDate(t *testing.T) {
+	b := bodyOf(t, `body = { a = formatdate("YYYY-MM-DD hh:mm:ss Z", event.data.at) }`)
+	for at, want := range map[string]string{
+		"2026-11-29t10:00:00z":      `{"a":"2026-11-29 10:00:00 Z"}`,
+		"1990-12-31T15:59:60-08:00": `{"a":"1990-12-31 16:00:00 -08:00"}`,
+		"2026-11-29T10:00:00,5Z":    "",
+		"2026-11-29T10:00:00+24:00": "",
+	} {
+		got, err := b.Append(nil, viewOf(`{"at":"`+at+`"}`))
+		if string(got) != want || (err == nil) != (want != "") {
+			t.Errorf("%s: %s, %v", at, got, err)
+		}
+	}
+}
+
 // Constants are bounded when the file is read.
 func TestConstantBounds(t *testing.T) {
 	for _, body := range []string{`{ a = format("%99999999d", 1) }`, `{ a = range(1e9) }`, `{ a = jsondecode("1e999999999") }`} {

@@ -13,6 +13,8 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/santhosh-tekuri/jsonschema/v6/kind"
+
+	"relay/policy/rfc3339"
 )
 
 // Limits of what a schema and the data that it is compared with may hold: the library
@@ -35,6 +37,16 @@ type Schema struct {
 // here is the name of every schema, for the library.
 const here = "relay:schema"
 
+// dateTime checks the format date-time with the grammar that the time of an event has.
+func dateTime(v any) error {
+	text, ok := v.(string)
+	if !ok {
+		return nil
+	}
+	_, err := rfc3339.Parse([]byte(text))
+	return err
+}
+
 // newSchema reads a schema. Its errors are for people.
 func newSchema(text string) (*Schema, error) {
 	doc, err := decodeJSON([]byte(text))
@@ -50,6 +62,7 @@ func newSchema(text string) (*Schema, error) {
 	c := jsonschema.NewCompiler()
 	c.DefaultDraft(jsonschema.Draft2020)
 	c.AssertFormat()
+	c.RegisterFormat(&jsonschema.Format{Name: "date-time", Validate: dateTime})
 	c.UseLoader(noLoader{})
 	c.UseRegexpEngine(func(s string) (jsonschema.Regexp, error) {
 		if len(s) > maxPattern {

@@ -46,6 +46,7 @@ func TestSchemaCheck(t *testing.T) {
 		{invoice, `{"amount":2,"currency":"canary"}`, "/currency", "enum", "is none of the values that the schema lists"},
 		{invoice, `{"amount":2,"currency":"eur","canary":1}`, "", "additionalProperties", "has a property that the schema does not allow"},
 		{invoice, `{"amount":2,"currency":"eur","at":"canary"}`, "/at", "format", "is not of the format date-time"},
+		{invoice, `{"amount":2,"currency":"eur","at":"2026-11-29T+1:00:00Z"}`, "/at", "format", "is not of the format date-time"},
 		{invoice, `{"amount":2,"currency":"eur","code":"canary"}`, "/code", "pattern", `does not fit "pattern"`},
 		{invoice, `{"amount":2,"currency":"eur","lines":[{"sku":1},{"sku":1}]}`, "/lines", "uniqueItems", `does not fit "uniqueItems"`},
 		{invoice, `{"amount":2,"currency":"eur","lines":[{"sku":1},{"sku":1,"lines":[{}]}]}`, "/lines/1/lines/0", "required", "lacks sku"},

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/hcl/v2/ext/customdecode"
 	"github.com/zclconf/go-cty/cty"
@@ -19,6 +20,7 @@ import (
 	"github.com/zclconf/go-cty/cty/function/stdlib"
 
 	"relay/policy/rawjson"
+	"relay/policy/rfc3339"
 )
 
 // eventFunctions are those that an expression about an event can call: those of the file,
@@ -37,10 +39,25 @@ func eventFunctions(file map[string]function.Function, once *answers) map[string
 		sum := sha256.Sum256([]byte(s))
 		return hex.EncodeToString(sum[:])
 	})
-	all["formatdate"] = bounded("formatdate", stdlib.FormatDateFunc)
+	all["formatdate"] = bounded("formatdate", dateFunction())
 	all["tostring"] = bounded("tostring", stdlib.MakeToFunc(cty.String))
 	all["jsondecode"] = jsonFunction()
 	return all
+}
+
+// dateFunction is formatdate with the grammar of RFC 3339 that events have.
+func dateFunction() function.Function {
+	return function.New(&function.Spec{
+		Params: stdlib.FormatDateFunc.Params(),
+		Type:   function.StaticReturnType(cty.String),
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			at, err := rfc3339.Parse([]byte(args[1].AsString()))
+			if err != nil {
+				return cty.NilVal, function.NewArgError(1, err)
+			}
+			return stdlib.FormatDate(args[0], cty.StringVal(at.Format(time.RFC3339)))
+		},
+	})
 }
 
 // Hidden stands for what is not shown.

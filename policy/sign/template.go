@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"relay/policy/rfc3339"
 )
 
 // Template is text with variables in it, such as "${timestamp}.${body}".
@@ -265,7 +267,7 @@ func (v *values) set(variable, text string) error {
 		}
 		v.Time = time.UnixMilli(n)
 	case "timestamp_rfc3339":
-		at, err := time.Parse(time.RFC3339, text)
+		at, err := rfc3339.Parse([]byte(text))
 		if err != nil {
 			return errors.New("not an RFC 3339 time")
 		}

@@ -79,6 +79,7 @@ func TestVerifyErrors(t *testing.T) {
 		{"seconds contradict", times, set("S", "1614265331"), "header Ms contradicts the request"},
 		{"other millisecond", times, set("Ms", "1614265330124"), "no signature matches"},
 		{"bad milliseconds", times, set("Ms", "1e3"), "header Ms has a bad timestamp_ms: not a number of milliseconds"},
+		{"RFC 3339, comma", times, set("Rfc", "2021-02-25T15:02:10,5Z"), "header Rfc has a bad timestamp_rfc3339: not an RFC 3339 time"},
 		{"bad RFC 3339", times, set("Rfc", "yesterday"), "header Rfc has a bad timestamp_rfc3339: not an RFC 3339 time"},
 		{"RFC 3339 in another zone", times, set("Rfc", "2021-02-25T16:02:10+01:00"), "header Rfc contradicts the request"},
 
