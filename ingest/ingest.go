@@ -47,7 +47,7 @@ type Options struct {
 	Outbox Appender
 
 	// Route names the endpoints that get an event, with terms for none or each of them. The
-	// slices are only read; nil means that nobody wants events of its type. See [Route].
+	// slices are only read; nil means that nobody wants events of its type. See policy.Policy.Route.
 	Route func(*outbox.Event) (names []string, terms []outbox.Term)
 
 	// Type tells what is declared of an event type; see policy.Policy. nil: nothing of any.

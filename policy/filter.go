@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"relay/config"
+	"relay/outbox"
 	"relay/policy/expr"
 )
 
@@ -39,7 +40,7 @@ const (
 // evaluated for its event.
 const CodeWhen = "when_error"
 
-// maxTermError bounds Term.Error, in bytes.
+// maxTermError bounds outbox.Term.Error, in bytes.
 const maxTermError = 512
 
 // Dedupe leaves out what comes again within Window, by the same subject.
@@ -63,26 +64,11 @@ type Crossing struct {
 	prefix string // of what is hashed into a key
 }
 
-// Term is a condition on which a delivery is made, or made at all; the zero value makes it
-// as any other. It is in the words of the outbox, which decides on marks.
-type Term struct {
-	Code, Error string // with a Code the delivery is failed from the start; Error is at most 512 bytes
-	Mark        *Mark  // must let the delivery be made; nil for none
-}
-
-// Mark is a level that the outbox remembers under a key: see outbox.Mark.
-type Mark struct {
-	Key   string
-	Level int64
-	Lower bool
-	For   time.Duration
-}
-
 // Decision is what an endpoint's filters say of an event.
 type Decision struct {
 	Gets bool   // else the event is left out; with a Term, more is to be said
 	By   string // the filter that decided, by its name in the file; "" when none had an objection
-	Term Term
+	Term outbox.Term
 
 	subject []byte  // as JSON, to be shown to people; nil for none
 	value   float64 // that may cross a threshold
@@ -126,7 +112,7 @@ func (d *Dedupe) decide(v *View) Decision {
 	}
 	return Decision{
 		Gets: true, By: byDedupe, subject: d.By.shown(subject),
-		Term: Term{Mark: &Mark{Key: markKey(d.prefix, subject), Level: 1, For: d.Window}},
+		Term: outbox.Term{Mark: &outbox.Mark{Key: markKey(d.prefix, subject), Level: 1, For: d.Window}},
 	}
 }
 
@@ -146,7 +132,7 @@ func (c *Crossing) decide(v *View) Decision {
 	}
 	reset := d.value < c.ResetBelow
 	if d.Gets = level > 0 || reset; d.Gets {
-		d.Term.Mark = &Mark{Key: markKey(c.prefix, subject), Level: int64(level), Lower: reset, For: c.Remember}
+		d.Term.Mark = &outbox.Mark{Key: markKey(c.prefix, subject), Level: int64(level), Lower: reset, For: c.Remember}
 	}
 	return d
 }
@@ -157,7 +143,7 @@ func failed(by string, f *formula, err error) Decision {
 	if len(text) > maxTermError {
 		text = strings.ToValidUTF8(text[:maxTermError-3], "") + "…"
 	}
-	return Decision{Gets: true, By: by, Term: Term{Code: CodeWhen, Error: text}}
+	return Decision{Gets: true, By: by, Term: outbox.Term{Code: CodeWhen, Error: text}}
 }
 
 // position is where an event stands for an endpoint, from 0 to below 1.

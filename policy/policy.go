@@ -16,6 +16,7 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"relay/config"
+	"relay/outbox"
 	"relay/policy/expr"
 	"relay/policy/sign"
 )
@@ -88,20 +89,25 @@ type route struct {
 	filtered []*Endpoint // those of names; nil when none of them has a filter
 }
 
-// Route names the endpoints that get events of this type, filters aside, in the order of
-// the file. Disabled ones are among them: their deliveries are held. The answer is
+// Match names the endpoints whose patterns match the event type, filters aside, in the order
+// of the file. Disabled ones are among them, because their deliveries are held. The answer is
 // shared: read only.
-func (p *Policy) Route(eventType string) []string { return p.route(eventType).names }
+func (p *Policy) Match(eventType string) []string { return p.route(eventType).names }
 
-// Select names the endpoints that get an event, as Route does. It is nil when none of them
-// wants its type, and not nil when there are some and their filters leave it out. terms
-// are nil or one for each of the names.
-func (p *Policy) Select(v View) (names []string, terms []Term) {
-	r := p.route(v.Type)
+// Route names the endpoints that get an event, in the order of the file. names is nil if no
+// endpoint's patterns match its type, and empty if the filters of all that match leave it
+// out. terms are nil or one for each of the names. The answer is shared: read only.
+func (p *Policy) Route(e *outbox.Event) (names []string, terms []outbox.Term) {
+	r := p.route(e.Type)
 	if r.filtered == nil {
 		return r.names, nil
 	}
-	return r.filter(new(v)) // a copy, so that only these events cost memory
+	return r.filter(ViewOf(e))
+}
+
+// ViewOf is what filters and bodies see of an event. It shares the event's data.
+func ViewOf(e *outbox.Event) *View {
+	return &View{ID: e.ID, Type: e.Type, Tenant: e.Tenant, Key: e.Key, Time: e.Time, Data: e.Data}
 }
 
 func (p *Policy) route(eventType string) *route {
@@ -124,15 +130,15 @@ func (p *Policy) route(eventType string) *route {
 	return r
 }
 
-func (r *route) filter(v *View) (names []string, terms []Term) {
+func (r *route) filter(v *View) (names []string, terms []outbox.Term) {
 	names = make([]string, 0, len(r.filtered))
 	for _, e := range r.filtered {
 		d := e.Filter.Decide(e.Name, v)
 		if !d.Gets {
 			continue
 		}
-		if d.Term != (Term{}) && terms == nil {
-			terms = make([]Term, len(names), len(r.filtered))
+		if d.Term != (outbox.Term{}) && terms == nil {
+			terms = make([]outbox.Term, len(names), len(r.filtered))
 		}
 		names = append(names, e.Name)
 		if terms != nil {

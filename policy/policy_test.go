@@ -99,7 +99,7 @@ endpoint "off" {
 		for typ, want := range map[string][]string{
 			"invoice.paid": {"all", "paid", "off"}, "invoice.sent": {"all", "off"}, "relay.delivery.failed": nil,
 		} {
-			if diff := cmp.Diff(want, p.Route(typ)); diff != "" {
+			if diff := cmp.Diff(want, p.Match(typ)); diff != "" {
 				t.Errorf("%s: -want +got:\n%s", typ, diff)
 			}
 		}
@@ -108,7 +108,7 @@ endpoint "off" {
 		t.Error("Endpoint finds another one")
 	}
 	for i := range 10_000 {
-		p.Route(fmt.Sprint("type.", i))
+		p.Match(fmt.Sprint("type.", i))
 	}
 	if n := p.routes.Len(); n > 4096 {
 		t.Errorf("the cache has %d entries", n)
@@ -119,12 +119,12 @@ endpoint "off" {
 	}
 	p = New(many)
 	for i := range 150 {
-		p.Route(fmt.Sprint("type.", i))
+		p.Match(fmt.Sprint("type.", i))
 	}
 	if n := p.routes.Len(); n != 100 {
 		t.Errorf("the cache has %d entries of 10,000 names, want 100", n)
 	}
-	if got := New(nil).Route("a"); got != nil {
+	if got := New(nil).Match("a"); got != nil {
 		t.Errorf("no endpoints: %v", got)
 	}
 }
@@ -349,7 +349,7 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-func BenchmarkRoute(b *testing.B) {
+func BenchmarkMatch(b *testing.B) {
 	endpoints := make([]*Endpoint, 10_000)
 	for i := range endpoints {
 		m, err := NewMatcher([]string{fmt.Sprintf("invoice.e%d.*", i%100), "!invoice.*.draft"})
@@ -362,7 +362,7 @@ func BenchmarkRoute(b *testing.B) {
 		p := New(endpoints)
 		b.ReportAllocs()
 		for b.Loop() {
-			p.Route("invoice.e7.paid")
+			p.Match("invoice.e7.paid")
 		}
 	})
 	b.Run("new", func(b *testing.B) {
@@ -371,7 +371,7 @@ func BenchmarkRoute(b *testing.B) {
 		i := 0
 		for b.Loop() {
 			i++
-			p.Route(fmt.Sprint("invoice.e7.paid", i))
+			p.Match(fmt.Sprint("invoice.e7.paid", i))
 		}
 	})
 }

@@ -45,7 +45,7 @@ func (c *command) explain() *cobra.Command {
 				endpoints = []*policy.Endpoint{e}
 			}
 			entry, err := c.event(args[0], ingest.Options{
-				Route: func(e *outbox.Event) ([]string, []outbox.Term) { return ingest.Route(p, e) }, Type: p.Type,
+				Route: p.Route, Type: p.Type,
 				MaxBody: file.Config.Ingest.MaxBody, Strict: file.Config.Ingest.Strict,
 			})
 			if err != nil {

@@ -23,7 +23,7 @@ var arrows = map[string][]string{
 	"outbox/sqlite":                {"outbox"},
 	"outbox/redisstream":           {"outbox"},
 	"outbox/redisstream/redistest": {},
-	"policy":                       {"config", "policy/expr", "policy/rawjson", "policy/rfc3339", "policy/sign"},
+	"policy":                       {"config", "outbox", "policy/expr", "policy/rawjson", "policy/rfc3339", "policy/sign"},
 	"policy/expr":                  {"config", "policy/rawjson", "policy/rfc3339"},
 	"policy/rawjson":               {},
 	"policy/rfc3339":               {},

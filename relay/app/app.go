@@ -167,7 +167,7 @@ func (a *App) open(ctx context.Context) error {
 			Appender: a.metrics.Count(store),
 			raise:    a.events.raise,
 		},
-		Route:   func(e *outbox.Event) ([]string, []outbox.Term) { return ingest.Route(now(), e) },
+		Route:   func(e *outbox.Event) ([]string, []outbox.Term) { return now().Route(e) },
 		Type:    func(name string) (*policy.EventType, bool) { return a.live.Load().policy.Type(name) },
 		Strict:  c.Ingest.Strict,
 		MaxBody: c.Ingest.MaxBody,

@@ -36,7 +36,7 @@ func TestFiltersRemember(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		route := func(e *outbox.Event) ([]string, []outbox.Term) { return ingest.Route(p, e) }
+		route := func(e *outbox.Event) ([]string, []outbox.Term) { return p.Route(e) }
 		return s, ingest.New(ingest.Options{Outbox: s, Route: route, Log: zerolog.Nop()})
 	}
 	store, in := open()

@@ -11,7 +11,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/rs/zerolog"
 
-	"relay/ingest"
 	"relay/outbox"
 	"relay/policy"
 	"relay/relay/deliver"
@@ -49,7 +48,7 @@ func (o *ownEvents) raise(r deliver.Raised) {
 	if f, failed := r.Data.(deliver.FailedDelivery); failed && strings.HasPrefix(f.EventType, "relay.") {
 		return
 	}
-	if !slices.ContainsFunc(o.policy().Route(r.Type), func(name string) bool { return name != r.Endpoint }) {
+	if !slices.ContainsFunc(o.policy().Match(r.Type), func(name string) bool { return name != r.Endpoint }) {
 		return
 	}
 	select {
@@ -115,7 +114,7 @@ func (o *ownEvents) entry(r deliver.Raised) (outbox.Entry, bool) {
 		Key:  r.Endpoint,
 		Data: data,
 	}}
-	names, terms := ingest.Route(o.policy(), &e.Event)
+	names, terms := o.policy().Route(&e.Event)
 	for i, name := range names {
 		if name == r.Endpoint {
 			continue

@@ -253,7 +253,7 @@ func TestReloadsAtTheSameTime(t *testing.T) {
 				if _, err := a.Reload(t.Context(), "test"); err != nil {
 					t.Error(err)
 				}
-				a.live.Load().policy.Route("a.b")
+				a.live.Load().policy.Match("a.b")
 			}
 		})
 	}

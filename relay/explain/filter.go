@@ -26,7 +26,7 @@ func filter(e *policy.Endpoint, event *outbox.Event, idGiven bool) (out Filtered
 	if !idGiven {
 		f.Sample = 0
 	}
-	d := f.Decide(e.Name, &policy.View{ID: event.ID, Type: event.Type, Tenant: event.Tenant, Key: event.Key, Time: event.Time, Data: event.Data})
+	d := f.Decide(e.Name, policy.ViewOf(event))
 	why = f.Explain(d)
 	if why == "" {
 		why = "its filters let it through"

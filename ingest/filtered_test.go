@@ -54,7 +54,7 @@ func TestFilteredEvents(t *testing.T) {
 	var store termed
 	in := New(Options{
 		Outbox: &store, Strict: true, Log: zerolog.Nop(),
-		Route: func(e *outbox.Event) ([]string, []outbox.Term) { return Route(p, e) },
+		Route: p.Route,
 	})
 	for _, c := range []struct {
 		event  string
@@ -88,7 +88,7 @@ func TestFilteredEvents(t *testing.T) {
 	only := policy.New([]*policy.Endpoint{p.Endpoint("acme")})
 	in = New(Options{
 		Outbox: &store, Strict: true, Log: zerolog.Nop(),
-		Route: func(e *outbox.Event) ([]string, []outbox.Term) { return Route(only, e) },
+		Route: only.Route,
 	})
 	r := in.Handle(t.Context(), &Request{Method: "POST", Path: "/v1/events", ContentType: "application/json", Body: []byte(`{"type":"a","data":1}`)})
 	if r.Status != 202 || !strings.Contains(string(r.Body), `"deliveries":0`) {
