@@ -76,7 +76,7 @@ type Delivery struct {
 	Due      time.Time // not before; meaningful while pending
 	Created  time.Time
 	Finished time.Time // zero while pending
-	Code     string    // why it is where it is: the last attempt's code, "" when delivered
+	Code     string    // why it is where it is: the last attempt's code
 }
 
 // Claim is a worker's lease on a delivery. Exactly one Settle or Release ends
@@ -112,7 +112,7 @@ type Attempt struct {
 	Timing  Timing
 	Status  int    // HTTP status, 0 when no answer came
 	Outcome string // delivered, retry, refused, gone
-	Code    string // stable reason in snake_case, "" for delivered
+	Code    string // stable reason in snake_case; when delivered "", or what was wrong with the answer's body
 	Error   string // for people; no secret, no payload
 	Head    string // response header, bounded by the sender
 	Body    []byte // response body, bounded by the sender

@@ -10,7 +10,7 @@ import (
 )
 
 // Outcomes is a set of ways in which an attempt can end without delivering: answers by
-// their status, and reasons why there was no whole answer by their code. The zero value
+// their status, and reasons why there was no answer by their code. The zero value
 // is empty. Values can be compared with ==.
 type Outcomes struct {
 	statuses [600/64 + 1]uint64 // a bit for each status
@@ -22,7 +22,7 @@ const (
 	timeout = "timeout"
 )
 
-// The codes of attempts that got no whole answer, as attempts record them.
+// The codes of attempts that got no answer, as attempts record them.
 const (
 	CodeTimeout        = "timeout"               // the attempt's total time passed
 	CodeConnectTimeout = "connect_timeout"       // no connection, or no TLS, in time
@@ -69,7 +69,7 @@ func ParseOutcomes(list []string) (Outcomes, error) {
 }
 
 // Has tells whether an attempt is among them that was answered with this status or,
-// where code is not "", got no whole answer for this reason.
+// where code is not "", got no answer for this reason.
 func (o Outcomes) Has(status int, code string) bool {
 	if code == "" {
 		return o.Status(status)

@@ -203,7 +203,7 @@ type RetryClass struct {
 }
 
 // After returns the steps that follow an attempt with this status or, where there is
-// no whole answer, this code.
+// no answer, this code.
 func (r *Retry) After(status int, code string) *Steps {
 	for i := range r.Classes {
 		if r.Classes[i].Of.Has(status, code) {

@@ -128,7 +128,7 @@ func (r *runner) become(e *policy.Endpoint) (unused *wire) {
 		s := &setup{
 			endpoint: e,
 			url:      e.URL.String(),
-			late:     fmt.Sprintf("no whole answer within %s", e.Timeout.Total),
+			late:     fmt.Sprintf("no answer within %s", e.Timeout.Total),
 			wire:     new(wire),
 		}
 		s.claiming, s.replace = context.WithCancel(r.d.claiming)

@@ -33,6 +33,13 @@ type Result struct {
 	Reused     bool         // the connection had served before
 }
 
+// ending is how an attempt ended.
+type ending struct {
+	answer  post.Answer
+	failure *post.Failure // nil where an answer's status decides
+	gate    gate.Attempt  // the report to the gate
+}
+
 // attempt makes one attempt with all of claims, wholly by s, and ends each of them with a record of its
 // own. When a stop cuts it short they are handed back, unless the answer is here.
 //
@@ -41,8 +48,9 @@ type Result struct {
 func (r *runner) attempt(s *setup, claims []outbox.Claim, d *draft, probe bool) {
 	start := time.Now() // UTC would take the monotonic reading away, and a jump of the clock change limits
 	r.counts.begin(start, claims)
-	a, f := r.try(s, claims, d, start)
-	if f != nil && r.d.working.Err() != nil {
+	var e ending
+	e.answer, e.failure = r.try(s, claims, d, start)
+	if e.failure != nil && r.d.working.Err() != nil {
 		r.release(claims...)
 		r.d.unfinished.Add(1)
 		r.counts.end()
@@ -51,6 +59,7 @@ func (r *runner) attempt(s *setup, claims []outbox.Claim, d *draft, probe bool) 
 	}
 	end := time.Now()
 
+	a := &e.answer
 	res := Result{
 		Attempt: outbox.Attempt{
 			Started: start.UTC(),
@@ -62,29 +71,29 @@ func (r *runner) attempt(s *setup, claims []outbox.Claim, d *draft, probe bool) 
 		},
 		Reused: a.Reused,
 	}
-	ended := gate.Attempt{Probe: probe, Status: a.Status, RetryAfter: parseRetryAfter(a.RetryAfter, end)}
+	e.gate = gate.Attempt{Probe: probe, Status: a.Status, RetryAfter: parseRetryAfter(a.RetryAfter, end)}
 	if s.endpoint.ObeyRateHeaders {
 		rate := gate.RateHeaders(a.RateHeaders)
-		ended.Rate = rate.Parse(end)
+		e.gate.Rate = rate.Parse(end)
 	}
-	if f != nil {
-		ended.Code = f.Code
-		ended.Void = f.Code == codePanic || f.Code == codeBody // they say nothing about the receiver
+	if f := e.failure; f != nil {
+		e.gate.Code = f.Code
+		e.gate.Void = f.Code == codePanic || f.Code == codeBody // they say nothing about the receiver
 	}
-	r.conclude(s, claims, &res, &ended, f)
-	ended.InFlight = r.counts.end()
+	r.conclude(s, claims, &res, &e)
+	e.gate.InFlight = r.counts.end()
 	ctx, cancel := context.WithTimeout(r.d.settling, settleTimeout)
 	defer cancel()
-	r.gate.Ended(ctx, ended)
+	r.gate.Ended(ctx, e.gate)
 }
 
 // conclude judges an attempt that just ended, for the gate too, and settles its deliveries.
 // res holds what their records have in common.
-func (r *runner) conclude(s *setup, claims []outbox.Claim, res *Result, ended *gate.Attempt, f *post.Failure) {
+func (r *runner) conclude(s *setup, claims []outbox.Claim, res *Result, e *ending) {
 	end := time.Now()
-	all := judge(s.endpoint, len(claims), res.Attempt.Status, f)
-	ended.Delivered, ended.Gone = all.outcome == Delivered, all.outcome == Gone
-	ended.Again = all.outcome == Retry && !all.alone
+	all := judge(s.endpoint, len(claims), e)
+	e.gate.Delivered, e.gate.Gone = all.outcome == Delivered, all.outcome == Gone
+	e.gate.Again = all.outcome == Retry && !all.alone
 	random := rand.Float64() // one for all, so that a batch comes again as it was
 	for i := range claims {
 		c, j := &claims[i], all
@@ -95,12 +104,12 @@ func (r *runner) conclude(s *setup, claims []outbox.Claim, res *Result, ended *g
 		case Delivered:
 			res.State = outbox.Delivered
 		case Retry:
-			due, ok := nextDue(&s.endpoint.Retry, c, ended, &j, end, random)
+			due, ok := nextDue(&s.endpoint.Retry, c, &e.gate, &j, end, random)
 			switch {
 			case ok:
 				res.State, res.Due = outbox.Pending, due
 			case j.alone: // too late for that: the answer is final
-				j = judge(s.endpoint, 1, res.Attempt.Status, f)
+				j = judge(s.endpoint, 1, e)
 			}
 		}
 		res.Attempt.Outcome, res.Attempt.Code, res.Attempt.Error = string(j.outcome), j.code, j.text

@@ -184,7 +184,7 @@ func (r *runner) launch(s *setup, b *batch) {
 		}
 		r.d.work.Go(func() {
 			res := Result{Attempt: outbox.Attempt{Started: time.Now().UTC()}}
-			r.conclude(s, []outbox.Claim{x.claim}, &res, &gate.Attempt{Code: x.failure.Code}, x.failure)
+			r.conclude(s, []outbox.Claim{x.claim}, &res, &ending{failure: x.failure, gate: gate.Attempt{Code: x.failure.Code}})
 		})
 	}
 }
@@ -256,25 +256,31 @@ type judgement struct {
 	alone      bool // each is due at once, for an attempt of its own
 }
 
-// judge judges an attempt with n deliveries: by the status of its answer or, where f is set, by
-// the reason why there is none.
-func judge(e *policy.Endpoint, n, status int, f *post.Failure) judgement {
+// judge judges an attempt with n deliveries: by the status of its answer or, where there is none,
+// by the reason. An answer's body decides nothing: a body that is not whole is noted only.
+func judge(e *policy.Endpoint, n int, end *ending) judgement {
 	var j judgement
-	var why string
-	if f == nil {
-		j.text = answerText(status)
-	} else {
-		why, j.text = f.Code, f.Text
-	}
-	j.outcome, j.code = classify(status, why, e.Retry.On)
-	if e.Batch == nil || j.outcome != Refused || f != nil {
+	if f := end.failure; f != nil {
+		j.text = f.Text
+		j.outcome, j.code = classify(end.answer.Status, f.Code, e.Retry.On)
 		return j
 	}
-	switch {
-	case !e.Batch.Split:
-		j.outcome = Retry
-	case n > 1:
-		j = judgement{Retry, codeBatchRefused, fmt.Sprintf("%s; each of the batch's %d events goes alone next", j.text, n), true}
+	j.text = answerText(end.answer.Status)
+	j.outcome, j.code = classify(end.answer.Status, "", e.Retry.On)
+	if e.Batch != nil && j.outcome == Refused {
+		switch {
+		case !e.Batch.Split:
+			j.outcome = Retry
+		case n > 1:
+			j = judgement{Retry, codeBatchRefused, fmt.Sprintf("%s; each of the batch's %d events goes alone next", j.text, n), true}
+		}
+	}
+	switch cut := end.answer.BodyFault; {
+	case cut == nil:
+	case j.outcome == Delivered:
+		j.code, j.text = cut.Code, cut.Text
+	default:
+		j.text = fmt.Sprintf("%s (%s: %s)", j.text, cut.Code, cut.Text)
 	}
 	return j
 }

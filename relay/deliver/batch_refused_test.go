@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -54,6 +55,36 @@ func TestRefusedBatchIsSplit(t *testing.T) {
 			}
 			if got := sizes(t, receiver); got[0] != 10 || len(got) != 11 || slices.Max(got[1:]) != 1 {
 				t.Errorf("requests of %v events, want 10, then 1 each", got)
+			}
+		})
+	}
+}
+
+// The status decides for a batch as well: with a body that is cut it is refused, or delivered.
+func TestBatchWithACutAnswer(t *testing.T) {
+	cut := func(status int) delivertest.Step {
+		return delivertest.Step{Raw: fmt.Sprintf("HTTP/1.1 %d X\r\nContent-Length: 9\r\n\r\nabc", status), Fault: delivertest.Close}
+	}
+	for _, c := range []struct {
+		status int
+		codes  []string // of each event's attempts
+	}{
+		{200, []string{"body_cut"}},
+		{400, []string{"batch_refused", "http_400"}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.start(w.batched(delivertest.NewEndpoint(cut(c.status)), 3))
+			ids := w.accept(3, "billing")
+			w.await(3 * len(c.codes))
+			for _, id := range ids {
+				var codes []string
+				for _, a := range w.delivery(id).Attempts {
+					codes = append(codes, a.Code)
+				}
+				if !slices.Equal(codes, c.codes) {
+					t.Errorf("%d: codes %q, want %q", c.status, codes, c.codes)
+				}
 			}
 		})
 	}

@@ -438,7 +438,7 @@ func TestTimeoutNamesItself(t *testing.T) {
 		e.Timeout.Total = 1500 * time.Millisecond
 		w.start(e)
 		w.accept(1, "billing")
-		if a := w.await(1)[0].Attempt; a.Error != "no whole answer within 1.5s" {
+		if a := w.await(1)[0].Attempt; a.Error != "no answer within 1.5s" {
 			t.Errorf("error is %q", a.Error)
 		}
 	})

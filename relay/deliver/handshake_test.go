@@ -94,7 +94,7 @@ func TestHandshakeRefused(t *testing.T) {
 		"no header":    {delivertest.Step{Status: 200}, "the receiver's answer to the handshake has no WebHook-Allowed-Origin"},
 		"other origin": {consents("other.example.com", ""), "the receiver allows events of another origin, not of events.example.com"},
 		"rate of none": {consents("*", "0"), "the receiver's WebHook-Allowed-Rate is no number of requests per minute"},
-		"no answer":    {delivertest.Step{Fault: delivertest.Hang}, "no whole answer within 15s"},
+		"no answer":    {delivertest.Step{Fault: delivertest.Hang}, "no answer within 15s"},
 		"cut":          {delivertest.Step{Fault: delivertest.Close}, "the connection ended before the answer did"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -223,6 +223,20 @@ func TestHandshakeOverTLS(t *testing.T) {
 			t.Error(err)
 		}
 	}
+}
+
+// Consent is in the head of an answer: a body that is cut takes nothing away.
+func TestHandshakeWithACutAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e, receiver := asking(w, delivertest.Step{Raw: "HTTP/1.1 200 OK\r\nWebHook-Allowed-Origin: *\r\nContent-Length: 9\r\n\r\nabc", Fault: delivertest.Close})
+		w.start(e)
+		w.accept(1, "billing")
+		w.await(1)
+		if n := len(of(receiver, "OPTIONS")); n != 1 {
+			t.Errorf("asked %d times, want 1", n)
+		}
+	})
 }
 
 // An endpoint with batches asks first, too.

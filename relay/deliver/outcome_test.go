@@ -3,7 +3,10 @@ package deliver
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -125,5 +128,113 @@ func TestRefusals(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// An answer with a whole head is an answer: its status decides, whatever becomes of the body.
+func TestStatusDecides(t *testing.T) {
+	flushed := func(w http.ResponseWriter, status int) {
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, "abc")
+		_ = http.NewResponseController(w).Flush()
+	}
+	bodies := map[string]struct {
+		code  string
+		took  time.Duration
+		serve func(w http.ResponseWriter, r *http.Request, status int)
+	}{
+		"cut": {"body_cut", 0, func(w http.ResponseWriter, _ *http.Request, status int) {
+			flushed(w, status)
+			panic(http.ErrAbortHandler)
+		}},
+		"stalled": {"body_timeout", 15 * time.Second, func(w http.ResponseWriter, r *http.Request, status int) {
+			flushed(w, status)
+			<-r.Context().Done()
+		}},
+		"endless": {"body_timeout", 15 * time.Second, func(w http.ResponseWriter, r *http.Request, status int) {
+			for r.Context().Err() == nil {
+				flushed(w, status)
+				select {
+				case <-time.After(time.Second):
+				case <-r.Context().Done():
+				}
+			}
+		}},
+	}
+	for _, c := range []struct {
+		status int
+		state  outbox.State
+		code   string // "" for the body's
+	}{
+		{200, outbox.Delivered, ""}, {202, outbox.Delivered, ""},
+		{400, outbox.Failed, "http_400"}, {404, outbox.Failed, "http_404"}, {410, outbox.Failed, "gone"}, {307, outbox.Failed, "redirect_not_followed"},
+		{429, outbox.Pending, "http_429"}, {503, outbox.Pending, "http_503"},
+	} {
+		for name, body := range bodies {
+			for _, by := range []struct {
+				protocol string
+				http2    bool
+			}{{"http/1.1", false}, {"http/1.1", true}, {"h2", true}} {
+				t.Run(fmt.Sprintf("%d, %s, %s, http2 = %t", c.status, name, by.protocol, by.http2), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						w := newWorld(t)
+						receiver := delivertest.NewEndpoint(delivertest.Step{Serve: func(w http.ResponseWriter, r *http.Request) { body.serve(w, r, c.status) }})
+						e := w.secureInMemory("billing", receiver, by.protocol)
+						e.HTTP2 = by.http2
+						w.start(e)
+						w.accept(1, "billing")
+						r := w.await(1)[0]
+						w.stop()
+						code, noted := c.code, "("+body.code+": "
+						if code == "" {
+							code, noted = body.code, "the answer's body"
+						}
+						a := r.Attempt
+						if r.State != c.state || a.Code != code || a.Status != c.status || !strings.Contains(a.Error, noted) {
+							t.Errorf("%s, %q, status %d (%s), want %s, %q", r.State, a.Code, a.Status, a.Error, c.state, code)
+						}
+						if a.Took != body.took || !strings.HasPrefix(string(a.Body), "abc") || a.Head == "" {
+							t.Errorf("took %s, want %s; kept body %q and head %q", a.Took, body.took, a.Body, a.Head)
+						}
+						if n := len(receiver.Requests()); n != 1 {
+							t.Errorf("%d requests, want 1", n)
+						}
+					})
+				})
+			}
+		}
+	}
+}
+
+// A head that is not whole is no answer, whatever status its first line has.
+func TestHeadThatIsCutIsNoAnswer(t *testing.T) {
+	for code, fault := range map[string]delivertest.Fault{"connection_reset": delivertest.Close, "timeout": delivertest.Hang} {
+		for _, status := range []string{"200 OK", "410 Gone"} {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.start(w.inMemory("billing", delivertest.NewEndpoint(delivertest.Step{Raw: "HTTP/1.1 " + status + "\r\nContent-Length: 2\r\n", Fault: fault})))
+				w.accept(1, "billing")
+				if r := w.await(1)[0]; r.State != outbox.Pending || r.Attempt.Code != code || r.Attempt.Status != 0 {
+					t.Errorf("%s: %s, %q, status %d", status, r.State, r.Attempt.Code, r.Attempt.Status)
+				}
+			})
+		}
+	}
+}
+
+// Answers that come while a stop cuts attempts short count too, when their head is whole.
+func TestStatusDecidesDuringAStop(t *testing.T) {
+	for _, protocol := range []string{"http/1.1", "h2"} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.o.Grace = time.Second
+			w.start(w.secureInMemory("billing", delivertest.NewEndpoint(delivertest.Step{Body: strings.Repeat("x", 100), Slow: time.Second}), protocol))
+			id := w.accept(1, "billing")[0]
+			time.Sleep(5 * time.Second)
+			w.stop()
+			if d := w.delivery(id); d.State != outbox.Delivered || d.Code != "body_cut" || w.d.Unfinished() != 0 {
+				t.Errorf("%s: delivery is %s, %q; %d attempts were cut short", protocol, d.State, d.Code, w.d.Unfinished())
+			}
+		})
 	}
 }

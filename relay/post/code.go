@@ -6,11 +6,29 @@ import (
 	"io"
 	"net"
 	"syscall"
+	"time"
 
 	"relay/policy"
 )
 
-// exchangeFailure says why a connection brought no whole answer. answering tells
+// The codes of answers whose body is not whole. The status decides all the same.
+const (
+	CodeBodyCut     = "body_cut"     // the body broke off, or is not framed as HTTP has it
+	CodeBodyTimeout = "body_timeout" // the body had not ended at the end of the attempt
+)
+
+// bodyFault says why a body is not whole, whose reading ended with err now.
+func bodyFault(err error, until time.Time) *Failure {
+	switch {
+	case !time.Now().Before(until):
+		return &Failure{CodeBodyTimeout, "the answer's body had not ended when the attempt's time was over"}
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return &Failure{CodeBodyCut, "the connection ended before the answer's body did"}
+	}
+	return &Failure{CodeBodyCut, clip("the answer's body broke off: " + err.Error())}
+}
+
+// exchangeFailure says why a connection brought no whole head of an answer. answering tells
 // whether some of it had come.
 func exchangeFailure(err error, answering bool) *Failure {
 	code := exchangeCode(err, answering)
@@ -64,7 +82,7 @@ func tlsCode(err error) string {
 	return policy.CodeTLS
 }
 
-// exchangeCode names the reason why a connection brought no whole answer.
+// exchangeCode names the reason why a connection brought no whole head of an answer.
 // answering tells whether some of it had come: what came and was not a broken
 // connection was not HTTP.
 func exchangeCode(err error, answering bool) string {

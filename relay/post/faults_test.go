@@ -90,18 +90,18 @@ func TestEndlessAnswers(t *testing.T) {
 	}{
 		{"no answer", delivertest.Step{Fault: delivertest.Hang}, "timeout", 0, 15 * time.Second, 0},
 		{"head without end", delivertest.Step{Raw: ok + "X-A: 1\r\n", Fault: delivertest.Hang}, "timeout", 0, 15 * time.Second, 0},
-		{"body without end", delivertest.Step{Raw: ok + "Content-Length: 9\r\n\r\nabc", Fault: delivertest.Hang}, "timeout", 200, 15 * time.Second, 3},
-		{"a byte now and then", delivertest.Step{Body: strings.Repeat("x", 100), Slow: 2 * time.Second}, "timeout", 200, 15 * time.Second, 7},
+		{"body without end", delivertest.Step{Raw: ok + "Content-Length: 9\r\n\r\nabc", Fault: delivertest.Hang}, "body_timeout", 200, 15 * time.Second, 3},
+		{"a byte now and then", delivertest.Step{Body: strings.Repeat("x", 100), Slow: 2 * time.Second}, "body_timeout", 200, 15 * time.Second, 7},
 		{"endless header", delivertest.Step{Raw: strings.Repeat("X-Header: value\r\n", 64), Fault: delivertest.Flood}, "bad_response", 0, 0, 0},
 		{"endless header lines", delivertest.Step{Raw: ok + strings.Repeat("X-Header: value\r\n", 9000), Fault: delivertest.Hang}, "bad_response", 0, 0, 0},
 		{"endless header line", delivertest.Step{Raw: ok + "X-Header: " + strings.Repeat("x", 100<<10), Fault: delivertest.Hang}, "bad_response", 0, 0, 0},
 		{"endless 1xx", delivertest.Step{Raw: "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", Fault: delivertest.Flood}, "bad_response", 0, 0, 0},
 		{"endless 1xx of what is not kept", delivertest.Step{Raw: "HTTP/1.1 103 Early Hints\r\n" + strings.Repeat("Trailer: x\r\n", 1000) + "\r\n", Fault: delivertest.Flood}, "bad_response", 0, 0, 0},
 		{"not HTTP", delivertest.Step{Raw: "SSH-2.0-OpenSSH_9.9\r\n", Fault: delivertest.Hang}, "bad_response", 0, 0, 0},
-		{"broken chunks", delivertest.Step{Raw: ok + "Transfer-Encoding: chunked\r\n\r\nxyz\r\n", Fault: delivertest.Hang}, "bad_response", 200, 0, 0},
-		{"little in many chunks", delivertest.Step{Raw: ok + "Transfer-Encoding: chunked\r\n\r\n" + strings.Repeat("1;"+strings.Repeat("x", 100)+"\r\nx\r\n", 1000), Fault: delivertest.Hang}, "bad_response", 200, 0, 186},
-		{"trailers without end", delivertest.Step{Raw: ok + "Transfer-Encoding: chunked\r\n\r\n0\r\n" + strings.Repeat("X-A: 1\r\n", 10000), Fault: delivertest.Hang}, "bad_response", 200, 0, 0},
-		{"body cut off", delivertest.Step{Raw: ok + "Content-Length: 9\r\n\r\nabc", Fault: delivertest.Close}, "connection_reset", 200, 0, 3},
+		{"broken chunks", delivertest.Step{Raw: ok + "Transfer-Encoding: chunked\r\n\r\nxyz\r\n", Fault: delivertest.Hang}, "body_cut", 200, 0, 0},
+		{"little in many chunks", delivertest.Step{Raw: ok + "Transfer-Encoding: chunked\r\n\r\n" + strings.Repeat("1;"+strings.Repeat("x", 100)+"\r\nx\r\n", 1000), Fault: delivertest.Hang}, "body_cut", 200, 0, 186},
+		{"trailers without end", delivertest.Step{Raw: ok + "Transfer-Encoding: chunked\r\n\r\n0\r\n" + strings.Repeat("X-A: 1\r\n", 10000), Fault: delivertest.Hang}, "body_cut", 200, 0, 0},
+		{"body cut off", delivertest.Step{Raw: ok + "Content-Length: 9\r\n\r\nabc", Fault: delivertest.Close}, "body_cut", 200, 0, 3},
 		{"large body", delivertest.Step{Body: strings.Repeat("x", 1<<20)}, "", 200, 0, 16 << 10},
 		{"endless body", delivertest.Step{Raw: ok + "Content-Length: 99999999999\r\n\r\n" + strings.Repeat("x", 1<<20), Fault: delivertest.Hang}, "", 200, 0, 16 << 10},
 		{"gzip bomb", delivertest.Step{Body: bomb, Header: map[string]string{"Content-Encoding": "gzip"}}, "", 200, 0, min(len(bomb), 16<<10)},
@@ -149,12 +149,12 @@ func TestHostileReceivers(t *testing.T) {
 		kept     int // bytes of the body
 	}{
 		{"no answer", "h2", delivertest.Step{Fault: delivertest.Hang}, "timeout", 15 * time.Second, 0},
-		{"a byte now and then", "h2", delivertest.Step{Body: strings.Repeat("x", 100), Slow: 2 * time.Second}, "timeout", 15 * time.Second, 7},
+		{"a byte now and then", "h2", delivertest.Step{Body: strings.Repeat("x", 100), Slow: 2 * time.Second}, "body_timeout", 15 * time.Second, 7},
 		{"body that stops", "h2", delivertest.Step{Serve: func(w http.ResponseWriter, r *http.Request) {
 			_, _ = w.Write([]byte("abc"))
 			_ = http.NewResponseController(w).Flush()
 			<-r.Context().Done()
-		}}, "timeout", 15 * time.Second, 3},
+		}}, "body_timeout", 15 * time.Second, 3},
 		{"endless body", "h2", delivertest.Step{Serve: forEver(func(w http.ResponseWriter) error {
 			_, err := w.Write(make([]byte, 32<<10))
 			return err
@@ -170,10 +170,10 @@ func TestHostileReceivers(t *testing.T) {
 			_, _ = w.Write([]byte("abc"))
 			_ = http.NewResponseController(w).Flush()
 			panic(http.ErrAbortHandler)
-		}}, "connection_reset", 0, 3},
+		}}, "body_cut", 0, 3},
 
 		{"no answer", "http/1.1", delivertest.Step{Fault: delivertest.Hang}, "timeout", 15 * time.Second, 0},
-		{"a byte now and then", "http/1.1", delivertest.Step{Body: strings.Repeat("x", 100), Slow: 2 * time.Second}, "timeout", 15 * time.Second, 7},
+		{"a byte now and then", "http/1.1", delivertest.Step{Body: strings.Repeat("x", 100), Slow: 2 * time.Second}, "body_timeout", 15 * time.Second, 7},
 		{"endless header", "http/1.1", delivertest.Step{Raw: ok + strings.Repeat("X-Header: value\r\n", 9000), Fault: delivertest.Hang}, "bad_response", 0, 0},
 		{"endless 1xx", "http/1.1", delivertest.Step{Raw: "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", Fault: delivertest.Flood}, "bad_response", 0, 0},
 		{"endless body", "http/1.1", delivertest.Step{Raw: ok + "Content-Length: 99999999999\r\n\r\n" + strings.Repeat("x", 1<<20), Fault: delivertest.Hang}, "", 0, maxKeptBody},

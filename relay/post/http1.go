@@ -86,7 +86,13 @@ func (t *http1) Send(ctx context.Context, r Request) (Answer, *Failure) {
 	x.free()
 	t.exchanges.Put(x)
 
-	if err != nil {
+	switch {
+	case err != nil && a.Status != 0:
+		if a.BodyFault = bodyFault(err, r.Until); a.BodyFault.Code == CodeBodyTimeout {
+			t.pool.doubt()
+		}
+		return a, nil
+	case err != nil:
 		f := orLate(exchangeFailure(err, answering), r.Until)
 		switch {
 		case f.Code == policy.CodeTimeout:
@@ -196,7 +202,8 @@ func (x *exchange) write(t *http1, r Request) error {
 }
 
 // read reads the answer. Informational ones before it are passed over: all heads
-// together have maxHeader bytes.
+// together have maxHeader bytes. With an error a.Status tells which part is missing: it is 0
+// until the head is whole.
 func (x *exchange) read(ready time.Time, a *Answer) (keep bool, err error) {
 	if _, err := x.in.Peek(1); err != nil {
 		return false, err

@@ -123,8 +123,9 @@ func (t *http2) Send(ctx context.Context, r Request) (a Answer, f *Failure) {
 		return a, nil // its body is the connection
 	}
 	if a.Body, err = readBody(resp.Body); err != nil {
-		// In HTTP/2 a body has no form of its own: it can only be broken off.
-		return a, exchangeFailure(err, resp.ProtoMajor < 2)
+		if a.BodyFault = bodyFault(err, r.Until); a.BodyFault.Code == CodeBodyTimeout {
+			t.http.CloseIdleConnections()
+		}
 	}
 	return a, nil
 }

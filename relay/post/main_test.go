@@ -175,7 +175,12 @@ func (w *world) try(ctx context.Context, s Sender, e *policy.Endpoint, ev event,
 	}
 	if f != nil {
 		r.Attempt.Code, r.Attempt.Error = f.Code, f.Text
-	} else if a.Status >= 200 && a.Status <= 299 {
+		return r
+	}
+	if f := a.BodyFault; f != nil {
+		r.Attempt.Code, r.Attempt.Error = f.Code, f.Text
+	}
+	if a.Status >= 200 && a.Status <= 299 {
 		r.State = outbox.Delivered
 	}
 	return r

@@ -25,8 +25,9 @@ import (
 // the endpoint's own.
 type Sender interface {
 	// Send makes one request, on the wire at most once, and reads the answer.
-	// A Failure means that there is no whole answer; the Answer then holds what
-	// is known all the same. It ends at r.Until, with policy.CodeTimeout and no text, and when
+	// A Failure means that there is no whole head of an answer, and so no status; the Answer
+	// then holds what is known all the same. With a whole head the Failure is nil, whatever
+	// becomes of the body: see Answer.BodyFault. Send ends at r.Until, with policy.CodeTimeout and no text, and when
 	// ctx does, which is one and the same for all that a Sender sends. Header and
 	// body are the caller's again when it returns.
 	Send(ctx context.Context, r Request) (Answer, *Failure)
@@ -49,8 +50,13 @@ type Answer struct {
 	Head       string // header lines, at most maxKeptHead bytes
 	RetryAfter string
 	Body       []byte // at most maxKeptBody bytes
-	Timing     outbox.Timing
-	Reused     bool // the connection had served before
+
+	// BodyFault is why the body is not whole: CodeBodyCut or CodeBodyTimeout. It is nil
+	// where the body is whole or its first maxBody bytes are here.
+	BodyFault *Failure
+
+	Timing outbox.Timing
+	Reused bool // the connection had served before
 
 	RateHeaders RateHeaders // where the endpoint obeys them
 }
@@ -61,9 +67,9 @@ type RateHeaders struct {
 	RateLimit, Remaining, Reset string
 }
 
-// Failure is why there is no whole answer.
+// Failure is why there is no answer, or no whole body of one.
 type Failure struct {
-	Code string // one of policy's codes
+	Code string // one of policy's, or CodeBodyCut, CodeBodyTimeout
 	Text string // for people; no secret
 }
 
