@@ -31,7 +31,7 @@ const (
 	CodeEgress         = "egress_denied"         // the address is not one we may connect to
 	CodeRefused        = "connection_refused"    // nobody listens
 	CodeUnreachable    = "connection_failed"     // no route, or another trouble on the way
-	CodeReset          = "connection_reset"      // the connection ended before the answer did
+	CodeReset          = "connection_reset"      // the connection ended before the head of an answer was whole
 	CodeTLSExpired     = "tls_expired"           // certificate out of date
 	CodeTLSName        = "tls_wrong_name"        // certificate for another name
 	CodeTLSAuthority   = "tls_unknown_authority" // certificate of an unknown issuer
