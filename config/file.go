@@ -164,17 +164,7 @@ func (f *File) load(env func(string) (string, bool)) (*File, error) {
 }
 
 func (s *source) parse() Diagnostics {
-	whole := Diagnostic{Range: hcl.Range{Filename: s.name}}
-	if int64(len(s.text)) > maxSource {
-		whole.Summary = "The file is larger than " + FormatSize(maxSource)
-		whole.Detail = "Split it: --config can be given several times, or name a folder of *.hcl files."
-		return Diagnostics{whole}
-	}
-	if !utf8.Valid(s.text) {
-		whole.Summary = "The file is not UTF-8 text"
-		return Diagnostics{whole}
-	}
-	if d := checkNesting(s.name, s.text); d != nil {
+	if d := s.unfit(); d != nil {
 		return Diagnostics{*d}
 	}
 	parsed, diags := hclsyntax.ParseConfig(s.text, s.name, hcl.InitialPos)
@@ -188,6 +178,21 @@ func (s *source) parse() Diagnostics {
 	}
 	s.body = parsed.Body.(*hclsyntax.Body)
 	return nil
+}
+
+// unfit says why the text may not be given to the parser, nil when it may.
+func (s *source) unfit() *Diagnostic {
+	whole := &Diagnostic{Range: hcl.Range{Filename: s.name}}
+	if int64(len(s.text)) > maxSource {
+		whole.Summary = "The file is larger than " + FormatSize(maxSource)
+		whole.Detail = "Split it: --config can be given several times, or name a folder of *.hcl files."
+		return whole
+	}
+	if !utf8.Valid(s.text) {
+		whole.Summary = "The file is not UTF-8 text"
+		return whole
+	}
+	return checkNesting(s.name, s.text)
 }
 
 func (f *File) warn(text string) {

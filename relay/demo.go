@@ -251,6 +251,7 @@ func (d *demo) start() (*exec.Cmd, error) {
 	}
 	cmd := exec.Command(self, "serve", "--config", d.file, "--grace", "1s")
 	cmd.Stderr = d.err
+	cmd.Env = append(os.Environ(), "STATE_DIRECTORY="+d.dir) // no verb is to take it for the Relay of this user
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start relay: %w", err)
 	}
@@ -261,7 +262,7 @@ func (d *demo) start() (*exec.Cmd, error) {
 // Relay has answered 202.
 func (d *demo) say(ctx context.Context) {
 	types := []string{"order.created", "order.paid", "invoice.sent"}
-	to := client.Target{Network: "unix", Addr: d.socket}
+	to := client.At("unix", d.socket)
 	for n := 1; ; n++ {
 		body, _ := json.Marshal(map[string]any{
 			"id":   fmt.Sprintf("demo-%d", n),

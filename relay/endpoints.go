@@ -19,7 +19,7 @@ import (
 )
 
 func (c *command) endpoints() *cobra.Command {
-	var configs []string
+	var find finding
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "endpoints [NAME]",
@@ -41,31 +41,16 @@ func (c *command) endpoints() *cobra.Command {
 					return usageError{errors.New("NAME is empty: leave it out to see all")}
 				}
 			}
-			t, err := c.adminTarget(configs)
+			t, err := c.admin(find)
 			if err != nil {
 				return err
 			}
 			return c.showEndpoints(t, name, asJSON)
 		},
 	}
-	configFlag(cmd, &configs)
+	adminFlags(cmd, &find)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
-}
-
-// adminTarget is the admin listener that the configuration names, the socket first.
-func (c *command) adminTarget(configs []string) (client.Target, error) {
-	cfg, err := c.config(configs)
-	switch {
-	case err != nil:
-		return client.Target{}, err
-	case cfg.Admin.Unix != "":
-		return client.Target{Network: "unix", Addr: cfg.Admin.Unix}, nil
-	case cfg.Admin.HTTP != "":
-		return client.Target{Network: "tcp", Addr: cfg.Admin.HTTP, Token: cfg.Admin.Token.Reveal()}, nil
-	default:
-		return client.Target{}, errors.New("the configuration turns the admin listener off: nothing to ask")
-	}
 }
 
 // showEndpoints asks for one endpoint, or for all where name is "".

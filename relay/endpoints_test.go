@@ -75,7 +75,7 @@ func TestEndpointsOfManyAreRead(t *testing.T) {
 	defer s.Close()
 	var out bytes.Buffer
 	c := &command{streams: streams{out: &out}}
-	if err := c.showEndpoints(client.Target{Network: "tcp", Addr: s.Listener.Addr().String()}, "", false); err != nil {
+	if err := c.showEndpoints(client.At("tcp", s.Listener.Addr().String()), "", false); err != nil {
 		t.Fatal(err)
 	}
 	if n := bytes.Count(out.Bytes(), []byte("\n")); n != 10_001 {
@@ -91,7 +91,7 @@ func TestEndpointsRefused(t *testing.T) {
 		want    string
 	}{
 		{"another token", listen.Guard{Token: "another"}.Wrap(http.NotFoundHandler()),
-			"relay: refused: 401 unauthorized: send the header Authorization: Bearer with the token of this listener; the token in the admin block must be that of the Relay that runs\n"},
+			"relay: refused: 401 unauthorized: send the header Authorization: Bearer with the token of this listener; set $RELAY_ADMIN_TOKEN to that of the Relay that runs, or name its file with --config\n"},
 		{"an older version", http.NotFoundHandler(),
 			"relay: answered 404 Not Found: what listens on tcp:%s is not Relay's admin listener, or that of an older version\n"},
 		{"not JSON", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"endp`) }),

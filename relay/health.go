@@ -2,31 +2,24 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
 
 	"github.com/spf13/cobra"
 
-	"relay/config"
 	"relay/relay/client"
 )
 
 func (c *command) health() *cobra.Command {
-	var configs []string
+	var find finding
 	var live bool
 	cmd := &cobra.Command{
 		Use:   "health",
 		Short: "Ask a running Relay whether it is ready (exit 0) or not (exit 1)",
 		Args:  noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			t, err := c.adminTarget(configs)
-			if _, usage := errors.AsType[usageError](err); err != nil && !usage {
-				// A Relay that runs goes on with what it read before: a bad file makes it no worse.
-				fmt.Fprintf(c.err, "relay: %v; asking the default admin address\n", err)
-				t, err = client.Target{Network: "tcp", Addr: config.Default(c.env).Admin.HTTP}, nil
-			}
+			t, err := c.admin(find)
 			if err != nil {
 				return err
 			}
@@ -37,7 +30,7 @@ func (c *command) health() *cobra.Command {
 			return c.askHealth(t, path)
 		},
 	}
-	configFlag(cmd, &configs)
+	adminFlags(cmd, &find)
 	cmd.Flags().BoolVar(&live, "live", false, "ask only whether the process runs, not whether it would accept")
 	return cmd
 }

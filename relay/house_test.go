@@ -38,7 +38,7 @@ var arrows = map[string][]string{
 	"relay/admin":                  {"ingest/problem", "outbox", "policy", "relay/deliver"},
 	"relay/metrics":                {"outbox", "relay/deliver"},
 	"relay/deliver/delivertest":    {"policy/sign"},
-	"relay/client":                 {"ingest/problem"},
+	"relay/client":                 {"config", "ingest/problem"},
 	"relay/explain":                {"config", "outbox", "policy", "relay/deliver", "relay/post"},
 	"relay/app":                    {"config", "ingest", "ingest/listen", "ingest/problem", "outbox", "outbox/redisstream", "outbox/sqlite", "policy", "relay/admin", "relay/deliver", "relay/metrics"},
 	"relay":                        {"config", "ingest", "ingest/problem", "outbox", "policy", "relay/admin", "relay/app", "relay/client", "relay/deliver", "relay/explain", "policy/sign", "relay/sink"},

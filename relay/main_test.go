@@ -10,7 +10,23 @@ import (
 // The test binary is also the program: run under the name "relay" it is relay, so
 // that stories and crash tests have a process to kill.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"relay": main})
+	testscript.Main(aside{m}, map[string]func(){"relay": main})
+}
+
+// aside runs the tests with a state folder of their own, so that no Relay of a test has its
+// run file in the tree.
+type aside struct{ *testing.M }
+
+func (m aside) Run() int {
+	dir, err := os.MkdirTemp("", "relay-state-")
+	if err == nil {
+		err = os.Setenv("XDG_STATE_HOME", dir)
+	}
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	return m.M.Run()
 }
 
 func TestScripts(t *testing.T) {

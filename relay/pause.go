@@ -37,7 +37,7 @@ func (c *command) disable() *cobra.Command {
 // changeState is a verb of one route of endpoints. With a name that cannot be changed
 // it goes on with the others, and exits with 1.
 func (c *command) changeState(verb, short, long string) *cobra.Command {
-	var configs []string
+	var find finding
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   verb + " NAME...",
@@ -50,14 +50,14 @@ func (c *command) changeState(verb, short, long string) *cobra.Command {
 			if len(names) == 0 || slices.Contains(names, "") {
 				return usageError{errors.New("the NAME of an endpoint is needed: relay endpoints lists them")}
 			}
-			t, err := c.adminTarget(configs)
+			t, err := c.admin(find)
 			if err != nil {
 				return err
 			}
 			return c.askState(t, verb, names, asJSON)
 		},
 	}
-	configFlag(cmd, &configs)
+	adminFlags(cmd, &find)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

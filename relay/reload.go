@@ -15,7 +15,7 @@ import (
 )
 
 func (c *command) reload() *cobra.Command {
-	var configs []string
+	var find finding
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "reload",
@@ -26,14 +26,14 @@ func (c *command) reload() *cobra.Command {
 			"The configuration given here only tells where the admin listener of the running Relay is.",
 		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			t, err := c.adminTarget(configs)
+			t, err := c.admin(find)
 			if err != nil {
 				return err
 			}
 			return c.askReload(t, asJSON)
 		},
 	}
-	configFlag(cmd, &configs)
+	adminFlags(cmd, &find)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

@@ -2,12 +2,10 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -15,7 +13,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"relay/config"
 	"relay/policy"
 	"relay/relay/client"
 )
@@ -24,8 +21,8 @@ import (
 const maxLines = 1000
 
 func (c *command) send() *cobra.Command {
-	var configs []string
-	var to, key, token string
+	var find finding
+	var key, token string
 	var ndjson bool
 	cmd := &cobra.Command{
 		Use:   "send TYPE [DATA|-|@FILE]",
@@ -51,7 +48,7 @@ func (c *command) send() *cobra.Command {
 			if ndjson && (len(args) != 1 || key != "") {
 				return usageError{errors.New("--ndjson takes one argument, - or @FILE, and no --key")}
 			}
-			t, err := c.target(to, token, configs)
+			t, err := c.ingest(find, token)
 			if err != nil {
 				return err
 			}
@@ -73,9 +70,9 @@ func (c *command) send() *cobra.Command {
 			return c.post(t, "/v1/events/"+url.PathEscape(args[0]), header, body)
 		},
 	}
-	configFlag(cmd, &configs)
-	cmd.Flags().StringVar(&to, "to", "", "`address` of Relay: unix:/path/relay.sock or http://host:port; else the first listener of the configuration")
-	cmd.Flags().StringVar(&token, "token", "", "bearer token; else $RELAY_TOKEN or the configuration's")
+	configFlag(cmd, &find.configs)
+	cmd.Flags().StringVar(&find.address, "to", "", "`address` of Relay: unix:/path/relay.sock or http://host:port; else what the run file or the configuration says")
+	cmd.Flags().StringVar(&token, "token", "", "bearer token; else $RELAY_TOKEN or the configuration's for this address")
 	cmd.Flags().StringVar(&key, "key", "", "idempotency key: a repeat within 24 h is the same event")
 	cmd.Flags().BoolVar(&ndjson, "ndjson", false, "the input holds one whole event a line")
 	return cmd
@@ -143,50 +140,4 @@ func (c *command) input(args []string) ([]byte, error) {
 	default:
 		return []byte(args[0]), nil
 	}
-}
-
-// target takes the address given, or the first listener of the configuration,
-// sockets first.
-func (c *command) target(to, token string, configs []string) (client.Target, error) {
-	cfg, err := c.config(configs)
-	if err != nil {
-		return client.Target{}, err
-	}
-	env, _ := c.env("RELAY_TOKEN")
-	t := client.Target{Token: cmp.Or(token, env), MaxBody: int(cfg.Ingest.MaxBody)}
-	switch path, isUnix := strings.CutPrefix(to, "unix:"); {
-	case isUnix:
-		t.Network, t.Addr = "unix", path
-	case to != "":
-		u, err := url.Parse(to)
-		if err != nil || u.Scheme != "http" || u.Host == "" || strings.Trim(u.Path, "/") != "" {
-			return client.Target{}, usageError{fmt.Errorf("--to %q is neither unix:/path nor http://host:port", to)}
-		}
-		t.Network, t.Addr = "tcp", net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "80"))
-	case len(cfg.Ingest.Unix) > 0:
-		t.Network, t.Addr = "unix", cfg.Ingest.Unix[0].Path
-	case len(cfg.Ingest.HTTP) > 0:
-		h := cfg.Ingest.HTTP[0]
-		t.Network, t.Addr, t.Token = "tcp", h.Addr, cmp.Or(t.Token, h.Token.Reveal())
-	default:
-		return client.Target{}, errors.New("the configuration has no ingest listener; name one with --to")
-	}
-	return t, nil
-}
-
-// config is what the flags or the search order name, or the defaults where there
-// is no file: verbs that only talk to a running Relay need no policy.
-func (c *command) config(flags []string) (config.Config, error) {
-	paths, err := config.Find(flags, c.env)
-	if err != nil {
-		if len(flags) > 0 {
-			return config.Config{}, usageError{err}
-		}
-		return config.Default(c.env), nil
-	}
-	file, err := config.Load(paths, c.env)
-	if err != nil {
-		return config.Config{}, c.diagnose(err)
-	}
-	return file.Config, nil
 }

@@ -45,7 +45,7 @@ func (c *command) serve() *cobra.Command {
 			if watch {
 				o.Watch = file
 			}
-			return c.serveApp(o)
+			return c.serveApp(o, file.Paths)
 		},
 	}
 	configFlag(cmd, &configs)
@@ -70,8 +70,9 @@ func (c *command) again(flags []string, file *config.File) func() (*config.File,
 	}
 }
 
-// serveApp runs an app until a signal ends it; the second signal is at once.
-func (c *command) serveApp(o app.Options) error {
+// serveApp runs an app, which was configured by files, until a signal ends it; the second
+// signal is at once.
+func (c *command) serveApp(o app.Options, files []string) error {
 	var a *app.App
 	opened := make(chan struct{})
 	ctx, cancel := untilSignal(func(s os.Signal) error {
@@ -99,6 +100,7 @@ func (c *command) serveApp(o app.Options) error {
 	if err != nil {
 		return err
 	}
+	defer c.announce(a, o, files)()
 	heeding, ignore := context.WithCancel(ctx)
 	var reloads sync.WaitGroup
 	reloads.Go(func() {

@@ -120,6 +120,26 @@ func New(o Options) http.Handler {
 	return mux
 }
 
+// Probes returns GET /healthz and /readyz for those who have no token: they hear whether,
+// and not why. A probe of Kubernetes, or one whose configuration is gone, cannot have it.
+func Probes(o Options) http.Handler {
+	a := &api{o}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, http.StatusOK, status{Status: "ok"})
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
+		defer cancel()
+		if a.unready(ctx) != nil {
+			answer(w, http.StatusServiceUnavailable, status{Status: "not ready", Reason: "the admin token is needed to hear why"})
+			return
+		}
+		answer(w, http.StatusOK, status{Status: "ready"})
+	})
+	return mux
+}
+
 // api has a method for each route.
 type api struct{ Options }
 
@@ -148,11 +168,8 @@ func (a *api) healthz(w http.ResponseWriter, _ *http.Request) {
 func (a *api) readyz(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
 	defer cancel()
-	err := a.Outbox.Health(ctx)
+	err := a.unready(ctx)
 	reachable := !errors.Is(err, outbox.ErrUnavailable)
-	if err == nil && a.Ready != nil {
-		err = a.Ready()
-	}
 	s := status{Status: "ready", Outbox: &outboxStatus{Engine: a.Engine, Durability: a.Outbox.Durability()}}
 	if a.Config != nil {
 		s.Config = new(a.Config())
@@ -167,6 +184,14 @@ func (a *api) readyz(w http.ResponseWriter, r *http.Request) {
 		code, s.Status, s.Reason = http.StatusServiceUnavailable, "not ready", err.Error()
 	}
 	answer(w, code, s)
+}
+
+// unready says why an accept would not succeed now, nil when it would.
+func (a *api) unready(ctx context.Context) error {
+	if err := a.Outbox.Health(ctx); err != nil || a.Ready == nil {
+		return err
+	}
+	return a.Ready()
 }
 
 // fleet returns false when there is none, or when it cannot be known soon.

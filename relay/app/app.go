@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -217,15 +218,15 @@ func (a *App) listenIngest(ctx context.Context, c config.Ingest, in *ingest.Inge
 
 func (a *App) listenAdmin(ctx context.Context, c config.Admin) error {
 	log := a.o.Log.With().Str("component", "admin").Logger()
-	handler := admin.New(admin.Options{
+	options := admin.Options{
 		Outbox: a.store, Deliverer: a.deliverer, Engine: a.o.Config.Outbox.Engine, Log: log,
 		Policy:  func() *policy.Policy { return a.live.Load().policy },
 		Version: a.o.Version, Ready: a.ready, Fleet: a.fleetOf(), Config: a.configStatus,
 		Reload: a.reloadRoute(), Metrics: a.metrics,
-	})
+	}
 	serve := func(ln net.Listener, g listen.Guard) {
 		a.serve("admin", ln, listen.NewServer(listen.ServerOptions{
-			Handler: g.Wrap(handler),
+			Handler: guardAdmin(g, options),
 			Log:     log,
 		}))
 	}
@@ -244,6 +245,20 @@ func (a *App) listenAdmin(ctx context.Context, c config.Admin) error {
 		serve(ln, listen.Guard{Token: c.Token.Reveal(), Hosts: c.Hosts})
 	}
 	return nil
+}
+
+// guardAdmin asks for the token of the listener, but for probes that show none.
+func guardAdmin(g listen.Guard, o admin.Options) http.Handler {
+	whole := g.Wrap(admin.New(o))
+	probes := listen.Guard{Hosts: g.Hosts, AnyHost: g.AnyHost}.Wrap(admin.Probes(o))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		probe := r.URL.Path == "/healthz" || r.URL.Path == "/readyz"
+		if probe && g.Token != "" && r.Header.Get("Authorization") == "" {
+			probes.ServeHTTP(w, r)
+			return
+		}
+		whole.ServeHTTP(w, r)
+	})
 }
 
 // newMetrics asks for the deliverer when there is a scrape, not before.
@@ -301,8 +316,9 @@ func (a *App) serve(name string, ln net.Listener, h httpServer) {
 	}
 }
 
-// addrs returns the addresses of the listeners of one name, in the order of the file.
-func (a *App) addrs(name string) []net.Addr {
+// Addrs returns the addresses of the listeners for "ingest" or "admin", in the order of the
+// file.
+func (a *App) Addrs(name string) []net.Addr {
 	var out []net.Addr
 	for _, s := range a.servers {
 		if s.name == name {

@@ -142,13 +142,13 @@ func TestOwnEventsAreDelivered(t *testing.T) {
 	}
 }
 
-// The routes that change something, and the metrics, are behind the token like all others.
+// All routes are behind the token. Probes without one hear whether, and nothing else.
 func TestOperatorNeedsTheToken(t *testing.T) {
 	p := newPlace(t)
 	text := strings.Replace(p.text(endpointBlock("a", "https://a.example.com")), `  http = ""`, "  http = \"127.0.0.1:0\"\n  token = \"0123456789abcdef0123\"", 1)
 	p.write(p.file, text)
 	a := p.start(false)
-	addr := a.addrs("admin")[1].String()
+	addr := a.Addrs("admin")[1].String()
 	for _, c := range []struct {
 		method, path, token, host string
 		code                      int
@@ -156,6 +156,14 @@ func TestOperatorNeedsTheToken(t *testing.T) {
 		{"GET", "/metrics", "", "", http.StatusUnauthorized},
 		{"GET", "/metrics", "0123456789abcdef0123", "", http.StatusOK},
 		{"GET", "/metrics", "0123456789abcdef0123", "rebound.example.com", http.StatusMisdirectedRequest},
+		{"GET", "/healthz", "", "", http.StatusOK},
+		{"GET", "/healthz", "wrong", "", http.StatusUnauthorized},
+		{"POST", "/healthz", "", "", http.StatusMethodNotAllowed},
+		{"GET", "/readyz", "", "", http.StatusOK},
+		{"GET", "/readyz", "", "rebound.example.com", http.StatusMisdirectedRequest},
+		{"GET", "/readyz/", "", "", http.StatusUnauthorized},
+		{"GET", "/readyz", "0123456789abcdef0123", "", http.StatusOK},
+		{"GET", "/v1/endpoints", "", "", http.StatusUnauthorized},
 		{"POST", "/v1/endpoints/a/pause", "", "", http.StatusUnauthorized},
 		{"POST", "/v1/endpoints/a/pause", "wrong", "", http.StatusUnauthorized},
 		{"POST", "/v1/endpoints/a/pause", "0123456789abcdef0123", "", http.StatusOK},
@@ -172,8 +180,11 @@ func TestOperatorNeedsTheToken(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, _ = io.Copy(io.Discard, resp.Body)
+		body, _ := io.ReadAll(resp.Body)
 		resp.Body.Close()
+		if probe := "{\"status\":\"ready\"}\n"; c.path == "/readyz" && c.code == http.StatusOK && (string(body) == probe) != (c.token == "") {
+			t.Errorf("%s with token %q: %s", c.path, c.token, body)
+		}
 		if resp.StatusCode != c.code {
 			t.Errorf("%s %s with token %q and host %q: %d, want %d", c.method, c.path, c.token, c.host, resp.StatusCode, c.code)
 		}

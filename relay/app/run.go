@@ -213,7 +213,7 @@ func (a *App) logReady() {
 		Int("endpoints", len(a.o.Policy.Endpoints)).Dur("took", time.Since(a.started))
 	for _, name := range []string{"ingest", "admin"} {
 		var addrs []string
-		for _, addr := range a.addrs(name) {
+		for _, addr := range a.Addrs(name) {
 			addrs = append(addrs, addr.Network()+":"+addr.String())
 		}
 		e = e.Strs(name, addrs)

@@ -1,5 +1,8 @@
 // Package client is what the verbs share that talk to a running Relay: where it listens,
 // one request, its refusals as errors with a remedy, and output as a table or as JSON.
+//
+// Read in this order: find.go (where a Relay is, with a valid file or without one),
+// running.go (the run file, which serve writes), Target, refusal.go, output.go.
 package client
 
 import (
@@ -11,6 +14,9 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -20,19 +26,53 @@ const (
 	maxAnswer = 64 << 20 // bytes; 10,000 endpoints take some 10 MB
 )
 
-// Target is a running Relay's listener.
+// Target is a running Relay, at the addresses of one of its listeners.
 type Target struct {
-	Network, Addr string // as net.Dial takes them
-	Token         string // bearer token; "" for none
-	MaxBody       int    // bytes of one request to ingest, by the configuration
+	Addrs   []Addr // the first that takes the connection gets the request
+	MaxBody int    // bytes of one request to ingest
+	next    string // what to do when nobody answers
+}
+
+// Addr is where a listener is.
+type Addr struct {
+	Network, Address string // as net.Dial takes them: unix or tcp
+	Token            string // bearer token; "" for none
+}
+
+func (a Addr) String() string { return a.Network + ":" + a.Address }
+
+// At is a Target at one address that is known.
+func At(network, address string) Target {
+	return Target{Addrs: []Addr{{Network: network, Address: address}}}
+}
+
+func (t Target) String() string {
+	var all []string
+	for _, a := range t.Addrs {
+		all = append(all, a.String())
+	}
+	return strings.Join(all, ", ")
 }
 
 // Do sends one request to a running Relay and returns the status and the body of its
 // answer, whatever the status.
 func (t Target) Do(method, path string, header http.Header, body []byte) (int, []byte, error) {
+	var failed []error
+	for _, a := range t.Addrs {
+		code, answer, err := a.do(method, path, header, body)
+		if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "dial" {
+			failed = append(failed, err) // nothing was sent
+			continue
+		}
+		return code, answer, err
+	}
+	return 0, nil, t.unanswered(failed)
+}
+
+func (a Addr) do(method, path string, header http.Header, body []byte) (int, []byte, error) {
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, t.Network, t.Addr)
+			return new(net.Dialer).DialContext(ctx, a.Network, a.dialled())
 		},
 	}
 	defer transport.CloseIdleConnections()
@@ -43,12 +83,12 @@ func (t Target) Do(method, path string, header http.Header, body []byte) (int, [
 	for name, values := range header {
 		req.Header[name] = values
 	}
-	if t.Token != "" {
-		req.Header.Set("Authorization", "Bearer "+t.Token)
+	if a.Token != "" {
+		req.Header.Set("Authorization", "Bearer "+a.Token)
 	}
 	resp, err := (&http.Client{Transport: transport, Timeout: timeout}).Do(req)
 	if err != nil {
-		return 0, nil, t.unanswered(err)
+		return 0, nil, fmt.Errorf("ask Relay: %w", err)
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
@@ -61,13 +101,33 @@ func (t Target) Do(method, path string, header http.Header, body []byte) (int, [
 	return resp.StatusCode, bytes.TrimSpace(answer), nil
 }
 
-// unanswered says why there is no answer, and what next.
-func (t Target) unanswered(err error) error {
-	if errors.Is(err, fs.ErrPermission) {
-		return fmt.Errorf("%s:%s may not be opened by this user: the socket's mode and its folder's say who may", t.Network, t.Addr)
+// dialled is the address, or for a socket whose path is longer than an address can be
+// (unix(7)) the path from the working directory.
+func (a Addr) dialled() string {
+	const longest = 107
+	if a.Network != "unix" || len(a.Address) <= longest {
+		return a.Address
 	}
-	if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "dial" {
-		return fmt.Errorf("no Relay answers on %s:%s: start one with: relay serve", t.Network, t.Addr)
+	wd, err := os.Getwd()
+	if err != nil {
+		return a.Address
 	}
-	return fmt.Errorf("ask Relay: %w", err)
+	if rel, err := filepath.Rel(wd, a.Address); err == nil && len(rel) < len(a.Address) {
+		return rel
+	}
+	return a.Address
+}
+
+// unanswered says why no address took the connection, and what next.
+func (t Target) unanswered(failed []error) error {
+	for i, err := range failed {
+		if errors.Is(err, fs.ErrPermission) {
+			return fmt.Errorf("%s may not be opened by this user: the socket's mode and its folder's say who may", t.Addrs[i])
+		}
+	}
+	next := t.next
+	if next == "" {
+		next = "start one with: relay serve"
+	}
+	return fmt.Errorf("no Relay answers on %s: %s", t, next)
 }

@@ -1,0 +1,171 @@
+package client
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/gofrs/flock"
+)
+
+// RunFile is the name of the run file. It is beside the outbox of sqlite and in the state
+// folder, and only there when the outbox is redis.
+const RunFile = "relay.run"
+
+// maxRunFile is more than any run file has, in bytes.
+const maxRunFile = 1 << 20
+
+// Running is what a run file says of the Relay that wrote it: enough to talk to it without
+// its configuration, and nothing secret.
+type Running struct {
+	PID     int       `json:"pid"`
+	Started time.Time `json:"started"`
+	Version string    `json:"version"`
+	Config  []string  `json:"config"` // whole paths of the files that it was started with
+	Outbox  string    `json:"outbox"` // whole path of the folder, or where the server is
+	Admin   []string  `json:"admin"`  // addresses as ParseAddr reads them, sockets first
+	Ingest  []string  `json:"ingest"`
+	MaxBody int64     `json:"max_body"` // bytes of one request to ingest
+
+	path string // of the file it was read from
+}
+
+// Published is a run file that stands until Close. It is locked: the kernel takes the lock
+// off a process that dies, so that its run file is known to be stale whatever process has
+// its number by then, in this container or another one.
+type Published struct {
+	path string
+	file fs.FileInfo
+	lock *flock.Flock
+	made string // the folder, when it was made for the file
+}
+
+// ErrInUse says that another Relay, which runs, has its run file there.
+var ErrInUse = errors.New("another Relay has its run file there")
+
+// Publish writes the run file into a folder, which is made when it is not there. All
+// users who can enter the folder can read it. It appears whole or not at all, in the
+// place of a stale one; that of a Relay that runs is left alone (ErrInUse).
+func (r Running) Publish(dir string) (_ *Published, err error) {
+	if dir, err = filepath.Abs(dir); err != nil {
+		return nil, err
+	}
+	p := &Published{path: filepath.Join(dir, RunFile)}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+		return nil, fmt.Errorf("make folder: %w", err)
+	}
+	if err := os.Mkdir(dir, 0o700); err == nil {
+		p.made = dir
+	} else if !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("make folder: %w", err)
+	}
+	if _, live, err := read(dir); err == nil && live {
+		return nil, fmt.Errorf("%s: %w", dir, ErrInUse)
+	}
+	if err := r.write(p); err != nil {
+		return nil, errors.Join(fmt.Errorf("write run file: %w", err), p.leave())
+	}
+	return p, nil
+}
+
+// write makes the file under another name, locks it and gives it its name.
+func (r Running) write(p *Published) error {
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(p.path), "."+RunFile+"-*")
+	if err != nil {
+		return err
+	}
+	p.lock = flock.New(f.Name())
+	_, err = f.Write(append(text, '\n'))
+	err = errors.Join(err, f.Chmod(0o644), f.Close()) // whatever the umask
+	if err == nil {
+		_, err = p.lock.TryLock()
+	}
+	if err == nil {
+		p.file, err = os.Stat(f.Name())
+	}
+	if err == nil {
+		err = os.Rename(f.Name(), p.path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
+}
+
+// Close removes the run file, unless that of another Relay has taken its place, and the
+// folder that was made for it, if nothing else is in it.
+func (p *Published) Close() error {
+	var err error
+	if now, e := os.Lstat(p.path); e == nil && os.SameFile(now, p.file) {
+		err = os.Remove(p.path)
+	}
+	return errors.Join(err, p.leave())
+}
+
+func (p *Published) leave() (err error) {
+	if p.lock != nil {
+		err = p.lock.Close()
+	}
+	if p.made != "" {
+		_ = os.Remove(p.made) // fails when something is in it
+	}
+	return err
+}
+
+// read reads the run file of a folder and tells whether the Relay that wrote it still
+// runs. One that another user could have planted is an error: what it names may be sent
+// a token.
+func read(dir string) (r Running, live bool, err error) {
+	r.path = filepath.Join(dir, RunFile)
+	info, err := os.Lstat(r.path)
+	if err != nil {
+		return r, false, err
+	}
+	folder, err := os.Stat(dir)
+	if err != nil {
+		return r, false, err
+	}
+	if !info.Mode().IsRegular() || info.Mode().Perm()&0o022 != 0 || !trusted(info, folder) {
+		return r, false, fmt.Errorf("%s may have been written by another user: it is not heeded", r.path)
+	}
+	f, err := os.Open(r.path)
+	if err != nil {
+		return r, false, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxRunFile))
+	if err != nil {
+		return r, false, err
+	}
+	if err := json.Unmarshal(text, &r); err != nil {
+		return r, false, fmt.Errorf("read %s: %w", r.path, err)
+	}
+	lock := flock.New(r.path, flock.SetFlag(os.O_RDONLY))
+	free, err := lock.TryRLock()
+	if err != nil {
+		return r, true, nil // no locks here: an answer will tell
+	}
+	return r, !free, lock.Close()
+}
+
+// trusted tells whether a file is this user's, root's, or the owner's of its folder; root
+// believes everybody who could write there.
+func trusted(file, folder fs.FileInfo) bool {
+	f, ok := file.Sys().(*syscall.Stat_t)
+	d, also := folder.Sys().(*syscall.Stat_t)
+	return ok && also && believed(int(f.Uid), int(d.Uid), os.Geteuid())
+}
+
+func believed(file, folder, me int) bool {
+	return me == 0 || file == 0 || file == me || file == folder
+}

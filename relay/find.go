@@ -1,0 +1,48 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"relay/relay/client"
+)
+
+// finding is how a verb is told which running Relay it talks to.
+type finding struct {
+	configs []string
+	address string // --admin, or --to
+}
+
+// adminFlags are those of a verb that talks to the admin listener.
+func adminFlags(cmd *cobra.Command, f *finding) {
+	configFlag(cmd, &f.configs)
+	cmd.Flags().StringVar(&f.address, "admin", "", "`address` of the admin listener: unix:/path/admin.sock or http://host:port; else $RELAY_ADMIN, the run file, the configuration. Its token: $RELAY_ADMIN_TOKEN, or the configuration's")
+}
+
+// admin finds the admin listener of the Relay that is meant.
+func (c *command) admin(f finding) (client.Target, error) {
+	t, err := c.finder(f).Admin(f.address)
+	return t, usage(err)
+}
+
+// ingest finds the listener for events of the Relay that is meant.
+func (c *command) ingest(f finding, token string) (client.Target, error) {
+	t, err := c.finder(f).Ingest(f.address, token)
+	return t, usage(err)
+}
+
+func (c *command) finder(f finding) client.Finder {
+	return client.Finder{Env: c.env, Configs: f.configs, Warn: func(problems error, asking string) {
+		fmt.Fprintf(c.err, "relay: %v; what can be read of it says %s\n", c.diagnose(problems), asking)
+	}}
+}
+
+// usage makes mistakes of the caller's ours.
+func usage(err error) error {
+	if _, ok := errors.AsType[client.UsageError](err); ok {
+		return usageError{err}
+	}
+	return err
+}
