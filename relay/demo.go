@@ -200,9 +200,11 @@ Each line below is one attempt, seen by the receiver. The endpoint "flaky" is do
 
 // inProcess runs Relay here until ctx ends.
 func (d *demo) inProcess(ctx context.Context, cfg config.Config, p *policy.Policy) error {
+	lines := app.NewLines(d.err)
+	defer lines.Flush(lastLines)
 	a, err := app.Open(ctx, app.Options{
 		Config: cfg, Policy: p, Version: version, Grace: time.Second,
-		Log: app.NewLogger(cfg.Log, d.err),
+		Log: app.NewLogger(cfg.Log, lines), LogDropped: lines.Dropped,
 	})
 	if err != nil {
 		return err

@@ -64,7 +64,7 @@ var logKeys = []string{
 	"component", "event_id", "delivery_id", "endpoint", "attempt", "outcome", "state", "status",
 	"took", "next_at", "code", "error", "repeats", "events",
 	"by", "version", "next", "outbox", "durability", "endpoints", "ingest", "admin", "pending", "held", "unfinished", "removed",
-	"generation", "hash",
+	"generation", "hash", "lines",
 }
 
 // sources parses every Go file of the product, tests aside.

@@ -10,8 +10,11 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
+
+	"relay/relay/app"
 )
 
 // version is set by the linker (see Makefile).
@@ -23,6 +26,9 @@ const (
 	exitFailed = 1
 	exitUsage  = 2
 )
+
+// lastLines is how long a process that ends waits for what it has to say to be read.
+const lastLines = time.Second
 
 func main() {
 	os.Exit(run(os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
@@ -37,7 +43,17 @@ type streams struct {
 // command is what every verb is handed.
 type command struct {
 	streams
-	env func(string) (string, bool)
+	env   func(string) (string, bool)
+	lines *app.Lines // what err is since keepWriting; nil before
+}
+
+// keepWriting makes err one that nobody waits for and whose end is no end of the process:
+// without it a write to a pipe that nobody reads blocks, and one to a pipe whose
+// reader is gone brings SIGPIPE. Verbs that print and end are to die of that as any tool.
+func (c *command) keepWriting() {
+	signal.Ignore(syscall.SIGPIPE)
+	c.lines = app.NewLines(c.err)
+	c.err = c.lines
 }
 
 // usageError is a mistake of the caller's: exit 2 with a one-line hint.
@@ -67,14 +83,19 @@ func run(args []string, s streams) int {
 	root.SetArgs(args)
 
 	cmd, err := root.ExecuteC()
+	defer func() {
+		if c.lines != nil {
+			c.lines.Flush(lastLines)
+		}
+	}()
 	switch {
 	case err == nil:
 		return exitOK
 	case errors.As(err, new(usageError)):
-		fmt.Fprintf(s.err, "relay: %v; see: %s --help\n", err, cmd.CommandPath())
+		fmt.Fprintf(c.err, "relay: %v; see: %s --help\n", err, cmd.CommandPath())
 		return exitUsage
 	default:
-		fmt.Fprintf(s.err, "relay: %v\n", err)
+		fmt.Fprintf(c.err, "relay: %v\n", err)
 		return exitFailed
 	}
 }

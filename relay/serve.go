@@ -37,11 +37,13 @@ func (c *command) serve() *cobra.Command {
 			if grace < 0 {
 				return usageError{errors.New("--grace cannot be negative")}
 			}
+			c.keepWriting()
 			file, p, err := c.load(configs)
 			if err != nil {
 				return err
 			}
 			o := app.Options{Config: file.Config, Policy: p, Version: version, Grace: grace, Load: c.again(configs, file)}
+			o.Log, o.LogDropped = app.NewLogger(file.Config.Log, c.lines), c.lines.Dropped
 			if watch {
 				o.Watch = file
 			}
@@ -89,7 +91,6 @@ func (c *command) serveApp(o app.Options, files []string) error {
 	})
 	defer cancel()
 
-	o.Log = app.NewLogger(o.Config.Log, c.err)
 	hup := make(chan os.Signal, 1) // from here on it does not end us
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)

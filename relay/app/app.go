@@ -41,6 +41,9 @@ type Options struct {
 	Version string        // for User-Agent and logs
 	Grace   time.Duration // how long attempts under way may go on after a stop; 0 = 20 s
 
+	// LogDropped counts the lines of Log that were lost; nil where none can be.
+	LogDropped func() uint64
+
 	// Load reads the files of the start again, for Reload. The File may come with an
 	// error: it then tells what was read. nil when there are none.
 	Load func() (*config.File, *policy.Policy, error)
@@ -268,6 +271,12 @@ func (a *App) newMetrics() *metrics.Metrics {
 		Outbox:  a.store,
 		Status:  func() []deliver.Status { return a.deliverer.Status() },
 		InFiles: a.inFiles,
+		LogDropped: func() uint64 {
+			if a.o.LogDropped == nil {
+				return 0
+			}
+			return a.o.LogDropped()
+		},
 		Config: func() metrics.Config {
 			now := a.live.Load()
 			return metrics.Config{Generation: now.generation, Hash: now.hash, LoadedAt: now.at, Refused: a.refused.Load() != nil}

@@ -12,17 +12,25 @@ import (
 )
 
 // NewLogger returns the process's logger: JSON lines, or readable ones where
-// the format is "console" or none is set and w is a terminal. Times are RFC 3339 in
+// the format is "console" or none is set and w writes to a terminal. Times are RFC 3339 in
 // UTC, to the millisecond.
-func NewLogger(c config.Log, w io.Writer) zerolog.Logger {
+func NewLogger(c config.Log, w *Lines) zerolog.Logger {
 	level, err := zerolog.ParseLevel(c.Level)
 	if err != nil || c.Level == "" {
 		level = zerolog.InfoLevel
 	}
-	if c.Format == "console" || c.Format == "" && IsTerminal(w) {
-		w = zerolog.ConsoleWriter{Out: w, TimeFormat: "15:04:05.000", NoColor: !IsTerminal(w)}
+	terminal := IsTerminal(w.to)
+	form := func(w io.Writer) io.Writer { return w }
+	if c.Format == "console" || c.Format == "" && terminal {
+		form = func(w io.Writer) io.Writer {
+			return zerolog.ConsoleWriter{Out: w, TimeFormat: "15:04:05.000", NoColor: !terminal}
+		}
 	}
-	return zerolog.New(w).Level(level).Hook(stamp{})
+	w.setTell(func(to io.Writer, lost uint64) { // at every level
+		log := zerolog.New(form(to)).Hook(stamp{})
+		log.Warn().Uint64("lines", lost).Msg("lines of this log were lost: they were not read fast enough, or could not be written")
+	})
+	return zerolog.New(form(w)).Level(level).Hook(stamp{})
 }
 
 // stamp adds the time to each line. zerolog's own way to set the precision is a

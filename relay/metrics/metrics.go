@@ -51,6 +51,9 @@ type Options struct {
 	Status  func() []deliver.Status
 	Config  func() Config
 
+	// LogDropped counts the lines of the log that were lost.
+	LogDropped func() uint64
+
 	// InFiles names the endpoints that are in the file of a Relay of this outbox; what
 	// waits for others is held. It heeds the context's deadline.
 	InFiles func(ctx context.Context) map[string]bool
@@ -100,10 +103,14 @@ func New(o Options) *Metrics {
 		ConstLabels: prometheus.Labels{"version": o.Version, "goversion": runtime.Version()},
 	})
 	build.Set(1)
+	logDropped := prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "relay_log_dropped_total",
+		Help: "Lines of the log that were lost, because nobody read them fast enough or they could not be written.",
+	}, func() float64 { return float64(o.LogDropped()) })
 	m.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		build, m.events, m.unwanted, m.refused, m.ownEvents, newState(m))
+		build, m.events, m.unwanted, m.refused, m.ownEvents, logDropped, newState(m))
 	return m
 }
 

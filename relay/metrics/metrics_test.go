@@ -72,6 +72,7 @@ func fleet() Options {
 		Config: func() Config {
 			return Config{Generation: 3, Hash: "0123456789ab", LoadedAt: time.Unix(1e9, 5e8), Refused: true}
 		},
+		LogDropped: func() uint64 { return 7 },
 		InFiles: func(context.Context) map[string]bool {
 			return map[string]bool{"busy": true, "held": true, "idle": true, "theirs": true}
 		},
@@ -107,6 +108,7 @@ relay_config_info{hash="0123456789ab"} 1
 relay_config_loaded_timestamp_seconds 1.0000000005e+09
 relay_config_reload_failed 1
 relay_ingest_unwanted_events_total 0
+relay_log_dropped_total 7
 relay_outbox_fill_ratio 0.25
 relay_outbox_up 1
 relay_own_events_dropped_total 2
