@@ -391,3 +391,26 @@ func TestShownURL(t *testing.T) {
 		}
 	}
 }
+
+// A trailing dot and the scheme's own port are no part of what a receiver is told.
+func TestRequestURL(t *testing.T) {
+	for source, want := range map[string]string{
+		"https://a.test/x?y":           "https://a.test/x?y",
+		"https://a.test:443/x":         "https://a.test/x",
+		"https://a.test:8443/":         "https://a.test:8443/",
+		"https://a.test./":             "https://a.test/",
+		"https://hooks.A.test.:443/in": "https://hooks.A.test/in",
+		"https://a.test.:80/":          "https://a.test:80/",
+		"https://192.88.100.1:443/":    "https://192.88.100.1/",
+		"https://[2a00:1450::1]:443/":  "https://[2a00:1450::1]/",
+		"https://[2a00:1450::1]:444/":  "https://[2a00:1450::1]:444/",
+	} {
+		e := mustDecode(t, "endpoint \"a\" {\n url = \""+source+"\"\n sign = [\"none\"]\n}").Endpoints[0]
+		if got := e.RequestURL().String(); got != want {
+			t.Errorf("%s is requested as %s, want %s", source, got, want)
+		}
+		if e.URL.String() != source {
+			t.Errorf("%s is kept as %s", source, e.URL)
+		}
+	}
+}

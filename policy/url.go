@@ -47,11 +47,17 @@ func parseURL(s string) (*url.URL, error) {
 			return nil, errors.New("its port must be a number from 1 to 65535")
 		}
 	}
-	if err := checkHost(u.Hostname()); err != nil {
+	name, absolute := strings.CutSuffix(u.Hostname(), ".")
+	if _, err := netip.ParseAddr(name); absolute && err == nil {
+		return nil, errNoAddress // to a resolver it is a name
+	}
+	if err := checkHost(name); err != nil {
 		return nil, err
 	}
 	return u, nil
 }
+
+var errNoAddress = errors.New("its host looks like an IP address but is not one; write it in full, like 192.0.2.10")
 
 // checkHost accepts an IP address or a DNS name (RFC 1123 section 2.1, and the
 // underscore that some have).
@@ -70,7 +76,7 @@ func checkHost(host string) error {
 	}
 	// Some resolvers read 127.1, 0x7f.1 and 2130706433 as addresses.
 	if _, err := strconv.ParseUint(labels[len(labels)-1], 0, 64); err == nil || strings.Trim(labels[len(labels)-1], "0123456789") == "" {
-		return errors.New("its host looks like an IP address but is not one; write it in full, like 192.0.2.10")
+		return errNoAddress
 	}
 	return nil
 }
@@ -115,6 +121,24 @@ func checkEgress(u *url.URL, e Egress) error {
 
 // Port is the one that e's URL leads to.
 func (e *Endpoint) Port() uint16 { return portOf(e.URL) }
+
+// RequestURL is e's URL as requests, signatures and TLS have it: the host without a trailing
+// dot (RFC 6066 section 3) and without the port that the scheme has by default (RFC 9110
+// section 4.2.3). The URL itself is dialled: its trailing dot keeps search domains away.
+func (e *Endpoint) RequestURL() *url.URL {
+	u := *e.URL
+	port := u.Port()
+	if port == "" || u.Scheme == "https" && port == "443" || u.Scheme == "http" && port == "80" {
+		u.Host, port = strings.TrimSuffix(u.Host, ":"+port), ""
+	}
+	if name := u.Hostname(); strings.HasSuffix(name, ".") {
+		u.Host = strings.TrimSuffix(name, ".")
+		if port != "" {
+			u.Host += ":" + port
+		}
+	}
+	return &u
+}
 
 // ShownURL is e's URL fit to be printed: a query, which may hold a credential, is ***, and so
 // is a path where the URL is made with env() or file().

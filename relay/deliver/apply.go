@@ -127,7 +127,7 @@ func (r *runner) become(e *policy.Endpoint) (unused *wire) {
 		r.gate.Use(e)
 		s := &setup{
 			endpoint: e,
-			url:      e.URL.String(),
+			url:      e.RequestURL().String(),
 			late:     fmt.Sprintf("no answer within %s", e.Timeout.Total),
 			wire:     new(wire),
 		}

@@ -105,7 +105,7 @@ func TestRequest(t *testing.T) {
 		if diff := cmp.Diff(want, map[string][]string(r.Header)); diff != "" {
 			t.Errorf("header (-want +got):\n%s", diff)
 		}
-		if got := r.Method + " " + r.Path + " " + r.Host; got != "POST /hook billing.test:80" {
+		if got := r.Method + " " + r.Path + " " + r.Host; got != "POST /hook billing.test" {
 			t.Errorf("request is %s", got)
 		}
 	})

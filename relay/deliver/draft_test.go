@@ -1,6 +1,8 @@
 package deliver
 
 import (
+	"context"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -177,5 +179,32 @@ func TestOwnContentTypeIsSigned(t *testing.T) {
 		if err := signer.Verifier().Verify(h.Values, seen, time.Minute); err != nil {
 			t.Errorf("content type %q: %v", own, err)
 		}
+	}
+}
+
+// Signatures that cover the URL, or its host, are of the one that the receiver sees.
+func TestSignedURLIsTheReceivers(t *testing.T) {
+	scheme, _ := sign.Builtin("rfc9421")
+	signer, err := sign.NewSigner(scheme, []string{secret})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, host := range []string{"billing.test", "billing.test:80", "billing.test.", "billing.test.:80", "billing.test:8080", "billing.test.:8080"} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			receiver := delivertest.NewEndpoint()
+			receiver.Verifier = signer.Verifier()
+			e := w.inMemory("billing", receiver)
+			w.o.network.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
+				return w.net.Dial(ctx, network, "billing.test:80")
+			}
+			e.URL.Host, e.Signers = host, []*sign.Signer{signer}
+			w.start(e)
+			w.accept(1, "billing")
+			w.await(1)
+			if r := receiver.Requests()[0]; r.Err != nil {
+				t.Errorf("%s, seen as %s: %v", host, r.Host, r.Err)
+			}
+		})
 	}
 }

@@ -30,11 +30,11 @@ func Preview(e *policy.Endpoint, event *outbox.Event, version string, now time.T
 		Delivery: outbox.Delivery{ID: PreviewDelivery, EventID: event.ID, Endpoint: e.Name},
 		Event:    event,
 	}
-	if err := d.build(e, &c, e.URL.String(), userAgent(version), now); err != nil {
+	if err := d.build(e, &c, e.RequestURL().String(), userAgent(version), now); err != nil {
 		return Request{}, err
 	}
 
-	wire := post.Render(e.URL, post.Request{Header: d.header, Body: d.body})
+	wire := post.Render(e, post.Request{Header: d.header, Body: d.body})
 	head, body, _ := strings.Cut(string(wire), "\r\n\r\n")
 	lines := strings.Split(head, "\r\n")
 	r := Request{Line: lines[0], Body: []byte(body)}

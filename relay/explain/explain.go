@@ -195,8 +195,9 @@ func request(e *policy.Endpoint, event *outbox.Event, o Options) *Request {
 		return out
 	}
 	out.Line = strings.Replace(r.Line, e.URL.RequestURI(), shown.RequestURI(), 1)
+	safe.URL = shown
 	for _, h := range r.Header {
-		h.Value = strings.ReplaceAll(h.Value, e.URL.String(), out.URL)
+		h.Value = strings.ReplaceAll(h.Value, e.RequestURL().String(), safe.RequestURL().String())
 		h.Value = strings.ReplaceAll(h.Value, e.URL.RequestURI(), shown.RequestURI())
 		out.Header = append(out.Header, Header(h))
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -39,7 +40,7 @@ func (d *dialer) secure(e *policy.Endpoint, roots *x509.CertPool) {
 	d.certificate = e.TLS.Certificate
 	d.tls = &tls.Config{
 		MinVersion:           max(e.TLS.MinVersion, tls.VersionTLS12),
-		ServerName:           cmp.Or(e.TLS.ServerName, e.URL.Hostname()),
+		ServerName:           cmp.Or(e.TLS.ServerName, e.RequestURL().Hostname()),
 		NextProtos:           []string{"http/1.1"},
 		RootCAs:              cmp.Or(e.TLS.Roots, roots),
 		GetClientCertificate: d.clientCertificate,
@@ -52,6 +53,12 @@ func (d *dialer) secure(e *policy.Endpoint, roots *x509.CertPool) {
 func (d *dialer) clientCertificate(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	d.asked.Store(true)
 	return cmp.Or(d.certificate, new(tls.Certificate)), nil // an empty one is none
+}
+
+// addressOf is what is dialled for e. A name that ends with a dot keeps it, so that no search
+// domain is tried.
+func addressOf(e *policy.Endpoint) string {
+	return net.JoinHostPort(e.URL.Hostname(), strconv.Itoa(int(e.Port())))
 }
 
 // conn is a connection below TLS. It remembers what it took to open it.

@@ -1,11 +1,13 @@
 package post
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/netip"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -319,6 +321,69 @@ func TestPortsByName(t *testing.T) {
 		w.stop()
 		if r.Attempt.Code != "egress_denied" || !strings.Contains(r.Attempt.Error, "egress.ports") || receiver.Conns() != 0 {
 			t.Errorf("code %q (%s), %d connections", r.Attempt.Code, r.Attempt.Error, receiver.Conns())
+		}
+	})
+}
+
+// A trailing dot in the URL's host is for the resolver alone: receivers see neither the dot nor
+// the port that their scheme has by default.
+func TestHostOfTheRequest(t *testing.T) {
+	for _, c := range []struct{ host, dialled, said string }{
+		{"billing.test", "billing.test:443", "billing.test"},
+		{"billing.test:443", "billing.test:443", "billing.test"},
+		{"billing.test.", "billing.test.:443", "billing.test"},
+		{"billing.test.:443", "billing.test.:443", "billing.test"},
+		{"billing.test.:8443", "billing.test.:8443", "billing.test:8443"},
+	} {
+		onBothSecureSenders(t, func(t *testing.T, protocols ...string) {
+			w := newWorld(t)
+			receiver := delivertest.NewEndpoint()
+			a := delivertest.NewAuthority(t)
+			w.o.Network.Roots = a.Pool()
+			receiver.TLS = a.Issue("billing.test", time.Now().Add(time.Hour))
+			receiver.TLS.NextProtos = protocols
+			var asked names
+			receiver.TLS.GetConfigForClient = asked.note
+			e := w.named(receiver)
+			e.URL.Host, e.HTTP2 = c.host, protocols[0] == "h2"
+			var dialled string
+			dial := w.o.Network.Dial
+			w.o.Network.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+				dialled = address
+				return dial(ctx, network, address)
+			}
+			w.start(e)
+			w.accept(1, "billing")
+			r := w.await(1)[0]
+			w.stop()
+			if r.State != outbox.Delivered {
+				t.Fatalf("%s: %q (%s)", c.host, r.Attempt.Code, r.Attempt.Error)
+			}
+			if said := receiver.Requests()[0].Host; dialled != c.dialled || said != c.said || !slices.Equal(asked.list(), []string{"billing.test"}) {
+				t.Errorf("%s: dialled %q, Host %q, asked for %q by TLS, want %q, %q, billing.test", c.host, dialled, said, asked.list(), c.dialled, c.said)
+			}
+		})
+	}
+}
+
+// A name with a trailing dot is asked for as it is: no search domain is tried after it.
+func TestTrailingDotIsAbsolute(t *testing.T) {
+	onBothSenders(t, func(t *testing.T, protocols ...string) {
+		w := newWorld(t)
+		var mu sync.Mutex
+		asked := map[string]bool{}
+		e, _, _ := w.byName(delivertest.NewEndpoint(), func(name string) delivertest.Reply {
+			mu.Lock()
+			defer mu.Unlock()
+			asked[name] = true
+			return delivertest.Reply{Code: dnsmessage.RCodeNameError}
+		}, protocols...)
+		w.start(e)
+		w.accept(1, "billing")
+		r := w.await(1)[0]
+		w.stop()
+		if r.Attempt.Code != policy.CodeNoSuchHost || len(asked) != 1 {
+			t.Errorf("%q (%s) after questions for %v, want dns_not_found after one name", r.Attempt.Code, r.Attempt.Error, asked)
 		}
 	})
 }

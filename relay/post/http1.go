@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"net/url"
 	"strconv"
 	"sync"
 	"time"
@@ -38,15 +37,12 @@ type http1 struct {
 }
 
 func newHTTP1(ctx context.Context, e *policy.Endpoint, d *dialer, exchanges *sync.Pool) *http1 {
-	dial, port := d.dial, "80"
+	dial, address := d.dial, addressOf(e)
 	if e.URL.Scheme == "https" {
-		dial, port = d.dialTLS, "443"
+		dial = d.dialTLS
 	}
-	if own := e.URL.Port(); own != "" {
-		port = own
-	}
-	address := net.JoinHostPort(e.URL.Hostname(), port)
-	t := &http1{host: e.URL.Host, target: e.URL.RequestURI(), obey: e.ObeyRateHeaders, exchanges: exchanges}
+	u := e.RequestURL()
+	t := &http1{host: u.Host, target: u.RequestURI(), obey: e.ObeyRateHeaders, exchanges: exchanges}
 	t.pool.dial = func(ctx context.Context) (net.Conn, error) { return dial(ctx, "tcp", address) }
 	t.forget = context.AfterFunc(ctx, t.pool.end)
 	return t
@@ -272,8 +268,9 @@ func (x *exchange) readHead(limit int) (n int, err error) {
 	return n, nil
 }
 
-// Render returns r for u as HTTP/1.1 has it, made by the code that sends. Nothing is sent.
-func Render(u *url.URL, r Request) []byte {
+// Render returns r for e as HTTP/1.1 has it, made by the code that sends. Nothing is sent.
+func Render(e *policy.Endpoint, r Request) []byte {
+	u := e.RequestURL()
 	var wire bytes.Buffer
 	x := newExchange().(*exchange)
 	x.out.Reset(&wire)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/url"
@@ -40,9 +41,11 @@ func newHTTP2(e *policy.Endpoint, d *dialer) *http2 {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
-	return &http2{url: e.URL, dial: d, obey: e.ObeyRateHeaders, http: &http.Transport{
-		DialContext:            d.dial,
-		DialTLSContext:         d.dialTLS,
+	address := addressOf(e)
+	return &http2{url: e.RequestURL(), dial: d, obey: e.ObeyRateHeaders, http: &http.Transport{
+		DialTLSContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return d.dialTLS(ctx, network, address)
+		},
 		Protocols:              protocols,
 		MaxConnsPerHost:        e.Concurrency,
 		MaxIdleConnsPerHost:    e.Concurrency,
