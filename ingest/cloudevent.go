@@ -180,10 +180,14 @@ func (d *decoder) cloudEvent() (e outbox.Entry, p *problem.Problem) {
 		case name == "data_base64":
 			p = unsupported(name)
 		default:
-			p = c.member(name, v)
+			if p = d.whole(name, v); p == nil {
+				p = c.member(name, v)
+			}
 		}
 		if p != nil {
-			p.Offset = new(d.offset() - len(v))
+			if p.Offset == nil {
+				p.Offset = new(d.offset() - len(v))
+			}
 			return e, p
 		}
 	}

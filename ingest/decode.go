@@ -267,6 +267,9 @@ func (d *decoder) field(name string, c problem.Code, valid func(string) error) (
 	if v.Kind() != '"' {
 		return "", d.notString(name, c, v)
 	}
+	if p := d.whole(name, v); p != nil {
+		return "", p
+	}
 	s := string(unquote(v))
 	if valid(s) != nil {
 		return "", d.wrong(c, name, v, allowed[c])

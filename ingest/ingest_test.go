@@ -56,6 +56,10 @@ func TestAccepted(t *testing.T) {
 		"B6 brackets behind an escaped quote": {r: postJSON("/v1/events/a", `"\"`+nested(70)+`"`), want: []outbox.Event{plain("a", `"\"`+nested(70)+`"`)}},
 		"B7 huge numbers in data":             {r: postJSON("/v1/events/a", `[1e999999,1`+strings.Repeat("0", 400)+`,-0.0]`), want: []outbox.Event{plain("a", `[1e999999,1`+strings.Repeat("0", 400)+`,-0.0]`)}},
 		"surrogate pair":                      {r: postJSON("/v1/events/a", `"\ud83d\ude00"`), want: []outbox.Event{plain("a", `"\ud83d\ude00"`)}},
+		"B5 lone surrogates":                  {r: postJSON("/v1/events/a", `{"\ud83d":"\uDE00 \\ud83d \ude00\ud83d","\ud83e":"","\ufffd":[]}`), want: []outbox.Event{plain("a", `{"\ud83d":"\uDE00 \\ud83d \ude00\ud83d","\ud83e":"","\ufffd":[]}`)}},
+		"B5 lone surrogate in an event":       {r: postJSON("/v1/events", `{"type":"a","data": "\ud83d" }`), want: []outbox.Event{plain("a", `"\ud83d"`)}},
+		"B5 lone surrogate in an array":       {r: postJSON("/v1/events", `[{"type":"a","data":"\ud83d"},{"type":"b","data":["é"]}]`), many: true, want: []outbox.Event{plain("a", `"\ud83d"`), plain("b", `["é"]`)}},
+		"B5 lone surrogate in lines":          {r: post("/v1/events", "application/x-ndjson", "{\"type\":\"a\",\"data\":\"\\ud83d\"}\n{\"type\":\"b\",\"data\":\"\\ude00\"}"), many: true, want: []outbox.Event{plain("a", `"\ud83d"`), plain("b", `"\ude00"`)}},
 		"same key in two objects":             {r: postJSON("/v1/events/a", `[{"a":1},{"a":1}]`), want: []outbox.Event{plain("a", `[{"a":1},{"a":1}]`)}},
 		"B21 no endpoint wants it":            {r: postJSON("/v1/events/nobody.cares", `1`), want: []outbox.Event{plain("nobody.cares", `1`)}},
 	}

@@ -5,21 +5,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 
 	"relay/ingest/problem"
+	"relay/policy/rawjson"
 )
 
 // maxDepth is how deep the data of an event may nest.
 const maxDepth = 64
 
 // decoder reads one JSON text strictly: RFC 8259 with no byte order mark, no
-// duplicate keys, no invalid UTF-8 or lone surrogates, and bounded nesting. All
-// JSON that comes in passes through it, once: it checks and splits in the same
-// walk. The zero value is ready for open.
+// duplicate keys, no invalid UTF-8, and bounded nesting. All JSON that comes in
+// passes through it, once: it checks and splits in the same walk. Half of a
+// surrogate pair is legal as an escape ("\ud83d"); for a text that has one, the
+// library's own checks of UTF-8 and of duplicate keys are too coarse. The zero value
+// is ready for open.
 type decoder struct {
 	dec  jsontext.Decoder
 	src  bytes.Buffer // what dec reads, without a copy
@@ -41,8 +43,56 @@ func (d *decoder) open(text []byte, depth int) *problem.Problem {
 	}
 	d.text = text
 	d.src = *bytes.NewBuffer(text)
-	d.dec.Reset(&d.src)
-	return nil
+	if rawjson.LoneSurrogate(text) < 0 || !utf8.Valid(text) {
+		d.dec.Reset(&d.src)
+		return nil
+	}
+	d.dec.Reset(&d.src, jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true))
+	return repeatedName(text)
+}
+
+// repeatedName looks for a key that is twice in one object of a text with halves of
+// surrogate pairs, up to where the text is no JSON.
+func repeatedName(text []byte) *problem.Problem {
+	dec := jsontext.NewDecoder(bytes.NewReader(text), jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true))
+	open := []map[string]bool{nil} // the keys of each object, nil in an array
+	for {
+		switch dec.PeekKind() {
+		case 0:
+			return nil
+		case '{':
+			open = append(open, map[string]bool{})
+		case '[':
+			open = append(open, nil)
+		case '}', ']':
+			open = open[:len(open)-1]
+		default:
+			keys := open[len(open)-1]
+			_, before := dec.StackIndex(dec.StackDepth()) // keys and values in it
+			v, err := dec.ReadValue()
+			if err != nil {
+				return nil
+			}
+			if keys == nil || before%2 != 0 {
+				continue
+			}
+			name := rawjson.Unquote(v)
+			if keys[name] {
+				return duplicate(name, int(dec.InputOffset())-len(v))
+			}
+			keys[name] = true
+			continue
+		}
+		if _, err := dec.ReadToken(); err != nil {
+			return nil
+		}
+	}
+}
+
+func duplicate(name string, at int) *problem.Problem {
+	p := problem.New(problem.DuplicateKey, fmt.Sprintf("the key %.64q is there twice in one object", name))
+	p.Offset = new(at)
+	return p
 }
 
 // close forgets the text, so that a decoder at rest pins no body.
@@ -97,9 +147,7 @@ func (d *decoder) problem(err error) *problem.Problem {
 	if wrong, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 		at = int(wrong.ByteOffset)
 		if errors.Is(wrong.Err, jsontext.ErrDuplicateName) {
-			p := problem.New(problem.DuplicateKey, fmt.Sprintf("the key %.64q is there twice in one object", wrong.JSONPointer.LastToken()))
-			p.Offset = new(at)
-			return p
+			return duplicate(wrong.JSONPointer.LastToken(), at)
 		}
 	}
 	p := problem.New(problem.InvalidJSON, "the text is not JSON from this byte on")
@@ -111,8 +159,9 @@ func (d *decoder) problem(err error) *problem.Problem {
 		p.Detail = "the text ends early"
 	case r == utf8.RuneError && size == 1:
 		p = problem.New(problem.InvalidUTF8, "this byte is not UTF-8")
-	case isSurrogate(rest):
-		p = problem.New(problem.InvalidUTF8, "this escape is half of a surrogate pair")
+	case rawjson.LoneSurrogate(rest) == 0: // the library says so, because other bytes are no UTF-8
+		p = problem.New(problem.InvalidUTF8, "this byte is not UTF-8")
+		at = notUTF8(d.text)
 	}
 	p.Offset = new(at)
 	return p
@@ -131,13 +180,24 @@ func (d *decoder) checkJSON(text []byte) (jsontext.Value, *problem.Problem) {
 	return v, d.end()
 }
 
+// whole refuses a string with half of a surrogate pair, which only data can hold: no
+// header, log or other text could say it.
+func (d *decoder) whole(field string, v jsontext.Value) *problem.Problem {
+	at := rawjson.LoneSurrogate(v)
+	if at < 0 {
+		return nil
+	}
+	p := problem.New(problem.InvalidUTF8, "this escape is half of a surrogate pair, which only data may have")
+	p.Field, p.Offset = field, new(d.offset()-len(v)+at)
+	return p
+}
+
 // unquote returns what a string value stands for.
 func unquote(v jsontext.Value) []byte {
 	if bytes.IndexByte(v, '\\') < 0 {
 		return v[1 : len(v)-1]
 	}
-	s, _ := jsontext.AppendUnquote(nil, v) // the decoder has checked it
-	return s
+	return []byte(rawjson.Unquote(v))
 }
 
 // deeperThan returns where text first nests deeper than limit, or -1. It stops
@@ -163,13 +223,16 @@ func deeperThan(text []byte, limit int) int {
 	return -1
 }
 
-// isSurrogate tells whether text begins with an escape of a surrogate.
-func isSurrogate(text []byte) bool {
-	if len(text) < 6 || text[0] != '\\' || text[1] != 'u' {
-		return false
+// notUTF8 returns where the first byte is that is no UTF-8, or the end.
+func notUTF8(text []byte) int {
+	for i := 0; i < len(text); {
+		r, size := utf8.DecodeRune(text[i:])
+		if r == utf8.RuneError && size == 1 {
+			return i
+		}
+		i += size
 	}
-	r, err := strconv.ParseUint(string(text[2:6]), 16, 16)
-	return err == nil && 0xD800 <= r && r <= 0xDFFF
+	return len(text)
 }
 
 // leadingSpace counts the whitespace (RFC 8259, section 2) that text begins with.

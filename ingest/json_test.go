@@ -4,21 +4,24 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
-	"regexp"
+	"strconv"
 	"strings"
 	"testing"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"relay/ingest/problem"
+	"relay/policy/rawjson"
 )
 
 // FuzzCheckJSON compares with encoding/json, which is laxer in three points
-// only; those are looked at by other means.
+// only (UTF-8, duplicate keys, depth); those are looked at by other means.
 func FuzzCheckJSON(f *testing.F) {
 	for _, seed := range []string{
 		`{"a":[1,-2.5e+7,true,false,null,"x\n\u00e9\/"]}`, ` [ ] `, `"\ud83d\ude00"`, `"\ud83d"`, `"\udc00\ud83d"`, "\"\xff\"", "\xff",
-		`{"a":1,"\u0061":2}`, `{"a":{"b":1},"b":{"a":1}}`, `{"a":[{"x":1},{"x":1,"x":2}]}`, `{"":1,"":2}`, nested(64), nested(65), `["` + strings.Repeat("[", 99) + `"]`,
+		`{"a":1,"\u0061":2}`, `{"a":{"b":1},"b":{"a":1}}`, `{"a":[{"x":1},{"x":1,"x":2}]}`, `{"":1,"":2}`, nested(64), nested(65), `{"\ud83d":1,"\ud83e":2,"\ufffd":3,"\uD83D":4}`, `{"\ude00":{"a":1,"\u0061":2}}`, `["\ud83d",{"a":1,"a":2}]`, "[\"\\ud83d\",\"\xff\"]", "\"\\ud83d\x80\"", `"\\ud83d\ude0"`, `["\ud83d"`, `["\ud83d",{"a":1}},]`, `["` + strings.Repeat("[", 99) + `"]`,
 		"\uFEFF{}", `01`, `-`, `1.`, `1e`, `+1`, `.5`, `NaN`, `{"a":}`, `{"a" 1}`, `[1,]`, `{,}`, `"a`, `"\`, `"\u12`, `tru`, `truex`, `{} {}`, "[1]\x00", `{"a":1}}`, `[}`, "",
 		`]` + nested(70), `"\"` + nested(70), "\"\t\"", "\v1", `1e999999`,
 	} {
@@ -32,7 +35,7 @@ func FuzzCheckJSON(f *testing.F) {
 		}
 		valid := json.Valid(text)
 		if p == nil {
-			if !valid || !utf8.Valid(text) || halfPair(text) || hasDuplicate(t, text) || depthOf(t, text) > maxDepth {
+			if !valid || !utf8.Valid(text) || hasDuplicate(t, text) || depthOf(t, text) > maxDepth {
 				t.Fatalf("accepted %q", text)
 			}
 			if want := bytes.Trim(text, " \t\r\n"); !bytes.Equal(v, want) {
@@ -52,7 +55,7 @@ func FuzzCheckJSON(f *testing.F) {
 				t.Fatalf("%s: %q", p.Code, text)
 			}
 		case problem.InvalidUTF8:
-			if utf8.Valid(text) && !halfPair(text) {
+			if utf8.Valid(text) {
 				t.Fatalf("%s: %q", p.Code, text)
 			}
 		case problem.DuplicateKey:
@@ -81,32 +84,48 @@ func depthOf(t *testing.T, text []byte) int {
 }
 
 func hasDuplicate(t *testing.T, text []byte) bool {
-	type level struct {
-		names map[string]bool // nil in an array
-		value bool            // the next token is a value
-	}
-	stack := []*level{{}}
 	found := false
-	tokens(t, text, func(token json.Token) {
-		top := stack[len(stack)-1]
-		name, isString := token.(string)
-		switch {
-		case token == json.Delim('{'):
-			top.value = false
-			stack = append(stack, &level{names: map[string]bool{}})
-		case token == json.Delim('['):
-			top.value = false
-			stack = append(stack, &level{})
-		case token == json.Delim('}'), token == json.Delim(']'):
-			stack = stack[:len(stack)-1]
-		case isString && top.names != nil && !top.value:
-			found = found || top.names[name]
-			top.names[name], top.value = true, true
-		default:
-			top.value = false
+	var look func(value []byte)
+	look = func(value []byte) {
+		names := map[string]bool{}
+		for name, member := range rawjson.Members(value) {
+			units := unitsOf(t, name)
+			found = found || names[units]
+			names[units] = true
+			look(member)
 		}
-	})
+		for element := range rawjson.Elements(value) {
+			look(element)
+		}
+	}
+	look(text)
 	return found
+}
+
+// unitsOf is a string as the UTF-16 code units that it says, which tell halves of surrogate
+// pairs apart.
+func unitsOf(t *testing.T, quoted []byte) string {
+	var units []uint16
+	for s := quoted[1 : len(quoted)-1]; len(s) > 0; {
+		switch {
+		case s[0] == '\\' && s[1] == 'u':
+			unit, err := strconv.ParseUint(string(s[2:6]), 16, 16)
+			if err != nil {
+				t.Fatal(err)
+			}
+			units, s = append(units, uint16(unit)), s[6:]
+		case s[0] == '\\':
+			var letter string
+			if err := json.Unmarshal([]byte(`"`+string(s[:2])+`"`), &letter); err != nil {
+				t.Fatal(err)
+			}
+			units, s = append(units, uint16(letter[0])), s[2:]
+		default:
+			r, size := utf8.DecodeRune(s)
+			units, s = utf16.AppendRune(units, r), s[size:]
+		}
+	}
+	return fmt.Sprint(units)
 }
 
 func tokens(t *testing.T, text []byte, visit func(json.Token)) {
@@ -125,23 +144,10 @@ func tokens(t *testing.T, text []byte, visit func(json.Token)) {
 	}
 }
 
-// halfPair tells whether there is an escape of half a surrogate pair.
-func halfPair(text []byte) bool {
-	escapes := regexp.MustCompile(`\\(u[0-9a-fA-F]{4}|.)`)
-	pairs := regexp.MustCompile(`(?i)\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}`)
-	marked := escapes.ReplaceAllFunc(text, func(e []byte) []byte {
-		if len(e) == 2 {
-			return nil // \\ and its like, so that what follows is no escape
-		}
-		return e
-	})
-	return regexp.MustCompile(`(?i)\\ud[89a-f][0-9a-f]{2}`).Match(pairs.ReplaceAll(marked, nil))
-}
-
 // TestDecoderIsReused: nothing of one text is left for the next.
 func TestDecoderIsReused(t *testing.T) {
 	d := new(decoder)
-	for _, text := range []string{`{"a":[{"b":1`, `{"a":1,"a":2}`, nested(70), `{"a":1} x`, "\xff"} {
+	for _, text := range []string{`["\ud83d"`, `{"a":[{"b":1`, `{"a":1,"a":2}`, nested(70), `{"a":1} x`, "\xff", `["\ud83d",{"a":1,"a":2}]`} {
 		if _, p := d.checkJSON([]byte(text)); p == nil {
 			t.Errorf("accepted %q", text)
 		}

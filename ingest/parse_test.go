@@ -19,6 +19,7 @@ func TestParseEventIsWhatIngestDoes(t *testing.T) {
 		`{"type":"relay.a","data":1}`, `{"type":"a","data":1,"id":"a.b"}`, `{"type":"a","data":1,"time":"never"}`,
 		`{"type":"a","data":1,"time":"0001-01-01T00:00:00Z"}`, `{"type":"a","data":1,"tenant":""}`, `{"type":"a","data":1,"key":3}`,
 		`{"type":"a","data":1,"dta":1}`, `{"type":"a","data":{"x":1,"x":2}}`, "{\"type\":\"a\",\"data\":\"\xff\"}",
+		`{"type":"a","data":{"\ud83d":"\ude00"}}`, `{"type":"a","data":1,"id":"\ud83d"}`, `{"type":"a","data":{"\ud83d":1,"\ud83d":2}}`,
 		`{"type":"a","data":` + strings.Repeat("[", 100) + strings.Repeat("]", 100) + `}`,
 	} {
 		in := New(Options{Outbox: accepting{}, Route: func(*outbox.Event) ([]string, []outbox.Term) { return nil, nil }})

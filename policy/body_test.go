@@ -87,6 +87,34 @@ func TestFormatDate(t *testing.T) {
 	}
 }
 
+// Half of a surrogate pair in data is passed on as the escape that came; where text is
+// written that is no JSON it becomes U+FFFD.
+func TestLoneSurrogates(t *testing.T) {
+	const data = `{"a":"\ud83d","b":["\uDE00!"],"\ud83d":1,"\ud83e":2,"h":"<\ud83d","l":"\ude00>"}`
+	for lines, want := range map[string]string{
+		`body = event.data`: data,
+		`body = { a = event.data.a, t = "x${event.data.b[0]}y" }`:                            `{"a":"\ud83d","t":"x\uDE00!y"}`,
+		`body = { a = "${event.data.h}${event.data.l}" }`:                                    `{"a":"<\ud83d\ude00>"}`,
+		`body = { a = [for x in event.data.b : "${x}?"] }`:                                   `{"a":["\ude00!?"]}`,
+		`body = { a = { for k, v in event.data : k => v if v != 1 } }`:                       `{"a":{"a":"\ud83d","b":["\ude00!"],"h":"<\ud83d","l":"\ude00>","\ud83e":2}}`,
+		`body = { a = jsonencode(event.data.a) }`:                                            `{"a":"\"\\ud83d\""}`,
+		`body = { a = [for x in event.data.b : jsonencode([x, "é"])] }`:                      `{"a":["[\"\\ude00!\",\"é\"]"]}`,
+		`body = { a = jsondecode("[\"\\ud83d\"]") }`:                                         `{"a":["\ud83d"]}`,
+		`body = { a = base64encode(event.data.a) }`:                                          `{"a":"77+9"}`,
+		`body = { a = event.data.a == "\uFFFD", b = event.data.a == "x" }`:                   `{"a":false,"b":false}`,
+		"ecmascript = true\n body = event.data":                                              `{"a":"\ud83d","b":["\ude00!"],"\ud83d":1,"\ud83e":2,"h":"<\ud83d","l":"\ude00>"}`,
+		"content_type = \"text/plain\"\n body = \"${event.data.a}\"":                         "\uFFFD",
+		"content_type = \"text/plain\"\n body = \"${upper(\"x\")}${event.data.b[0]}\"":       "X\uFFFD!",
+		"content_type = \"text/plain\"\n body = \"${[for x in event.data.b : x][0]}\"":       "\uFFFD!",
+		"content_type = \"application/x-www-form-urlencoded\"\n body = { a = event.data.a }": "a=%EF%BF%BD",
+	} {
+		got, err := bodyOf(t, lines).Append(nil, viewOf(data))
+		if err != nil || string(got) != want {
+			t.Errorf("%s:\n got %s, %v\nwant %s", lines, got, err, want)
+		}
+	}
+}
+
 // Constants are bounded when the file is read.
 func TestConstantBounds(t *testing.T) {
 	for _, body := range []string{`{ a = format("%99999999d", 1) }`, `{ a = range(1e9) }`, `{ a = jsondecode("1e999999999") }`} {
@@ -117,7 +145,7 @@ func drawJSON(t *rapid.T, depth int) string {
 		s = rapid.SampledFrom([]string{"0", "-0", "1.0", "1E+2", "12345678901234567890", "1e999", "-1.5e-7", "0.10"}).Draw(t, "number")
 	case 2, 3:
 		quoted, _ := json.Marshal(hostile().Draw(t, "text"))
-		s = string(quoted)
+		s = string(quoted[:len(quoted)-1]) + rapid.SampledFrom([]string{"", "", `\ud83d`, `\uDE00`}).Draw(t, "half") + `"`
 	case 4:
 		var parts []string
 		for range rapid.IntRange(0, 3).Draw(t, "n") {

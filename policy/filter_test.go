@@ -36,6 +36,25 @@ func (m marks) let(t outbox.Term) bool {
 	return t.Mark.Level > before
 }
 
+// Subjects that differ only in halves of surrogate pairs are different ones, and a condition
+// on other data does not mind them.
+func TestLoneSurrogatesInFilters(t *testing.T) {
+	f := filterOf(t, "when = event.data.n > 1\n dedupe {\n by = event.data.k\n window = \"1h\"\n}")
+	seen := marks{}
+	for _, c := range []struct {
+		key string
+		let bool
+	}{{`\ud83d`, true}, {`\ud83e`, true}, {`\ufffd`, true}, {`\uD83D`, false}, {`\ud83d\ude00`, true}, {`😀`, false}} {
+		d := f.Decide("a", viewOf(`{"n":2,"k":"`+c.key+`"}`))
+		if !d.Gets || d.Term.Code != "" || seen.let(d.Term) != c.let {
+			t.Errorf("%s: %+v", c.key, d)
+		}
+		if text := f.Explain(d); !strings.Contains(text, string(d.Subject())) || !json.Valid(d.Subject()) {
+			t.Errorf("explained as %s", text)
+		}
+	}
+}
+
 func TestRouteFilters(t *testing.T) {
 	p := mustDecode(t, `
 endpoint "plain" {

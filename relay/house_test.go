@@ -27,7 +27,7 @@ var arrows = map[string][]string{
 	"policy/expr":                  {"config", "policy/rawjson", "policy/rfc3339"},
 	"policy/rawjson":               {},
 	"policy/rfc3339":               {},
-	"ingest":                       {"ingest/listen", "ingest/problem", "outbox", "policy", "policy/rfc3339"},
+	"ingest":                       {"ingest/listen", "ingest/problem", "outbox", "policy", "policy/rawjson", "policy/rfc3339"},
 	"ingest/listen":                {"ingest/problem"},
 	"ingest/problem":               {},
 	"policy/sign":                  {"policy/rfc3339"},

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2/ext/customdecode"
 	"github.com/zclconf/go-cty/cty"
@@ -39,10 +40,43 @@ func eventFunctions(file map[string]function.Function, once *answers) map[string
 		sum := sha256.Sum256([]byte(s))
 		return hex.EncodeToString(sum[:])
 	})
+	all["jsonencode"] = bounded("jsonencode", encodeFunction(file["jsonencode"]))
 	all["formatdate"] = bounded("formatdate", dateFunction())
 	all["tostring"] = bounded("tostring", stdlib.MakeToFunc(cty.String))
 	all["jsondecode"] = jsonFunction()
 	return all
+}
+
+// encodeFunction is jsonencode that keeps halves of surrogate pairs.
+func encodeFunction(file function.Function) function.Function {
+	return function.New(&function.Spec{
+		Params: file.Params(),
+		Type:   function.StaticReturnType(cty.String),
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			if isWellFormed(args[0]) {
+				return file.Call(args)
+			}
+			text, err := appendValue(nil, args[0])
+			return cty.StringVal(string(text)), err
+		},
+	})
+}
+
+// isWellFormed tells whether all texts of a value are UTF-8.
+func isWellFormed(v cty.Value) bool {
+	switch {
+	case v.IsNull(), !v.IsKnown():
+		return true
+	case v.Type() == cty.String:
+		return utf8.ValidString(v.AsString())
+	case v.CanIterateElements():
+		for key, e := range v.Elements() {
+			if !isWellFormed(key) || !isWellFormed(e) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // dateFunction is formatdate with the grammar of RFC 3339 that events have.
@@ -186,7 +220,7 @@ func textFunction(of func(string) string) function.Function {
 		Params: []function.Parameter{{Name: "text", Type: cty.String}},
 		Type:   function.StaticReturnType(cty.String),
 		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
-			return cty.StringVal(of(args[0].AsString())), nil
+			return cty.StringVal(of(rawjson.WellFormed(args[0].AsString()))), nil
 		},
 	}))
 }

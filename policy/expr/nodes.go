@@ -144,7 +144,7 @@ func (n data) append(dst []byte, v *View) ([]byte, error) {
 	case len(value) > 1 && value[0] == '"' && n.mode == modeEscaped:
 		return append(dst, value[1:len(value)-1]...), nil
 	case len(value) > 1 && value[0] == '"':
-		return append(dst, rawjson.Unquote(value)...), nil
+		return append(dst, rawjson.WellFormed(rawjson.Unquote(value))...), nil
 	case len(value) > 0 && strings.IndexByte("{[n", value[0]) < 0:
 		return append(dst, value...), nil
 	case len(value) > 0 && value[0] == 'n':
@@ -266,5 +266,5 @@ func (n computed) append(dst []byte, v *View) ([]byte, error) {
 	if n.mode == modeEscaped {
 		return rawjson.AppendEscaped(dst, text), nil
 	}
-	return append(dst, text...), nil
+	return append(dst, rawjson.WellFormed(text)...), nil
 }

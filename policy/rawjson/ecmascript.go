@@ -224,21 +224,13 @@ func (w *writer) string() {
 // unit writes what the \uXXXX at the start of s stands for, with the next one where
 // both are a pair, and returns the rest. A surrogate by itself stays an escape.
 func (w *writer) unit(s []byte) []byte {
-	r := hexRune(s)
-	s = s[6:]
+	r, size := escaped(s)
 	if utf16.IsSurrogate(r) {
-		pair := rune(utf8.RuneError)
-		if len(s) >= 6 && s[0] == '\\' && s[1] == 'u' {
-			pair = utf16.DecodeRune(r, hexRune(s))
-		}
-		if pair == utf8.RuneError {
-			w.out = append(append(w.out, `\u`...), strconv.FormatInt(int64(r), 16)...)
-			return s
-		}
-		r, s = pair, s[6:]
+		w.out = appendUnit(w.out, r)
+	} else {
+		w.out = AppendEscaped(w.out, string(r))
 	}
-	w.out = AppendEscaped(w.out, string(r))
-	return s
+	return s[size:]
 }
 
 func hexRune(s []byte) rune {

@@ -8,20 +8,19 @@ package rawjson
 
 import (
 	"bytes"
-	"encoding/json"
 	"iter"
 	"unicode/utf8"
 )
 
 // AppendString appends s as a JSON string in the form of ECMAScript: what need not be
-// escaped is not. Bytes that are no UTF-8 become U+FFFD.
+// escaped is not. Half of a surrogate pair in WTF-8 becomes its escape, other bytes that are
+// no UTF-8 become U+FFFD.
 func AppendString(dst []byte, s string) []byte {
 	return append(AppendEscaped(append(dst, '"'), s), '"')
 }
 
 // AppendEscaped is AppendString without the quotes.
 func AppendEscaped(dst []byte, s string) []byte {
-	const hex = "0123456789abcdef"
 	kept := 0
 	for i := 0; i < len(s); {
 		c := s[i]
@@ -52,8 +51,10 @@ func AppendEscaped(dst []byte, s string) []byte {
 		case '\r':
 			dst = append(dst, `\r`...)
 		default:
-			if c < ' ' {
-				dst = append(dst, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
+			if r, is := half(s[i:]); is {
+				dst, size = appendUnit(dst, r), 3
+			} else if c < ' ' {
+				dst = appendUnit(dst, rune(c))
 			} else {
 				dst = append(dst, "\uFFFD"...)
 			}
@@ -62,6 +63,12 @@ func AppendEscaped(dst []byte, s string) []byte {
 		kept = i
 	}
 	return append(dst, s[kept:]...)
+}
+
+// appendUnit appends \uXXXX.
+func appendUnit(dst []byte, unit rune) []byte {
+	const hex = "0123456789abcdef"
+	return append(dst, '\\', 'u', hex[unit>>12&15], hex[unit>>8&15], hex[unit>>4&15], hex[unit&15])
 }
 
 // AppendCompact appends src without the white space between its tokens and changes
@@ -83,18 +90,6 @@ func AppendCompact(dst, src []byte) []byte {
 		}
 	}
 	return append(dst, src[kept:]...)
-}
-
-// Unquote returns what a JSON string says. A lone surrogate becomes U+FFFD.
-func Unquote(src []byte) string {
-	if len(src) >= 2 && bytes.IndexByte(src, '\\') < 0 {
-		return string(src[1 : len(src)-1])
-	}
-	var s string
-	if json.Unmarshal(src, &s) != nil {
-		return ""
-	}
-	return s
 }
 
 // Members gives the members of an object in their order, the keys with their quotes.
