@@ -19,9 +19,10 @@ var arrows = map[string][]string{
 	"internal/testkit":             {},
 	"config":                       {},
 	"outbox":                       {},
-	"outbox/outboxtest":            {"outbox"},
-	"outbox/sqlite":                {"outbox"},
-	"outbox/redisstream":           {"outbox"},
+	"outbox/clock":                 {},
+	"outbox/outboxtest":            {"outbox", "outbox/clock"},
+	"outbox/sqlite":                {"outbox", "outbox/clock"},
+	"outbox/redisstream":           {"outbox", "outbox/clock"},
 	"outbox/redisstream/redistest": {},
 	"policy":                       {"config", "outbox", "policy/expr", "policy/rawjson", "policy/rfc3339", "policy/sign"},
 	"policy/expr":                  {"config", "policy/rawjson", "policy/rfc3339"},
@@ -64,7 +65,7 @@ var logKeys = []string{
 	"component", "event_id", "delivery_id", "endpoint", "attempt", "outcome", "state", "status",
 	"took", "next_at", "code", "error", "repeats", "events",
 	"by", "version", "next", "outbox", "durability", "endpoints", "ingest", "admin", "pending", "held", "unfinished", "removed",
-	"generation", "hash", "lines",
+	"generation", "hash", "lines", "step",
 }
 
 // sources parses every Go file of the product, tests aside.

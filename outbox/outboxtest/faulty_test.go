@@ -17,7 +17,7 @@ import (
 // TestFaultyWithoutCue: the wrapper alone changes nothing, so the suite passes. It
 // does so on a shared engine, whose leases outlive a crash.
 func TestFaultyWithoutCue(t *testing.T) {
-	e := mem(true)
+	e := mem(true, nil)
 	wrapped := e
 	wrapped.Open = func(t *testing.T) outbox.Engine { return outboxtest.NewFaulty(e.Open(t)) }
 	wrapped.OpenSized = func(t *testing.T, n int64) outbox.Engine { return outboxtest.NewFaulty(e.OpenSized(t, n)) }

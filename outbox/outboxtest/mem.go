@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"relay/outbox"
+	"relay/outbox/clock"
 )
 
 var _ outbox.Engine = (*Mem)(nil)
@@ -29,6 +30,8 @@ type Mem struct {
 type MemOptions struct {
 	MaxBytes int64 // of event data, with 512 bytes on top for each event and each delivery; 0 for no limit
 	Shared   bool  // leases outlive Crash, as in an engine that several processes share
+
+	Wall func() time.Time // stands in for the machine's wall clock; nil: the machine's
 }
 
 // NewMem returns an empty outbox.
@@ -46,6 +49,7 @@ func NewMem(o MemOptions) *Mem {
 			marks:      map[string]mark{},
 			notes:      map[string]outbox.Note{},
 			noted:      make(chan struct{}),
+			clock:      clock.New(clock.State{}, o.Wall),
 		},
 	}
 }
@@ -61,6 +65,7 @@ func (m *Mem) Crash() *Mem {
 		for _, d := range m.kept.deliveries {
 			d.until = time.Time{}
 		}
+		m.kept.clock = clock.New(m.kept.clock.State(), m.options.Wall)
 	}
 	return m.Join()
 }
@@ -91,7 +96,7 @@ func (m *Mem) Accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt, err
 	}
 
 	// Everything that can refuse the batch comes before the first write.
-	now := now()
+	now := k.now()
 	receipts := make([]outbox.Receipt, len(b.Entries))
 	fresh := map[string]known{}
 	var size int64
@@ -141,7 +146,7 @@ func (m *Mem) Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Claim,
 		}
 		var due <-chan time.Time
 		if !wait.until.IsZero() {
-			due = time.After(time.Until(wait.until))
+			due = time.After(time.Until(wait.until)) // by the monotonic clock
 		}
 		select {
 		case <-ctx.Done():
@@ -167,7 +172,7 @@ func (m *Mem) claimDue(r outbox.ClaimRequest) ([]outbox.Claim, wait, error) {
 	if m.isClosed() {
 		return nil, wait{}, outbox.ErrClosed
 	}
-	now := now()
+	now := m.kept.now()
 	ep := m.kept.endpoint(r.Endpoint)
 	w := wait{changed: ep.changed}
 	all := r.Fresh > 0 || r.FleetMax > 0 // else the first ones are enough
@@ -197,11 +202,15 @@ func (m *Mem) claimDue(r outbox.ClaimRequest) ([]outbox.Claim, wait, error) {
 	if r.FleetMax > 0 {
 		most = max(min(most, r.FleetMax-held), 0)
 	}
+	if !w.until.IsZero() {
+		w.until = m.kept.clock.Moment(w.until.UnixMicro())
+	}
 	var claims []outbox.Claim
 	for _, d := range pick(due, most, r.Fresh) {
 		m.kept.fence++
-		d.fence, d.until = m.kept.fence, up(now.Add(r.Lease))
-		claims = append(claims, outbox.Claim{Delivery: d.Delivery, Event: &d.event.Event, Fence: d.fence, Until: d.until})
+		d.fence, d.until = m.kept.fence, now.Add(r.Lease)
+		claims = append(claims, outbox.Claim{Delivery: m.kept.shown(d), Event: &d.event.Event, Fence: d.fence,
+			Until: m.kept.clock.Moment(d.until.UnixMicro())})
 	}
 	return claims, w, nil
 }
@@ -243,11 +252,11 @@ func (m *Mem) Settle(_ context.Context, c outbox.Claim, s outbox.Settlement) err
 	d.Attempts = len(d.attempts)
 	d.State, d.Code, d.until = s.State, s.Attempt.Code, time.Time{}
 	if s.State == outbox.Pending {
-		d.Due = up(s.Due)
+		d.Due = time.UnixMicro(m.kept.clock.Of(s.Due)).UTC()
 		ep.add(d)
 		return nil
 	}
-	d.Finished = now()
+	d.Finished = m.kept.now()
 	ep.final[s.State]++
 	ep.wake() // FleetMax has a place again
 	return nil
@@ -280,9 +289,9 @@ func (m *Mem) Lookup(_ context.Context, eventID string) (*outbox.Record, error) 
 	if e == nil {
 		return nil, outbox.ErrNotFound
 	}
-	r := &outbox.Record{Event: e.Event, Accepted: e.accepted}
+	r := &outbox.Record{Event: e.Event, Accepted: m.kept.wall(e.accepted)}
 	for _, d := range e.deliveries {
-		r.Deliveries = append(r.Deliveries, outbox.DeliveryRecord{Delivery: d.Delivery, Attempts: slices.Clone(d.attempts), Error: d.err})
+		r.Deliveries = append(r.Deliveries, outbox.DeliveryRecord{Delivery: m.kept.shown(d), Attempts: slices.Clone(d.attempts), Error: d.err})
 	}
 	return r, nil
 }
@@ -311,6 +320,7 @@ func (m *Mem) Counts(context.Context) (map[string]outbox.Counts, error) {
 				c.Oldest = d.Created
 			}
 		}
+		c.Oldest = m.kept.wall(c.Oldest)
 		all[name] = c
 	}
 	return all, nil
@@ -329,7 +339,7 @@ func (m *Mem) Reap(ctx context.Context, r outbox.Retention) (removed int, more b
 	if m.isClosed() {
 		return 0, false, outbox.ErrClosed
 	}
-	k, now := m.kept, now()
+	k, now := m.kept, m.kept.now()
 	old := func(at time.Time, keep time.Duration) bool { return !at.Add(keep).After(now) }
 	for id, e := range k.events {
 		wanted := len(e.deliveries) > 0

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"relay/outbox"
+	"relay/outbox/clock"
 )
 
 // contents is what a Mem keeps. Its owner locks.
@@ -23,6 +24,7 @@ type contents struct {
 	notes      map[string]outbox.Note
 	revision   uint64        // of the last note
 	noted      chan struct{} // closed, and replaced, when a note is written
+	clock      *clock.Clock  // all times are of this clock, but for those of events and attempts
 }
 
 type event struct {
@@ -129,7 +131,7 @@ func (k *contents) endpoint(name string) *endpoint {
 // leased returns the delivery that c still holds, nil when the lease was lost.
 func (k *contents) leased(c outbox.Claim) *delivery {
 	d := k.deliveries[c.ID]
-	if d == nil || d.fence != c.Fence || !now().Before(d.until) {
+	if d == nil || d.fence != c.Fence || !k.now().Before(d.until) {
 		return nil
 	}
 	return d
@@ -172,10 +174,22 @@ func duplicates(receipts []outbox.Receipt) []outbox.Receipt {
 	return again
 }
 
-func now() time.Time { return down(time.Now()) }
+func (k *contents) now() time.Time { return time.UnixMicro(k.clock.Now()).UTC() }
+
+// wall is a time for people; the zero time stays what it is.
+func (k *contents) wall(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return k.clock.Wall(t.UnixMicro())
+}
+
+// shown is a delivery for people.
+func (k *contents) shown(d *delivery) outbox.Delivery {
+	out := d.Delivery
+	out.Due, out.Created, out.Finished = k.wall(d.Due), k.wall(d.Created), k.wall(d.Finished)
+	return out
+}
 
 // down brings a time to what an engine keeps: UTC, whole microseconds.
 func down(t time.Time) time.Time { return t.UTC().Truncate(time.Microsecond) }
-
-// up is down for a time that must not be early.
-func up(t time.Time) time.Time { return down(t.Add(time.Microsecond - 1)) }

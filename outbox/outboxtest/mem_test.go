@@ -14,20 +14,20 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // mem is the memory engine as the suite sees it.
-func mem(shared bool) outboxtest.Harness {
+func mem(shared bool, wall func() time.Time) outboxtest.Harness {
 	var join func(*testing.T, outbox.Engine) outbox.Engine
 	if shared {
 		join = func(_ *testing.T, s outbox.Engine) outbox.Engine { return s.(*outboxtest.Mem).Join() }
 	}
 	return outboxtest.Harness{
 		Open: func(*testing.T) outbox.Engine {
-			return outboxtest.NewMem(outboxtest.MemOptions{Shared: shared})
+			return outboxtest.NewMem(outboxtest.MemOptions{Shared: shared, Wall: wall})
 		},
 		Reopen: func(_ *testing.T, s outbox.Engine) outbox.Engine {
 			return s.(*outboxtest.Mem).Crash()
 		},
 		OpenSized: func(_ *testing.T, maxBytes int64) outbox.Engine {
-			return outboxtest.NewMem(outboxtest.MemOptions{MaxBytes: maxBytes, Shared: shared})
+			return outboxtest.NewMem(outboxtest.MemOptions{MaxBytes: maxBytes, Shared: shared, Wall: wall})
 		},
 		Join:        join,
 		Bubble:      true,
@@ -35,7 +35,15 @@ func mem(shared bool) outboxtest.Harness {
 	}
 }
 
-func TestMem(t *testing.T) { outboxtest.Run(t, mem(false)) }
+func TestMem(t *testing.T) { outboxtest.Run(t, mem(false, nil)) }
+
+// TestMemStepped runs the suite while the wall clock is set by up to a day, forward and back.
+func TestMemStepped(t *testing.T) {
+	for _, shared := range []bool{false, true} {
+		steps := new(outboxtest.Steps)
+		outboxtest.Run(t, outboxtest.Stepped(mem(shared, steps.Wall), steps))
+	}
+}
 
 // TestMemSettleAsHeld: Held is a view, not a state to settle as.
 func TestMemSettleAsHeld(t *testing.T) {

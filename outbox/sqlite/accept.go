@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/ncruces/go-sqlite3"
 
@@ -122,7 +121,7 @@ func (s *Store) insert(a *accept) error {
 		s.room -= a.size
 	}
 
-	now, targets := time.Now().UnixMicro(), a.targets
+	now, targets := s.clock.Now(), a.targets
 	for i := range a.events {
 		n := len(a.batch.Entries[i].Endpoints)
 		if !a.receipts[i].Duplicate {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
 	"relay/outbox"
 )
@@ -90,7 +89,7 @@ func (s *Store) unlock() {
 // owner calls it, when all that was settled is committed or still among the loaded: so
 // a row that it finds is nobody's.
 func (s *Store) refill(ep *endpoint) error {
-	now := time.Now().UnixMicro()
+	now := s.clock.Now()
 	s.mu.Lock()
 	ep.asked = false
 	wanted, waiters := 0, len(ep.waiters)

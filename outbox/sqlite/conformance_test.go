@@ -2,6 +2,7 @@ package sqlite_test
 
 import (
 	"testing"
+	"time"
 
 	"relay/outbox"
 	"relay/outbox/outboxtest"
@@ -9,17 +10,26 @@ import (
 )
 
 // TestConformance runs the suite that every engine passes.
-func TestConformance(t *testing.T) {
+func TestConformance(t *testing.T) { outboxtest.Run(t, engine(nil)) }
+
+// TestConformanceStepped runs it while the wall clock is set by up to a day, forward and back:
+// nothing is forgotten, and nothing comes early or late.
+func TestConformanceStepped(t *testing.T) {
+	steps := new(outboxtest.Steps)
+	outboxtest.Run(t, outboxtest.Stepped(engine(steps.Wall), steps))
+}
+
+func engine(wall func() time.Time) outboxtest.Harness {
 	dirs := map[outbox.Engine]string{}
 	open := func(t *testing.T, o sqlite.Options) outbox.Engine {
-		s, err := sqlite.Open(t.Context(), o)
+		s, err := sqlite.Open(t.Context(), o.WithWall(wall))
 		if err != nil {
 			t.Fatal(err)
 		}
 		dirs[s] = o.Dir
 		return s
 	}
-	outboxtest.Run(t, outboxtest.Harness{
+	return outboxtest.Harness{
 		Open: func(t *testing.T) outbox.Engine { return open(t, sqlite.Options{Dir: t.TempDir()}) },
 		OpenSized: func(t *testing.T, size int64) outbox.Engine {
 			return open(t, sqlite.Options{Dir: t.TempDir(), MaxSize: size})
@@ -32,5 +42,5 @@ func TestConformance(t *testing.T) {
 		},
 		Bubble:      true,
 		SingleOwner: true,
-	})
+	}
 }

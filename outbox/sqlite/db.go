@@ -37,7 +37,7 @@ type db struct {
 	oldestFresh, oldestRetried         *query
 	finals, dropDelivery, dropAttempts *query
 	spent, bare, dropEvent, strip      *query
-	dropKeys, saveNext                 *query
+	dropKeys, saveNext, saveClock      *query
 }
 
 // connect opens the file at path. Closing the connection must never write to it:
@@ -133,6 +133,7 @@ func (d *db) prepare() error {
 		{&d.strip, `UPDATE event SET kept = 2, tenant = NULL, key = NULL, data = NULL WHERE seq = ?`},
 		{&d.dropKeys, `DELETE FROM idem WHERE key IN (SELECT key FROM idem WHERE expires <= ? ORDER BY expires LIMIT ?)`},
 		{&d.saveNext, `UPDATE meta SET next_event = ?, next_delivery = ?`},
+		{&d.saveClock, `UPDATE clock SET seen = ?, shift = ?`},
 	} {
 		stmt, _, err := d.conn.PrepareFlags(p.sql, sqlite3.PREPARE_PERSISTENT)
 		if err != nil {

@@ -137,7 +137,11 @@ func (s *Store) work(g group) error {
 	}
 	s.mu.Lock()
 	s.tick()
+	s.sweep()
 	s.unlock()
+	if err := s.heedClock(); err != nil {
+		return err
+	}
 	for _, ep := range g.refills {
 		if err := s.refill(ep); err != nil {
 			return err
@@ -330,10 +334,10 @@ func (s *Store) checkpointDue() bool {
 	return s.db.wal >= walLong && idle || s.db.wal >= walTooLong || idle && now.Sub(s.db.written) >= calm
 }
 
-// sleep is how long the owner has nothing to do, if nobody wakes it. Clocks may
-// jump while it sleeps, so it is never long.
+// sleep is how long the owner has nothing to do, if nobody wakes it. It is never long: the
+// wall clock may be set while it sleeps.
 func (s *Store) sleep() time.Duration {
-	limit := time.Minute
+	limit := time.Until(s.swept.Add(sweepEvery))
 	if wait := time.Until(s.stalled); wait > 0 {
 		limit = wait
 	} else if s.db.wal > 0 {
@@ -345,6 +349,33 @@ func (s *Store) sleep() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.arm(limit)
+}
+
+// heedClock tells that the wall clock was set, and keeps by how much: after a restart the
+// outbox's own time is found from the wall clock again.
+func (s *Store) heedClock() error {
+	step := s.clock.Step()
+	if step == 0 {
+		return nil
+	}
+	s.log.Warn().Str("code", "clock_stepped").Dur("step", step).
+		Msg("the machine's clock was set: due times and retention go on as if it had not been")
+	if err := s.keepClock(); !isFull(err) {
+		return err
+	}
+	return nil // the next reap keeps it
+}
+
+// keepClock is saveClock with a transaction of its own.
+func (s *Store) keepClock() error { return s.db.transact("NORMAL", s.saveClock) }
+
+// saveClock keeps the outbox's time in the transaction under way.
+func (s *Store) saveClock() error {
+	last := s.clock.State()
+	if err := s.db.saveClock.int(last.Seen).int(last.Shift).exec(); err != nil {
+		return fmt.Errorf("update clock: %w", err)
+	}
+	return nil
 }
 
 // finished tells whether the store was closed and has answered everybody. What the

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"relay/outbox"
+	"relay/outbox/clock"
 )
 
 // Bounds of what is kept in memory, however much waits on disk.
@@ -17,6 +18,9 @@ const (
 	queueLow    = 64       // an endpoint with fewer is refilled; as many of its newest are kept for claims with Fresh
 	queueBytes  = 32 << 20 // all entries, queued and leased; beyond it a waiting claim gets one at a time
 )
+
+// sweepEvery is how long at most something that is due can be overlooked.
+const sweepEvery = time.Minute
 
 // never is the due time of nothing.
 const never = math.MaxInt64
@@ -27,7 +31,7 @@ type entry struct {
 	endpoint *endpoint
 	event    *outbox.Event
 	created  int64 // microseconds
-	due      int64 // microseconds, 0 for a fresh one
+	due      int64 // microseconds, 0 for a fresh one; like all times here of the outbox's clock
 	attempts int
 	code     string
 
@@ -132,6 +136,7 @@ type queues struct {
 	fence     uint64            // the last one given
 	leaseEnd  time.Time         // no lease ends before; zero when there is none
 	bytes     int64             // weight of all entries, queued and leased
+	clock     *clock.Clock
 	dues      dues
 	refills   []*endpoint // wait for what is on disk
 	halted    bool        // settlements have no room: nothing is claimed
@@ -192,8 +197,7 @@ func (q *queues) lease(ep *endpoint, r outbox.ClaimRequest) []outbox.Claim {
 	if q.halted {
 		return nil
 	}
-	now := time.Now()
-	micros := now.UnixMicro()
+	now, micros := time.Now(), q.clock.Now()
 	most := max(r.Max, 1)
 	if r.FleetMax > 0 {
 		if most = min(most, r.FleetMax-ep.leased); most <= 0 {
@@ -223,6 +227,7 @@ func (q *queues) lease(ep *endpoint, r outbox.ClaimRequest) []outbox.Claim {
 	if ep.behind(micros) || ep.onDisk(micros) && (low || len(claims) == 0) {
 		q.ask(ep)
 	}
+	q.await(ep, micros)
 	return claims
 }
 
@@ -244,8 +249,8 @@ func (q *queues) claim(e *entry) outbox.Claim {
 			Endpoint: e.endpoint.name,
 			State:    outbox.Pending,
 			Attempts: e.attempts,
-			Due:      fromMicros(e.ripe()),
-			Created:  fromMicros(e.created),
+			Due:      q.clock.Wall(e.ripe()),
+			Created:  q.clock.Wall(e.created),
 			Code:     e.code,
 		},
 		Event: e.event,
@@ -306,10 +311,27 @@ func (q *queues) tick() {
 		}
 		q.handBack(over)
 	}
-	for len(q.dues) > 0 && q.dues[0].nextDue <= now.UnixMicro() {
+	for micros := q.clock.Now(); len(q.dues) > 0 && q.dues[0].nextDue <= micros; {
 		if ep := heap.Pop(&q.dues).(*endpoint); ep.active() {
 			q.ask(ep)
 		} // else its next claim asks
+	}
+}
+
+// sweep looks on disk for everybody who waits though something is pending. Nothing should be
+// there that is in no heap and not asked for; a defect must not keep it for good.
+func (s *Store) sweep() {
+	now := time.Now()
+	if now.Before(s.swept.Add(sweepEvery)) {
+		return
+	}
+	s.swept = now
+	for _, ep := range s.endpoints {
+		if len(ep.waiters) > 0 && ep.counts.pending() > 0 {
+			ep.more = true
+			s.setDue(ep, 0)
+			s.ask(ep)
+		}
 	}
 }
 
@@ -319,7 +341,7 @@ func (q *queues) tick() {
 func (q *queues) arm(limit time.Duration) time.Duration {
 	now := time.Now()
 	if len(q.dues) > 0 {
-		limit = min(limit, fromMicros(q.dues[0].nextDue).Sub(now))
+		limit = min(limit, q.clock.Moment(q.dues[0].nextDue).Sub(now))
 	}
 	if !q.leaseEnd.IsZero() {
 		limit = min(limit, q.leaseEnd.Sub(now))
@@ -331,7 +353,8 @@ func (q *queues) arm(limit time.Duration) time.Duration {
 
 // waiting tells whether the owner has to be woken.
 func (q *queues) waiting() bool {
-	return len(q.refills) > 0 || !q.leaseEnd.IsZero() && q.leaseEnd.Before(q.armed)
+	return len(q.refills) > 0 || !q.leaseEnd.IsZero() && q.leaseEnd.Before(q.armed) ||
+		len(q.dues) > 0 && q.clock.Moment(q.dues[0].nextDue).Before(q.armed)
 }
 
 // ask puts an endpoint on the list of those that the owner refills.
@@ -342,14 +365,20 @@ func (q *queues) ask(ep *endpoint) {
 	}
 }
 
-// setDue notes when the endpoint's first retry on disk is due. The heap holds only
-// times to come: what is due already is asked for when it is wanted.
+// setDue notes when the endpoint's first retry on disk is due.
 func (q *queues) setDue(ep *endpoint, due int64) {
 	if ep.place >= 0 {
 		heap.Remove(&q.dues, ep.place)
 	}
 	ep.nextDue = due
-	if due != never && due > time.Now().UnixMicro() {
+	q.await(ep, q.clock.Now())
+}
+
+// await puts an endpoint whose first retry on disk is due later among the due times, if it is
+// not there. The heap holds only times to come: what is due already is asked for when it
+// is wanted.
+func (q *queues) await(ep *endpoint, now int64) {
+	if ep.place < 0 && ep.nextDue != never && ep.nextDue > now {
 		heap.Push(&q.dues, ep)
 	}
 }
@@ -391,4 +420,6 @@ func deliveryID(prefix string, seq int64) string {
 	return "dlv_" + prefix + strconv.FormatInt(seq, 10)
 }
 
+// fromMicros is a time that the app or a worker gave: it stays what it was. Those of the
+// outbox itself are shown by clock.Wall.
 func fromMicros(v int64) time.Time { return time.UnixMicro(v).UTC() }

@@ -37,7 +37,7 @@ func (s *Store) lookup(eventID string) (*outbox.Record, error) {
 				Key:    q.stmt.ColumnText(3),
 				Data:   q.stmt.ColumnBlob(7, nil),
 			},
-			Accepted: fromMicros(q.stmt.ColumnInt64(4)),
+			Accepted: s.clock.Wall(q.stmt.ColumnInt64(4)),
 		}
 		first, count = q.stmt.ColumnInt64(5), q.stmt.ColumnInt64(6)
 	}
@@ -70,10 +70,10 @@ func (s *Store) readDeliveries(r *outbox.Record, first, last int64) error {
 			Code:     q.stmt.ColumnText(6),
 		}
 		if due := q.stmt.ColumnInt64(4); due > 0 {
-			d.Due = fromMicros(due)
+			d.Due = s.clock.Wall(due)
 		}
 		if d.State.Final() {
-			d.Finished = fromMicros(q.stmt.ColumnInt64(5))
+			d.Finished = s.clock.Wall(q.stmt.ColumnInt64(5))
 		}
 		places[seq] = len(r.Deliveries)
 		r.Deliveries = append(r.Deliveries, outbox.DeliveryRecord{Delivery: d})
@@ -172,7 +172,7 @@ func (s *Store) oldest(ep *endpoint) (time.Time, error) {
 			return time.Time{}, fmt.Errorf("select oldest delivery: %w", err)
 		}
 	}
-	return fromMicros(created), nil
+	return s.clock.Wall(created), nil
 }
 
 // Health implements outbox.Store.

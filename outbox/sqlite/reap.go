@@ -52,8 +52,8 @@ type reaped struct {
 
 // reap removes a slice in the transaction under way.
 func (s *Store) reap(r outbox.Retention) (done reaped, err error) {
-	now := time.Now()
-	before := func(age time.Duration) int64 { return now.Add(-age).UnixMicro() }
+	now := s.clock.Now()
+	before := func(age time.Duration) int64 { return now - age.Microseconds() }
 	window := before(outbox.IdempotencyWindow)
 
 	for _, final := range []struct {
@@ -94,7 +94,7 @@ func (s *Store) reap(r outbox.Retention) (done reaped, err error) {
 	}
 
 	for what, q := range map[string]*query{"keys": s.db.dropKeys, "marks": s.db.dropMarks} {
-		if err := q.int(now.UnixMicro()).int(reapSlice).exec(); err != nil {
+		if err := q.int(now).int(reapSlice).exec(); err != nil {
 			return done, fmt.Errorf("delete %s: %w", what, err)
 		}
 		done.more = done.more || s.db.conn.Changes() == reapSlice
@@ -104,7 +104,7 @@ func (s *Store) reap(r outbox.Retention) (done reaped, err error) {
 	if err := s.db.saveNext.int(s.meta.nextEvent).int(s.meta.nextDelivery).exec(); err != nil {
 		return done, fmt.Errorf("update meta: %w", err)
 	}
-	return done, nil
+	return done, s.saveClock()
 }
 
 // dropDelivery removes a delivery and its attempts.

@@ -6,16 +6,18 @@ import (
 	"strings"
 
 	"github.com/ncruces/go-sqlite3"
+
+	"relay/outbox/clock"
 )
 
 // Marks of the file format, in the header of the database.
 const (
 	applicationID = 0x52656C79 // "Rely"
-	formatVersion = 2          // PRAGMA user_version
+	formatVersion = 3          // PRAGMA user_version
 )
 
-// schema is format version 2. Times are microseconds since 1970, durations are
-// microseconds.
+// schema is format version 3. Times are microseconds since 1970 by the outbox's clock, but for
+// event.time and attempt.started, which are as they were given; durations are microseconds.
 //
 // A delivery's due time is 0 until its first attempt. So the pending index holds
 // an endpoint's fresh deliveries in the order of accept, whatever the clock did, and
@@ -85,7 +87,7 @@ CREATE TABLE idem (
 	expires INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX idem_expires ON idem(expires);
-` + laterTables
+` + laterTables + clockTable
 
 // laterTables are what format version 1 did not have.
 const laterTables = `CREATE TABLE note (
@@ -101,6 +103,14 @@ CREATE TABLE mark (
 CREATE INDEX mark_expires ON mark(expires);
 `
 
+// clockTable is what format version 2 did not have: its times were the wall clock's.
+const clockTable = `CREATE TABLE clock (
+	seen INTEGER NOT NULL,           -- the outbox's time was that far at least
+	shift INTEGER NOT NULL           -- of the wall clock against it
+) STRICT;
+INSERT INTO clock VALUES (0, 0);
+`
+
 // meta is the row of the table meta.
 type meta struct {
 	prefix       string
@@ -108,6 +118,7 @@ type meta struct {
 	nextEvent    int64
 	nextDelivery int64
 	revision     uint64 // of the last note
+	clock        clock.State
 }
 
 // setup checks that the file is ours and of a format that we know, makes the
@@ -141,16 +152,20 @@ func (d *db) setup() error {
 	if err := d.configure(); err != nil {
 		return err
 	}
-	if version == 1 {
-		return d.addTables()
+	if version == 0 || version == formatVersion {
+		return nil
 	}
-	return nil
+	return d.upgrade(version)
 }
 
-// addTables brings a file from format version 1 to 2 with one commit.
-func (d *db) addTables() error {
-	if err := d.conn.Exec(`BEGIN; ` + laterTables + ` PRAGMA user_version = 2; COMMIT`); err != nil {
-		return fmt.Errorf("go to format version 2: %w", err)
+// upgrade brings a file from an earlier format version to this one with one commit.
+func (d *db) upgrade(version int64) error {
+	later := clockTable
+	if version == 1 {
+		later = laterTables + clockTable
+	}
+	if err := d.conn.Exec(fmt.Sprintf(`BEGIN; %s PRAGMA user_version = %d; COMMIT`, later, formatVersion)); err != nil {
+		return fmt.Errorf("go to format version %d: %w", formatVersion, err)
 	}
 	return nil
 }
@@ -195,7 +210,7 @@ func (d *db) readMeta() (meta, error) {
 	q, err := d.query(`SELECT prefix, epoch,
 		max(next_event, 1 + coalesce((SELECT max(seq) FROM event), 0)),
 		max(next_delivery, 1 + coalesce((SELECT max(seq) FROM delivery), 0)),
-		(SELECT coalesce(max(revision), 0) FROM note) FROM meta`)
+		(SELECT coalesce(max(revision), 0) FROM note), seen, shift FROM meta, clock`)
 	if err != nil {
 		return meta{}, err
 	}
@@ -208,6 +223,7 @@ func (d *db) readMeta() (meta, error) {
 			nextEvent:    q.stmt.ColumnInt64(2),
 			nextDelivery: q.stmt.ColumnInt64(3),
 			revision:     uint64(q.stmt.ColumnInt64(4)),
+			clock:        clock.State{Seen: q.stmt.ColumnInt64(5), Shift: q.stmt.ColumnInt64(6)},
 		}
 	}
 	err = q.done()
@@ -221,8 +237,8 @@ func (d *db) readMeta() (meta, error) {
 }
 
 // raiseEpoch is the first write of every opening.
-func (d *db) raiseEpoch() error {
-	if err := d.conn.Exec(`UPDATE meta SET epoch = epoch + 1`); err != nil {
+func (d *db) raiseEpoch(now clock.State) error {
+	if err := d.conn.Exec(fmt.Sprintf(`BEGIN; UPDATE meta SET epoch = epoch + 1; UPDATE clock SET seen = %d, shift = %d; COMMIT`, now.Seen, now.Shift)); err != nil {
 		return fmt.Errorf("raise epoch: %w", err)
 	}
 	return nil

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"time"
 
 	"relay/outbox"
 )
@@ -67,11 +66,10 @@ func (s *Store) queueSettle(c outbox.Claim, st outbox.Settlement) error {
 	st.Attempt.Body = bytes.Clone(st.Attempt.Body) // it is the caller's again
 	next := &settle{entry: e, attempt: st.Attempt, state: st.State}
 	if st.State == outbox.Pending {
-		// Rounded up, so as not to come early; and 0 is what is fresh.
-		next.due = max(st.Due.Add(time.Microsecond-1).UnixMicro(), 1)
+		next.due = max(s.clock.Of(st.Due), 1) // 0 is what is fresh
 		s.dueBy(e.endpoint, next.due)
 	} else {
-		next.finished = time.Now().UnixMicro()
+		next.finished = s.clock.Now()
 	}
 	s.settles = append(s.settles, next)
 	if ep := e.endpoint; len(ep.waiters) > 0 && ep.waiters[0].request.FleetMax > 0 {

@@ -16,6 +16,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"relay/outbox"
+	"relay/outbox/clock"
 )
 
 var _ outbox.Engine = (*Store)(nil)
@@ -43,6 +44,7 @@ type Options struct {
 	free    func() (int64, error) // free disk space in bytes, for tests
 	ballast int64                 // bytes, for tests; 0 for ballastSize
 	woke    func()                // called by the owner each time it wakes, for tests
+	wall    func() time.Time      // in the place of the machine's wall clock, for tests
 }
 
 // Store is an open outbox. Its fields belong to the owner goroutine (run), but
@@ -51,7 +53,8 @@ type Store struct {
 	level   string
 	maxSize int64
 	log     zerolog.Logger
-	woke    func() // nil but in tests
+	woke    func()           // nil but in tests,
+	wall    func() time.Time // and so is this
 
 	db      *db
 	disk    *disk
@@ -62,6 +65,7 @@ type Store struct {
 	room    int64              // bytes that may still be accepted
 	full    error              // why there is no room; nil while there is
 	stalled time.Time          // until then the disk is full even for settlements
+	swept   time.Time          // when what is pending was looked for last
 
 	wake   chan struct{} // something waits for the owner
 	slots  chan struct{} // one token for each settlement that waits for its commit
@@ -116,6 +120,7 @@ func open(ctx context.Context, o Options) (s *Store, err error) {
 		maxSize: cmp.Or(o.MaxSize, DefaultMaxSize),
 		log:     o.Log,
 		woke:    o.woke,
+		wall:    o.wall,
 		loaded:  map[int64]struct{}{},
 		wake:    make(chan struct{}, 1),
 		slots:   make(chan struct{}, backlog),
@@ -123,6 +128,7 @@ func open(ctx context.Context, o Options) (s *Store, err error) {
 		broken:  make(chan struct{}),
 		done:    make(chan struct{}),
 		noted:   make(chan struct{}),
+		swept:   time.Now(),
 		queues:  queues{endpoints: map[string]*endpoint{}, leases: map[uint64]*entry{}},
 	}
 	if s.disk, err = own(o); err != nil {
@@ -184,7 +190,8 @@ func (s *Store) loadFile() (err error) {
 		return err
 	}
 	s.prefix, s.fence, s.heard = s.meta.prefix, (s.meta.epoch+1)<<fenceBits, s.meta.revision
-	return s.db.raiseEpoch()
+	s.clock = clock.New(s.meta.clock, s.wall)
+	return s.db.raiseEpoch(s.clock.State())
 }
 
 // fenceBits is how many bits of a fence count claims; those above are the epoch.
@@ -233,7 +240,10 @@ func (s *Store) shut() error {
 	case <-s.broken:
 		err = s.late
 	default:
-		if err = s.db.checkpoint(sqlite3.CHECKPOINT_TRUNCATE); isFull(err) {
+		if err = s.keepClock(); err == nil {
+			err = s.db.checkpoint(sqlite3.CHECKPOINT_TRUNCATE)
+		}
+		if isFull(err) {
 			err = nil // the log is as good a place
 		}
 	}
