@@ -37,12 +37,13 @@ var arrows = map[string][]string{
 	"relay/post":                   {"outbox", "policy", "policy/sign"},
 	"relay/deliver":                {"outbox", "policy", "policy/rawjson", "relay/gate", "policy/sign", "relay/post"},
 	"relay/admin":                  {"ingest/problem", "outbox", "policy", "relay/deliver"},
+	"relay/bench":                  {},
 	"relay/metrics":                {"outbox", "relay/deliver"},
 	"relay/deliver/delivertest":    {"policy/sign"},
 	"relay/client":                 {"config", "ingest/problem"},
 	"relay/explain":                {"config", "outbox", "policy", "relay/deliver", "relay/post"},
 	"relay/app":                    {"config", "ingest", "ingest/listen", "ingest/problem", "outbox", "outbox/redisstream", "outbox/sqlite", "policy", "relay/admin", "relay/deliver", "relay/metrics"},
-	"relay":                        {"config", "ingest", "ingest/problem", "outbox", "policy", "relay/admin", "relay/app", "relay/client", "relay/deliver", "relay/explain", "policy/sign", "relay/sink"},
+	"relay":                        {"config", "ingest", "ingest/problem", "outbox", "policy", "relay/admin", "relay/app", "relay/bench", "relay/client", "relay/deliver", "relay/explain", "policy/sign", "relay/sink"},
 }
 
 // homes says which files may import a module that the house keeps in one place.
@@ -52,7 +53,7 @@ var homes = map[string]*regexp.Regexp{
 	"github.com/santhosh-tekuri/jsonschema/v6": regexp.MustCompile(`^policy/(schema|fields)\.go$`),
 	"github.com/zclconf/go-cty":                regexp.MustCompile(`^(config|policy/expr)/|^policy/signature\.go$`),
 	"github.com/redis/go-redis/v9":             regexp.MustCompile(`^outbox/redisstream/`),
-	"github.com/valyala/fasthttp":              regexp.MustCompile(`^(ingest/conn|relay/post/http1)\.go$`),
+	"github.com/valyala/fasthttp":              regexp.MustCompile(`^(ingest/conn|relay/post/http1|relay/bench/(load|receiver))\.go$`),
 	"github.com/fsnotify/fsnotify":             regexp.MustCompile(`^relay/app/watch\.go$`),
 	"golang.org/x/time":                        regexp.MustCompile(`^relay/gate/`),
 	"github.com/prometheus":                    regexp.MustCompile(`^relay/metrics/`),

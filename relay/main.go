@@ -79,7 +79,7 @@ func run(args []string, s streams) int {
 	root.SetIn(s.in)
 	root.SetOut(s.out)
 	root.SetErr(s.err)
-	root.AddCommand(c.serve(), c.check(), c.explain(), c.diff(), c.keys(), c.send(), c.endpoints(), c.pause(), c.resume(), c.enable(), c.disable(), c.types(), c.health(), c.reload(), c.sink(), c.demo(), c.version())
+	root.AddCommand(c.serve(), c.check(), c.explain(), c.diff(), c.keys(), c.send(), c.endpoints(), c.pause(), c.resume(), c.enable(), c.disable(), c.types(), c.health(), c.reload(), c.sink(), c.demo(), c.bench(), c.version())
 	root.SetArgs(args)
 
 	cmd, err := root.ExecuteC()

@@ -1,0 +1,205 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	startTimeout = 20 * time.Second
+	stopTimeout  = 10 * time.Second
+	logLines     = 8 // of the end of a log, in an error
+)
+
+// processes are the Relay of a round, and its Redis.
+type processes struct {
+	socket string
+	log    string // file
+	relay  *process
+	redis  *process // nil for an embedded outbox
+}
+
+// process is a child that logs into a file.
+type process struct {
+	*exec.Cmd
+	ended chan struct{} // closed when it has
+}
+
+// start writes a configuration and starts what it needs.
+func (o *Options) start(ctx context.Context, dir string, w Workload, r *receiver) (_ *processes, err error) {
+	p := &processes{socket: filepath.Join(dir, "relay.sock"), log: filepath.Join(dir, "relay.log")}
+	defer func() {
+		if err != nil {
+			p.stop()
+		}
+	}()
+	outbox := fmt.Sprintf("outbox \"sqlite\" {\n  path = %q\n%s}\n", filepath.Join(dir, "outbox"), o.level())
+	if o.Outbox == "redis" {
+		socket := filepath.Join(dir, "redis.sock")
+		if p.redis, err = startProcess(filepath.Join(dir, "redis.log"), o.Redis, "--port", "0", "--unixsocket", socket,
+			"--dir", dir, "--save", "", "--appendonly", "yes", "--appendfsync", o.appendFsync(), "--maxmemory-policy", "noeviction"); err != nil {
+			return nil, fmt.Errorf("start redis-server: %w", err)
+		}
+		if err := p.redis.listens(ctx, socket); err != nil {
+			return nil, fmt.Errorf("redis-server: %w", err)
+		}
+		outbox = fmt.Sprintf("outbox \"redis\" {\n  url = %q\n%s}\n", "unix://"+socket, o.level())
+	}
+	file := filepath.Join(dir, "relay.hcl")
+	if err := os.WriteFile(file, []byte(outbox+configuration(p.socket, w, r)), 0o600); err != nil {
+		return nil, fmt.Errorf("write configuration: %w", err)
+	}
+	if p.relay, err = startProcess(p.log, o.Relay, "serve", "--config", file, "--watch=false"); err != nil {
+		return nil, fmt.Errorf("start relay: %w", err)
+	}
+	if err := p.relay.listens(ctx, p.socket); err != nil {
+		return nil, p.blame(err)
+	}
+	return p, nil
+}
+
+// level is the line of the durability, "" for the engine's default.
+func (o *Options) level() string {
+	if o.Level == "" {
+		return ""
+	}
+	return fmt.Sprintf("  durability = %q\n", o.Level)
+}
+
+// appendFsync is the setting of Redis that the durability needs.
+func (o *Options) appendFsync() string {
+	if o.Level == "fsync" {
+		return "always"
+	}
+	return "everysec"
+}
+
+// configuration is the file, the outbox aside: endpoints in groups of Fan, each of which
+// gets the events of one type.
+func configuration(socket string, w Workload, r *receiver) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, `
+ingest {
+  unix %q {}
+}
+admin {
+  http = ""
+}
+log {
+  level  = "warn"
+  format = "json"
+}
+policy "default" {
+  concurrency = 64
+  egress {
+    allow_private   = ["127.0.0.0/8"]
+    allow_plaintext = true
+  }
+}
+`, socket)
+	for i := range w.Endpoints {
+		fmt.Fprintf(&b, "endpoint \"e%d\" {\n  url     = \"http://%s/e%d\"\n  events  = [\"bench.%d\"]\n  secrets = [%q]\n}\n",
+			i, r.addr(), i, i/w.Fan, r.secret())
+	}
+	return b.String()
+}
+
+// startProcess starts a program that logs into a file.
+func startProcess(log, path string, args ...string) (*process, error) {
+	f, err := os.Create(log)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() // the child has its own
+	p := &process{exec.Command(path, args...), make(chan struct{})}
+	p.Stdout, p.Stderr = f, f
+	if err := p.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		_ = p.Wait() // its exit code is in ProcessState
+		close(p.ended)
+	}()
+	return p, nil
+}
+
+// listens waits until the process listens on a Unix socket.
+func (p *process) listens(ctx context.Context, socket string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("it does not listen after %v", startTimeout))
+	defer cancel()
+	ctx, dead := context.WithCancelCause(ctx)
+	defer dead(nil)
+	go func() {
+		select {
+		case <-p.ended:
+			dead(fmt.Errorf("it has ended: %s", p.ProcessState))
+		case <-ctx.Done():
+		}
+	}()
+	for {
+		conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
+		if err == nil {
+			return conn.Close()
+		}
+		if !wait(ctx, 10*time.Millisecond) {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// blame adds what Relay logged last to an error of its run.
+func (p *processes) blame(err error) error {
+	text, readErr := os.ReadFile(p.log)
+	if readErr != nil || len(text) == 0 {
+		return err
+	}
+	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+	return fmt.Errorf("%w; relay's log ends with:\n%s", err, strings.Join(lines[max(0, len(lines)-logLines):], "\n"))
+}
+
+// stop ends the processes, and waits for them.
+func (p *processes) stop() {
+	for _, child := range []*process{p.relay, p.redis} {
+		if child == nil {
+			continue
+		}
+		late := time.AfterFunc(stopTimeout, func() { _ = child.Process.Kill() })
+		_ = child.Process.Signal(syscall.SIGINT) // it may have ended: Ctrl-C reaches children, too
+		<-child.ended
+		late.Stop()
+	}
+}
+
+// usage is what the processes have used since they started.
+type usage struct {
+	relay, redis time.Duration // of CPU
+	rss          int64         // of Relay, the most so far, in bytes
+}
+
+func (p *processes) usage() (u usage, err error) {
+	if u.relay, u.rss, err = processUsage(p.relay.Process.Pid); err != nil {
+		return usage{}, fmt.Errorf("read the CPU time of relay: %w", err)
+	}
+	if p.redis != nil {
+		if u.redis, _, err = processUsage(p.redis.Process.Pid); err != nil {
+			return usage{}, fmt.Errorf("read the CPU time of redis-server: %w", err)
+		}
+	}
+	return u, nil
+}
+
+// ownCPU is the CPU time of this process.
+func ownCPU() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
