@@ -1,5 +1,6 @@
 # make          build bin/relay
 # make test     everything that must hold: lint, tests (installs what they need)
+# make docs     write the generated tables of README.md and docs/
 # make demo     the main job in one terminal
 # make interop  requests for the platforms' own libraries to verify
 # make bench    benchmarks, for reading, not for passing
@@ -17,7 +18,7 @@ FUZZTIME ?= 30s
 # looking for races in them costs minutes and can find nothing.
 RACE = -race -gcflags='github.com/ncruces/go-sqlite3-wasm/...=-race=false'
 
-.PHONY: build test lint vuln setup interop demo bench fuzz soak figures
+.PHONY: build test lint vuln setup interop docs demo bench fuzz soak figures
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./relay
@@ -56,6 +57,9 @@ interop: build policy/sign/interop/node_modules
 policy/sign/interop/node_modules: policy/sign/interop/package-lock.json
 	cd policy/sign/interop && npm ci --no-audit --no-fund --prefer-offline
 	@touch $@
+
+docs:
+	$(GO) test -count=1 -run TestDocsAreGenerated ./relay -args -update
 
 demo:
 	$(GO) run ./relay demo

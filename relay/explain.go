@@ -27,7 +27,7 @@ func (c *command) explain() *cobra.Command {
 			"of a first attempt; list when the next ones would be. EVENT.json is what one would POST to\n" +
 			"/v1/events; - reads it from standard input. Nothing is sent, looked up or stored.\n\n" +
 			"Values of an endpoint's own headers, the query of its URL and signatures are not shown.\n" +
-			"--sign shows signatures, made now with the endpoint's secrets: whoever has them can send this\n" +
+			"--sign shows signatures, made now with the endpoint's secrets. Anybody who has them can send this\n" +
 			"request in your name while the receiver accepts its time.",
 		Example: "  relay explain event.json\n  echo '{\"type\":\"invoice.paid\",\"data\":{}}' | relay explain - --endpoint billing --sign",
 		Args:    argRange(1, 1),

@@ -5,6 +5,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -145,6 +146,29 @@ func TestEveryPackageSaysWhatItIs(t *testing.T) {
 	for pkg, ok := range docs {
 		if !ok {
 			t.Errorf("package %s has no package comment", pkg)
+		}
+	}
+}
+
+// A newcomer finds each package in CONTRIBUTING's table.
+func TestEveryPackageIsOnTheMap(t *testing.T) {
+	text, err := os.ReadFile("../CONTRIBUTING.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := map[string]bool{}
+	for _, m := range regexp.MustCompile("(?m)^\\| `([a-z/0-9]+)` \\| .+ \\|$").FindAllStringSubmatch(string(text), -1) {
+		rows[m[1]] = true
+	}
+	for name := range sources(t) {
+		if pkg := filepath.ToSlash(filepath.Dir(name)); !rows[pkg] {
+			t.Errorf("package %s has no row in CONTRIBUTING.md: say in one line what it is", pkg)
+			rows[pkg] = true
+		}
+	}
+	for pkg := range arrows {
+		if !rows[pkg] {
+			t.Errorf("package %s has no row in CONTRIBUTING.md", pkg)
 		}
 	}
 }

@@ -62,24 +62,7 @@ type usageError struct{ error }
 // run is the program: arguments to exit code.
 func run(args []string, s streams) int {
 	c := &command{streams: s, env: os.LookupEnv}
-	root := &cobra.Command{
-		Use:           "relay",
-		Short:         "Relay delivers your app's events as signed webhooks",
-		Long:          "Relay takes events from your app on a Unix socket or localhost, keeps them safe,\nand delivers them to every endpoint that wants them: signed, retried, logged.\n\nStart with: relay demo",
-		Version:       version,
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		Args:          noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return cmd.Help()
-		},
-	}
-	root.CompletionOptions.HiddenDefaultCmd = true
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.SetIn(s.in)
-	root.SetOut(s.out)
-	root.SetErr(s.err)
-	root.AddCommand(c.serve(), c.check(), c.explain(), c.diff(), c.keys(), c.send(), c.endpoints(), c.pause(), c.resume(), c.enable(), c.disable(), c.types(), c.health(), c.reload(), c.sink(), c.demo(), c.bench(), c.version())
+	root := c.root()
 	root.SetArgs(args)
 
 	cmd, err := root.ExecuteC()
@@ -98,6 +81,29 @@ func run(args []string, s streams) int {
 		fmt.Fprintf(c.err, "relay: %v\n", err)
 		return exitFailed
 	}
+}
+
+// root is the command without a verb, with all verbs below it.
+func (c *command) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "relay",
+		Short:         "Relay delivers your app's events as signed webhooks",
+		Long:          "Relay takes events from your app on a Unix socket or localhost, keeps them safe,\nand delivers them to every endpoint that wants them: signed, retried, logged.\n\nStart with: relay demo",
+		Version:       version,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return cmd.Help()
+		},
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetIn(c.in)
+	root.SetOut(c.out)
+	root.SetErr(c.err)
+	root.AddCommand(c.serve(), c.check(), c.explain(), c.diff(), c.keys(), c.send(), c.endpoints(), c.pause(), c.resume(), c.enable(), c.disable(), c.types(), c.health(), c.reload(), c.sink(), c.demo(), c.bench(), c.version())
+	return root
 }
 
 // noArgs refuses arguments; for the root it says which verb was meant.

@@ -21,12 +21,12 @@ func (c *command) pause() *cobra.Command {
 }
 
 func (c *command) resume() *cobra.Command {
-	return c.changeState("resume", "Let endpoints that were paused go on", "What was held is delivered, the oldest first.")
+	return c.changeState("resume", "Let endpoints that were paused go on", "Held deliveries go out, the oldest first.")
 }
 
 func (c *command) enable() *cobra.Command {
 	return c.changeState("enable", "Let endpoints that were disabled go on, by relay disable or by Relay",
-		"What was held is delivered, the oldest first. One that is disabled in the file is enabled there.")
+		"Held deliveries go out, the oldest first. One that is disabled in the file is enabled there.")
 }
 
 func (c *command) disable() *cobra.Command {
@@ -43,7 +43,7 @@ func (c *command) changeState(verb, short, long string) *cobra.Command {
 		Use:   verb + " NAME...",
 		Short: short,
 		Long: short + ".\n\n" + long + "\n\n" +
-			"It holds for all Relays of a shared outbox, and over restarts. What is so already is no error. The\n" +
+			"It holds for all Relays of a shared outbox, and over restarts. A repeat is no error. The\n" +
 			"endpoints are shown as they are then; relay endpoints --help explains the table.",
 		Args: cobra.ArbitraryArgs,
 		RunE: func(_ *cobra.Command, names []string) error {

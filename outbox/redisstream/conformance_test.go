@@ -14,20 +14,20 @@ import (
 	"relay/outbox/redisstream/redistest"
 )
 
-// commands are all that Relay's user of Redis must be allowed, as the README says.
+// commands are all that Relay's user of Redis must be allowed, as docs/redis.md says.
 const commands = "-@all +ping +client|setname +select +info +config|get +time +wait +waitaof +scan +eval +evalsha " +
 	"+exists +get +set +del +hget +hmget +hgetall +hset +hdel +hlen +hstrlen +hincrby " +
 	"+xadd +xlen +xrange +xrevrange +xdel +xread +zadd +zcard +zrange +zrem +zscore +zmscore +cluster|slots"
 
 // TestConformance runs the suite that every engine passes, on a real server, with no
-// more rights than the README asks for.
+// more rights than docs/redis.md asks for.
 func TestConformance(t *testing.T) {
-	readme, err := os.ReadFile("../../README.md")
+	page, err := os.ReadFile("../../docs/redis.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(strings.Join(strings.Fields(string(readme)), " "), commands) {
-		t.Errorf("the README does not have this rule:\n%s", commands)
+	if !strings.Contains(strings.Join(strings.Fields(string(page)), " "), commands) {
+		t.Errorf("docs/redis.md does not have this rule:\n%s", commands)
 	}
 	for _, shards := range []int{1, 3} {
 		t.Run(fmt.Sprintf("%d shards", shards), func(t *testing.T) {
