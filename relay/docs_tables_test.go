@@ -10,6 +10,7 @@ import (
 	"go/token"
 	"maps"
 	"net/http/httptest"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -306,16 +307,34 @@ func (everything) Accept(context.Context, outbox.Batch) ([]outbox.Receipt, error
 	return nil, errors.New("never asked")
 }
 
+// answerZero makes functions that are missing in a struct; they answer zero values.
+func answerZero(o any) {
+	v := reflect.ValueOf(o).Elem()
+	for i := range v.NumField() {
+		if f := v.Field(i); f.Kind() == reflect.Func && f.IsNil() {
+			f.Set(reflect.MakeFunc(f.Type(), func([]reflect.Value) []reflect.Value {
+				var out []reflect.Value
+				for j := range f.Type().NumOut() {
+					out = append(out, reflect.Zero(f.Type().Out(j)))
+				}
+				return out
+			}))
+		}
+	}
+}
+
 func metricTable(t *testing.T) string {
 	seen := deliver.Histogram{Bounds: []float64{1}, Counts: []uint64{1, 1}, Sum: 3}
-	m := metrics.New(metrics.Options{
+	o := metrics.Options{
 		Version: "v1", Outbox: everything{},
 		Status: func() []deliver.Status {
 			return []deliver.Status{{Endpoint: "e", State: deliver.Active, Breaker: "closed", Limit: 1, LateBy: seen, Took: seen}}
 		},
 		Config:  func() metrics.Config { return metrics.Config{Hash: "0123456789ab"} },
 		InFiles: func(context.Context) map[string]bool { return map[string]bool{"e": true} },
-	})
+	}
+	answerZero(&o)
+	m := metrics.New(o)
 	m.Count(everything{})
 	w := httptest.NewRecorder()
 	m.ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
