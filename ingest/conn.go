@@ -53,6 +53,7 @@ const (
 type conn struct {
 	net.Conn
 	s     *Server
+	place *listen.Place
 	in    *bufio.Reader
 	state atomic.Int32
 
@@ -106,7 +107,9 @@ func (c *conn) serve() {
 func (c *conn) await(first bool) bool {
 	if c.in.Buffered() == 0 {
 		if !first {
-			c.readBy(time.Now().Add(listen.IdleTimeout))
+			now := time.Now()
+			c.place.Idle(now)
+			c.readBy(now.Add(listen.IdleTimeout))
 		}
 		if _, err := c.in.Peek(1); err != nil {
 			return false
@@ -339,6 +342,7 @@ func (c *conn) admit() (string, *problem.Problem) {
 	fields := &c.fields
 	if last := c.passed; last != nil && host == "" && string(c.header.Host()) == last.Host && string(fields.site) == last.Site &&
 		string(fields.origin) == last.Origin && string(fields.authorization) == last.Authorization {
+		c.place.Busy()
 		return path, nil
 	}
 	if host == "" {
@@ -349,6 +353,7 @@ func (c *conn) admit() (string, *problem.Problem) {
 		return "", p
 	}
 	c.passed = who
+	c.place.Busy()
 	return path, nil
 }
 

@@ -66,7 +66,8 @@ func TestHead(t *testing.T) {
 // nothing about the next.
 func TestGuardAsksEachRequest(t *testing.T) {
 	in, rec, _ := newIngest(t, Options{})
-	w := dial(t, "tcp", serveTCP(t, in, listen.Guard{Token: "t0ken"}))
+	addr := serveTCP(t, in, listen.Guard{Token: "t0ken"})
+	w := dial(t, "tcp", addr)
 	known := strings.Replace(withLength("1"), "\r\n", "\r\nAuthorization: Bearer t0ken\r\n", 1)
 	with := func(header string) string { return strings.Replace(known, "\r\n", "\r\n"+header+"\r\n", 1) }
 	for _, step := range []struct {
@@ -82,6 +83,10 @@ func TestGuardAsksEachRequest(t *testing.T) {
 		w.send(step.send)
 		if res, body := w.read(); res.StatusCode != step.status {
 			t.Fatalf("got %d %s, want %d for %q", res.StatusCode, body, step.status, step.send)
+		}
+		if step.status == 401 { // no connection is kept for one without a token
+			w.closed()
+			w = dial(t, "tcp", addr)
 		}
 	}
 	if n := len(rec.entries()); n != 5 {

@@ -21,7 +21,7 @@ const maxAcceptPause = time.Second
 type ServerOptions struct {
 	Ingest    *Ingest
 	Guard     listen.Guard
-	MaxConns  int    // connections at a time; 0 = 1,024. More have to wait
+	MaxConns  int    // connections at a time; 0 = 1,024. More have to wait, see listen.Places
 	OnRequest func() // called for each request that the guard lets through; may be nil
 	Log       zerolog.Logger
 }
@@ -34,7 +34,7 @@ type ServerOptions struct {
 // minutes. What can be read in two ways is refused.
 type Server struct {
 	o      ServerOptions
-	places chan struct{} // holds one for each connection
+	places *listen.Places
 	ctx    context.Context
 	cancel context.CancelFunc
 
@@ -55,7 +55,7 @@ func NewServer(o ServerOptions) *Server {
 	}
 	s := &Server{
 		o:         o,
-		places:    make(chan struct{}, o.MaxConns),
+		places:    listen.NewPlaces(o.MaxConns),
 		listeners: map[net.Listener]bool{},
 		conns:     map[*conn]bool{},
 		stopping:  make(chan struct{}),
@@ -117,9 +117,8 @@ func (s *Server) add(l net.Listener) bool {
 // start waits for a place and serves the connection. It returns false when the
 // server stops.
 func (s *Server) start(nc net.Conn) bool {
-	select {
-	case s.places <- struct{}{}:
-	case <-s.stopping:
+	c := newConn(s, nc)
+	if c.place = s.places.Enter(nc, c.retire, s.stopping); c.place == nil {
 		_ = nc.Close() // nothing was read of it
 		return false
 	}
@@ -127,9 +126,9 @@ func (s *Server) start(nc net.Conn) bool {
 	defer s.mu.Unlock()
 	if s.stopped {
 		_ = nc.Close()
+		c.place.Leave()
 		return false
 	}
-	c := newConn(s, nc)
 	s.conns[c] = true
 	s.running.Go(func() {
 		defer s.end(c)
@@ -144,7 +143,7 @@ func (s *Server) end(c *conn) {
 	s.mu.Lock()
 	delete(s.conns, c)
 	s.mu.Unlock()
-	<-s.places
+	c.place.Leave()
 }
 
 func (s *Server) isStopping() bool {

@@ -217,7 +217,7 @@ func TestBodiesAreApart(t *testing.T) {
 func servers(in *Ingest, maxConns int) map[string]server {
 	return map[string]server{
 		"events": NewServer(ServerOptions{Ingest: in, Guard: listen.Guard{AnyHost: true}, MaxConns: maxConns}),
-		"admin":  listen.NewServer(listen.ServerOptions{Handler: reference{in}, MaxConns: maxConns}),
+		"admin":  listen.NewServer(listen.ServerOptions{Handler: listen.Guard{AnyHost: true}.Wrap(reference{in}), MaxConns: maxConns}),
 	}
 }
 

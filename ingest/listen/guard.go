@@ -62,6 +62,9 @@ func (g Guard) Wrap(next http.Handler) http.Handler {
 			p.Write(w)
 			return
 		}
+		if pl := placeOf(r.Context()); pl != nil {
+			pl.Busy()
+		}
 		next.ServeHTTP(w, r)
 	})
 }

@@ -4,11 +4,14 @@
 package listen
 
 import (
+	"context"
 	"errors"
 	"log"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/rs/zerolog"
 )
@@ -19,7 +22,7 @@ var ErrServerClosed = http.ErrServerClosed
 // ServerOptions of a Server. Handler must be given.
 type ServerOptions struct {
 	Handler  http.Handler
-	MaxConns int // connections at a time; 0 = 1,024. More have to wait
+	MaxConns int // connections at a time; 0 = 1,024. More have to wait, see Places
 	Log      zerolog.Logger
 }
 
@@ -27,7 +30,8 @@ type ServerOptions struct {
 // way of the events, which ingest.Server is.
 type Server struct {
 	*http.Server
-	places chan struct{} // holds one for each connection
+	places *Places
+	conns  sync.Map // of net.Conn to *Place
 }
 
 // NewServer makes a Server; Serve starts it and Shutdown ends it.
@@ -36,7 +40,7 @@ func NewServer(o ServerOptions) *Server {
 		o.MaxConns = DefaultMaxConns
 	}
 	s := &Server{
-		places: make(chan struct{}, o.MaxConns),
+		places: NewPlaces(o.MaxConns),
 		Server: &http.Server{
 			Handler:           boundHeaders(o.Handler),
 			ReadHeaderTimeout: ReadHeaderTimeout,
@@ -49,18 +53,32 @@ func NewServer(o ServerOptions) *Server {
 			DisableGeneralOptionsHandler: true, // OPTIONS * has to pass the guard like all else
 		},
 	}
-	s.ConnState = func(_ net.Conn, state http.ConnState) {
-		if state == http.StateClosed || state == http.StateHijacked {
-			<-s.places
+	s.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		pl, _ := s.conns.Load(c)
+		return context.WithValue(ctx, placeKey{}, pl)
+	}
+	s.ConnState = s.note
+	return s
+}
+
+// note keeps account of a connection's state.
+func (s *Server) note(c net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateIdle:
+		if pl, ok := s.conns.Load(c); ok {
+			pl.(*Place).Idle(time.Now())
+		}
+	case http.StateClosed, http.StateHijacked:
+		if pl, ok := s.conns.LoadAndDelete(c); ok {
+			pl.(*Place).Leave()
 		}
 	}
-	return s
 }
 
 // Serve answers what connects to l until Shutdown or Close, then returns
 // ErrServerClosed. It may be called for several listeners.
 func (s *Server) Serve(l net.Listener) error {
-	return s.Server.Serve(&capped{Listener: l, places: s.places, closed: make(chan struct{})})
+	return s.Server.Serve(&capped{Listener: l, s: s, closed: make(chan struct{})})
 }
 
 // capped is a listener that hands out a connection when there is a place for
@@ -68,7 +86,7 @@ func (s *Server) Serve(l net.Listener) error {
 // close it in such a way that the client can read the last answer.
 type capped struct {
 	net.Listener
-	places chan struct{}
+	s      *Server
 	closed chan struct{}
 }
 
@@ -77,12 +95,12 @@ func (c *capped) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	select {
-	case c.places <- struct{}{}:
-		return conn, nil
-	case <-c.closed:
+	pl := c.s.places.Enter(conn, nil, c.closed)
+	if pl == nil {
 		return nil, errors.Join(net.ErrClosed, conn.Close())
 	}
+	c.s.conns.Store(conn, pl)
+	return conn, nil
 }
 
 // Close is called once, by net/http.

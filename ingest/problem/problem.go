@@ -115,7 +115,7 @@ var table = map[Code]About{
 	MissingHost:            {Status: 400, Title: "The Host header is missing"},
 	UnknownHost:            {Status: 421, Title: "The Host header names another server"},
 	CrossOrigin:            {Status: 403, Title: "Requests from web pages are refused"},
-	Unauthorized:           {Status: 401, Title: "The bearer token is missing or wrong"},
+	Unauthorized:           {Status: 401, Title: "The bearer token is missing or wrong", Close: true},
 	HeaderTooLarge:         {Status: 431, Title: "The header is too large", Close: true},
 	TooManyHeaders:         {Status: 431, Title: "The request has too many headers", Close: true},
 	OutboxFull:             {Status: 507, Title: "The outbox is full", RetryAfter: 30},
