@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/spf13/cobra"
 )
 
 // Tables of the pages are generated from the program (docs_tables_test.go), so that no fact
@@ -111,6 +113,28 @@ func TestLinksLeadSomewhere(t *testing.T) {
 	}
 	if found < 50 {
 		t.Errorf("found only %d links: the test no longer sees them", found)
+	}
+}
+
+// Verbs and metrics that a page names are there.
+func TestPagesNameWhatIsThere(t *testing.T) {
+	known := map[string]bool{}
+	newTables(t).eachVerb(func(verb *cobra.Command) { known["relay "+verb.Name()] = true })
+	for _, name := range readRows(metricTable(t)).keys {
+		known[name] = true
+	}
+	named := regexp.MustCompile("(?m)(?:^|`|[$(|] ?)(relay [a-z]+)\\b|\\b(relay_(?:deliver|ingest|outbox|config|own|log)_[a-z_]+)")
+	found := 0
+	for path, text := range pages(t) {
+		for _, m := range named.FindAllStringSubmatch(text, -1) {
+			found++
+			if name := m[1] + m[2]; !known[name] {
+				t.Errorf("%s names %s, which is not there", path, name)
+			}
+		}
+	}
+	if found < 100 {
+		t.Errorf("found only %d names: the test no longer sees them", found)
 	}
 }
 
