@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/gofrs/flock"
+
+	"relay/internal/access"
 )
 
 // maxSocketPath is what the kernel's address of a Unix socket holds, in bytes.
@@ -48,7 +50,7 @@ func Unix(ctx context.Context, path string, mode fs.FileMode) (net.Listener, err
 	}
 	l, err := openUnix(ctx, path, mode)
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", path, err)
+		return nil, fmt.Errorf("listen on %s: %w", path, access.ExplainShared(err, filepath.Dir(path)))
 	}
 	return l, nil
 }
@@ -57,6 +59,8 @@ func openUnix(ctx context.Context, path string, mode fs.FileMode) (_ net.Listene
 	if err := makeSocketDir(filepath.Dir(path), mode); err != nil {
 		return nil, err
 	}
+	_, err = os.Lstat(path + ".lock")
+	known := err == nil // a Relay has listened here
 	lock := flock.New(path + ".lock")
 	locked, err := lock.TryLock()
 	if err != nil {
@@ -70,7 +74,10 @@ func openUnix(ctx context.Context, path string, mode fs.FileMode) (_ net.Listene
 			err = errors.Join(err, lock.Unlock())
 		}
 	}()
-	if err := checkVacant(ctx, path); err != nil {
+	if err := shareLock(path + ".lock"); err != nil {
+		return nil, fmt.Errorf("lock socket: %w", err)
+	}
+	if err := checkVacant(ctx, path, known); err != nil {
 		return nil, err
 	}
 
@@ -88,6 +95,20 @@ func openUnix(ctx context.Context, path string, mode fs.FileMode) (_ net.Listene
 		return nil, errors.Join(err, unix.Close(), os.Remove(hidden))
 	}
 	return s, nil
+}
+
+// shareLock lets the next user of a folder that is its group's lock the socket, too.
+func shareLock(path string) error {
+	folder, err := os.Stat(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	_, err = access.Narrow(f, folder)
+	return errors.Join(err, f.Close())
 }
 
 // publish gives a socket its mode and then its name.
@@ -121,8 +142,9 @@ func makeSocketDir(dir string, socket fs.FileMode) error {
 }
 
 // checkVacant returns nil if path is free or holds a socket that nobody answers
-// on. The caller holds the lock.
-func checkVacant(ctx context.Context, path string) error {
+// on. The caller holds the lock. Known tells that the lock was there: then a socket of another
+// user, which cannot be asked, is what a Relay of that user left.
+func checkVacant(ctx context.Context, path string, known bool) error {
 	file, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -138,7 +160,7 @@ func checkVacant(ctx context.Context, path string) error {
 	case err == nil:
 		_ = conn.Close() // nothing was sent
 		return errAnswered
-	case errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, syscall.ECONNREFUSED), known && errors.Is(err, fs.ErrPermission):
 		return nil
 	}
 	return fmt.Errorf("cannot tell whether another process answers: %w", err)

@@ -15,6 +15,7 @@ import (
 	"github.com/ncruces/go-sqlite3"
 	"github.com/rs/zerolog"
 
+	"relay/internal/access"
 	"relay/outbox"
 )
 
@@ -37,6 +38,8 @@ const (
 type disk struct {
 	dir        string
 	root       *os.Root // so that no planted link leads out of the directory
+	info       fs.FileInfo
+	log        zerolog.Logger
 	lock       *flock.Flock
 	free       func() (int64, error)
 	ballast    int64 // bytes
@@ -47,30 +50,31 @@ type disk struct {
 // Names in the directory. SQLite keeps its log beside the database.
 const (
 	databaseFile = "relay.db"
+	logFile      = "relay.db-wal"
 	lockFile     = "relay.lock"
 	ballastFile  = "relay.ballast"
 )
 
 // own makes the directory when it is not there and takes possession of it.
 func own(o Options) (d *disk, err error) {
-	d = &disk{dir: o.Dir, free: o.free, ballast: cmp.Or(o.ballast, ballastSize)}
+	d = &disk{dir: o.Dir, free: o.free, ballast: cmp.Or(o.ballast, ballastSize), log: o.Log}
 	if d.free == nil {
 		d.free = func() (int64, error) { return freeSpace(d.dir) }
 	}
-	if err := makeDir(d.dir, o.Log); err != nil {
-		return nil, err
+	if d.info, err = makeDir(d.dir); err != nil {
+		return nil, access.Explain(err, d.dir)
 	}
 	if d.root, err = os.OpenRoot(d.dir); err != nil {
-		return nil, err
+		return nil, access.Explain(err, d.dir)
 	}
 	d.lock = flock.New(filepath.Join(d.dir, lockFile))
 	if err := d.take(); err != nil {
-		return nil, errors.Join(err, d.close())
+		return nil, errors.Join(access.Explain(err, d.dir), d.close())
 	}
 	return d, nil
 }
 
-// take locks the directory and makes the database's file, for this user alone.
+// take locks the directory, warns of what is wrong with it, and makes the database's file.
 func (d *disk) take() error {
 	if err := d.touch(lockFile); err != nil {
 		return err
@@ -86,30 +90,44 @@ func (d *disk) take() error {
 	if err := d.root.WriteFile(lockFile, fmt.Append(nil, os.Getpid()), 0o600); err != nil && !isFull(err) {
 		return err
 	}
-	return d.touch(databaseFile)
+	d.warn()
+	if err := d.touch(databaseFile); err != nil {
+		return err
+	}
+	// SQLite would not say which of its files it may not open.
+	if _, err := d.root.Stat(logFile); err != nil {
+		return nil
+	}
+	return d.touch(logFile)
+}
+
+// warn tells what is wrong with the directory. One that is there keeps its mode: it may
+// hold more than the outbox.
+func (d *disk) warn() {
+	if wide := access.Wide(d.dir, access.Of(d.info), access.Us()); wide != "" {
+		d.log.Warn().Msg("outbox directory " + wide)
+	}
+	if why := unsafeFS(d.dir); why != "" {
+		d.log.Warn().Msgf("outbox directory %s is no safe place: %s", d.dir, why)
+	}
 }
 
 // close lets go of the directory.
 func (d *disk) close() error { return errors.Join(d.lock.Close(), d.root.Close()) }
 
-// makeDir makes the directory for this user alone. One that is there keeps its
-// mode: it may hold more than the outbox.
-func makeDir(dir string, log zerolog.Logger) error {
+// makeDir makes the directory for this user alone, when it is not there.
+func makeDir(dir string) (fs.FileInfo, error) {
 	info, err := os.Stat(dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	if errors.Is(err, fs.ErrNotExist) {
 		if err := makeDirs(dir); err != nil {
-			return fmt.Errorf("make directory: %w", err)
+			return nil, fmt.Errorf("make directory: %w", err)
 		}
-	case err != nil:
-		return fmt.Errorf("find directory: %w", err)
-	case info.Mode().Perm()&0o077 != 0:
-		log.Warn().Msgf("outbox directory %s has mode %#o: chmod 700 keeps other users out", dir, info.Mode().Perm())
+		info, err = os.Stat(dir)
 	}
-	if why := unsafeFS(dir); why != "" {
-		log.Warn().Msgf("outbox directory %s is no safe place: %s", dir, why)
+	if err != nil {
+		return nil, fmt.Errorf("find directory: %w", err)
 	}
-	return nil
+	return info, nil
 }
 
 // makeDirs makes a directory with the parents that it lacks, and makes their names
@@ -135,14 +153,18 @@ func makeDirs(dir string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// touch makes a file that only this user can read, whatever the umask; one that is
-// there is made so.
+// touch makes a file that only this user can read and write, whatever the umask; one that
+// is there is made so. In a directory of another user its group can, too.
 func (d *disk) touch(name string) error {
 	f, err := d.root.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.Chmod(0o600), f.Close())
+	wide, err := access.Narrow(f, d.info)
+	if wide != "" {
+		d.log.Warn().Msg("file of the outbox " + wide)
+	}
+	return errors.Join(err, f.Close())
 }
 
 // sync makes the names of new files durable. The driver means to do that for the
@@ -164,8 +186,14 @@ func (d *disk) raiseBallast(reserve int64) error {
 	if free, err := d.free(); err != nil || free < d.ballast+reserve {
 		return err
 	}
-	if err := d.touch(ballastFile); err != nil {
-		return err
+	err := d.touch(ballastFile)
+	if errors.Is(err, fs.ErrPermission) { // a former user's, and there is nothing in it
+		if err = d.root.Remove(ballastFile); err == nil {
+			err = d.touch(ballastFile)
+		}
+	}
+	if err != nil {
+		return access.Explain(err, d.dir)
 	}
 	f, err := d.root.OpenFile(ballastFile, os.O_WRONLY, 0)
 	if err != nil {

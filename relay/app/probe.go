@@ -11,6 +11,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"relay/config"
+	"relay/internal/access"
 	"relay/outbox/redisstream"
 )
 
@@ -74,7 +75,7 @@ func probeFolder(path string) Finding {
 		dir = filepath.Dir(dir) // relay serve makes what is missing
 	}
 	if err != nil {
-		return Finding{"refuse", fmt.Sprintf("the folder %s cannot be reached: %v", where, err), "give the user that runs relay access to it"}
+		return Finding{"refuse", fmt.Sprintf("the folder %s cannot be reached: %v", where, access.Explain(err, where)), "give the user that runs relay access to it"}
 	}
 	if !info.IsDir() {
 		return Finding{"refuse", dir + " is not a folder", "change path in the outbox block, or move the file"}
@@ -85,7 +86,7 @@ func probeFolder(path string) Finding {
 	}
 	switch {
 	case err != nil:
-		return Finding{"refuse", fmt.Sprintf("the folder %s cannot be written: %v", dir, err), "give the user that runs relay write access to it"}
+		return Finding{"refuse", fmt.Sprintf("the folder %s cannot be written: %v", dir, access.Explain(err, where)), "give the user that runs relay write access to it"}
 	case dir != where:
 		return Finding{"ok", fmt.Sprintf("the folder %s does not exist yet, and can be made", where), ""}
 	}

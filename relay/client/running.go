@@ -8,10 +8,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/gofrs/flock"
+
+	"relay/internal/access"
 )
 
 // RunFile is the name of the run file. It is beside the outbox of sqlite and in the state
@@ -58,18 +59,18 @@ func (r Running) Publish(dir string) (_ *Published, err error) {
 	}
 	p := &Published{path: filepath.Join(dir, RunFile)}
 	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
-		return nil, fmt.Errorf("make folder: %w", err)
+		return nil, fmt.Errorf("make folder: %w", access.Explain(err, dir))
 	}
 	if err := os.Mkdir(dir, 0o700); err == nil {
 		p.made = dir
 	} else if !errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("make folder: %w", err)
+		return nil, fmt.Errorf("make folder: %w", access.Explain(err, dir))
 	}
 	if _, live, err := read(dir); err == nil && live {
 		return nil, fmt.Errorf("%s: %w", dir, ErrInUse)
 	}
 	if err := r.write(p); err != nil {
-		return nil, errors.Join(fmt.Errorf("write run file: %w", err), p.leave())
+		return nil, errors.Join(fmt.Errorf("write run file: %w", access.Explain(err, dir)), p.leave())
 	}
 	return p, nil
 }
@@ -161,9 +162,7 @@ func read(dir string) (r Running, live bool, err error) {
 // trusted tells whether a file is this user's, root's, or the owner's of its folder; root
 // believes everybody who could write there.
 func trusted(file, folder fs.FileInfo) bool {
-	f, ok := file.Sys().(*syscall.Stat_t)
-	d, also := folder.Sys().(*syscall.Stat_t)
-	return ok && also && believed(int(f.Uid), int(d.Uid), os.Geteuid())
+	return believed(access.Of(file).UID, access.Of(folder).UID, os.Geteuid())
 }
 
 func believed(file, folder, me int) bool {
