@@ -135,12 +135,12 @@ func (b *Block) Later(names ...string) {
 func (b *Block) Refuse(summary, detail string, names ...string) {
 	for _, a := range b.attrs {
 		if slices.Contains(names, a.Name) {
-			b.Fail(Place{a.NameRange, a.NameRange}, summary, fmt.Sprintf(detail, a.Name))
+			b.Fail(Place{at: a.NameRange, show: a.NameRange}, summary, fmt.Sprintf(detail, a.Name))
 		}
 	}
 	for _, c := range b.blocks {
 		if slices.Contains(names, c.Type) {
-			b.Fail(Place{c.TypeRange, c.TypeRange}, summary, fmt.Sprintf(detail, c.Type))
+			b.Fail(Place{at: c.TypeRange, show: c.TypeRange}, summary, fmt.Sprintf(detail, c.Type))
 		}
 	}
 	b.askedAttrs = append(b.askedAttrs, names...)
@@ -157,7 +157,7 @@ func (b *Block) Done() {
 		if slices.Contains(b.askedBlocks, a.Name) {
 			hint = fmt.Sprintf(" It is a block: write %s { … } without the equals sign.", a.Name)
 		}
-		b.Fail(Place{a.NameRange, a.NameRange}, "Unsupported argument", fmt.Sprintf("An argument named %q is not expected here.%s", a.Name, hint))
+		b.Fail(Place{at: a.NameRange, show: a.NameRange}, "Unsupported argument", fmt.Sprintf("An argument named %q is not expected here.%s", a.Name, hint))
 	}
 	for _, c := range b.blocks {
 		if slices.Contains(b.askedBlocks, c.Type) {
@@ -167,7 +167,7 @@ func (b *Block) Done() {
 		if slices.Contains(b.askedAttrs, c.Type) {
 			hint = fmt.Sprintf(" It is an argument: write %s = …", c.Type)
 		}
-		b.Fail(Place{c.TypeRange, c.TypeRange}, "Unsupported block type", fmt.Sprintf("Blocks of type %q are not expected here.%s", c.Type, hint))
+		b.Fail(Place{at: c.TypeRange, show: c.TypeRange}, "Unsupported block type", fmt.Sprintf("Blocks of type %q are not expected here.%s", c.Type, hint))
 	}
 }
 
@@ -191,10 +191,10 @@ func (b *Block) Fail(p Place, summary, detail string) {
 }
 
 // Place is the block's head.
-func (b *Block) Place() Place { return Place{b.header, b.header} }
+func (b *Block) Place() Place { return Place{at: b.header, show: b.header} }
 
 // Label is where the block's name stands.
-func (b *Block) Label() Place { return Place{b.label, b.header} }
+func (b *Block) Label() Place { return Place{at: b.label, show: b.header} }
 
 // At is the value of an attribute, or the block's head when it is absent.
 func (b *Block) At(name string) Place {
@@ -365,10 +365,13 @@ func (b *Block) read(name string, want cty.Type) (cty.Value, bool) {
 // evaluate gives the value of an expression, converted; p is its place. HCL's own
 // words can quote the file, so for a secret only those are kept that cannot.
 func (b *Block) evaluate(e hclsyntax.Expression, want cty.Type, p Place, secret bool) (cty.Value, bool) {
+	d := drawingOf(e)
 	ctx := b.source.plain
-	if secret {
-		ctx = b.source.secret
+	if d.any && (secret || d.nested) {
+		ctx = ctx.NewChild()
+		ctx.Functions = b.source.draw(b.drawer(d, p, secret))
 	}
+	hide := secret || d.any
 	v, diags := e.Value(ctx)
 	for _, d := range diags {
 		at, detail := p, d.Detail
@@ -382,11 +385,11 @@ func (b *Block) evaluate(e hclsyntax.Expression, want cty.Type, p Place, secret 
 			names := slices.Sorted(maps.Keys(b.source.plain.Functions))
 			detail = fmt.Sprintf("There is no function named %q.%s", name, Suggest(name, names))
 		case hclsyntax.FunctionCallDiagExtra:
-			if name := extra.CalledFunctionName(); secret && name != "env" && name != "file" {
+			if name := extra.CalledFunctionName(); hide && name != "env" && name != "file" {
 				detail = notShown
 			}
 		default:
-			if secret {
+			if hide {
 				detail = notShown
 			}
 		}
@@ -397,27 +400,24 @@ func (b *Block) evaluate(e hclsyntax.Expression, want cty.Type, p Place, secret 
 	}
 	v, err := convert.Convert(v, want)
 	if err != nil {
-		b.Fail(p, "Unsuitable value", err.Error())
+		detail := err.Error()
+		if d.any {
+			detail = want.FriendlyName() + " required"
+		}
+		b.Fail(p, "Unsuitable value", detail)
 		return cty.NilVal, false
 	}
 	return v, true
 }
 
-const notShown = `This may be a secret, so it is not shown. Write a quoted string, env("NAME") or file("path").`
-
-// Draws tells whether an attribute's expression calls env() or file(), so that its value may
-// hold what is not in the file.
-func (b *Block) Draws(name string) bool {
-	a := b.attr(name)
-	if a == nil {
-		return false
+// drawer is env() and file() for an expression at a place.
+func (b *Block) drawer(d drawing, p Place, secret bool) drawer {
+	to := drawer{quiet: d.nested}
+	if secret {
+		to.clean = !d.others // what another function is given may need its line ends
+		to.warn = func(text string) { b.file.warn(fmt.Sprintf("%s: %s", p, text)) }
 	}
-	draws := false
-	_ = hclsyntax.VisitAll(a.Expr, func(n hclsyntax.Node) hcl.Diagnostics {
-		if call, ok := n.(*hclsyntax.FunctionCallExpr); ok && (call.Name == "env" || call.Name == "file") {
-			draws = true
-		}
-		return nil
-	})
-	return draws
+	return to
 }
+
+const notShown = `This may be a secret, so it is not shown. Write a quoted string, env("NAME") or file("path").`

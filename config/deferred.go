@@ -30,9 +30,13 @@ func (b *Block) Deferred(name string) (Deferred, bool) {
 		return Deferred{}, false
 	}
 	at := a.Expr.Range()
+	functions := maps.Clone(b.source.plain.Functions)
+	if d := drawingOf(a.Expr); d.nested {
+		maps.Copy(functions, b.source.draw(drawer{quiet: true}))
+	}
 	return Deferred{
 		Expr:      a.Expr,
-		Functions: maps.Clone(b.source.plain.Functions),
+		Functions: functions,
 		Source:    string(at.SliceBytes(b.source.text)),
 		block:     b,
 		attr:      a,

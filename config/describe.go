@@ -36,7 +36,7 @@ func Describe(rest func(*File)) []Attribute {
 		if problems := f.sources[0].parse(); len(problems) > 0 {
 			panic(problems) // the text is ours
 		}
-		f.sources[0].plain, f.sources[0].secret = contexts("describe.hcl", env, f)
+		f.sources[0].plain, f.sources[0].draw = contexts("describe.hcl", env, f)
 		f.Config = decode(f.Root(), Default(env))
 		rest(f)
 		if len(o.forms) == known {

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
 // Diagnostics are the problems of a file, in the order of the file. They never
@@ -93,7 +94,8 @@ func (ds Diagnostics) sort(files []string) {
 // Place is a part of the file that a problem points at.
 type Place struct {
 	at   hcl.Range
-	show hcl.Range // what may be shown of the file's text
+	show hcl.Range            // what may be shown of the file's text
+	attr *hclsyntax.Attribute // nil for a part of the file that is none's
 }
 
 // String is `relay.hcl:7,1-8`.

@@ -120,6 +120,14 @@ func (c Config) settings() []Setting {
 	return all
 }
 
+// shownPEM is a path; content is not shown.
+func shownPEM(s Secret) string {
+	if isPEM(s.Reveal()) {
+		return "PEM"
+	}
+	return s.Reveal()
+}
+
 func (r Redis) settings() []Setting {
 	var all []Setting
 	add := func(name, value string, hidden Secret) {
@@ -145,9 +153,9 @@ func (r Redis) settings() []Setting {
 	}
 	if t := r.TLS; t != nil {
 		add("tls", "on", Secret{})
-		add("tls.ca", t.CA, Secret{})
-		add("tls.cert", t.Cert, Secret{})
-		add("tls.key", t.Key, Secret{})
+		add("tls.ca", shownPEM(t.CA), t.CA)
+		add("tls.cert", shownPEM(t.Cert), t.Cert)
+		add("tls.key", shownPEM(t.Key), t.Key)
 		add("tls.server_name", t.ServerName, Secret{})
 	}
 	add("namespace", r.Namespace, Secret{})

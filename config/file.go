@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty/function"
 )
 
 // File is a configuration that was read and parsed, from one file or several.
@@ -32,10 +33,11 @@ type File struct {
 
 // source is one file's text.
 type source struct {
-	name          string
-	text          []byte
-	body          *hclsyntax.Body
-	plain, secret *hcl.EvalContext
+	name  string
+	text  []byte
+	body  *hclsyntax.Body
+	plain *hcl.EvalContext
+	draw  func(drawer) map[string]function.Function // env and file
 }
 
 // Find names the files to read: those of flags (a folder stands for its *.hcl
@@ -142,7 +144,7 @@ func (f *File) load(env func(string) (string, bool)) (*File, error) {
 			continue
 		}
 		blocks += len(s.body.Blocks) + len(s.body.Attributes)
-		s.plain, s.secret = contexts(s.name, env, f)
+		s.plain, s.draw = contexts(s.name, env, f)
 	}
 	if len(problems) > 0 {
 		return f, problems

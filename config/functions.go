@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -17,21 +18,20 @@ import (
 )
 
 // contexts builds what expressions of the file at path can use: functions
-// only. Besides env and file they are pure. In the second context file() also
-// warns when other users of the machine can read the secret. f takes note of what is read.
-func contexts(path string, env func(string) (string, bool), f *File) (plain, secret *hcl.EvalContext) {
+// only. Besides env and file, which draw makes for one expression, they are pure. f takes
+// note of what is read.
+func contexts(path string, env func(string) (string, bool), f *File) (plain *hcl.EvalContext, draw func(drawer) map[string]function.Function) {
 	reader := fileReader{folder: filepath.Dir(path), reads: &f.reads}
 	reader.allowed = []string{reader.folder, "/run/secrets", "/etc/relay"}
 	if dir, _ := env("CREDENTIALS_DIRECTORY"); dir != "" {
 		reader.allowed = append(reader.allowed, dir)
 	}
+	draw = func(d drawer) map[string]function.Function {
+		return map[string]function.Function{"env": envFunction(env, d), "file": reader.function(d)}
+	}
 	functions := pureFunctions()
-	functions["env"] = envFunction(env)
-	functions["file"] = reader.function(func(string) {})
-	plain = &hcl.EvalContext{Functions: functions}
-	secret = plain.NewChild()
-	secret.Functions = map[string]function.Function{"file": reader.function(f.warn)}
-	return plain, secret
+	maps.Copy(functions, draw(drawer{}))
+	return &hcl.EvalContext{Functions: functions}, draw
 }
 
 // pureFunctions leaves out what can make a huge value of a short text
@@ -87,7 +87,7 @@ var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 // envFunction is env("NAME") and env("NAME", "default"). A variable that is set
 // to nothing is set.
-func envFunction(env func(string) (string, bool)) function.Function {
+func envFunction(env func(string) (string, bool), d drawer) function.Function {
 	return function.New(&function.Spec{
 		Params:   []function.Parameter{{Name: "name", Type: cty.String}},
 		VarParam: &function.Parameter{Name: "default", Type: cty.String},
@@ -99,10 +99,16 @@ func envFunction(env func(string) (string, bool)) function.Function {
 			name := args[0].AsString()
 			value, ok := env(name)
 			switch {
+			case d.quiet && (!ok && len(args) < 2 || !utf8.ValidString(value)):
+				return cty.NilVal, errors.New("the environment variable that another call names is not set, or not UTF-8 text")
 			case ok && !utf8.ValidString(value):
 				return cty.NilVal, fmt.Errorf("environment variable %q is not UTF-8 text", name)
 			case ok:
-				return cty.StringVal(value), nil
+				text := d.trim(value, d.called("env", name))
+				if text == "" && value != "" {
+					return cty.NilVal, errors.New("there is nothing but white space in it")
+				}
+				return cty.StringVal(text), nil
 			case len(args) == 2:
 				return args[1], nil
 			}
@@ -123,18 +129,22 @@ type fileReader struct {
 	reads   *reads
 }
 
-func (r fileReader) function(warn func(string)) function.Function {
+func (r fileReader) function(d drawer) function.Function {
 	return function.New(&function.Spec{
 		Params: []function.Parameter{{Name: "path", Type: cty.String}},
 		Type:   function.StaticReturnType(cty.String),
 		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
-			text, err := r.read(args[0].AsString(), warn)
+			path := args[0].AsString()
+			text, err := r.read(path, d)
+			if err != nil && d.quiet {
+				err = errors.New("the file that another call names cannot be read, or may not be")
+			}
 			return cty.StringVal(text), err
 		},
 	})
 }
 
-func (r fileReader) read(path string, warn func(string)) (string, error) {
+func (r fileReader) read(path string, d drawer) (string, error) {
 	full := path
 	if !filepath.IsAbs(full) {
 		full = filepath.Join(r.folder, full)
@@ -147,12 +157,18 @@ func (r fileReader) read(path string, warn func(string)) (string, error) {
 	if !slices.ContainsFunc(r.allowed, func(dir string) bool { return below(real, dir) }) {
 		return "", fmt.Errorf("%s is outside the folders that file() may read: %s", full, strings.Join(r.allowed, ", "))
 	}
-	data, err := r.reads.file(full, real, maxFile, warn)
+	data, open, err := r.reads.file(full, real, maxFile)
 	if err != nil {
 		return "", err
 	}
+	if open && d.warn != nil {
+		d.warn(d.called("file", full) + ": it holds a secret and every user of this machine can read it; chmod 0600 it")
+	}
 
 	text := strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r")
+	if utf8.ValidString(text) {
+		text = d.trim(text, d.called("file", path))
+	}
 	switch {
 	case text == "":
 		return "", fmt.Errorf("%s is empty", full)

@@ -69,7 +69,13 @@ func (b *Block) list(name string, secret bool) ([]Item, bool) {
 			b.Fail(items[i].Place, "Invalid "+name, err.Error())
 			return nil, false
 		}
-		items[i].Value = e.AsString()
+		text, ok := e.AsString(), true
+		if secret {
+			if text, ok = b.tidy(a, items[i].Place, text); !ok {
+				return nil, false
+			}
+		}
+		items[i].Value = text
 	}
 	return items, true
 }
@@ -96,7 +102,11 @@ func (b *Block) Strings(name string, to *[]string, check func(string) error) boo
 
 // Secret reads a string that no diagnostic shows.
 func (b *Block) Secret(name string, to *Secret, check func(string) error) bool {
-	b.note(Attribute{Name: name, Kind: "text", Secret: true})
+	return b.secret(name, "text", to, check)
+}
+
+func (b *Block) secret(name, kind string, to *Secret, check func(string) error) bool {
+	b.note(Attribute{Name: name, Kind: kind, Secret: true})
 	a := b.ask(name)
 	if a == nil {
 		return false
@@ -106,11 +116,17 @@ func (b *Block) Secret(name string, to *Secret, check func(string) error) bool {
 	if !ok || v.IsNull() {
 		return false
 	}
-	if err := check(v.AsString()); err != nil {
+	text := v.AsString()
+	if kind != "PEM" { // which has lines
+		if text, ok = b.tidy(a, p, text); !ok {
+			return false
+		}
+	}
+	if err := check(text); err != nil {
 		b.Fail(p, "Invalid "+name, err.Error())
 		return false
 	}
-	*to = NewSecret(v.AsString())
+	*to = NewSecret(text)
 	return true
 }
 
@@ -168,7 +184,9 @@ func (b *Block) Map(name string) []Entry {
 		pairs, _ := b.pairs(a, object, true)
 		for _, p := range pairs {
 			if v, ok := b.evaluate(p.Expr, cty.String, p.Place, true); ok && !v.IsNull() {
-				entries = append(entries, Entry{p.Key, p.KeyPlace, NewSecret(v.AsString()), p.Place})
+				if text, ok := b.tidy(a, p.Place, v.AsString()); ok {
+					entries = append(entries, Entry{p.Key, p.KeyPlace, NewSecret(text), p.Place})
+				}
 			}
 		}
 		return entries
@@ -180,7 +198,9 @@ func (b *Block) Map(name string) []Entry {
 	}
 	for key, value := range v.Elements() { // in the order of the keys
 		if !value.IsNull() {
-			entries = append(entries, Entry{key.AsString(), whole, NewSecret(value.AsString()), whole})
+			if text, ok := b.tidy(a, whole, value.AsString()); ok {
+				entries = append(entries, Entry{key.AsString(), whole, NewSecret(text), whole})
+			}
 		}
 	}
 	return entries
@@ -200,7 +220,7 @@ func (b *Block) Expr(name string) (hclsyntax.Expression, bool) {
 // ever shown.
 func place(a *hclsyntax.Attribute, secret bool, at hcl.Range) Place {
 	if secret {
-		return Place{at, hcl.RangeBetween(a.NameRange, a.EqualsRange)}
+		return Place{at, hcl.RangeBetween(a.NameRange, a.EqualsRange), a}
 	}
-	return Place{at, a.SrcRange}
+	return Place{at, a.SrcRange, a}
 }

@@ -18,7 +18,7 @@ func Partial(paths []string, env func(string) (string, bool)) (Config, error) {
 	}
 	for _, s := range f.sources {
 		s.salvage()
-		s.plain, s.secret = contexts(s.name, env, f)
+		s.plain, s.draw = contexts(s.name, env, f)
 	}
 	f.sources = slices.DeleteFunc(f.sources, func(s *source) bool { return s.body == nil })
 	return decode(f.Root(), Default(env)), err

@@ -2,11 +2,13 @@ package config
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"os"
 	"slices"
+	"strings"
 )
 
 // reads is what a configuration was made of: a hash of the content of each file, by path.
@@ -26,51 +28,68 @@ const (
 )
 
 // file reads a regular file, at real, and takes note of it as path, also when it cannot be
-// read: it may come. It warns where other users of the machine can read it.
-func (r *reads) file(path, real string, limit int64, warn func(string)) (data []byte, err error) {
+// read: it may come. open tells whether other users of the machine can read it.
+func (r *reads) file(path, real string, limit int64) (data []byte, open bool, err error) {
 	defer func() { r.add(path, data) }()
 	info, err := os.Stat(real)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, reason(err))
+		return nil, false, fmt.Errorf("read %s: %w", path, reason(err))
 	}
 	if !info.Mode().IsRegular() { // a pipe would block
-		return nil, fmt.Errorf("%s is not a regular file", path)
+		return nil, false, fmt.Errorf("%s is not a regular file", path)
 	}
 	f, err := os.Open(real)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, reason(err))
+		return nil, false, fmt.Errorf("read %s: %w", path, reason(err))
 	}
 	defer f.Close()
 	if data, err = io.ReadAll(io.LimitReader(f, limit+1)); err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, reason(err))
+		return nil, false, fmt.Errorf("read %s: %w", path, reason(err))
 	}
 	if int64(len(data)) > limit {
-		return nil, fmt.Errorf("%s is larger than %s", path, FormatSize(limit))
+		return nil, false, fmt.Errorf("%s is larger than %s", path, FormatSize(limit))
 	}
-	if info.Mode().Perm()&0o004 != 0 {
-		warn(fmt.Sprintf("%s holds a secret and every user of this machine can read it; chmod 0600 it", path))
-	}
-	return data, nil
+	return data, info.Mode().Perm()&0o004 != 0, nil
 }
 
-// PEM reads the file that an attribute names. A private key that other users of the
-// machine can read is warned about.
+// PEM reads an attribute that is the path of a PEM file, or its content. A private key
+// that other users of the machine can read is warned about.
 func (b *Block) PEM(name string, private bool) ([]byte, bool) {
-	var path string
-	if !b.String(name, &path, checkFile) {
+	var value Secret
+	if !b.pem(name, &value) {
 		return nil, false
 	}
-	warn := func(string) {}
-	if private {
-		warn = b.file.warn
+	path := value.Reveal()
+	if isPEM(path) {
+		return []byte(path), true
 	}
-	data, err := b.file.reads.file(path, path, maxPEM, warn)
+	data, open, err := b.file.reads.file(path, path, maxPEM)
+	a := b.attr(name)
+	p := place(a, true, a.Expr.Range())
 	if err != nil {
-		b.Invalid(name, err.Error())
+		if p.Quote("") != "" { // it would name the path
+			err = errors.New("the file that env() or file() names cannot be read. A relative path starts at the working directory")
+		}
+		b.Fail(p, "Invalid "+name, err.Error())
 		return nil, false
+	}
+	if open && private {
+		b.Warn(name, "the file holds a private key and every user of this machine can read it; chmod 0600 it")
 	}
 	return data, true
 }
+
+// pem reads the path of a PEM file, or its content.
+func (b *Block) pem(name string, to *Secret) bool {
+	return b.secret(name, "PEM", to, func(s string) error {
+		if s == "" || !isPEM(s) && strings.ContainsAny(s, "\x00\r\n") {
+			return errors.New("write the path of a PEM file, or its content, which begins with -----BEGIN")
+		}
+		return nil
+	})
+}
+
+func isPEM(s string) bool { return strings.Contains(s, "-----BEGIN ") }
 
 // Reads names all files that the configuration depends on: its own, those that file() was
 // asked for and PEM files of endpoints, also where they could not be read. They are read

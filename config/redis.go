@@ -36,9 +36,10 @@ type Sentinel struct {
 	Password Secret
 }
 
-// TLS names PEM files and what the server's certificate must say; all may be empty.
+// TLS has PEM, by path or as content, and what the server's certificate must say; all may
+// be empty.
 type TLS struct {
-	CA, Cert, Key string
+	CA, Cert, Key Secret
 	ServerName    string
 }
 
@@ -123,7 +124,7 @@ func (b *Block) redis(maxSize int64) Outbox {
 	hasURL := b.Secret("url", &r.URL, checkRedisURL) || len(*b.problems) > before
 	badURL := hasURL && r.URL.Reveal() == ""
 	sentinel, cluster := b.One("sentinel"), b.One("cluster")
-	b.String("username", &r.Username)
+	b.username(&r.Username)
 	b.Secret("password", &r.Password, anything)
 	b.Int("database", &r.Database, 0, 1<<20)
 	if sentinel != nil {
@@ -189,7 +190,7 @@ func (b *Block) sentinel() *Sentinel {
 	if s.Master == "" && len(*b.problems) == before {
 		b.Fail(b.Place(), "Missing master", `a sentinel block needs the master's name: master = "mymaster".`)
 	}
-	b.String("username", &s.Username)
+	b.username(&s.Username)
 	b.Secret("password", &s.Password, anything)
 	b.Done()
 	return s
@@ -207,9 +208,9 @@ func (b *Block) addrs(example string) []string {
 
 func (b *Block) tls() *TLS {
 	t := &TLS{}
-	b.String("ca", &t.CA, checkFile)
-	b.String("cert", &t.Cert, checkFile)
-	b.String("key", &t.Key, checkFile)
+	b.pem("ca", &t.CA)
+	b.pem("cert", &t.Cert)
+	b.pem("key", &t.Key)
 	b.String("server_name", &t.ServerName, checkHost)
 	if (b.attr("cert") == nil) != (b.attr("key") == nil) {
 		b.Fail(b.Place(), "Half a client certificate", "cert and key belong together. Write both or none.")
@@ -223,26 +224,26 @@ func (b *Block) foreign(engine string, names ...string) {
 	for _, name := range names {
 		detail := fmt.Sprintf("%q belongs to outbox %q, and this is outbox %q. Remove it, or change the engine.", name, engine, b.Name)
 		if a := b.attr(name); a != nil {
-			b.Fail(Place{a.NameRange, a.NameRange}, "Argument of another engine", detail)
+			b.Fail(Place{at: a.NameRange, show: a.NameRange}, "Argument of another engine", detail)
 			b.askedAttrs = append(b.askedAttrs, name)
 		}
 		for _, c := range b.blocks {
 			if c.Type == name {
-				b.Fail(Place{c.TypeRange, c.TypeRange}, "Block of another engine", detail)
+				b.Fail(Place{at: c.TypeRange, show: c.TypeRange}, "Block of another engine", detail)
 				b.askedBlocks = append(b.askedBlocks, name)
 			}
 		}
 	}
 }
 
-func anything(string) error { return nil }
-
-func checkFile(s string) error {
-	if s == "" || strings.ContainsRune(s, 0) {
-		return errors.New("write the path of a PEM file")
-	}
-	return nil
+// username reads what goes with a password, and comes from where passwords do.
+func (b *Block) username(to *string) {
+	s := NewSecret(*to)
+	b.Secret("username", &s, anything)
+	*to = s.Reveal()
 }
+
+func anything(string) error { return nil }
 
 func checkNamespace(s string) error {
 	if len(s) < 1 || len(s) > 64 || strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") != "" {

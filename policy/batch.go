@@ -120,8 +120,8 @@ func (e *Endpoint) checkBatch(b *config.Block) {
 		return
 	}
 	if e.FleetConcurrency > 0 {
-		b.Fail(b.At("fleet_concurrency"), "Invalid batch", fmt.Sprintf("fleet_concurrency is %d: it bounds single deliveries, "+
-			"and cannot bound POSTs of batches. Write fleet_concurrency = 0, or leave out batch.", e.FleetConcurrency))
+		b.Fail(b.At("fleet_concurrency"), "Invalid batch", "fleet_concurrency bounds single deliveries, "+
+			"and cannot bound POSTs of batches. Write fleet_concurrency = 0, or leave out batch.")
 	}
 	switch {
 	case e.Body == nil:
@@ -130,6 +130,6 @@ func (e *Endpoint) checkBatch(b *config.Block) {
 			"Write body = cloudevent, or leave out batch.")
 	case !isJSON(e.Body.contentType):
 		b.Fail(b.At("body"), "Invalid batch", fmt.Sprintf("a batch is made of JSON, and this body is %s. "+
-			"Write a body that is JSON, or leave out batch.", e.Body.contentType))
+			"Write a body that is JSON, or leave out batch.", b.At("content_type").Quote(e.Body.contentType)))
 	}
 }

@@ -158,12 +158,12 @@ func (e *Endpoint) readBody(b *config.Block) {
 		body.kind, body.binary, body.root = cloud, source, expr.Data()
 		for _, h := range e.Headers {
 			if strings.HasPrefix(strings.ToLower(h.Name), "ce-") {
-				b.Fail(b.At("headers"), "Reserved header", h.Name+" is written by cloudevent_binary.")
+				b.Fail(b.At("headers"), "Reserved header", b.At("headers").Quote(h.Name)+" is written by cloudevent_binary.")
 			}
 		}
 	}
 	if body.ecmascript && (isForm || !isJSON(body.contentType)) {
-		b.Invalid("ecmascript", fmt.Sprintf("it brings JSON to the form of JSON.stringify; this body is %s.", body.contentType))
+		b.Invalid("ecmascript", fmt.Sprintf("it brings JSON to the form of JSON.stringify; this body is %s.", b.At("content_type").Quote(body.contentType)))
 	}
 	e.Body = body
 }

@@ -194,11 +194,11 @@ func parsePrivate(s string) (netip.Prefix, error) {
 	case prefix.Addr().Is4In6():
 		return prefix, errors.New("write the range as IPv4")
 	case prefix != prefix.Masked():
-		return prefix, fmt.Errorf("the range begins at %s: write %s", prefix.Masked().Addr(), prefix.Masked())
+		return prefix, errors.New("the range begins at another address: write that one, like 10.1.0.0/16 for all of 10.1")
 	}
 	i := slices.IndexFunc(neverAllowed(), prefix.Overlaps)
 	if i >= 0 {
-		return prefix, fmt.Errorf("%s holds %s: link-local and metadata addresses cannot be allowed. Name a smaller range", prefix, neverAllowed()[i])
+		return prefix, fmt.Errorf("it holds %s: link-local and metadata addresses cannot be allowed. Name a smaller range", neverAllowed()[i])
 	}
 	return prefix, nil
 }

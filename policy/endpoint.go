@@ -21,7 +21,7 @@ func (d *decoder) endpoint(b *config.Block) *Endpoint {
 
 	policy := defaultPolicy
 	if b.String("policy", &policy) && !slices.Contains(d.policyNames, policy) {
-		b.Invalid("policy", fmt.Sprintf("there is no policy %q.%s", policy, config.Suggest(policy, d.policyNames)))
+		b.Invalid("policy", fmt.Sprintf("there is no policy %q.%s", b.At("policy").Quote(policy), config.Suggest(policy, d.policyNames)))
 		policy = defaultPolicy
 	}
 	s := d.policies[policy]
@@ -108,13 +108,13 @@ func (e *Endpoint) readHeaders(b *config.Block) {
 		case !httpguts.ValidHeaderFieldName(h.Key):
 			b.Fail(h.KeyPlace, "Invalid header name", "a name is letters, digits and - (RFC 9110 section 5.1).")
 		case reservedHeader(h.Key):
-			b.Fail(h.KeyPlace, "Reserved header", fmt.Sprintf("%s is written by Relay or by HTTP itself.", h.Key))
+			b.Fail(h.KeyPlace, "Reserved header", fmt.Sprintf("%s is written by Relay or by HTTP itself.", h.KeyPlace.Quote(h.Key)))
 		case signedHeader(e.Signers, h.Key):
-			b.Fail(h.KeyPlace, "Reserved header", fmt.Sprintf("%s is written by the endpoint's signature.", h.Key))
+			b.Fail(h.KeyPlace, "Reserved header", fmt.Sprintf("%s is written by the endpoint's signature.", h.KeyPlace.Quote(h.Key)))
 		case slices.Contains(seen, lower):
-			b.Fail(h.KeyPlace, "Duplicate header", fmt.Sprintf("%s stands twice.", h.Key))
+			b.Fail(h.KeyPlace, "Duplicate header", fmt.Sprintf("%s stands twice.", h.KeyPlace.Quote(h.Key)))
 		case !httpguts.ValidHeaderFieldValue(h.Value.Reveal()):
-			b.Fail(h.Place, "Invalid header value", fmt.Sprintf("%s has a line break or another control character in it.", h.Key))
+			b.Fail(h.Place, "Invalid header value", fmt.Sprintf("%s has a line break or another control character in it.", h.KeyPlace.Quote(h.Key)))
 		}
 		seen = append(seen, lower)
 		e.Headers = append(e.Headers, Header{Name: h.Key, Value: h.Value})

@@ -57,7 +57,7 @@ func (e *Endpoint) readFilter(b *config.Block, shards int) {
 // checkShards: a shard knows its own marks only, so each would let the same through.
 func checkShards(b *config.Block, shards int) {
 	if shards > 1 {
-		b.Fail(b.Place(), "Filter needs one shard", fmt.Sprintf("the outbox has shards = %d, and what a filter remembers is known in one of them only. Use shards = 1, or remove the block.", shards))
+		b.Fail(b.Place(), "Filter needs one shard", "the outbox has more than one shard, and what a filter remembers is known in one of them only. Use shards = 1, or remove the block.")
 	}
 }
 
@@ -80,7 +80,7 @@ func (e *Endpoint) readCrossing(b *config.Block) *Crossing {
 		if !given {
 			c.ResetBelow = c.At[0]
 		} else if c.ResetBelow > c.At[0] {
-			b.Invalid("reset_below", fmt.Sprintf("it is above the lowest threshold, %s, which could then never be crossed.", decimal(c.At[0])))
+			b.Invalid("reset_below", "it is above the lowest threshold, which could then never be crossed.")
 		}
 	}
 	b.Duration("remember", &c.Remember, time.Minute, maxRemember)
@@ -107,7 +107,7 @@ func (c *Crossing) readThresholds(b *config.Block) {
 			b.Fail(item.Place, "Invalid at", "a threshold is a number.")
 			return
 		case len(c.At) > 0 && n <= c.At[len(c.At)-1]:
-			b.Fail(item.Place, "Invalid at", fmt.Sprintf("thresholds ascend: %s comes after %s.", decimal(n), decimal(c.At[len(c.At)-1])))
+			b.Fail(item.Place, "Invalid at", "thresholds ascend: this one is not above the one before.")
 			return
 		}
 		c.At = append(c.At, n)

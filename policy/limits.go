@@ -1,7 +1,6 @@
 package policy
 
 import (
-	"fmt"
 	"time"
 
 	"relay/config"
@@ -76,8 +75,7 @@ func (r *breaker) read(b *config.Block) {
 		if most {
 			wrong = "max_open"
 		}
-		b.Invalid(wrong, fmt.Sprintf("open is %s and max_open is %s: it cannot be less. Write both.",
-			config.FormatDuration(r.Open), config.FormatDuration(r.MaxOpen)))
+		b.Invalid(wrong, "max_open cannot be less than open. Write both.")
 	}
 	b.Float("jitter", &r.Jitter, 0, 1)
 	b.Int("probes", &r.Probes, 1, 100)

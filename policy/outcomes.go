@@ -160,8 +160,8 @@ func (o *Outcomes) add(s string) error {
 		}
 	}
 	if last < 0 {
-		return fmt.Errorf(`%q is not "network", "timeout", the code of an error, a status "300" to "599" or a class "3xx", "4xx", "5xx".%s`,
-			s, config.Suggest(s, append([]string{network}, errorCodes()...)))
+		return fmt.Errorf(`write "network", "timeout", the code of an error, a status "300" to "599" or a class "3xx", "4xx", "5xx".%s`,
+			config.Suggest(s, append([]string{network}, errorCodes()...)))
 	}
 	for code := first; code <= last; code++ {
 		o.statuses[code/64] |= 1 << (code % 64)

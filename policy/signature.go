@@ -63,7 +63,7 @@ func readScheme(b *config.Block) *sign.Scheme {
 			ok = false
 		}
 		if reservedForSchemes(p.Key) {
-			b.Fail(p.KeyPlace, "Reserved header", fmt.Sprintf("%s is written by Relay or by HTTP itself.", p.Key))
+			b.Fail(p.KeyPlace, "Reserved header", fmt.Sprintf("%s is written by Relay or by HTTP itself.", p.KeyPlace.Quote(p.Key)))
 			ok = false
 		}
 		spec.Headers = append(spec.Headers, sign.HeaderSpec{Name: p.Key, Value: template})
@@ -73,11 +73,18 @@ func readScheme(b *config.Block) *sign.Scheme {
 	}
 	scheme, err := sign.New(spec)
 	if e, is := errors.AsType[*sign.SpecError](err); is {
-		b.Invalid(e.Field, e.Reason)
+		reason := e.Reason
+		if len(b.Drawn()) > 0 { // it can quote any of them
+			reason = "what env() or file() gives does not fit. " + signatureHelp
+		}
+		b.Invalid(e.Field, reason)
 		return nil
 	}
 	return scheme
 }
+
+// signatureHelp is what to do where the reason is not shown.
+const signatureHelp = "Write the values out to be told why: nothing of a signature block is secret."
 
 // reservedForSchemes: headers that every request has. Of webhook-… only the id is; the
 // rest of Standard Webhooks is for schemes.
@@ -145,7 +152,7 @@ func (d *decoder) signers(b *config.Block) []*sign.Signer {
 	var seen []string
 	for _, name := range names {
 		if slices.Contains(seen, name.Value) {
-			b.Fail(name.Place, "Duplicate signature", fmt.Sprintf("%q stands twice.", name.Value))
+			b.Fail(name.Place, "Duplicate signature", fmt.Sprintf("%q stands twice.", name.Place.Quote(name.Value)))
 			continue
 		}
 		seen = append(seen, name.Value)
@@ -176,7 +183,7 @@ func (d *decoder) signers(b *config.Block) []*sign.Signer {
 		}
 		for _, name := range s.Names() {
 			if signedHeader(signers, name) {
-				b.Fail(b.At("sign"), "Duplicate header", fmt.Sprintf("two of the signatures write %s.", name))
+				b.Fail(b.At("sign"), "Duplicate header", "two of the signatures write the same header.")
 			}
 		}
 		signers = append(signers, s)

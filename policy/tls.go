@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,7 +26,7 @@ func (t *tlsBlock) read(b *config.Block) {
 	if ca, ok := b.PEM("ca", false); ok {
 		t.Roots = x509.NewCertPool()
 		if !t.Roots.AppendCertsFromPEM(ca) {
-			b.Invalid("ca", "the file has no certificate. Name one with -----BEGIN CERTIFICATE----- in it.")
+			b.Invalid("ca", "there is no certificate in it. It needs a part that begins with -----BEGIN CERTIFICATE-----.")
 		}
 		t.CA = fingerprint(ca)
 	}
@@ -53,14 +55,36 @@ func (t *tlsBlock) read(b *config.Block) {
 
 func (t *tlsBlock) readPair(b *config.Block, cert, key []byte) {
 	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil {
-		b.Invalid("cert", fmt.Sprintf("the files of cert and key cannot be used together: %s.", strings.TrimPrefix(err.Error(), "tls: ")))
+	if err != nil { // its text can quote them
+		b.Invalid("cert", "cert and key cannot be used together. "+whyNoPair(cert, key))
 		return
 	}
 	t.Certificate = &pair
 	if end := pair.Leaf.NotAfter; time.Now().After(end) {
-		b.Warn("cert", fmt.Sprintf("the client certificate %q expired on %s: receivers will turn it away", pair.Leaf.Subject, end.UTC().Format(time.DateOnly)))
+		b.Warn("cert", fmt.Sprintf("the client certificate %q expired on %s: receivers will turn it away", b.At("cert").Quote(pair.Leaf.Subject.String()), end.UTC().Format(time.DateOnly)))
 	}
+}
+
+// whyNoPair says what is wrong with a client certificate without any of it.
+func whyNoPair(cert, key []byte) string {
+	certs, keys := pemTypes(cert), pemTypes(key)
+	isKey := func(kind string) bool { return strings.HasSuffix(kind, "PRIVATE KEY") }
+	switch {
+	case !slices.Contains(certs, "CERTIFICATE"):
+		return "cert needs a part that begins with -----BEGIN CERTIFICATE-----."
+	case slices.Contains(keys, "ENCRYPTED PRIVATE KEY"):
+		return "key has a password: write it without one, like openssl pkey -in key.pem -out plain.pem."
+	case !slices.ContainsFunc(keys, isKey):
+		return "key needs a part that begins with -----BEGIN PRIVATE KEY-----."
+	}
+	return "key is not the private key of the certificate, or one of them is damaged."
+}
+
+func pemTypes(data []byte) (types []string) {
+	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		types = append(types, block.Type)
+	}
+	return types
 }
 
 // spell sets what depends on the rest.

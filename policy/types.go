@@ -3,11 +3,14 @@ package policy
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"relay/config"
+	"relay/policy/rawjson"
 )
 
 // EventType is what the file says of a type of event: a promise to receivers, which ingest
@@ -84,7 +87,7 @@ func readTypes(blocks []*config.Block) []*EventType {
 		if b.String("schema", &text) {
 			var err error
 			if t.Schema, err = newSchema(text); err != nil {
-				b.Invalid("schema", err.Error())
+				b.Invalid("schema", about(b, "schema", text, err))
 			}
 		}
 		if b.String("example", &text) {
@@ -99,7 +102,7 @@ func readTypes(blocks []*config.Block) []*EventType {
 func (t *EventType) readExample(b *config.Block, text string) {
 	var compact bytes.Buffer
 	if err := json.Compact(&compact, []byte(text)); err != nil {
-		b.Invalid("example", fmt.Sprintf(`it is not JSON: %v. Write jsonencode({ … }), or file("…").`, err))
+		b.Invalid("example", about(b, "example", text, fmt.Errorf(`it is not JSON: %w. Write jsonencode({ … }), or file("…")`, err)))
 		return
 	}
 	t.Example = compact.Bytes()
@@ -107,8 +110,49 @@ func (t *EventType) readExample(b *config.Block, text string) {
 		return
 	}
 	if m := t.Schema.Check(t.Example); m != nil {
+		if b.Draws("example") || b.Draws("schema") { // it names keys of both
+			b.Invalid("example", "it does not fit the schema.")
+			return
+		}
 		b.Invalid("example", "it does not fit the schema: "+m.Error()+".")
 	}
+}
+
+// about is an error of a text, which can quote it. Of a text that env() or file() gave only
+// the line is told.
+func about(b *config.Block, name, text string, err error) string {
+	if !b.Draws(name) {
+		return err.Error()
+	}
+	if !json.Valid([]byte(text)) {
+		at := int64(len(text))
+		if e, ok := errors.AsType[*json.SyntaxError](json.Unmarshal([]byte(text), new(any))); ok {
+			at = min(max(e.Offset-1, 0), at)
+		}
+		return fmt.Sprintf("what env() or file() gives is not JSON from its line %d on.", 1+strings.Count(text[:at], "\n"))
+	}
+	if m, ok := errors.AsType[*Mismatch](err); ok {
+		return fmt.Sprintf("what env() or file() gives is no JSON Schema: its line %d does not fit %q.", lineOf(text, m.Pointer), m.Keyword)
+	}
+	return "what env() or file() gives is JSON and cannot be used. Write it out here, with jsonencode({ … }), to be told why."
+}
+
+// lineOf is the line of a JSON text where a value begins, or what is around it.
+func lineOf(text, pointer string) int {
+	whole := []byte(text)
+	at := whole
+	for token := range strings.SplitSeq(strings.TrimPrefix(pointer, "/"), "/") {
+		name := strings.NewReplacer("~1", "/", "~0", "~").Replace(token)
+		inner, ok := rawjson.Member(at, name)
+		if n, err := strconv.Atoi(name); !ok && err == nil {
+			inner, ok = rawjson.Element(at, n)
+		}
+		if !ok {
+			break
+		}
+		at = inner
+	}
+	return 1 + strings.Count(text[:cap(whole)-cap(at)], "\n")
 }
 
 // warnUnknown warns of the endpoint's patterns that no declared type fits: ingest, where it
@@ -117,7 +161,7 @@ func (e *Endpoint) warnUnknown(b *config.Block, types []*EventType) {
 	for _, pattern := range e.Events.include {
 		fits := func(t *EventType) bool { return matchSegments(pattern, strings.Split(t.Name, ".")) }
 		if pattern[0] != own && !slices.ContainsFunc(types, fits) {
-			b.Warn("events", fmt.Sprintf("no event_type fits the pattern %q, and ingest is strict: there will be no such event", strings.Join(pattern, ".")))
+			b.Warn("events", fmt.Sprintf("no event_type fits the pattern %q, and ingest is strict: there will be no such event", b.At("events").Quote(strings.Join(pattern, "."))))
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"strings"
@@ -48,7 +49,7 @@ type Sentinel struct {
 	Username, Password string   // of the Sentinels themselves
 }
 
-// TLSFiles are paths of PEM files. All may be empty.
+// TLSFiles are paths of PEM files, or what is in such. All may be empty.
 type TLSFiles struct {
 	CA         string // who signed the server's certificate; "" = the system's authorities
 	Cert, Key  string // of this client
@@ -205,23 +206,43 @@ func (o Options) client() (*redis.UniversalOptions, error) {
 func (f *TLSFiles) config() (*tls.Config, error) {
 	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: f.ServerName}
 	if f.CA != "" {
-		pem, err := os.ReadFile(f.CA)
+		pem, err := readPEM(f.CA)
 		if err != nil {
 			return nil, fmt.Errorf("read redis ca: %w", err)
 		}
 		c.RootCAs = x509.NewCertPool()
 		if !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("read redis ca %s: it holds no PEM certificate", f.CA)
+			return nil, errors.New("read redis ca: it holds no PEM certificate")
 		}
 	}
 	if f.Cert != "" || f.Key != "" {
-		pair, err := tls.LoadX509KeyPair(f.Cert, f.Key)
+		cert, err := readPEM(f.Cert)
 		if err != nil {
-			return nil, fmt.Errorf("read redis client certificate %s and key %s: %w", f.Cert, f.Key, err)
+			return nil, fmt.Errorf("read redis client certificate: %w", err)
+		}
+		key, err := readPEM(f.Key)
+		if err != nil {
+			return nil, fmt.Errorf("read redis client key: %w", err)
+		}
+		pair, err := tls.X509KeyPair(cert, key)
+		if err != nil { // it may quote them
+			return nil, errors.New("read redis client certificate: cert and key are not PEM of one pair")
 		}
 		c.Certificates = []tls.Certificate{pair}
 	}
 	return c, nil
+}
+
+// readPEM reads the file, unless it is given the content. Its errors quote neither.
+func readPEM(s string) ([]byte, error) {
+	if strings.Contains(s, "-----BEGIN ") {
+		return []byte(s), nil
+	}
+	data, err := os.ReadFile(s)
+	if e, ok := errors.AsType[*fs.PathError](err); ok {
+		err = e.Err
+	}
+	return data, err
 }
 
 // node is the client of the server that has the key: in a Cluster the master of

@@ -1,7 +1,6 @@
 package expr
 
 import (
-	"fmt"
 	"math/big"
 	"slices"
 
@@ -167,7 +166,7 @@ func (c compiler) keys(e *hclsyntax.ObjectConsExpr, each func(i int, key string,
 		}
 		key := scalarText(v)
 		if slices.Contains(seen, key) {
-			c.Fail(at, "Duplicate key", fmt.Sprintf("%q stands twice in this object.", key))
+			c.Fail(at, "Duplicate key", "this key stands twice in this object.")
 			continue
 		}
 		each(len(seen), key, item.ValueExpr)

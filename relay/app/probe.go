@@ -55,7 +55,7 @@ func redisOptions(c config.Outbox) redisstream.Options {
 		o.Sentinel = &redisstream.Sentinel{Master: s.Master, Addrs: s.Addrs, Username: s.Username, Password: s.Password.Reveal()}
 	}
 	if t := r.TLS; t != nil {
-		o.TLS = &redisstream.TLSFiles{CA: t.CA, Cert: t.Cert, Key: t.Key, ServerName: t.ServerName}
+		o.TLS = &redisstream.TLSFiles{CA: t.CA.Reveal(), Cert: t.Cert.Reveal(), Key: t.Key.Reveal(), ServerName: t.ServerName}
 	}
 	return o
 }

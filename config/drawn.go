@@ -1,0 +1,138 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+)
+
+// drawing tells how an expression calls env() and file(). Their answers may be secret
+// wherever they are used, so no text for people ever quotes a value that is made of them.
+type drawing struct {
+	any    bool // there is such a call
+	nested bool // in an argument of another such call, which then names what is not to be quoted
+	others bool // other functions are called, too
+}
+
+func drawingOf(e hclsyntax.Expression) (d drawing) {
+	w := &drawingWalker{to: &d}
+	_ = hclsyntax.Walk(e, w)
+	return d
+}
+
+// drawingWalker looks at calls; depth is how many of env() and file() are around.
+type drawingWalker struct {
+	to    *drawing
+	depth int
+}
+
+func draws(n hclsyntax.Node) bool {
+	call, ok := n.(*hclsyntax.FunctionCallExpr)
+	return ok && (call.Name == "env" || call.Name == "file")
+}
+
+// Enter implements hclsyntax.Walker.
+func (w *drawingWalker) Enter(n hclsyntax.Node) hcl.Diagnostics {
+	_, call := n.(*hclsyntax.FunctionCallExpr)
+	switch {
+	case draws(n):
+		w.to.any = true
+		w.to.nested = w.to.nested || w.depth > 0
+		w.depth++
+	case call:
+		w.to.others = true
+	}
+	return nil
+}
+
+// Exit implements hclsyntax.Walker.
+func (w *drawingWalker) Exit(n hclsyntax.Node) hcl.Diagnostics {
+	if draws(n) {
+		w.depth--
+	}
+	return nil
+}
+
+// Draws tells whether an attribute's expression calls env() or file(), so that its value may
+// hold what is not in the file.
+func (b *Block) Draws(name string) bool {
+	a := b.attr(name)
+	return a != nil && drawingOf(a.Expr).any
+}
+
+// Drawn names the attributes of the block and of those inside it that call env() or
+// file(): "retry.schedule". Labels are not in it.
+func (b *Block) Drawn() []string { return drawn(b.attrs, b.blocks, "") }
+
+func drawn(attrs []*hclsyntax.Attribute, blocks []*hclsyntax.Block, prefix string) (names []string) {
+	for _, a := range attrs {
+		if drawingOf(a.Expr).any {
+			names = append(names, prefix+a.Name)
+		}
+	}
+	for _, c := range blocks {
+		inner := &Block{}
+		inner.add(c.Body)
+		names = append(names, drawn(inner.attrs, inner.blocks, prefix+c.Type+".")...)
+	}
+	return names
+}
+
+// Hidden stands for what is not shown.
+const Hidden = "***"
+
+// Quote is a value of the place, fit to be shown: Hidden where env() or file() gave it.
+func (p Place) Quote(value string) string {
+	if p.attr != nil && drawingOf(p.attr.Expr).any {
+		return Hidden
+	}
+	return value
+}
+
+// drawer is env() and file() for one expression.
+type drawer struct {
+	quiet bool              // their errors quote no argument
+	clean bool              // they take off what an editor or a shell left around a secret
+	warn  func(text string) // of a secret
+}
+
+// called is a call, fit to be shown.
+func (d drawer) called(function, argument string) string {
+	if d.quiet {
+		return function + "(…)"
+	}
+	return fmt.Sprintf("%s(%q)", function, argument)
+}
+
+// trim takes white space, line ends and byte order marks off a secret.
+func (d drawer) trim(text, call string) string {
+	trimmed := strings.TrimFunc(text, isBlank)
+	if d.clean && trimmed != text {
+		d.warn(call + ": white space, a line end or a byte order mark around a secret is taken off. Remove it there")
+		return trimmed
+	}
+	return text
+}
+
+func isBlank(r rune) bool { return unicode.IsSpace(r) || r == '\uFEFF' }
+
+// tidy is what becomes of a secret that env() or file() gave a part of: what is around it
+// is taken off, and what cannot be meant is an error.
+func (b *Block) tidy(a *hclsyntax.Attribute, p Place, text string) (string, bool) {
+	if !drawingOf(a.Expr).any {
+		return text, true
+	}
+	warn := func(what string) { b.file.warn(fmt.Sprintf("%s: %s", p, what)) }
+	text = drawer{clean: true, warn: warn}.trim(text, "what env() or file() gives")
+	if strings.ContainsFunc(text, func(r rune) bool { return unicode.IsControl(r) || r == '\uFEFF' }) {
+		b.Fail(p, "Invalid "+a.Name, "a line end or another control character is inside of what env() or file() gives. Look at it with od -c.")
+		return "", false
+	}
+	if n := len(text); n > 1 && (text[0] == '"' || text[0] == '\'') && text[n-1] == text[0] {
+		warn("what env() or file() gives stands in quotes, which are taken as a part of the secret. Remove them there if they are not")
+	}
+	return text, true
+}
