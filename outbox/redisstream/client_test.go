@@ -372,10 +372,11 @@ func TestTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, files := range map[string]TLSFiles{
-		"no such file":         {CA: filepath.Join(dir, "missing")},
-		"no PEM certificate":   {CA: empty},
-		"client certificate":   {Cert: empty, Key: empty},
-		"read redis client ce": {Cert: ca},
+		"no such file":          {CA: filepath.Join(dir, "missing")},
+		"no PEM certificate":    {CA: empty},
+		"client certificate":    {Cert: empty, Key: empty},
+		"read redis client key": {Cert: ca},
+		"holds no PEM":          {CA: "-----BEGIN CERTIFICATE-----\nsecret"},
 	} {
 		bad := at(url)
 		bad.TLS = &files
