@@ -61,6 +61,7 @@ type settings struct {
 	fleetConcurrency int
 	freshShare       float64
 	http2            bool
+	connectionMaxAge time.Duration
 	obeyRateHeaders  bool
 	timeout          Timeout
 	retry            retry
@@ -74,15 +75,16 @@ type settings struct {
 
 func defaultSettings() settings {
 	return settings{
-		concurrency: 16,
-		freshShare:  0.5,
-		timeout:     Timeout{Connect: 5 * time.Second, Total: 15 * time.Second},
-		retry:       defaultRetry(),
-		rateLimit:   rateLimit{per: time.Second},
-		breaker:     defaultBreaker(),
-		batch:       defaultBatch(),
-		disable:     defaultDisable(),
-		tls:         tlsBlock{TLS: TLS{MinVersion: tls.VersionTLS12}},
+		concurrency:      16,
+		freshShare:       0.5,
+		connectionMaxAge: 5 * time.Minute,
+		timeout:          Timeout{Connect: 5 * time.Second, Total: 15 * time.Second},
+		retry:            defaultRetry(),
+		rateLimit:        rateLimit{per: time.Second},
+		breaker:          defaultBreaker(),
+		batch:            defaultBatch(),
+		disable:          defaultDisable(),
+		tls:              tlsBlock{TLS: TLS{MinVersion: tls.VersionTLS12}},
 	}
 }
 
@@ -116,6 +118,7 @@ func (s *settings) read(b *config.Block) {
 	b.Int("fleet_concurrency", &s.fleetConcurrency, 0, 1024)
 	b.Float("fresh_share", &s.freshShare, 0, 1)
 	b.Bool("http2", &s.http2)
+	b.Duration("connection_max_age", &s.connectionMaxAge, time.Second, 24*time.Hour)
 	b.Bool("obey_rate_headers", &s.obeyRateHeaders)
 	if t := b.One("timeout"); t != nil {
 		t.Duration("connect", &s.timeout.Connect, time.Millisecond, 10*time.Minute)
@@ -146,7 +149,7 @@ func (s *settings) read(b *config.Block) {
 // fill writes the settings into an endpoint.
 func (s *settings) fill(e *Endpoint) {
 	e.Concurrency, e.FleetConcurrency, e.FreshShare = s.concurrency, s.fleetConcurrency, s.freshShare
-	e.HTTP2, e.ObeyRateHeaders, e.Timeout = s.http2, s.obeyRateHeaders, s.timeout
+	e.HTTP2, e.ConnectionMaxAge, e.ObeyRateHeaders, e.Timeout = s.http2, s.connectionMaxAge, s.obeyRateHeaders, s.timeout
 	e.Retry, e.RateLimit, e.Breaker, e.Disable = s.retry.spell(), s.rateLimit.spell(), s.breaker.spell(), s.disable
 	e.Batch, e.Egress, e.TLS = s.batch.spell(), s.egress, s.tls.spell()
 }

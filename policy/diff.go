@@ -69,6 +69,7 @@ func (e *Endpoint) settings() []config.Setting {
 	all = append(all, e.Body.settings()...)
 	add("concurrency", strconv.Itoa(e.Concurrency))
 	add("http2", strconv.FormatBool(e.HTTP2))
+	add("connection_max_age", config.FormatDuration(e.ConnectionMaxAge))
 	if e.Handshake {
 		add("handshake", e.Origin)
 	}

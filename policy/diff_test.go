@@ -50,8 +50,8 @@ func TestDiff(t *testing.T) {
 		{"retry classes", with("retry \"429\" {\n schedule = [\"5s\"]\n}"), with("retry {\n max_age = \"1d\"\n}\nretry \"404\" {\n max_attempts = 1\n}"), []config.Change{
 			{Name: "retry.max_age", New: "1d"}, {Name: "retry.on", Old: "network timeout 408 409 425 429 5xx", New: "network timeout 404 408 409 425 429 5xx"},
 			{Name: "retry.404", New: "no more attempts, jitter 0.1, max_age 1d"}, {Name: "retry.429", Old: "5s, jitter 0.1"}}},
-		{"limits", with("rate_limit {\n limit = 5\n}"), with("fleet_concurrency = 3\nfresh_share = 0.25\nobey_rate_headers = true\nrate_limit {\n limit = 10\n per = \"1m\"\n}"), []config.Change{
-			{Name: "fleet_concurrency", New: "3"}, {Name: "fresh_share", Old: "0.5", New: "0.25"}, {Name: "obey_rate_headers", Old: "false", New: "true"},
+		{"limits", with("rate_limit {\n limit = 5\n}"), with("fleet_concurrency = 3\nfresh_share = 0.25\nobey_rate_headers = true\nconnection_max_age = \"1h\"\nrate_limit {\n limit = 10\n per = \"1m\"\n}"), []config.Change{
+			{Name: "connection_max_age", Old: "5m", New: "1h"}, {Name: "fleet_concurrency", New: "3"}, {Name: "fresh_share", Old: "0.5", New: "0.25"}, {Name: "obey_rate_headers", Old: "false", New: "true"},
 			{Name: "rate_limit", Old: "5 per 1s, burst 5", New: "10 per 1m, burst 1"}}},
 		{"no limit", with("rate_limit {\n limit = 5\n}"), with("rate_limit {\n enabled = false\n}"), []config.Change{{Name: "rate_limit", Old: "5 per 1s, burst 5"}}},
 		{"breaker", with(``), with("breaker {\n open = \"1m\"\n on = [\"5xx\"]\n}\ndisable {\n on_gone = false\n after_failing = \"0s\"\n}"), []config.Change{

@@ -60,6 +60,7 @@ func TestEqual(t *testing.T) {
 				Steps: Steps{Schedule: []time.Duration{time.Second}, Jitter: 0.1}, On: on, MaxRetryAfter: time.Hour,
 				Classes: []RetryClass{{"5xx", on, Steps{Schedule: []time.Duration{time.Minute}}}},
 			},
+			ConnectionMaxAge: time.Minute,
 			FleetConcurrency: 2, FreshShare: 0.5,
 			RateLimit: &RateLimit{N: 1, Per: time.Second, Burst: 2},
 			Breaker: &Breaker{
@@ -137,6 +138,7 @@ func TestEqual(t *testing.T) {
 			func(e *Endpoint) { e.Retry.Classes[0].Jitter = 1 },
 			func(e *Endpoint) { e.Retry.Classes[0].MaxAge = time.Hour },
 		},
+		"ConnectionMaxAge": {func(e *Endpoint) { e.ConnectionMaxAge++ }},
 		"FleetConcurrency": {func(e *Endpoint) { e.FleetConcurrency = 0 }},
 		"FreshShare":       {func(e *Endpoint) { e.FreshShare = 0 }},
 		"ObeyRateHeaders":  {func(e *Endpoint) { e.ObeyRateHeaders = true }},

@@ -193,6 +193,9 @@ func dumpEndpoint(b *strings.Builder, e *Endpoint) {
 	if e.FleetConcurrency > 0 || e.FreshShare != 0.5 || e.ObeyRateHeaders {
 		fmt.Fprintf(b, "  fleet_concurrency=%d fresh_share=%g obey_rate_headers=%t\n", e.FleetConcurrency, e.FreshShare, e.ObeyRateHeaders)
 	}
+	if e.ConnectionMaxAge != 5*time.Minute {
+		fmt.Fprintf(b, "  connection_max_age=%v\n", e.ConnectionMaxAge)
+	}
 	if e.RateLimit != nil {
 		fmt.Fprintf(b, "  rate_limit %+v\n", *e.RateLimit)
 	}

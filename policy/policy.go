@@ -35,24 +35,25 @@ type Policy struct {
 // Endpoint is a URL with its policy: named defaults and overrides already
 // merged.
 type Endpoint struct {
-	Name        string
-	Description string
-	URL         *url.URL
-	drawnURL    bool // with env() or file()
-	Enabled     bool // else its deliveries are accepted and held
-	Events      Matcher
-	Filter      *Filter        // nil for all events of its types
-	Headers     []Header       // as written, after Relay's own
-	Body        *Body          // nil for the default one: {"id","type","timestamp","data"}
-	Signers     []*sign.Signer // all of them sign each request; empty for sign = ["none"]
-	Concurrency int            // attempts at the same time, for each Relay
-	HTTP2       bool           // offered to the receiver, where URL is https
-	Handshake   bool           // the receiver is asked for its consent before it is sent to
-	Origin      string         // the host name under which it is asked; "" without Handshake
-	Timeout     Timeout
-	Retry       Retry
-	Egress      Egress
-	TLS         TLS
+	Name             string
+	Description      string
+	URL              *url.URL
+	drawnURL         bool // with env() or file()
+	Enabled          bool // else its deliveries are accepted and held
+	Events           Matcher
+	Filter           *Filter        // nil for all events of its types
+	Headers          []Header       // as written, after Relay's own
+	Body             *Body          // nil for the default one: {"id","type","timestamp","data"}
+	Signers          []*sign.Signer // all of them sign each request; empty for sign = ["none"]
+	Concurrency      int            // attempts at the same time, for each Relay
+	HTTP2            bool           // offered to the receiver, where URL is https
+	ConnectionMaxAge time.Duration  // of a connection when a request begins; 0 for no bound
+	Handshake        bool           // the receiver is asked for its consent before it is sent to
+	Origin           string         // the host name under which it is asked; "" without Handshake
+	Timeout          Timeout
+	Retry            Retry
+	Egress           Egress
+	TLS              TLS
 
 	FleetConcurrency int        // attempts at the same time of all Relays with one outbox together; 0 for no bound
 	FreshShare       float64    // of the slots, 0 to 1: goes to the newest events while older ones wait

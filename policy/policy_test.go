@@ -232,7 +232,7 @@ endpoint "billing" {
 	}
 	for _, name := range strings.Fields("ingest unix mode http token hosts max_body outbox path durability max_size admin retention delivered failed " +
 		"log level format policy concurrency timeout connect total retry schedule strategy initial max multiplier max_attempts jitter on max_retry_after " +
-		"max_age explicit fleet_concurrency fresh_share obey_rate_headers rate_limit limit per burst breaker failure_ratio min_attempts window open max_open " +
+		"max_age explicit fleet_concurrency fresh_share obey_rate_headers http2 connection_max_age rate_limit limit per burst breaker failure_ratio min_attempts window open max_open " +
 		"probes disable on_gone after_failing tls ca cert key min_version server_name egress allow_private allow_plaintext ports signature algorithm encoding secret signed headers endpoint url events secrets sign description enabled " +
 		"strict event_type example handshake origin tenants when sample dedupe by window crossing value at reset_below remember") {
 		if !strings.Contains(string(text), name) {

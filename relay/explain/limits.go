@@ -17,6 +17,7 @@ type Limits struct {
 	FreshShare       float64  `json:"fresh_share"`
 	RateLimit        *Rate    `json:"rate_limit,omitempty"`
 	ObeyRateHeaders  bool     `json:"obey_rate_headers"`
+	ConnectionAgeMS  int64    `json:"connection_max_age_ms"`
 	Breaker          *Breaker `json:"breaker,omitempty"`
 	Batch            *Batch   `json:"batch,omitempty"`
 	Disable          Disable  `json:"disable"`
@@ -80,7 +81,8 @@ func classes(r *policy.Retry) []Class {
 func limits(e *policy.Endpoint) Limits {
 	out := Limits{
 		Concurrency: e.Concurrency, FleetConcurrency: e.FleetConcurrency, FreshShare: e.FreshShare, ObeyRateHeaders: e.ObeyRateHeaders,
-		Disable: Disable{e.Disable.OnGone && !e.Retry.On.Status(410), e.Disable.AfterFailing.Milliseconds()},
+		ConnectionAgeMS: e.ConnectionMaxAge.Milliseconds(),
+		Disable:         Disable{e.Disable.OnGone && !e.Retry.On.Status(410), e.Disable.AfterFailing.Milliseconds()},
 	}
 	if r := e.RateLimit; r != nil {
 		out.RateLimit = &Rate{r.N, r.Per.Milliseconds(), r.Burst}

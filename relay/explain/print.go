@@ -99,7 +99,7 @@ func printPlan(b *bytes.Buffer, p *Plan) {
 		fmt.Fprintf(b, "  %-12s %s\n", "after "+c.After, classText(c))
 	}
 	fmt.Fprintf(b, "  final        %s\n", strings.Join(final, ", "))
-	fmt.Fprintf(b, "  timeouts     connect %s, total %s\n", ms(p.ConnectMS), ms(p.TotalMS))
+	fmt.Fprintf(b, "  timeouts     connect %s, total %s; connections are used for up to %s\n", ms(p.ConnectMS), ms(p.TotalMS), ms(p.ConnectionAgeMS))
 	fmt.Fprintf(b, "  concurrency  %s\n", concurrencyText(p.Limits))
 	if p.Batch != nil {
 		fmt.Fprintf(b, "  batch        %s\n", batchText(p.Batch))

@@ -382,6 +382,8 @@ func TestTrailingDotIsAbsolute(t *testing.T) {
 		w.accept(1, "billing")
 		r := w.await(1)[0]
 		w.stop()
+		mu.Lock()
+		defer mu.Unlock()
 		if r.Attempt.Code != policy.CodeNoSuchHost || len(asked) != 1 {
 			t.Errorf("%q (%s) after questions for %v, want dns_not_found after one name", r.Attempt.Code, r.Attempt.Error, asked)
 		}

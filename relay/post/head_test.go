@@ -64,7 +64,6 @@ func hear(t testing.TB, raw string) (ours, theirs heard) {
 		return &told{say: strings.NewReader(raw), asked: make(chan struct{}), gone: make(chan struct{})}, nil
 	}}
 	judge := newHTTP2(e, d)
-	judge.http.DialContext = d.dial
 	judge.http.DisableKeepAlives = true // else it logs what comes after an answer
 	for s, h := range map[Sender]*heard{newHTTP1(t.Context(), e, d, &sync.Pool{New: newExchange}): &ours, judge: &theirs} {
 		a, f := s.Send(t.Context(), Request{Body: []byte("{}"), Until: time.Now().Add(time.Minute)})

@@ -43,6 +43,7 @@ func newHTTP1(ctx context.Context, e *policy.Endpoint, d *dialer, exchanges *syn
 	}
 	u := e.RequestURL()
 	t := &http1{host: u.Host, target: u.RequestURI(), obey: e.ObeyRateHeaders, exchanges: exchanges}
+	t.pool.maxAge = e.ConnectionMaxAge
 	t.pool.dial = func(ctx context.Context) (net.Conn, error) { return dial(ctx, "tcp", address) }
 	t.forget = context.AfterFunc(ctx, t.pool.end)
 	return t

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptrace"
@@ -20,12 +22,12 @@ import (
 // http2 is the sender on net/http, for endpoints with http2 = true: HTTP/2 where
 // the receiver chooses it, else HTTP/1.1.
 //
-// net/http by itself repeats a request that met a dead connection when it may
-// assume that this is safe. Here it may not: the body cannot be rewound (GetBody is
-// nil), so one attempt is one request on the wire, whatever headers it has.
+// Connections are ours, so net/http sends nothing again by itself. Send does so for the one
+// case in which the receiver says that it did not process a request: see unprocessed.
 type http2 struct {
 	url  *url.URL
 	http *http.Transport
+	pool sharedPool
 	dial *dialer
 	obey bool // rate headers
 }
@@ -41,15 +43,10 @@ func newHTTP2(e *policy.Endpoint, d *dialer) *http2 {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
-	address := addressOf(e)
-	return &http2{url: e.RequestURL(), dial: d, obey: e.ObeyRateHeaders, http: &http.Transport{
-		DialTLSContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return d.dialTLS(ctx, network, address)
-		},
+	t := &http2{url: e.RequestURL(), dial: d, obey: e.ObeyRateHeaders, http: &http.Transport{
+		DialContext:            handOver(d.dial),
+		DialTLSContext:         handOver(d.dialTLS),
 		Protocols:              protocols,
-		MaxConnsPerHost:        e.Concurrency,
-		MaxIdleConnsPerHost:    e.Concurrency,
-		IdleConnTimeout:        idleTimeout,
 		DisableCompression:     true, // a small answer must not unpack to a large one
 		MaxResponseHeaderBytes: maxHeader,
 		HTTP2: &http.HTTP2Config{ // a dead connection is found while an attempt lasts
@@ -60,60 +57,83 @@ func newHTTP2(e *policy.Endpoint, d *dialer) *http2 {
 			MaxReceiveBufferPerStream: maxBody, // what a receiver may send unasked
 		},
 	}}
+	address := addressOf(e)
+	t.pool.open = func(ctx context.Context) (*shared, error) {
+		var c net.Conn
+		cc, err := t.http.NewClientConn(context.WithValue(ctx, dialled{}, &c), t.url.Scheme, address)
+		if err != nil {
+			return nil, err
+		}
+		secure, ok := c.(*tls.Conn)
+		many := ok && secure.ConnectionState().NegotiatedProtocol == "h2"
+		return &shared{carrier: cc, base: baseOf(c), many: many, expires: expiry(time.Now(), e.ConnectionMaxAge)}, nil
+	}
+	t.pool.alarm.ring = t.pool.sweep
+	return t
+}
+
+// dialled is the key under which a context has the place for the connection that is opened with it.
+type dialled struct{}
+
+// handOver makes a dial put its connection where the context says.
+func handOver(dial func(ctx context.Context, network, address string) (net.Conn, error)) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := dial(ctx, network, address)
+		if place, ok := ctx.Value(dialled{}).(*net.Conn); ok {
+			*place = c
+		}
+		return c, err
+	}
 }
 
 func (t *http2) Send(ctx context.Context, r Request) (a Answer, f *Failure) {
 	ctx, cancel := context.WithDeadline(ctx, r.Until)
 	defer cancel()
-	defer func() {
-		if f != nil && ctx.Err() != nil {
-			f = &Failure{Code: policy.CodeTimeout}
-			t.http.CloseIdleConnections() // as pool.doubt; a PING finds those that others use
+	r.Body = bytes.Clone(r.Body) // net/http may read it after an answer is here
+	for n := 0; ; n++ {
+		var answering bool
+		var err error
+		if a, answering, err = t.try(ctx, r); err == nil {
+			return a, nil
 		}
-	}()
+		if unprocessed(err) && pause(ctx, n) {
+			continue
+		}
+		if ctx.Err() != nil {
+			t.pool.doubt()
+			return a, &Failure{Code: policy.CodeTimeout}
+		}
+		return a, t.failure(err, answering, a.Reused)
+	}
+}
+
+// try sends the request once, on one connection. With an error answering tells whether some of an
+// answer had come.
+func (t *http2) try(ctx context.Context, r Request) (a Answer, answering bool, err error) {
+	c, reused, err := t.pool.take(ctx)
+	if err != nil {
+		if dial, ok := errors.AsType[*dialError](err); ok {
+			a.Timing = dial.timing
+		}
+		return a, false, err
+	}
+	defer t.pool.put(c)
+	if a.Reused = reused; !reused {
+		a.Timing = c.base.timing
+	}
 	ready := time.Now()
 	var firstByte atomic.Pointer[time.Time] // set by a goroutine of net/http
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GotConn: func(c httptrace.GotConnInfo) {
-			ready = time.Now()
-			if a.Reused = c.Reused; !c.Reused {
-				a.Timing = baseOf(c.Conn).timing
-			}
-		},
-		GotFirstResponseByte: func() {
-			now := time.Now()
-			firstByte.Store(&now)
-		},
-	})
-	req := (&http.Request{
-		Method:        cmp.Or(r.Method, http.MethodPost),
-		URL:           t.url,
-		Host:          t.url.Host,
-		Header:        make(http.Header, len(r.Header)),
-		Body:          io.NopCloser(bytes.NewReader(bytes.Clone(r.Body))), // may be read after RoundTrip returned
-		ContentLength: int64(len(r.Body)),
-	}).WithContext(ctx)
-	for _, h := range r.Header {
-		req.Header[h.Name] = append(req.Header[h.Name], h.Value) // names as they are written
-	}
-
-	resp, err := t.http.RoundTrip(req)
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotFirstResponseByte: func() {
+		now := time.Now()
+		firstByte.Store(&now)
+	}})
+	resp, err := c.carrier.(*http.ClientConn).RoundTrip(t.request(ctx, r))
 	first := firstByte.Load()
 	if first != nil {
 		a.Timing.FirstByte = first.Sub(ready)
 	}
 	if err != nil {
-		if dial, ok := errors.AsType[*dialError](err); ok {
-			a.Timing = dial.timing
-			return a, &Failure{dial.code, clip(dial.Error())}
-		}
-		f = exchangeFailure(err, first != nil)
-		if f.Code == policy.CodeReset && !a.Reused && t.dial.asked.Load() {
-			// With TLS 1.3 it turns us away after the handshake. net/http, which writes
-			// meanwhile, may see only that the connection ends.
-			f = &Failure{policy.CodeTLS, "the receiver asked for a client certificate, then ended the connection"}
-		}
-		return a, f
+		return a, first != nil, err
 	}
 	defer resp.Body.Close()
 	a.Status = resp.StatusCode
@@ -123,17 +143,92 @@ func (t *http2) Send(ctx context.Context, r Request) (a Answer, f *Failure) {
 		a.RateHeaders = rateHeadersOf(resp.Header.Get)
 	}
 	if a.Status == http.StatusSwitchingProtocols {
-		return a, nil // its body is the connection
+		return a, true, nil // its body is the connection
 	}
 	if a.Body, err = readBody(resp.Body); err != nil {
-		if a.BodyFault = bodyFault(err, r.Until); a.BodyFault.Code == CodeBodyTimeout {
-			t.http.CloseIdleConnections()
-		}
+		a.BodyFault = bodyFault(err, r.Until)
 	}
-	return a, nil
+	if a.BodyFault != nil && a.BodyFault.Code == CodeBodyTimeout {
+		t.pool.doubt()
+	}
+	return a, true, nil
 }
 
-func (t *http2) Close() { t.http.CloseIdleConnections() }
+// request is r for net/http. Its body cannot be rewound.
+func (t *http2) request(ctx context.Context, r Request) *http.Request {
+	req := (&http.Request{
+		Method:        cmp.Or(r.Method, http.MethodPost),
+		URL:           t.url,
+		Host:          t.url.Host,
+		Header:        make(http.Header, len(r.Header)),
+		Body:          io.NopCloser(bytes.NewReader(r.Body)),
+		ContentLength: int64(len(r.Body)),
+	}).WithContext(ctx)
+	for _, h := range r.Header {
+		req.Header[h.Name] = append(req.Header[h.Name], h.Value) // names as they are written
+	}
+	return req
+}
+
+// failure says why try brought no answer, on a connection that had served before or a new one.
+func (t *http2) failure(err error, answering, reused bool) *Failure {
+	if dial, ok := errors.AsType[*dialError](err); ok {
+		return &Failure{dial.code, clip(dial.Error())}
+	}
+	if unprocessed(err) {
+		return &Failure{policy.CodeReset, "the receiver ended each connection before it took the request"}
+	}
+	f := exchangeFailure(err, answering)
+	if f.Code == policy.CodeReset && !reused && t.dial.asked.Load() {
+		// With TLS 1.3 it turns us away after the handshake. net/http, which writes
+		// meanwhile, may see only that the connection ends.
+		return &Failure{policy.CodeTLS, "the receiver asked for a client certificate, then ended the connection"}
+	}
+	return f
+}
+
+// unprocessed tells whether a request was not processed, so that sending it again makes no second
+// one: the receiver said so by GOAWAY (RFC 9113 section 6.8) or REFUSED_STREAM (section 8.7), or
+// nothing was sent. net/http has no other name for the first and the last than their texts, which are compared
+// whole: an error that quotes the receiver is never one of them.
+func unprocessed(err error) bool {
+	if stream, ok := errors.AsType[streamError](err); ok {
+		const refusedStream = 7
+		return stream.Code == refusedStream
+	}
+	switch err.Error() {
+	case "http2: Transport received Server's graceful shutdown GOAWAY", "http2: client conn not usable":
+		return true
+	}
+	return false
+}
+
+// streamError is what net/http's errors of one stream convert to.
+type streamError struct {
+	StreamID uint32
+	Code     uint32
+	Cause    error
+}
+
+func (e streamError) Error() string { return "stream error" }
+
+// pause waits before a request is sent again, after n times: not at all, then up to 200 ms, since a receiver that
+// takes no request must not be asked all the time. It returns false when ctx ends.
+func pause(ctx context.Context, n int) bool {
+	if n == 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(rand.N(time.Duration(min(n, 20)) * 10 * time.Millisecond))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (t *http2) Close() { t.pool.close() }
 
 // headText returns the header as lines, cut where it is too long to keep.
 func headText(h http.Header) string {

@@ -166,11 +166,12 @@ func TestUnreadBodyIsBounded(t *testing.T) {
 		read := w.meter(e.URL.Host)
 		s := NewClient(w.o).Sender(t.Context(), e).(*http2)
 		defer s.Close()
-		req, err := http.NewRequestWithContext(t.Context(), "POST", e.URL.String(), nil)
+		c, _, err := s.pool.take(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		resp, err := s.http.RoundTrip(req)
+		defer s.pool.put(c)
+		resp, err := c.carrier.(*http.ClientConn).RoundTrip(s.request(t.Context(), Request{}))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -317,3 +317,17 @@ func (c *counted) Close() error {
 	c.once.Do(func() { c.open.Add(-1) })
 	return c.Conn.Close()
 }
+
+// countedDials counts connections that are open.
+type countedDials struct{ n atomic.Int64 }
+
+func (o *countedDials) count(dial func(ctx context.Context, network, address string) (net.Conn, error)) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := dial(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		o.n.Add(1)
+		return &counted{Conn: c, open: &o.n}, nil
+	}
+}

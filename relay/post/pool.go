@@ -31,12 +31,13 @@ type pool struct {
 	cut  atomic.Bool // attempts are cut short
 	wary atomic.Bool // the receiver closes connections that it let us keep
 
-	mu       sync.Mutex
-	all      []*link
-	idle     []*link // the one idle for the longest time first
-	sweeper  *time.Timer
-	sweeping bool // the sweeper will come
-	closed   bool
+	maxAge time.Duration // of a connection when a request begins; 0 for no bound
+
+	mu     sync.Mutex
+	all    []*link
+	idle   []*link // the one idle for the longest time first
+	alarm  alarm   // sweeps
+	closed bool
 }
 
 // link is a connection of a pool.
@@ -45,6 +46,7 @@ type link struct {
 	base     *conn // below TLS
 	reused   bool
 	since    time.Time // of lying idle, or of being ready for use
+	expires  time.Time // no request begins after it; zero for never
 	at       int       // in pool.all
 	probe    [1]byte
 }
@@ -66,7 +68,8 @@ func (p *pool) take(ctx context.Context, until time.Time) (*link, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &link{Conn: c, base: baseOf(c), since: time.Now()}
+	now := time.Now()
+	l := &link{Conn: c, base: baseOf(c), since: now, expires: expiry(now, p.maxAge)}
 	p.mu.Lock()
 	l.at = len(p.all)
 	p.all = append(p.all, l)
@@ -113,41 +116,41 @@ func (p *pool) pop() *link {
 	return l
 }
 
-// put keeps a connection for the next attempt.
+// put keeps a connection for the next attempt, unless it has reached its age.
 func (p *pool) put(l *link) {
 	l.since, l.reused = time.Now(), true
+	until := idleUntil(l.since, l.expires)
 	p.mu.Lock()
-	if p.closed {
+	if p.closed || !l.since.Before(until) {
 		p.mu.Unlock()
 		p.hangUp(l)
 		return
 	}
 	defer p.mu.Unlock()
 	p.idle = append(p.idle, l)
-	switch {
-	case p.sweeping:
-		return
-	case p.sweeper == nil:
-		p.sweeper = time.AfterFunc(idleTimeout, p.sweep)
-	default:
-		p.sweeper.Reset(idleTimeout)
+	if p.alarm.ring == nil {
+		p.alarm.ring = p.sweep
 	}
-	p.sweeping = true
+	p.alarm.set(until)
 }
 
-// sweep closes what was idle for too long, and comes again if anything is left.
+// sweep closes what was idle for too long or has reached its age, and comes again if anything is left.
 func (p *pool) sweep() {
 	p.mu.Lock()
+	p.alarm.rang()
 	now := time.Now()
-	n := 0
-	for n < len(p.idle) && now.Sub(p.idle[n].since) >= idleTimeout {
-		n++
-	}
-	old := slices.Clone(p.idle[:n])
-	p.idle = slices.Delete(p.idle, 0, n)
-	if p.sweeping = len(p.idle) > 0 && !p.closed; p.sweeping {
-		p.sweeper.Reset(p.idle[0].since.Add(idleTimeout).Sub(now))
-	}
+	var old []*link
+	p.idle = slices.DeleteFunc(p.idle, func(l *link) bool {
+		until := idleUntil(l.since, l.expires)
+		if now.Before(until) {
+			if !p.closed {
+				p.alarm.set(until)
+			}
+			return false
+		}
+		old = append(old, l)
+		return true
+	})
 	p.mu.Unlock()
 	for _, l := range old {
 		p.hangUp(l)
@@ -167,9 +170,7 @@ func (p *pool) doubt() {
 func (p *pool) close() {
 	p.mu.Lock()
 	p.closed = true
-	if p.sweeper != nil {
-		p.sweeper.Stop()
-	}
+	p.alarm.stop()
 	idle := p.idle
 	p.idle = nil
 	p.mu.Unlock()
@@ -200,13 +201,13 @@ func (p *pool) forget(l *link) {
 	p.all = p.all[:last]
 }
 
-// usable tells whether an idle connection can take a request: it is not too old, and
+// usable tells whether an idle connection can take a request: it is not too old or idle for too long, and
 // the receiver has neither ended it nor said anything unasked, which would be
 // taken for the answer to the next request. careful asks the network however short
 // the connection was idle.
 func (l *link) usable(now time.Time, careful bool) bool {
 	idle := now.Sub(l.since)
-	if idle >= idleTimeout || l.Conn != net.Conn(l.base) && l.holdsMore() {
+	if !now.Before(idleUntil(l.since, l.expires)) || l.Conn != net.Conn(l.base) && l.holdsMore() {
 		return false
 	}
 	if idle < moment && !careful {

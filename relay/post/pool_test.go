@@ -52,8 +52,8 @@ func TestIdleConnectionsAreClosed(t *testing.T) {
 			time.Sleep(step.wait)
 			synctest.Wait()
 			p.mu.Lock()
-			if open.Load() != step.open || p.sweeping != step.sweeping || len(p.all) != int(step.open) {
-				t.Errorf("%d connections open, %d known, timer runs %t, want %d, %t", open.Load(), len(p.all), p.sweeping, step.open, step.sweeping)
+			if open.Load() != step.open || p.alarm.at.IsZero() == step.sweeping || len(p.all) != int(step.open) {
+				t.Errorf("%d connections open, %d known, timer runs %t, want %d, %t", open.Load(), len(p.all), !p.alarm.at.IsZero(), step.open, step.sweeping)
 			}
 			p.mu.Unlock()
 		}

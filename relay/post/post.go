@@ -124,7 +124,7 @@ func Same(a, b *policy.Endpoint) bool {
 		a.HTTP2 == b.HTTP2 &&
 		a.TLS.Digest == b.TLS.Digest && a.TLS.MinVersion == b.TLS.MinVersion && a.TLS.ServerName == b.TLS.ServerName &&
 		a.ObeyRateHeaders == b.ObeyRateHeaders &&
-		(!a.HTTP2 || a.Concurrency == b.Concurrency) && // HTTP/1.1 opens connections as attempts need them
+		a.ConnectionMaxAge == b.ConnectionMaxAge &&
 		a.Egress.AllowPlaintext == b.Egress.AllowPlaintext &&
 		slices.Equal(a.Egress.AllowPrivate, b.Egress.AllowPrivate) &&
 		slices.Equal(a.Egress.Ports, b.Egress.Ports)
@@ -149,7 +149,3 @@ const (
 	maxKeptBody = 16 << 10
 	maxText     = 512
 )
-
-// An idle connection is kept for less than common front ends keep theirs (60 s
-// and more), so that it is rarely closed while a request is on its way.
-const idleTimeout = 55 * time.Second
