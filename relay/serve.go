@@ -23,7 +23,7 @@ const lameDuck = 2 * time.Second
 
 func (c *command) serve() *cobra.Command {
 	var configs []string
-	var grace time.Duration
+	var grace, lockWait time.Duration
 	var watch bool
 	cmd := &cobra.Command{
 		Use:   "serve",
@@ -34,15 +34,15 @@ func (c *command) serve() *cobra.Command {
 			"changes only with a restart.",
 		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			if grace < 0 {
-				return usageError{errors.New("--grace cannot be negative")}
+			if grace < 0 || lockWait < 0 {
+				return usageError{errors.New("--grace and --lock-wait cannot be negative")}
 			}
 			c.keepWriting()
 			file, p, err := c.load(configs)
 			if err != nil {
 				return err
 			}
-			o := app.Options{Config: file.Config, Policy: p, Version: version, Grace: grace, Load: c.again(configs, file)}
+			o := app.Options{Config: file.Config, Policy: p, Version: version, Grace: grace, LockWait: lockWait, Load: c.again(configs, file)}
 			o.Log, o.LogDropped = app.NewLogger(file.Config.Log, c.lines), c.lines.Dropped
 			if watch {
 				o.Watch = file
@@ -52,6 +52,7 @@ func (c *command) serve() *cobra.Command {
 	}
 	configFlag(cmd, &configs)
 	cmd.Flags().BoolVar(&watch, "watch", true, "reload when a file of the configuration changes")
+	cmd.Flags().DurationVar(&lockWait, "lock-wait", 5*time.Second, "how long to wait for an outbox, sockets and ports that another process still has")
 	cmd.Flags().DurationVar(&grace, "grace", 20*time.Second, "how long attempts under way may go on after a stop")
 	return cmd
 }

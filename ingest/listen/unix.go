@@ -22,7 +22,8 @@ import (
 // maxSocketPath is what the kernel's address of a Unix socket holds, in bytes.
 const maxSocketPath = 107
 
-var errAnswered = errors.New("another process answers on it; stop that or choose another path")
+// ErrAnswered says that another process has a Unix socket.
+var ErrAnswered = errors.New("another process answers on it; stop that or choose another path")
 
 // TCP listens on host:port.
 func TCP(ctx context.Context, addr string) (net.Listener, error) {
@@ -67,7 +68,7 @@ func openUnix(ctx context.Context, path string, mode fs.FileMode) (_ net.Listene
 		return nil, fmt.Errorf("lock socket: %w", err)
 	}
 	if !locked {
-		return nil, errAnswered
+		return nil, ErrAnswered
 	}
 	defer func() {
 		if err != nil {
@@ -159,7 +160,7 @@ func checkVacant(ctx context.Context, path string, known bool) error {
 	switch {
 	case err == nil:
 		_ = conn.Close() // nothing was sent
-		return errAnswered
+		return ErrAnswered
 	case errors.Is(err, syscall.ECONNREFUSED), known && errors.Is(err, fs.ErrPermission):
 		return nil
 	}

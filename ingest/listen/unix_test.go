@@ -269,7 +269,7 @@ func TestUnixRace(t *testing.T) {
 					defer mu.Unlock()
 					if err == nil {
 						won = append(won, l)
-					} else if !errors.Is(err, errAnswered) {
+					} else if !errors.Is(err, ErrAnswered) {
 						t.Error(err)
 					}
 				})
@@ -317,7 +317,7 @@ func TestUnixAfterKill(t *testing.T) {
 	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "listening\n" {
 		t.Fatalf("child said %q, %v", line, err)
 	}
-	if _, err := Unix(t.Context(), path, 0o660); !errors.Is(err, errAnswered) {
+	if _, err := Unix(t.Context(), path, 0o660); !errors.Is(err, ErrAnswered) {
 		t.Errorf("beside a live process: %v", err)
 	}
 	if err := child.Process.Kill(); err != nil {

@@ -44,6 +44,10 @@ type Options struct {
 	// LogDropped counts the lines of Log that were lost; nil where none can be.
 	LogDropped func() uint64
 
+	// LockWait is how long Open waits in all for an outbox, sockets and ports that another
+	// process has; 0 for not at all.
+	LockWait time.Duration
+
 	// Load reads the files of the start again, for Reload. The File may come with an
 	// error: it then tells what was read. nil when there are none.
 	Load func() (*config.File, *policy.Policy, error)
@@ -72,7 +76,8 @@ type App struct {
 	own       []netip.AddrPort
 	teardown  []step
 	started   time.Time
-	request   atomic.Int64 // when ingest got its last one, Unix nanoseconds
+	waited    time.Duration // of LockWait
+	request   atomic.Int64  // when ingest got its last one, Unix nanoseconds
 	stopping  atomic.Bool
 	aborted   chan struct{} // closed by Abort
 	abort     sync.Once
@@ -156,7 +161,7 @@ func Counts(ctx context.Context, c config.Config) (total outbox.Counts, err erro
 
 func (a *App) open(ctx context.Context) error {
 	c := a.o.Config
-	store, err := openStore(ctx, a.o)
+	store, err := patiently(ctx, a, func() (outbox.Engine, error) { return openStore(ctx, a.o) })
 	if err != nil {
 		return err
 	}
@@ -203,14 +208,14 @@ func (a *App) listenIngest(ctx context.Context, c config.Ingest, in *ingest.Inge
 		}))
 	}
 	for _, u := range c.Unix {
-		ln, err := listen.Unix(ctx, u.Path, u.Mode)
+		ln, err := patiently(ctx, a, func() (net.Listener, error) { return listen.Unix(ctx, u.Path, u.Mode) })
 		if err != nil {
 			return fmt.Errorf("open ingest: %w", err)
 		}
 		serve(ln, listen.Guard{AnyHost: true})
 	}
 	for _, h := range c.HTTP {
-		ln, err := listen.TCP(ctx, h.Addr)
+		ln, err := patiently(ctx, a, func() (net.Listener, error) { return listen.TCP(ctx, h.Addr) })
 		if err != nil {
 			return fmt.Errorf("open ingest: %w", err)
 		}
@@ -234,14 +239,14 @@ func (a *App) listenAdmin(ctx context.Context, c config.Admin) error {
 		}))
 	}
 	if c.Unix != "" {
-		ln, err := listen.Unix(ctx, c.Unix, 0o600)
+		ln, err := patiently(ctx, a, func() (net.Listener, error) { return listen.Unix(ctx, c.Unix, 0o600) })
 		if err != nil {
 			return fmt.Errorf("open admin: %w", err)
 		}
 		serve(ln, listen.Guard{AnyHost: true})
 	}
 	if c.HTTP != "" {
-		ln, err := listen.TCP(ctx, c.HTTP)
+		ln, err := patiently(ctx, a, func() (net.Listener, error) { return listen.TCP(ctx, c.HTTP) })
 		if err != nil {
 			return fmt.Errorf("open admin: %w", err)
 		}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -52,7 +53,7 @@ var ErrInUse = errors.New("another Relay has its run file there")
 
 // Publish writes the run file into a folder, which is made when it is not there. All
 // users who can enter the folder can read it. It appears whole or not at all, in the
-// place of a stale one; that of a Relay that runs is left alone (ErrInUse).
+// place of a stale one; that of a Relay that runs is left alone (ErrInUse), unless it is the one before.
 func (r Running) Publish(dir string) (_ *Published, err error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return nil, err
@@ -66,13 +67,19 @@ func (r Running) Publish(dir string) (_ *Published, err error) {
 	} else if !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("make folder: %w", access.Explain(err, dir))
 	}
-	if _, live, err := read(dir); err == nil && live {
+	if before, live, err := read(dir); err == nil && live && !r.follows(before) {
 		return nil, fmt.Errorf("%s: %w", dir, ErrInUse)
 	}
 	if err := r.write(p); err != nil {
 		return nil, errors.Join(fmt.Errorf("write run file: %w", access.Explain(err, dir)), p.leave())
 	}
 	return p, nil
+}
+
+// follows tells whether another Relay can only be the one before, which is about to end: a
+// folder is the outbox of one at a time, and files name listeners of one.
+func (r Running) follows(before Running) bool {
+	return before.Outbox == r.Outbox && (filepath.IsAbs(r.Outbox) || slices.Equal(before.Config, r.Config))
 }
 
 // write makes the file under another name, locks it and gives it its name.

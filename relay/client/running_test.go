@@ -42,8 +42,10 @@ func TestPublish(t *testing.T) {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
 	// One that runs is left alone.
-	if _, err := (Running{PID: 13}).Publish(dir); !errors.Is(err, ErrInUse) {
-		t.Errorf("a second one: %v", err)
+	for _, other := range []Running{{PID: 13}, {PID: 13, Outbox: "redis://a"}} {
+		if _, err := other.Publish(dir); !errors.Is(err, ErrInUse) {
+			t.Errorf("a second one: %v", err)
+		}
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
 		t.Errorf("%v, %v", entries, err)
@@ -67,6 +69,39 @@ func TestPublish(t *testing.T) {
 	}
 	if _, _, err := read(dir); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("after both ended: %v", err)
+	}
+}
+
+// A Relay that ends has let go of its outbox a moment before its run file: the next one
+// replaces that.
+func TestPublishFollows(t *testing.T) {
+	for _, c := range []struct {
+		before, next Running
+		want         bool
+	}{
+		{Running{Outbox: "/box", Config: []string{"/a"}}, Running{Outbox: "/box", Config: []string{"/b"}}, true},
+		{Running{Outbox: "/box", Config: []string{"/a"}}, Running{Outbox: "/other", Config: []string{"/a"}}, false},
+		{Running{Outbox: "redis://x", Config: []string{"/a"}}, Running{Outbox: "redis://x", Config: []string{"/a"}}, true},
+		{Running{Outbox: "redis://x", Config: []string{"/a"}}, Running{Outbox: "redis://x", Config: []string{"/b"}}, false},
+	} {
+		dir := t.TempDir()
+		before, err := c.before.Publish(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		next, err := c.next.Publish(dir)
+		if (err == nil) != c.want {
+			t.Errorf("%+v after %+v: %v", c.next, c.before, err)
+		}
+		if err := before.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if r, live, err := read(dir); c.want && (err != nil || !live || r.Config[0] != c.next.Config[0]) {
+			t.Errorf("%+v after %+v: %+v, %t, %v", c.next, c.before, r, live, err)
+		}
+		if next != nil {
+			next.Close()
+		}
 	}
 }
 
