@@ -9,7 +9,7 @@ import (
 )
 
 // Partial reads what it can of the files, for a verb that has to find a Relay and not to
-// be one. What cannot be read is as in Default. The error says why the Config is not
+// be one. Parts that cannot be read are as in Default. The error says why the Config is not
 // whole; of a good file it is nil.
 func Partial(paths []string, env func(string) (string, bool)) (Config, error) {
 	f, err := Load(paths, env)

@@ -100,7 +100,7 @@ type ClaimRequest struct {
 	Fresh int
 
 	// FleetMax bounds the claims of the endpoint that are held at one time by all
-	// processes together; 0 is no bound. Claim waits while there are as many.
+	// processes together; 0 is unlimited. Claim waits while there are as many.
 	FleetMax int
 }
 

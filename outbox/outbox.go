@@ -55,8 +55,8 @@ type Engine interface {
 //	G17 Claims with Fresh take the newest deliveries without an attempt, those without it
 //	    pass none over; no delivery is lost or claimed twice by either.
 //	G18 A note is written only on top of the revision that its writer knew; it
-//	    survives Reopen, and whoever waits for notes hears of it.
-//	G19 With FleetMax no more claims of an endpoint are held at one time, whoever asks.
+//	    survives Reopen, and all who wait for notes hear of it.
+//	G19 With FleetMax no more claims of an endpoint are held at one time, by all processes together.
 //	G20 A delivery with a Term is failed from the start, or made only as its Mark lets it,
 //	    in the commit of the accept; marks survive Reopen. A repeated accept changes no mark.
 type Store interface {

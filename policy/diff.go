@@ -124,7 +124,7 @@ func (e *Endpoint) settings() []config.Setting {
 
 func decimal(f float64) string { return strconv.FormatFloat(f, 'g', -1, 64) }
 
-// count is a number where 0 stands for no bound.
+// count is a number where 0 stands for unlimited.
 func count(n int) string {
 	if n == 0 {
 		return ""

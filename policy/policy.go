@@ -47,7 +47,7 @@ type Endpoint struct {
 	Signers          []*sign.Signer // all of them sign each request; empty for sign = ["none"]
 	Concurrency      int            // attempts at the same time, for each Relay
 	HTTP2            bool           // offered to the receiver, where URL is https
-	ConnectionMaxAge time.Duration  // of a connection when a request begins; 0 for no bound
+	ConnectionMaxAge time.Duration  // of a connection when a request begins; 0 for unlimited
 	Handshake        bool           // the receiver is asked for its consent before it is sent to
 	Origin           string         // the host name under which it is asked; "" without Handshake
 	Timeout          Timeout
@@ -55,7 +55,7 @@ type Endpoint struct {
 	Egress           Egress
 	TLS              TLS
 
-	FleetConcurrency int        // attempts at the same time of all Relays with one outbox together; 0 for no bound
+	FleetConcurrency int        // attempts at the same time of all Relays with one outbox together; 0 for unlimited
 	FreshShare       float64    // of the slots, 0 to 1: goes to the newest events while older ones wait
 	RateLimit        *RateLimit // nil for none
 	ObeyRateHeaders  bool       // slow down as RateLimit and X-RateLimit-* headers of answers say
@@ -178,7 +178,7 @@ type Retry struct {
 type Steps struct {
 	Schedule []time.Duration // the delay after attempt 1, 2, …; after the last one the delivery is failed
 	Jitter   float64         // ± this share of the delay, 0 to 1
-	MaxAge   time.Duration   // since the accept; no attempt is due after it. 0 for no bound
+	MaxAge   time.Duration   // since the accept; no attempt is due after it. 0 for unlimited
 }
 
 // Due lists when the attempts after the first are due, counted from the first: without

@@ -229,7 +229,7 @@ func (r *hookReceiver) check(t *testing.T, key string, attempts int, body string
 	}
 }
 
-// recent returns a header that is Unix seconds of now.
+// recent returns a header that is Unix seconds of the present time.
 func (h *hook) recent(t *testing.T, name string) string {
 	t.Helper()
 	value := h.header.Get(name)

@@ -103,14 +103,14 @@ func (c *command) serveApp(o app.Options, files []string) error {
 		return err
 	}
 	defer c.announce(a, o, files)()
-	heeding, ignore := context.WithCancel(ctx)
+	listening, ignore := context.WithCancel(ctx)
 	var reloads sync.WaitGroup
 	reloads.Go(func() {
 		for {
 			select {
 			case <-hup:
-				_, _ = a.Reload(heeding, "SIGHUP") // it has logged what there is to say
-			case <-heeding.Done():
+				_, _ = a.Reload(listening, "SIGHUP") // it has logged what there is to say
+			case <-listening.Done():
 				return
 			}
 		}

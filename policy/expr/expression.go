@@ -10,7 +10,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// What one expression may use for one event. Data can come from anybody, so its size
+// Limits of one expression, for one event. Data can come from anybody, so its size
 // must not decide how long an attempt takes to be built.
 const (
 	maxValues = 10_000  // values of the event's data that are made for it, and elements of a list

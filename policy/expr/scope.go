@@ -1,5 +1,5 @@
 // Package expr evaluates HCL for an event, within bounds: expressions of filters, and
-// the templates of bodies. Whoever decodes the file makes a Scope of an attribute, which
+// the templates of bodies. The decoder of the file makes a Scope of an attribute, which
 // checks it, and compiles it to an Expression or a Template; both may be used at the same time.
 //
 // Read in this order: Scope, Expression, Template (compile.go, nodes.go), guard.go.

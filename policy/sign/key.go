@@ -82,7 +82,7 @@ func (s *Scheme) key(secret string, of side) (*key, error) {
 	}
 	algorithm, shortest, longest := s.spec.Algorithm, 16, 128
 	// Without a prefix, a receiver's 32 bytes are the public key. They must not be
-	// tried as a seed too: then whoever knows the public key could sign.
+	// tried as a seed too: then anybody who knows the public key could sign.
 	public := of == receiver
 	if s.spec.Secret == secretWhsec {
 		prefix, err := s.prefix(secret, of)

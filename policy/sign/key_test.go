@@ -95,7 +95,7 @@ func TestSecretsAccepted(t *testing.T) {
 }
 
 // A receiver without a prefix to go by takes 32 bytes for the public key and never
-// for a seed: with it, whoever knows the public key could sign.
+// for a seed: with it, anybody who knows the public key could sign.
 func TestPublicKeyIsNoSeed(t *testing.T) {
 	scheme := secretScheme(t, "ed25519", "hex")
 	public := hex.EncodeToString(private(1)[32:])

@@ -69,7 +69,7 @@ type Options struct {
 	Log       zerolog.Logger // who changed what
 	Metrics   http.Handler   // of GET /metrics; nil for none
 
-	// Fleet asks the outbox who shares it; nil for an outbox of one Relay. It heeds
+	// Fleet asks the outbox who shares it; nil for an outbox of one Relay. It obeys
 	// the context's deadline.
 	Fleet func(ctx context.Context) (Fleet, error)
 

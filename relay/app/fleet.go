@@ -121,7 +121,7 @@ func (a *App) watchFleet(ctx context.Context) {
 // fleetWatch remembers what it has warned of.
 type fleetWatch struct {
 	log  zerolog.Logger
-	said map[string]string // by endpoint: the settings that were there, whoever had them
+	said map[string]string // by endpoint: the settings that were reported, of any Relay
 }
 
 func (w *fleetWatch) run(ctx context.Context, ask func(context.Context) (admin.Fleet, error)) {

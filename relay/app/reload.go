@@ -45,8 +45,8 @@ func (a *App) Reload(ctx context.Context, by string) (admin.Reloaded, error) {
 	return a.reload(ctx, by, false)
 }
 
-// reload does nothing but answer errUnchanged when it is to heed only other files
-// than those seen last.
+// reload reads the files and applies them. With onlyOthers it returns errUnchanged if the
+// files are those read last.
 func (a *App) reload(ctx context.Context, by string, onlyOthers bool) (admin.Reloaded, error) {
 	a.reloading.Lock()
 	defer a.reloading.Unlock()

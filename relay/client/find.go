@@ -99,7 +99,7 @@ func (f Finder) Ingest(given, token string) (Target, error) {
 // sight is what is known of the Relay to find.
 type sight struct {
 	given    string   // what named the addresses, when that was the caller
-	running  *Running // nil when no run file is heeded
+	running  *Running // nil when no run file counts
 	other    *Running // that runs, and need not be the one that is meant
 	config   config.Config
 	problems error // of the files

@@ -144,7 +144,7 @@ func read(dir string) (r Running, live bool, err error) {
 		return r, false, err
 	}
 	if !info.Mode().IsRegular() || info.Mode().Perm()&0o022 != 0 || !trusted(info, folder) {
-		return r, false, fmt.Errorf("%s may have been written by another user: it is not heeded", r.path)
+		return r, false, fmt.Errorf("%s may have been written by another user: it is not used", r.path)
 	}
 	f, err := os.Open(r.path)
 	if err != nil {

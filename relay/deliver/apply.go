@@ -18,7 +18,7 @@ const leaseMargin = 15 * time.Second
 // called at any time; after the end of Run it does nothing.
 //
 // Endpoints that are as before go on untouched. Attempts under way end as they began:
-// with the URL, secrets, headers, time limits and schedule of then. When Apply has
+// with the URL, secrets, headers, time limits and schedule of that time. When Apply has
 // returned, each attempt that begins is made with the new policy; attempts that a
 // delivery already had count (fault F39). Endpoints that are gone or disabled claim
 // nothing more: what waits for them stays where it is (F38), and goes on when they

@@ -361,7 +361,7 @@ func (a *attack) recover() {
 			r.Apply(r.policy)
 		}
 	}
-	time.Sleep(10 * time.Second) // attempts of before are over
+	time.Sleep(10 * time.Second) // earlier attempts are over
 	for what, by := range []func(context.Context, string, string) (Status, error){a.relays[0].Resume, a.relays[1].Enable} {
 		if err := a.free(what, by); err != nil {
 			a.problems.add("lift what an operator did: %v", err)

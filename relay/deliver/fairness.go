@@ -27,8 +27,9 @@ func (f *fairness) fresh(n int, share float64) int {
 	return fresh
 }
 
-// heed looks at what n asked for brought.
-func (f *fairness) heed(claims []outbox.Claim, n int, now time.Time) {
+// observe notes whether the endpoint is behind: a claim for n returned n, and the oldest was
+// over a second late.
+func (f *fairness) observe(claims []outbox.Claim, n int, now time.Time) {
 	if len(claims) == 0 {
 		return
 	}

@@ -97,13 +97,13 @@ func (r *runner) claim(ctx context.Context, s *setup, most int, order *fairness)
 	if err != nil {
 		return nil, fmt.Errorf("claim deliveries of endpoint %s: %w", r.name, err)
 	}
-	order.heed(claims, most, time.Now())
+	order.observe(claims, most, time.Now())
 	return claims, nil
 }
 
 // admit asks the gate for n attempts and keeps as many of the slots that were taken. live is
-// false, and nothing admitted, when s is no longer what the endpoint is: whoever takes it
-// now takes all, with a lease of the right length.
+// false, and nothing admitted, when s is no longer the endpoint's setup: the caller takes
+// the new one and claims with a lease of the right length.
 func (r *runner) admit(s *setup, taken, n int) (admitted int, probe, live bool) {
 	n, probe = r.gate.Admit(s.claiming, n)
 	if r.begin(s, taken, n) {

@@ -109,7 +109,7 @@ type Plan struct {
 	Attempts        []Attempt `json:"attempts"`
 	RetryOn         []string  `json:"retry_on"`
 	Classes         []Class   `json:"retry_classes"` // the first that fits counts, else Attempts
-	MaxAgeMS        int64     `json:"max_age_ms"`    // 0 for no bound
+	MaxAgeMS        int64     `json:"max_age_ms"`    // 0 for unlimited
 	MaxRetryAfterMS int64     `json:"max_retry_after_ms"`
 	ConnectMS       int64     `json:"connect_timeout_ms"`
 	TotalMS         int64     `json:"total_timeout_ms"`

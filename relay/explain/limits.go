@@ -7,13 +7,13 @@ type Class struct {
 	After    string  `json:"after"` // as labelled in the file
 	DelaysMS []int64 `json:"delays_ms"`
 	Jitter   float64 `json:"jitter"`
-	MaxAgeMS int64   `json:"max_age_ms"` // 0 for no bound
+	MaxAgeMS int64   `json:"max_age_ms"` // 0 for unlimited
 }
 
 // Limits are what bounds the attempts of an endpoint.
 type Limits struct {
 	Concurrency      int      `json:"concurrency"`
-	FleetConcurrency int      `json:"fleet_concurrency"` // 0 for no bound
+	FleetConcurrency int      `json:"fleet_concurrency"` // 0 for unlimited
 	FreshShare       float64  `json:"fresh_share"`
 	RateLimit        *Rate    `json:"rate_limit,omitempty"`
 	ObeyRateHeaders  bool     `json:"obey_rate_headers"`

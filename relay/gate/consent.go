@@ -19,7 +19,7 @@ const (
 // Consent is what a receiver said when it was asked whether it wants events.
 type Consent struct {
 	Given bool
-	Rate  int    // requests per minute that it allows; 0 for no bound of its own
+	Rate  int    // requests per minute that it allows; 0 for unlimited
 	Why   string // it is not given, for people
 }
 

@@ -45,19 +45,19 @@ type Rate struct {
 	Reset time.Duration
 }
 
-// Ended heeds how an attempt ended: the receiver's wishes, the breaker, and whether it
+// Ended applies the end of an attempt: the receiver's wishes, the breaker, and whether it
 // is dead. What the fleet must know is in the outbox when it returns, unless ctx ends
-// or the outbox does not answer: then this process heeds it alone, but disables nothing.
+// or the outbox does not answer: then this process alone applies it, but disables nothing.
 func (g *Gate) Ended(ctx context.Context, a Attempt) {
 	var news []change
 	g.mu.Lock()
 	if g.endpoint != nil {
 		now := time.Now()
 		if !a.Void {
-			news = append(news, g.heedWishes(now, &a)...)
-			news = append(news, g.heedHealth(now, &a)...)
+			news = append(news, g.applyWishes(now, &a)...)
+			news = append(news, g.applyHealth(now, &a)...)
 		}
-		news = append(news, g.heedBreaker(now, &a)...)
+		news = append(news, g.applyBreaker(now, &a)...)
 		if a.Probe {
 			g.tell()
 		}
@@ -107,8 +107,8 @@ func (g *Gate) publish(ctx context.Context, news []change) {
 	}
 }
 
-// heedWishes heeds Retry-After and the rate headers. The caller holds mu.
-func (g *Gate) heedWishes(now time.Time, a *Attempt) []change {
+// applyWishes obeys Retry-After and the rate headers. The caller holds mu.
+func (g *Gate) applyWishes(now time.Time, a *Attempt) []change {
 	wait := min(a.RetryAfter, g.longest())
 	if !a.Again && a.Status != 429 && a.Status != 503 {
 		wait = 0
@@ -140,8 +140,8 @@ func (g *Gate) heedWishes(now time.Time, a *Attempt) []change {
 	}}}
 }
 
-// heedHealth disables an endpoint that is gone, or fails for too long. The caller holds mu.
-func (g *Gate) heedHealth(now time.Time, a *Attempt) []change {
+// applyHealth disables an endpoint that is gone, or fails for too long. The caller holds mu.
+func (g *Gate) applyHealth(now time.Time, a *Attempt) []change {
 	e, known := g.endpoint, g.condition.Failing
 	switch {
 	case a.Delivered:
@@ -221,19 +221,19 @@ func (g *Gate) disable(now time.Time, code, reason string) []change {
 	}}
 }
 
-// heedBreaker counts the attempt, and opens or closes the breaker. The caller holds mu.
-func (g *Gate) heedBreaker(now time.Time, a *Attempt) []change {
+// applyBreaker counts the attempt, and opens or closes the breaker. The caller holds mu.
+func (g *Gate) applyBreaker(now time.Time, a *Attempt) []change {
 	rule, o := g.endpoint.Breaker, g.condition.Breaker
 	failed := rule != nil && !a.Delivered && rule.On.Has(a.Status, a.Code)
 	if a.Probe {
-		return g.heedProbe(now, a, failed)
+		return g.applyProbe(now, a, failed)
 	}
 	if rule == nil || o != nil || a.Void || !g.window.count(rule, now, failed) {
 		return nil
 	}
 	g.window = breaker{}
 	opened := &Opening{Times: 1, Until: now.Add(openFor(rule, 1, rand.Float64())).UTC().Round(0)}
-	g.heedOpening(now, opened)
+	g.applyOpening(now, opened)
 	g.close()
 	return []change{{
 		do: func(c *Condition) bool {
@@ -247,10 +247,10 @@ func (g *Gate) heedBreaker(now time.Time, a *Attempt) []change {
 	}}
 }
 
-// heedProbe ends a probe. The first that fails opens the breaker for longer; when all went
+// applyProbe ends a probe. The first that fails opens the breaker for longer; when all went
 // well the turn is over, and the breaker closes if they are enough. The caller
 // holds mu.
-func (g *Gate) heedProbe(now time.Time, a *Attempt, failed bool) []change {
+func (g *Gate) applyProbe(now time.Time, a *Attempt, failed bool) []change {
 	rule, o := g.endpoint.Breaker, g.condition.Breaker
 	g.probing--
 	if !failed && !a.Void {
@@ -272,7 +272,7 @@ func (g *Gate) heedProbe(now time.Time, a *Attempt, failed bool) []change {
 		after = nil
 		say.What = BreakerClosed
 	}
-	g.heedOpening(now, after)
+	g.applyOpening(now, after)
 	turn := o.ProberUntil // that ends; another one may have begun when this is written
 	return []change{{
 		do: func(c *Condition) bool {

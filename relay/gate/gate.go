@@ -89,7 +89,7 @@ func (g *Gate) Use(e *policy.Endpoint) {
 	if old != nil && receiver(old) != receiver(e) {
 		g.failing = time.Time{}
 	}
-	g.heedFailing(&g.condition)
+	g.applyFailing(&g.condition)
 	now := time.Now()
 	g.held = near(now, g.held, g.longest())
 	g.shutUntil = near(now, g.shutUntil, g.longestOpen())
@@ -118,13 +118,13 @@ func (g *Gate) apply(c Condition, revision uint64, anew bool) {
 	if g.condition.Breaker != nil && c.Breaker == nil {
 		g.window = breaker{} // what was counted led to what is over now
 	}
-	g.heedFailing(&c)
+	g.applyFailing(&c)
 	if !c.Held.Equal(g.condition.Held) {
 		if until := near(now, c.Held, g.longest()); until.After(g.held) || c.Held.IsZero() {
 			g.held = until
 		}
 	}
-	g.heedOpening(now, c.Breaker)
+	g.applyOpening(now, c.Breaker)
 	g.known, g.condition = c, c
 	if g.verdict(now).Cause != Open {
 		g.close()
@@ -138,13 +138,13 @@ func (g *Gate) forgive() {
 	defer g.mu.Unlock()
 	now := time.Now()
 	g.held, g.failing, g.window = near(now, g.known.Held, g.longest()), time.Time{}, breaker{}
-	g.heedOpening(now, g.known.Breaker)
+	g.applyOpening(now, g.known.Breaker)
 	g.tell()
 }
 
-// heedFailing takes over since when no attempt went well anywhere, and that one did. The time
+// applyFailing takes over since when no attempt went well anywhere, and that one did. The time
 // before a pause is over with it: in the pause no attempt could go well. The caller holds mu.
-func (g *Gate) heedFailing(c *Condition) {
+func (g *Gate) applyFailing(c *Condition) {
 	old, now := &g.condition, c.Failing
 	if old.Failing != nil && now == nil || old.Disabled != nil && c.Disabled == nil || old.Paused != nil && c.Paused == nil {
 		g.failing = time.Time{}
@@ -157,8 +157,8 @@ func (g *Gate) heedFailing(c *Condition) {
 	}
 }
 
-// heedOpening takes over where the breaker stands. The caller holds mu.
-func (g *Gate) heedOpening(now time.Time, o *Opening) {
+// applyOpening takes over where the breaker stands. The caller holds mu.
+func (g *Gate) applyOpening(now time.Time, o *Opening) {
 	old := g.condition.Breaker
 	if o != nil && (old == nil || !old.Until.Equal(o.Until)) {
 		g.shutUntil = near(now, o.Until, g.longestOpen())
@@ -290,7 +290,7 @@ func (g *Gate) probes(now time.Time) (n int, wait time.Duration, ok bool) {
 // State is the gate as an operator sees it.
 type State struct {
 	Condition Condition
-	Disabled  bool      // Condition.Disabled holds for the endpoint's URL of now
+	Disabled  bool      // Condition.Disabled holds for the endpoint's present URL
 	Cause     Cause     // why nothing may begin
 	Why       string    // there is no consent, for people
 	Held      time.Time // until when the receiver wants no attempt; past ones are zero
@@ -387,7 +387,7 @@ func (g *Gate) Admit(ctx context.Context, n int) (admitted int, probe bool) {
 		return 0, false
 	}
 	if limit != nil {
-		n = limit.take(ctx, time.Now(), n) // of now: it is only now that they begin
+		n = limit.take(ctx, time.Now(), n) // at the present time: the attempts begin now, not when Look was called
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -7,7 +7,7 @@ import (
 )
 
 // pace is how fast a receiver's answers say that it may be sent to, for a while. The
-// zero value is no bound.
+// zero value bounds nothing.
 type pace struct {
 	until  time.Time
 	tokens *rate.Limiter
@@ -27,7 +27,7 @@ func (p *pace) set(now time.Time, left int, reset time.Duration) {
 	p.until = now.Add(reset)
 }
 
-// ready tells how many sends may begin, -1 for no bound; when it is none, ok is false and
+// ready tells how many sends may begin, -1 for any number; when it is none, ok is false and
 // wait says for how long.
 func (p *pace) ready(now time.Time) (n int, wait time.Duration, ok bool) {
 	if p.tokens == nil || !now.Before(p.until) {

@@ -4,7 +4,7 @@
 // No label has a value that came with an event or a request: endpoints are named as in
 // the file or the outbox, and nothing here knows a secret.
 //
-// What is about the process is in a registry. What is about endpoints is not: with ten
+// Metrics of the process are in a registry. Those of endpoints are not, because with ten
 // thousand of them a registry would build some hundred megabytes for a scrape. Here one
 // family after the other is built, written and forgotten (endpoints.go).
 package metrics
@@ -55,7 +55,7 @@ type Options struct {
 	LogDropped func() uint64
 
 	// InFiles names the endpoints that are in the file of a Relay of this outbox; what
-	// waits for others is held. It heeds the context's deadline.
+	// waits for others is held. It obeys the context's deadline.
 	InFiles func(ctx context.Context) map[string]bool
 }
 

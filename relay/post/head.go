@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// What is wrong with an answer's head or framing. No error quotes the receiver.
+// Faults of an answer's head or framing. No error quotes the receiver.
 var (
 	errNotHTTP  = errors.New("the answer is not HTTP")
 	errHeadSize = errors.New("the header is too large")

@@ -31,7 +31,7 @@ type pool struct {
 	cut  atomic.Bool // attempts are cut short
 	wary atomic.Bool // the receiver closes connections that it let us keep
 
-	maxAge time.Duration // of a connection when a request begins; 0 for no bound
+	maxAge time.Duration // of a connection when a request begins; 0 for unlimited
 
 	mu     sync.Mutex
 	all    []*link

@@ -56,7 +56,7 @@ const (
 )
 
 // Received is one POST. Unless Signature is Good, all of it but Time is the
-// word of whoever sent it.
+// word of its sender.
 type Received struct {
 	Time       time.Time
 	Path       string
