@@ -85,7 +85,7 @@ type Claim struct {
 	Delivery
 	Event *Event    // shared between claims: read only
 	Fence uint64    // changes with every claim of the same delivery
-	Until time.Time // end of the lease
+	Until time.Time // end of the lease, by the clock of this process
 }
 
 // ClaimRequest asks for work of one endpoint.

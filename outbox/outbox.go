@@ -12,7 +12,7 @@ import (
 	"fmt"
 )
 
-// Engine is what every engine is. One that processes share is a [Limiter] and a
+// Engine is what every engine is. One that processes share is a [Limiter], a [Clock] and a
 // [Fleet] besides.
 type Engine interface {
 	Store

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -36,7 +37,9 @@ type process struct {
 	t         *testing.T
 	dir       string
 	endpoints []string
-	rules     string // of policy "default", beside what configure writes
+	rules     string   // of policy "default", beside what configure writes
+	program   string   // "" for this test's own binary, which is Relay when it is called so
+	env       []string // beside this process's
 	cmd       *exec.Cmd
 	log       *testkit.Log
 	started   time.Time
@@ -112,8 +115,8 @@ func (p *process) start() {
 	}
 	p.log = new(testkit.Log)
 	p.cmd = &exec.Cmd{
-		Path: self, Args: []string{"relay", "serve", "--config", filepath.Join(p.dir, "relay.hcl")},
-		Env: os.Environ(), Stdout: p.log, Stderr: p.log,
+		Path: cmp.Or(p.program, self), Args: []string{"relay", "serve", "--config", filepath.Join(p.dir, "relay.hcl")},
+		Env: append(os.Environ(), p.env...), Stdout: p.log, Stderr: p.log,
 	}
 	p.started = time.Now()
 	if err := p.cmd.Start(); err != nil {

@@ -297,6 +297,7 @@ func (a *tables) verbs() string {
 // everything is an outbox and an endpoint of which each metric says something.
 type everything struct{}
 
+func (everything) At(t time.Time) time.Time              { return t }
 func (everything) Health(context.Context) error          { return nil }
 func (everything) Fill(context.Context) (float64, error) { return 0.5, nil }
 func (everything) Durability() string                    { return "fsync" }
@@ -332,6 +333,7 @@ func metricTable(t *testing.T) string {
 		},
 		Config:  func() metrics.Config { return metrics.Config{Hash: "0123456789ab"} },
 		InFiles: func(context.Context) map[string]bool { return map[string]bool{"e": true} },
+		Clock:   everything{},
 	}
 	answerZero(&o)
 	m := metrics.New(o)

@@ -18,6 +18,7 @@ import (
 // endpoint, and everything else hangs below. Tests may import what they like.
 var arrows = map[string][]string{
 	"internal/testkit":             {},
+	"internal/testkit/wallclock":   {},
 	"config":                       {},
 	"outbox":                       {},
 	"outbox/clock":                 {},
@@ -60,7 +61,7 @@ var homes = map[string]*regexp.Regexp{
 	"golang.org/x/time":                        regexp.MustCompile(`^relay/gate/`),
 	"github.com/prometheus":                    regexp.MustCompile(`^relay/metrics/`),
 	"github.com/spf13/cobra":                   regexp.MustCompile(`^relay/[a-z_]+\.go$`),
-	"testing":                                  regexp.MustCompile(`(test|testkit)/[a-z_]+\.go$`),
+	"testing":                                  regexp.MustCompile(`(test|testkit|wallclock)/[a-z_]+\.go$`),
 }
 
 // logKeys are the only keys of a log line, so that one query serves every part.

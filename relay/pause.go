@@ -4,15 +4,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"relay/relay/admin"
 	"relay/relay/client"
+	"relay/relay/deliver"
 )
 
 func (c *command) pause() *cobra.Command {
@@ -21,12 +24,15 @@ func (c *command) pause() *cobra.Command {
 }
 
 func (c *command) resume() *cobra.Command {
-	return c.changeState("resume", "Let endpoints that were paused go on", "Held deliveries go out, the oldest first.")
+	return c.changeState("resume", "Let endpoints go on that were paused, or wait for a Retry-After or an open breaker",
+		"Held deliveries go out, the oldest first. A time that the receiver asked for is over, and an\n"+
+			"open breaker tries the receiver now. Below the table stands what ended.")
 }
 
 func (c *command) enable() *cobra.Command {
 	return c.changeState("enable", "Let endpoints that were disabled go on, by relay disable or by Relay",
-		"Held deliveries go out, the oldest first. One that is disabled in the file is enabled there.")
+		"Held deliveries go out, the oldest first. A time that the receiver asked for is over, too, and the\n"+
+			"breaker closes. Below the table stands what ended. One that is disabled in the file is enabled there.")
 }
 
 func (c *command) disable() *cobra.Command {
@@ -95,6 +101,34 @@ func (c *command) printChanged(done admin.EndpointList, asJSON bool) error {
 	case len(done.Endpoints) == 0:
 		return nil
 	default:
-		return printEndpoints(c.out, done.Endpoints, time.Now())
+		if err := printEndpoints(c.out, done.Endpoints, time.Now()); err != nil {
+			return err
+		}
+		return printEnded(c.out, done.Endpoints)
 	}
+}
+
+// printEnded says below the table what the verb ended at each endpoint.
+func printEnded(to io.Writer, endpoints []admin.Endpoint) error {
+	words := map[string]string{
+		deliver.WaitPaused:     "the pause",
+		deliver.WaitDisabled:   "the disabling",
+		deliver.WaitRetryAfter: "the wait that the receiver asked for (Retry-After)",
+		deliver.WaitBreaker:    "the wait of the open breaker",
+	}
+	before := "\n"
+	for _, e := range endpoints {
+		if len(e.Ended) == 0 {
+			continue
+		}
+		var ended []string
+		for _, cause := range e.Ended {
+			ended = append(ended, words[cause])
+		}
+		if _, err := fmt.Fprintf(to, "%s%s: ended %s\n", before, e.Name, strings.Join(ended, ", ")); err != nil {
+			return err
+		}
+		before = ""
+	}
+	return nil
 }

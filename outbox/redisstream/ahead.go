@@ -105,7 +105,7 @@ func (s *Store) wakeAt(e *endpoint, due time.Time) {
 		if s.closed {
 			return
 		}
-		e.hear(1<<len(s.shards)-1, e.due.UnixMicro())
+		e.hear(1<<len(s.shards)-1, s.At(e.due).UnixMicro())
 		e.due = time.Time{}
 		s.serve(e)
 	})

@@ -87,7 +87,7 @@ func (sh *shard) present(ctx context.Context, joined *session) error {
 	p := node.Pipeline()
 	p.HSet(ctx, sh.about, strconv.FormatInt(joined.fences.relay, 10), text)
 	others := p.HGetAll(ctx, sh.about)
-	stale := p.ZRangeArgs(ctx, redis.ZRangeArgs{Key: sh.alive, ByScore: true, Start: "-inf", Stop: time.Now().Add(-forgetAfter).UnixMicro()})
+	stale := p.ZRangeArgs(ctx, redis.ZRangeArgs{Key: sh.alive, ByScore: true, Start: "-inf", Stop: sh.clock.at(time.Now()).Add(-forgetAfter).UnixMicro()})
 	if _, err := p.Exec(ctx); err != nil {
 		return sh.note(err)
 	}

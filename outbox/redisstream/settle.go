@@ -59,11 +59,11 @@ func (s *Store) Settle(ctx context.Context, c outbox.Claim, o outbox.Settlement)
 		m.record.due = ceilMicro(o.Due)
 		s.events.add(c.Event) // for the next attempt
 	} else {
-		m.record.finished = time.Now().UnixMicro()
+		m.record.finished = h.shard.clock.at(time.Now()).UnixMicro()
 	}
 	m.kept = m.record.encode()
 	m.strict = time.Until(h.claim.Until) < settleSoon
-	if m.atOnce = o.State == outbox.Pending && time.Until(o.Due) < soon; m.atOnce {
+	if m.atOnce = o.State == outbox.Pending && time.Until(h.shard.clock.moment(o.Due)) < soon; m.atOnce {
 		s.mu.Lock()
 		s.endpoint(c.Endpoint).coming++
 		s.mu.Unlock()
@@ -265,7 +265,7 @@ func (sh *shard) trySettles(list []*settlement) error {
 			args = append(args, fmt.Sprintf("%d.%d", h.ref.n, m.record.attempts-1), h.before)
 		}
 		if m.record.state == outbox.Pending {
-			args = append(args, m.record.due+time.Duration(sh.skew.Load()).Microseconds())
+			args = append(args, m.record.due)
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
@@ -298,7 +298,7 @@ func (sh *shard) settled(m *settlement, holds bool) {
 	if m.record.state == outbox.Pending {
 		s.mu.Lock()
 		if e := s.endpoints[h.claim.Endpoint]; e != nil && !s.closed {
-			s.wakeAt(e, time.UnixMicro(m.record.due))
+			s.wakeAt(e, sh.clock.moment(time.UnixMicro(m.record.due)))
 		}
 		s.mu.Unlock()
 	}
@@ -357,7 +357,7 @@ func (s *Store) release(ctx context.Context, list []*held) error {
 			for _, h := range list[:n] {
 				if e := s.endpoints[h.claim.Endpoint]; e != nil && !s.closed {
 					e.full &^= 1 << sh.index
-					e.hear(1<<sh.index, min(h.due, time.Now().UnixMicro()))
+					e.hear(1<<sh.index, min(h.due, sh.clock.at(time.Now()).UnixMicro()))
 					s.serve(e)
 				}
 			}

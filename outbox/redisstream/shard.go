@@ -27,8 +27,10 @@ type shard struct {
 	settles *lane[*settlement]
 
 	counter atomic.Uint64 // of fences
-	skew    atomic.Int64  // nanoseconds that the clock of Redis is ahead
+	clock   clock         // of Redis
 	untold  atomic.Bool   // the fleet has not heard of a reload
+
+	toldSkew time.Duration // by which the clocks differ, as logged; of upkeep alone
 
 	mu       sync.Mutex
 	joined   *session
@@ -225,11 +227,13 @@ func (sh *shard) session() (*session, error) {
 // join makes the shard's outbox if there is none, and gets this Relay its number.
 func (sh *shard) join(ctx context.Context) error {
 	token := rand.Text()
+	sent := time.Now()
 	v, err := sh.eval(ctx, &sh.s.scripts.join, []string{sh.meta, sh.bell, sh.who}, []any{rand.Text(), format, token})
 	if err != nil {
 		return err
 	}
-	answer, err := texts(v, 4)
+	received := time.Now()
+	answer, err := texts(v, 5)
 	if err != nil {
 		return err
 	}
@@ -240,6 +244,8 @@ func (sh *shard) join(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w: %q is no number of a Relay", outbox.ErrCorrupt, answer[1])
 	}
+	now, _ := strconv.ParseInt(answer[4], 10, 64)
+	sh.clock.observe(time.UnixMicro(now), sent, received)
 	sh.mu.Lock()
 	lost := sh.joined != nil && sh.joined.outbox != answer[0]
 	joined := &session{outbox: answer[0], token: token, fences: newFences(relay, sh.index)}
@@ -309,6 +315,7 @@ func (sh *shard) tick(ctx context.Context) (time.Duration, error) {
 	sent := time.Now()
 	v, err := sh.eval(ctx, &sh.s.scripts.tick, []string{sh.meta, sh.lease, sh.agenda, sh.bell, sh.alive, sh.who},
 		[]any{sh.prefix, joined.outbox, joined.fences.relay, joined.token})
+	received := time.Now()
 	if errors.Is(err, errEpoch) {
 		return 0, sh.join(ctx)
 	}
@@ -319,6 +326,9 @@ func (sh *shard) tick(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
+	now, _ := strconv.ParseInt(answer[0], 10, 64)
+	sh.clock.observe(time.UnixMicro(now), sent, received)
+	sh.tellSkew(received)
 	if sh.index == 0 { // where notes are
 		sh.s.hearNotes(answer[4], sent)
 	}
@@ -331,8 +341,6 @@ func (sh *shard) tick(ctx context.Context) (time.Duration, error) {
 	}
 
 	next := tickEvery*3/4 + mathrand.N(tickEvery/2)
-	now, _ := strconv.ParseInt(answer[0], 10, 64)
-	sh.compare(time.UnixMicro(now), sent)
 	for _, at := range answer[1:3] {
 		if at == "" {
 			continue
@@ -343,24 +351,6 @@ func (sh *shard) tick(ctx context.Context) (time.Duration, error) {
 		next = min(next, wait)
 	}
 	return next, nil
-}
-
-const (
-	skewNoise = 500 * time.Millisecond // clocks that differ by less count as one
-	skewTell  = 5 * time.Second
-)
-
-// compare notes by how much the clock of Redis is ahead of ours: due times are ours,
-// and Redis decides when they have come.
-func (sh *shard) compare(theirs, ours time.Time) {
-	skew := theirs.Sub(ours)
-	if skew.Abs() < skewNoise {
-		skew = 0
-	}
-	before := time.Duration(sh.skew.Swap(int64(skew)))
-	if skew.Abs() >= skewTell && (skew-before).Abs() >= skewTell {
-		sh.s.log.Warn().Dur("took", skew).Msg("the clocks of redis and of this machine differ: retries are kept right, but times in records are this machine's. Set the clocks right")
-	}
 }
 
 // bellBlock is how long one look at the bell waits. Close ends it sooner.

@@ -73,6 +73,8 @@ type Options struct {
 	// the context's deadline.
 	Fleet func(ctx context.Context) (Fleet, error)
 
+	Clock outbox.Clock // of an outbox that has its own; nil for this process's
+
 	// Reload reads the files again. Errors: *ReloadError. nil when there is nothing
 	// to read: the route is then not there.
 	Reload func(ctx context.Context) (Reloaded, error)
@@ -159,6 +161,10 @@ type status struct {
 type outboxStatus struct {
 	Engine     string `json:"engine"`
 	Durability string `json:"durability"` // the level that a receipt stands for
+
+	// ClockAheadMS is by how much this machine's clock is ahead of that of a shared outbox, in
+	// milliseconds; negative where it is behind.
+	ClockAheadMS *int64 `json:"clock_ahead_ms,omitempty"`
 }
 
 func (a *api) healthz(w http.ResponseWriter, _ *http.Request) {
@@ -171,6 +177,10 @@ func (a *api) readyz(w http.ResponseWriter, r *http.Request) {
 	err := a.unready(ctx)
 	reachable := !errors.Is(err, outbox.ErrUnavailable)
 	s := status{Status: "ready", Outbox: &outboxStatus{Engine: a.Engine, Durability: a.Outbox.Durability()}}
+	if a.Clock != nil {
+		now := time.Now()
+		s.Outbox.ClockAheadMS = new(now.Round(0).Sub(a.Clock.At(now)).Milliseconds())
+	}
 	if a.Config != nil {
 		s.Config = new(a.Config())
 	}

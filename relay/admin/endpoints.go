@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"relay/ingest/problem"
@@ -51,6 +52,10 @@ type Endpoint struct {
 	RateLimit *RateLimit `json:"rate_limit,omitempty"`
 	InFlight  int        `json:"in_flight"` // attempts under way
 
+	// Ended lists, in the answer to resume and enable, what they ended: paused, disabled,
+	// retry_after, breaker.
+	Ended []string `json:"ended,omitempty"`
+
 	// By outcome, since the Relay that answers was started.
 	Attempts map[deliver.Outcome]int64 `json:"attempts,omitempty"`
 
@@ -92,7 +97,10 @@ func (a *api) listEndpoints(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, list)
 }
 
-func (a *api) showEndpoint(w http.ResponseWriter, r *http.Request) {
+func (a *api) showEndpoint(w http.ResponseWriter, r *http.Request) { a.answerEndpoint(w, r, nil) }
+
+// answerEndpoint answers the endpoint of the path, and what a request ended there.
+func (a *api) answerEndpoint(w http.ResponseWriter, r *http.Request, ended []string) {
 	v, err := a.look(r.Context())
 	if err != nil {
 		refuse(w, err)
@@ -103,7 +111,9 @@ func (a *api) showEndpoint(w http.ResponseWriter, r *http.Request) {
 		refuse(w, deliver.ErrNoEndpoint)
 		return
 	}
-	answer(w, http.StatusOK, v.endpoint(name))
+	e := v.endpoint(name)
+	e.Ended = ended
+	answer(w, http.StatusOK, e)
 }
 
 // change is the route of one method that changes an endpoint's state.
@@ -117,9 +127,12 @@ func (a *api) change(do func(d Deliverer, ctx context.Context, endpoint, by stri
 			refuse(w, err)
 			return
 		}
-		a.Log.Info().Str("by", "admin").Str("endpoint", status.Endpoint).Str("state", string(status.State)).
-			Msg("asked to " + path.Base(r.URL.Path) + " an endpoint")
-		a.showEndpoint(w, r)
+		line := "asked to " + path.Base(r.URL.Path) + " an endpoint"
+		if len(status.Ended) > 0 {
+			line += ": ended " + strings.Join(status.Ended, ", ")
+		}
+		a.Log.Info().Str("by", "admin").Str("endpoint", status.Endpoint).Str("state", string(status.State)).Msg(line)
+		a.answerEndpoint(w, r, status.Ended)
 	}
 }
 

@@ -186,6 +186,7 @@ func (a *App) open(ctx context.Context) error {
 	a.deliverer = deliver.New(deliver.Options{
 		Source:  store,
 		Limiter: limiter,
+		Clock:   a.clock(),
 		Log:     a.o.Log.With().Str("component", "deliver").Logger(),
 		Version: a.o.Version,
 		Own:     func() []netip.AddrPort { return a.own },
@@ -230,7 +231,7 @@ func (a *App) listenAdmin(ctx context.Context, c config.Admin) error {
 		Outbox: a.store, Deliverer: a.deliverer, Engine: a.o.Config.Outbox.Engine, Log: log,
 		Policy:  func() *policy.Policy { return a.live.Load().policy },
 		Version: a.o.Version, Ready: a.ready, Fleet: a.fleetOf(), Config: a.configStatus,
-		Reload: a.reloadRoute(), Metrics: a.metrics,
+		Reload: a.reloadRoute(), Metrics: a.metrics, Clock: a.clock(),
 	}
 	serve := func(ln net.Listener, g listen.Guard) {
 		a.serve("admin", ln, listen.NewServer(listen.ServerOptions{
@@ -269,6 +270,12 @@ func guardAdmin(g listen.Guard, o admin.Options) http.Handler {
 	})
 }
 
+// clock is that of the outbox, nil for one that has none of its own.
+func (a *App) clock() outbox.Clock {
+	c, _ := a.store.(outbox.Clock)
+	return c
+}
+
 // newMetrics asks for the deliverer when there is a scrape, not before.
 func (a *App) newMetrics() *metrics.Metrics {
 	return metrics.New(metrics.Options{
@@ -282,6 +289,7 @@ func (a *App) newMetrics() *metrics.Metrics {
 			}
 			return a.o.LogDropped()
 		},
+		Clock: a.clock(),
 		Config: func() metrics.Config {
 			now := a.live.Load()
 			return metrics.Config{Generation: now.generation, Hash: now.hash, LoadedAt: now.at, Refused: a.refused.Load() != nil}

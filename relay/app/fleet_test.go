@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -191,12 +192,12 @@ func TestFleetThatDisagrees(t *testing.T) {
 	const first, second = 1, 2
 	type readiness struct {
 		Status        string
-		Outbox        map[string]string
+		Outbox        map[string]any
 		Relays        []admin.Relay
 		Disagreements map[string]string
 	}
 	want := readiness{
-		Status: "ready", Outbox: map[string]string{"engine": "redis", "durability": "memory"},
+		Status: "ready", Outbox: map[string]any{"engine": "redis", "durability": "memory"},
 		Disagreements: map[string]string{"audit": "not in the file of relay 2"},
 	}
 	texts := []string{hash(apps[0], "crm") + " at relay 1", hash(apps[1], "crm") + " at relay 2"}
@@ -217,6 +218,10 @@ func TestFleetThatDisagrees(t *testing.T) {
 			}
 		}
 		got.Relays = nil
+		if ahead, is := got.Outbox["clock_ahead_ms"].(float64); !is || math.Abs(ahead) > 1000 { // one machine
+			t.Errorf("the clock is %v ms ahead", got.Outbox["clock_ahead_ms"])
+		}
+		delete(got.Outbox, "clock_ahead_ms")
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("readiness of Relay %d (-want +got):\n%s", i+1, diff)
 		}

@@ -47,7 +47,8 @@ type ending struct {
 // is what the gate said.
 func (r *runner) attempt(s *setup, claims []outbox.Claim, d *draft, probe bool) {
 	start := time.Now() // UTC would take the monotonic reading away, and a jump of the clock change limits
-	r.counts.begin(start, claims)
+	began := r.d.at(start)
+	r.counts.begin(began, claims)
 	var e ending
 	e.answer, e.failure = r.try(s, claims, d, start)
 	if e.failure != nil && r.d.working.Err() != nil {
@@ -62,7 +63,7 @@ func (r *runner) attempt(s *setup, claims []outbox.Claim, d *draft, probe bool) 
 	a := &e.answer
 	res := Result{
 		Attempt: outbox.Attempt{
-			Started: start.UTC(),
+			Started: began.UTC(),
 			Took:    end.Sub(start),
 			Timing:  a.Timing,
 			Status:  a.Status,
@@ -71,10 +72,10 @@ func (r *runner) attempt(s *setup, claims []outbox.Claim, d *draft, probe bool) 
 		},
 		Reused: a.Reused,
 	}
-	e.gate = gate.Attempt{Probe: probe, Status: a.Status, RetryAfter: parseRetryAfter(a.RetryAfter, end)}
+	e.gate = gate.Attempt{Probe: probe, Status: a.Status, RetryAfter: gate.ParseRetryAfter(a.RetryAfter, r.d.at(end))}
 	if s.endpoint.ObeyRateHeaders {
 		rate := gate.RateHeaders(a.RateHeaders)
-		e.gate.Rate = rate.Parse(end)
+		e.gate.Rate = rate.Parse(r.d.at(end))
 	}
 	if f := e.failure; f != nil {
 		e.gate.Code = f.Code
@@ -90,7 +91,7 @@ func (r *runner) attempt(s *setup, claims []outbox.Claim, d *draft, probe bool) 
 // conclude judges an attempt that just ended, for the gate too, and settles its deliveries.
 // res holds what their records have in common.
 func (r *runner) conclude(s *setup, claims []outbox.Claim, res *Result, e *ending) {
-	end := time.Now()
+	end := r.d.at(time.Now())
 	all := judge(s.endpoint, len(claims), e)
 	e.gate.Delivered, e.gate.Gone = all.outcome == Delivered, all.outcome == Gone
 	e.gate.Again = all.outcome == Retry && !all.alone
@@ -100,36 +101,43 @@ func (r *runner) conclude(s *setup, claims []outbox.Claim, res *Result, e *endin
 		res.Endpoint, res.EventID, res.EventType, res.DeliveryID = c.Endpoint, c.EventID, c.Event.Type, c.ID
 		res.Attempt.N = c.Attempts + 1
 		res.State, res.Due = outbox.Failed, time.Time{}
+		var due time.Time // by the schedule; the gate may hold the endpoint for longer
 		switch j.outcome {
 		case Delivered:
 			res.State = outbox.Delivered
 		case Retry:
-			due, ok := nextDue(&s.endpoint.Retry, c, &e.gate, &j, end, random)
+			delay, wait, ok := nextDelay(&s.endpoint.Retry, c, &e.gate, &j, end, random)
 			switch {
 			case ok:
-				res.State, res.Due = outbox.Pending, due
+				res.State, due, res.Due = outbox.Pending, end.Add(delay).UTC(), end.Add(wait).UTC()
 			case j.alone: // too late for that: the answer is final
 				j = judge(s.endpoint, 1, e)
 			}
 		}
 		res.Attempt.Outcome, res.Attempt.Code, res.Attempt.Error = string(j.outcome), j.code, j.text
-		r.settle(c, res)
+		r.settle(c, res, due)
 		r.counts.record(j.outcome, res.Attempt.Took)
 	}
 }
 
-// nextDue is when a delivery is tried again after attempt a of it ended as j, false for never.
-func nextDue(r *policy.Retry, c *outbox.Claim, a *gate.Attempt, j *judgement, end time.Time, random float64) (time.Time, bool) {
+// nextDelay is after how long a delivery is due again when attempt a of it ended as j, and false for
+// never. wait is until when the receiver wants no attempt, too. Where that is long the
+// gate holds the endpoint, so it is no part of delay: what ends the hold lets the delivery go.
+func nextDelay(r *policy.Retry, c *outbox.Claim, a *gate.Attempt, j *judgement, end time.Time, random float64) (delay, wait time.Duration, ok bool) {
 	steps := r.After(a.Status, a.Code)
-	delay, ok := backoff(steps, c.Attempts+1, min(a.RetryAfter, r.MaxRetryAfter), random)
+	delay, ok = backoff(steps, c.Attempts+1, random)
+	asked := min(a.RetryAfter, r.MaxRetryAfter)
 	if j.alone {
-		delay, ok = 0, true // even after the last step: the answer was not for this event
+		delay, asked, ok = 0, 0, true // even after the last step: the answer was not for this event
 	}
-	due := end.Add(delay).UTC()
-	if steps.MaxAge > 0 && due.After(c.Created.Add(steps.MaxAge)) {
+	wait = max(delay, asked)
+	if steps.MaxAge > 0 && end.Add(wait).After(c.Created.Add(steps.MaxAge)) {
 		ok = false
 	}
-	return due, ok
+	if asked < gate.WorthHolding {
+		delay = wait // other Relays do not hear of it
+	}
+	return delay, wait, ok
 }
 
 // try sends the events once. A panic on the way is a failed attempt like any
@@ -181,9 +189,9 @@ func (r *runner) keep(s *setup, d *draft) {
 	}
 }
 
-// settle ends the claim with the attempt's record, then tells of it.
-func (r *runner) settle(c *outbox.Claim, res *Result) {
-	err := r.d.o.Source.Settle(r.d.settling, *c, outbox.Settlement{Attempt: res.Attempt, State: res.State, Due: res.Due})
+// settle ends the claim with the attempt's record, then tells of it. A pending delivery is due then.
+func (r *runner) settle(c *outbox.Claim, res *Result, due time.Time) {
+	err := r.d.o.Source.Settle(r.d.settling, *c, outbox.Settlement{Attempt: res.Attempt, State: res.State, Due: due})
 	if err != nil {
 		r.logUnsettled(res, err)
 		return

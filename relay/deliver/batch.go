@@ -183,7 +183,7 @@ func (r *runner) launch(s *setup, b *batch) {
 			continue
 		}
 		r.d.work.Go(func() {
-			res := Result{Attempt: outbox.Attempt{Started: time.Now().UTC()}}
+			res := Result{Attempt: outbox.Attempt{Started: r.d.at(time.Now()).UTC()}}
 			r.conclude(s, []outbox.Claim{x.claim}, &res, &ending{failure: x.failure, gate: gate.Attempt{Code: x.failure.Code}})
 		})
 	}

@@ -3,6 +3,7 @@ package deliver
 import (
 	"fmt"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -77,8 +78,9 @@ func TestGatesInReloadStorm(t *testing.T) {
 		w.o.Observe = nil
 		ledger := outboxtest.NewLedger()
 		receiver := delivertest.NewEndpoint()
+		var calm atomic.Bool // probes come at the same second of each minute
 		receiver.Answer = func(r *delivertest.Request) delivertest.Step {
-			if r.Attempt == 1 && r.At.Second()%4 == 0 {
+			if r.Attempt == 1 && r.At.Second()%4 == 0 && !calm.Load() {
 				return delivertest.Step{Status: 503}
 			}
 			if err := ledger.Received(r.Event, "billing"); err != nil {
@@ -127,6 +129,7 @@ func TestGatesInReloadStorm(t *testing.T) {
 			time.Sleep(time.Duration(1+i%40) * time.Millisecond)
 		}
 		w.apply(e)
+		calm.Store(true)
 		if _, err := w.d.Resume(t.Context(), "billing", "test"); err != nil {
 			t.Fatal(err)
 		}

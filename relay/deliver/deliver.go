@@ -30,13 +30,14 @@ type Source interface {
 	Settle(ctx context.Context, c outbox.Claim, s outbox.Settlement) error
 	Release(ctx context.Context, claims ...outbox.Claim) error
 
-	gate.Notebook
+	outbox.Notebook
 }
 
 // Options are the parts and settings of a Deliverer.
 type Options struct {
 	Source  Source
 	Limiter outbox.Limiter // of an outbox that Relays share: rate limits then hold for all of them
+	Clock   outbox.Clock   // of an outbox that has its own; nil: this process's
 	Log     zerolog.Logger
 	Version string                  // of User-Agent: Relay/<Version>
 	Own     func() []netip.AddrPort // listeners of this process, never connected to; optional
@@ -97,6 +98,7 @@ func New(o Options, p *policy.Policy) *Deliverer {
 	}
 	d.gates = gate.New(gate.Options{
 		Notes:   o.Source,
+		Clock:   o.Clock,
 		Relay:   rand.Text()[:12],
 		Limiter: o.Limiter,
 		Log:     o.Log,
@@ -107,6 +109,14 @@ func New(o Options, p *policy.Policy) *Deliverer {
 	d.settling, d.giveUp = context.WithCancel(context.Background())
 	d.Apply(p)
 	return d
+}
+
+// at is what the outbox's clock shows at the moment t of this process.
+func (d *Deliverer) at(t time.Time) time.Time {
+	if d.o.Clock == nil {
+		return t
+	}
+	return d.o.Clock.At(t)
 }
 
 // Run delivers until ctx ends, then stops: it claims nothing more, lets attempts under

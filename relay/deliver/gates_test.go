@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -208,7 +209,12 @@ func TestRetryAfterHoldsTheEndpoint(t *testing.T) {
 	}{
 		{"seconds", 503, func() string { return "120" }, 2 * time.Minute},
 		{"a date", 429, inAnHour, time.Hour},
-		{"too long", 503, func() string { return "1000000000000" }, 24 * time.Hour},
+		{"too long", 503, func() string { return "999999999" }, 24 * time.Hour},
+		{"too long for any unit", 503, func() string { return "99999999999999999999999" }, 24 * time.Hour},
+		{"a Unix time", 503, func() string { return strconv.FormatInt(time.Now().Add(time.Hour).Unix(), 10) }, time.Hour},
+		{"in milliseconds", 429, func() string { return strconv.FormatInt(time.Now().Add(time.Hour).UnixMilli(), 10) }, time.Hour},
+		{"in microseconds", 503, func() string { return strconv.FormatInt(time.Now().Add(time.Hour).UnixMicro(), 10) }, time.Hour},
+		{"a Unix time that is past", 503, func() string { return "1000000000" }, 0},
 		{"another status", 500, func() string { return "120" }, 2 * time.Minute},
 		{"429 without it", 429, func() string { return "" }, time.Second},
 		{"zero", 503, func() string { return "0" }, 0},
@@ -218,6 +224,7 @@ func TestRetryAfterHoldsTheEndpoint(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
+				time.Sleep(time.Until(time.Date(2026, 11, 29, 10, 0, 0, 0, time.UTC))) // Unix times have ten digits
 				w := newWorld(t)
 				first := true
 				receiver := delivertest.NewEndpoint()

@@ -56,11 +56,11 @@ type Span struct {
 func Spans(s *policy.Steps) []Span {
 	spans := []Span{{}}
 	for n := 1; ; n++ {
-		least, ok := backoff(s, n, 0, 0)
+		least, ok := backoff(s, n, 0)
 		if !ok {
 			return spans
 		}
-		most, _ := backoff(s, n, 0, 1)
+		most, _ := backoff(s, n, 1)
 		last := spans[n-1]
 		spans = append(spans, Span{last.Least + least, last.Most + most})
 	}

@@ -97,7 +97,7 @@ func (r *runner) claim(ctx context.Context, s *setup, most int, order *fairness)
 	if err != nil {
 		return nil, fmt.Errorf("claim deliveries of endpoint %s: %w", r.name, err)
 	}
-	order.observe(claims, most, time.Now())
+	order.observe(claims, most, r.d.at(time.Now()))
 	return claims, nil
 }
 

@@ -69,6 +69,10 @@ type Status struct {
 	Limit     float64   // sends per second; 0 for none
 	Tokens    float64   // in the bucket of the limit now, as far as this Relay knows; 0 without a limit
 
+	// Ended lists, in the answer to Resume and Enable, what they ended: WaitPaused, WaitDisabled,
+	// WaitRetryAfter, WaitBreaker.
+	Ended []string
+
 	InFlight int               // attempts under way
 	Attempts map[Outcome]int64 // recorded since the process started; an outcome without any may be missing
 	LateBy   Histogram         // seconds from when an attempt was due to when it began
@@ -176,23 +180,24 @@ func (r *runner) full() bool {
 // restarts. by says who asked, for people. Attempts under way end as they began. It returns the
 // endpoint as it is then. Errors: ErrNoEndpoint, or the outbox's.
 func (d *Deliverer) Pause(ctx context.Context, endpoint, by string) (Status, error) {
-	return d.decide(endpoint, EndpointPaused, func() (bool, error) { return d.gates.Pause(ctx, endpoint, by) })
-}
-
-// Resume ends what Pause began. The time without an attempt that went well counts anew from
-// now on. Otherwise like Pause.
-func (d *Deliverer) Resume(ctx context.Context, endpoint, _ string) (Status, error) {
-	return d.decide(endpoint, EndpointResumed, func() (bool, error) { return d.gates.Resume(ctx, endpoint) })
+	return d.hold(endpoint, EndpointPaused, func() (bool, error) { return d.gates.Pause(ctx, endpoint, by) })
 }
 
 // Disable holds an endpoint's deliveries until Enable. Otherwise like Pause.
 func (d *Deliverer) Disable(ctx context.Context, endpoint, by string) (Status, error) {
-	return d.decide(endpoint, EndpointDisabled, func() (bool, error) { return d.gates.Disable(ctx, endpoint, by) })
+	return d.hold(endpoint, EndpointDisabled, func() (bool, error) { return d.gates.Disable(ctx, endpoint, by) })
+}
+
+// Resume ends a pause, a hold that the receiver asked for with Retry-After, and the wait of an open
+// breaker, whose probes begin. The time without an attempt that went well counts anew. It returns
+// the endpoint as it is then, with what Ended. Errors: as for Pause.
+func (d *Deliverer) Resume(ctx context.Context, endpoint, _ string) (Status, error) {
+	return d.release(endpoint, EndpointResumed, func() ([]gate.Cause, error) { return d.gates.Resume(ctx, endpoint) })
 }
 
 // Enable ends what Disable began, or Relay itself when the receiver was gone or failed for
 // too long. The breaker closes, and what the receiver asked for is over; a pause stays.
-// Errors: ErrInFile; otherwise like Pause.
+// Errors: ErrInFile; otherwise like Resume.
 func (d *Deliverer) Enable(ctx context.Context, endpoint, _ string) (Status, error) {
 	d.mu.Lock()
 	enabled, inFile := d.enabled[endpoint]
@@ -200,11 +205,11 @@ func (d *Deliverer) Enable(ctx context.Context, endpoint, _ string) (Status, err
 	if inFile && !enabled {
 		return Status{}, ErrInFile
 	}
-	return d.decide(endpoint, EndpointEnabled, func() (bool, error) { return d.gates.Enable(ctx, endpoint) })
+	return d.release(endpoint, EndpointEnabled, func() ([]gate.Cause, error) { return d.gates.Enable(ctx, endpoint) })
 }
 
-// decide carries out what an operator wants, and raises it where that changed something.
-func (d *Deliverer) decide(endpoint, raise string, do func() (bool, error)) (Status, error) {
+// hold carries out an operator's decision, and raises it where that changed something.
+func (d *Deliverer) hold(endpoint, raise string, do func() (changed bool, err error)) (Status, error) {
 	if _, known := d.StatusOf(endpoint); !known {
 		return Status{}, ErrNoEndpoint
 	}
@@ -214,7 +219,31 @@ func (d *Deliverer) decide(endpoint, raise string, do func() (bool, error)) (Sta
 	}
 	s, _ := d.StatusOf(endpoint)
 	if changed {
-		d.raise(raise, endpoint, time.Now(), EndpointChanged{Endpoint: endpoint, State: s.State, Code: ByOperator, Reason: s.Reason})
+		d.raiseDecision(raise, &s)
 	}
 	return s, nil
+}
+
+// release takes a decision back. It is raised where the state of the endpoint changed.
+func (d *Deliverer) release(endpoint, raise string, do func() (ended []gate.Cause, err error)) (Status, error) {
+	before, known := d.StatusOf(endpoint)
+	if !known {
+		return Status{}, ErrNoEndpoint
+	}
+	ended, err := do()
+	if err != nil {
+		return Status{}, err
+	}
+	s, _ := d.StatusOf(endpoint)
+	for _, cause := range ended {
+		s.Ended = append(s.Ended, string(cause))
+	}
+	if slices.Contains(s.Ended, WaitPaused) || slices.Contains(s.Ended, WaitDisabled) || s.State != before.State {
+		d.raiseDecision(raise, &s)
+	}
+	return s, nil
+}
+
+func (d *Deliverer) raiseDecision(kind string, s *Status) {
+	d.raise(kind, s.Endpoint, d.at(time.Now()), EndpointChanged{Endpoint: s.Endpoint, State: s.State, Code: ByOperator, Reason: s.Reason})
 }

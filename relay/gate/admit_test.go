@@ -24,7 +24,7 @@ func TestShutWhileTokensCome(t *testing.T) {
 	for name, heard := range map[string]Condition{
 		"paused":          {Paused: &Decision{Code: ByOperator}},
 		"disabled":        {Disabled: &Decision{Code: ByOperator}},
-		"held":            {Held: time.Now().Add(time.Hour)},
+		"held":            {Hold: until(time.Now().Add(time.Hour))},
 		"open breaker":    {Breaker: &Opening{Times: 1, Until: time.Now().Add(time.Hour)}},
 		"breaker's probe": {Breaker: &Opening{Times: 1, Until: time.Now().Add(-time.Hour)}},
 	} {

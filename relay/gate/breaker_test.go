@@ -247,7 +247,7 @@ func TestClocksDoNotShutTheGate(t *testing.T) {
 			f := newFleet()
 			far := time.Now().Add(24 * time.Hour).UTC().Round(0)
 			c := Condition{
-				Held:    far,
+				Hold:    until(far),
 				Breaker: &Opening{Times: 3, Until: far, Prober: "other", ProberUntil: far},
 			}
 			e := endpoint(withBreaker(t), func(e *policy.Endpoint) { e.Retry.MaxRetryAfter = time.Minute })

@@ -11,7 +11,8 @@ import (
 )
 
 // Condition is what the outbox remembers about an endpoint, for all Relays and over
-// restarts. The zero value is that of an endpoint in good order.
+// restarts. The zero value is that of an endpoint in good order. All times are of the outbox's
+// clock, so that Relays whose clocks differ mean the same moment.
 //
 // A Relay that writes it drops fields that it does not know. So a field that comes later must
 // be one that can be lost while older Relays are in the fleet, or of its own note.
@@ -19,8 +20,21 @@ type Condition struct {
 	Paused   *Decision `json:"paused,omitempty"`
 	Disabled *Decision `json:"disabled,omitempty"`
 	Breaker  *Opening  `json:"breaker,omitempty"` // nil while it is closed
-	Held     time.Time `json:"held_until,omitzero"`
+	Hold     *Hold     `json:"hold,omitempty"`    // the receiver's
 	Failing  *Trouble  `json:"failing,omitempty"` // kept once it lasts
+}
+
+// Hold is a time in which the receiver wants no attempt.
+type Hold struct {
+	Since time.Time `json:"since"` // when it asked
+	Until time.Time `json:"until"`
+}
+
+func (h *Hold) equal(other *Hold) bool {
+	if h == nil || other == nil {
+		return h == other
+	}
+	return h.Since.Equal(other.Since) && h.Until.Equal(other.Until)
 }
 
 // Trouble is a time in which no attempt went well.

@@ -15,13 +15,13 @@ func full() Condition {
 		Paused:   &Decision{At: at, Code: ByOperator, Reason: "by someone"},
 		Disabled: &Decision{At: at, Code: Gone, Reason: "gone", Receiver: "0123456789ab"},
 		Breaker:  &Opening{Times: 3, Until: at, Good: 1, Prober: "a", ProberUntil: at},
-		Held:     at,
+		Hold:     &Hold{Since: at, Until: at},
 		Failing:  &Trouble{Since: at, Last: at, Receiver: "0123456789ab"},
 	}
 }
 
 func TestConditionText(t *testing.T) {
-	for _, c := range []Condition{{}, {Held: time.Unix(1, 0).UTC()}, {Breaker: &Opening{Times: 1}}, full()} {
+	for _, c := range []Condition{{}, {Hold: &Hold{Until: time.Unix(1, 0).UTC()}}, {Breaker: &Opening{Times: 1}}, full()} {
 		text := c.Text()
 		if len(text) > outbox.MaxNote || (len(text) == 0) != (c == Condition{}) {
 			t.Errorf("%+v is %q", c, text)
@@ -42,7 +42,7 @@ func TestConditionOfANewerRelay(t *testing.T) {
 }
 
 func TestConditionThatIsNone(t *testing.T) {
-	for _, text := range []string{" ", "[]", "{", `"paused"`, `{"held_until":"soon"}`, `{"breaker":{"times":"many"}}`, "\x00"} {
+	for _, text := range []string{" ", "[]", "{", `"paused"`, `{"hold":{"until":"soon"}}`, `{"breaker":{"times":"many"}}`, "\x00"} {
 		if c, err := ParseCondition([]byte(text)); err == nil || c != (Condition{}) {
 			t.Errorf("%q is read as %+v, %v", text, c, err)
 		}
@@ -54,7 +54,7 @@ func FuzzCondition(f *testing.F) {
 	f.Add(c.Text())
 	f.Add([]byte(""))
 	f.Add([]byte("null"))
-	f.Add([]byte(`{"held_until":"9999-12-31T23:59:59-23:59","failing":{"since":"0000-01-01T00:00:00+23:59"}}`))
+	f.Add([]byte(`{"hold":{"until":"9999-12-31T23:59:59-23:59"},"failing":{"since":"0000-01-01T00:00:00+23:59"}}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		c, err := ParseCondition(text)
 		if err != nil {

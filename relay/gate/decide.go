@@ -2,6 +2,7 @@ package gate
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -18,18 +19,6 @@ func (s *Gates) Pause(ctx context.Context, endpoint, by string) (changed bool, e
 	})
 }
 
-// Resume ends a pause. The time without an attempt that went well counts anew. Otherwise
-// like Pause.
-func (s *Gates) Resume(ctx context.Context, endpoint string) (changed bool, err error) {
-	return s.decide(ctx, endpoint, func(c *Condition) bool {
-		if c.Paused == nil {
-			return false
-		}
-		c.Paused, c.Failing = nil, nil
-		return true
-	})
-}
-
 // Disable holds an endpoint's deliveries until Enable. Otherwise like Pause.
 func (s *Gates) Disable(ctx context.Context, endpoint, by string) (changed bool, err error) {
 	return s.decide(ctx, endpoint, func(c *Condition) bool {
@@ -41,29 +30,94 @@ func (s *Gates) Disable(ctx context.Context, endpoint, by string) (changed bool,
 	})
 }
 
-// Enable ends what Disable began, or Relay itself when the receiver was gone or failed for
-// too long. The breaker closes, and what the receiver asked for is over; a pause stays.
-// Otherwise like Pause.
-func (s *Gates) Enable(ctx context.Context, endpoint string) (changed bool, err error) {
-	changed, err = s.decide(ctx, endpoint, func(c *Condition) bool {
-		before := *c
-		*c = Condition{Paused: c.Paused}
-		return *c != before
+// Resume ends a pause, a hold that the receiver asked for and the wait of an open breaker, which
+// then looks by probes whether it may close. What the receiver's rate headers said is forgotten by this
+// process, and the time without an attempt that went well counts anew. ended says which
+// of Paused, RetryAfter and Breaker it was. Errors: the outbox's.
+func (s *Gates) Resume(ctx context.Context, endpoint string) (ended []Cause, err error) {
+	return s.release(ctx, endpoint, func(c *Condition, now time.Time) {
+		c.Paused, c.Hold, c.Failing = nil, nil, nil
+		if c.opens(now) {
+			c.Breaker = &Opening{Times: c.Breaker.Times, Until: now}
+		}
 	})
-	if err != nil {
-		return false, err
-	}
+}
+
+// Enable ends what Disable began, or Relay itself when the receiver was gone or failed for
+// too long. The breaker closes, and a hold that the receiver asked for is over; a pause stays.
+// ended says which of Disabled, RetryAfter and Breaker it was. Otherwise like Resume.
+func (s *Gates) Enable(ctx context.Context, endpoint string) (ended []Cause, err error) {
+	return s.release(ctx, endpoint, func(c *Condition, _ time.Time) { *c = Condition{Paused: c.Paused} })
+}
+
+// release makes the change and forgets what this process alone knows against the endpoint. It
+// returns what ended by that, at the outbox or here.
+func (s *Gates) release(ctx context.Context, endpoint string, change func(c *Condition, now time.Time)) (ended []Cause, err error) {
 	s.mu.Lock()
 	g := s.gates[endpoint]
 	s.mu.Unlock()
+	var here, there []Cause
+	if g != nil {
+		here = g.shutBy()
+	}
+	_, err = s.decide(ctx, endpoint, func(c *Condition) bool {
+		before, now := *c, s.stamp(time.Now())
+		change(c, now)
+		there = slices.DeleteFunc(before.shutBy(now), func(cause Cause) bool { return slices.Contains(c.shutBy(now), cause) })
+		return *c != before
+	})
+	if err != nil {
+		return nil, err
+	}
 	if g != nil {
 		g.forgive()
+		still := g.shutBy()
+		here = slices.DeleteFunc(here, func(cause Cause) bool { return slices.Contains(still, cause) })
 	}
-	return changed, nil
+	for _, cause := range []Cause{Paused, Disabled, RetryAfter, Breaker} {
+		if slices.Contains(here, cause) || slices.Contains(there, cause) {
+			ended = append(ended, cause)
+		}
+	}
+	return ended, nil
+}
+
+// shutBy lists all that lets no attempt begin, as far as others can know.
+func (c *Condition) shutBy(now time.Time) (causes []Cause) {
+	if c.Paused != nil {
+		causes = append(causes, Paused)
+	}
+	if c.Disabled != nil {
+		causes = append(causes, Disabled)
+	}
+	if c.Hold != nil && now.Before(c.Hold.Until) {
+		causes = append(causes, RetryAfter)
+	}
+	if c.opens(now) {
+		causes = append(causes, Breaker)
+	}
+	return causes
+}
+
+// opens tells whether the breaker is open and waits.
+func (c *Condition) opens(now time.Time) bool {
+	return c.Breaker != nil && now.Before(c.Breaker.Until)
+}
+
+// shutBy lists what lets no attempt begin here, whether the outbox knows it or not.
+func (g *Gate) shutBy() (causes []Cause) {
+	st := g.State()
+	if !st.Held.IsZero() {
+		causes = append(causes, RetryAfter)
+	}
+	if st.Breaker == "open" {
+		causes = append(causes, Breaker)
+	}
+	return causes
 }
 
 func (s *Gates) decision(reason string) *Decision {
-	return &Decision{At: time.Now().UTC().Round(0), Code: ByOperator, Reason: reason}
+	return &Decision{At: s.stamp(time.Now()), Code: ByOperator, Reason: reason}
 }
 
 // decide carries out what an operator wants.

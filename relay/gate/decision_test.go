@@ -252,7 +252,7 @@ func TestOutboxWasEmptied(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newFleet().join("a", endpoint(withBreaker(t)))
 		attempts(t, m.Gate, 4, broke)
-		m.apply(Condition{Held: time.Now().Add(time.Hour), Paused: &Decision{}}, 7, false)
+		m.apply(Condition{Hold: until(time.Now().Add(time.Hour)), Paused: &Decision{}}, 7, false)
 		m.apply(Condition{}, 6, false)
 		want(t, m.Gate, Paused, 0)
 		m.apply(Condition{}, 0, true)

@@ -13,8 +13,9 @@ const (
 	// A receiver that answers 429 without Retry-After is left alone for this long.
 	breather = time.Second
 
-	// What is shorter, or soon over, is this process's own affair.
-	worthTelling = 2 * time.Second
+	// WorthHolding is the shortest Retry-After that the outbox remembers for all Relays. What is
+	// shorter, or soon over, is this process's own affair.
+	WorthHolding = 2 * time.Second
 
 	// An endpoint that fails for less is not written down.
 	worthKeeping = time.Minute
@@ -123,21 +124,27 @@ func (g *Gate) applyWishes(now time.Time, a *Attempt) []change {
 		}
 	}
 	until := now.Add(wait)
-	if wait == 0 || !until.After(g.held) {
+	if wait == 0 || !until.After(g.hold.until) {
 		return nil
 	}
-	g.held = until
+	g.hold = hold{now, until}
 	g.close()
-	if wait < worthTelling || until.Sub(g.known.Held) < worthTelling {
+	asked := &Hold{Since: g.all.stamp(now), Until: g.all.stamp(until)}
+	if wait < WorthHolding || g.known.Hold.covers(asked) {
 		return nil
 	}
 	return []change{{do: func(c *Condition) bool {
-		if until.Sub(c.Held) < worthTelling {
+		if c.Hold.covers(asked) {
 			return false
 		}
-		c.Held = until.UTC().Round(0)
+		c.Hold = asked
 		return true
 	}}}
+}
+
+// covers tells whether what another hold adds is not worth telling the fleet.
+func (h *Hold) covers(other *Hold) bool {
+	return h != nil && other.Until.Sub(h.Until) < WorthHolding
 }
 
 // applyHealth disables an endpoint that is gone, or fails for too long. The caller holds mu.
@@ -162,16 +169,18 @@ func (g *Gate) applyHealth(now time.Time, a *Attempt) []change {
 	}
 	since, after := g.failing, e.Disable.AfterFailing
 	if after > 0 && now.Sub(since) >= after {
-		return g.disable(now, Failing, fmt.Sprintf("no attempt went well since %s", since.UTC().Format(time.RFC3339)))
+		return g.disable(now, Failing, fmt.Sprintf("no attempt went well since %s", g.all.stamp(since).Format(time.RFC3339)))
 	}
-	self := receiver(e)
-	if now.Sub(since) < worthKeeping || known.covers(self, now) {
+	if now.Sub(since) < worthKeeping {
 		return nil
 	}
-	trouble := &Trouble{Since: since.UTC().Round(0), Last: now.UTC().Round(0), Receiver: self}
+	trouble := &Trouble{Since: g.all.stamp(since), Last: g.all.stamp(now), Receiver: receiver(e)}
+	if known.covers(trouble) {
+		return nil
+	}
 	g.condition.Failing = trouble
 	return []change{{do: func(c *Condition) bool {
-		if c.Failing.covers(self, now) {
+		if c.Failing.covers(trouble) {
 			return false
 		}
 		c.Failing = trouble
@@ -179,9 +188,9 @@ func (g *Gate) applyHealth(now time.Time, a *Attempt) []change {
 	}}}
 }
 
-// covers tells whether a failure of this receiver now is as good as written.
-func (t *Trouble) covers(receiver string, now time.Time) bool {
-	return t != nil && t.Receiver == receiver && now.Sub(t.Last) < worthKeepingAnew
+// covers tells whether a later failure is as good as written.
+func (t *Trouble) covers(later *Trouble) bool {
+	return t != nil && t.Receiver == later.Receiver && later.Last.Sub(t.Last) < worthKeepingAnew
 }
 
 // silence is the longest time for which an endpoint that has deliveries may make no attempt.
@@ -206,7 +215,7 @@ func (g *Gate) disable(now time.Time, code, reason string) []change {
 		return nil
 	}
 	e := g.endpoint
-	d := &Decision{At: now.UTC().Round(0), Code: code, Reason: reason, Receiver: receiver(e)}
+	d := &Decision{At: g.all.stamp(now), Code: code, Reason: reason, Receiver: receiver(e)}
 	g.condition.Disabled = d
 	g.close()
 	return []change{{
@@ -232,7 +241,7 @@ func (g *Gate) applyBreaker(now time.Time, a *Attempt) []change {
 		return nil
 	}
 	g.window = breaker{}
-	opened := &Opening{Times: 1, Until: now.Add(openFor(rule, 1, rand.Float64())).UTC().Round(0)}
+	opened := &Opening{Times: 1, Until: g.all.stamp(now.Add(openFor(rule, 1, rand.Float64())))}
 	g.applyOpening(now, opened)
 	g.close()
 	return []change{{
@@ -243,7 +252,7 @@ func (g *Gate) applyBreaker(now time.Time, a *Attempt) []change {
 			c.Breaker = opened
 			return true
 		},
-		say: Happening{Endpoint: g.name, What: BreakerOpened, At: now, Until: opened.Until},
+		say: Happening{Endpoint: g.name, What: BreakerOpened, At: g.all.stamp(now), Until: opened.Until},
 	}}
 }
 
@@ -263,11 +272,11 @@ func (g *Gate) applyProbe(now time.Time, a *Attempt, failed bool) []change {
 		return nil
 	}
 	after := &Opening{Times: o.Times, Until: o.Until, Good: o.Good + g.good}
-	say := Happening{Endpoint: g.name, At: now}
+	say := Happening{Endpoint: g.name, At: g.all.stamp(now)}
 	switch {
 	case failed:
 		after.Times, after.Good = o.Times+1, 0
-		after.Until = now.Add(openFor(rule, after.Times, rand.Float64())).UTC().Round(0)
+		after.Until = g.all.stamp(now.Add(openFor(rule, after.Times, rand.Float64())))
 	case after.Good >= rule.Probes:
 		after = nil
 		say.What = BreakerClosed

@@ -65,7 +65,7 @@ type Gate struct {
 	consent   consent          // of the receiver, where it is to be asked
 	pace      pace
 	window    breaker
-	held      time.Time // nothing before: the receiver asked for it
+	hold      hold      // the receiver's
 	shutUntil time.Time // the breaker's Until and ProberUntil by this process's clock, as they were heard:
 	turnUntil time.Time // setting the clock moves neither
 	turnAfter time.Time // nobody asks for the turn before: the outbox did not take the last one
@@ -74,6 +74,17 @@ type Gate struct {
 	good      int       // of our probes that went well since we took the turn
 	passed    context.Context
 	shut      context.CancelFunc // ends passed
+}
+
+// hold is a Hold by this process's clock. The zero value is none.
+type hold struct{ since, until time.Time }
+
+// limit shortens the hold to what a receiver can ask for.
+func (h hold) limit(longest time.Duration) hold {
+	if most := h.since.Add(longest); h.until.After(most) {
+		h.until = most
+	}
+	return h
 }
 
 // Changed has a token when the gate may let more through than Look said before.
@@ -91,9 +102,9 @@ func (g *Gate) Use(e *policy.Endpoint) {
 	}
 	g.applyFailing(&g.condition)
 	now := time.Now()
-	g.held = near(now, g.held, g.longest())
-	g.shutUntil = near(now, g.shutUntil, g.longestOpen())
-	g.turnUntil = near(now, g.turnUntil, g.turn())
+	g.hold = g.hold.limit(g.longest())
+	g.shutUntil = clamp(now, g.shutUntil, g.longestOpen())
+	g.turnUntil = clamp(now, g.turnUntil, g.turn())
 	if !e.ObeyRateHeaders {
 		g.pace = pace{}
 	}
@@ -119,9 +130,9 @@ func (g *Gate) apply(c Condition, revision uint64, anew bool) {
 		g.window = breaker{} // what was counted led to what is over now
 	}
 	g.applyFailing(&c)
-	if !c.Held.Equal(g.condition.Held) {
-		if until := near(now, c.Held, g.longest()); until.After(g.held) || c.Held.IsZero() {
-			g.held = until
+	if !c.Hold.equal(g.condition.Hold) {
+		if h := g.heard(now, c.Hold); c.Hold == nil || h.until.After(g.hold.until) {
+			g.hold = h
 		}
 	}
 	g.applyOpening(now, c.Breaker)
@@ -137,7 +148,7 @@ func (g *Gate) forgive() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := time.Now()
-	g.held, g.failing, g.window = near(now, g.known.Held, g.longest()), time.Time{}, breaker{}
+	g.hold, g.failing, g.window, g.pace = g.heard(now, g.known.Hold), time.Time{}, breaker{}, pace{}
 	g.applyOpening(now, g.known.Breaker)
 	g.tell()
 }
@@ -149,11 +160,15 @@ func (g *Gate) applyFailing(c *Condition) {
 	if old.Failing != nil && now == nil || old.Disabled != nil && c.Disabled == nil || old.Paused != nil && c.Paused == nil {
 		g.failing = time.Time{}
 	}
-	if now == nil || g.endpoint == nil || now.Receiver != receiver(g.endpoint) || time.Since(now.Last) > silence(g.endpoint) {
+	if now == nil || g.endpoint == nil || now.Receiver != receiver(g.endpoint) {
 		return
 	}
-	if g.failing.IsZero() || now.Since.Before(g.failing) {
-		g.failing = now.Since
+	moment := time.Now()
+	if g.all.at(moment).Sub(now.Last) > silence(g.endpoint) {
+		return
+	}
+	if since := g.local(moment, now.Since, unknown); g.failing.IsZero() || since.Before(g.failing) {
+		g.failing = since
 	}
 }
 
@@ -161,10 +176,10 @@ func (g *Gate) applyFailing(c *Condition) {
 func (g *Gate) applyOpening(now time.Time, o *Opening) {
 	old := g.condition.Breaker
 	if o != nil && (old == nil || !old.Until.Equal(o.Until)) {
-		g.shutUntil = near(now, o.Until, g.longestOpen())
+		g.shutUntil = g.local(now, o.Until, g.longestOpen())
 	}
 	if o != nil && (old == nil || !old.ProberUntil.Equal(o.ProberUntil)) {
-		g.turnUntil = near(now, o.ProberUntil, g.turn())
+		g.turnUntil = g.local(now, o.ProberUntil, g.turn())
 	}
 	g.condition.Breaker = o
 }
@@ -196,13 +211,30 @@ func (g *Gate) turn() time.Duration {
 	return g.endpoint.Timeout.Total*2 + 5*time.Second
 }
 
-// near brings a time of another clock, or of this one before it was set, within most of
-// now, so that no clock can shut the gate for longer than its rules do.
-func near(now, t time.Time, most time.Duration) time.Time {
+// clamp returns t, but at most now+most, so that no clock can keep the gate shut for longer
+// than its rules allow.
+func clamp(now, t time.Time, most time.Duration) time.Time {
 	if t.IsZero() {
 		return t
 	}
 	return now.Add(min(t.Sub(now), most))
+}
+
+// local is the moment of this process at which the outbox's clock shows t, at most now+most.
+func (g *Gate) local(now, t time.Time, most time.Duration) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return now.Add(min(t.Sub(g.all.at(now)), most))
+}
+
+// heard is a Hold of the note by this process's clock.
+func (g *Gate) heard(now time.Time, h *Hold) hold {
+	if h == nil {
+		return hold{}
+	}
+	longest := g.longest()
+	return hold{g.local(now, h.Since, 0), g.local(now, h.Until, longest)}.limit(longest)
 }
 
 // Verdict is how much may begin.
@@ -247,8 +279,8 @@ func (g *Gate) verdict(now time.Time) Verdict {
 		return Verdict{Cause: Disabled}
 	case g.condition.Paused != nil:
 		return Verdict{Cause: Paused}
-	case now.Before(g.held):
-		return Verdict{Cause: RetryAfter, Wait: g.held.Sub(now)}
+	case now.Before(g.hold.until):
+		return Verdict{Cause: RetryAfter, Wait: g.hold.until.Sub(now)}
 	}
 	if wait, missing := g.consent.missing(now); missing && g.endpoint.Handshake {
 		return Verdict{Cause: NoConsent, Wait: wait}
@@ -293,7 +325,7 @@ type State struct {
 	Disabled  bool      // Condition.Disabled holds for the endpoint's present URL
 	Cause     Cause     // why nothing may begin
 	Why       string    // there is no consent, for people
-	Held      time.Time // until when the receiver wants no attempt; past ones are zero
+	Held      time.Time // until when the receiver wants no attempt, by the outbox's clock; past ones are zero
 	Breaker   string    // "" without a rule, else closed, open or half_open
 	Limit     float64   // sends per second; 0 for none
 	Tokens    float64   // what this process knows of
@@ -313,8 +345,8 @@ func (g *Gate) State() State {
 	if s.Cause == NoConsent {
 		s.Why = g.consent.Why
 	}
-	if now.Before(g.held) {
-		s.Held = g.held
+	if now.Before(g.hold.until) {
+		s.Held = g.all.stamp(g.hold.until)
 	}
 	if g.endpoint.Breaker != nil {
 		s.Breaker = "closed"
@@ -341,7 +373,7 @@ func (g *Gate) Rested() bool {
 	defer g.mu.Unlock()
 	now := time.Now()
 	l, own := g.limit.(*localLimit)
-	return !now.Before(g.held) && !now.Before(g.pace.until) && (!own || l.level(now) >= float64(l.tokens.Burst()))
+	return !now.Before(g.hold.until) && !now.Before(g.pace.until) && (!own || l.level(now) >= float64(l.tokens.Burst()))
 }
 
 // Passed returns a context for a claim that Look let through. It ends with parent, and
@@ -387,7 +419,7 @@ func (g *Gate) Admit(ctx context.Context, n int) (admitted int, probe bool) {
 		return 0, false
 	}
 	if limit != nil {
-		n = limit.take(ctx, time.Now(), n) // at the present time: the attempts begin now, not when Look was called
+		n = limit.take(ctx, time.Now(), n) // at the present time: these attempts begin now, not when Look was called
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -425,7 +457,7 @@ func (g *Gate) takeTurn(ctx context.Context) bool {
 			return false
 		}
 		turned := *o
-		turned.Prober, turned.ProberUntil = g.all.o.Relay, now.Add(g.turn()).UTC().Round(0)
+		turned.Prober, turned.ProberUntil = g.all.o.Relay, g.all.stamp(now.Add(g.turn()))
 		c.Breaker = &turned
 		return true
 	})

@@ -19,18 +19,12 @@ const (
 	maxConflicts = 100         // a fleet writes a note now and then, not all the time
 )
 
-// Notebook is where conditions are kept; see outbox.Store.
-type Notebook interface {
-	Notes(ctx context.Context) ([]outbox.Note, uint64, error)
-	AwaitNotes(ctx context.Context, after uint64) error
-	SetNote(ctx context.Context, n outbox.Note) (outbox.Note, error)
-}
-
 // Options of Gates.
 type Options struct {
-	Notes   Notebook
-	Relay   string         // names this process to the others, for probes
-	Limiter outbox.Limiter // of a shared outbox; nil: limits are this process's own
+	Notes   outbox.Notebook // where conditions are kept
+	Clock   outbox.Clock    // of the outbox, and so of all times in notes; nil: this process's own
+	Relay   string          // names this process to the others, for probes
+	Limiter outbox.Limiter  // of a shared outbox; nil: limits are this process's own
 	Log     zerolog.Logger
 	Raise   func(Happening) // tells of what happened, once in a fleet; must not block; optional
 }
@@ -50,6 +44,17 @@ type Gates struct {
 func New(o Options) *Gates {
 	return &Gates{o: o, gates: map[string]*Gate{}, notes: map[string]outbox.Note{}}
 }
+
+// at is what the outbox's clock shows at the moment t of this process.
+func (s *Gates) at(t time.Time) time.Time {
+	if s.o.Clock == nil {
+		return t
+	}
+	return s.o.Clock.At(t)
+}
+
+// stamp is the moment t as a note has it.
+func (s *Gates) stamp(t time.Time) time.Time { return s.at(t).UTC().Round(0) }
 
 // Gate returns the endpoint's gate. A new one has no rules: it lets nothing through
 // before Use.

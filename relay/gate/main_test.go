@@ -84,6 +84,8 @@ type member struct {
 	all   *Gates
 	fleet *fleet
 
+	ahead time.Duration // by which the outbox's clock is ahead, as this Relay has measured it
+
 	slow time.Duration // that writing a note takes
 	down bool          // the outbox does not take its notes
 }
@@ -91,10 +93,13 @@ type member struct {
 func newFleet() *fleet { return &fleet{store: outboxtest.NewMem(outboxtest.MemOptions{})} }
 
 // join adds a Relay with the endpoint's rules.
-func (f *fleet) join(relay string, e *policy.Endpoint) *member {
-	m := &member{fleet: f}
+func (f *fleet) join(relay string, e *policy.Endpoint) *member { return f.joinAhead(relay, e, 0) }
+
+// joinAhead adds a Relay that takes the outbox's clock to be ahead.
+func (f *fleet) joinAhead(relay string, e *policy.Endpoint, ahead time.Duration) *member {
+	m := &member{fleet: f, ahead: ahead}
 	m.all = New(Options{
-		Notes: m, Relay: relay, Limiter: f.limiter,
+		Notes: m, Clock: m, Relay: relay, Limiter: f.limiter,
 		Raise: func(h Happening) {
 			f.mu.Lock()
 			defer f.mu.Unlock()
@@ -161,11 +166,19 @@ func (m *member) remember(ctx context.Context, change func(*Condition) bool) (wr
 	return m.all.update(ctx, name, change)
 }
 
+// At makes a member the Clock of its outbox.
+func (m *member) At(t time.Time) time.Time { return t.Add(m.ahead) }
+
 // hear lets the gate know what others wrote.
 func (m *member) hear() {
 	if err := m.all.Read(context.Background()); err != nil {
 		panic(err)
 	}
+}
+
+// until is a receiver's wish from now on.
+func until(t time.Time) *Hold {
+	return &Hold{Since: time.Now().UTC().Round(0), Until: t.UTC().Round(0)}
 }
 
 // begin looks and admits, as a loop with work for n slots does.

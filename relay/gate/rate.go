@@ -72,19 +72,11 @@ func parseLeft(s string) (int, bool) {
 	return int(min(n, unbounded)), true
 }
 
-// parseReset reads seconds from now or, where the number is as large, since 1970; some send
-// milliseconds of that.
+// parseReset reads seconds from now, a Unix time as in untilNumber, or a date.
 func parseReset(s string, now time.Time) time.Duration {
-	n, err := strconv.ParseFloat(strings.TrimSpace(s), 64)
-	if err != nil || math.IsNaN(n) || math.IsInf(n, 0) || n <= 0 {
-		return 0
+	s = strings.TrimSpace(s)
+	if n, err := strconv.ParseFloat(s, 64); err == nil && !math.IsInf(n, 0) {
+		return untilNumber(n, now)
 	}
-	const year2001, thousandYears = 1e9, 3e10
-	switch {
-	case n >= thousandYears:
-		n = n/1000 - float64(now.UnixMilli())/1000
-	case n >= year2001:
-		n -= float64(now.UnixMilli()) / 1000
-	}
-	return time.Duration(min(max(n, 0), 1e9) * float64(time.Second))
+	return untilDate(s, now)
 }

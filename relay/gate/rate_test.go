@@ -11,7 +11,6 @@ func TestRateHeaders(t *testing.T) {
 	in := func(seconds int64) string { return strconv.FormatInt(now.Unix()+seconds, 10) }
 	old := func(remaining, reset string) RateHeaders { return RateHeaders{Remaining: remaining, Reset: reset} }
 	field := func(s string) RateHeaders { return RateHeaders{RateLimit: s} }
-	const most = time.Duration(1e18)
 	for _, tt := range []struct {
 		h    RateHeaders
 		want Rate
@@ -41,7 +40,14 @@ func TestRateHeaders(t *testing.T) {
 		{old("10", "NaN"), Rate{}},
 		{old("10", "Inf"), Rate{}},
 		{old("10", "1e999"), Rate{}},
-		{old("10", "1e30"), Rate{10, most}},
+		{old("10", "1e30"), Rate{10, longestWait}},
+		{old("10", in(60)+"000000"), Rate{10, time.Minute}},
+		{old("10", in(60)+"500000"), Rate{10, 60*time.Second + 500*time.Millisecond}},
+		{old("10", in(60)+"000000000"), Rate{10, time.Minute}},
+		{old("10", in(-60)+"000000"), Rate{}},
+		{old("10", now.Add(time.Minute).UTC().Format("Mon, 02 Jan 2006 15:04:05 GMT")), Rate{10, time.Minute}},
+		{field(`"default";r=50;t=` + in(30) + `000000`), Rate{50, 30 * time.Second}},
+		{field(`limit=100, remaining=50, reset=` + in(30) + `000`), Rate{50, 30 * time.Second}},
 		{old("10", "999999999"), Rate{10, 999_999_999 * time.Second}},
 		{old("10", "soon"), Rate{}},
 		{old("10", ""), Rate{}},

@@ -52,7 +52,7 @@ func TestWhatReceiversAskFor(t *testing.T) {
 				if n, _ := a.Admit(context.Background(), 1); n != 0 {
 					t.Error("an attempt begins")
 				}
-				if tt.wait < worthTelling {
+				if tt.wait < WorthHolding {
 					want(t, b.Gate, Open, 0)
 				} else {
 					want(t, b.Gate, RetryAfter, tt.wait)
@@ -84,7 +84,7 @@ func TestHoldExtends(t *testing.T) {
 				b.hear()
 				for _, m := range []*member{a, b} { // what one knows more than the other is not worth telling
 					end := m.State().Held
-					if end.Before(until[m]) || end.Before(until[by].Add(-worthTelling)) || end.After(until[m]) && end.After(until[by]) {
+					if end.Before(until[m]) || end.Before(until[by].Add(-WorthHolding)) || end.After(until[m]) && end.After(until[by]) {
 						t.Fatalf("held until %v: not by its own answers (%v) nor by those of the other", end, until[m])
 					}
 					until[m] = end

@@ -44,12 +44,13 @@ type Config struct {
 	Refused    bool // the last reload
 }
 
-// Options of Metrics; all are needed.
+// Options of Metrics; all are needed, but for Clock.
 type Options struct {
 	Version string
 	Outbox  Outbox
 	Status  func() []deliver.Status
 	Config  func() Config
+	Clock   outbox.Clock // of an outbox that has its own; nil for this process's
 
 	// LogDropped counts the lines of the log that were lost.
 	LogDropped func() uint64

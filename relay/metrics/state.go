@@ -1,12 +1,16 @@
 package metrics
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // state collects what the outbox and the configuration are now.
 type state struct {
 	m *Metrics
 
-	up, fill                           *prometheus.Desc
+	up, fill, ahead                    *prometheus.Desc
 	generation, info, loaded, rejected *prometheus.Desc
 }
 
@@ -17,6 +21,8 @@ func newState(m *Metrics) *state {
 			"1 when the outbox would accept an event, 0 when it is full or does not answer.", nil, nil),
 		fill: prometheus.NewDesc("relay_outbox_fill_ratio",
 			"How much of the room for events is in use, from 0 to 1.", nil, nil),
+		ahead: prometheus.NewDesc("relay_outbox_clock_ahead_seconds",
+			"By how much this machine's clock is ahead of that of the shared outbox; negative where it is behind.", nil, nil),
 		generation: prometheus.NewDesc("relay_config_generation",
 			"The configuration that runs: 1 is that of the start, one more with each reload that was taken over.", nil, nil),
 		info: prometheus.NewDesc("relay_config_info",
@@ -30,7 +36,7 @@ func newState(m *Metrics) *state {
 
 // Describe implements prometheus.Collector.
 func (s *state) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{s.up, s.fill, s.generation, s.info, s.loaded, s.rejected} {
+	for _, d := range []*prometheus.Desc{s.up, s.fill, s.ahead, s.generation, s.info, s.loaded, s.rejected} {
 		to <- d
 	}
 }
@@ -44,6 +50,10 @@ func (s *state) Collect(to chan<- prometheus.Metric) {
 	gauge(s.up, bit(seen.up))
 	if seen.filled {
 		gauge(s.fill, seen.fill)
+	}
+	if s.m.o.Clock != nil {
+		now := time.Now()
+		gauge(s.ahead, now.Round(0).Sub(s.m.o.Clock.At(now)).Seconds())
 	}
 	gauge(s.generation, float64(c.Generation))
 	gauge(s.info, 1, c.Hash)
