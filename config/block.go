@@ -11,7 +11,6 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
-	"github.com/zclconf/go-cty/cty/convert"
 )
 
 // Block reads a block of the file. A method that reads an attribute takes a
@@ -207,7 +206,10 @@ func (b *Block) At(name string) Place {
 // Require reports an attribute that is absent or null; example is how to write it.
 func (b *Block) Require(name, example string) bool {
 	if a := b.attr(name); a != nil {
-		if v, diags := a.Expr.Value(b.source.plain); diags.HasErrors() || !v.IsNull() {
+		if len(a.Expr.Variables()) > 0 { // it is evaluated for each event
+			return true
+		}
+		if v, diags, err := b.value(a.Expr, b.source.plain); err != nil || diags.HasErrors() || !v.IsNull() {
 			return true
 		}
 	}
@@ -361,63 +363,3 @@ func (b *Block) read(name string, want cty.Type) (cty.Value, bool) {
 	v, ok := b.evaluate(a.Expr, want, place(a, false, a.Expr.Range()), false)
 	return v, ok && !v.IsNull()
 }
-
-// evaluate gives the value of an expression, converted; p is its place. HCL's own
-// words can quote the file, so for a secret only those are kept that cannot.
-func (b *Block) evaluate(e hclsyntax.Expression, want cty.Type, p Place, secret bool) (cty.Value, bool) {
-	d := drawingOf(e)
-	ctx := b.source.plain
-	if d.any && (secret || d.nested) {
-		ctx = ctx.NewChild()
-		ctx.Functions = b.source.draw(b.drawer(d, p, secret))
-	}
-	hide := secret || d.any
-	v, diags := e.Value(ctx)
-	for _, d := range diags {
-		at, detail := p, d.Detail
-		if d.Subject != nil {
-			at.at = *d.Subject
-		}
-		switch extra := d.Extra.(type) {
-		case hclsyntax.FunctionCallUnknownDiagExtra:
-			// HCL suggests the names in the order of a map: another one each time.
-			name := extra.CalledFunctionName()
-			names := slices.Sorted(maps.Keys(b.source.plain.Functions))
-			detail = fmt.Sprintf("There is no function named %q.%s", name, Suggest(name, names))
-		case hclsyntax.FunctionCallDiagExtra:
-			if name := extra.CalledFunctionName(); hide && name != "env" && name != "file" {
-				detail = notShown
-			}
-		default:
-			if hide {
-				detail = notShown
-			}
-		}
-		b.Fail(at, d.Summary, detail)
-	}
-	if diags.HasErrors() {
-		return cty.NilVal, false
-	}
-	v, err := convert.Convert(v, want)
-	if err != nil {
-		detail := err.Error()
-		if d.any {
-			detail = want.FriendlyName() + " required"
-		}
-		b.Fail(p, "Unsuitable value", detail)
-		return cty.NilVal, false
-	}
-	return v, true
-}
-
-// drawer is env() and file() for an expression at a place.
-func (b *Block) drawer(d drawing, p Place, secret bool) drawer {
-	to := drawer{quiet: d.nested}
-	if secret {
-		to.clean = !d.others // what another function is given may need its line ends
-		to.warn = func(text string) { b.file.warn(fmt.Sprintf("%s: %s", p, text)) }
-	}
-	return to
-}
-
-const notShown = `This may be a secret, so it is not shown. Write a quoted string, env("NAME") or file("path").`

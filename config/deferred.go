@@ -11,7 +11,7 @@ import (
 // Deferred is an attribute whose expression is evaluated later, for each event.
 type Deferred struct {
 	Expr      hclsyntax.Expression
-	Functions map[string]function.Function // the file's; env and file read when they are called
+	Functions map[string]function.Function // the file's, without bounds; env and file read when they are called
 	Source    string                       // as it is written
 
 	block *Block
@@ -30,7 +30,7 @@ func (b *Block) Deferred(name string) (Deferred, bool) {
 		return Deferred{}, false
 	}
 	at := a.Expr.Range()
-	functions := maps.Clone(b.source.plain.Functions)
+	functions := b.source.functions()
 	if d := drawingOf(a.Expr); d.nested {
 		maps.Copy(functions, b.source.draw(drawer{quiet: true}))
 	}
@@ -41,6 +41,15 @@ func (b *Block) Deferred(name string) (Deferred, bool) {
 		block:     b,
 		attr:      a,
 	}, true
+}
+
+// functions are those of the file as they are.
+func (s *source) functions() map[string]function.Function {
+	all := pureFunctions()
+	for _, name := range []string{"env", "file"} {
+		all[name] = s.plain.Functions[name]
+	}
+	return all
 }
 
 // Fail adds a problem at a part of the expression.

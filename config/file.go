@@ -9,11 +9,14 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty/function"
+
+	"relay/config/eval"
 )
 
 // File is a configuration that was read and parsed, from one file or several.
@@ -28,7 +31,9 @@ type File struct {
 
 	sources  []*source
 	reads    reads
-	observer *observer // of Describe
+	observer *observer      // of Describe
+	left     eval.Allowance // of the expression that is evaluated
+	took     time.Duration  // all that were evaluated
 }
 
 // source is one file's text.

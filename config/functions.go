@@ -15,11 +15,13 @@ import (
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/function"
 	"github.com/zclconf/go-cty/cty/function/stdlib"
+
+	"relay/config/eval"
 )
 
 // contexts builds what expressions of the file at path can use: functions
 // only. Besides env and file, which draw makes for one expression, they are pure. f takes
-// note of what is read.
+// note of what is read. The pure ones take from the allowance of f.
 func contexts(path string, env func(string) (string, bool), f *File) (plain *hcl.EvalContext, draw func(drawer) map[string]function.Function) {
 	reader := fileReader{folder: filepath.Dir(path), reads: &f.reads}
 	reader.allowed = []string{reader.folder, "/run/secrets", "/etc/relay"}
@@ -29,9 +31,9 @@ func contexts(path string, env func(string) (string, bool), f *File) (plain *hcl
 	draw = func(d drawer) map[string]function.Function {
 		return map[string]function.Function{"env": envFunction(env, d), "file": reader.function(d)}
 	}
-	functions := pureFunctions()
+	functions := eval.Functions(pureFunctions(), &f.left)
 	maps.Copy(functions, draw(drawer{}))
-	return &hcl.EvalContext{Functions: functions}, draw
+	return &hcl.EvalContext{Functions: functions, Variables: f.left.Variables(map[string]cty.Value{})}, draw
 }
 
 // pureFunctions leaves out what can make a huge value of a short text
@@ -52,7 +54,7 @@ func pureFunctions() map[string]function.Function {
 		"format":       stdlib.FormatFunc,
 		"formatlist":   stdlib.FormatListFunc,
 		"join":         stdlib.JoinFunc,
-		"jsondecode":   stdlib.JSONDecodeFunc,
+		"jsondecode":   eval.JSONDecode(stdlib.JSONDecodeFunc),
 		"jsonencode":   stdlib.JSONEncodeFunc,
 		"keys":         stdlib.KeysFunc,
 		"length":       stdlib.LengthFunc,

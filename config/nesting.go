@@ -6,6 +6,8 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"relay/config/eval"
 )
 
 // HCL parses and evaluates by recursion without a limit, and a Go stack that
@@ -26,7 +28,8 @@ type level struct {
 	ifs   int  // open %{ if } and %{ for } since then: each bracket of theirs closes, yet they nest
 }
 
-// checkNesting refuses a source that could exhaust the stack. It takes the worst
+// checkNesting refuses a source that could exhaust the stack, or that has a number whose
+// digits could exhaust the memory. It takes the worst
 // case where brackets do not match: a closing bracket that does not fit closes
 // nothing.
 func checkNesting(name string, src []byte) *Diagnostic {
@@ -36,6 +39,10 @@ func checkNesting(name string, src []byte) *Diagnostic {
 	unary := 0     // "!" and "-" in a row
 
 	for i, t := range tokens {
+		if t.Type == hclsyntax.TokenNumberLit && !eval.ValidLiteral(string(t.Bytes)) {
+			d := problem(src, Place{at: t.Range}, "Number out of range", "Write a number of at most 100 digits, from 1e-300 to 1e300.")
+			return &d
+		}
 		top := &levels[len(levels)-1]
 		wasHeader, wasUnary := header, unary
 		header, unary = false, 0

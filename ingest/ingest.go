@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -202,7 +203,8 @@ func (in *Ingest) complete(b *outbox.Batch, many bool) *problem.Problem {
 	if b.Key != "" {
 		b.Fingerprint = batchFingerprint(b.Entries)
 	}
-	now := time.Now().UTC().Truncate(time.Microsecond)
+	began := time.Now()
+	now := began.UTC().Truncate(time.Microsecond)
 	deliveries := 0
 	for i := range b.Entries {
 		e := &b.Entries[i]
@@ -220,9 +222,15 @@ func (in *Ingest) complete(b *outbox.Batch, many bool) *problem.Problem {
 			}
 			return p
 		}
+		if many && time.Since(began) > acceptTimeout/2 {
+			return problem.New(problem.BatchTooLarge, "the schemas and filters of the batch's events take too long together; split it")
+		}
 		e.Endpoints, e.Terms = in.o.Route(&e.Event)
 		if deliveries += len(e.Endpoints); deliveries > maxDeliveries && len(b.Entries) > 1 {
 			return problem.New(problem.BatchTooLarge, "the events of a batch have at most 50,000 deliveries together; split it")
+		}
+		if slices.ContainsFunc(e.Terms, func(t outbox.Term) bool { return t.Code == policy.CodeBusy }) {
+			return problem.New(problem.Overloaded, "too many events with expensive filters at once, and nothing was accepted; send it again later")
 		}
 		if e.Endpoints == nil && in.o.Strict {
 			p := problem.New(problem.NoEndpoint, "no endpoint wants this type of event")

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/net/http/httpguts"
 
 	"relay/config"
+	"relay/config/eval"
 	"relay/policy/expr"
 	"relay/policy/rawjson"
 	"relay/policy/sign"
@@ -114,7 +115,7 @@ func (b *Body) settings() []config.Setting {
 
 // readBody reads body, content_type, ecmascript and source. The default body without any
 // of them is nil.
-func (e *Endpoint) readBody(b *config.Block) {
+func (e *Endpoint) readBody(b *config.Block, lane *eval.Lane) {
 	body := &Body{contentType: typeJSON}
 	from, given := b.Deferred("body")
 	typed := b.String("content_type", &body.contentType, validType)
@@ -141,7 +142,7 @@ func (e *Endpoint) readBody(b *config.Block) {
 			b.Invalid("content_type", `a form needs a body that is an object: body = { id = event.id, … }.`)
 		}
 		if given {
-			body.compile(from, e.Name, isForm)
+			body.compile(from, expr.Site{Endpoint: e.Name, Budget: e.Budget.Body, Lane: lane}, isForm)
 			if body.root != nil && len(from.Expr.Variables()) == 0 { // it is the same for all events
 				if _, err := body.Append(nil, &View{}); err != nil {
 					b.Invalid("body", "no event can fill it: "+err.Error())
@@ -169,8 +170,8 @@ func (e *Endpoint) readBody(b *config.Block) {
 }
 
 // compile compiles the attribute body, a cloudevent aside.
-func (b *Body) compile(from config.Deferred, endpoint string, isForm bool) {
-	s := expr.NewScope(from, endpoint, "event", "delivery", "endpoint")
+func (b *Body) compile(from config.Deferred, site expr.Site, isForm bool) {
+	s := expr.NewScope(from, site, "event", "delivery", "endpoint")
 	b.source = from.Source
 	if s.Bad() {
 		return

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"runtime"
 	"slices"
 	"time"
 
 	"relay/config"
+	"relay/config/eval"
 	"relay/policy/sign"
 )
 
@@ -24,10 +26,11 @@ import (
 // that is written is on, unless it says enabled = false.
 func Decode(f *config.File) (*Policy, error) {
 	root := f.Root()
-	d := decoder{schemes: map[string]*sign.Scheme{}, policies: map[string]settings{}, shards: f.Config.Outbox.Redis.Shards}
+	d := decoder{schemes: map[string]*sign.Scheme{}, policies: map[string]settings{}, shards: f.Config.Outbox.Redis.Shards,
+		lane: eval.NewLane(runtime.GOMAXPROCS(0) / 2)}
 	d.readSignatures(root.Unique(root.Blocks("signature", true)))
 	d.readPolicies(root.Unique(root.Blocks("policy", true)))
-	types := readTypes(root.Unique(root.Blocks("event_type", true)))
+	types := d.readTypes(root.Unique(root.Blocks("event_type", true)))
 	var endpoints []*Endpoint
 	for _, b := range root.Unique(root.Blocks("endpoint", true)) {
 		e := d.endpoint(b)
@@ -50,8 +53,16 @@ type decoder struct {
 	schemeNames []string
 	policies    map[string]settings
 	policyNames []string
-	shards      int // of the outbox; 0 where it has none
+	shards      int        // of the outbox; 0 where it has none
+	lane        *eval.Lane // of all that is evaluated for events
 }
+
+// Limits of what may be spent on an event.
+const (
+	leastBudget = time.Millisecond
+	mostFilter  = time.Second
+	mostBody    = 5 * time.Second
+)
 
 const defaultPolicy = "default"
 
@@ -64,6 +75,7 @@ type settings struct {
 	connectionMaxAge time.Duration
 	obeyRateHeaders  bool
 	timeout          Timeout
+	budget           Budget
 	retry            retry
 	rateLimit        rateLimit
 	breaker          breaker
@@ -79,6 +91,7 @@ func defaultSettings() settings {
 		freshShare:       0.5,
 		connectionMaxAge: 5 * time.Minute,
 		timeout:          Timeout{Connect: 5 * time.Second, Total: 15 * time.Second},
+		budget:           Budget{Filter: 50 * time.Millisecond, Body: 200 * time.Millisecond},
 		retry:            defaultRetry(),
 		rateLimit:        rateLimit{per: time.Second},
 		breaker:          defaultBreaker(),
@@ -125,6 +138,11 @@ func (s *settings) read(b *config.Block) {
 		t.Duration("total", &s.timeout.Total, time.Millisecond, 10*time.Minute)
 		t.Done()
 	}
+	if t := b.One("budget"); t != nil {
+		t.Duration("filter", &s.budget.Filter, leastBudget, mostFilter)
+		t.Duration("body", &s.budget.Body, leastBudget, mostBody)
+		t.Done()
+	}
 	s.retry.read(b)
 	if r := b.One("rate_limit"); r != nil {
 		s.rateLimit.read(r)
@@ -149,7 +167,7 @@ func (s *settings) read(b *config.Block) {
 // fill writes the settings into an endpoint.
 func (s *settings) fill(e *Endpoint) {
 	e.Concurrency, e.FleetConcurrency, e.FreshShare = s.concurrency, s.fleetConcurrency, s.freshShare
-	e.HTTP2, e.ConnectionMaxAge, e.ObeyRateHeaders, e.Timeout = s.http2, s.connectionMaxAge, s.obeyRateHeaders, s.timeout
+	e.HTTP2, e.ConnectionMaxAge, e.ObeyRateHeaders, e.Timeout, e.Budget = s.http2, s.connectionMaxAge, s.obeyRateHeaders, s.timeout, s.budget
 	e.Retry, e.RateLimit, e.Breaker, e.Disable = s.retry.spell(), s.rateLimit.spell(), s.breaker.spell(), s.disable
 	e.Batch, e.Egress, e.TLS = s.batch.spell(), s.egress, s.tls.spell()
 }

@@ -75,6 +75,8 @@ func (e *Endpoint) settings() []config.Setting {
 	}
 	add("timeout.connect", config.FormatDuration(e.Timeout.Connect))
 	add("timeout.total", config.FormatDuration(e.Timeout.Total))
+	add("budget.filter", config.FormatDuration(e.Budget.Filter))
+	add("budget.body", config.FormatDuration(e.Budget.Body))
 	add("fleet_concurrency", count(e.FleetConcurrency))
 	add("fresh_share", decimal(e.FreshShare))
 	add("obey_rate_headers", strconv.FormatBool(e.ObeyRateHeaders))

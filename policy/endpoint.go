@@ -37,10 +37,10 @@ func (d *decoder) endpoint(b *config.Block) *Endpoint {
 	}
 	e.readHandshake(b)
 	e.readEvents(b)
-	e.readFilter(b, d.shards)
+	e.readFilter(b, d.shards, d.lane)
 	e.Signers = d.signers(b)
 	e.readHeaders(b)
-	e.readBody(b)
+	e.readBody(b, d.lane)
 	e.checkBatch(b)
 	b.Done()
 	return e

@@ -126,6 +126,7 @@ func TestEqual(t *testing.T) {
 		"Handshake":   {func(e *Endpoint) { e.Handshake = false }},
 		"Origin":      {func(e *Endpoint) { e.Origin = "two.test" }},
 		"Timeout":     {func(e *Endpoint) { e.Timeout.Connect++ }, func(e *Endpoint) { e.Timeout.Total++ }},
+		"Budget":      {func(e *Endpoint) { e.Budget.Filter++ }, func(e *Endpoint) { e.Budget.Body++ }},
 		"Retry": {
 			func(e *Endpoint) { e.Retry.Schedule = append(e.Retry.Schedule, time.Hour) },
 			func(e *Endpoint) { e.Retry.Jitter = 0 },

@@ -18,7 +18,8 @@ import (
 // order of the fields, and the first that says no ends it. nil lets everything through.
 //
 // An expression that cannot be evaluated for an event never leaves it out in silence: the
-// delivery is made all the same, failed from the start, with the code CodeWhen.
+// delivery is made all the same, failed from the start, with the code CodeWhen or
+// CodeTooExpensive.
 type Filter struct {
 	Tenants  []string  // any of these, sorted; none for all
 	When     *formula  // nil for no condition
@@ -39,6 +40,24 @@ const (
 // CodeWhen is the code of a delivery that is failed because a filter's expression cannot be
 // evaluated for its event.
 const CodeWhen = "when_error"
+
+// The codes of what cost more than its budget: a delivery that is failed because of its
+// filter, or an attempt because of its body.
+const (
+	CodeTooExpensive = "too_expensive" // never tried again
+	CodeBusy         = "busy"          // too many expensive expressions at a time; tried again
+)
+
+// CostCode is the code of what err ended, usual where err does not say that it cost too much.
+func CostCode(err error, usual string) string {
+	switch {
+	case expr.IsBusy(err):
+		return CodeBusy
+	case expr.IsTooExpensive(err):
+		return CodeTooExpensive
+	}
+	return usual
+}
 
 // maxTermError bounds outbox.Term.Error, in bytes.
 const maxTermError = 512
@@ -143,7 +162,7 @@ func failed(by string, f *formula, err error) Decision {
 	if len(text) > maxTermError {
 		text = strings.ToValidUTF8(text[:maxTermError-3], "") + "…"
 	}
-	return Decision{Gets: true, By: by, Term: outbox.Term{Code: CodeWhen, Error: text}}
+	return Decision{Gets: true, By: by, Term: outbox.Term{Code: CostCode(err, CodeWhen), Error: text}}
 }
 
 // position is where an event stands for an endpoint, from 0 to below 1.

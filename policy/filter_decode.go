@@ -11,6 +11,7 @@ import (
 	"unicode"
 
 	"relay/config"
+	"relay/config/eval"
 	"relay/policy/expr"
 )
 
@@ -22,8 +23,9 @@ const (
 
 // readFilter reads what an endpoint says of the events that it wants, events aside. shards
 // is over how many parts the outbox is spread.
-func (e *Endpoint) readFilter(b *config.Block, shards int) {
-	f := &Filter{When: e.formula(b, "when", checkBool), Sample: 1}
+func (e *Endpoint) readFilter(b *config.Block, shards int, lane *eval.Lane) {
+	at := expr.Site{Endpoint: e.Name, Budget: e.Budget.Filter, Lane: lane}
+	f := &Filter{When: formulaOf(b, "when", at, checkBool), Sample: 1}
 	if b.Strings("tenants", &f.Tenants, validTenant) {
 		if len(f.Tenants) == 0 {
 			b.Invalid("tenants", "An empty list would say that the endpoint gets nothing. Leave tenants out for all; enabled = false stops an endpoint.")
@@ -38,12 +40,12 @@ func (e *Endpoint) readFilter(b *config.Block, shards int) {
 	}
 	marks := 0
 	if d := b.One(byDedupe); d != nil {
-		f.Dedupe = e.readDedupe(d)
+		f.Dedupe = readDedupe(d, at)
 		marks++
 		checkShards(d, shards)
 	}
 	if c := b.One(byCrossing); c != nil {
-		f.Crossing = e.readCrossing(c)
+		f.Crossing = readCrossing(c, at)
 		if marks++; marks > 1 {
 			b.Fail(c.Place(), "Two filters that remember", "an endpoint has dedupe or crossing. Make a second endpoint with the same url for the other.")
 		}
@@ -61,18 +63,18 @@ func checkShards(b *config.Block, shards int) {
 	}
 }
 
-func (e *Endpoint) readDedupe(b *config.Block) *Dedupe {
-	d := &Dedupe{By: e.subject(b), prefix: e.Name + "\n" + byDedupe + "\n"}
+func readDedupe(b *config.Block, at expr.Site) *Dedupe {
+	d := &Dedupe{By: subjectOf(b, at), prefix: at.Endpoint + "\n" + byDedupe + "\n"}
 	b.Require("window", `window = "10m", how long what comes again is left out`)
 	b.Duration("window", &d.Window, time.Second, maxRemember)
 	b.Done()
 	return d
 }
 
-func (e *Endpoint) readCrossing(b *config.Block) *Crossing {
-	c := &Crossing{By: e.subject(b), Remember: 400 * config.Day, ResetBelow: math.Inf(-1)}
+func readCrossing(b *config.Block, at expr.Site) *Crossing {
+	c := &Crossing{By: subjectOf(b, at), Remember: 400 * config.Day, ResetBelow: math.Inf(-1)}
 	b.Require("value", "a number of the event, like value = event.data.percent")
-	c.Value = e.formula(b, "value", checkNumber)
+	c.Value = formulaOf(b, "value", at, checkNumber)
 	b.Require("at", "thresholds: at = [80, 100], or range(80, 121, 10)")
 	c.readThresholds(b)
 	given := b.Float("reset_below", &c.ResetBelow, -math.MaxFloat64, math.MaxFloat64)
@@ -85,13 +87,13 @@ func (e *Endpoint) readCrossing(b *config.Block) *Crossing {
 	}
 	b.Duration("remember", &c.Remember, time.Minute, maxRemember)
 	b.Done()
-	c.prefix = e.Name + "\n" + byCrossing + "\n" + thresholds(c.At) + "\n" // others are numbered otherwise
+	c.prefix = at.Endpoint + "\n" + byCrossing + "\n" + thresholds(c.At) + "\n" // others are numbered otherwise
 	return c
 }
 
-func (e *Endpoint) subject(b *config.Block) *formula {
+func subjectOf(b *config.Block, at expr.Site) *formula {
 	b.Require("by", "a subject: by = event.key, or by = [event.tenant, event.data.plan]")
-	return e.formula(b, "by", checkSubject)
+	return formulaOf(b, "by", at, checkSubject)
 }
 
 func (c *Crossing) readThresholds(b *config.Block) {
@@ -122,14 +124,14 @@ func thresholds(at []float64) string {
 	return strings.Join(all, " ")
 }
 
-// formula compiles an attribute; nil where it is absent, null or wrong. check evaluates one
+// formulaOf compiles an attribute; nil where it is absent, null or wrong. check evaluates one
 // that is the same for every event.
-func (e *Endpoint) formula(b *config.Block, name string, check func(*expr.Expression) error) *formula {
+func formulaOf(b *config.Block, name string, at expr.Site, check func(*expr.Expression) error) *formula {
 	from, given := b.Deferred(name)
 	if !given {
 		return nil
 	}
-	s := expr.NewScope(from, e.Name, "event", "endpoint")
+	s := expr.NewScope(from, at, "event", "endpoint")
 	if s.Bad() {
 		return nil
 	}

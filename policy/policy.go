@@ -51,6 +51,7 @@ type Endpoint struct {
 	Handshake        bool           // the receiver is asked for its consent before it is sent to
 	Origin           string         // the host name under which it is asked; "" without Handshake
 	Timeout          Timeout
+	Budget           Budget
 	Retry            Retry
 	Egress           Egress
 	TLS              TLS
@@ -97,13 +98,16 @@ func (p *Policy) Match(eventType string) []string { return p.route(eventType).na
 
 // Route names the endpoints that get an event, in the order of the file. names is nil if no
 // endpoint's patterns match its type, and empty if the filters of all that match leave it
-// out. terms are nil or one for each of the names. The answer is shared: read only.
+// out. terms are nil or one for each of the names; one with CodeBusy says that the event
+// cannot be routed at this time. The answer is shared: read only.
 func (p *Policy) Route(e *outbox.Event) (names []string, terms []outbox.Term) {
 	r := p.route(e.Type)
 	if r.filtered == nil {
 		return r.names, nil
 	}
-	return r.filter(ViewOf(e))
+	v := ViewOf(e)
+	v.Meter = &Meter{Most: mostFilters}
+	return r.filter(v)
 }
 
 // ViewOf is what filters and bodies see of an event. It shares the event's data.
@@ -152,6 +156,13 @@ func (r *route) filter(v *View) (names []string, terms []outbox.Term) {
 // View is what filters and bodies can say of an event and its delivery.
 type View = expr.View
 
+// Meter adds up what evaluations take.
+type Meter = expr.Meter
+
+// mostFilters is what the filters of one event can take together, before each has a budget
+// of a millisecond.
+const mostFilters = 500 * time.Millisecond
+
 // Header is one request header. The value may hold a credential, so it prints
 // as redacted.
 type Header struct {
@@ -163,6 +174,13 @@ type Header struct {
 type Timeout struct {
 	Connect time.Duration // DNS, dial and TLS handshake, each
 	Total   time.Duration // from the first byte of DNS to the last of the response
+}
+
+// Budget bounds what is spent on one event, so that none can hold up the others. 20 ms are
+// added for each MiB of the event's data.
+type Budget struct {
+	Filter time.Duration // on each expression of the filter
+	Body   time.Duration // on the body
 }
 
 // Retry is what happens after an attempt that did not deliver.

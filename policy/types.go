@@ -73,7 +73,7 @@ func DiffTypes(old, new *Policy) []TypeChange {
 }
 
 // readTypes decodes the event_type blocks.
-func readTypes(blocks []*config.Block) []*EventType {
+func (d *decoder) readTypes(blocks []*config.Block) []*EventType {
 	var types []*EventType
 	for _, b := range blocks {
 		t := &EventType{Name: b.Name}

@@ -14,21 +14,21 @@ const (
 )
 
 // CloudEvent is the structured form.
-func CloudEvent(source string) *Template { return &Template{cloudEvent{source}} }
+func CloudEvent(source string) *Template { return fixed(cloudEvent{source}) }
 
 // cloudEvent writes the structured form.
 type cloudEvent struct{ source string }
 
-func (n cloudEvent) append(dst []byte, v *View) ([]byte, error) {
+func (n cloudEvent) append(dst []byte, r *evaluation) ([]byte, error) {
 	sep := byte('{')
-	for _, a := range attributes(v, n.source) {
+	for _, a := range attributes(r.View, n.source) {
 		dst = append(dst, sep)
 		dst = append(rawjson.AppendString(dst, a[0]), ':')
 		dst = rawjson.AppendString(dst, a[1])
 		sep = ','
 	}
 	dst = append(dst, `,"datacontenttype":"application/json","data":`...)
-	return append(rawjson.AppendCompact(dst, v.Data), '}'), nil
+	return append(rawjson.AppendCompact(dst, r.Data), '}'), nil
 }
 
 // attributes are those of the event, datacontenttype aside. An event's key is what it is

@@ -73,7 +73,9 @@ func (c compiler) computed(e hclsyntax.Expression, m mode) node {
 	if len(hclsyntax.Variables(e)) > 0 {
 		return n
 	}
-	text, err := n.append(nil, &View{})
+	r := c.program.begin(&View{})
+	defer c.program.end(r)
+	text, err := n.append(nil, r)
 	if err != nil {
 		c.invalid(e.Range(), err)
 	}

@@ -8,15 +8,8 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
-)
 
-// Limits of one expression, for one event. Data can come from anybody, so its size
-// must not decide how long an attempt takes to be built.
-const (
-	maxValues = 10_000  // values of the event's data that are made for it, and elements of a list
-	maxSteps  = 10_000  // rounds of for and of splats
-	maxMade   = 4 << 20 // bytes that those rounds make
-	maxText   = 1 << 20 // bytes of a text that a function makes
+	"relay/config/eval"
 )
 
 // placedError says where in the file an evaluation failed, and why. It holds no data.
@@ -35,7 +28,7 @@ func placed(at hcl.Range, format string, args ...any) error {
 // Expression is evaluated for each event.
 type Expression struct {
 	e        hclsyntax.Expression
-	base     *hcl.EvalContext
+	program  *program
 	event    *want // nil for one that does not ask for it
 	delivery bool  // asks for it
 }
@@ -68,7 +61,7 @@ func (w *want) add(t []hcl.Traverser) {
 
 // compile prepares an expression of the scope.
 func (s *Scope) compile(e hclsyntax.Expression) *Expression {
-	x := &Expression{e: e, base: s.base}
+	x := &Expression{e: e, program: s.program}
 	for _, t := range hclsyntax.Variables(e) {
 		switch t.RootName() {
 		case "event":
@@ -82,32 +75,26 @@ func (s *Scope) compile(e hclsyntax.Expression) *Expression {
 			x.delivery = true
 		}
 	}
-	_ = hclsyntax.Walk(e, guards{s.base.Functions})
+	eval.Guard(e, s.program.functions)
 	return x
 }
 
 // value evaluates the expression. The error tells where and what, without any data.
-func (x *Expression) value(v *View) (result cty.Value, err error) {
-	ctx := x.base.NewChild()
-	left := &allowance{steps: maxSteps, made: maxMade}
-	ctx.Variables = map[string]cty.Value{allowanceName: cty.CapsuleVal(allowanceType(), left)}
+func (x *Expression) value(r *evaluation) (cty.Value, error) {
 	if x.event != nil {
-		if ctx.Variables["event"], err = v.value(x.event); err != nil {
+		event, err := r.event(x.event)
+		if err != nil {
 			return cty.NilVal, &placedError{x.e.Range(), err}
 		}
+		r.ctx.Variables["event"] = event
 	}
 	if x.delivery {
-		ctx.Variables["delivery"] = cty.ObjectVal(map[string]cty.Value{"id": cty.StringVal(v.Delivery)})
+		r.ctx.Variables["delivery"] = cty.ObjectVal(map[string]cty.Value{"id": cty.StringVal(r.Delivery)})
 	}
-	defer func() {
-		if left.spent() { // also where try took it for an error like any other
-			err = &placedError{x.e.Range(), errTooMuch}
-			if p := recover(); p != nil && p != any(errTooMuch) {
-				panic(p)
-			}
-		}
-	}()
-	result, diags := x.e.Value(ctx)
+	result, diags, err := eval.Value(x.e, r.ctx, &r.left)
+	if err != nil {
+		return cty.NilVal, &placedError{x.e.Range(), err}
+	}
 	for _, d := range diags {
 		if d.Severity == hcl.DiagError {
 			return cty.NilVal, explain(d, x.e.Range())
@@ -124,7 +111,13 @@ func (x *Expression) value(v *View) (result cty.Value, err error) {
 
 // Bool evaluates a condition.
 func (x *Expression) Bool(v *View) (bool, error) {
-	value, err := x.value(v)
+	r := x.program.begin(v)
+	defer x.program.end(r)
+	return x.isTrue(r)
+}
+
+func (x *Expression) isTrue(r *evaluation) (bool, error) {
+	value, err := x.value(r)
 	switch {
 	case err != nil:
 		return false, err
@@ -136,7 +129,9 @@ func (x *Expression) Bool(v *View) (bool, error) {
 
 // Number evaluates what must be a number.
 func (x *Expression) Number(v *View) (float64, error) {
-	value, err := x.value(v)
+	r := x.program.begin(v)
+	defer x.program.end(r)
+	value, err := x.value(r)
 	switch {
 	case err != nil:
 		return 0, err
@@ -151,7 +146,9 @@ func (x *Expression) Number(v *View) (float64, error) {
 // event's. An empty one is an error, because all events without a subject would be taken
 // for the same.
 func (x *Expression) Subject(v *View) ([]byte, error) {
-	value, err := x.value(v)
+	r := x.program.begin(v)
+	defer x.program.end(r)
+	value, err := x.value(r)
 	switch {
 	case err != nil:
 		return nil, err

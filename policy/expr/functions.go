@@ -8,9 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -25,25 +23,22 @@ import (
 )
 
 // eventFunctions are those that an expression about an event can call: those of the file,
-// bounded, and some more.
+// and some more.
 func eventFunctions(file map[string]function.Function, once *answers) map[string]function.Function {
-	all := make(map[string]function.Function, len(file)+8)
-	for name, f := range file {
-		all[name] = bounded(name, f)
-	}
-	all["env"] = once.function("env", file["env"])
-	all["file"] = once.function("file", file["file"])
-	all["try"] = tryFunction()
-	all["can"] = canFunction()
+	all := maps.Clone(file)
 	all["base64encode"] = textFunction(func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) })
 	all["sha256"] = textFunction(func(s string) string {
 		sum := sha256.Sum256([]byte(s))
 		return hex.EncodeToString(sum[:])
 	})
-	all["jsonencode"] = bounded("jsonencode", encodeFunction(file["jsonencode"]))
-	all["formatdate"] = bounded("formatdate", dateFunction())
-	all["tostring"] = bounded("tostring", stdlib.MakeToFunc(cty.String))
+	all["jsonencode"] = encodeFunction(file["jsonencode"])
+	all["formatdate"] = dateFunction()
+	all["tostring"] = stdlib.MakeToFunc(cty.String)
 	all["jsondecode"] = jsonFunction()
+	all["env"] = once.function("env", file["env"])
+	all["file"] = once.function("file", file["file"])
+	all["try"] = tryFunction()
+	all["can"] = canFunction()
 	return all
 }
 
@@ -94,6 +89,12 @@ func dateFunction() function.Function {
 	})
 }
 
+// isFree tells of functions that take nothing from the allowance: their arguments do, and
+// what files hold is read before.
+func isFree(name string) bool {
+	return name == "env" || name == "file" || name == "try" || name == "can"
+}
+
 // Hidden stands for what is not shown.
 const Hidden = "***"
 
@@ -137,92 +138,15 @@ func (a *answers) text() string {
 	return b.String()
 }
 
-// bounded refuses to make a text over maxText or a list over maxValues, before it is made
-// where a few bytes of data could make gigabytes.
-func bounded(name string, f function.Function) function.Function {
-	return function.New(&function.Spec{
-		Params:   f.Params(),
-		VarParam: f.VarParam(),
-		Type:     function.StaticReturnType(cty.DynamicPseudoType),
-		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
-			if makes(name, args) > maxText {
-				return cty.NilVal, boundError(fmt.Sprintf("it could make more than %d bytes", maxText))
-			}
-			v, err := f.Call(args)
-			switch {
-			case err != nil, v.IsNull():
-			case v.Type() == cty.String && len(v.AsString()) > maxText:
-				return cty.NilVal, boundError(fmt.Sprintf("it makes more than %d bytes", maxText))
-			case v.CanIterateElements() && v.LengthInt() > maxValues:
-				return cty.NilVal, boundError(fmt.Sprintf("it makes more than %d values", maxValues))
-			}
-			return v, err
-		},
-	})
-}
-
-// Verbs of format with a width of four digits or more, and those that take a number.
-var (
-	wide    = regexp.MustCompile(`%[^%a-zA-Z]*[0-9]{4}`)
-	numeric = regexp.MustCompile(`%[^%a-zA-Z]*[bcdeEfFgGoxX]`)
-)
-
-// makes is at least the size of what those functions make that can multiply their
-// arguments, 0 for the others.
-func makes(name string, args []cty.Value) int {
-	text := func(i int) string {
-		if args[i].IsNull() || args[i].Type() != cty.String {
-			return ""
-		}
-		return args[i].AsString()
-	}
-	switch name {
-	case "replace":
-		return len(text(0)) + strings.Count(text(0), text(1))*len(text(2))
-	case "regexreplace": // each group is of one match, so all of a group's texts are at most the text
-		return len(text(0)) + (len(text(0))+1)*len(text(2)) + strings.Count(text(2), "$")*len(text(0))
-	case "join":
-		n := 0
-		for _, list := range args[1:] {
-			if !list.IsNull() {
-				n += weigh(list, maxText) + list.LengthInt()*len(text(0))
-			}
-		}
-		return n
-	case "distinct": // which compares each with each
-		if !args[0].IsNull() && args[0].LengthInt() > 1000 {
-			return maxText + 1
-		}
-	case "format", "formatlist":
-		most, rows := 0, 1
-		for i, a := range args[1:] {
-			most += weigh(a, maxText)
-			if !a.IsNull() && name == "formatlist" && a.CanIterateElements() {
-				rows = max(rows, a.LengthInt())
-			}
-			if numeric.MatchString(text(0)) {
-				if _, err := strconv.ParseFloat(text(i+1), 64); errors.Is(err, strconv.ErrRange) {
-					return maxText + 1 // 1e999999999 with all its digits
-				}
-			}
-		}
-		if wide.MatchString(text(0)) {
-			return maxText + 1
-		}
-		return rows * (len(text(0)) + strings.Count(text(0), "%")*(most+1000))
-	}
-	return 0
-}
-
 // textFunction makes a text of a text.
 func textFunction(of func(string) string) function.Function {
-	return bounded("", function.New(&function.Spec{
+	return function.New(&function.Spec{
 		Params: []function.Parameter{{Name: "text", Type: cty.String}},
 		Type:   function.StaticReturnType(cty.String),
 		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
 			return cty.StringVal(of(rawjson.WellFormed(args[0].AsString()))), nil
 		},
-	}))
+	})
 }
 
 // tryFunction answers with the first of its arguments that can be evaluated. HCL's own

@@ -24,31 +24,31 @@ const (
 
 // node appends a part of a body. What it appended before an error counts for nothing.
 type node interface {
-	append(dst []byte, v *View) ([]byte, error)
+	append(dst []byte, r *evaluation) ([]byte, error)
 }
 
 // literal is what the file says.
 type literal []byte
 
-func (n literal) append(dst []byte, _ *View) ([]byte, error) { return append(dst, n...), nil }
+func (n literal) append(dst []byte, _ *evaluation) ([]byte, error) { return append(dst, n...), nil }
 
 // hiddenNode stands for a body that cannot be made with *** in it.
 type hiddenNode struct{}
 
-func (hiddenNode) append(dst []byte, _ *View) ([]byte, error) {
+func (hiddenNode) append(dst []byte, _ *evaluation) ([]byte, error) {
 	return dst, errors.New("the body is not shown: it needs what env() or file() gave")
 }
 
 // sequence is one node after the other.
 type sequence []node
 
-func (n sequence) append(dst []byte, v *View) (_ []byte, err error) {
+func (n sequence) append(dst []byte, r *evaluation) (_ []byte, err error) {
 	start := len(dst)
 	for _, part := range n {
-		if dst, err = part.append(dst, v); err != nil {
+		if dst, err = part.append(dst, r); err != nil {
 			return dst, err
 		}
-		if tooLong(len(dst)-start, v) {
+		if tooLong(len(dst)-start, r.View) {
 			return dst, errTooLong
 		}
 	}
@@ -85,9 +85,9 @@ type field struct {
 	mode mode
 }
 
-func (n field) append(dst []byte, v *View) ([]byte, error) {
+func (n field) append(dst []byte, r *evaluation) ([]byte, error) {
 	if n.name == "timestamp" {
-		return strconv.AppendInt(dst, v.Time.Unix(), 10), nil
+		return strconv.AppendInt(dst, r.Time.Unix(), 10), nil
 	}
 	quote := n.mode == modeJSON
 	if quote {
@@ -95,11 +95,11 @@ func (n field) append(dst []byte, v *View) ([]byte, error) {
 	}
 	switch {
 	case n.name == "time":
-		dst = appendTime(dst, v.Time)
+		dst = appendTime(dst, r.Time)
 	case n.mode == modeText:
-		dst = append(dst, v.text(n.name)...)
+		dst = append(dst, r.text(n.name)...)
 	default:
-		dst = rawjson.AppendEscaped(dst, v.text(n.name))
+		dst = rawjson.AppendEscaped(dst, r.text(n.name))
 	}
 	if quote {
 		dst = append(dst, '"')
@@ -128,9 +128,12 @@ type data struct {
 	place hcl.Range
 }
 
-func (n data) append(dst []byte, v *View) ([]byte, error) {
-	value := v.Data
+func (n data) append(dst []byte, r *evaluation) ([]byte, error) {
+	value := r.Data
 	for i, s := range n.path {
+		if r.left.Spend(len(value) / 2); r.left.Err() != nil {
+			return dst, r.err(n.place)
+		}
 		inner, ok := s.of(value)
 		if !ok {
 			return dst, placed(n.place, "the event has no %s; write try(…, null) for what may be absent", n.name(i+1))
@@ -176,26 +179,26 @@ type choice struct {
 	yes, no   node
 }
 
-func (n choice) append(dst []byte, v *View) ([]byte, error) {
-	is, err := n.condition.Bool(v)
+func (n choice) append(dst []byte, r *evaluation) ([]byte, error) {
+	is, err := n.condition.isTrue(r)
 	if err != nil {
 		return dst, err
 	}
 	if is {
-		return n.yes.append(dst, v)
+		return n.yes.append(dst, r)
 	}
-	return n.no.append(dst, v)
+	return n.no.append(dst, r)
 }
 
 // tries is the first of several that has no error.
 type tries []node
 
-func (n tries) append(dst []byte, v *View) ([]byte, error) {
+func (n tries) append(dst []byte, r *evaluation) ([]byte, error) {
 	start := len(dst)
 	var err error
 	for _, one := range n {
-		if dst, err = one.append(dst[:start], v); err == nil {
-			return dst, nil
+		if dst, err = one.append(dst[:start], r); err == nil || r.left.Err() != nil {
+			return dst, err
 		}
 	}
 	return dst, err
@@ -204,9 +207,9 @@ func (n tries) append(dst []byte, v *View) ([]byte, error) {
 // escaped writes a value of JSON inside of a JSON string.
 type escaped struct{ value node }
 
-func (n escaped) append(dst []byte, v *View) ([]byte, error) {
-	text, err := n.value.append(nil, v)
-	if err == nil && tooLong(len(text), v) { // each jsonencode in another one doubles the backslashes
+func (n escaped) append(dst []byte, r *evaluation) ([]byte, error) {
+	text, err := n.value.append(nil, r)
+	if err == nil && tooLong(len(text), r.View) { // each jsonencode in another one doubles the backslashes
 		err = errTooLong
 	}
 	if err != nil {
@@ -218,8 +221,8 @@ func (n escaped) append(dst []byte, v *View) ([]byte, error) {
 // query writes a text for a form.
 type query struct{ value node }
 
-func (n query) append(dst []byte, v *View) ([]byte, error) {
-	text, err := n.value.append(nil, v)
+func (n query) append(dst []byte, r *evaluation) ([]byte, error) {
+	text, err := n.value.append(nil, r)
 	return appendQuery(dst, string(text)), err
 }
 
@@ -245,8 +248,8 @@ type computed struct {
 	mode mode
 }
 
-func (n computed) append(dst []byte, v *View) ([]byte, error) {
-	value, err := n.value(v)
+func (n computed) append(dst []byte, r *evaluation) ([]byte, error) {
+	value, err := n.value(r)
 	if err != nil {
 		return dst, err
 	}

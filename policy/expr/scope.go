@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/function"
 
 	"relay/config"
 )
@@ -22,21 +23,20 @@ import (
 // Scope is what the expressions of one attribute can use. It checks them when the file is
 // decoded, so that only data can make an evaluation fail.
 type Scope struct {
-	from config.Deferred
-	base *hcl.EvalContext // functions, and what is the same for all events
-	once *answers         // of env() and file()
-	bad  bool             // a problem was found
+	from    config.Deferred
+	program *program
+	known   map[string]function.Function // that it can call
+	once    *answers                     // of env() and file()
+	bad     bool                         // a problem was found
 
 	variables []string
 }
 
 // NewScope checks the whole expression of an attribute, which can use these variables.
-func NewScope(from config.Deferred, endpoint string, variables ...string) *Scope {
+func NewScope(from config.Deferred, site Site, variables ...string) *Scope {
 	s := &Scope{from: from, once: &answers{known: map[string]cty.Value{}}, variables: variables}
-	s.base = &hcl.EvalContext{
-		Functions: eventFunctions(from.Functions, s.once),
-		Variables: map[string]cty.Value{"endpoint": cty.ObjectVal(map[string]cty.Value{"name": cty.StringVal(endpoint)})},
-	}
+	s.known = eventFunctions(from.Functions, s.once)
+	s.program = newProgram(from.Expr, site, s.known)
 	_ = hclsyntax.VisitAll(from.Expr, func(n hclsyntax.Node) hcl.Diagnostics {
 		if call, ok := n.(*hclsyntax.FunctionCallExpr); ok {
 			s.checkCall(call)
@@ -54,10 +54,8 @@ func NewScope(from config.Deferred, endpoint string, variables ...string) *Scope
 // problems to itself.
 func (s *Scope) mask() *Scope {
 	once := &answers{sealed: true, masked: true}
-	return &Scope{
-		once: once,
-		base: &hcl.EvalContext{Functions: eventFunctions(s.from.Functions, once), Variables: s.base.Variables},
-	}
+	known := eventFunctions(s.from.Functions, once)
+	return &Scope{once: once, known: known, program: newProgram(s.from.Expr, s.program.site, known)}
 }
 
 // Fail reports a problem at a part of the expression.
@@ -130,13 +128,13 @@ func memberName(step hcl.Traverser) (string, bool) {
 // checkCall looks at a call's name and number of arguments, and calls env and file once
 // and for all.
 func (s *Scope) checkCall(call *hclsyntax.FunctionCallExpr) {
-	f, ok := s.base.Functions[call.Name]
+	f, ok := s.known[call.Name]
 	switch {
 	case call.Name == "env", call.Name == "file":
 		s.callOnce(call)
 		return
 	case !ok:
-		names := slices.Sorted(maps.Keys(s.base.Functions))
+		names := slices.Sorted(maps.Keys(s.known))
 		s.Fail(call.NameRange, "Call to unknown function", fmt.Sprintf("There is no function named %q here.%s", call.Name, config.Suggest(call.Name, names)))
 		return
 	case call.ExpandFinal:
@@ -159,7 +157,9 @@ func (s *Scope) callOnce(call *hclsyntax.FunctionCallExpr) {
 
 // constant evaluates an expression without variables.
 func (s *Scope) constant(e hclsyntax.Expression) (cty.Value, bool) {
-	v, err := s.compile(e).value(&View{})
+	r := s.program.begin(&View{})
+	defer s.program.end(r)
+	v, err := s.compile(e).value(r)
 	if err != nil {
 		s.invalid(e.Range(), err)
 	}

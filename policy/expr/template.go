@@ -2,6 +2,7 @@ package expr
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/hashicorp/hcl/v2"
 
@@ -20,13 +21,21 @@ func tooLong(n int, v *View) bool { return n > maxBody+maxGrowth*len(v.Data) }
 
 // Template writes a body for an event. What the file says literally is bytes, what it takes
 // from the event's data is found in the bytes that came in, and only the rest is evaluated.
-type Template struct{ root node }
+type Template struct {
+	root    node
+	program *program
+}
+
+// fixed makes a template whose nodes need nothing evaluated.
+func fixed(root node) *Template { return &Template{root, &program{site: Site{Budget: time.Minute}}} }
 
 // Append appends the body. The same view gives the same bytes. The error says where in the
 // file and why, holds no data of the event, and leaves dst as it was.
 func (t *Template) Append(dst []byte, v *View) ([]byte, error) {
 	start := len(dst)
-	dst, err := t.root.append(dst, v)
+	r := t.program.begin(v)
+	defer t.program.end(r)
+	dst, err := t.root.append(dst, r)
 	if err == nil && tooLong(len(dst)-start, v) {
 		err = errTooLong
 	}
@@ -45,7 +54,7 @@ const (
 
 // Template compiles the whole attribute as a body of one of the kinds.
 func (s *Scope) Template(kind string) *Template {
-	return &Template{compiler{s}.root(s.from.Expr, kind)}
+	return &Template{compiler{s}.root(s.from.Expr, kind), s.program}
 }
 
 // IsJSON tells whether a body is written as JSON.
@@ -57,7 +66,7 @@ func (s *Scope) Masked(kind string) *Template {
 		return nil
 	}
 	shown := s.mask()
-	t := &Template{compiler{shown}.root(s.from.Expr, kind)}
+	t := &Template{compiler{shown}.root(s.from.Expr, kind), shown.program}
 	if shown.bad {
 		t.root = hiddenNode{}
 	}
@@ -66,12 +75,12 @@ func (s *Scope) Masked(kind string) *Template {
 
 // Default is {"id":…,"type":…,"timestamp":…,"data":…}.
 func Default() *Template {
-	return &Template{join(literal(`{"id":`), field{"id", modeJSON}, literal(`,"type":`), field{"type", modeJSON},
-		literal(`,"timestamp":`), field{"time", modeJSON}, literal(`,"data":`), data{mode: modeJSON}, literal(`}`))}
+	return fixed(join(literal(`{"id":`), field{"id", modeJSON}, literal(`,"type":`), field{"type", modeJSON},
+		literal(`,"timestamp":`), field{"time", modeJSON}, literal(`,"data":`), data{mode: modeJSON}, literal(`}`)))
 }
 
 // Data is the event's data alone.
-func Data() *Template { return &Template{data{mode: modeJSON}} }
+func Data() *Template { return fixed(data{mode: modeJSON}) }
 
 // Keyword is the name of a body that is not an expression, "" for others.
 func Keyword(from config.Deferred) string {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/zclconf/go-cty/cty"
 
+	"relay/config/eval"
 	"relay/policy/rawjson"
 )
 
@@ -16,10 +17,38 @@ type View struct {
 	Time                  time.Time
 	Data                  []byte // valid JSON
 	Delivery              string // its id
+
+	Meter *Meter // of what evaluations take; nil for none
+}
+
+// Meter adds up what evaluations take, by cost or by time.
+type Meter struct {
+	Share float64       // the largest one of a budget, above 1 where that did not suffice
+	Took  time.Duration // all of them
+	Most  time.Duration // after which each evaluation has a budget of a millisecond, and after four times as long none; 0 for no bound
+}
+
+// budget is what an evaluation may take that usually may take so much, and something for
+// the event's data.
+func (m *Meter) budget(usual, data time.Duration) time.Duration {
+	switch {
+	case m == nil || m.Most == 0:
+		return usual + data
+	case m.Took > 4*m.Most:
+		return 0
+	}
+	return min(usual, max(m.Most-m.Took, time.Millisecond)) + data
+}
+
+func (m *Meter) add(took, budget time.Duration) {
+	if m != nil {
+		m.Took += took
+		m.Share = max(m.Share, float64(took)/float64(max(budget, 1)))
+	}
 }
 
 // value makes the variable event, of what is wanted only.
-func (v *View) value(w *want) (cty.Value, error) {
+func (r *evaluation) event(w *want) (cty.Value, error) {
 	members := map[string]cty.Value{}
 	for _, name := range membersOf("event") {
 		inner, ok := w.members[name]
@@ -28,16 +57,18 @@ func (v *View) value(w *want) (cty.Value, error) {
 		}
 		switch name {
 		case "data":
+			r.left.Spend(len(r.Data))
 			left := maxValues
-			data, err := fromJSON(rawjson.Trim(v.Data), inner, &left)
+			data, err := fromJSON(rawjson.Trim(r.Data), inner, &left)
 			if err != nil {
 				return cty.NilVal, err
 			}
+			r.left.Spend((maxValues - left) * valueCost)
 			members[name] = data
 		case "timestamp":
-			members[name] = cty.NumberIntVal(v.Time.Unix())
+			members[name] = cty.NumberIntVal(r.Time.Unix())
 		default:
-			members[name] = cty.StringVal(v.text(name))
+			members[name] = cty.StringVal(r.text(name))
 		}
 	}
 	return cty.ObjectVal(members), nil
@@ -64,6 +95,9 @@ func (v *View) text(name string) string {
 
 // appendTime is RFC 3339 in UTC, with a fraction only where there is one.
 func appendTime(dst []byte, t time.Time) []byte { return t.UTC().AppendFormat(dst, time.RFC3339Nano) }
+
+// valueCost is what it takes to make a value of the event's data, in nanoseconds.
+const valueCost = 200
 
 var errTooMany = boundError(fmt.Sprintf("it asks for more than %d values of the event's data", maxValues))
 
@@ -111,7 +145,7 @@ func fromJSON(src []byte, w *want, left *int) (cty.Value, error) {
 	case 'n':
 		return cty.NullVal(cty.DynamicPseudoType), nil
 	}
-	return parseNumber(string(src))
+	return eval.ParseNumber(string(src))
 }
 
 // appendValue appends a value as JSON.

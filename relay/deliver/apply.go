@@ -80,9 +80,9 @@ type setup struct {
 // lease is how long a claim is ours. One for a batch may wait for others and, where the
 // batch before it had no room, for an attempt to end.
 func (s *setup) lease() time.Duration {
-	lease := s.endpoint.Timeout.Total*3/2 + leaseMargin
+	lease := s.endpoint.Timeout.Total*3/2 + s.endpoint.Budget.Body + leaseMargin
 	if b := s.endpoint.Batch; b != nil {
-		lease += b.MaxWait + s.endpoint.Timeout.Total
+		lease += b.MaxWait + s.endpoint.Timeout.Total + s.endpoint.Budget.Body
 	}
 	return lease
 }

@@ -79,7 +79,7 @@ func (r *runner) attempt(s *setup, claims []outbox.Claim, d *draft, probe bool) 
 	}
 	if f := e.failure; f != nil {
 		e.gate.Code = f.Code
-		e.gate.Void = f.Code == codePanic || f.Code == codeBody // they say nothing about the receiver
+		e.gate.Void = saysNothing(f.Code)
 	}
 	r.conclude(s, claims, &res, &e)
 	e.gate.InFlight = r.counts.end()
@@ -170,12 +170,17 @@ func (r *runner) panicked(c *outbox.Claim, p any) *post.Failure {
 	return &post.Failure{Code: codePanic, Text: "relay panicked in this attempt; its log has the stack"}
 }
 
+// saysNothing tells of codes of attempts that never came to the receiver.
+func saysNothing(code string) bool {
+	return code == codePanic || code == codeBody || code == policy.CodeTooExpensive || code == policy.CodeBusy
+}
+
 // bodyFailure is nil where err is.
 func bodyFailure(err error) *post.Failure {
 	if err == nil {
 		return nil
 	}
-	return &post.Failure{Code: codeBody, Text: "cannot build the body: " + err.Error()}
+	return &post.Failure{Code: policy.CostCode(err, codeBody), Text: "cannot build the body: " + err.Error()}
 }
 
 // keep puts a draft aside for further attempts.

@@ -136,7 +136,7 @@ func (g *gathering) put(b *batch, c *outbox.Claim) bool {
 	}
 	if b.draft == nil {
 		b.draft = g.r.d.drafts.Get().(*draft)
-		b.draft.body = b.draft.body[:0]
+		b.draft.body, b.draft.meter = b.draft.body[:0], policy.Meter{}
 	}
 	before := len(b.draft.body)
 	f := g.r.add(b.draft, g.s.endpoint, c)
@@ -151,7 +151,7 @@ func (g *gathering) put(b *batch, c *outbox.Claim) bool {
 	default:
 		b.claims = append(b.claims, *c)
 	}
-	b.full = size >= rule.MaxBytes || b.len() == rule.MaxEvents
+	b.full = size >= rule.MaxBytes || b.len() == rule.MaxEvents || b.draft.took(g.s.endpoint.Budget.Body)
 	return true
 }
 

@@ -20,13 +20,14 @@ type draft struct {
 	view    policy.View
 	header  []sign.Header
 	body    []byte
+	meter   policy.Meter // of the events in body
 }
 
 // build makes the header and the body of the next attempt of c alone, signed at the time
 // now. url is e.URL as text. The error says why the endpoint's own body cannot be made of
 // this event; no later attempt would do better.
 func (d *draft) build(e *policy.Endpoint, c *outbox.Claim, url, userAgent string, now time.Time) error {
-	d.body = d.body[:0]
+	d.body, d.meter = d.body[:0], policy.Meter{}
 	if e.Batch != nil {
 		err := d.add(e, c)
 		if err == nil {
@@ -55,9 +56,14 @@ func (d *draft) appendBody(e *policy.Endpoint, c *outbox.Claim) (err error) {
 		ID: c.EventID, Type: c.Event.Type, Tenant: c.Event.Tenant, Key: c.Event.Key,
 		Time: c.Event.Time, Data: c.Event.Data, Delivery: c.ID,
 	}
+	d.view.Meter = &d.meter
 	d.body, err = e.Body.Append(d.body, &d.view)
 	return err
 }
+
+// took tells whether the bodies took so long together that no further one is waited for,
+// because a lease ends. 0 is no bound.
+func (d *draft) took(budget time.Duration) bool { return budget > 0 && d.meter.Took > budget }
 
 // address completes the message, whose ids are set, and makes the header.
 func (d *draft) address(e *policy.Endpoint, url, userAgent string, now time.Time) {

@@ -35,7 +35,7 @@ func classify(status int, code string, on policy.Outcomes) (Outcome, string) {
 	switch code {
 	case "":
 		return classifyStatus(status, on)
-	case codePanic:
+	case codePanic, policy.CodeBusy:
 		return Retry, code
 	default:
 		return retryIf(on.Has(0, code)), code

@@ -1,0 +1,106 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/convert"
+
+	"relay/config/eval"
+)
+
+// Budgets of what is evaluated when files are read, so that a file that is wrong cannot
+// hold up a start, or end the process that reloads it.
+const (
+	valueBudget = 200 * time.Millisecond // of one expression
+	fileBudget  = 5 * time.Second        // of all of them
+)
+
+var errFile = errors.New("the expressions of the configuration take longer than " + FormatDuration(fileBudget) + " together; make them simpler")
+
+// value evaluates an expression within the budgets. err says that it was too expensive.
+func (b *Block) value(e hclsyntax.Expression, ctx *hcl.EvalContext) (cty.Value, hcl.Diagnostics, error) {
+	f := b.file
+	if f.took > fileBudget {
+		return cty.NilVal, nil, errFile
+	}
+	eval.Guard(e, b.source.plain.Functions)
+	f.left.Begin(valueBudget, nil)
+	defer func() {
+		f.left.End()
+		f.took += f.left.Used()
+	}()
+	return eval.Value(e, ctx, &f.left)
+}
+
+// evaluate gives the value of an expression, converted; p is its place. HCL's own
+// words can quote the file, so for a secret only those are kept that cannot.
+func (b *Block) evaluate(e hclsyntax.Expression, want cty.Type, p Place, secret bool) (cty.Value, bool) {
+	d := drawingOf(e)
+	ctx := b.source.plain
+	if d.any && (secret || d.nested) {
+		ctx = ctx.NewChild()
+		ctx.Functions = b.source.draw(b.drawer(d, p, secret))
+	}
+	hide := secret || d.any
+	v, diags, err := b.value(e, ctx)
+	if err != nil {
+		b.Fail(p, "Expression is too expensive", err.Error())
+		return cty.NilVal, false
+	}
+	for _, d := range diags {
+		at, summary, detail := p, d.Summary, d.Detail
+		if summary == "Unknown variable" { // there are none, and HCL would suggest Relay's own
+			summary, detail = "Variables not allowed", "Variables may not be used here."
+		}
+		if d.Subject != nil {
+			at.at = *d.Subject
+		}
+		switch extra := d.Extra.(type) {
+		case hclsyntax.FunctionCallUnknownDiagExtra:
+			// HCL suggests the names in the order of a map: another one each time.
+			name := extra.CalledFunctionName()
+			names := slices.Sorted(maps.Keys(b.source.plain.Functions))
+			detail = fmt.Sprintf("There is no function named %q.%s", name, Suggest(name, names))
+		case hclsyntax.FunctionCallDiagExtra:
+			if name := extra.CalledFunctionName(); hide && name != "env" && name != "file" {
+				detail = notShown
+			}
+		default:
+			if hide {
+				detail = notShown
+			}
+		}
+		b.Fail(at, summary, detail)
+	}
+	if diags.HasErrors() {
+		return cty.NilVal, false
+	}
+	if v, err = convert.Convert(v, want); err != nil {
+		detail := err.Error()
+		if d.any {
+			detail = want.FriendlyName() + " required"
+		}
+		b.Fail(p, "Unsuitable value", detail)
+		return cty.NilVal, false
+	}
+	return v, true
+}
+
+// drawer is env() and file() for an expression at a place.
+func (b *Block) drawer(d drawing, p Place, secret bool) drawer {
+	to := drawer{quiet: d.nested}
+	if secret {
+		to.clean = !d.others // what another function is given may need its line ends
+		to.warn = func(text string) { b.file.warn(fmt.Sprintf("%s: %s", p, text)) }
+	}
+	return to
+}
+
+const notShown = `This may be a secret, so it is not shown. Write a quoted string, env("NAME") or file("path").`
