@@ -90,7 +90,10 @@ func TestBlocksOfCommandsRun(t *testing.T) {
 			session = append(session, source)
 		}
 		if len(session) > 0 {
-			t.Run(path, func(t *testing.T) { runSession(t, session) })
+			t.Run(path, func(t *testing.T) {
+				t.Parallel()
+				runSession(t, session)
+			})
 		}
 	}
 	if skipped > notRun {
