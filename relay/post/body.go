@@ -117,7 +117,10 @@ func (b *framing) line() ([]byte, error) {
 	if b.excess += int64(len(line)); b.excess > maxExcess+16 || !bytes.HasSuffix(line, []byte("\r\n")) {
 		return nil, errFraming
 	}
-	return line[:len(line)-2], nil
+	if line = line[:len(line)-2]; bytes.IndexByte(line, '\r') >= 0 {
+		return nil, errFraming // RFC 9112 section 2.2
+	}
+	return line, nil
 }
 
 func parseHex(digits []byte) (n int64, err error) {

@@ -5,6 +5,8 @@ import (
 	"bytes"
 	"errors"
 	"slices"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // Faults of an answer's head or framing. No error quotes the receiver.
@@ -19,6 +21,7 @@ var (
 // several lines as one. It reads at most limit bytes.
 func readHead(dst []byte, in *bufio.Reader, limit int) ([]byte, error) {
 	start, lines := len(dst), 0 // of the line under way
+	folded := false             // the line before it was folded
 	for {
 		part, err := in.ReadSlice('\n')
 		if limit -= len(part); limit < 0 {
@@ -36,11 +39,16 @@ func readHead(dst []byte, in *bufio.Reader, limit int) ([]byte, error) {
 		line := bytes.TrimSuffix(dst[start:len(dst)-1], []byte("\r"))
 		switch {
 		case lines > 1 && len(line) > 0 && (line[0] == ' ' || line[0] == '\t'):
-			before := bytes.TrimRight(dst[:start], "\r\n\t ")
+			before := dst[:start-len("\r\n")]
+			if !folded {
+				before = bytes.TrimRight(before, " \t")
+			}
+			folded = true
 			dst = append(append(before, ' '), bytes.Trim(line, " \t")...)
 		case lines > 0 && len(line) > 0 && bytes.IndexByte(line, ':') < 0:
 			return dst, errNotHTTP
 		default:
+			folded = false
 			dst = dst[:start+len(line)]
 		}
 		lines++
@@ -76,12 +84,14 @@ func headLines(dst []headLine, head []byte) []headLine {
 }
 
 // plain drops the lines that change nothing for us and that the library refuses: a
-// Content-Length said again, and what trailers are announced.
+// Content-Length said again, and announced trailers, unless the line is no header at all.
 func plain(lines []headLine) []headLine {
 	lines = slices.CompactFunc(lines, func(a, b headLine) bool {
 		return string(b.name) == "Content-Length" && bytes.Equal(a.name, b.name) && bytes.Equal(a.value, b.value)
 	})
-	return slices.DeleteFunc(lines, func(l headLine) bool { return string(l.name) == "Trailer" })
+	return slices.DeleteFunc(lines, func(l headLine) bool {
+		return string(l.name) == "Trailer" && httpguts.ValidHeaderFieldValue(string(l.value))
+	})
 }
 
 // rebuild returns a head of lines under the status line of head.
@@ -100,12 +110,13 @@ func (l headLine) append(dst []byte) []byte {
 }
 
 // asHTTP11 makes of a later version in a status line the one that we speak, as RFC
-// 9110 section 2.5 wants it read; the library would read it as an earlier one.
+// 9110 section 2.5 wants it read; the library would read it as an earlier one. HTTP/0.0 is
+// no version at all and is read in the same way, as net/http does.
 func asHTTP11(head []byte) {
 	if len(head) < 9 || head[6] != '.' || head[8] != ' ' || !isDigit(head[5]) || !isDigit(head[7]) {
 		return
 	}
-	if version := head[5:8]; string(version) > "1.1" {
+	if version := head[5:8]; string(version) > "1.1" || string(version) == "0.0" {
 		copy(version, "1.1")
 	}
 }
