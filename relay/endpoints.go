@@ -5,10 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -79,10 +79,10 @@ func (c *command) showEndpoints(t client.Target, name string, asJSON bool) error
 	if asJSON {
 		return client.JSON(c.out, json.RawMessage(answer))
 	}
-	return printEndpoints(c.out, list.Endpoints, time.Now())
+	return printEndpoints(c.output(), list.Endpoints, time.Now())
 }
 
-func printEndpoints(to io.Writer, endpoints []admin.Endpoint, now time.Time) error {
+func printEndpoints(to client.Output, endpoints []admin.Endpoint, now time.Time) error {
 	table := client.Table{Header: []string{"NAME", "URL", "STATE", "WAITS", "PENDING", "HELD", "DELIVERED", "FAILED", "OLDEST", "HASH", "AGREES"}}
 	number := func(n int64) string { return strconv.FormatInt(n, 10) }
 	differ := false
@@ -100,15 +100,13 @@ func printEndpoints(to io.Writer, endpoints []admin.Endpoint, now time.Time) err
 		table.Add(e.Name, cmp.Or(e.URL, "-"), e.State, waits(e, now),
 			number(d.Pending), number(d.Held), number(d.Delivered), number(d.Failed), oldest, cmp.Or(e.Hash, "-"), agrees)
 	}
-	if err := table.Align(to); err != nil {
+	if err := to.Table(&table); err != nil {
 		return err
 	}
-	printReasons(to, endpoints)
-	if !differ {
-		return nil
+	if err := to.Remark(reasons(endpoints)); err != nil || !differ {
+		return err
 	}
-	_, err := fmt.Fprintln(to, "\nAGREES no: the files of the Relays differ, and each delivers by its own. --json says who has which hash;\nbring the files into line and reload the Relays that are behind.")
-	return err
+	return to.Remark("AGREES no: the files of the Relays differ, and each delivers by its own. --json says who has which hash;\nbring the files into line and reload the Relays that are behind.\n")
 }
 
 // waits says why nothing is claimed, and how long that lasts at least; "-" where the
@@ -129,10 +127,10 @@ func waits(e admin.Endpoint, now time.Time) string {
 	return e.Waiting
 }
 
-// printReasons says below the table why endpoints take no deliveries or have no consent, and
+// reasons says why endpoints take no deliveries or have no consent, and
 // what ends it.
-func printReasons(to io.Writer, endpoints []admin.Endpoint) {
-	before := "\n"
+func reasons(endpoints []admin.Endpoint) string {
+	var b strings.Builder
 	for _, e := range endpoints {
 		state, next := e.State, ""
 		switch {
@@ -151,7 +149,7 @@ func printReasons(to io.Writer, endpoints []admin.Endpoint) {
 		if !e.Since.IsZero() {
 			since = " since " + e.Since.UTC().Format(time.RFC3339)
 		}
-		fmt.Fprintf(to, "%s%s: %s%s: %s%s\n", before, e.Name, state, since, e.Reason, next)
-		before = ""
+		fmt.Fprintf(&b, "%s: %s%s: %s%s\n", e.Name, state, since, e.Reason, next)
 	}
+	return b.String()
 }

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -22,7 +23,7 @@ import (
 func TestEndpointsTable(t *testing.T) {
 	now := time.Unix(1e9, 0).UTC()
 	var out bytes.Buffer
-	err := printEndpoints(&out, []admin.Endpoint{
+	endpoints := []admin.Endpoint{
 		{Name: "billing", URL: "https://billing.example.com/hooks", State: "active", Hash: "0123456789ab", Agrees: new(true), Waiting: "breaker", OpenUntil: now.Add(27500 * time.Millisecond),
 			Deliveries: admin.Deliveries{Accepted: 1015, Pending: 12, Delivered: 1000, Failed: 3, OldestMS: new(int64(4_205_900))}},
 		{Name: "crm", URL: "https://crm.example.com", State: "disabled", Hash: "ba9876543210", Agrees: new(false), Waiting: "disabled", Reason: "the file says enabled = false",
@@ -35,8 +36,8 @@ func TestEndpointsTable(t *testing.T) {
 		{Name: "shy", URL: "https://s.example.com", State: "active", Hash: "ba9876543210", Waiting: "consent", Reason: "the receiver answered 405 to the handshake", Code: "consent"},
 		{Name: "audit", State: "elsewhere", Agrees: new(false)},
 		{Name: "old", State: "removed", Reason: "paused by admin", Waiting: "paused", Deliveries: admin.Deliveries{Accepted: 2, Delivered: 2}},
-	}, now)
-	if err != nil {
+	}
+	if err := printEndpoints(client.Output{Out: &out, Terminal: true}, endpoints, now); err != nil {
 		t.Fatal(err)
 	}
 	want := `
@@ -62,6 +63,19 @@ bring the files into line and reload the Relays that are behind.
 `
 	if diff := cmp.Diff(strings.TrimPrefix(want, "\n"), out.String()); diff != "" {
 		t.Errorf("table (-want +got):\n%s", diff)
+	}
+	table, below, _ := strings.Cut(out.String(), "\n\n")
+
+	// For a program: cells between tabs, and what is said below elsewhere.
+	var rows, remarks bytes.Buffer
+	if err := printEndpoints(client.Output{Out: &rows, Err: &remarks}, endpoints, now); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(regexp.MustCompile(" {2,}").ReplaceAllString(table, "\t")+"\n", rows.String()); diff != "" {
+		t.Errorf("rows (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(strings.ReplaceAll(below, "\n\n", "\n"), remarks.String()); diff != "" {
+		t.Errorf("remarks (-want +got):\n%s", diff)
 	}
 }
 

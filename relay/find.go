@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"relay/relay/app"
 	"relay/relay/client"
 )
 
@@ -37,6 +38,11 @@ func (c *command) finder(f finding) client.Finder {
 	return client.Finder{Env: c.env, Configs: f.configs, Warn: func(problems error, asking string) {
 		fmt.Fprintf(c.err, "relay: %v; what can be read of it says %s\n", c.diagnose(problems), asking)
 	}}
+}
+
+// output is where tables go.
+func (c *command) output() client.Output {
+	return client.Output{Out: c.out, Err: c.err, Terminal: app.IsTerminal(c.out)}
 }
 
 // usage makes mistakes of the caller's ours.

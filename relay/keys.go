@@ -76,5 +76,5 @@ func (c *command) printKeys(p *policy.Policy) error {
 			table.Add(e.Name, strings.Join(schemes[k], " "), k.KeyID, k.Prefixed())
 		}
 	}
-	return table.Align(c.out)
+	return c.output().Table(&table)
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"slices"
@@ -101,34 +100,32 @@ func (c *command) printChanged(done admin.EndpointList, asJSON bool) error {
 	case len(done.Endpoints) == 0:
 		return nil
 	default:
-		if err := printEndpoints(c.out, done.Endpoints, time.Now()); err != nil {
+		to := c.output()
+		if err := printEndpoints(to, done.Endpoints, time.Now()); err != nil {
 			return err
 		}
-		return printEnded(c.out, done.Endpoints)
+		return to.Remark(ended(done.Endpoints))
 	}
 }
 
-// printEnded says below the table what the verb ended at each endpoint.
-func printEnded(to io.Writer, endpoints []admin.Endpoint) error {
+// ended says what the verb ended at each endpoint.
+func ended(endpoints []admin.Endpoint) string {
 	words := map[string]string{
 		deliver.WaitPaused:     "the pause",
 		deliver.WaitDisabled:   "the disabling",
 		deliver.WaitRetryAfter: "the wait that the receiver asked for (Retry-After)",
 		deliver.WaitBreaker:    "the wait of the open breaker",
 	}
-	before := "\n"
+	var b strings.Builder
 	for _, e := range endpoints {
 		if len(e.Ended) == 0 {
 			continue
 		}
-		var ended []string
+		var causes []string
 		for _, cause := range e.Ended {
-			ended = append(ended, words[cause])
+			causes = append(causes, words[cause])
 		}
-		if _, err := fmt.Fprintf(to, "%s%s: ended %s\n", before, e.Name, strings.Join(ended, ", ")); err != nil {
-			return err
-		}
-		before = ""
+		fmt.Fprintf(&b, "%s: ended %s\n", e.Name, strings.Join(causes, ", "))
 	}
-	return nil
+	return b.String()
 }

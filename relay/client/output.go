@@ -15,6 +15,34 @@ func JSON(to io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
+// Output is where a verb prints a table.
+type Output struct {
+	Out, Err io.Writer
+	Terminal bool // Out is a person's screen, and not a program's input
+}
+
+// Table writes a table: in columns for people, with a tab between cells for programs.
+func (o Output) Table(t *Table) error {
+	if o.Terminal {
+		return t.Align(o.Out)
+	}
+	return t.Tabs(o.Out)
+}
+
+// Remark writes a paragraph on a table, "" for none: below it for people, and for programs
+// where it is no row.
+func (o Output) Remark(text string) error {
+	if text == "" {
+		return nil
+	}
+	if o.Terminal {
+		_, err := io.WriteString(o.Out, "\n"+text)
+		return err
+	}
+	_, err := io.WriteString(o.Err, text)
+	return err
+}
+
 // Table is rows below a header. No cell has a tab or a line end.
 type Table struct {
 	Header []string
