@@ -67,7 +67,7 @@ type Ingest struct {
 	inFlight atomic.Int64  // bytes of bodies being handled
 	buffers  sync.Pool     // of *[]byte, for long bodies
 	decoders sync.Pool     // of *decoder
-	checks   chan struct{} // holds one for each check of a schema, which takes a hundred times the memory of its data
+	checks   chan struct{} // holds one for each check of a schema with long data: it takes a hundred times their memory
 
 	mu    sync.Mutex
 	warns map[problem.Code]*warning
@@ -262,14 +262,27 @@ func (in *Ingest) checkType(e *outbox.Event) *problem.Problem {
 	if m == nil {
 		return nil
 	}
+	switch m.Code {
+	case policy.CodeBusy:
+		return problem.New(problem.Overloaded, "too many events with expensive schemas at once, and nothing was accepted; send it again later")
+	case policy.CodeTooExpensive:
+		p := problem.New(problem.TooExpensive, "the data cannot be compared with the schema of "+t.Name+" within its budget; make the data or the schema simpler, or raise budget of the event_type")
+		p.Field = "data"
+		return p
+	}
 	p := problem.New(problem.SchemaMismatch, "the data does not fit the schema of "+t.Name+": "+m.Error()+"; relay types shows it")
 	p.Field, p.Pointer, p.Keyword = "data", m.Pointer, m.Keyword
 	return p
 }
 
+// smallCheck is data that a check of a schema needs no place for, in bytes.
+const smallCheck = 16 << 10
+
 func (in *Ingest) compare(s *policy.Schema, data []byte) *policy.Mismatch {
-	in.checks <- struct{}{}
-	defer func() { <-in.checks }() // of a panic, too
+	if len(data) > smallCheck { // others need not wait for those, which may wait themselves
+		in.checks <- struct{}{}
+		defer func() { <-in.checks }() // of a panic, too
+	}
 	return s.Check(data)
 }
 

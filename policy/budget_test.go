@@ -52,6 +52,46 @@ func TestTooExpensive(t *testing.T) {
 	}
 }
 
+// A comparison with a schema is ended as an expression is: by what it has done.
+func TestSchemaTooExpensive(t *testing.T) {
+	deep := strings.Repeat("[", 60) + "1" + strings.Repeat("]", 60)
+	texts := `["` + strings.Repeat("x", 100_000) + `"]`
+	for name, c := range map[string]struct{ schema, data string }{
+		"a schema that refers to itself twice": {`{"$ref":"#/$defs/n","$defs":{"n":{"anyOf":[{"type":"array","items":{"$ref":"#/$defs/n"}},{"type":"array","items":{"$ref":"#/$defs/n"}}]}}}`, deep},
+		"and with allOf":                       {`{"$ref":"#/$defs/n","$defs":{"n":{"allOf":[{"items":{"$ref":"#/$defs/n"}},{"items":{"$ref":"#/$defs/n"}}]}}}`, deep},
+		"patterns":                             {`{"items":{"allOf":[` + strings.Repeat(`{"pattern":"(x{1,30}){1,30}z"},`, 20) + `true]}}`, texts},
+		"names":                                {`{"patternProperties":{"(x{1,30}){1,30}z":true}}`, `{"` + strings.Repeat("x", 200_000) + `":1}`},
+		"unique items":                         {`{"allOf":[` + strings.Repeat(`{"uniqueItems":true},`, 400) + `true]}`, `[1` + numbers(5000) + `]`},
+		"numbers":                              {`{"items":{"allOf":[` + strings.Repeat(`{"multipleOf":1e-300},`, 100) + `true]}}`, `[1` + strings.Repeat(",1e300", 2000) + `]`},
+		"a regex in the data":                  {`{"items":{"format":"regex"}}`, `["y"` + strings.Repeat(`,"((x{1,30}){1,30}){1,1}y"`, 2000) + `]`},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s, err := newSchema(c.schema, 50*time.Millisecond, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := s.Check([]byte(c.data))
+			if m == nil || m.Code != CodeTooExpensive || strings.Contains(m.Error(), "x") && strings.Contains(m.Error(), "xx") {
+				t.Errorf("%s: %v", name, m)
+			}
+			if m := s.Check([]byte(`[]`)); m != nil && m.Code != "" {
+				t.Errorf("%s, after that: %v", name, m)
+			}
+		})
+	}
+	if _, err := newSchema(`{"pattern":"(x{1,30}){1,30}y{1,999}z{1,999}w{1,999}"}`, time.Second, nil); err == nil || !strings.Contains(err.Error(), "3000 instructions") {
+		t.Errorf("a pattern of 3,900 instructions: %v", err)
+	}
+}
+
+func numbers(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, ",%d", i+2)
+	}
+	return b.String()
+}
+
 // A budget can be set, and has more for more data.
 func TestBudget(t *testing.T) {
 	e := mustDecode(t, `policy "default" {

@@ -99,7 +99,7 @@ func describe(all []*jsonschema.Schema) (f Field) {
 		if f.Description == "" {
 			f.Description = s.Description
 		}
-		if format == "" && s.Format != nil {
+		if format == "" && s.Format != nil && s.Format.Name != "" {
 			format = fmt.Sprintf(" (%s)", s.Format.Name)
 		}
 		switch {

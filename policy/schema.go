@@ -6,14 +6,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/santhosh-tekuri/jsonschema/v6/kind"
 
+	"relay/config/eval"
 	"relay/policy/rfc3339"
 )
 
@@ -26,12 +28,23 @@ const (
 	maxPointer  = 256  // characters of a Mismatch's
 )
 
+// Times of a schema: to compile it, and, for each MiB of data, to compare with it beside
+// its budget.
+const (
+	compileBudget = 5 * time.Second
+	dataTime      = 200 * time.Millisecond
+)
+
 // Schema is a JSON Schema: draft 4 to 2020-12, by its $schema, else 2020-12. Formats are
 // checked, regular expressions are Go's (they take linear time, and have no look-around),
 // and a $ref leads nowhere but into the same text.
 type Schema struct {
-	text     json.RawMessage // compact
-	compiled *jsonschema.Schema
+	text     json.RawMessage    // compact
+	compiled *jsonschema.Schema // for Fields
+
+	budget time.Duration // of a Check
+	lane   *eval.Lane
+	idle   sync.Pool // of *checker
 }
 
 // here is the name of every schema, for the library.
@@ -48,7 +61,7 @@ func dateTime(v any) error {
 }
 
 // newSchema reads a schema. Its errors are for people.
-func newSchema(text string) (*Schema, error) {
+func newSchema(text string, budget time.Duration, lane *eval.Lane) (*Schema, error) {
 	doc, err := decodeJSON([]byte(text))
 	switch {
 	case err != nil && !strings.HasPrefix(strings.TrimSpace(text), "{"):
@@ -59,29 +72,17 @@ func newSchema(text string) (*Schema, error) {
 	if m := unbounded(doc, nil); m != nil {
 		return nil, errors.New(m.Error())
 	}
-	c := jsonschema.NewCompiler()
-	c.DefaultDraft(jsonschema.Draft2020)
-	c.AssertFormat()
-	c.RegisterFormat(&jsonschema.Format{Name: "date-time", Validate: dateTime})
-	c.UseLoader(noLoader{})
-	c.UseRegexpEngine(func(s string) (jsonschema.Regexp, error) {
-		if len(s) > maxPattern {
-			return nil, fmt.Errorf("a pattern is longer than %d bytes", maxPattern)
-		}
-		return regexp.Compile(s)
-	})
-	if err := c.AddResource(here, doc); err != nil {
-		return nil, fmt.Errorf("add schema: %w", err)
-	}
-	compiled, err := c.Compile(here)
+	k, err := compileSchema(doc)
 	if err != nil {
-		return nil, schemaError(err)
+		return nil, err
 	}
 	var compact bytes.Buffer
 	if err := json.Compact(&compact, []byte(text)); err != nil {
 		return nil, fmt.Errorf("compact schema: %w", err)
 	}
-	return &Schema{text: compact.Bytes(), compiled: compiled}, nil
+	schema := &Schema{text: compact.Bytes(), compiled: k.schema, budget: budget, lane: lane}
+	schema.idle.Put(k)
+	return schema, nil
 }
 
 // noLoader keeps the library from files and the network.
@@ -118,6 +119,7 @@ type Mismatch struct {
 	Pointer string // RFC 6901, "" for the data as a whole; cut after 256 characters
 	Keyword string // of the schema, like "required"
 	Detail  string // for people
+	Code    string // CodeTooExpensive or CodeBusy where the data could not be compared, "" where it does not fit
 }
 
 func (m *Mismatch) Error() string {
@@ -138,13 +140,40 @@ func (s *Schema) Check(data []byte) *Mismatch {
 	if m := unbounded(v, nil); m != nil {
 		return m
 	}
-	if err := s.compiled.Validate(v); err != nil {
-		if v, ok := errors.AsType[*jsonschema.ValidationError](err); ok {
-			return mismatch(v)
+	return s.compare(v, len(data))
+}
+
+// compare compares a decoded value of so many bytes, within the budget.
+func (s *Schema) compare(v any, size int) (m *Mismatch) {
+	k, ok := s.idle.Get().(*checker)
+	if !ok {
+		doc, err := decodeJSON(s.text)
+		if err == nil {
+			k, err = compileSchema(doc)
 		}
-		return &Mismatch{Detail: "cannot be compared"}
+		if err != nil {
+			return &Mismatch{Detail: "cannot be compared"} // it was compiled before
+		}
 	}
-	return nil
+	k.left.Begin(s.budget+time.Duration(size)*dataTime>>20, s.lane)
+	defer func() {
+		k.left.End()
+		if err := k.left.Err(); err != nil {
+			if p := recover(); p != nil && p != any(errUncompared) {
+				panic(p)
+			}
+			m = &Mismatch{Code: CostCode(err, ""), Detail: "cannot be compared with the schema: " + err.Error()}
+		}
+		s.idle.Put(k)
+	}()
+	err := k.schema.Validate(v)
+	if err == nil {
+		return nil
+	}
+	if v, ok := errors.AsType[*jsonschema.ValidationError](err); ok {
+		return mismatch(v)
+	}
+	return &Mismatch{Detail: "cannot be compared"}
 }
 
 // unbounded finds a number that would take too long to compute with.
@@ -154,7 +183,7 @@ func unbounded(v any, at []string) *Mismatch {
 		_, exponent, _ := strings.Cut(strings.ToLower(string(v)), "e")
 		n, err := strconv.Atoi(exponent)
 		if len(v) > maxDigits || exponent != "" && (err != nil || n < -maxExponent || n > maxExponent) {
-			return &Mismatch{pointer(at), "type", fmt.Sprintf("is a number of more than %d digits, or with an exponent beyond %d", maxDigits, maxExponent)}
+			return &Mismatch{Pointer: pointer(at), Keyword: "type", Detail: fmt.Sprintf("is a number of more than %d digits, or with an exponent beyond %d", maxDigits, maxExponent)}
 		}
 	case []any:
 		for i, item := range v {
@@ -193,7 +222,7 @@ func mismatch(e *jsonschema.ValidationError) *Mismatch {
 		}
 	}
 	walk(e)
-	return &Mismatch{pointer(first.InstanceLocation), violated(first), detail(first)}
+	return &Mismatch{Pointer: pointer(first.InstanceLocation), Keyword: violated(first), Detail: detail(first)}
 }
 
 // violated is the part of the schema that an error is about.
@@ -215,7 +244,7 @@ func detail(e *jsonschema.ValidationError) string {
 		return "has a property that the schema does not allow"
 	case *kind.Format:
 		if k.Want == "regex" {
-			return fmt.Sprintf("is no regular expression that can be used: at most %d bytes, in the syntax of Go's regexp, which has no look-around", maxPattern)
+			return fmt.Sprintf("is no regular expression that can be used: at most %d bytes and %d instructions, in the syntax of Go's regexp, which has no look-around", maxPattern, eval.MaxProgram)
 		}
 		return "is not of the format " + k.Want
 	case *kind.Enum:

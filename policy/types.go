@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"relay/config"
 	"relay/policy/rawjson"
@@ -40,10 +41,11 @@ func (p *Policy) declare(types []*EventType) {
 // Hash is 12 hex digits that differ when what is said of the type does.
 func (t *EventType) Hash() string {
 	var schema []byte
+	var budget time.Duration
 	if t.Schema != nil {
-		schema = t.Schema.text
+		schema, budget = t.Schema.text, t.Schema.budget
 	}
-	return fingerprint(fmt.Appendf(nil, "%q %q %s %s", t.Name, t.Description, schema, t.Example))
+	return fingerprint(fmt.Appendf(nil, "%q %q %s %s %s", t.Name, t.Description, schema, t.Example, budget))
 }
 
 // TypeChange is what another policy means for one event type.
@@ -83,10 +85,12 @@ func (d *decoder) readTypes(blocks []*config.Block) []*EventType {
 			b.Fail(b.Label(), "Reserved event type", "relay and relay.* are Relay's own.")
 		}
 		b.String("description", &t.Description)
+		budget := 50 * time.Millisecond
+		b.Duration("budget", &budget, leastBudget, mostFilter)
 		var text string
 		if b.String("schema", &text) {
 			var err error
-			if t.Schema, err = newSchema(text); err != nil {
+			if t.Schema, err = newSchema(text, budget, d.lane); err != nil {
 				b.Invalid("schema", about(b, "schema", text, err))
 			}
 		}

@@ -5,13 +5,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
 
 func mustSchema(t testing.TB, text string) *Schema {
 	t.Helper()
-	s, err := newSchema(text)
+	s, err := newSchema(text, time.Minute, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +64,7 @@ func TestSchemaCheck(t *testing.T) {
 		m := mustSchema(t, c.schema).Check([]byte(c.data))
 		var want *Mismatch
 		if c.keyword != "" {
-			want = &Mismatch{c.pointer, c.keyword, c.detail}
+			want = &Mismatch{Pointer: c.pointer, Keyword: c.keyword, Detail: c.detail}
 		}
 		if diff := cmp.Diff(want, m); diff != "" {
 			t.Errorf("%.80s: -want +got:\n%s", c.data, diff)
@@ -153,7 +154,7 @@ func FuzzSchema(f *testing.F) {
 	f.Add(`{"$schema":"http://json-schema.org/draft-04/schema#","items":[{"format":"uri"}],"additionalItems":false}`, `["x",2]`)
 	f.Add(`{"$dynamicRef":"#a","$dynamicAnchor":"a","items":{"$dynamicRef":"#a"}}`, `[[[]]]`)
 	f.Fuzz(func(t *testing.T, schema, data string) {
-		s, err := newSchema(schema)
+		s, err := newSchema(schema, time.Minute, nil)
 		if err != nil {
 			return
 		}

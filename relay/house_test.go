@@ -54,7 +54,7 @@ var arrows = map[string][]string{
 var homes = map[string]*regexp.Regexp{
 	"github.com/ncruces/go-sqlite3":            regexp.MustCompile(`^outbox/sqlite/`),
 	"github.com/hashicorp/hcl/v2":              regexp.MustCompile(`^(config|policy/expr)/|^policy/signature\.go$`),
-	"github.com/santhosh-tekuri/jsonschema/v6": regexp.MustCompile(`^policy/(schema|fields)\.go$`),
+	"github.com/santhosh-tekuri/jsonschema/v6": regexp.MustCompile(`^policy/(schema|schema_cost|fields)\.go$`),
 	"github.com/zclconf/go-cty":                regexp.MustCompile(`^(config|policy/expr)/|^policy/signature\.go$`),
 	"github.com/redis/go-redis/v9":             regexp.MustCompile(`^outbox/redisstream/`),
 	"github.com/valyala/fasthttp":              regexp.MustCompile(`^(ingest/conn|relay/post/http1|relay/bench/(load|receiver))\.go$`),

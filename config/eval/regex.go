@@ -16,7 +16,7 @@ import (
 // Limits of a regular expression. Go's own take up to 128 MiB and seconds.
 const (
 	maxPattern = 4096 // bytes
-	maxProgram = 3000 // instructions; x{1,30} has about 60
+	MaxProgram = 3000 // instructions; x{1,30} has about 60
 	maxGroups  = 50   // opening parentheses
 )
 
@@ -47,8 +47,8 @@ func NewPattern(s string) (*Pattern, error) {
 		return nil, BoundError("invalid regexp pattern")
 	}
 	p := &Pattern{program: int(program(tree)), canonical: tree.String()}
-	if p.program > maxProgram {
-		return nil, BoundError(fmt.Sprintf("a pattern becomes more than %d instructions: its repetitions multiply", maxProgram))
+	if p.program > MaxProgram {
+		return nil, BoundError(fmt.Sprintf("a pattern becomes more than %d instructions: its repetitions multiply", MaxProgram))
 	}
 	if p.re, err = regexp.Compile(s); err != nil {
 		return nil, BoundError("invalid regexp pattern")

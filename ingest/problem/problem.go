@@ -46,6 +46,7 @@ const (
 	UnsupportedSpecVersion Code = "unsupported_specversion"
 	UnsupportedData        Code = "unsupported_data"
 	SchemaMismatch         Code = "schema_mismatch"
+	TooExpensive           Code = "too_expensive"
 	UnknownType            Code = "unknown_type"
 	NoEndpoint             Code = "no_endpoint"
 	UnsupportedEncoding    Code = "unsupported_encoding"
@@ -106,6 +107,7 @@ var table = map[Code]About{
 	UnsupportedSpecVersion: {Status: 400, Title: "The version of CloudEvents is not supported"},
 	UnsupportedData:        {Status: 415, Title: "The data is not JSON"},
 	SchemaMismatch:         {Status: 422, Title: "The data does not fit the schema of its type"},
+	TooExpensive:           {Status: 422, Title: "The data takes too long to check"},
 	UnknownType:            {Status: 422, Title: "The event type is not declared"},
 	NoEndpoint:             {Status: 422, Title: "No endpoint wants the event"},
 	UnsupportedEncoding:    {Status: 415, Title: "The content encoding is not supported"},
