@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -13,12 +14,13 @@ import (
 // caller is a connection from an address.
 type caller struct {
 	net.Conn
-	from   net.Addr
-	closed bool
+	from  net.Addr
+	ended atomic.Bool
 }
 
 func (c *caller) RemoteAddr() net.Addr { return c.from }
-func (c *caller) Close() error         { c.closed = true; return nil }
+func (c *caller) closed() bool         { return c.ended.Load() }
+func (c *caller) Close() error         { c.ended.Store(true); return nil }
 
 // visit is a connection that has a place, and leaves when it is closed.
 type visit struct {
@@ -52,10 +54,10 @@ func (h *hall) enter(from string, retire func() bool) (visit, time.Duration) {
 		default:
 		}
 		h.inside = slices.DeleteFunc(h.inside, func(v visit) bool {
-			if v.closed {
+			if v.closed() {
 				v.Leave()
 			}
-			return v.closed
+			return v.closed()
 		})
 		time.Sleep(time.Millisecond)
 		if time.Since(start) > time.Minute {
@@ -87,8 +89,8 @@ func TestPlacesMakeRoom(t *testing.T) {
 			}
 		}
 		for i, v := range all {
-			if v.closed != (i < 16) {
-				t.Errorf("connection %d: closed %v", i, v.closed)
+			if v.closed() != (i < 16) {
+				t.Errorf("connection %d: closed %v", i, v.closed())
 			}
 		}
 	})
@@ -108,7 +110,7 @@ func TestPlacesMakeRoom(t *testing.T) {
 			h.enter("198.51.100.7", nil)
 		}
 		other, _ := h.enter("203.0.113.9", nil)
-		if quiet.closed || other.closed {
+		if quiet.closed() || other.closed() {
 			t.Error("others paid for the peer that has the most")
 		}
 	})
@@ -117,7 +119,7 @@ func TestPlacesMakeRoom(t *testing.T) {
 		for i := range 10 {
 			h.enter("2001:db8:2::"+string(rune('1'+i%9)), nil)
 		}
-		if quiet.closed {
+		if quiet.closed() {
 			t.Error("many addresses of one network passed for many peers")
 		}
 	})
@@ -128,14 +130,15 @@ func TestPlacesMakeRoom(t *testing.T) {
 			v.Busy()
 			v.Idle(time.Now())
 			known = append(known, v)
+			time.Sleep(time.Microsecond) // one of them is the oldest
 		}
 		silent, took := h.enter("", nil)
 		within(t, took, idlePatience)
 		time.Sleep(time.Hour)
 		_, took = h.enter("", nil)
 		within(t, took, 0)
-		if !known[0].closed || known[1].closed || !silent.closed {
-			t.Errorf("closed: %v %v, silent %v", known[0].closed, known[1].closed, silent.closed)
+		if !known[0].closed() || known[1].closed() || !silent.closed() {
+			t.Errorf("closed: %v %v, silent %v", known[0].closed(), known[1].closed(), silent.closed())
 		}
 	})
 	bubble("never one with a request", func(t *testing.T, h *hall) {
@@ -146,10 +149,11 @@ func TestPlacesMakeRoom(t *testing.T) {
 		v, _ := h.enter("", func() bool { return false }) // its next request has begun
 		v.Busy()
 		v.Idle(time.Now())
-		time.AfterFunc(30*time.Second, func() { h.inside[1].Idle(time.Now()) })
+		other := h.inside[1]
+		time.AfterFunc(30*time.Second, func() { other.Idle(time.Now()) })
 		_, took := h.enter("", nil)
 		within(t, took, 31*time.Second)
-		if v.closed {
+		if v.closed() {
 			t.Error("a request that had begun was cut")
 		}
 	})

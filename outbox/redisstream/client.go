@@ -151,8 +151,20 @@ func connect(o Options) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	reads.PoolSize, reads.ReadBufferSize, reads.WriteBufferSize = max(1, o.Shards)+spareBlockingConns, blockingBuffer, blockingBuffer
+	reads.PoolSize, reads.ReadBufferSize, reads.WriteBufferSize = o.blockingConns(), blockingBuffer, blockingBuffer
 	return &conn{data: redis.NewUniversalClient(data), reads: redis.NewUniversalClient(reads)}, nil
+}
+
+func (o Options) blockingConns() int { return max(1, o.Shards) + spareBlockingConns }
+
+// Connections is how many connections a Store with these options may have open: to one
+// server, with Sentinels to them as well, and to each address of a Cluster that is named.
+func (o Options) Connections() int {
+	n := (dataConns + o.blockingConns()) * max(1, len(o.Cluster))
+	if o.Sentinel != nil {
+		n += 2 * len(o.Sentinel.Addrs)
+	}
+	return n
 }
 
 // client is what both clients have in common.

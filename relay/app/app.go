@@ -74,6 +74,7 @@ type App struct {
 	events    *ownEvents
 	servers   []server
 	own       []netip.AddrPort
+	shares    shares // of the files that may be open
 	teardown  []step
 	started   time.Time
 	waited    time.Duration // of LockWait
@@ -118,6 +119,7 @@ func Open(ctx context.Context, o Options) (*App, error) {
 	}
 	a := &App{o: o, started: time.Now(), aborted: make(chan struct{})}
 	a.live.Store(&live{policy: o.Policy, hash: o.Policy.Hash(), retention: o.Config.Retention, generation: 1, at: a.started})
+	a.shares = shareFiles(limitOfFiles(), o.Config)
 	a.noteFiles(o.Watch, nil)
 	if err := a.open(ctx); err != nil {
 		return nil, errors.Join(err, a.close())
@@ -184,14 +186,15 @@ func (a *App) open(ctx context.Context) error {
 	})
 	limiter, _ := store.(outbox.Limiter) // of an engine that Relays share
 	a.deliverer = deliver.New(deliver.Options{
-		Source:  store,
-		Limiter: limiter,
-		Clock:   a.clock(),
-		Log:     a.o.Log.With().Str("component", "deliver").Logger(),
-		Version: a.o.Version,
-		Own:     func() []netip.AddrPort { return a.own },
-		Grace:   a.o.Grace,
-		Raise:   a.events.raise,
+		Source:   store,
+		Limiter:  limiter,
+		Clock:    a.clock(),
+		Log:      a.o.Log.With().Str("component", "deliver").Logger(),
+		Version:  a.o.Version,
+		Own:      func() []netip.AddrPort { return a.own },
+		MaxConns: a.shares.outgoing,
+		Grace:    a.o.Grace,
+		Raise:    a.events.raise,
 	}, a.o.Policy)
 	if err := a.listenIngest(ctx, c.Ingest, in); err != nil {
 		return err
@@ -204,6 +207,7 @@ func (a *App) listenIngest(ctx context.Context, c config.Ingest, in *ingest.Inge
 		a.serve("ingest", ln, ingest.NewServer(ingest.ServerOptions{
 			Ingest:    in,
 			Guard:     g,
+			MaxConns:  a.shares.ingest,
 			OnRequest: func() { a.request.Store(time.Now().UnixNano()) }, // for App.linger
 			Log:       a.o.Log.With().Str("component", "ingest").Logger(),
 		}))

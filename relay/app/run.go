@@ -225,6 +225,7 @@ func (a *App) logReady() {
 		a.o.Log.Warn().Err(err).Msg("no events are accepted yet")
 	}
 	a.warnHeld(ctx)
+	a.warnFewFiles()
 }
 
 func (a *App) warnHeld(ctx context.Context) {

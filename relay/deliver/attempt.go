@@ -172,7 +172,11 @@ func (r *runner) panicked(c *outbox.Claim, p any) *post.Failure {
 
 // saysNothing tells of codes of attempts that never came to the receiver.
 func saysNothing(code string) bool {
-	return code == codePanic || code == codeBody || code == policy.CodeTooExpensive || code == policy.CodeBusy
+	switch code {
+	case codePanic, codeBody, policy.CodeTooExpensive, policy.CodeBusy, post.CodeNoSocket:
+		return true
+	}
+	return false
 }
 
 // bodyFailure is nil where err is.

@@ -35,15 +35,16 @@ type Source interface {
 
 // Options are the parts and settings of a Deliverer.
 type Options struct {
-	Source  Source
-	Limiter outbox.Limiter // of an outbox that Relays share: rate limits then hold for all of them
-	Clock   outbox.Clock   // of an outbox that has its own; nil: this process's
-	Log     zerolog.Logger
-	Version string                  // of User-Agent: Relay/<Version>
-	Own     func() []netip.AddrPort // listeners of this process, never connected to; optional
-	Grace   time.Duration           // for attempts under way when Run is to end; default 20 s
-	Observe func(Result)            // called after each recorded attempt, from many goroutines; optional
-	Raise   func(Raised)            // tells of what happened to endpoints and deliveries; must not block; optional
+	Source   Source
+	Limiter  outbox.Limiter // of an outbox that Relays share: rate limits then hold for all of them
+	Clock    outbox.Clock   // of an outbox that has its own; nil: this process's
+	Log      zerolog.Logger
+	Version  string                  // of User-Agent: Relay/<Version>
+	Own      func() []netip.AddrPort // listeners of this process, never connected to; optional
+	MaxConns int                     // connections to all receivers together; 0 for no bound
+	Grace    time.Duration           // for attempts under way when Run is to end; default 20 s
+	Observe  func(Result)            // called after each recorded attempt, from many goroutines; optional
+	Raise    func(Raised)            // tells of what happened to endpoints and deliveries; must not block; optional
 
 	network post.Network // of tests
 }
@@ -92,7 +93,7 @@ func New(o Options, p *policy.Policy) *Deliverer {
 		o:         o,
 		userAgent: userAgent(o.Version),
 		drafts:    sync.Pool{New: func() any { return new(draft) }},
-		client:    post.NewClient(post.Options{Own: o.Own, Network: o.network}),
+		client:    post.NewClient(post.Options{Own: o.Own, MaxConns: o.MaxConns, Network: o.network}),
 		aborted:   make(chan struct{}),
 		runners:   map[string]*runner{},
 	}

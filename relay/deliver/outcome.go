@@ -4,6 +4,7 @@ import (
 	"strconv"
 
 	"relay/policy"
+	"relay/relay/post"
 )
 
 // Outcome is what an attempt came to.
@@ -35,7 +36,7 @@ func classify(status int, code string, on policy.Outcomes) (Outcome, string) {
 	switch code {
 	case "":
 		return classifyStatus(status, on)
-	case codePanic, policy.CodeBusy:
+	case codePanic, policy.CodeBusy, post.CodeNoSocket:
 		return Retry, code
 	default:
 		return retryIf(on.Has(0, code)), code

@@ -56,6 +56,8 @@ func dialCode(err error, handshake bool) string {
 		return policy.CodeDNS
 	}
 	switch timeout, ok := errors.AsType[net.Error](err); {
+	case isOutOfFiles(err):
+		return CodeNoSocket
 	case ok && timeout.Timeout():
 		return policy.CodeConnectTimeout
 	case errors.Is(err, syscall.ECONNRESET):

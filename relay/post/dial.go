@@ -26,6 +26,7 @@ type dialer struct {
 	tls       *tls.Config
 	plaintext bool // http:// is allowed
 	timeout   policy.Timeout
+	sockets   *share // nil for no bound
 
 	// dialNet replaces net.Dialer, and with it the guard, in tests on a network in memory.
 	dialNet func(ctx context.Context, network, address string) (net.Conn, error)
@@ -65,7 +66,15 @@ func addressOf(e *policy.Endpoint) string {
 type conn struct {
 	net.Conn
 	timing outbox.Timing
-	hushed bool // Read brings nothing
+	hushed bool   // Read brings nothing
+	closed func() // gives the socket back
+}
+
+func (c *conn) Close() error {
+	if c.closed != nil {
+		defer c.closed()
+	}
+	return c.Conn.Close()
 }
 
 func (c *conn) Read(b []byte) (int, error) {
@@ -139,6 +148,11 @@ func (d *dialer) dialTLS(ctx context.Context, network, address string) (net.Conn
 
 // connect resolves the name and opens a TCP connection, both within the connect time.
 func (d *dialer) connect(ctx context.Context, network, address string) (*conn, error) {
+	dialed, closed, err := d.socket(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer dialed()
 	var resolved atomic.Pointer[time.Time] // when the first address was about to be dialled
 	start := time.Now()
 	if _, err := netip.ParseAddrPort(address); err == nil || d.dialNet != nil {
@@ -163,9 +177,20 @@ func (d *dialer) connect(ctx context.Context, network, address string) (*conn, e
 		timing = outbox.Timing{DNS: at.Sub(start), Connect: end.Sub(*at)}
 	}
 	if err != nil {
+		closed()
 		return nil, &dialError{err, d.limit(ctx, start, dialCode(err, false)), timing}
 	}
-	return &conn{Conn: c, timing: timing}, nil
+	return &conn{Conn: c, timing: timing, closed: closed}, nil
+}
+
+// socket waits for the right to open a connection, within the connect time.
+func (d *dialer) socket(ctx context.Context) (dialed, closed func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, d.timeout.Connect)
+	defer cancel()
+	if dialed, closed, err = d.sockets.take(ctx); err != nil {
+		err = &dialError{err: err, code: CodeNoSocket}
+	}
+	return dialed, closed, err
 }
 
 // limit corrects the code of a timeout after start: the end of the attempt, where ctx has

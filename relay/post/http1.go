@@ -62,7 +62,7 @@ func (t *http1) Send(ctx context.Context, r Request) (Answer, *Failure) {
 		if dial, ok := errors.AsType[*dialError](err); ok {
 			a.Timing, f = dial.timing, &Failure{dial.code, clip(dial.Error())}
 		}
-		if f.Code == policy.CodeConnectTimeout {
+		if f.Code == policy.CodeConnectTimeout || f.Code == CodeNoSocket {
 			return a, f // however late we hear of it
 		}
 		return a, orLate(f, r.Until)

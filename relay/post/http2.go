@@ -99,11 +99,12 @@ func (t *http2) Send(ctx context.Context, r Request) (a Answer, f *Failure) {
 		if unprocessed(err) && pause(ctx, n) {
 			continue
 		}
-		if ctx.Err() != nil {
+		f := t.failure(err, answering, a.Reused)
+		if ctx.Err() != nil && f.Code != CodeNoSocket {
 			t.pool.doubt()
 			return a, &Failure{Code: policy.CodeTimeout}
 		}
-		return a, t.failure(err, answering, a.Reused)
+		return a, f
 	}
 }
 

@@ -75,8 +75,9 @@ type Failure struct {
 
 // Options are what the senders of one process have in common.
 type Options struct {
-	Own     func() []netip.AddrPort // listeners of this process, never connected to; optional
-	Network Network
+	Own      func() []netip.AddrPort // listeners of this process, never connected to; optional
+	MaxConns int                     // connections of all senders together; 0 for no bound
+	Network  Network
 }
 
 // Network replaces the system's network in tests. The zero value is the system's.
@@ -91,12 +92,13 @@ type Network struct {
 // Client makes Senders, which share its buffers.
 type Client struct {
 	o         Options
+	sockets   *sockets  // nil for no bound
 	exchanges sync.Pool // of *exchange
 }
 
 // NewClient returns a Client. It opens nothing.
 func NewClient(o Options) *Client {
-	return &Client{o: o, exchanges: sync.Pool{New: newExchange}}
+	return &Client{o: o, sockets: newSockets(o.MaxConns), exchanges: sync.Pool{New: newExchange}}
 }
 
 // Sender makes what e needs to be posted to. It opens nothing. ctx is the one that all of its
@@ -112,9 +114,20 @@ func (c *Client) Sender(ctx context.Context, e *policy.Endpoint) Sender {
 	d.secure(e, c.o.Network.Roots)
 	if e.HTTP2 && e.URL.Scheme == "https" {
 		d.tls.NextProtos = []string{"h2", "http/1.1"}
-		return newHTTP2(e, d)
+		t := newHTTP2(e, d)
+		return c.bound(t, d, t.pool.spare)
 	}
-	return newHTTP1(ctx, e, d, &c.exchanges)
+	t := newHTTP1(ctx, e, d, &c.exchanges)
+	return c.bound(t, d, t.pool.spare)
+}
+
+// bound lets a sender, which dials with d, have its share of the sockets.
+func (c *Client) bound(s Sender, d *dialer, spare func() bool) Sender {
+	if c.sockets == nil {
+		return s
+	}
+	d.sockets = c.sockets.share(spare)
+	return &bounded{s, d.sockets}
 }
 
 // Same tells whether a Sender for a serves b as well: both connect in the same way.

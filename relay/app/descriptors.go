@@ -1,0 +1,77 @@
+package app
+
+import (
+	"fmt"
+	"math"
+	"syscall"
+
+	"relay/config"
+	"relay/ingest/listen"
+)
+
+const (
+	// ownFiles is what a Relay has open beside connections, and what it opens for a moment:
+	// outbox, log, watches, run files, the runtime's own, a reload, a checkpoint.
+	ownFiles = 20
+
+	// filesPerListener are the listener, its lock and a connection that waits for a place.
+	filesPerListener = 3
+
+	// fewFiles is a limit that an operator should know about.
+	fewFiles = 1024
+)
+
+// shares is how many connections each part may have, so that all of them together stay
+// below the limit of open files: what the outbox and the operator need is never taken by
+// apps, receivers or strangers.
+type shares struct {
+	limit    int // of open files
+	ingest   int // of each listener of events
+	admin    int // of each listener of the operator
+	outgoing int // to receivers
+}
+
+// limitOfFiles is that of the process. Go raises it to the hard limit at start.
+func limitOfFiles() int {
+	var limit syscall.Rlimit
+	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {
+		return fewFiles // what most systems begin with
+	}
+	return int(min(limit.Cur, math.MaxInt32))
+}
+
+// shareFiles divides what is left of the limit beside the reserve: one half is for
+// connections to receivers, and of the other the operator's listeners get a quarter.
+func shareFiles(limit int, c config.Config) shares {
+	ingest := len(c.Ingest.Unix) + len(c.Ingest.HTTP)
+	admin := 0
+	for _, listener := range []string{c.Admin.HTTP, c.Admin.Unix} {
+		if listener != "" {
+			admin++
+		}
+	}
+	left := limit - ownFiles - filesPerListener*(ingest+admin)
+	if c.Outbox.Engine == "redis" {
+		left -= redisOptions(c.Outbox).Connections()
+	}
+	each := func(part, listeners int) int {
+		return min(max(2, part/max(1, listeners)), listen.DefaultMaxConns)
+	}
+	incoming := left / 2
+	return shares{
+		limit:    limit,
+		ingest:   each(incoming-incoming/4, ingest),
+		admin:    each(incoming/4, admin),
+		outgoing: max(2, (left-incoming)*2/3), // the rest is for what opening one takes for a moment
+	}
+}
+
+// warnFewFiles says what a low limit means.
+func (a *App) warnFewFiles() {
+	s := a.shares
+	if s.limit >= fewFiles {
+		return
+	}
+	a.o.Log.Warn().Msg(fmt.Sprintf("the limit of open files is %d: each listener of ingest takes at most %d connections at a time, each of admin %d, and %d to receivers may be open. "+
+		"Raise it (ulimit -n, LimitNOFILE=, --ulimit nofile=)", s.limit, s.ingest, s.admin, s.outgoing))
+}
