@@ -71,6 +71,9 @@ func (c *command) check() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			for _, cost := range p.CostlyExamples() {
+				fmt.Fprintf(c.err, "relay: warning: %s; a machine that is very busy may not manage it\n", cost)
+			}
 			var found []app.Finding
 			if connect {
 				found = probeOutbox(file.Config.Outbox)

@@ -76,8 +76,9 @@ type Endpoint struct {
 	Pattern string `json:"pattern,omitempty"` // that decided
 	Why     string `json:"why"`
 	Filtered
-	Sends *Request `json:"request,omitempty"`
-	Plan  *Plan    `json:"plan,omitempty"`
+	Costly []string `json:"costly,omitempty"` // expressions that take over a tenth of their budget
+	Sends  *Request `json:"request,omitempty"`
+	Plan   *Plan    `json:"plan,omitempty"`
 }
 
 // Request is the first attempt, without secrets.
@@ -90,6 +91,7 @@ type Request struct {
 	HTTP2  bool     `json:"http2"` // offered
 
 	BodyError string `json:"body_error,omitempty"` // why there is no such request
+	Code      string `json:"code,omitempty"`       // of the attempt then
 }
 
 // Header is a line of a request.
@@ -155,6 +157,7 @@ func endpoint(e *policy.Endpoint, entry *outbox.Entry, o Options) Endpoint {
 		if out.Filtered, out.Gets, why = filter(e, event, entry.Fingerprint != outbox.Fingerprint{}); why != "" {
 			out.Why += "; " + why
 		}
+		out.Costly = e.Costly(event)
 	}
 	if out.Gets && out.WhenError == "" {
 		out.Held = !e.Enabled
@@ -191,7 +194,7 @@ func request(e *policy.Endpoint, event *outbox.Event, o Options) *Request {
 		r, err = deliver.Preview(&safe, event, o.Version, o.Now)
 	}
 	if err != nil {
-		out.BodyError = err.Error()
+		out.BodyError, out.Code = err.Error(), policy.CostCode(err, "body_error")
 		return out
 	}
 	out.Line = strings.Replace(r.Line, e.URL.RequestURI(), shown.RequestURI(), 1)

@@ -14,6 +14,7 @@ type Filtered struct {
 	OutboxDecides bool            `json:"outbox_decides,omitempty"` // whether it gets it: by what was accepted before
 	Subject       json.RawMessage `json:"subject,omitempty"`        // of dedupe and crossing: what their by gives
 	WhenError     string          `json:"when_error,omitempty"`     // why the delivery would be failed at once
+	Code          string          `json:"code,omitempty"`           // of the delivery then
 }
 
 // filter returns whether the endpoint gets the event, and why in words, "" for
@@ -35,6 +36,6 @@ func filter(e *policy.Endpoint, event *outbox.Event, idGiven bool) (out Filtered
 		why += fmt.Sprintf("; sample = %g goes by the id that an accept makes", e.Filter.Sample)
 	}
 	m := d.Term.Mark
-	out = Filtered{Filter: d.By, OutboxDecides: m != nil && m.Level > 0, Subject: d.Subject(), WhenError: d.Term.Error}
+	out = Filtered{Filter: d.By, OutboxDecides: m != nil && m.Level > 0, Subject: d.Subject(), WhenError: d.Term.Error, Code: d.Term.Code}
 	return out, d.Gets && (m == nil || m.Level > 0), why
 }

@@ -13,7 +13,6 @@ import (
 	"unicode/utf16"
 
 	"relay/config"
-	"relay/policy"
 )
 
 // Print writes for people what JSON has in full; signed is that of Options.
@@ -34,7 +33,7 @@ func (x Explanation) Print(to io.Writer, signed bool) error {
 		}
 		switch {
 		case e.WhenError != "":
-			fmt.Fprintf(&b, "\n%s: its delivery would fail at once, without an attempt, with %s (%s)\n", e.Name, policy.CodeWhen, why)
+			fmt.Fprintf(&b, "\n%s: its delivery would fail at once, without an attempt, with %s (%s)\n", e.Name, e.Code, why)
 			continue
 		case e.Held:
 			fmt.Fprintf(&b, "\n%s: %s (%s), and it is held: enabled = false\n", e.Name, gets, why)
@@ -43,6 +42,9 @@ func (x Explanation) Print(to io.Writer, signed bool) error {
 		default:
 			fmt.Fprintf(&b, "\n%s: does not get it (%s)\n", e.Name, why)
 			continue
+		}
+		for _, cost := range e.Costly {
+			fmt.Fprintf(&b, "  warning: %s; a machine that is very busy may not manage it\n", cost)
 		}
 		printRequest(&b, e.Sends, signed)
 		printPlan(&b, e.Plan)
@@ -53,7 +55,7 @@ func (x Explanation) Print(to io.Writer, signed bool) error {
 
 func printRequest(b *bytes.Buffer, r *Request, signed bool) {
 	if r.BodyError != "" {
-		fmt.Fprintf(b, "\n  body_error   %s\n  this delivery would fail at once, without an attempt on the network\n", printable(r.BodyError))
+		fmt.Fprintf(b, "\n  %-12s %s\n  this delivery would fail at once, without an attempt on the network\n", r.Code, printable(r.BodyError))
 		return
 	}
 	fmt.Fprintf(b, "\n    %s\n", r.Line)
