@@ -105,14 +105,20 @@ func (p *Policy) Route(e *outbox.Event) (names []string, terms []outbox.Term) {
 	if r.filtered == nil {
 		return r.names, nil
 	}
-	v := ViewOf(e)
-	v.Meter = &Meter{Most: mostFilters}
-	return r.filter(v)
+	m := &metered{View: *ViewOf(e), meter: Meter{Most: mostFilters}}
+	m.Meter = &m.meter
+	return r.filter(&m.View)
 }
 
 // ViewOf is what filters and bodies see of an event. It shares the event's data.
 func ViewOf(e *outbox.Event) *View {
 	return &View{ID: e.ID, Type: e.Type, Tenant: e.Tenant, Key: e.Key, Time: e.Time, Data: e.Data}
+}
+
+// metered is a View with its Meter, in one piece of memory.
+type metered struct {
+	View
+	meter Meter
 }
 
 func (p *Policy) route(eventType string) *route {
