@@ -155,6 +155,7 @@ func (s *sight) search(f Finder, explicit bool, paths []string) {
 	if path, _ := f.Env("RELAY_CONFIG"); len(named) == 0 && path != "" {
 		named = []string{path}
 	}
+	asked := slices.Concat(named, paths)
 	places := []string{cmp.Or(box, state), state, systemState}
 	for i, place := range places {
 		r, live, err := read(place)
@@ -162,7 +163,7 @@ func (s *sight) search(f Finder, explicit bool, paths []string) {
 			continue
 		}
 		same := len(paths) > 0 && s.problems == nil && r.Outbox == box
-		if r.reads(append(named, paths...)) || same && explicit || !explicit && (len(paths) == 0 || i == 0) {
+		if r.reads(asked) || same && explicit || !explicit && (len(paths) == 0 || i == 0) {
 			s.running = &r
 			return
 		}
@@ -220,10 +221,9 @@ func ParseAddr(s string) (Addr, error) {
 	if path, isUnix := strings.CutPrefix(s, "unix:"); isUnix && path != "" {
 		return Addr{Network: "unix", Address: path}, nil
 	}
-	if !strings.Contains(s, "/") && !strings.HasPrefix(s, "unix:") {
-		if _, _, err := net.SplitHostPort(s); err == nil {
-			return Addr{Network: "tcp", Address: s}, nil
-		}
+	plain := strings.TrimSuffix(strings.TrimPrefix(s, "http://"), "/")
+	if _, _, err := net.SplitHostPort(plain); err == nil && !strings.ContainsAny(plain, "/@") && !strings.HasPrefix(plain, "unix:") {
+		return Addr{Network: "tcp", Address: plain}, nil // zones of IPv6, too, which a URL escapes
 	}
 	u, err := url.Parse(s)
 	if err != nil || u.Scheme != "http" || u.Host == "" || strings.Trim(u.Path, "/") != "" {
