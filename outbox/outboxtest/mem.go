@@ -209,7 +209,7 @@ func (m *Mem) claimDue(r outbox.ClaimRequest) ([]outbox.Claim, wait, error) {
 	for _, d := range pick(due, most, r.Fresh) {
 		m.kept.fence++
 		d.fence, d.until = m.kept.fence, now.Add(r.Lease)
-		claims = append(claims, outbox.Claim{Delivery: m.kept.shown(d), Event: &d.event.Event, Fence: d.fence,
+		claims = append(claims, outbox.Claim{Delivery: m.kept.claimed(d), Event: &d.event.Event, Fence: d.fence,
 			Until: m.kept.clock.Moment(d.until.UnixMicro())})
 	}
 	return claims, w, nil

@@ -184,6 +184,13 @@ func (k *contents) wall(t time.Time) time.Time {
 	return k.clock.Wall(t.UnixMicro())
 }
 
+// claimed is a delivery for a worker, who compares its times with time.Now.
+func (k *contents) claimed(d *delivery) outbox.Delivery {
+	out := d.Delivery
+	out.Due, out.Created = k.clock.Moment(d.Due.UnixMicro()), k.clock.Moment(d.Created.UnixMicro())
+	return out
+}
+
 // shown is a delivery for people.
 func (k *contents) shown(d *delivery) outbox.Delivery {
 	out := d.Delivery
