@@ -81,6 +81,9 @@ type Delivery struct {
 
 // Claim is a worker's lease on a delivery. Exactly one Settle or Release ends
 // it; when Until passes first, another worker may claim the delivery.
+//
+// Where the outbox has no [Clock], Due and Created have a monotonic reading: setting this
+// machine's clock changes no age.
 type Claim struct {
 	Delivery
 	Event *Event    // shared between claims: read only
@@ -125,7 +128,8 @@ type Timing struct {
 }
 
 // Settlement ends a claim: the record, the new state and, for Pending, the
-// next due time are written together.
+// next due time are written together. Where the outbox has no [Clock], a Due with a monotonic reading
+// is as far away as that says, and one without is of the wall clock as it stands.
 type Settlement struct {
 	Attempt Attempt
 	State   State     // Pending, Delivered, Failed or Discarded

@@ -83,7 +83,7 @@ func setBy() int64 {
 }
 
 // steppedRelay is a Relay whose wall clock a test sets, with one endpoint whose receiver answers 503
-// to all but the last of the attempts that the test expects.
+// until the test says otherwise.
 type steppedRelay struct {
 	*process
 	admin    string // socket
@@ -131,7 +131,7 @@ func startStepped(t *testing.T, program string, e engine) *steppedRelay {
 	r.log = new(testkit.Log)
 	r.cmd = &exec.Cmd{
 		Path: program, Args: []string{"relay", "serve", "--config", filepath.Join(r.dir, "relay.hcl")},
-		Env: append(os.Environ(), clockFile+"="+r.clock()), Stdout: r.log, Stderr: r.log,
+		Env: append(os.Environ(), clockFile+"="+r.clock(), "STATE_DIRECTORY="+r.dir), Stdout: r.log, Stderr: r.log,
 	}
 	testkit.Must(t, r.cmd.Start())
 	t.Cleanup(func() {

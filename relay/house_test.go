@@ -26,7 +26,7 @@ var arrows = map[string][]string{
 	"outbox/outboxtest":            {"outbox", "outbox/clock"},
 	"internal/access":              {},
 	"outbox/sqlite":                {"internal/access", "outbox", "outbox/clock"},
-	"outbox/redisstream":           {"outbox", "outbox/clock"},
+	"outbox/redisstream":           {"outbox"},
 	"outbox/redisstream/redistest": {},
 	"policy":                       {"config", "config/eval", "outbox", "policy/expr", "policy/rawjson", "policy/rfc3339", "policy/sign"},
 	"policy/expr":                  {"config", "config/eval", "policy/rawjson", "policy/rfc3339"},
