@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -166,17 +167,17 @@ func TestIdleOwner(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				wakes := 0
-				s := openTest(t, Options{Dir: t.TempDir(), woke: func() { wakes++ }})
+				var wakes atomic.Int64
+				s := openTest(t, Options{Dir: t.TempDir(), woke: func() { wakes.Add(1) }})
 				prepare(t, s)
 				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 				defer cancel()
-				before := wakes
+				before := wakes.Load()
 				if _, err := s.Claim(ctx, outbox.ClaimRequest{Endpoint: "b", Max: 1, Lease: time.Hour}); !errors.Is(err, context.DeadlineExceeded) {
 					t.Fatalf("Claim: %v", err)
 				}
 				synctest.Wait()
-				if n := wakes - before; n > 65 { // one a minute, a checkpoint, an end
+				if n := wakes.Load() - before; n > 65 { // one a minute, a checkpoint, an end
 					t.Errorf("the owner woke %d times in an hour", n)
 				}
 			})
