@@ -28,7 +28,6 @@ var phrases = map[string]*regexp.Regexp{
 	"begin the sentence with the thing, not with a question":         regexp.MustCompile(`(?m)(^|[.:;] )(What|Who|Whatever|Which) [^?.|\n]+\. `),
 	`"obey", "apply", "observe" or "honour"`:                         regexp.MustCompile(`(?i)\bheed(s|ed|ing)?\b`),
 	`"due since"`:                                                    regexp.MustCompile(`(?i)\bripe\b`),
-	`"unlimited", or how large`:                                      regexp.MustCompile(`(?i)\bno bound\b`),
 	`"if" and "because" with a full clause`:                          regexp.MustCompile(`(?i)\bwhere that says it\b`),
 	`"clamp"`:                                                        regexp.MustCompile(`(?i)\bbrought near\b`),
 	"use the glossary: event, endpoint, delivery, attempt, failed":   regexp.MustCompile(`(?i)\b(dead.letter(s|ed)?|DLQ|destinations?|subscriptions?)\b`),

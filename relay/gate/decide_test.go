@@ -104,7 +104,7 @@ func TestNotesAreReadByTheOutboxClock(t *testing.T) {
 	}
 }
 
-// What an operator ends by Resume and Enable, whoever knows of it, and what they say that it was.
+// Resume and Enable end what they should on each Relay that hears of them, and report the state before.
 func TestOperatorEndsWaits(t *testing.T) {
 	hold := Attempt{Status: 503, Again: true, RetryAfter: time.Hour}
 	for _, tt := range []struct {
