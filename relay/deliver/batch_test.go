@@ -342,6 +342,26 @@ func TestBatchWithoutSomeBodies(t *testing.T) {
 	})
 }
 
+// A batch gathers no more events when its bodies have taken the budget of one, so that its
+// lease does not end before it goes.
+func TestBatchOfExpensiveBodies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		receiver := delivertest.NewEndpoint()
+		e := w.batched(receiver, 10)
+		e.Budget.Body = time.Millisecond
+		e.Body = bodyOf(t, `body = { id = event.id, a = [for x in range(0, 500) : event.key] }`)
+		w.start(e)
+		w.accept(6, "billing")
+		w.await(6)
+		for i, n := range sizes(t, receiver) {
+			if n > 4 {
+				t.Errorf("batch %d has %d events", i, n)
+			}
+		}
+	})
+}
+
 // A defect of ours fails one event of a batch, like one of an attempt.
 func TestPanicInABatch(t *testing.T) {
 	w := newWorld(t)

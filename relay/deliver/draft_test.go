@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -94,6 +95,28 @@ func TestBodyError(t *testing.T) {
 		a := d.Attempts[0]
 		if want := "cannot build the body: relay.hcl:4,18-34: the event has no event.data.total; write try(…, null) for what may be absent"; a.Error != want || a.Outcome != "refused" || a.Status != 0 {
 			t.Errorf("attempt is %+v, want the error %s", a, want)
+		}
+	})
+}
+
+// A body that costs more than its budget is final, too, and says nothing about the receiver.
+func TestTooExpensiveBody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		receiver := delivertest.NewEndpoint()
+		e := w.inMemory("billing", receiver)
+		e.Body = bodyOf(t, `body = { a = [for x in event.data.l : regexreplace(event.data.s, "(x+x+)+y", "")] }`)
+		w.start(e)
+		data := fmt.Sprintf(`{"l":[%s1],"s":%q}`, strings.Repeat("1,", 5000), strings.Repeat("x", 100_000))
+		_, err := w.store.Accept(t.Context(), outbox.Batch{Entries: []outbox.Entry{{
+			Event: outbox.Event{ID: "evt_1", Type: "a.b", Time: time.Now(), Data: []byte(data)}, Endpoints: []string{"billing"}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.await(1)
+		d := w.delivery("evt_1")
+		if d.State != outbox.Failed || d.Code != "too_expensive" || len(d.Attempts) != 1 || len(receiver.Requests()) != 0 {
+			t.Errorf("delivery is %s, code %q, %d attempts, %d requests", d.State, d.Code, len(d.Attempts), len(receiver.Requests()))
 		}
 	})
 }

@@ -51,7 +51,8 @@ func TestClassifyFailure(t *testing.T) {
 		{"timeout retried", defaults.On, timeout, Retry},
 		{"network final", retryOn("timeout"), network, Refused},
 		{"timeout final", retryOn("network"), timeout, Refused},
-		{"a body that cannot be made is final", retryOn("network", "timeout", "3xx", "4xx", "5xx"), []string{"body_error"}, Refused},
+		{"a body that cannot be made is final", retryOn("network", "timeout", "3xx", "4xx", "5xx"), []string{"body_error", "too_expensive"}, Refused},
+		{"a body that found no place may do so later", policy.Outcomes{}, []string{"busy"}, Retry},
 		{"our own defect is never the receiver's fault", policy.Outcomes{}, []string{"panic"}, Retry},
 	} {
 		for _, code := range c.codes {
