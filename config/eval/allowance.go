@@ -60,7 +60,7 @@ type Allowance struct {
 	placed  bool          // has a place in the lane
 }
 
-// Begin gives all of a budget for the next evaluation. lane may be nil. A caller that begins ends.
+// Begin gives all of a budget for the next evaluation. lane may be nil. The caller must call End.
 func (a *Allowance) Begin(budget time.Duration, lane *Lane) {
 	*a = Allowance{lane: lane, budget: budget, steps: maxSteps, made: maxMade, next: min(quantum, int(budget))}
 }
