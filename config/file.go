@@ -202,6 +202,10 @@ func (s *source) unfit() *Diagnostic {
 	return checkNesting(s.name, s.text)
 }
 
+// Forget drops the text and the syntax of the files, which decoding needs and nothing after it. Of
+// many endpoints they are the larger part. Config, Paths, Warnings, Reads and Digest stay.
+func (f *File) Forget() { f.sources = nil }
+
 func (f *File) warn(text string) {
 	if !slices.Contains(f.Warnings, text) {
 		f.Warnings = append(f.Warnings, text)

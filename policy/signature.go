@@ -197,6 +197,7 @@ func (d *decoder) scheme(b *config.Block, name config.Item) *sign.Scheme {
 		return s
 	}
 	if s, ok := sign.Builtin(name.Value); ok {
+		d.schemes[name.Value] = s // all endpoints share it
 		return s
 	}
 	known := slices.Concat(d.schemeNames, sign.BuiltinNames(), []string{unsigned})

@@ -47,6 +47,7 @@ func (c *command) serve() *cobra.Command {
 			if watch {
 				o.Watch = file
 			}
+			file.Forget()
 			return c.serveApp(o, file.Paths)
 		},
 	}
@@ -69,7 +70,11 @@ func (c *command) again(flags []string, file *config.File) func() (*config.File,
 		if err != nil {
 			return nil, nil, err
 		}
-		return c.read(paths)
+		file, p, err := c.read(paths)
+		if err == nil {
+			file.Forget()
+		}
+		return file, p, err
 	}
 }
 
