@@ -27,7 +27,8 @@ import (
 func Decode(f *config.File) (*Policy, error) {
 	root := f.Root()
 	d := decoder{schemes: map[string]*sign.Scheme{}, policies: map[string]settings{}, shards: f.Config.Outbox.Redis.Shards,
-		lane: eval.NewLane(runtime.GOMAXPROCS(0) / 2)}
+		lane:     eval.NewLane(runtime.GOMAXPROCS(0) / 2),
+		breakers: map[Breaker]*Breaker{}, rateLimits: map[RateLimit]*RateLimit{}, matchers: map[string]Matcher{}}
 	d.readSignatures(root.Unique(root.Blocks("signature", true)))
 	d.readPolicies(root.Unique(root.Blocks("policy", true)))
 	types := d.readTypes(root.Unique(root.Blocks("event_type", true)))
@@ -55,6 +56,11 @@ type decoder struct {
 	policyNames []string
 	shards      int        // of the outbox; 0 where it has none
 	lane        *eval.Lane // of all that is evaluated for events
+
+	// Endpoints with the same rules share them.
+	breakers   map[Breaker]*Breaker
+	rateLimits map[RateLimit]*RateLimit
+	matchers   map[string]Matcher // by patterns with spaces between them
 }
 
 // Limits of what may be spent on an event.
@@ -170,6 +176,17 @@ func (s *settings) fill(e *Endpoint) {
 	e.HTTP2, e.ConnectionMaxAge, e.ObeyRateHeaders, e.Timeout, e.Budget = s.http2, s.connectionMaxAge, s.obeyRateHeaders, s.timeout, s.budget
 	e.Retry, e.RateLimit, e.Breaker, e.Disable = s.retry.spell(), s.rateLimit.spell(), s.breaker.spell(), s.disable
 	e.Batch, e.Egress, e.TLS = s.batch.spell(), s.egress, s.tls.spell()
+}
+
+// shared returns the value that is equal to v among those that were given before, else v.
+func shared[T comparable](known map[T]*T, v *T) *T {
+	if v == nil {
+		return nil
+	}
+	if known[*v] == nil {
+		known[*v] = v
+	}
+	return known[*v]
 }
 
 func (s *settings) readEgress(b *config.Block) {

@@ -27,6 +27,7 @@ func (d *decoder) endpoint(b *config.Block) *Endpoint {
 	s := d.policies[policy]
 	s.read(b)
 	s.fill(e)
+	e.Breaker, e.RateLimit = shared(d.breakers, e.Breaker), shared(d.rateLimits, e.RateLimit)
 
 	e.readURL(b)
 	if e.URL != nil && e.URL.Scheme == "http" {
@@ -36,7 +37,7 @@ func (d *decoder) endpoint(b *config.Block) *Endpoint {
 		e.TLS = TLS{}
 	}
 	e.readHandshake(b)
-	e.readEvents(b)
+	d.readEvents(e, b)
 	e.readFilter(b, d.shards, d.lane)
 	e.Signers = d.signers(b)
 	e.readHeaders(b)
@@ -75,7 +76,7 @@ func (e *Endpoint) readHandshake(b *config.Block) {
 	}
 }
 
-func (e *Endpoint) readEvents(b *config.Block) {
+func (d *decoder) readEvents(e *Endpoint, b *config.Block) {
 	items, ok := b.List("events")
 	if !ok {
 		return
@@ -92,12 +93,17 @@ func (e *Endpoint) readEvents(b *config.Block) {
 		}
 		patterns = append(patterns, item.Value)
 	}
+	key := strings.Join(patterns, " ") // a pattern has no space
+	if m, known := d.matchers[key]; known {
+		e.Events = m
+		return
+	}
 	m, err := NewMatcher(patterns)
 	if err != nil {
 		b.Invalid("events", err.Error())
 		return
 	}
-	e.Events = m
+	e.Events, d.matchers[key] = m, m
 }
 
 func (e *Endpoint) readHeaders(b *config.Block) {

@@ -69,13 +69,15 @@ func (d *Deliverer) closeLater(w *wire) {
 type setup struct {
 	endpoint *policy.Endpoint
 	url      string
-	late     string // why an attempt ended at its total time
 	wire     *wire
 
 	// Ends when the setup is replaced, or nothing more is to be claimed.
 	claiming context.Context
 	replace  context.CancelFunc
 }
+
+// late says why an attempt ended at its total time.
+func (s *setup) late() string { return fmt.Sprintf("no answer within %s", s.endpoint.Timeout.Total) }
 
 // lease is how long a claim is ours. One for a batch may wait for others and, where the
 // batch before it had no room, for an attempt to end.
@@ -128,7 +130,6 @@ func (r *runner) become(e *policy.Endpoint) (unused *wire) {
 		s := &setup{
 			endpoint: e,
 			url:      e.RequestURL().String(),
-			late:     fmt.Sprintf("no answer within %s", e.Timeout.Total),
 			wire:     new(wire),
 		}
 		s.claiming, s.replace = context.WithCancel(r.d.claiming)

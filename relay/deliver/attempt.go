@@ -159,7 +159,7 @@ func (r *runner) try(s *setup, claims []outbox.Claim, d *draft, now time.Time) (
 	}
 	a, f = s.sender(r.d).Send(r.d.working, post.Request{Header: d.header, Body: d.body, Until: now.Add(s.endpoint.Timeout.Total)})
 	if f != nil && f.Code == policy.CodeTimeout {
-		f.Text = s.late
+		f.Text = s.late()
 	}
 	r.keep(s, d)
 	return a, f

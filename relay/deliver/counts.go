@@ -12,8 +12,18 @@ import (
 type counts struct {
 	flying   atomic.Int64
 	outcomes [4]atomic.Int64 // in the order of allOutcomes
-	late     histogram
-	took     histogram
+	seen     atomic.Pointer[durations]
+}
+
+// durations of an endpoint's attempts. They come with its first attempt, because many of ten
+// thousand endpoints have none.
+type durations struct{ late, took histogram }
+
+func (c *counts) durations() *durations {
+	if c.seen.Load() == nil {
+		c.seen.CompareAndSwap(nil, new(durations))
+	}
+	return c.seen.Load()
 }
 
 func allOutcomes() [4]Outcome { return [...]Outcome{Delivered, Retry, Refused, Gone} }
@@ -22,7 +32,7 @@ func allOutcomes() [4]Outcome { return [...]Outcome{Delivered, Retry, Refused, G
 func (c *counts) begin(now time.Time, claims []outbox.Claim) {
 	c.flying.Add(1)
 	for i := range claims {
-		c.late.add(max(0, now.Sub(claims[i].Due)))
+		c.durations().late.add(max(0, now.Sub(claims[i].Due)))
 	}
 }
 
@@ -36,7 +46,7 @@ func (c *counts) record(o Outcome, took time.Duration) {
 			c.outcomes[i].Add(1)
 		}
 	}
-	c.took.add(took)
+	c.durations().took.add(took)
 }
 
 // histogram counts durations. Its bounds are the powers of two from 1/2048 s (about half a
@@ -61,13 +71,20 @@ func (h *histogram) add(d time.Duration) {
 	h.sum.Add(int64(d))
 }
 
-func (h *histogram) read() Histogram {
-	out := Histogram{Sum: time.Duration(h.sum.Load()).Seconds()}
+// read returns what was counted. bounds are those of bounds(), which histograms share.
+func (h *histogram) read(bounds []float64) Histogram {
+	out := Histogram{Bounds: bounds, Counts: make([]uint64, len(h.counts)), Sum: time.Duration(h.sum.Load()).Seconds()}
 	for i := range h.counts {
-		if i < histogramBounds {
-			out.Bounds = append(out.Bounds, math.Ldexp(1, leastPower+i))
-		}
-		out.Counts = append(out.Counts, h.counts[i].Load())
+		out.Counts[i] = h.counts[i].Load()
 	}
 	return out
+}
+
+// bounds are the upper ends of a histogram's buckets, in seconds.
+func bounds() []float64 {
+	all := make([]float64, histogramBounds)
+	for i := range all {
+		all[i] = math.Ldexp(1, leastPower+i)
+	}
+	return all
 }

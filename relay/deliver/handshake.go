@@ -46,7 +46,7 @@ func (d *Deliverer) askConsent(s *setup) gate.Consent {
 	a, f := out.Send(s.claiming, post.Request{Method: "OPTIONS", Header: header, Until: time.Now().Add(e.Timeout.Total)})
 	switch {
 	case f != nil && f.Code == policy.CodeTimeout:
-		return gate.Consent{Why: s.late}
+		return gate.Consent{Why: s.late()}
 	case f != nil:
 		return gate.Consent{Why: f.Text}
 	}

@@ -107,9 +107,9 @@ func (d *Deliverer) Status() []Status {
 	for _, name := range d.gates.Noted() {
 		names[name] = true
 	}
-	var all []Status
+	all, ends := make([]Status, 0, len(names)), bounds()
 	for _, name := range slices.Sorted(maps.Keys(names)) {
-		if s, ok := d.StatusOf(name); ok {
+		if s, ok := d.statusOf(name, ends); ok {
 			all = append(all, s)
 		}
 	}
@@ -117,7 +117,10 @@ func (d *Deliverer) Status() []Status {
 }
 
 // StatusOf returns the status of one endpoint, and false when nothing is known about it.
-func (d *Deliverer) StatusOf(name string) (Status, bool) {
+func (d *Deliverer) StatusOf(name string) (Status, bool) { return d.statusOf(name, bounds()) }
+
+// statusOf shares the bounds between the histograms of many endpoints.
+func (d *Deliverer) statusOf(name string, bounds []float64) (Status, bool) {
 	d.mu.Lock()
 	enabled, inFile := d.enabled[name]
 	r := d.runners[name]
@@ -155,13 +158,17 @@ func (d *Deliverer) StatusOf(name string) (Status, bool) {
 	} else if st.Cause == gate.NoConsent {
 		s.Code, s.Reason = string(gate.NoConsent), st.Why
 	}
-	s.Attempts = map[Outcome]int64{}
 	if r != nil {
+		s.Attempts = map[Outcome]int64{}
 		for i, o := range allOutcomes() {
-			s.Attempts[o] = r.counts.outcomes[i].Load()
+			if n := r.counts.outcomes[i].Load(); n > 0 {
+				s.Attempts[o] = n
+			}
 		}
 		s.InFlight = int(r.counts.flying.Load())
-		s.LateBy, s.Took = r.counts.late.read(), r.counts.took.read()
+		if d := r.counts.seen.Load(); d != nil {
+			s.LateBy, s.Took = d.late.read(bounds), d.took.read(bounds)
+		}
 		if s.Waiting == "" && enabled && r.full() {
 			s.Waiting = WaitSlots
 		}

@@ -237,10 +237,16 @@ func (g *Gate) applyBreaker(now time.Time, a *Attempt) []change {
 	if a.Probe {
 		return g.applyProbe(now, a, failed)
 	}
-	if rule == nil || o != nil || a.Void || !g.window.count(rule, now, failed) {
+	if rule == nil || o != nil || a.Void {
 		return nil
 	}
-	g.window = breaker{}
+	if g.window == nil {
+		g.window = new(breaker)
+	}
+	if !g.window.count(rule, now, failed) {
+		return nil
+	}
+	g.window = nil
 	opened := &Opening{Times: 1, Until: g.all.stamp(now.Add(openFor(rule, 1, rand.Float64())))}
 	g.applyOpening(now, opened)
 	g.close()

@@ -64,7 +64,7 @@ type Gate struct {
 	limit     limiter          // nil for none
 	consent   consent          // of the receiver, where it is to be asked
 	pace      pace
-	window    breaker
+	window    *breaker  // nil while nothing was counted
 	hold      hold      // the receiver's
 	shutUntil time.Time // the breaker's Until and ProberUntil by this process's clock, as they were heard:
 	turnUntil time.Time // setting the clock moves neither
@@ -109,7 +109,7 @@ func (g *Gate) Use(e *policy.Endpoint) {
 		g.pace = pace{}
 	}
 	if e.Breaker == nil || old == nil || old.Breaker == nil || *old.Breaker != *e.Breaker {
-		g.window = breaker{}
+		g.window = nil
 	}
 	g.forgetConsent(old, e)
 	g.limit = newLimiter(g.limit, g.limited(), g.all.o.Limiter)
@@ -127,7 +127,7 @@ func (g *Gate) apply(c Condition, revision uint64, anew bool) {
 	g.revision = revision
 	now := time.Now()
 	if g.condition.Breaker != nil && c.Breaker == nil {
-		g.window = breaker{} // what was counted led to what is over now
+		g.window = nil // what was counted led to what is over now
 	}
 	g.applyFailing(&c)
 	if !c.Hold.equal(g.condition.Hold) {
@@ -148,7 +148,7 @@ func (g *Gate) forgive() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := time.Now()
-	g.hold, g.failing, g.window, g.pace = g.heard(now, g.known.Hold), time.Time{}, breaker{}, pace{}
+	g.hold, g.failing, g.window, g.pace = g.heard(now, g.known.Hold), time.Time{}, nil, pace{}
 	g.applyOpening(now, g.known.Breaker)
 	g.tell()
 }
