@@ -36,6 +36,9 @@ func Diff(old, new *Policy) []Change {
 			changes = append(changes, Change{Endpoint: e.Name, Kind: Added})
 			continue
 		}
+		if before == e {
+			continue
+		}
 		settings := config.Compare(before.settings(), e.settings())
 		if (before.Breaker == nil) != (e.Breaker == nil) { // that says it all
 			settings = slices.DeleteFunc(settings, func(c config.Change) bool { return strings.HasPrefix(c.Name, "breaker.") })

@@ -82,6 +82,17 @@ func New(endpoints []*Endpoint) *Policy {
 	return p
 }
 
+// Adopt puts the endpoints of old in the place of those that are equal to them, so that two
+// policies in turn keep each of them once. It is called before p is shared. Endpoints whose expressions are
+// evaluated stay as they are, because they count for what one policy may evaluate at a time.
+func (p *Policy) Adopt(old *Policy) {
+	for i, e := range p.Endpoints {
+		if o := old.byName[e.Name]; o != nil && e.Filter == nil && e.Body == nil && e.Equal(o) {
+			p.Endpoints[i], p.byName[e.Name] = o, o
+		}
+	}
+}
+
 // Endpoint returns the endpoint of that name, or nil.
 func (p *Policy) Endpoint(name string) *Endpoint { return p.byName[name] }
 

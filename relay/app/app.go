@@ -196,6 +196,7 @@ func (a *App) open(ctx context.Context) error {
 		Grace:    a.o.Grace,
 		Raise:    a.events.raise,
 	}, a.o.Policy)
+	a.o.Policy = nil // live has it, until a reload brings another
 	if err := a.listenIngest(ctx, c.Ingest, in); err != nil {
 		return err
 	}

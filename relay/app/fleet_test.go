@@ -187,7 +187,7 @@ func TestFleetThatDisagrees(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	hash := func(a *App, name string) string { return a.o.Policy.Endpoint(name).Hash() }
+	hash := func(a *App, name string) string { return a.live.Load().policy.Endpoint(name).Hash() }
 	// Numbers are given in the order of joining.
 	const first, second = 1, 2
 	type readiness struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -68,6 +69,7 @@ func (a *App) reload(ctx context.Context, by string, onlyOthers bool) (admin.Rel
 	}
 
 	old := a.live.Load()
+	p.Adopt(old.policy)
 	now := &live{policy: p, hash: p.Hash(), retention: file.Config.Retention, generation: old.generation + 1, at: time.Now()}
 	a.refused.Store(nil) // first: nobody sees the new one with the error of the last
 	a.live.Store(now)
@@ -81,6 +83,7 @@ func (a *App) reload(ctx context.Context, by string, onlyOthers bool) (admin.Rel
 	a.o.Log.Info().Str("by", by).Int64("generation", done.Generation).Str("hash", done.Hash).
 		Int("endpoints", len(p.Endpoints)).Dur("took", time.Since(start)).Msg("reloaded: " + summary(done))
 	a.tellFleet(ctx, p)
+	defer debug.FreeOSMemory() // of many endpoints, what reading the files took is more than what stays
 	if holdsMore(old.policy, p) {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()

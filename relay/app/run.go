@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -50,6 +51,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 	upkeep.Go(func() { every(work, reapEvery, func() { a.reap(work) }) })
 	upkeep.Go(func() { every(work, relieveEvery, func() { a.relieve(work) }) })
 	upkeep.Go(func() { a.watchFleet(work) })
+	upkeep.Go(debug.FreeOSMemory) // what reading the files took
 	if a.o.Load != nil && a.o.Watch != nil {
 		upkeep.Go(func() { a.watchFiles(work) })
 	}
@@ -210,7 +212,7 @@ func (a *App) makeRoom(ctx context.Context) (removed int) {
 func (a *App) logReady() {
 	e := a.o.Log.Info().Str("version", a.o.Version).
 		Str("outbox", a.o.Config.Outbox.Where()).Str("durability", a.store.Durability()).
-		Int("endpoints", len(a.o.Policy.Endpoints)).Dur("took", time.Since(a.started))
+		Int("endpoints", len(a.live.Load().policy.Endpoints)).Dur("took", time.Since(a.started))
 	for _, name := range []string{"ingest", "admin"} {
 		var addrs []string
 		for _, addr := range a.Addrs(name) {

@@ -16,15 +16,25 @@ func outcomes() []deliver.Outcome {
 	return []deliver.Outcome{deliver.Delivered, deliver.Retry, deliver.Refused, deliver.Gone}
 }
 
-// family is a metric with a series, or several, for each endpoint.
-type family struct{ *dto.MetricFamily }
+// maxDetailed is how many endpoints have histograms of their own, and series that are 0. With more of
+// them a scrape would have 64 lines for each, most of which say nothing.
+const maxDetailed = 256
 
-func newFamily(name string, kind dto.MetricType, help string) family {
-	return family{&dto.MetricFamily{Name: &name, Type: &kind, Help: &help}}
+// family is a metric with a series, or several, for each endpoint.
+type family struct {
+	*dto.MetricFamily
+	many bool // more endpoints than maxDetailed
+}
+
+func newFamily(name string, kind dto.MetricType, help string, many bool) family {
+	return family{&dto.MetricFamily{Name: &name, Type: &kind, Help: &help}, many}
 }
 
 // add takes the endpoint's label and, optionally, the name and value of another one.
 func (f family) add(v float64, endpoint *dto.LabelPair, other ...string) {
+	if f.many && v == 0 {
+		return
+	}
 	m := &dto.Metric{Label: []*dto.LabelPair{endpoint}}
 	if len(other) > 0 {
 		m.Label = append(m.Label, &dto.LabelPair{Name: &other[0], Value: &other[1]})
@@ -37,9 +47,14 @@ func (f family) add(v float64, endpoint *dto.LabelPair, other ...string) {
 	f.Metric = append(f.Metric, m)
 }
 
-// addHistogram adds what was seen, if anything was.
+// addHistogram adds what was seen, if anything was. Of many endpoints it makes one series, without
+// their label.
 func (f family) addHistogram(h *deliver.Histogram, endpoint *dto.LabelPair) {
 	if len(h.Counts) != len(h.Bounds)+1 {
+		return
+	}
+	if f.many && len(f.Metric) > 0 {
+		sumHistogram(f.Metric[0].Histogram, h)
 		return
 	}
 	out := &dto.Histogram{SampleSum: &h.Sum, Bucket: make([]*dto.Bucket, len(h.Bounds))}
@@ -49,7 +64,24 @@ func (f family) addHistogram(h *deliver.Histogram, endpoint *dto.LabelPair) {
 		out.Bucket[i] = &dto.Bucket{UpperBound: &h.Bounds[i], CumulativeCount: new(total)}
 	}
 	out.SampleCount = new(total + h.Counts[len(h.Bounds)])
-	f.Metric = append(f.Metric, &dto.Metric{Label: []*dto.LabelPair{endpoint}, Histogram: out})
+	m := &dto.Metric{Histogram: out}
+	if f.many {
+		out.SampleSum = new(h.Sum)
+	} else {
+		m.Label = []*dto.LabelPair{endpoint}
+	}
+	f.Metric = append(f.Metric, m)
+}
+
+// sumHistogram adds h, which has the same bounds, to all.
+func sumHistogram(all *dto.Histogram, h *deliver.Histogram) {
+	total := uint64(0)
+	for i, b := range all.Bucket {
+		total += h.Counts[i]
+		*b.CumulativeCount += total
+	}
+	*all.SampleCount += total + h.Counts[len(h.Bounds)]
+	*all.SampleSum += h.Sum
 }
 
 // endpoints yields all families about endpoints, of one moment. Each is garbage once the
@@ -66,9 +98,10 @@ func (m *Metrics) endpoints() iter.Seq[*dto.MetricFamily] {
 			label[endpoint] = &dto.LabelPair{Name: &name, Value: &endpoint}
 		}
 	}
+	many := len(label) > maxDetailed
 	return func(yield func(*dto.MetricFamily) bool) {
 		for _, part := range deliverFamilies() {
-			f := newFamily(part.name, part.kind, part.help)
+			f := newFamily(part.name, part.kind, part.help, many)
 			for i := range status {
 				part.add(f, &status[i], label[status[i].Endpoint])
 			}
@@ -76,7 +109,7 @@ func (m *Metrics) endpoints() iter.Seq[*dto.MetricFamily] {
 				return
 			}
 		}
-		m.backlog(status, label, yield)
+		m.backlog(status, label, many, yield)
 	}
 }
 
@@ -118,22 +151,26 @@ func deliverFamilies() []deliverFamily {
 			}},
 		{"relay_deliver_in_flight", dto.MetricType_GAUGE, "Attempts under way.",
 			func(f family, s *deliver.Status, endpoint *dto.LabelPair) { f.add(float64(s.InFlight), endpoint) }},
-		{"relay_deliver_late_seconds", dto.MetricType_HISTOGRAM, "Time from when attempts were due to when they began.",
+		{"relay_deliver_late_seconds_total", dto.MetricType_COUNTER, "Sum of the time from when the endpoint's attempts were due to when they began.",
+			func(f family, s *deliver.Status, endpoint *dto.LabelPair) { f.add(s.LateBy.Sum, endpoint) }},
+		{"relay_deliver_attempt_seconds_total", dto.MetricType_COUNTER, "Sum of the time that the endpoint's attempts took.",
+			func(f family, s *deliver.Status, endpoint *dto.LabelPair) { f.add(s.Took.Sum, endpoint) }},
+		{"relay_deliver_late_seconds", dto.MetricType_HISTOGRAM, "Time from when attempts were due to when they began; of more than 256 endpoints one for all.",
 			func(f family, s *deliver.Status, endpoint *dto.LabelPair) { f.addHistogram(&s.LateBy, endpoint) }},
-		{"relay_deliver_attempt_seconds", dto.MetricType_HISTOGRAM, "Time that attempts took.",
+		{"relay_deliver_attempt_seconds", dto.MetricType_HISTOGRAM, "Time that attempts took; of more than 256 endpoints one for all.",
 			func(f family, s *deliver.Status, endpoint *dto.LabelPair) { f.addHistogram(&s.Took, endpoint) }},
 	}
 }
 
 // backlog yields what waits in the outbox, at the last look.
-func (m *Metrics) backlog(status []deliver.Status, label map[string]*dto.LabelPair, yield func(*dto.MetricFamily) bool) {
+func (m *Metrics) backlog(status []deliver.Status, label map[string]*dto.LabelPair, many bool, yield func(*dto.MetricFamily) bool) {
 	stopped := map[string]bool{}
 	for i := range status {
 		stopped[status[i].Endpoint] = status[i].State != deliver.Active
 	}
-	pending := newFamily("relay_deliver_pending", dto.MetricType_GAUGE, "Deliveries that are due now or later.")
-	waits := newFamily("relay_deliver_held", dto.MetricType_GAUGE, "Deliveries of an endpoint that is paused, disabled or removed.")
-	oldest := newFamily("relay_deliver_oldest_age_seconds", dto.MetricType_GAUGE, "Age of the oldest delivery that is not over.")
+	pending := newFamily("relay_deliver_pending", dto.MetricType_GAUGE, "Deliveries that are due now or later.", many)
+	waits := newFamily("relay_deliver_held", dto.MetricType_GAUGE, "Deliveries of an endpoint that is paused, disabled or removed.", many)
+	oldest := newFamily("relay_deliver_oldest_age_seconds", dto.MetricType_GAUGE, "Age of the oldest delivery that is not over.", many)
 	for _, name := range slices.Sorted(maps.Keys(m.seen.counts)) {
 		c := m.seen.counts[name]
 		n, holds := float64(c.Pending), stopped[name] || !m.seen.inFiles[name]

@@ -152,6 +152,12 @@ relay_deliver_limiter_tokens{endpoint="busy"} 1.5
 relay_deliver_in_flight{endpoint="busy"} 2
 relay_deliver_in_flight{endpoint="held"} 0
 relay_deliver_in_flight{endpoint="idle"} 0
+relay_deliver_late_seconds_total{endpoint="busy"} 9.5
+relay_deliver_late_seconds_total{endpoint="held"} 0
+relay_deliver_late_seconds_total{endpoint="idle"} 0
+relay_deliver_attempt_seconds_total{endpoint="busy"} 9.5
+relay_deliver_attempt_seconds_total{endpoint="held"} 0
+relay_deliver_attempt_seconds_total{endpoint="idle"} 0
 relay_deliver_late_seconds_bucket{endpoint="busy",le="0.1"} 3
 relay_deliver_late_seconds_bucket{endpoint="busy",le="1"} 5
 relay_deliver_late_seconds_bucket{endpoint="busy",le="+Inf"} 6
@@ -335,6 +341,49 @@ func inUse() uint64 {
 	return s.HeapAlloc
 }
 
+// Up to 256 endpoints have histograms of their own. Of more there is one for all, counters tell of
+// each, and what is 0 is left out.
+func TestHistogramsOfManyEndpoints(t *testing.T) {
+	for _, c := range []struct {
+		endpoints         int
+		histograms, zeros bool
+	}{{256, true, true}, {257, false, false}, {1000, false, false}} {
+		o := fleet()
+		busy := o.Status()[0]
+		var status []deliver.Status
+		for i := range c.endpoints {
+			s := busy
+			s.Endpoint = fmt.Sprintf("endpoint-%05d", i)
+			if i%2 == 1 {
+				s = deliver.Status{Endpoint: s.Endpoint, State: deliver.Active}
+			}
+			status = append(status, s)
+		}
+		o.Status, o.Outbox.(*box).counts = func() []deliver.Status { return status }, nil
+		lines := ours(scrape(t, New(o)))
+		n := (c.endpoints + 1) / 2 // busy ones
+		for line, want := range map[string]bool{
+			`relay_deliver_late_seconds_count{endpoint="endpoint-00000"} 6`:                 c.histograms,
+			`relay_deliver_in_flight{endpoint="endpoint-00001"} 0`:                          c.zeros,
+			`relay_deliver_waiting{endpoint="endpoint-00000",cause="limit"} 0`:              c.zeros,
+			fmt.Sprintf(`relay_deliver_late_seconds_count %d`, 6*n):                         !c.histograms,
+			fmt.Sprintf(`relay_deliver_late_seconds_bucket{le="1"} %d`, 5*n):                !c.histograms,
+			fmt.Sprintf(`relay_deliver_attempt_seconds_sum %v`, 9.5*float64(n)):             !c.histograms,
+			`relay_deliver_late_seconds_total{endpoint="endpoint-00000"} 9.5`:               true,
+			`relay_deliver_attempts_total{endpoint="endpoint-00002",outcome="delivered"} 5`: true,
+			`relay_deliver_waiting{endpoint="endpoint-00000",cause="breaker"} 1`:            true,
+			`relay_deliver_breaker_state{endpoint="endpoint-00000",state="open"} 1`:         true,
+		} {
+			if slices.Contains(lines, line) != want {
+				t.Errorf("%d endpoints: line %s is %t, want %t", c.endpoints, line, !want, want)
+			}
+		}
+		if busy.LateBy.Counts[0] != 3 {
+			t.Fatal("a scrape changed what it was given")
+		}
+	}
+}
+
 // Ten thousand endpoints, all of them busy, take no more than the largest family.
 func TestManyEndpoints(t *testing.T) {
 	o := fleet()
@@ -354,8 +403,8 @@ func TestManyEndpoints(t *testing.T) {
 	before := inUse()
 	w := &weighed{ResponseWriter: httptest.NewRecorder()}
 	m.ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
-	if w.bytes < 20<<20 {
-		t.Errorf("wrote only %d bytes", w.bytes)
+	if w.bytes < 5<<20 || w.bytes > 8<<20 {
+		t.Errorf("wrote %d bytes: 11 lines for each busy endpoint are 6 to 7 MB", w.bytes)
 	}
 	grown := int64(w.peak) - int64(before)
 	t.Logf("%d bytes written, %d in use at most", w.bytes, grown)
