@@ -127,16 +127,13 @@ func (p *process) start() {
 // await waits until the socket answers: from then on Relay handles signals.
 func (p *process) await() {
 	p.t.Helper()
-	for {
+	testkit.Until(p.t, "relay to start", func() bool {
 		conn, err := net.Dial("unix", p.socket())
 		if err == nil {
 			conn.Close()
-			return
 		}
-		if !wait(p.t.Context(), 5*time.Millisecond) {
-			p.t.Fatal("relay did not start")
-		}
-	}
+		return err == nil
+	})
 }
 
 // kill ends Relay as kill -9 does.

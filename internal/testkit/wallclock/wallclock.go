@@ -58,21 +58,16 @@ func wallOffset() int64 {
 }
 `
 
-var built struct {
-	sync.Mutex
-	programs map[string]string // by package
-}
+// building lets one Build after the other have the machine: the next finds in the build cache
+// what they share.
+var building sync.Mutex
 
-// Build builds a package, such as "relay/relay", and returns the program's path. A test
-// process builds each once; the build cache has what they share. dir is where programs
-// go: it must outlive all tests that use them.
+// Build builds a package, such as "relay/relay", into dir, which is the test's own, and returns
+// the program's path.
 func Build(t testing.TB, dir, pkg string) string {
 	t.Helper()
-	built.Lock()
-	defer built.Unlock()
-	if path := built.programs[pkg]; path != "" {
-		return path
-	}
+	building.Lock()
+	defer building.Unlock()
 	root, err := exec.Command("go", "env", "GOROOT").Output()
 	if err != nil {
 		t.Fatalf("go env GOROOT: %v", err)
@@ -105,10 +100,6 @@ func Build(t testing.TB, dir, pkg string) string {
 	if err != nil {
 		t.Fatalf("build %s: %v\n%s", pkg, err, out)
 	}
-	if built.programs == nil {
-		built.programs = map[string]string{}
-	}
-	built.programs[pkg] = program
 	return program
 }
 
