@@ -198,7 +198,7 @@ func (b *Block) Label() Place { return Place{at: b.label, show: b.header} }
 // At is the value of an attribute, or the block's head when it is absent.
 func (b *Block) At(name string) Place {
 	if a := b.attr(name); a != nil {
-		return place(a, false, a.Expr.Range())
+		return place(a, false, a.Expr)
 	}
 	return b.Place()
 }
@@ -360,6 +360,6 @@ func (b *Block) read(name string, want cty.Type) (cty.Value, bool) {
 	if a == nil {
 		return cty.NilVal, false
 	}
-	v, ok := b.evaluate(a.Expr, want, place(a, false, a.Expr.Range()), false)
+	v, ok := b.evaluate(a.Expr, want, place(a, false, a.Expr), false)
 	return v, ok && !v.IsNull()
 }

@@ -10,7 +10,9 @@ package config
 import (
 	"fmt"
 	"io/fs"
+	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -23,6 +25,107 @@ type Config struct {
 	Admin     Admin
 	Retention Retention
 	Log       Log
+
+	drawn map[string]bool // attributes that env() or file() gave a part of: "outbox.url"
+}
+
+// Show is the value of a setting, as Diff names it, fit to be shown: Hidden where env() or
+// file() gave a part of it.
+func (c Config) Show(setting, value string) string {
+	if value != "" && c.hides(setting) {
+		return Hidden
+	}
+	return value
+}
+
+func (c Config) hides(setting string) bool {
+	name, _, _ := strings.Cut(setting, " ") // of a listener
+	switch name {
+	case "outbox.server": // of all that says where it is
+		for _, part := range []string{"url", "username", "database", "sentinel.master", "sentinel.addrs", "cluster.addrs"} {
+			if c.drawn["outbox."+part] {
+				return true
+			}
+		}
+	case "ingest.unix":
+		name = "ingest.unix.mode"
+	case "ingest.http":
+		name = "ingest.http.hosts"
+	}
+	return c.drawn[name]
+}
+
+// minHush is how long a value must be to be looked for in texts of others: a shorter one
+// stands in many by chance.
+const minHush = 4
+
+// Hush takes out of an error of the system or of a library what it may say of places that
+// env() or file() gave: paths, hosts, addresses.
+func (c Config) Hush(text string) string {
+	if hush := c.Hushes(); hush != nil {
+		return hush(text)
+	}
+	return text
+}
+
+// Hushes is Hush for many texts, nil where env() and file() gave no place.
+func (c Config) Hushes() func(text string) string {
+	var hushed, pairs []string
+	for setting, values := range c.places() {
+		for _, v := range values {
+			if c.hides(setting) && len(v) >= minHush && !isLoopback(net.JoinHostPort(v, "0")) {
+				hushed = append(hushed, v)
+			}
+		}
+	}
+	if len(hushed) == 0 {
+		return nil
+	}
+	slices.SortFunc(hushed, func(a, b string) int { return len(b) - len(a) }) // a host comes after its address
+	for _, v := range hushed {
+		pairs = append(pairs, v, Hidden)
+	}
+	return strings.NewReplacer(pairs...).Replace
+}
+
+// places are the values that errors can name, by setting.
+func (c Config) places() map[string][]string {
+	r := c.Outbox.Redis
+	server := slices.Clone(r.Cluster)
+	if s := r.Sentinel; s != nil {
+		server = slices.Concat(server, s.Addrs, []string{s.Master})
+	}
+	if u, err := parseRedisURL(r.URL.Reveal()); err == nil {
+		server = append(server, u.Host)
+		if u.Scheme == "unix" {
+			server = append(server, u.Path)
+		}
+	}
+	for _, addr := range server {
+		if host, _, err := net.SplitHostPort(addr); err == nil {
+			server = append(server, host)
+		}
+	}
+	host, _, _ := net.SplitHostPort(c.Admin.HTTP)
+	all := map[string][]string{
+		"outbox.path":   {c.Outbox.Path},
+		"outbox.server": server,
+		"admin.unix":    {c.Admin.Unix},
+		"admin.http":    {c.Admin.HTTP, host},
+	}
+	if t := r.TLS; t != nil {
+		all["outbox.tls.server_name"] = []string{t.ServerName}
+	}
+	return all
+}
+
+// Where tells where the outbox is, fit to be shown.
+func (c Config) Where() string {
+	o := c.Outbox
+	if o.Engine == "redis" {
+		return fmt.Sprintf("%s, namespace %s", c.Show("outbox.server", o.Redis.Where()), c.Show("outbox.namespace", o.Redis.Namespace))
+	}
+	return c.Show("outbox.path", o.Path)
 }
 
 // Ingest is the way in.
@@ -53,14 +156,6 @@ type Outbox struct {
 	Durability string // of sqlite "fsync" or "relaxed", of redis "memory", "fsync" or "replicated"
 	MaxSize    int64  // bytes
 	Redis      Redis  // of redis
-}
-
-// Where tells where the outbox is, without any password.
-func (o Outbox) Where() string {
-	if o.Engine == "redis" {
-		return fmt.Sprintf("%s, namespace %s", o.Redis.Where(), o.Redis.Namespace)
-	}
-	return o.Path
 }
 
 // Admin is the operator's listener; empty addresses mean none.

@@ -15,6 +15,10 @@ import (
 // decode reads the blocks of this package over the defaults.
 func decode(root *Block, c Config) Config {
 	d := decoder{root: root, config: c, bound: map[string]listener{}}
+	d.config.drawn = map[string]bool{}
+	for _, name := range root.Drawn() {
+		d.config.drawn[name] = true
+	}
 	d.ingest(root.One("ingest"))
 	d.outbox(root.Blocks("outbox", true))
 	d.admin(root.One("admin"))

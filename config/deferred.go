@@ -54,5 +54,7 @@ func (s *source) functions() map[string]function.Function {
 
 // Fail adds a problem at a part of the expression.
 func (d Deferred) Fail(at hcl.Range, summary, detail string) {
-	d.block.Fail(place(d.attr, false, at), summary, detail)
+	p := place(d.attr, false, d.attr.Expr)
+	p.at = at
+	d.block.Fail(p, summary, detail)
 }

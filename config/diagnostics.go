@@ -95,7 +95,7 @@ func (ds Diagnostics) sort(files []string) {
 type Place struct {
 	at   hcl.Range
 	show hcl.Range            // what may be shown of the file's text
-	attr *hclsyntax.Attribute // nil for a part of the file that is none's
+	expr hclsyntax.Expression // nil for a part of the file that is no value
 }
 
 // String is `relay.hcl:7,1-8`.

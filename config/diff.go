@@ -76,7 +76,18 @@ func NeedRestart(old, new Config) []string {
 	return blocks
 }
 
+// settings are all of them. Of those that are not shown the value is hidden.
 func (c Config) settings() []Setting {
+	all := c.allSettings()
+	for i, s := range all {
+		if c.hides(s.Name) && s.Value != "set" {
+			all[i].Value, all[i].Hidden = Hidden, NewSecret(s.Value+"\n"+s.Hidden.Reveal())
+		}
+	}
+	return all
+}
+
+func (c Config) allSettings() []Setting {
 	var all []Setting
 	add := func(name, value string) {
 		if value != "" {

@@ -86,7 +86,7 @@ const Hidden = "***"
 
 // Quote is a value of the place, fit to be shown: Hidden where env() or file() gave it.
 func (p Place) Quote(value string) string {
-	if p.attr != nil && drawingOf(p.attr.Expr).any {
+	if p.expr != nil && drawingOf(p.expr).any {
 		return Hidden
 	}
 	return value
@@ -121,14 +121,14 @@ func isBlank(r rune) bool { return unicode.IsSpace(r) || r == '\uFEFF' }
 
 // tidy is what becomes of a secret that env() or file() gave a part of: what is around it
 // is taken off, and what cannot be meant is an error.
-func (b *Block) tidy(a *hclsyntax.Attribute, p Place, text string) (string, bool) {
-	if !drawingOf(a.Expr).any {
+func (b *Block) tidy(name string, p Place, text string) (string, bool) {
+	if !drawingOf(p.expr).any {
 		return text, true
 	}
 	warn := func(what string) { b.file.warn(fmt.Sprintf("%s: %s", p, what)) }
 	text = drawer{clean: true, warn: warn}.trim(text, "what env() or file() gives")
 	if strings.ContainsFunc(text, func(r rune) bool { return unicode.IsControl(r) || r == '\uFEFF' }) {
-		b.Fail(p, "Invalid "+a.Name, "a line end or another control character is inside of what env() or file() gives. Look at it with od -c.")
+		b.Fail(p, "Invalid "+name, "a line end or another control character is inside of what env() or file() gives. Look at it with od -c.")
 		return "", false
 	}
 	if n := len(text); n > 1 && (text[0] == '"' || text[0] == '\'') && text[n-1] == text[0] {

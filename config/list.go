@@ -43,7 +43,7 @@ func (b *Block) list(name string, secret bool) ([]Item, bool) {
 	if a == nil {
 		return nil, false
 	}
-	whole := place(a, secret, a.Expr.Range())
+	whole := place(a, secret, a.Expr)
 	v, ok := b.evaluate(a.Expr, cty.DynamicPseudoType, whole, secret)
 	if !ok || v.IsNull() {
 		return nil, false
@@ -59,7 +59,7 @@ func (b *Block) list(name string, secret bool) ([]Item, bool) {
 	for i, e := range elements {
 		items[i].Place = whole
 		if tuple != nil {
-			items[i].Place = place(a, secret, tuple.Exprs[i].Range())
+			items[i].Place = place(a, secret, tuple.Exprs[i])
 		}
 		e, err := convert.Convert(e, cty.String)
 		if err == nil && e.IsNull() {
@@ -71,7 +71,7 @@ func (b *Block) list(name string, secret bool) ([]Item, bool) {
 		}
 		text, ok := e.AsString(), true
 		if secret {
-			if text, ok = b.tidy(a, items[i].Place, text); !ok {
+			if text, ok = b.tidy(name, items[i].Place, text); !ok {
 				return nil, false
 			}
 		}
@@ -111,14 +111,14 @@ func (b *Block) secret(name, kind string, to *Secret, check func(string) error) 
 	if a == nil {
 		return false
 	}
-	p := place(a, true, a.Expr.Range())
+	p := place(a, true, a.Expr)
 	v, ok := b.evaluate(a.Expr, cty.String, p, true)
 	if !ok || v.IsNull() {
 		return false
 	}
 	text := v.AsString()
 	if kind != "PEM" { // which has lines
-		if text, ok = b.tidy(a, p, text); !ok {
+		if text, ok = b.tidy(name, p, text); !ok {
 			return false
 		}
 	}
@@ -151,9 +151,9 @@ func (b *Block) pairs(a *hclsyntax.Attribute, object *hclsyntax.ObjectConsExpr, 
 	ok := true
 	for _, item := range object.Items {
 		p := Pair{
-			KeyPlace: place(a, secret, item.KeyExpr.Range()),
+			KeyPlace: place(a, secret, item.KeyExpr),
 			Expr:     item.ValueExpr,
-			Place:    place(a, secret, item.ValueExpr.Range()),
+			Place:    place(a, secret, item.ValueExpr),
 		}
 		key, keyOK := b.evaluate(item.KeyExpr, cty.String, p.KeyPlace, secret)
 		if keyOK && key.IsNull() {
@@ -184,21 +184,21 @@ func (b *Block) Map(name string) []Entry {
 		pairs, _ := b.pairs(a, object, true)
 		for _, p := range pairs {
 			if v, ok := b.evaluate(p.Expr, cty.String, p.Place, true); ok && !v.IsNull() {
-				if text, ok := b.tidy(a, p.Place, v.AsString()); ok {
+				if text, ok := b.tidy(name, p.Place, v.AsString()); ok {
 					entries = append(entries, Entry{p.Key, p.KeyPlace, NewSecret(text), p.Place})
 				}
 			}
 		}
 		return entries
 	}
-	whole := place(a, true, a.Expr.Range())
+	whole := place(a, true, a.Expr)
 	v, ok := b.evaluate(a.Expr, cty.Map(cty.String), whole, true)
 	if !ok || v.IsNull() {
 		return nil
 	}
 	for key, value := range v.Elements() { // in the order of the keys
 		if !value.IsNull() {
-			if text, ok := b.tidy(a, whole, value.AsString()); ok {
+			if text, ok := b.tidy(name, whole, value.AsString()); ok {
 				entries = append(entries, Entry{key.AsString(), whole, NewSecret(text), whole})
 			}
 		}
@@ -218,9 +218,10 @@ func (b *Block) Expr(name string) (hclsyntax.Expression, bool) {
 
 // place is a part of an attribute. Of one that holds secrets only the name is
 // ever shown.
-func place(a *hclsyntax.Attribute, secret bool, at hcl.Range) Place {
+func place(a *hclsyntax.Attribute, secret bool, part hclsyntax.Expression) Place {
+	show := a.SrcRange
 	if secret {
-		return Place{at, hcl.RangeBetween(a.NameRange, a.EqualsRange), a}
+		show = hcl.RangeBetween(a.NameRange, a.EqualsRange)
 	}
-	return Place{at, a.SrcRange, a}
+	return Place{part.Range(), show, part}
 }

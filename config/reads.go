@@ -65,7 +65,7 @@ func (b *Block) PEM(name string, private bool) ([]byte, bool) {
 	}
 	data, open, err := b.file.reads.file(path, path, maxPEM)
 	a := b.attr(name)
-	p := place(a, true, a.Expr.Range())
+	p := place(a, true, a.Expr)
 	if err != nil {
 		if p.Quote("") != "" { // it would name the path
 			err = errors.New("the file that env() or file() names cannot be read. A relative path starts at the working directory")

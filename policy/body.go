@@ -155,6 +155,9 @@ func (e *Endpoint) readBody(b *config.Block, lane *eval.Lane) {
 		b.Invalid("content_type", "a cloudevent has its own content type. Leave it out.")
 	case cloud == expr.CloudStructured:
 		body.kind, body.contentType, body.root = cloud, typeCloudEvents, expr.CloudEvent(source)
+		if b.Draws("source") {
+			body.masked, body.answers = expr.CloudEvent(hidden), config.NewSecret(source)
+		}
 	default:
 		body.kind, body.binary, body.root = cloud, source, expr.Data()
 		for _, h := range e.Headers {

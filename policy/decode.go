@@ -89,6 +89,7 @@ type settings struct {
 	disable          Disable
 	egress           Egress
 	tls              tlsBlock
+	drawn            drawn
 }
 
 func defaultSettings() settings {
@@ -133,6 +134,7 @@ func (d *decoder) readPolicies(blocks []*config.Block) {
 // read takes over what the block of a policy or an endpoint says; what it leaves
 // out stays.
 func (s *settings) read(b *config.Block) {
+	s.drawn = s.drawn.with(b)
 	b.Int("concurrency", &s.concurrency, 1, 1024)
 	b.Int("fleet_concurrency", &s.fleetConcurrency, 0, 1024)
 	b.Float("fresh_share", &s.freshShare, 0, 1)

@@ -55,8 +55,8 @@ func Diff(old, new *Policy) []Change {
 	return changes
 }
 
-// settings are all of an endpoint's but what it signs with.
-func (e *Endpoint) settings() []config.Setting {
+// allSettings are all of an endpoint's but what it signs with.
+func (e *Endpoint) allSettings() []config.Setting {
 	var all []config.Setting
 	add := func(name, value string) { all = append(all, config.Setting{Name: name, Value: value}) }
 	all = append(all, config.Setting{Name: "url", Value: e.ShownURL().String(), Hidden: config.NewSecret(e.URL.String())})
@@ -67,7 +67,7 @@ func (e *Endpoint) settings() []config.Setting {
 		add("description", strconv.Quote(e.Description))
 	}
 	for _, h := range e.Headers {
-		all = append(all, config.Setting{Name: "headers." + h.Name, Value: hidden, Hidden: h.Value})
+		all = append(all, config.Setting{Name: "headers." + h.ShownName(), Value: hidden, Hidden: h.Value})
 	}
 	all = append(all, e.Body.settings()...)
 	add("concurrency", strconv.Itoa(e.Concurrency))

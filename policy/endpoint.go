@@ -28,6 +28,7 @@ func (d *decoder) endpoint(b *config.Block) *Endpoint {
 	s.read(b)
 	s.fill(e)
 	e.Breaker, e.RateLimit = shared(d.breakers, e.Breaker), shared(d.rateLimits, e.RateLimit)
+	e.drawn = s.drawn
 
 	e.readURL(b)
 	if e.URL != nil && e.URL.Scheme == "http" {
@@ -50,7 +51,6 @@ func (d *decoder) endpoint(b *config.Block) *Endpoint {
 // readURL reads the URL as a secret: some hold a credential in their path.
 func (e *Endpoint) readURL(b *config.Block) {
 	b.Require("url", `url = "https://…"`)
-	e.drawnURL = b.Draws("url")
 	var s config.Secret
 	b.Secret("url", &s, func(s string) (err error) {
 		if e.URL, err = parseURL(s); err != nil {
@@ -123,7 +123,7 @@ func (e *Endpoint) readHeaders(b *config.Block) {
 			b.Fail(h.Place, "Invalid header value", fmt.Sprintf("%s has a line break or another control character in it.", h.KeyPlace.Quote(h.Key)))
 		}
 		seen = append(seen, lower)
-		e.Headers = append(e.Headers, Header{Name: h.Key, Value: h.Value})
+		e.Headers = append(e.Headers, Header{Name: h.Key, Value: h.Value, drawn: h.KeyPlace.Quote("") != ""})
 	}
 }
 

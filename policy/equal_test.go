@@ -122,7 +122,7 @@ func TestEqual(t *testing.T) {
 		},
 		"Concurrency": {func(e *Endpoint) { e.Concurrency++ }},
 		"HTTP2":       {func(e *Endpoint) { e.HTTP2 = true }},
-		"drawnURL":    {func(e *Endpoint) { e.drawnURL = true }},
+		"drawn":       {func(e *Endpoint) { e.drawn = drawn{"url": true} }, func(e *Endpoint) { e.drawn = drawn{"timeout.total": true} }},
 		"Handshake":   {func(e *Endpoint) { e.Handshake = false }},
 		"Origin":      {func(e *Endpoint) { e.Origin = "two.test" }},
 		"Timeout":     {func(e *Endpoint) { e.Timeout.Connect++ }, func(e *Endpoint) { e.Timeout.Total++ }},

@@ -26,6 +26,7 @@ type Filter struct {
 	Sample   float64   // this share of the events, chosen by their ids, above 0 and below 1; 0 for all
 	Dedupe   *Dedupe   // nil for none
 	Crossing *Crossing // nil for none; never with a Dedupe
+	drawn    drawn     // of the endpoint
 }
 
 // Names of the filters, as the file has them.

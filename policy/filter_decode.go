@@ -52,6 +52,7 @@ func (e *Endpoint) readFilter(b *config.Block, shards int, lane *eval.Lane) {
 		checkShards(c, shards)
 	}
 	if marks > 0 || f.When != nil || len(f.Tenants) > 0 || f.Sample > 0 {
+		f.drawn = e.drawn
 		e.Filter = f
 	}
 }

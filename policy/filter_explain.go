@@ -15,29 +15,40 @@ func (f *Filter) Explain(d Decision) string {
 	case d.Term.Code != "":
 		return d.Term.Error
 	case d.By == byTenants:
-		return "its tenant is none of " + strings.Join(quoted(f.Tenants), ", ")
+		return "its tenant is none of " + f.show(byTenants, strings.Join(quoted(f.Tenants), ", "))
 	case d.By == byWhen:
 		return "when is false: " + oneLine(f.When.source)
 	case d.By == bySample:
-		return fmt.Sprintf("its id is not in the sample of %s", decimal(f.Sample))
+		return fmt.Sprintf("its id is not in the sample of %s", f.show(bySample, decimal(f.Sample)))
 	case d.By == byDedupe:
-		return fmt.Sprintf("dedupe: unless one came in the %s before with the same by, %s", config.FormatDuration(f.Dedupe.Window), d.subject)
+		return fmt.Sprintf("dedupe: unless one came in the %s before with the same by, %s", f.show("dedupe.window", config.FormatDuration(f.Dedupe.Window)), d.subject)
 	case d.By == byCrossing:
-		return f.Crossing.explain(d)
+		return f.explainCrossing(d)
 	}
 	return ""
 }
 
-func (c *Crossing) explain(d Decision) string {
-	value := decimal(d.value)
+// show is the value of a setting, fit to be shown.
+func (f *Filter) show(setting, value string) string {
+	if f.drawn.has(setting) {
+		return hidden
+	}
+	return value
+}
+
+func (f *Filter) explainCrossing(d Decision) string {
+	c, value := f.Crossing, decimal(d.value)
+	if c.Value.answers.Reveal() != "" {
+		value = hidden
+	}
 	switch {
 	case d.Term.Mark == nil:
-		return fmt.Sprintf("crossing: %s is below the lowest threshold, %s", value, decimal(c.At[0]))
+		return fmt.Sprintf("crossing: %s is below the lowest threshold, %s", value, f.show("crossing.at", decimal(c.At[0])))
 	case d.Term.Mark.Lower:
-		return fmt.Sprintf("crossing: %s is below reset_below, %s; all thresholds can be crossed again by %s", value, decimal(c.ResetBelow), d.subject)
+		return fmt.Sprintf("crossing: %s is below reset_below, %s; all thresholds can be crossed again by %s", value, f.show("crossing.reset_below", decimal(c.ResetBelow)), d.subject)
 	}
 	return fmt.Sprintf("crossing: %s reaches threshold %s; unless that was crossed in the %s before by %s",
-		value, decimal(c.At[d.Term.Mark.Level-1]), config.FormatDuration(c.Remember), d.subject)
+		value, f.show("crossing.at", decimal(c.At[d.Term.Mark.Level-1])), f.show("crossing.remember", config.FormatDuration(c.Remember)), d.subject)
 }
 
 // Subject is what a Mark is about, as JSON; nil for a decision without one.

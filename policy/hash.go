@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"relay/config"
 	"relay/policy/sign"
 )
 
@@ -40,14 +41,18 @@ func (e *Endpoint) Equal(o *Endpoint) bool {
 	return e == o ||
 		e.Name == o.Name &&
 			e.URL.String() == o.URL.String() && // with user and query
-			e.Hash() == o.Hash() &&
+			slices.EqualFunc(e.settings(), o.settings(), sameSetting) &&
 			e.Body.equal(o.Body) &&
-			e.Filter.equal(o.Filter) &&
 			slices.EqualFunc(e.Headers, o.Headers, func(a, b Header) bool { return a.Name == b.Name && a.Value.Equal(b.Value) }) &&
 			slices.EqualFunc(e.Signers, o.Signers, (*sign.Signer).Equal)
 }
 
-// Hash is 12 hex digits that differ when the endpoint's settings do.
+func sameSetting(a, b config.Setting) bool {
+	return a.Name == b.Name && a.Value == b.Value && a.Hidden.Equal(b.Hidden)
+}
+
+// Hash is 12 hex digits that differ when the endpoint's settings do. What env() and file()
+// gave is not in it.
 func (e *Endpoint) Hash() string {
 	var text []byte
 	for _, s := range e.settings() {

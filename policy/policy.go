@@ -38,7 +38,7 @@ type Endpoint struct {
 	Name             string
 	Description      string
 	URL              *url.URL
-	drawnURL         bool // with env() or file()
+	drawn            drawn
 	Enabled          bool // else its deliveries are accepted and held
 	Events           Matcher
 	Filter           *Filter        // nil for all events of its types
@@ -185,6 +185,16 @@ const mostFilters = 500 * time.Millisecond
 type Header struct {
 	Name  string
 	Value config.Secret
+
+	drawn bool // the name: env() or file() gave a part of it
+}
+
+// ShownName is the name, fit to be shown.
+func (h Header) ShownName() string {
+	if h.drawn {
+		return hidden
+	}
+	return h.Name
 }
 
 // Timeout bounds one attempt.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"relay/config"
 )
@@ -204,7 +205,7 @@ func TestExampleFile(t *testing.T) {
 	want := config.Default(env)
 	want.Log.Format = "json" // decided by the terminal
 	want.Ingest.HTTP[0].Hosts, want.Admin.Hosts = nil, nil
-	if diff := cmp.Diff(want, f.Config); diff != "" {
+	if diff := cmp.Diff(want, f.Config, cmpopts.IgnoreUnexported(config.Config{})); diff != "" {
 		t.Errorf("the example is not the defaults: -default +example:\n%s", diff)
 	}
 
@@ -381,9 +382,9 @@ func TestShownURL(t *testing.T) {
 	for source, want := range map[string]string{
 		`"https://a.test/hooks"`:                       "https://a.test/hooks",
 		`"https://a.test/hooks?token=x"`:               "https://a.test/hooks?***",
-		`"https://a.test/services/${env("NAME")}?x=y"`: "https://a.test/***?***",
-		`format("https://a.test/%s", env("NAME"))`:     "https://a.test/***",
-		`"https://${env("NAME")}.test"`:                "https://X-Name.test",
+		`"https://a.test/services/${env("NAME")}?x=y"`: "https://***/***?***",
+		`format("https://a.test/%s", env("NAME"))`:     "https://***/***",
+		`"https://${env("NAME")}.test"`:                "https://***",
 	} {
 		e := mustDecode(t, "endpoint \"a\" {\n url = "+source+"\n sign = [\"none\"]\n}").Endpoints[0]
 		if got := e.ShownURL().String(); got != want {

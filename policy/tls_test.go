@@ -134,3 +134,57 @@ func TestPEMFilesAreRead(t *testing.T) {
 		t.Errorf("a file that is missing and may come: %v, reads %q", err, f.Reads())
 	}
 }
+
+// ca, cert and key take the content of PEM files, too, and then nothing of it is shown.
+func TestTLSContent(t *testing.T) {
+	t.Chdir(t.TempDir())
+	writePEM(t)
+	pemOf := func(name string) string {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	env := func(name string) (string, bool) {
+		file, ok := map[string]string{"CA": "ca.pem", "KEY": "client-key.pem", "OTHER": "ca.pem"}[name]
+		if !ok {
+			return "", false
+		}
+		return pemOf(file), true
+	}
+	decode := func(key string) (*Endpoint, error) {
+		f, err := config.Parse("relay.hcl", []byte(`endpoint "a" {
+  url  = "https://example.com/"
+  sign = ["none"]
+  tls {
+    ca   = env("CA")
+    cert = file("client.pem")
+    key  = `+key+`
+  }
+}`), env)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := Decode(f)
+		if err != nil {
+			return nil, err
+		}
+		return p.Endpoints[0], nil
+	}
+	e, err := decode(`env("KEY")`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e.TLS.Roots == nil || e.TLS.Certificate == nil {
+		t.Error("the content is not used")
+	}
+	for _, s := range e.settings() {
+		if strings.HasPrefix(s.Name, "tls.c") && s.Value != hidden {
+			t.Errorf("%s is shown as %s", s.Name, s.Value)
+		}
+	}
+	if _, err := decode(`env("OTHER")`); err == nil || strings.Contains(err.Error(), "MII") || strings.Contains(err.Error(), "BEGIN CERT") {
+		t.Errorf("a certificate as key: %v", err)
+	}
+}

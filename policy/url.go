@@ -9,8 +9,6 @@ import (
 	"strings"
 
 	"code.dny.dev/ssrf"
-
-	"relay/policy/expr"
 )
 
 // maxURL bounds an endpoint's URL, in bytes.
@@ -139,25 +137,6 @@ func (e *Endpoint) RequestURL() *url.URL {
 	}
 	return &u
 }
-
-// ShownURL is e's URL fit to be printed: a query, which may hold a credential, is ***, and so
-// is a path where the URL is made with env() or file().
-func (e *Endpoint) ShownURL() *url.URL {
-	u := *e.URL
-	if u.User != nil {
-		u.User = url.User(hidden)
-	}
-	if u.RawQuery != "" {
-		u.RawQuery = hidden
-	}
-	if e.drawnURL && len(u.Path) > 1 {
-		u.Path, u.RawPath = "/"+hidden, "/"+hidden // String leaves * as it is
-	}
-	return &u
-}
-
-// hidden stands for what is not shown.
-const hidden = expr.Hidden
 
 func portOf(u *url.URL) uint16 {
 	if n, err := parsePort(u.Port()); err == nil {

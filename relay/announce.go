@@ -20,7 +20,7 @@ func (c *command) announce(a *app.App, o app.Options, files []string) (withdraw 
 	state := absolute(config.Default(c.env).Outbox.Path)
 	r := client.Running{
 		PID: os.Getpid(), Started: time.Now().UTC(), Version: version, MaxBody: o.Config.Ingest.MaxBody,
-		Outbox: o.Config.Outbox.Where(), Admin: reachable(a.Addrs("admin")), Ingest: reachable(a.Addrs("ingest")),
+		Outbox: o.Config.Where(), Admin: reachable(a.Addrs("admin")), Ingest: reachable(a.Addrs("ingest")),
 	}
 	for _, f := range files {
 		r.Config = append(r.Config, absolute(f))

@@ -76,7 +76,7 @@ func (c *command) check() *cobra.Command {
 			}
 			var found []app.Finding
 			if connect {
-				found = probeOutbox(file.Config.Outbox)
+				found = probeOutbox(file.Config)
 			}
 			if err := c.printChecked(file, p, found, asJSON); err != nil {
 				return err
@@ -99,12 +99,12 @@ func (c *command) check() *cobra.Command {
 const connectPatience = 15 * time.Second
 
 // probeOutbox looks at the outbox. One that cannot be reached is refused, too.
-func probeOutbox(o config.Outbox) []app.Finding {
+func probeOutbox(c config.Config) []app.Finding {
 	ctx, cancel := context.WithTimeout(context.Background(), connectPatience)
 	defer cancel()
-	found, err := app.ProbeOutbox(ctx, o)
+	found, err := app.ProbeOutbox(ctx, c)
 	if err != nil {
-		return []app.Finding{{Level: "refuse", What: err.Error()}}
+		return []app.Finding{{Level: "refuse", What: c.Hush(err.Error())}}
 	}
 	return found
 }
@@ -136,8 +136,8 @@ type checkedEndpoint struct {
 func (c *command) printChecked(file *config.File, p *policy.Policy, found []app.Finding, asJSON bool) error {
 	cfg := file.Config
 	out := checked{
-		Files: file.Paths, Outbox: cfg.Outbox.Engine, Durability: cfg.Outbox.Durability, Path: cfg.Outbox.Path,
-		Redis: cfg.Outbox.Redis.Where(), Namespace: cfg.Outbox.Redis.Namespace,
+		Files: file.Paths, Outbox: cfg.Outbox.Engine, Durability: cfg.Show("outbox.durability", cfg.Outbox.Durability), Path: cfg.Show("outbox.path", cfg.Outbox.Path),
+		Redis: cfg.Show("outbox.server", cfg.Outbox.Redis.Where()), Namespace: cfg.Show("outbox.namespace", cfg.Outbox.Redis.Namespace),
 		Ingest: []string{}, Admin: []string{}, Endpoints: []checkedEndpoint{}, Connect: found,
 	}
 	for _, u := range cfg.Ingest.Unix {
@@ -147,17 +147,18 @@ func (c *command) printChecked(file *config.File, p *policy.Policy, found []app.
 		out.Ingest = append(out.Ingest, "http://"+h.Addr)
 	}
 	if cfg.Admin.Unix != "" {
-		out.Admin = append(out.Admin, "unix:"+cfg.Admin.Unix)
+		out.Admin = append(out.Admin, "unix:"+cfg.Show("admin.unix", cfg.Admin.Unix))
 	}
 	if cfg.Admin.HTTP != "" {
-		out.Admin = append(out.Admin, "http://"+cfg.Admin.HTTP)
+		out.Admin = append(out.Admin, "http://"+cfg.Show("admin.http", cfg.Admin.HTTP))
 	}
 	for _, e := range p.Endpoints {
-		due := append([]time.Duration{0}, e.Retry.Due()...)
+		due := append([]time.Duration{0}, e.Shown().Retry.Due()...)
 		url := e.ShownURL()
 		url.RawQuery = ""
 		out.Endpoints = append(out.Endpoints, checkedEndpoint{
-			Name: e.Name, URL: url.String(), Enabled: e.Enabled, Events: e.Events.String(), Timeout: e.Timeout.Total.String(),
+			Name: e.Name, URL: url.String(), Enabled: e.Enabled,
+			Events: e.Show("events", e.Events.String()), Timeout: e.Show("timeout.total", e.Timeout.Total.String()),
 			Attempts: len(due), LastsMS: due[len(due)-1].Milliseconds(),
 		})
 	}

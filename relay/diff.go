@@ -79,9 +79,9 @@ func compareEndpoint(c policy.Change, now *policy.Endpoint) comparedEndpoint {
 	case c.Kind == policy.Removed:
 		out.Means = "it gets no more events; its pending deliveries will be held"
 	case c.Kind == policy.Added && !now.Enabled:
-		out.Means = fmt.Sprintf("it gets events that are accepted from then on (%s), and they are held: enabled = false", now.Events)
+		out.Means = fmt.Sprintf("it gets events that are accepted from then on (%s), and they are held: enabled = false", now.Show("events", now.Events.String()))
 	case c.Kind == policy.Added:
-		out.Means = fmt.Sprintf("it gets events that are accepted from then on (%s), at %s", now.Events, now.ShownURL())
+		out.Means = fmt.Sprintf("it gets events that are accepted from then on (%s), at %s", now.Show("events", now.Events.String()), now.ShownURL())
 	}
 	for _, s := range c.Settings {
 		out.Settings = append(out.Settings, comparedSetting{s, endpointMeaning(s)})

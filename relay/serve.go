@@ -43,6 +43,9 @@ func (c *command) serve() *cobra.Command {
 				return err
 			}
 			o := app.Options{Config: file.Config, Policy: p, Version: version, Grace: grace, LockWait: lockWait, Load: c.again(configs, file)}
+			if hush := file.Config.Hushes(); hush != nil {
+				c.lines.Hush(hush)
+			}
 			o.Log, o.LogDropped = app.NewLogger(file.Config.Log, c.lines), c.lines.Dropped
 			if watch {
 				o.Watch = file

@@ -69,6 +69,10 @@ type Options struct {
 	Log       zerolog.Logger // who changed what
 	Metrics   http.Handler   // of GET /metrics; nil for none
 
+	// Hush takes out of why the outbox is not ready what must not be shown; nil for
+	// nothing.
+	Hush func(text string) string
+
 	// Fleet asks the outbox who shares it; nil for an outbox of one Relay. It obeys
 	// the context's deadline.
 	Fleet func(ctx context.Context) (Fleet, error)
@@ -103,6 +107,9 @@ const (
 // The routes under /v1 refuse with application/problem+json and a stable code. Query
 // parameters are ignored.
 func New(o Options) http.Handler {
+	if o.Hush == nil {
+		o.Hush = func(text string) string { return text }
+	}
 	a := &api{o}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", a.healthz)
@@ -191,7 +198,7 @@ func (a *api) readyz(w http.ResponseWriter, r *http.Request) {
 	}
 	code := http.StatusOK
 	if err != nil {
-		code, s.Status, s.Reason = http.StatusServiceUnavailable, "not ready", err.Error()
+		code, s.Status, s.Reason = http.StatusServiceUnavailable, "not ready", a.Hush(err.Error())
 	}
 	answer(w, code, s)
 }

@@ -215,8 +215,8 @@ func (v *view) endpoint(name string) Endpoint {
 		out.State = string(deliver.Active)
 		url := e.ShownURL()
 		url.User, url.RawQuery, url.ForceQuery = nil, "", false // they may hold a credential
-		out.URL, out.Enabled, out.Events = url.String(), e.Enabled, e.Events.String()
-		out.Concurrency, out.Hash = e.Concurrency, e.Hash()
+		out.URL, out.Enabled, out.Events = url.String(), e.Enabled, e.Show("events", e.Events.String())
+		out.Concurrency, out.Hash = e.Shown().Concurrency, e.Hash()
 	}
 	out.describe(v.status[name])
 	c := v.counts[name]

@@ -236,7 +236,7 @@ func (a *App) listenAdmin(ctx context.Context, c config.Admin) error {
 		Outbox: a.store, Deliverer: a.deliverer, Engine: a.o.Config.Outbox.Engine, Log: log,
 		Policy:  func() *policy.Policy { return a.live.Load().policy },
 		Version: a.o.Version, Ready: a.ready, Fleet: a.fleetOf(), Config: a.configStatus,
-		Reload: a.reloadRoute(), Metrics: a.metrics, Clock: a.clock(),
+		Reload: a.reloadRoute(), Metrics: a.metrics, Clock: a.clock(), Hush: a.o.Config.Hush,
 	}
 	serve := func(ln net.Listener, g listen.Guard) {
 		a.serve("admin", ln, listen.NewServer(listen.ServerOptions{

@@ -38,6 +38,7 @@ type Lines struct {
 	lost    uint64    // lines that no notice tells of yet
 	dropped uint64    // lines, all
 	tell    func(w io.Writer, lost uint64)
+	hush    func(text string) string // nil to write lines as they are
 
 	torn bool // what was written last has no line end; belongs to the goroutine
 }
@@ -65,6 +66,14 @@ func (l *Lines) setTell(tell func(w io.Writer, lost uint64)) {
 	l.tell = tell
 }
 
+// Hush has everything that is written from now on go through a function, which takes out
+// of it what must not be shown.
+func (l *Lines) Hush(hush func(text string) string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.hush = hush
+}
+
 // Dropped counts the lines that were lost so far.
 func (l *Lines) Dropped() uint64 {
 	l.mu.Lock()
@@ -76,18 +85,22 @@ func (l *Lines) Dropped() uint64 {
 func (l *Lines) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	taken := len(p)
+	if l.hush != nil {
+		p = []byte(l.hush(string(p)))
+	}
 	// What is lost is one piece: after the first line that does not fit none is taken
 	// before those that wait are on their way.
 	if l.lost > 0 && len(l.waiting) > 0 || len(l.waiting)+len(p) > maxLines {
 		n := uint64(max(bytes.Count(p, []byte("\n")), 1))
 		l.lost += n
 		l.dropped += n
-		return len(p), nil
+		return taken, nil
 	}
 	l.announce()
 	l.waiting = append(l.waiting, p...)
 	if l.busy {
-		return len(p), nil
+		return taken, nil
 	}
 	l.busy = true
 	l.flushed = make(chan struct{})
@@ -96,7 +109,7 @@ func (l *Lines) Write(p []byte) (int, error) {
 	} else {
 		go l.run()
 	}
-	return len(p), nil
+	return taken, nil
 }
 
 // announce begins what waits with a line about what was lost.

@@ -25,19 +25,28 @@ type Finding struct {
 // ProbeOutbox looks at the outbox that the file names, without opening it: at the
 // folder of sqlite, where a file is made and removed, or at the server of redis. The
 // error says why there was nothing to look at.
-func ProbeOutbox(ctx context.Context, c config.Outbox) ([]Finding, error) {
+func ProbeOutbox(ctx context.Context, whole config.Config) ([]Finding, error) {
+	c := whole.Outbox
 	if c.Engine != "redis" {
-		return []Finding{probeFolder(c.Path)}, nil
+		return hush(whole, []Finding{probeFolder(c.Path)}), nil
 	}
 	found, err := redisstream.Probe(ctx, redisOptions(c))
 	if err != nil {
-		return nil, fmt.Errorf("probe %s: %w", c.Redis.Where(), err)
+		return nil, fmt.Errorf("probe %s: %w", whole.Show("outbox.server", c.Redis.Where()), err)
 	}
 	var all []Finding
 	for _, f := range found.List {
 		all = append(all, Finding(f))
 	}
-	return all, nil
+	return hush(whole, all), nil
+}
+
+// hush takes out of findings what is not shown of the configuration.
+func hush(c config.Config, all []Finding) []Finding {
+	for i := range all {
+		all[i].What, all[i].Next = c.Hush(all[i].What), c.Hush(all[i].Next)
+	}
+	return all
 }
 
 // redisOptions is what the file says, in the words of the engine. Log, Endpoints and

@@ -23,7 +23,7 @@ func TestProbeFolder(t *testing.T) {
 		filepath.Join(file, "x"):    "refuse the folder " + filepath.Join(file, "x") + " cannot be reached",
 		"/proc/self/relay-is-not-x": "refuse the folder /proc/self cannot be written",
 	} {
-		found, err := ProbeOutbox(t.Context(), config.Outbox{Engine: "sqlite", Path: path})
+		found, err := ProbeOutbox(t.Context(), config.Config{Outbox: config.Outbox{Engine: "sqlite", Path: path}})
 		if err != nil || len(found) != 1 || !strings.HasPrefix(found[0].Level+" "+found[0].What, want) {
 			t.Errorf("%s: %v, %v", path, found, err)
 		}
@@ -35,13 +35,13 @@ func TestProbeFolder(t *testing.T) {
 
 func TestProbeRedis(t *testing.T) {
 	s := redistest.Start(t, "--requirepass", "canary1")
-	parse := func(url string) config.Outbox {
+	parse := func(url string) config.Config {
 		t.Helper()
 		f, err := config.Parse("relay.hcl", []byte("log {}\noutbox \"redis\" {\n url = \""+url+"\"\n durability = \"fsync\"\n}\n"), os.LookupEnv)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return f.Config.Outbox
+		return f.Config
 	}
 	found, err := ProbeOutbox(t.Context(), parse(s.TCPURL()))
 	if err != nil {

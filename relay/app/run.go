@@ -211,12 +211,17 @@ func (a *App) makeRoom(ctx context.Context) (removed int) {
 
 func (a *App) logReady() {
 	e := a.o.Log.Info().Str("version", a.o.Version).
-		Str("outbox", a.o.Config.Outbox.Where()).Str("durability", a.store.Durability()).
+		Str("outbox", a.o.Config.Where()).Str("durability", a.o.Config.Show("outbox.durability", a.store.Durability())).
 		Int("endpoints", len(a.live.Load().policy.Endpoints)).Dur("took", time.Since(a.started))
 	for _, name := range []string{"ingest", "admin"} {
 		var addrs []string
 		for _, addr := range a.Addrs(name) {
-			addrs = append(addrs, addr.Network()+":"+addr.String())
+			shown := addr.String()
+			if name == "admin" {
+				setting := map[string]string{"unix": "admin.unix", "tcp": "admin.http"}[addr.Network()]
+				shown = a.o.Config.Show(setting, shown)
+			}
+			addrs = append(addrs, addr.Network()+":"+shown)
 		}
 		e = e.Strs(name, addrs)
 	}

@@ -261,7 +261,7 @@ type judgement struct {
 func judge(e *policy.Endpoint, n int, end *ending) judgement {
 	var j judgement
 	if f := end.failure; f != nil {
-		j.text = f.Text
+		j.text = e.Hush(f.Text)
 		j.outcome, j.code = classify(end.answer.Status, f.Code, e.Retry.On)
 		return j
 	}
@@ -278,9 +278,9 @@ func judge(e *policy.Endpoint, n int, end *ending) judgement {
 	switch cut := end.answer.BodyFault; {
 	case cut == nil:
 	case j.outcome == Delivered:
-		j.code, j.text = cut.Code, cut.Text
+		j.code, j.text = cut.Code, e.Hush(cut.Text)
 	default:
-		j.text = fmt.Sprintf("%s (%s: %s)", j.text, cut.Code, cut.Text)
+		j.text = fmt.Sprintf("%s (%s: %s)", j.text, cut.Code, e.Hush(cut.Text))
 	}
 	return j
 }

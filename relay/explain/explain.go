@@ -117,6 +117,9 @@ type Plan struct {
 	TotalMS         int64     `json:"total_timeout_ms"`
 	Limits
 	Egress Egress `json:"egress"`
+
+	// Hidden are the settings of which nothing is told, because env() or file() gives them.
+	Hidden []string `json:"hidden,omitempty"`
 }
 
 // Attempt is when an attempt begins, from the first on.
@@ -152,6 +155,9 @@ func endpoint(e *policy.Endpoint, entry *outbox.Entry, o Options) Endpoint {
 	default:
 		out.Why = "no pattern fits: " + e.Events.String()
 	}
+	if e.Hides("events") {
+		out.Pattern, out.Why = "", "its events are not shown: env() or file() gives them"
+	}
 	if v.Match {
 		var why string
 		if out.Filtered, out.Gets, why = filter(e, event, entry.Fingerprint != outbox.Fingerprint{}); why != "" {
@@ -173,9 +179,14 @@ func request(e *policy.Endpoint, event *outbox.Event, o Options) *Request {
 	safe := *e
 	safe.Headers, safe.Signers = nil, nil
 	for _, h := range e.Headers {
-		safe.Headers = append(safe.Headers, policy.Header{Name: h.Name, Value: config.NewSecret("***")})
+		name := h.Name
+		if h.ShownName() != h.Name {
+			name = "Hidden-By-Relay"
+		}
+		safe.Headers = append(safe.Headers, policy.Header{Name: name, Value: config.NewSecret(config.Hidden)})
 	}
 	out := &Request{URL: shown.String(), Header: []Header{}, Signed: []Signer{}, HTTP2: e.HTTP2 && e.URL.Scheme == "https"}
+	safe.Origin = e.Shown().Origin
 	for _, s := range e.Signers {
 		out.Signed = append(out.Signed, Signer{s.Scheme().Name(), s.Signing()})
 		if !o.Signed {
@@ -200,6 +211,12 @@ func request(e *policy.Endpoint, event *outbox.Event, o Options) *Request {
 	out.Line = strings.Replace(r.Line, e.URL.RequestURI(), shown.RequestURI(), 1)
 	safe.URL = shown
 	for _, h := range r.Header {
+		switch strings.ToLower(h.Name) {
+		case "content-type":
+			h.Value = e.Show("content_type", h.Value)
+		case "ce-source":
+			h.Value = e.Show("source", h.Value)
+		}
 		h.Value = strings.ReplaceAll(h.Value, e.RequestURL().String(), safe.RequestURL().String())
 		h.Value = strings.ReplaceAll(h.Value, e.URL.RequestURI(), shown.RequestURI())
 		out.Header = append(out.Header, Header(h))
@@ -208,7 +225,8 @@ func request(e *policy.Endpoint, event *outbox.Event, o Options) *Request {
 	return out
 }
 
-func plan(e *policy.Endpoint, own []netip.AddrPort) *Plan {
+func plan(real *policy.Endpoint, own []netip.AddrPort) *Plan {
+	e := real.Shown()
 	p := &Plan{
 		RetryOn:         e.Retry.On.List(),
 		MaxRetryAfterMS: e.Retry.MaxRetryAfter.Milliseconds(),
@@ -217,7 +235,14 @@ func plan(e *policy.Endpoint, own []netip.AddrPort) *Plan {
 		Classes:         classes(&e.Retry),
 		MaxAgeMS:        e.Retry.MaxAge.Milliseconds(),
 		Limits:          limits(e),
-		Egress:          egress(e, own),
+		Egress:          egress(real, own),
+	}
+	for _, name := range []string{
+		"timeout", "connection_max_age", "budget", "retry", "concurrency", "fleet_concurrency", "fresh_share", "rate_limit", "obey_rate_headers", "breaker", "batch", "disable", "tls", "egress",
+	} {
+		if real.Hides(name) {
+			p.Hidden = append(p.Hidden, name)
+		}
 	}
 	spans := deliver.Spans(&e.Retry.Steps)
 	for i, due := range append([]time.Duration{0}, e.Retry.Due()...) {
@@ -230,17 +255,18 @@ func plan(e *policy.Endpoint, own []netip.AddrPort) *Plan {
 func inMS(d time.Duration) int64 { return d.Round(time.Millisecond).Milliseconds() }
 
 func egress(e *policy.Endpoint, own []netip.AddrPort) Egress {
+	shown := e.Shown().Egress
 	out := Egress{
-		Verdict: "allowed", AllowPrivate: []string{}, AllowPlaintext: e.Egress.AllowPlaintext, Ports: append([]uint16{}, e.Egress.Ports...),
+		Verdict: "allowed", AllowPrivate: []string{}, AllowPlaintext: shown.AllowPlaintext, Ports: append([]uint16{}, shown.Ports...),
 	}
-	for _, p := range e.Egress.AllowPrivate {
+	for _, p := range shown.AllowPrivate {
 		out.AllowPrivate = append(out.AllowPrivate, p.String())
 	}
 	switch reason, known := post.Denied(e, own); {
 	case !known:
 		out.Verdict = "when_dialled"
 	case reason != "":
-		out.Verdict, out.Why = "denied", reason
+		out.Verdict, out.Why = "denied", e.Hush(reason)
 	}
 	return out
 }

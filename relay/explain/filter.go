@@ -33,7 +33,7 @@ func filter(e *policy.Endpoint, event *outbox.Event, idGiven bool) (out Filtered
 		why = "its filters let it through"
 	}
 	if f.Sample != e.Filter.Sample {
-		why += fmt.Sprintf("; sample = %g goes by the id that an accept makes", e.Filter.Sample)
+		why += fmt.Sprintf("; sample = %s goes by the id that an accept makes", e.Show("sample", fmt.Sprintf("%g", e.Filter.Sample)))
 	}
 	m := d.Term.Mark
 	out = Filtered{Filter: d.By, OutboxDecides: m != nil && m.Level > 0, Subject: d.Subject(), WhenError: d.Term.Error, Code: d.Term.Code}

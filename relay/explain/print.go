@@ -82,6 +82,35 @@ func printRequest(b *bytes.Buffer, r *Request, signed bool) {
 
 func printPlan(b *bytes.Buffer, p *Plan) {
 	fmt.Fprintf(b, "  delivered    2xx\n")
+	if len(p.Hidden) > 0 {
+		fmt.Fprintf(b, "  not shown    %s: env() or file() gives them\n", strings.Join(p.Hidden, ", "))
+	}
+	line := func(label, text string, settings ...string) {
+		hidden := func(name string) bool { return slices.Contains(p.Hidden, name) }
+		if !slices.ContainsFunc(settings, hidden) {
+			fmt.Fprintf(b, "  %-12s %s\n", label, text)
+		}
+	}
+	if !slices.Contains(p.Hidden, "retry") {
+		printRetried(b, p)
+	}
+	line("timeouts", fmt.Sprintf("connect %s, total %s; connections are used for up to %s", ms(p.ConnectMS), ms(p.TotalMS), ms(p.ConnectionAgeMS)), "timeout", "connection_max_age")
+	line("concurrency", concurrencyText(p.Limits), "concurrency", "fleet_concurrency", "fresh_share")
+	if p.Batch != nil {
+		fmt.Fprintf(b, "  batch        %s\n", batchText(p.Batch))
+	}
+	line("rate limit", rateText(p.Limits), "rate_limit", "obey_rate_headers")
+	line("breaker", breakerText(p.Breaker), "breaker")
+	line("disabled", disableText(p.Disable), "disable")
+	line("tls", tlsText(p.TLS), "tls")
+	line("egress", egressText(p.Egress), "egress")
+	if !slices.Contains(p.Hidden, "retry") {
+		printAttempts(b, p.Attempts)
+	}
+}
+
+// printRetried tells what follows which answer.
+func printRetried(b *bytes.Buffer, p *Plan) {
 	retried, final := "nothing", []string{"every other answer"}
 	if len(p.RetryOn) > 0 {
 		retried = strings.Join(p.RetryOn, " ")
@@ -101,20 +130,13 @@ func printPlan(b *bytes.Buffer, p *Plan) {
 		fmt.Fprintf(b, "  %-12s %s\n", "after "+c.After, classText(c))
 	}
 	fmt.Fprintf(b, "  final        %s\n", strings.Join(final, ", "))
-	fmt.Fprintf(b, "  timeouts     connect %s, total %s; connections are used for up to %s\n", ms(p.ConnectMS), ms(p.TotalMS), ms(p.ConnectionAgeMS))
-	fmt.Fprintf(b, "  concurrency  %s\n", concurrencyText(p.Limits))
-	if p.Batch != nil {
-		fmt.Fprintf(b, "  batch        %s\n", batchText(p.Batch))
-	}
-	fmt.Fprintf(b, "  rate limit   %s\n", rateText(p.Limits))
-	fmt.Fprintf(b, "  breaker      %s\n", breakerText(p.Breaker))
-	fmt.Fprintf(b, "  disabled     %s\n", disableText(p.Disable))
-	fmt.Fprintf(b, "  tls          %s\n", tlsText(p.TLS))
-	fmt.Fprintf(b, "  egress       %s\n", egressText(p.Egress))
-	fmt.Fprintf(b, "  attempts     %d, from now without what answers take:\n\n", len(p.Attempts))
+}
+
+func printAttempts(b *bytes.Buffer, all []Attempt) {
+	fmt.Fprintf(b, "  attempts     %d, from now without what answers take:\n\n", len(all))
 	var table bytes.Buffer
 	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', tabwriter.AlignRight)
-	for _, a := range p.Attempts {
+	for _, a := range all {
 		jitter := ""
 		if a.LeastMS < a.MostMS {
 			jitter = fmt.Sprintf("  (%s to %s)", ms(a.LeastMS), ms(a.MostMS))

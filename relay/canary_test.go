@@ -1,0 +1,291 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"relay/config"
+	"relay/internal/testkit"
+	"relay/policy"
+	"relay/relay/app"
+)
+
+// mark is in every text that env() and file() give to the files of these tests.
+const mark = "canary7f3a"
+
+// canaries are values of all kinds, right and wrong ones, each with something that is told
+// apart in any output.
+var canaries = []struct {
+	name, value string
+	marks       []string // none may be shown
+}{
+	{"a text", mark + "-value", []string{mark}},
+	{"a secret", "whsec_" + "Y2FuYXJ5N2YzYS1jYW5hcnk3ZjNhLWNhbmFyeTdmM2E=", []string{"Y2FuYXJ5"}},
+	{"lines", mark + " one\n" + mark + "\ttwo\x1b[1m", []string{mark}},
+	{"upper case", "CANARY7F3A.*", []string{"CANARY7F3A", mark}},
+	{"a whole number", "7391", []string{"7391"}},
+	{"a long number", "73917391739173917391", []string{"7391"}},
+	{"a fraction", "0.73917391", []string{"7391", "73.91"}},
+	{"a duration", "7391s", []string{"7391", "2h3m11s"}},
+	{"a short duration", "473s", []string{"473s", "7m53s", "473000"}},
+	{"a size", "7391KiB", []string{"7391"}},
+	{"a status", "418", []string{" 418", `"418"`}},
+	{"a range", "10.73.91.0/24", []string{"10.73.91"}},
+	{"a range that is off", "10.73.91.7/24", []string{"10.73.91"}},
+	{"a URL", "https://" + mark + ".example/" + mark + "?" + mark, []string{mark}},
+	{"a URL of Redis", "redis://" + mark + ":" + mark + "@" + mark + ".invalid:7391/3", []string{mark, "7391"}},
+	{"an address", mark + ".invalid:7391", []string{mark, "7391"}},
+	{"a host", mark + ".example", []string{mark}},
+	{"a path", "/nonexistent-" + mark + "/" + mark, []string{mark}},
+	{"PEM", "-----BEGIN PRIVATE KEY-----\nY2FuYXJ5N2YzYQ==\n-----END PRIVATE KEY-----\n", []string{"Y2FuYXJ5"}},
+	{"PEM of no kind", "-----BEGIN " + strings.ToUpper(mark) + "-----\nY2FuYXJ5N2YzYQ==\n-----END " + strings.ToUpper(mark) + "-----\n", []string{"Y2FuYXJ5", "CANARY7F3A"}},
+	{"JSON", `{"` + mark + `": "` + mark + `"}`, []string{mark}},
+	{"a schema", `{"type":"object","properties":{"` + mark + `":{"type":"` + mark + `"}}}`, []string{mark}},
+	{"a schema that refers", `{"$ref":"https://` + mark + `.example/x","pattern":"` + mark + `("}`, []string{mark}},
+}
+
+// ways are how an attribute can use what a call gives.
+var ways = []string{
+	"%s",
+	"[%s]",
+	"[%[1]s, %[1]s]",
+	"{ (%s) = \"x\" }",
+	"{ X-Canary = %s }",
+	"{ (%[1]s) = %[1]s, X-Other = \"${%[1]s}\" }",
+	"upper(%s)",
+	"jsondecode(%s)",
+	"regex(%[1]s, %[1]s)",
+	"\"x${%s}\"",
+	"env(%s)",
+	"file(%s)",
+	"[for x in [%s] : x.y]",
+	"%s + 1",
+	"%s.y",
+	"event.data.x == %s",
+}
+
+// valuesOf are ways for the nth canary: all of them for some, the plain ones for all.
+func valuesOf(n int) []string {
+	some := ways
+	if n%7 != 0 {
+		some = ways[:5]
+	}
+	values := []string{`file("canary")`}
+	for _, way := range some {
+		values = append(values, strings.NewReplacer("%[1]s", `env("CANARY")`, "%s", `env("CANARY")`).Replace(way))
+	}
+	return values
+}
+
+// good is what blocks need beside the attribute that is looked at, by their path in
+// config.Describe.
+var good = map[string]string{
+	`endpoint "LABEL"`:            "url = \"https://hooks.test/x\"\n secrets = [\"" + testkit.Secret + "\"]\n",
+	`endpoint "LABEL" dedupe`:     "by = event.id\n window = \"1m\"\n",
+	`endpoint "LABEL" crossing`:   "by = event.id\n value = event.data.n\n at = [1]\n",
+	`signature "LABEL"`:           "signed = \"${body}\"\n headers = { X-S = signature }\n",
+	`event_type "LABEL"`:          "",
+	`outbox "redis" sentinel`:     "master = \"m\"\n addrs = [\"127.0.0.1:1\"]\n",
+	`outbox "redis" cluster`:      "addrs = [\"127.0.0.1:1\"]\n",
+	`endpoint "LABEL" rate_limit`: "limit = 1\n",
+	`policy "LABEL" rate_limit`:   "limit = 1\n",
+}
+
+// with is what an attribute needs beside it.
+var with = map[string]string{
+	"source": "body = cloudevent\n", "origin": "handshake = true\n",
+	"initial": "strategy = \"exponential\"\n", "max": "strategy = \"exponential\"\n", "multiplier": "strategy = \"exponential\"\n",
+}
+
+// fileWith is a file that has one attribute of one block, and all that it needs for that.
+func fileWith(a config.Attribute, value string) string {
+	return blockWith(strings.Fields(a.Block), "", a, value) + others(a.Block)
+}
+
+// others are blocks that are to be there in any case.
+func others(path string) string {
+	var b strings.Builder
+	if !strings.HasPrefix(path, "endpoint") {
+		b.WriteString("endpoint \"x\" {\n" + good[`endpoint "LABEL"`] + "}\n")
+	}
+	if !strings.HasPrefix(path, "outbox") {
+		b.WriteString("outbox \"sqlite\" {\n path = \"outbox\"\n}\n")
+	}
+	if !strings.HasPrefix(path, "ingest") {
+		b.WriteString("ingest {\n unix \"in.sock\" {}\n}\n")
+	}
+	if !strings.HasPrefix(path, "admin") {
+		b.WriteString("admin {\n http = \"\"\n}\n")
+	}
+	return b.String()
+}
+
+// blockWith writes the blocks of a path, like `endpoint "LABEL" retry`, around the attribute.
+func blockWith(path []string, above string, a config.Attribute, value string) string {
+	head, rest := path[0], path[1:]
+	if len(rest) > 0 && strings.HasPrefix(rest[0], `"`) {
+		head, rest = head+" "+rest[0], rest[1:]
+	}
+	whole := strings.TrimSpace(above + " " + head)
+	inside := ""
+	for line := range strings.Lines(good[whole]) {
+		if name, _, _ := strings.Cut(strings.TrimSpace(line), " "); len(rest) > 0 || name != a.Name {
+			inside += line
+		}
+	}
+	if len(rest) == 0 {
+		inside += with[a.Name]
+	}
+	if len(rest) > 0 {
+		inside += blockWith(rest, whole, a, value)
+	} else {
+		inside += a.Name + " = " + value + "\n"
+	}
+	label := map[string]string{`http "LABEL"`: `http "127.0.0.1:0"`, `unix "LABEL"`: `unix "in.sock"`, `retry "LABEL"`: `retry "429"`, `policy "LABEL"`: `policy "default"`}[head]
+	if label == "" {
+		label = strings.ReplaceAll(head, "LABEL", "x")
+	}
+	return label + " {\n" + inside + "}\n"
+}
+
+// Nothing that Relay says quotes what env() or file() gave, whatever the attribute and
+// whatever is wrong with it: check, diff, explain, a start, a reload (P and S of secrets).
+func TestNothingQuotesWhatWasDrawn(t *testing.T) {
+	attributes := config.Describe(func(f *config.File) { _, _ = policy.Decode(f) })
+	if len(attributes) < 100 {
+		t.Fatalf("only %d attributes", len(attributes))
+	}
+	// A policy is read as the endpoint is, and shown at it.
+	attributes = slices.DeleteFunc(attributes, func(a config.Attribute) bool {
+		return strings.HasPrefix(a.Block, "policy") && a.Block != `policy "LABEL" retry` && a.Block != `policy "LABEL" tls`
+	})
+	t.Chdir(t.TempDir())
+	testkit.Must(t, os.WriteFile("event.json", []byte(`{"type":"a.b","tenant":"t","data":{"n":5,"x":{}}}`), 0o600))
+	base := others("")
+	testkit.Must(t, os.WriteFile("base.hcl", []byte(base), 0o600))
+	reload := startForReload(t)
+	accepted := map[string]int{}
+	for n, c := range canaries {
+		t.Setenv("CANARY", c.value)
+		testkit.Must(t, os.WriteFile("canary", []byte(c.value), 0o600))
+		for _, a := range attributes {
+			for _, value := range valuesOf(n) {
+				src := fileWith(a, value)
+				said, ok := saidOf(t, src)
+				said += reload(src)
+				if ok {
+					accepted[a.Block+" "+a.Name]++
+				}
+				for _, m := range c.marks {
+					if i := strings.Index(said, m); i >= 0 {
+						t.Errorf("%s %s = %s with %s is quoted:\n…%s…\nin\n%s", a.Block, a.Name, value, c.name, said[max(0, i-200):min(len(said), i+100)], src)
+						break
+					}
+				}
+			}
+		}
+	}
+	// The test is of use only while right values are among the canaries.
+	for _, name := range []string{`endpoint "LABEL" url`, `endpoint "LABEL" concurrency`, `outbox "sqlite" path`, `outbox "redis" url`, `endpoint "LABEL" headers`, `endpoint "LABEL" source`, `endpoint "LABEL" origin`, `endpoint "LABEL" retry initial`, `endpoint "LABEL" timeout total`} {
+		if accepted[name] == 0 {
+			t.Errorf("no canary is right for %s", name)
+		}
+	}
+}
+
+// saidOf is all that check, diff and explain say of a file; ok when check takes it.
+func saidOf(t *testing.T, src string) (said string, ok bool) {
+	t.Helper()
+	testkit.Must(t, os.WriteFile("relay.hcl", []byte(src), 0o600))
+	var b strings.Builder
+	verb := func(args ...string) int {
+		return run(args, streams{strings.NewReader(""), &b, &b})
+	}
+	if verb("check", "relay.hcl") != exitOK {
+		return b.String(), false // of the others the same is said
+	}
+	verb("check", "--json", "relay.hcl")
+	verb("diff", "base.hcl", "relay.hcl")
+	verb("diff", "--json", "relay.hcl", "base.hcl")
+	verb("explain", "--config", "relay.hcl", "event.json")
+	verb("explain", "--config", "relay.hcl", "--json", "event.json")
+	return b.String(), true
+}
+
+// startForReload starts a Relay and returns how to reload it with another file, which
+// answers with all that was said about that.
+func startForReload(t *testing.T) func(src string) string {
+	t.Helper()
+	testkit.Must(t, os.WriteFile("live.hcl", []byte(others("")), 0o600))
+	c := &command{env: os.LookupEnv}
+	load := func() (*config.File, *policy.Policy, error) { return c.read([]string{"live.hcl"}) }
+	file, p, err := load()
+	testkit.Must(t, err)
+	log := new(testkit.Log)
+	lines := app.NewLines(log)
+	a, err := app.Open(t.Context(), app.Options{Config: file.Config, Policy: p, Log: app.NewLogger(file.Config.Log, lines), Load: load})
+	testkit.Must(t, err)
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = a.Run(ctx) })
+	t.Cleanup(func() { stop(); running.Wait() })
+	seen := 0
+	return func(src string) string {
+		testkit.Must(t, os.WriteFile("live.hcl", []byte(src), 0o600))
+		done, err := a.Reload(t.Context(), "test")
+		lines.Flush(time.Minute)
+		answer, _ := json.Marshal(done)
+		text := log.String()
+		said := text[seen:]
+		seen = len(text)
+		return fmt.Sprint(said, string(answer), err)
+	}
+}
+
+// What a start says of right values: where the outbox is and what listens.
+func TestStartQuotesNothing(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	for name, tt := range map[string]struct{ value, src string }{
+		"folder":        {filepath.Join(dir, mark), `outbox "sqlite" { path = env("CANARY") }`},
+		"a bad folder":  {"/proc/" + mark, `outbox "sqlite" { path = env("CANARY") }`},
+		"admin socket":  {filepath.Join(dir, mark+".sock"), `admin { unix = env("CANARY") }`},
+		"admin address": {mark + ".invalid:0", `admin { http = env("CANARY") }`},
+		"redis":         {"redis://" + mark + ":" + mark + "@" + mark + ".invalid:1", `outbox "redis" { url = env("CANARY") }`},
+		"namespace":     {mark, `outbox "redis" { namespace = env("CANARY") }`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("CANARY", tt.value)
+			path := strings.Fields(tt.src)[0]
+			src := strings.NewReplacer("{ ", "{\n", " }", "\n}\n").Replace(tt.src)
+			testkit.Must(t, os.WriteFile("relay.hcl", []byte(src+others(path)), 0o600))
+			p := &process{t: t, dir: dir}
+			self, err := os.Executable()
+			testkit.Must(t, err)
+			p.serve(self)
+			testkit.Until(t, "a word", func() bool {
+				return p.log.Count(`"message":"ready"`) > 0 || p.log.Count("relay: ") > 0 || p.log.Count("warn") > 0
+			})
+			p.kill()
+			if said := p.log.String(); strings.Contains(said, mark) {
+				t.Errorf("the start says\n%s", said)
+			}
+		})
+	}
+}
+
+// serve runs Relay on relay.hcl of the folder.
+func (p *process) serve(self string) {
+	p.log = new(testkit.Log)
+	p.cmd = &exec.Cmd{Path: self, Args: []string{"relay", "serve", "--config", "relay.hcl"}, Dir: p.dir, Env: os.Environ(), Stdout: p.log, Stderr: p.log}
+	testkit.Must(p.t, p.cmd.Start())
+}
