@@ -40,7 +40,7 @@ var arrows = map[string][]string{
 	"relay/gate":                   {"outbox", "policy"},
 	"relay/post":                   {"outbox", "policy", "policy/sign"},
 	"relay/deliver":                {"outbox", "policy", "policy/rawjson", "relay/gate", "policy/sign", "relay/post"},
-	"relay/admin":                  {"ingest/problem", "outbox", "policy", "relay/deliver"},
+	"relay/admin":                  {"ingest/problem", "outbox", "policy", "relay/deliver", "relay/gate"},
 	"relay/bench":                  {},
 	"relay/metrics":                {"outbox", "relay/deliver"},
 	"relay/deliver/delivertest":    {"policy/sign"},

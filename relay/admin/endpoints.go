@@ -15,13 +15,13 @@ import (
 	"relay/outbox"
 	"relay/policy"
 	"relay/relay/deliver"
+	"relay/relay/gate"
 )
 
-// The states of an endpoint, beside those of deliver.State.
+// The states of an endpoint that is in no file of this Relay.
 const (
-	removed = "removed" // only the outbox knows it: its deliveries are held
-	// Only the files of other Relays have it: they deliver.
-	elsewhere = "elsewhere"
+	removed   = string(gate.StateRemoved)
+	elsewhere = string(gate.StateElsewhere)
 )
 
 // EndpointList is the answer of GET /v1/endpoints.

@@ -11,13 +11,14 @@ import (
 )
 
 // State of an endpoint: whether its deliveries are made.
-type State string
+type State = gate.EndpointState
 
-// The states. Deliveries of an endpoint that is not Active are accepted and held.
+// The states that an endpoint of the file can have. Deliveries of one that is not Active are accepted
+// and held.
 const (
-	Active   State = "active"
-	Paused   State = "paused"   // by an operator
-	Disabled State = "disabled" // by the file, by an operator, or by Relay: the receiver is gone, or was failing for too long
+	Active   = gate.StateActive
+	Paused   = gate.StatePaused
+	Disabled = gate.StateDisabled
 )
 
 // The codes of a Status: who or what changed the state.
@@ -29,25 +30,29 @@ const (
 
 // The causes of Status.Waiting.
 const (
-	WaitLimit      = "limit"       // the bucket of rate_limit is empty
-	WaitBreaker    = "breaker"     // the breaker is open
-	WaitRetryAfter = "retry_after" // the receiver asked for time
-	WaitConsent    = "consent"     // the receiver was asked, and has not allowed it
-	WaitPaused     = "paused"
-	WaitDisabled   = "disabled"
-	WaitSlots      = "slots" // as many attempts are under way as concurrency allows
+	WaitLimit      = string(gate.Limit)
+	WaitBreaker    = string(gate.Breaker)
+	WaitRetryAfter = string(gate.RetryAfter)
+	WaitConsent    = string(gate.NoConsent)
+	WaitPaused     = string(gate.Paused)
+	WaitDisabled   = string(gate.Disabled)
+	WaitSlots      = string(gate.Slots)
 )
 
 // WaitCauses are all causes of Status.Waiting.
 func WaitCauses() []string {
-	return []string{WaitLimit, WaitBreaker, WaitRetryAfter, WaitConsent, WaitPaused, WaitDisabled, WaitSlots}
+	var all []string
+	for _, cause := range gate.Causes() {
+		all = append(all, string(cause))
+	}
+	return all
 }
 
 // The states of a breaker.
 const (
-	BreakerClosed   = "closed"
-	BreakerOpen     = "open"
-	BreakerHalfOpen = "half_open" // probes look whether the receiver is well again
+	BreakerClosed   = gate.Closed
+	BreakerOpen     = gate.Opened
+	BreakerHalfOpen = gate.HalfOpen
 )
 
 // BreakerStates are all states of a breaker.

@@ -110,7 +110,7 @@ func (g *Gate) shutBy() (causes []Cause) {
 	if !st.Held.IsZero() {
 		causes = append(causes, RetryAfter)
 	}
-	if st.Breaker == "open" {
+	if st.Breaker == Opened {
 		causes = append(causes, Breaker)
 	}
 	return causes

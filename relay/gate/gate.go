@@ -7,7 +7,7 @@
 // Condition, kept in the outbox as the endpoint's note; the tokens of a fleet's rate limit are
 // there, too. All else is this process's own: each Relay asks for consent itself.
 //
-// Read in this order: Condition, Gates, Gate, then breaker.go, limit.go, fleet.go, pace.go.
+// Read in this order: words.go, Condition, Gates, Gate, then breaker.go, limit.go, fleet.go, pace.go.
 package gate
 
 import (
@@ -17,20 +17,6 @@ import (
 	"time"
 
 	"relay/policy"
-)
-
-// Cause says why no attempt may begin now.
-type Cause string
-
-// The causes.
-const (
-	Open       Cause = ""            // attempts may begin
-	Paused     Cause = "paused"      // by an operator
-	Disabled   Cause = "disabled"    // by an operator, or by Relay: see Decision
-	RetryAfter Cause = "retry_after" // the receiver asked for time
-	Breaker    Cause = "breaker"     // it is open, or its probes are under way
-	NoConsent  Cause = "consent"     // of the receiver; Verdict.Wait is 0 when it is to be asked for
-	Limit      Cause = "limit"       // of the policy, or by the receiver's rate headers
 )
 
 // Happening is a change of an endpoint's condition that this process brought about.
@@ -349,11 +335,11 @@ func (g *Gate) State() State {
 		s.Held = g.all.stamp(g.hold.until)
 	}
 	if g.endpoint.Breaker != nil {
-		s.Breaker = "closed"
+		s.Breaker = Closed
 		if g.condition.Breaker != nil {
-			s.Breaker = "half_open"
+			s.Breaker = HalfOpen
 			if now.Before(g.shutUntil) {
-				s.Breaker = "open"
+				s.Breaker = Opened
 			}
 		}
 	}

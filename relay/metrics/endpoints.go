@@ -122,6 +122,7 @@ type deliverFamily struct {
 }
 
 func deliverFamilies() []deliverFamily {
+	causes, states := deliver.WaitCauses(), deliver.BreakerStates()
 	return []deliverFamily{
 		{"relay_deliver_attempts_total", dto.MetricType_COUNTER, "Attempts by outcome.",
 			func(f family, s *deliver.Status, endpoint *dto.LabelPair) {
@@ -131,13 +132,13 @@ func deliverFamilies() []deliverFamily {
 			}},
 		{"relay_deliver_waiting", dto.MetricType_GAUGE, "1 for the cause why no deliveries are claimed for the endpoint now, 0 for the others.",
 			func(f family, s *deliver.Status, endpoint *dto.LabelPair) {
-				for _, cause := range deliver.WaitCauses() {
+				for _, cause := range causes {
 					f.add(bit(s.Waiting == cause), endpoint, "cause", cause)
 				}
 			}},
 		{"relay_deliver_breaker_state", dto.MetricType_GAUGE, "1 for the state that the endpoint's breaker is in, 0 for the others.",
 			func(f family, s *deliver.Status, endpoint *dto.LabelPair) {
-				for _, state := range deliver.BreakerStates() {
+				for _, state := range states {
 					if s.Breaker != "" {
 						f.add(bit(s.Breaker == state), endpoint, "state", state)
 					}
