@@ -40,6 +40,7 @@ func TestTooExpensive(t *testing.T) {
 				t.Errorf("filter %s: %+v", e, v.Meter)
 			}
 			for _, body := range []string{"{ a = " + e + " }", "{ a = try(" + e + `, "cheap") }`} {
+				body += "\nbudget {\n body = \"20ms\"\n}"
 				_, err := bodyOf(t, "body = "+body).Append(nil, viewOf(expensive()))
 				if CostCode(err, "other") != CodeTooExpensive || strings.Contains(err.Error(), "canary") {
 					t.Errorf("body %s: %v", body, err)

@@ -87,6 +87,8 @@ func TestCostEnds(t *testing.T) {
 		`trim(u, "${u}x")`,
 		`true ? l : []`,
 		`coalesce(l, ["x"])`,
+		`[for t in l : format("${s}%d", 1)]`,
+		`[for t in l : replace(s, "x", s)]`,
 		`[for t in l : ` + strings.Repeat("1+", 200) + `1]`,
 	} {
 		synctest.Test(t, func(t *testing.T) {

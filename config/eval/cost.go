@@ -61,6 +61,8 @@ func reads(function string, args []cty.Value, limit int) int {
 		cost += len(text(args, 0)) * len(text(args, 1)) / 4
 	case "split":
 		cost += strings.Count(text(args, 1), text(args, 0)) * valueCost
+	case "format", "formatlist": // whose verbs are looked for
+		cost += len(text(args, 0)) * 100
 	case "replace":
 		cost += strings.Count(text(args, 0), text(args, 1)) * 20
 	}

@@ -40,11 +40,11 @@ func Bounded(name string, f function.Function, left *Allowance) function.Functio
 					return cty.NilVal, ErrNumber
 				}
 			}
-			if makes(name, args) > MaxText {
-				return cty.NilVal, BoundError(fmt.Sprintf("it could make more than %d bytes", MaxText))
-			}
 			if !left.Spend(reads(name, args, int(left.budget))) {
 				return cty.NilVal, left.Err()
+			}
+			if makes(name, args) > MaxText {
+				return cty.NilVal, BoundError(fmt.Sprintf("it could make more than %d bytes", MaxText))
 			}
 			v, err := f.Call(args)
 			switch {
@@ -112,13 +112,14 @@ func makes(name string, args []cty.Value) int {
 
 func formatMakes(name string, args []cty.Value) int {
 	spec := text(args, 0)
+	takesNumber := numeric.MatchString(spec)
 	most, rows := 0, 1
 	for i, a := range args[1:] {
 		most += weigh(a, MaxText)
 		if !a.IsNull() && name == "formatlist" && a.CanIterateElements() {
 			rows = max(rows, a.LengthInt())
 		}
-		if numeric.MatchString(spec) {
+		if takesNumber {
 			if _, err := strconv.ParseFloat(text(args, i+1), 64); errors.Is(err, strconv.ErrRange) {
 				return MaxText + 1 // 1e999999999 with all its digits
 			}
