@@ -17,7 +17,7 @@ func expensive() string {
 	return fmt.Sprintf(`{"l":[%s"canary"],"s":%q}`, strings.Repeat(`"canary",`, 9000), strings.Repeat("x", 150_000))
 }
 
-// What costs more than its budget is ended, with a code of its own and no data in the
+// An expression that costs more than its budget is ended, with a code of its own and no data in the
 // error. The clock of a bubble stands still, so it is the cost that ends it.
 func TestTooExpensive(t *testing.T) {
 	for _, e := range []string{
@@ -164,7 +164,7 @@ func TestFileIsBounded(t *testing.T) {
 	}
 }
 
-// Whatever stands in a file, it is read within the budget for files.
+// Any file is read within the budget for files.
 func FuzzFileIsBounded(f *testing.F) {
 	for _, value := range []string{
 		`jsonencode([for a in range(0,1000) : [for b in range(0,1000) : [for c in range(0,1000) : 1]]])`, `"${9e99999999}"`,

@@ -100,8 +100,8 @@ func TestCostEnds(t *testing.T) {
 	}
 }
 
-// What is ordinary takes less than a millisecond, so it never looks at the clock: nothing
-// that a machine does can fail it.
+// An ordinary expression takes less than a millisecond, so it never looks at the clock:
+// nothing that a machine does can fail it.
 func TestOrdinaryNeverLooksAtTheClock(t *testing.T) {
 	data := map[string]cty.Value{
 		"s": cty.StringVal("billing@shop.example.com"), "n": cty.NumberIntVal(7),
@@ -153,7 +153,7 @@ func TestClock(t *testing.T) {
 	})
 }
 
-// What is expensive waits for a place, what is cheap does not; the wait is bounded.
+// An expensive evaluation waits for a place, a cheap one does not; the wait is bounded.
 func TestLane(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		lane := NewLane(1)

@@ -34,8 +34,8 @@ func ParseNumber(s string) (cty.Value, error) {
 	return v, nil
 }
 
-// ValidLiteral tells whether a number of a file can be used. One that would become 0 is
-// refused, because nobody means it.
+// ValidLiteral tells whether a number of a file can be used. A number other than 0
+// that would become 0 is refused: it is a mistake.
 func ValidLiteral(s string) bool {
 	if _, err := strconv.ParseFloat(s, 64); errors.Is(err, strconv.ErrSyntax) {
 		return true // the parser has words for it
