@@ -17,7 +17,7 @@ type Round struct {
 	Accepted   float64       `json:"accepted_per_second"`
 	Delivered  float64       `json:"delivered_per_second"`
 	RelayCPU   float64       `json:"relay_cpu_us"`
-	RedisCPU   float64       `json:"redis_cpu_us,omitempty"`
+	RedisCPU   float64       `json:"redis_cpu_us"` // 0 without Redis
 	HarnessCPU float64       `json:"harness_cpu_us"`
 	P50        time.Duration `json:"p50_ns"` // from sending to arrival; without a rate it tells the length of the queue
 	P99        time.Duration `json:"p99_ns"`
