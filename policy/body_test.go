@@ -25,7 +25,7 @@ func viewOf(data string) *View {
 	return &View{ID: "evt_1", Type: "a.b", Time: time.Unix(1_700_000_000, 0), Data: []byte(data), Delivery: "dlv_1"}
 }
 
-// What data makes of an expression is bounded, and the error tells no data. In a bubble no
+// The result of an expression on an event's data is bounded, and the error tells no data. In a bubble no
 // time passes, so that cost alone decides.
 func TestBounds(t *testing.T) { synctest.Test(t, testBounds) }
 
