@@ -293,16 +293,15 @@ func TestShutdownAnswers(t *testing.T) {
 		t.Run(network, func(t *testing.T) {
 			in, _, faulty := newIngest(t, Options{})
 			addr := filepath.Join(shortDir(t), "relay.sock")
-			l, err := listen.Unix(t.Context(), addr, 0o600)
-			if network == "tcp" {
-				if err := l.Close(); err != nil {
+			var l net.Listener
+			if network == "unix" {
+				l = listenUnix(t, addr)
+			} else {
+				var err error
+				if l, err = listen.TCP(t.Context(), "127.0.0.1:0"); err != nil {
 					t.Fatal(err)
 				}
-				l, err = listen.TCP(t.Context(), "127.0.0.1:0")
 				addr = l.Addr().String()
-			}
-			if err != nil {
-				t.Fatal(err)
 			}
 			s := NewServer(ServerOptions{Ingest: in, Guard: listen.Guard{AnyHost: true}})
 			served := make(chan error, 1)

@@ -2,7 +2,6 @@ package listen
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -36,66 +35,216 @@ func TCP(ctx context.Context, addr string) (net.Listener, error) {
 
 // Unix listens on a Unix socket at path.
 //
-// The socket appears at path when it is ready, with its mode set: until then an
-// app finds nothing there. It takes the place of a dead process's socket, which
-// is one that nobody holds the lock of (path.lock, which stays) and that
-// refuses connections; anything else at path is left alone and is an error. A
-// missing directory is made, but not its parents; it opens to the group if the
-// mode does. Closing the listener removes the socket if it is still this one.
-func Unix(ctx context.Context, path string, mode fs.FileMode) (net.Listener, error) {
+// The file is made with its mode, so that nobody connects whom the mode keeps out. It takes
+// the place of a dead process's socket, which is one that nobody holds the lock of
+// (path.lock, which stays) and that refuses connections; anything else at path is left
+// alone and is an error. A missing directory is made, but not its parents; it opens to the
+// group if the mode does. Closing the listener removes the socket if it is still this one.
+func Unix(ctx context.Context, path string, mode fs.FileMode) (*Socket, error) {
 	switch {
 	case path == "", path[0] == '@', strings.Contains(path, "\x00"):
 		return nil, fmt.Errorf("listen on %q: give the path of a file; abstract sockets, which begin with @, have no permissions", path)
 	case len(path) > maxSocketPath:
 		return nil, fmt.Errorf("listen on %s: the path has %d bytes, a socket's has at most %d; choose a shorter one", path, len(path), maxSocketPath)
 	}
-	l, err := openUnix(ctx, path, mode)
-	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", path, access.ExplainShared(err, filepath.Dir(path)))
-	}
-	return l, nil
-}
-
-func openUnix(ctx context.Context, path string, mode fs.FileMode) (_ net.Listener, err error) {
-	if err := makeSocketDir(filepath.Dir(path), mode); err != nil {
-		return nil, err
-	}
-	_, err = os.Lstat(path + ".lock")
-	known := err == nil // a Relay has listened here
-	lock := flock.New(path + ".lock")
-	locked, err := lock.TryLock()
-	if err != nil {
-		return nil, fmt.Errorf("lock socket: %w", err)
-	}
-	if !locked {
-		return nil, ErrAnswered
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, lock.Unlock())
-		}
-	}()
-	if err := shareLock(path + ".lock"); err != nil {
-		return nil, fmt.Errorf("lock socket: %w", err)
-	}
-	if err := checkVacant(ctx, path, known); err != nil {
-		return nil, err
-	}
-
-	// The name is no longer than the path, so that it fits where the path fits.
-	dir, base := filepath.Split(path)
-	hidden := dir + rand.Text()[:min(len(base), 26)]
-	ln, err := new(net.ListenConfig).Listen(ctx, "unix", hidden)
-	if err != nil {
-		return nil, err
-	}
-	unix := ln.(*net.UnixListener)
-	unix.SetUnlinkOnClose(false) // it would remove the hidden name
-	s := &socket{UnixListener: unix, path: path, lock: lock}
-	if s.file, err = publish(hidden, path, mode); err != nil {
-		return nil, errors.Join(err, unix.Close(), os.Remove(hidden))
+	s := &Socket{path: path, mode: mode}
+	if err := s.open(ctx); err != nil {
+		return nil, errors.Join(s.explain(err), s.Close())
 	}
 	return s, nil
+}
+
+// Socket is a listener on a Unix socket that owns its path.
+type Socket struct {
+	path string
+	mode fs.FileMode
+
+	mu       sync.Mutex
+	lock     *flock.Flock
+	lockFile fs.FileInfo       // that it is held on
+	now      *net.UnixListener // nil before the first
+	file     fs.FileInfo       // of now
+	old      *net.UnixListener // whose file is gone; connections that wait there are still accepted
+	closed   bool
+}
+
+// drainTime is for connections that wait where the socket's file is gone.
+const drainTime = 50 * time.Millisecond
+
+func (s *Socket) explain(err error) error {
+	return fmt.Errorf("listen on %s: %w", s.path, access.ExplainShared(err, filepath.Dir(s.path)))
+}
+
+// open takes possession of the path and listens there. The caller holds mu, or is the first.
+func (s *Socket) open(ctx context.Context) error {
+	if err := makeSocketDir(filepath.Dir(s.path), s.mode); err != nil {
+		return err
+	}
+	known, err := s.takeLock()
+	if err != nil {
+		return err
+	}
+	if err := clearPath(ctx, s.path, known); err != nil {
+		return err
+	}
+	l, file, err := bind(ctx, s.path, s.mode)
+	if err != nil {
+		return err
+	}
+	if s.old != nil {
+		_ = s.old.Close() // it was about to be
+	}
+	s.old, s.now, s.file = s.now, l, file
+	return nil
+}
+
+// takeLock locks the path, unless this Socket has the lock that is there. Known tells that
+// there was one: a Relay has listened here.
+func (s *Socket) takeLock() (known bool, err error) {
+	name := s.path + ".lock"
+	before, err := os.Lstat(name)
+	known = err == nil
+	if known && s.lock != nil && os.SameFile(before, s.lockFile) {
+		return true, nil
+	}
+	lock := flock.New(name)
+	locked, err := lock.TryLock()
+	if err != nil {
+		return known, fmt.Errorf("lock socket: %w", err)
+	}
+	if !locked {
+		return known, ErrAnswered
+	}
+	file, err := os.Lstat(name)
+	if err == nil {
+		err = shareLock(name)
+	}
+	if err != nil {
+		return known, fmt.Errorf("lock socket: %w", errors.Join(err, lock.Unlock()))
+	}
+	if s.lock != nil {
+		_ = s.lock.Unlock() // of a file that is gone
+	}
+	s.lock, s.lockFile = lock, file
+	return known, nil
+}
+
+// bind listens at the final path: programs that clean directories take the names of live
+// sockets from the kernel, and the kernel knows the name that was bound.
+func bind(ctx context.Context, path string, mode fs.FileMode) (*net.UnixListener, fs.FileInfo, error) {
+	name := path
+	if whole, err := filepath.Abs(path); err == nil && len(whole) <= maxSocketPath {
+		name = whole // a relative one says nothing to others
+	}
+	c := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		// Linux makes the file with the mode that the socket has. Elsewhere the umask
+		// is all that narrows it until Chmod.
+		return raw.Control(func(fd uintptr) { _ = syscall.Fchmod(int(fd), uint32(mode.Perm())) })
+	}}
+	l, err := c.Listen(ctx, "unix", name)
+	if err != nil {
+		return nil, nil, err
+	}
+	unix := l.(*net.UnixListener)
+	unix.SetUnlinkOnClose(false) // it would remove what another process has put there
+	file, err := os.Lstat(name)
+	if err == nil {
+		err = os.Chmod(name, mode) // what the umask has taken away
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, unix.Close())
+	}
+	return unix, file, nil
+}
+
+// Check looks whether the socket's file is still there, and makes it anew where it is gone;
+// connections go on. An error says that it is gone, or is another's, and why it is not made
+// anew.
+func (s *Socket) Check(ctx context.Context) (renewed bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false, nil
+	}
+	file, err := os.Lstat(s.path)
+	if err == nil && os.SameFile(file, s.file) {
+		if _, err := s.takeLock(); err != nil {
+			return false, s.explain(err)
+		}
+		return false, nil
+	}
+	if err := s.open(ctx); err != nil {
+		return false, s.explain(err)
+	}
+	_ = s.old.SetDeadline(time.Now().Add(drainTime)) // ends an Accept
+	return true, nil
+}
+
+// Accept implements net.Listener.
+func (s *Socket) Accept() (net.Conn, error) {
+	for {
+		s.mu.Lock()
+		now, old := s.now, s.old
+		s.mu.Unlock()
+		if old != nil {
+			_ = old.SetDeadline(time.Now().Add(drainTime))
+			if c, err := old.Accept(); err == nil {
+				return c, nil
+			}
+			s.forget(old)
+			continue
+		}
+		c, err := now.Accept()
+		if err != nil && s.replaced(now) {
+			continue
+		}
+		return c, err
+	}
+}
+
+func (s *Socket) replaced(l *net.UnixListener) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.now != l
+}
+
+// forget closes a listener that was replaced.
+func (s *Socket) forget(old *net.UnixListener) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.old == old {
+		_ = old.Close() // its file is gone
+		s.old = nil
+	}
+}
+
+// Addr is the path that apps use.
+func (s *Socket) Addr() net.Addr { return &net.UnixAddr{Name: s.path, Net: "unix"} }
+
+// Close removes the socket, unless another file has taken its place, and stops
+// listening. Connections that were accepted stay open.
+func (s *Socket) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	var errs []error
+	if s.now != nil {
+		if file, err := os.Lstat(s.path); err == nil && os.SameFile(file, s.file) {
+			errs = append(errs, os.Remove(s.path))
+		}
+		errs = append(errs, s.now.Close())
+	}
+	if s.old != nil {
+		_ = s.old.Close() // its file is gone
+		s.old = nil
+	}
+	if s.lock != nil {
+		errs = append(errs, s.lock.Unlock())
+	}
+	return errors.Join(errs...)
 }
 
 // shareLock lets the next user of a folder that is its group's lock the socket, too.
@@ -110,18 +259,6 @@ func shareLock(path string) error {
 	}
 	_, err = access.Narrow(f, folder)
 	return errors.Join(err, f.Close())
-}
-
-// publish gives a socket its mode and then its name.
-func publish(hidden, path string, mode fs.FileMode) (fs.FileInfo, error) {
-	if err := os.Chmod(hidden, mode); err != nil {
-		return nil, err
-	}
-	file, err := os.Lstat(hidden)
-	if err != nil {
-		return nil, err
-	}
-	return file, os.Rename(hidden, path)
 }
 
 // makeSocketDir makes the directory of a socket, for the owner only or, if the
@@ -142,10 +279,10 @@ func makeSocketDir(dir string, socket fs.FileMode) error {
 	return os.Chmod(dir, mode)
 }
 
-// checkVacant returns nil if path is free or holds a socket that nobody answers
+// clearPath returns nil if path is free, or held a socket that nobody answers
 // on. The caller holds the lock. Known tells that the lock was there: then a socket of another
 // user, which cannot be asked, is what a Relay of that user left.
-func checkVacant(ctx context.Context, path string, known bool) error {
+func clearPath(ctx context.Context, path string, known bool) error {
 	file, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -162,33 +299,7 @@ func checkVacant(ctx context.Context, path string, known bool) error {
 		_ = conn.Close() // nothing was sent
 		return ErrAnswered
 	case errors.Is(err, syscall.ECONNREFUSED), known && errors.Is(err, fs.ErrPermission):
-		return nil
+		return os.Remove(path)
 	}
 	return fmt.Errorf("cannot tell whether another process answers: %w", err)
-}
-
-// socket is a listener that owns its path.
-type socket struct {
-	*net.UnixListener
-	path string
-	file fs.FileInfo
-	lock *flock.Flock
-	once sync.Once
-	err  error
-}
-
-// Addr is the path that apps use.
-func (s *socket) Addr() net.Addr { return &net.UnixAddr{Name: s.path, Net: "unix"} }
-
-// Close removes the socket, unless another file has taken its place, and stops
-// listening. Connections that were accepted stay open.
-func (s *socket) Close() error {
-	s.once.Do(func() {
-		var removed error
-		if now, err := os.Lstat(s.path); err == nil && os.SameFile(now, s.file) {
-			removed = os.Remove(s.path)
-		}
-		s.err = errors.Join(removed, s.UnixListener.Close(), s.lock.Unlock())
-	})
-	return s.err
 }

@@ -39,6 +39,7 @@ type disk struct {
 	dir        string
 	root       *os.Root // so that no planted link leads out of the directory
 	info       fs.FileInfo
+	files      map[string]fs.FileInfo // as they were when the outbox was opened, by name
 	log        zerolog.Logger
 	lock       *flock.Flock
 	free       func() (int64, error)

@@ -155,6 +155,9 @@ func (s *Store) load(o Options) error {
 	if err := s.disk.sync(); err != nil {
 		return errors.Join(fmt.Errorf("sync directory: %w", err), s.db.close())
 	}
+	if err := s.disk.note(); err != nil {
+		return errors.Join(err, s.db.close())
+	}
 	if full {
 		return nil // the owner makes a new ballast when there is room for more than that
 	}

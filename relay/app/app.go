@@ -74,7 +74,8 @@ type App struct {
 	events    *ownEvents
 	servers   []server
 	own       []netip.AddrPort
-	shares    shares // of the files that may be open
+	shares    shares                  // of the files that may be open
+	missing   atomic.Pointer[missing] // nil while all files are in their place
 	teardown  []step
 	started   time.Time
 	waited    time.Duration // of LockWait
@@ -177,6 +178,7 @@ func (a *App) open(ctx context.Context) error {
 		Outbox: &telling{
 			Appender: a.metrics.Count(store),
 			raise:    a.events.raise,
+			lost:     a.lostOutbox,
 		},
 		Route:   func(e *outbox.Event) ([]string, []outbox.Term) { return now().Route(e) },
 		Type:    func(name string) (*policy.EventType, bool) { return a.live.Load().policy.Type(name) },
@@ -324,6 +326,9 @@ func (a *App) inFiles(ctx context.Context) map[string]bool {
 func (a *App) ready() error {
 	if a.stopping.Load() {
 		return errors.New("stopping: deliveries are no longer made")
+	}
+	if m := a.missing.Load(); m != nil {
+		return m
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"relay/outbox"
@@ -10,13 +11,18 @@ import (
 )
 
 // telling is the outbox as ingest has it: it raises deliveries that are failed from the
-// start, because a filter could not judge the event. No attempt will.
+// start, because a filter could not judge the event. No attempt will. It accepts nothing
+// while the outbox is lost.
 type telling struct {
 	metrics.Appender
 	raise func(deliver.Raised)
+	lost  func() error
 }
 
 func (t *telling) Accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt, error) {
+	if err := t.lost(); err != nil {
+		return nil, fmt.Errorf("%w: %w", outbox.ErrUnavailable, err)
+	}
 	receipts, err := t.Appender.Accept(ctx, b)
 	if err != nil {
 		return receipts, err

@@ -18,7 +18,7 @@ func TestFailedFromTheStartIsRaised(t *testing.T) {
 	var raised []deliver.Raised
 	store := outboxtest.NewMem(outboxtest.MemOptions{})
 	defer store.Close()
-	told := telling{Appender: store, raise: func(r deliver.Raised) { raised = append(raised, r) }}
+	told := telling{Appender: store, raise: func(r deliver.Raised) { raised = append(raised, r) }, lost: func() error { return nil }}
 	batch := outbox.Batch{Entries: []outbox.Entry{{
 		Event:       outbox.Event{ID: "evt_1", Type: "a.b", Data: []byte("{}")},
 		Endpoints:   []string{"well", "wrong"},

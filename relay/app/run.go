@@ -50,6 +50,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 	events.Go(func() { a.events.run(telling) })
 	upkeep.Go(func() { every(work, reapEvery, func() { a.reap(work) }) })
 	upkeep.Go(func() { every(work, relieveEvery, func() { a.relieve(work) }) })
+	upkeep.Go(func() { every(work, lookEvery, func() { a.look(work) }) })
 	upkeep.Go(func() { a.watchFleet(work) })
 	upkeep.Go(debug.FreeOSMemory) // what reading the files took
 	if a.o.Load != nil && a.o.Watch != nil {

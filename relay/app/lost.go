@@ -1,0 +1,76 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"time"
+
+	"relay/ingest/listen"
+)
+
+// lookEvery is how soon it is seen that files of this Relay were removed or replaced.
+const lookEvery = 2 * time.Second
+
+// missing is what is not in its place.
+type missing struct {
+	outbox  error // nothing is accepted
+	sockets error
+}
+
+func (m *missing) Error() string { return errors.Join(m.outbox, m.sockets).Error() }
+
+// look makes sockets anew that are gone, and notes what else is not in its place. The
+// outbox's folder is never made anew: an empty one in its place would hide the loss.
+func (a *App) look(ctx context.Context) {
+	var now missing
+	home := "" // of the outbox, while that is lost
+	if store, ok := a.store.(interface{ Lost() error }); ok {
+		if now.outbox = store.Lost(); now.outbox != nil {
+			home = absolute(a.o.Config.Outbox.Path)
+		}
+	}
+	var errs []error
+	for _, s := range a.servers {
+		socket, ok := s.ln.(*listen.Socket)
+		if !ok || absolute(filepath.Dir(s.ln.Addr().String())) == home {
+			continue
+		}
+		renewed, err := socket.Check(ctx)
+		if renewed {
+			a.o.Log.Warn().Str("component", s.name).Msgf("the socket %s was gone: it is made anew. Something cleans its folder", s.ln.Addr())
+		}
+		errs = append(errs, err)
+	}
+	now.sockets = errors.Join(errs...)
+	a.noteMissing(&now)
+}
+
+// noteMissing logs what has changed.
+func (a *App) noteMissing(now *missing) {
+	if now.outbox == nil && now.sockets == nil {
+		now = nil
+	}
+	before := a.missing.Swap(now)
+	switch {
+	case now != nil && (before == nil || before.Error() != now.Error()):
+		a.o.Log.Error().Err(now).Msg("files of this Relay are not in their place")
+	case now == nil && before != nil:
+		a.o.Log.Info().Msg("the files of this Relay are in their place again")
+	}
+}
+
+// lostOutbox says why nothing can be accepted, nil while it can.
+func (a *App) lostOutbox() error {
+	if m := a.missing.Load(); m != nil {
+		return m.outbox
+	}
+	return nil
+}
+
+func absolute(path string) string {
+	if whole, err := filepath.Abs(path); err == nil {
+		return whole
+	}
+	return path
+}
