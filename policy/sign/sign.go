@@ -54,7 +54,8 @@ type Signer struct {
 // work is the memory that one Sign needs, kept for the next.
 type work struct {
 	sums       []summer // one for each key
-	buf        []byte   // text on its way to a sum or a header
+	buf        []byte   // text on its way to a sum, or the values of all headers
+	ends       []int    // of each value in buf
 	sum        []byte
 	signatures []byte // encoded, one after the other
 	values     values
@@ -115,6 +116,8 @@ func (s *Signer) Sign(dst []Header, m *Message) []Header {
 	v := &w.values
 	v.Message, v.sha256, v.sha512 = m, v.sha256[:0], v.sha512[:0]
 	s.sum(w)
+	first := len(dst)
+	w.buf, w.ends = w.buf[:0], w.ends[:0]
 	for _, h := range s.scheme.spec.Headers {
 		lines := w.lines
 		if !h.Value.perKey() {
@@ -122,11 +125,17 @@ func (s *Signer) Sign(dst []Header, m *Message) []Header {
 		}
 		for _, line := range lines {
 			v.keyed = line
-			w.buf = h.Value.append(w.buf[:0], v)
-			dst = append(dst, Header{h.Name, string(w.buf)})
+			w.buf = h.Value.append(w.buf, v)
+			w.ends = append(w.ends, len(w.buf))
+			dst = append(dst, Header{Name: h.Name})
 		}
 	}
 	v.Message = nil
+	all, start := string(w.buf), 0 // one object for all values
+	for i, end := range w.ends {
+		dst[first+i].Value = all[start:end]
+		start = end
+	}
 	return dst
 }
 
