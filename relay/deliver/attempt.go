@@ -1,7 +1,6 @@
 package deliver
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -83,9 +82,7 @@ func (r *runner) attempt(s *setup, claims []outbox.Claim, d *draft, probe bool) 
 	}
 	r.conclude(s, claims, &res, &e)
 	e.gate.InFlight = r.counts.end()
-	ctx, cancel := context.WithTimeout(r.d.settling, settleTimeout)
-	defer cancel()
-	r.gate.Ended(ctx, e.gate)
+	r.gate.Ended(r.d.settling, e.gate)
 }
 
 // conclude judges an attempt that just ended, for the gate too, and settles its deliveries.

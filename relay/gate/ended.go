@@ -48,7 +48,7 @@ type Rate struct {
 
 // Ended applies the end of an attempt: the receiver's wishes, the breaker, and whether it
 // is dead. What the fleet must know is in the outbox when it returns, unless ctx ends
-// or the outbox does not answer: then this process alone applies it, but disables nothing.
+// or the outbox does not answer within 2 s: then this process alone applies it, but disables nothing.
 func (g *Gate) Ended(ctx context.Context, a Attempt) {
 	var news []change
 	g.mu.Lock()
@@ -76,11 +76,16 @@ type change struct {
 	say Happening // raised when it was written; What is "" for nothing
 }
 
-// publish writes all changes at once.
+// publishTimeout bounds how long the end of an attempt waits for the outbox.
+const publishTimeout = 2 * time.Second
+
+// publish writes all changes at once. Most attempts have none, and need no timer.
 func (g *Gate) publish(ctx context.Context, news []change) {
 	if len(news) == 0 {
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
 	var done []Happening
 	_, err := g.all.update(ctx, g.name, func(c *Condition) bool {
 		done = done[:0]

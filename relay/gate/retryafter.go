@@ -12,7 +12,10 @@ import (
 // time that it means, see untilNumber. The past and what is neither is 0.
 func ParseRetryAfter(s string, now time.Time) time.Duration {
 	s = strings.TrimSpace(s)
-	if s != "" && strings.Trim(s, "0123456789") == "" {
+	if s == "" { // most answers; a failed reading as a date would cost three objects
+		return 0
+	}
+	if strings.Trim(s, "0123456789") == "" {
 		n, _ := strconv.ParseFloat(s, 64) // digits: it can only be too large, which untilNumber sees
 		return untilNumber(n, now)
 	}

@@ -1,0 +1,22 @@
+//go:build !race
+
+package deliver
+
+import (
+	"net/url"
+	"testing"
+
+	"relay/policy"
+)
+
+// An attempt makes one object beside its answer and its record: the text of the signature's headers.
+func TestAllocationsOfAttempt(t *testing.T) {
+	e := endpointAt(t, "billing", &url.URL{Scheme: "https", Host: "billing.test"})
+	d := New(Options{Source: settled{}}, &policy.Policy{Endpoints: []*policy.Endpoint{e}})
+	r := d.runners["billing"]
+	r.now.wire.once.Do(func() { r.now.wire.out = discard{} })
+	claims := benchClaim()
+	if n := testing.AllocsPerRun(100, func() { r.attempt(r.now, claims, nil, false) }); n != 1 {
+		t.Errorf("%v objects, want 1", n)
+	}
+}
