@@ -83,6 +83,85 @@ func headLines(dst []headLine, head []byte) []headLine {
 	return dst
 }
 
+// isPlain tells whether a head, with its empty line, is a final one that every reader reads in
+// the same way: HTTP/1.1, three digits, and header lines of a token, a colon and visible
+// characters, none of them folded.
+func isPlain(head []byte) bool {
+	if len(head) < len("HTTP/1.1 200\r\n") || string(head[:9]) != "HTTP/1.1 " || head[9] < '2' || head[9] > '5' || !isDigit(head[10]) || !isDigit(head[11]) {
+		return false
+	}
+	reason, rest, _ := bytes.Cut(head[12:], []byte("\r\n"))
+	if len(reason) > 0 && reason[0] != ' ' || !isVisible(reason) {
+		return false
+	}
+	for {
+		var line []byte
+		if line, rest, _ = bytes.Cut(rest, []byte("\r\n")); len(line) == 0 {
+			return true
+		}
+		colon := bytes.IndexByte(line, ':')
+		if colon < 1 || !isToken(line[:colon]) || !isVisible(line[colon+1:]) {
+			return false
+		}
+	}
+}
+
+func isToken(name []byte) bool {
+	for _, c := range name {
+		if !httpguts.IsTokenRune(rune(c)) {
+			return false
+		}
+	}
+	return true
+}
+
+func isVisible(text []byte) bool {
+	for _, c := range text {
+		if c < ' ' || c == 0x7f {
+			return false
+		}
+	}
+	return true
+}
+
+// plainMeaning is what a plain head means where no line of it says more than the length of the body
+// and that the connection is kept. ok is false for any other.
+func plainMeaning(head []byte, lines []headLine) (m meaning, ok bool) {
+	m = meaning{status: int(head[9]-'0')*100 + int(head[10]-'0')*10 + int(head[11]-'0'), size: sizeConnection}
+	for _, l := range lines {
+		switch string(l.name) {
+		case "Content-Length":
+			n, digits := parseDecimal(l.value)
+			if !digits || m.size >= 0 {
+				return m, false
+			}
+			m.size = n
+		case "Connection":
+			if !bytes.EqualFold(l.value, []byte("keep-alive")) {
+				return m, false
+			}
+		case "Transfer-Encoding", "Trailer", "Upgrade":
+			return m, false
+		}
+	}
+	bodyless := m.status == 204 || m.status == 304
+	return m, bodyless != (m.size >= 0) // a length where no body may be is odd, too
+}
+
+// parseDecimal reads 1 to 9 digits.
+func parseDecimal(text []byte) (n int, ok bool) {
+	if len(text) == 0 || len(text) > 9 {
+		return 0, false
+	}
+	for _, c := range text {
+		if !isDigit(c) {
+			return 0, false
+		}
+		n = n*10 + int(c-'0')
+	}
+	return n, true
+}
+
 // plain drops the lines that change nothing for us and that the library refuses: a
 // Content-Length said again, and announced trailers, unless the line is no header at all.
 func plain(lines []headLine) []headLine {

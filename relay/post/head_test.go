@@ -153,6 +153,7 @@ func answers() []string {
 	return []string{
 		ok + "Content-Length: 2\r\n\r\nok",
 		ok + "Content-Length: 2\r\n\r\nok and more",
+		ok + "Server: nginx\r\nDate: Fri, 02 Jan 2026 03:04:05 GMT\r\nContent-Length: 2\r\nConnection: keep-alive\r\nx-request-id: 7\r\nRetry-After: 7\r\n\r\nok",
 		ok + "Content-Length: 0\r\n\r\n",
 		ok + "\r\nas far as it goes",
 		ok + "Connection: close\r\n\r\nas far as it goes",

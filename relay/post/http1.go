@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"strconv"
 	"sync"
@@ -19,14 +20,13 @@ import (
 // Sizes in bytes. A request of up to maxAtOnce fits the kernel's buffers, so
 // writing it waits for nobody.
 const (
-	readBuffer  = 4 << 10
-	writeBuffer = 8 << 10
-	maxAtOnce   = 16 << 10
+	readBuffer = 4 << 10
+	maxAtOnce  = 16 << 10
 )
 
-// http1 is the sender for HTTP/1.1. fasthttp gives it the wire format of requests
-// and of the heads of answers; connections and time limits are ours. The attempt's
-// own goroutine writes, then reads. Nothing is ever sent again.
+// http1 is the sender for HTTP/1.1. Requests and plain answers are read and written here;
+// fasthttp reads the heads of all other answers. Connections and time limits are ours. The
+// attempt's own goroutine writes, then reads. Nothing is ever sent again.
 type http1 struct {
 	pool      pool
 	host      string // of the Host header
@@ -116,43 +116,39 @@ func orLate(f *Failure, until time.Time) *Failure {
 // exchange is what one request and its answer need beside the connection. It is
 // pooled, so idle connections hold no buffers.
 type exchange struct {
-	in       *bufio.Reader
-	out      *bufio.Writer
-	request  fasthttp.RequestHeader
-	response fasthttp.ResponseHeader
-	digits   []byte
+	in  *bufio.Reader
+	out []byte
 
-	head     []byte // as readHead made it
-	headFrom bytes.Reader
-	headIn   *bufio.Reader
+	head     []byte // the last one, with canonical names
 	lines    []headLine
 	record   []byte
-	large    bool // a head did not fit a buffer
+	recorded string // the last record: receivers say the same again and again
 	body     framing
+
+	// For heads that are not plain.
+	response fasthttp.ResponseHeader
+	headFrom bytes.Reader
+	headIn   *bufio.Reader // nil before the first of them
+	large    bool          // a head did not fit a buffer
 
 	answering bool // some of the answer is here
 }
 
-func newExchange() any {
-	return &exchange{
-		in:     bufio.NewReaderSize(nil, readBuffer),
-		out:    bufio.NewWriterSize(nil, writeBuffer),
-		headIn: bufio.NewReaderSize(nil, readBuffer),
-	}
-}
+func newExchange() any { return &exchange{in: bufio.NewReaderSize(nil, readBuffer)} }
 
 func (x *exchange) begin(c net.Conn) {
 	x.in.Reset(c)
-	x.out.Reset(c)
 	x.answering = false
 }
 
 // free lets go of the connection, and of memory that few need.
 func (x *exchange) free() {
 	x.in.Reset(nil)
-	x.out.Reset(nil)
+	if cap(x.out) > 2*maxAtOnce {
+		x.out = nil
+	}
 	if x.large {
-		x.head, x.lines, x.record, x.large = nil, nil, nil, false
+		x.head, x.lines, x.record, x.recorded, x.large = nil, nil, nil, "", false
 		x.response = fasthttp.ResponseHeader{}
 	}
 }
@@ -161,12 +157,12 @@ func (x *exchange) free() {
 // then the rest is not sent. keep tells whether the connection can be used again.
 func (x *exchange) run(t *http1, l *link, r Request, a *Answer) (keep bool, err error) {
 	if len(r.Body) <= maxAtOnce {
-		sent := x.write(t, r) // an answer may be here all the same
+		sent := x.write(t, l.Conn, r) // an answer may be here all the same
 		keep, err = x.read(l.since, a)
 		return keep && sent == nil, err
 	}
 	writing := make(chan error, 1)
-	go func() { writing <- x.write(t, r) }()
+	go func() { writing <- x.write(t, l.Conn, r) }()
 	keep, err = x.read(l.since, a)
 	select {
 	case sent := <-writing:
@@ -178,28 +174,49 @@ func (x *exchange) run(t *http1, l *link, r Request, a *Answer) (keep bool, err 
 	}
 }
 
-// write sends the request: its header as it is given and nothing else, but for what HTTP
-// needs.
-func (x *exchange) write(t *http1, r Request) error {
-	h := &x.request
-	h.Reset()
-	h.DisableNormalizing()
-	h.DisableSpecialHeader()
-	h.SetMethod(cmp.Or(r.Method, "POST"))
-	h.SetRequestURI(t.target)
-	h.Add("Host", t.host)
-	for i := range r.Header {
-		h.Add(r.Header[i].Name, r.Header[i].Value)
+// write sends the request, in one piece where it is not large.
+func (x *exchange) write(t *http1, to io.Writer, r Request) error {
+	x.out = t.appendHead(x.out[:0], r)
+	rest := r.Body
+	if len(rest) <= maxAtOnce {
+		x.out, rest = append(x.out, rest...), nil
 	}
-	x.digits = strconv.AppendInt(x.digits[:0], int64(len(r.Body)), 10)
-	h.AddBytesV("Content-Length", x.digits)
-	_ = h.Write(x.out) // Flush tells of all errors
-	_, _ = x.out.Write(r.Body)
-	return x.out.Flush()
+	_, err := to.Write(x.out)
+	if err == nil && len(rest) > 0 {
+		_, err = to.Write(rest)
+	}
+	return err
 }
 
-// read reads the answer. Informational ones before it are passed over: all heads
-// together have maxHeader bytes. With an error a.Status tells which part is missing: it is 0
+// appendHead appends the head of r: its header as it is given and nothing else, but for what
+// HTTP needs.
+func (t *http1) appendHead(b []byte, r Request) []byte {
+	b = append(append(b, cmp.Or(r.Method, "POST")...), ' ')
+	b = append(append(b, t.target...), " HTTP/1.1\r\n"...)
+	b = appendLine(b, "Host", t.host)
+	for i := range r.Header {
+		b = appendLine(b, r.Header[i].Name, r.Header[i].Value)
+	}
+	b = strconv.AppendInt(append(b, "Content-Length: "...), int64(len(r.Body)), 10)
+	return append(b, "\r\n\r\n"...)
+}
+
+// appendLine appends one header. A line end within it becomes a space, whatever let it come
+// this far: it would begin another header.
+func appendLine(b []byte, name, value string) []byte {
+	start := len(b)
+	b = append(append(append(b, name...), ": "...), value...)
+	if line := b[start:]; bytes.IndexByte(line, '\n') >= 0 || bytes.IndexByte(line, '\r') >= 0 {
+		for i, c := range line {
+			if c == '\n' || c == '\r' {
+				line[i] = ' '
+			}
+		}
+	}
+	return append(b, "\r\n"...)
+}
+
+// read reads the answer. With an error a.Status tells which part is missing: it is 0
 // until the head is whole.
 func (x *exchange) read(ready time.Time, a *Answer) (keep bool, err error) {
 	if _, err := x.in.Peek(1); err != nil {
@@ -207,36 +224,81 @@ func (x *exchange) read(ready time.Time, a *Answer) (keep bool, err error) {
 	}
 	x.answering = true
 	a.Timing.FirstByte = time.Since(ready)
-	for room := maxHeader; ; {
-		n, err := x.readHead(room)
-		if err != nil {
+	m, ok := x.readPlain()
+	if !ok {
+		if m, err = x.readHeads(); err != nil {
 			return false, err
 		}
-		room -= n
-		a.Status = x.response.StatusCode()
-		if a.Status >= 200 || a.Status == fasthttp.StatusSwitchingProtocols {
-			break
-		}
-		a.Status = 0
 	}
-	size := x.response.ContentLength() // -1: chunked, -2: as far as the connection
-	closes := endsConnection(x.lines)
-	x.record = appendRecord(x.record[:0], x.lines, size == -1, closes)
-	a.Head, a.RetryAfter = string(x.record), first(x.lines, "Retry-After")
+	a.Status = m.status
+	x.record = appendRecord(x.record[:0], x.lines, m.size == sizeChunked, endsConnection(x.lines))
+	if string(x.record) != x.recorded {
+		x.recorded = string(x.record)
+	}
+	a.Head, a.RetryAfter = x.recorded, first(x.lines, "Retry-After")
 
+	size := m.size
 	switch a.Status {
 	case fasthttp.StatusSwitchingProtocols:
 		return false, nil // its body is the connection
 	case fasthttp.StatusNoContent, fasthttp.StatusNotModified:
 		size = 0
 	}
-	x.body = framing{in: x.in, chunked: size == -1, closes: size == -2, left: int64(max(size, 0)), whole: size == 0}
+	x.body = framing{in: x.in, chunked: size == sizeChunked, closes: size == sizeConnection, left: int64(max(size, 0)), whole: size == 0}
 	if a.Body, err = x.body.keep(); err != nil {
 		return false, err
 	}
 	// What is here beyond the answer was not asked for.
-	keep = x.body.whole && !x.body.closes && x.in.Buffered() == 0 && !x.response.ConnectionClose() && !closes
+	keep = x.body.whole && !x.body.closes && x.in.Buffered() == 0 && !m.ends
 	return keep, nil
+}
+
+// meaning is what a head says of its answer.
+type meaning struct {
+	status int
+	size   int  // of the body, or how it ends
+	ends   bool // the connection with it
+}
+
+// Sizes of a body that no number tells.
+const (
+	sizeChunked    = -1
+	sizeConnection = -2 // as far as the connection
+)
+
+// readPlain reads the head of an answer as most are, if it is here whole; of any other it reads
+// nothing. It means what fasthttp would say that it means.
+func (x *exchange) readPlain() (m meaning, ok bool) {
+	here, _ := x.in.Peek(x.in.Buffered())
+	n := bytes.Index(here, []byte("\r\n\r\n")) + len("\r\n\r\n")
+	if n < len("\r\n\r\n") || !isPlain(here[:n]) {
+		return m, false
+	}
+	x.head = append(x.head[:0], here[:n]...)
+	x.lines = headLines(x.lines[:0], x.head)
+	if m, ok = plainMeaning(x.head, x.lines); ok {
+		_, _ = x.in.Discard(n) // it is here
+	}
+	return m, ok
+}
+
+// readHeads reads any head. Informational ones before it are passed over: all heads together
+// have maxHeader bytes.
+func (x *exchange) readHeads() (m meaning, err error) {
+	for room := maxHeader; ; {
+		n, err := x.readHead(room)
+		if err != nil {
+			return m, err
+		}
+		room -= n
+		m.status = x.response.StatusCode()
+		if m.status >= 200 || m.status == fasthttp.StatusSwitchingProtocols {
+			break
+		}
+	}
+	m.size = x.response.ContentLength() // fasthttp counts as sizeChunked and sizeConnection do
+	m.ends = x.response.ConnectionClose() || endsConnection(x.lines)
+	return m, nil
 }
 
 // readHead reads one head of n bytes into x.head and x.lines, and what it means into
@@ -251,6 +313,9 @@ func (x *exchange) readHead(limit int) (n int, err error) {
 	all := len(x.lines)
 	if x.lines = plain(x.lines); len(x.lines) < all {
 		x.head = rebuild(x.head, x.lines)
+	}
+	if x.headIn == nil {
+		x.headIn = bufio.NewReaderSize(nil, readBuffer)
 	}
 	in := x.headIn
 	if len(x.head) > in.Size() {
@@ -272,9 +337,6 @@ func (x *exchange) readHead(limit int) (n int, err error) {
 // Render returns r for e as HTTP/1.1 has it, made by the code that sends. Nothing is sent.
 func Render(e *policy.Endpoint, r Request) []byte {
 	u := e.RequestURL()
-	var wire bytes.Buffer
-	x := newExchange().(*exchange)
-	x.out.Reset(&wire)
-	_ = x.write(&http1{host: u.Host, target: u.RequestURI()}, r) // a Buffer takes all
-	return wire.Bytes()
+	t := http1{host: u.Host, target: u.RequestURI()}
+	return append(t.appendHead(nil, r), r.Body...)
 }

@@ -57,12 +57,13 @@ func TestRequestOnTheWire(t *testing.T) {
 			header := []sign.Header{
 				{Name: "Content-Type", Value: "text/x"}, {Name: "user-agent", Value: "u"}, {Name: "webhook-id", Value: "evt_1"}, {Name: "X-mixedCASE", Value: " a  b "},
 				{Name: "X-Sum", Value: "1"}, {Name: "X-Sum", Value: "2"}, {Name: "cookie", Value: "b=1; a; b=2"}, {Name: "X-Empty", Value: ""},
+				{Name: "X-Lines", Value: "a\r\nX-Other: b\nc"},
 			}
 			if _, f := s.Send(t.Context(), Request{Header: header, Body: []byte("{}"), Until: time.Now().Add(time.Minute)}); f != nil {
 				t.Fatal(f)
 			}
 			want := "POST " + c.line + " HTTP/1.1\r\nHost: " + c.host + "\r\nContent-Type: text/x\r\nuser-agent: u\r\nwebhook-id: evt_1\r\nX-mixedCASE:  a  b \r\n" +
-				"X-Sum: 1\r\nX-Sum: 2\r\ncookie: b=1; a; b=2\r\nX-Empty: \r\nContent-Length: 2\r\n\r\n{}"
+				"X-Sum: 1\r\nX-Sum: 2\r\ncookie: b=1; a; b=2\r\nX-Empty: \r\nX-Lines: a  X-Other: b c\r\nContent-Length: 2\r\n\r\n{}"
 			if diff := cmp.Diff(want, wire.String()); diff != "" {
 				t.Errorf("request (-want +got):\n%s", diff)
 			}
