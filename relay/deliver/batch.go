@@ -169,10 +169,7 @@ func (r *runner) add(d *draft, e *policy.Endpoint, c *outbox.Claim) (f *post.Fai
 func (r *runner) launch(s *setup, b *batch) {
 	n, probe, live := r.admit(s, 1, min(len(b.claims), 1))
 	if n == 1 {
-		r.d.work.Go(func() {
-			defer r.end(s)
-			r.attempt(s, b.claims, b.draft, probe)
-		})
+		r.d.begin(job{r: r, s: s, claims: b.claims, draft: b.draft, probe: probe})
 	} else if b.draft != nil {
 		r.release(b.claims...)
 		r.keep(s, b.draft)

@@ -57,6 +57,7 @@ type Deliverer struct {
 	gates      *gate.Gates
 	drafts     sync.Pool // of *draft
 	client     *post.Client
+	workers    workers
 	aborted    chan struct{}
 	abort      sync.Once
 	unfinished atomic.Int64
@@ -94,6 +95,7 @@ func New(o Options, p *policy.Policy) *Deliverer {
 		userAgent: userAgent(o.Version),
 		drafts:    sync.Pool{New: func() any { return new(draft) }},
 		client:    post.NewClient(post.Options{Own: o.Own, MaxConns: o.MaxConns, Network: o.network}),
+		workers:   workers{jobs: make(chan job)},
 		aborted:   make(chan struct{}),
 		runners:   map[string]*runner{},
 	}

@@ -75,10 +75,7 @@ func (r *runner) loop() error {
 		}
 		n, probe, _ := r.admit(s, free, len(claims))
 		for i := range claims[:n] {
-			r.d.work.Go(func() {
-				defer r.end(s)
-				r.attempt(s, claims[i:i+1], nil, probe)
-			})
+			r.d.begin(job{r: r, s: s, claims: claims[i : i+1], probe: probe})
 		}
 		r.release(claims[n:]...) // may take time, in which tokens would get old
 	}
