@@ -20,6 +20,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"relay/ingest/problem"
+	"relay/internal/throttle"
 	"relay/outbox"
 	"relay/policy"
 )
@@ -54,10 +55,11 @@ type Options struct {
 	// Type tells what is declared of an event type; see policy.Policy. nil: nothing of any.
 	Type func(eventType string) (t *policy.EventType, known bool)
 
-	MaxBody     int64 // bytes of one request body; 0 = 256 KiB
-	MaxInFlight int64 // bytes of all bodies being handled, at least MaxBody; 0 = 64 MiB
-	Strict      bool  // refuse an event of a type that is not known, and one whose type no endpoint wants, instead of accepting it with 0 deliveries
-	Log         zerolog.Logger
+	MaxBody int64 // bytes of one request body; 0 = 256 KiB
+	Strict  bool  // refuse an event of a type that is not known, and one whose type no endpoint wants, instead of accepting it with 0 deliveries
+	Log     zerolog.Logger
+
+	maxInFlight int64 // of tests: bytes of all bodies being handled, at least MaxBody; 0 = 64 MiB
 }
 
 // Ingest turns requests into events. Its methods may be called at the same
@@ -69,14 +71,7 @@ type Ingest struct {
 	decoders sync.Pool     // of *decoder
 	checks   chan struct{} // holds one for each check of a schema with long data: it takes a hundred times their memory
 
-	mu    sync.Mutex
-	warns map[problem.Code]*warning
-}
-
-// warning is what was said about a code, and when.
-type warning struct {
-	next    time.Time
-	repeats int
+	warnings throttle.Lines // by code
 }
 
 // New makes an Ingest.
@@ -84,12 +79,12 @@ func New(o Options) *Ingest {
 	if o.MaxBody == 0 {
 		o.MaxBody = defaultMaxBody
 	}
-	if o.MaxInFlight == 0 {
-		o.MaxInFlight = defaultMaxInFlight
+	if o.maxInFlight == 0 {
+		o.maxInFlight = defaultMaxInFlight
 	}
-	o.MaxInFlight = max(o.MaxInFlight, o.MaxBody)
+	o.maxInFlight = max(o.maxInFlight, o.MaxBody)
 	o.Log = o.Log.With().Str("component", "ingest").Logger()
-	return &Ingest{o: o, warns: map[problem.Code]*warning{}, checks: make(chan struct{}, runtime.GOMAXPROCS(0))}
+	return &Ingest{o: o, warnings: throttle.Lines{Every: warnEvery}, checks: make(chan struct{}, runtime.GOMAXPROCS(0))}
 }
 
 // Request is one HTTP request, whatever the library. Its strings may be kept for
@@ -348,20 +343,9 @@ func (in *Ingest) tellFailed(entries []outbox.Entry, receipts []outbox.Receipt) 
 // warn logs the first error of a code, then one every 10 seconds with the
 // number of those in between.
 func (in *Ingest) warn(c problem.Code, err error) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	w := in.warns[c]
-	if w == nil {
-		w = new(warning)
-		in.warns[c] = w
+	if repeats, ok := in.warnings.Allow(string(c)); ok {
+		in.o.Log.Warn().Err(err).Str("code", string(c)).Int("status", c.About().Status).Int("repeats", repeats).Msg("not accepted")
 	}
-	now := time.Now()
-	if now.Before(w.next) {
-		w.repeats++
-		return
-	}
-	in.o.Log.Warn().Err(err).Str("code", string(c)).Int("status", c.About().Status).Int("repeats", w.repeats).Msg("not accepted")
-	w.next, w.repeats = now.Add(warnEvery), 0
 }
 
 // idempotencyKey checks the Idempotency-Key header: 1 to 255 visible ASCII

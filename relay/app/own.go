@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/rs/zerolog"
 
+	"relay/internal/throttle"
 	"relay/outbox"
 	"relay/policy"
 	"relay/relay/deliver"
@@ -34,12 +35,12 @@ type ownEvents struct {
 	log     zerolog.Logger
 
 	queue chan deliver.Raised
-	lost  atomic.Int64 // since the last line about it, because the queue was full
-	said  time.Time    // when the last line was written; belongs to run
+	lost  atomic.Int64 // since the last line about it
+	lines throttle.Lines
 }
 
 func newOwnEvents(accept func(context.Context, outbox.Batch) ([]outbox.Receipt, error), p func() *policy.Policy, dropped func(int), log zerolog.Logger) *ownEvents {
-	return &ownEvents{accept: accept, policy: p, dropped: dropped, log: log, queue: make(chan deliver.Raised, ownQueue)}
+	return &ownEvents{accept: accept, policy: p, dropped: dropped, log: log, queue: make(chan deliver.Raised, ownQueue), lines: throttle.Lines{Every: ownQuiet}}
 }
 
 // raise takes what is to be told, and never blocks. Nothing is told of the fate of
@@ -54,8 +55,7 @@ func (o *ownEvents) raise(r deliver.Raised) {
 	select {
 	case o.queue <- r:
 	default:
-		o.dropped(1)
-		o.lost.Add(1)
+		o.lose(1)
 	}
 }
 
@@ -90,14 +90,13 @@ func (o *ownEvents) emit(ctx context.Context, r deliver.Raised) {
 			r = <-o.queue
 		}
 	}
-	lost, err := int(o.lost.Swap(0)), error(nil)
+	var err error
 	if len(b.Entries) > 0 {
 		if _, err = o.accept(ctx, b); err != nil {
-			o.dropped(len(b.Entries))
-			lost += len(b.Entries)
+			o.lose(len(b.Entries))
 		}
 	}
-	o.tell(lost, err)
+	o.tell(err)
 }
 
 // entry is the event for the endpoints that want it now, but for the one it is about; a
@@ -127,15 +126,18 @@ func (o *ownEvents) entry(r deliver.Raised) (outbox.Entry, bool) {
 	return e, len(e.Endpoints) > 0
 }
 
-// tell logs what was lost, now and then; what it keeps back it adds to the next line.
-func (o *ownEvents) tell(lost int, err error) {
-	if lost == 0 {
+// lose counts events that the outbox will not have.
+func (o *ownEvents) lose(n int) {
+	o.dropped(n)
+	o.lost.Add(int64(n))
+}
+
+// tell logs how many events were lost since its last line, with the error of the last accept.
+func (o *ownEvents) tell(err error) {
+	if o.lost.Load() == 0 {
 		return
 	}
-	if time.Since(o.said) < ownQuiet {
-		o.lost.Add(int64(lost))
-		return
+	if _, ok := o.lines.Allow(""); ok {
+		o.log.Warn().Err(err).Int64("events", o.lost.Swap(0)).Msg("Relay's own events were lost: the outbox did not take them, or they came too fast")
 	}
-	o.said = time.Now()
-	o.log.Warn().Err(err).Int("events", lost).Msg("Relay's own events were lost: the outbox did not take them, or they came too fast")
 }

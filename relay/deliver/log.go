@@ -2,7 +2,6 @@ package deliver
 
 import (
 	"errors"
-	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -14,45 +13,12 @@ import (
 // after the first.
 const quiet = 10 * time.Second
 
-// repeats counts what is kept out of the log, by code.
-type repeats struct {
-	mu   sync.Mutex
-	seen map[string]*repeat
-}
-
-type repeat struct {
-	last time.Time
-	held int
-}
-
-// pass tells whether a line with this code may be written now, and how many were
-// held back since the last one.
-func (r *repeats) pass(code string, now time.Time) (held int, ok bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.seen == nil {
-		r.seen = map[string]*repeat{}
-	}
-	s := r.seen[code]
-	if s == nil {
-		s = &repeat{}
-		r.seen[code] = s
-	}
-	if now.Sub(s.last) < quiet {
-		s.held++
-		return 0, false
-	}
-	held = s.held
-	*s = repeat{last: now}
-	return held, true
-}
-
 // logAttempt writes the one line of an attempt. Its level says who cares: debug for
 // what went well at once, info for what went well later or will be tried again,
 // warn for a delivery that is over without success. Only retries are held back when they
 // repeat, at info: at debug each attempt has its line, and every lost delivery always has (promise P7).
 func (r *runner) logAttempt(res *Result) {
-	level, held := zerolog.WarnLevel, 0
+	level, repeats := zerolog.WarnLevel, 0
 	switch {
 	case res.State == outbox.Delivered && res.Attempt.N == 1:
 		level = zerolog.DebugLevel
@@ -61,15 +27,11 @@ func (r *runner) logAttempt(res *Result) {
 	case res.State == outbox.Pending:
 		level = zerolog.InfoLevel
 		var ok bool
-		if held, ok = r.repeats.pass(res.Attempt.Code, time.Now()); !ok {
+		if repeats, ok = r.retries.Allow(res.Attempt.Code); !ok {
 			level = zerolog.DebugLevel
 		}
 	}
-	e := r.line(level, res, res.Attempt.Error)
-	if held > 0 {
-		e.Int("repeats", held)
-	}
-	e.Msg("attempt")
+	r.d.o.Log.WithLevel(level).EmbedObject(line{res, res.Attempt.Error, repeats}).Msg("attempt")
 }
 
 // logUnsettled tells of an attempt whose record is lost; the delivery is made
@@ -79,18 +41,24 @@ func (r *runner) logUnsettled(res *Result, err error) {
 	if errors.Is(err, outbox.ErrLeaseLost) {
 		level = zerolog.WarnLevel // another worker has it
 	}
-	r.line(level, res, err.Error()).Msg("attempt was not recorded, the delivery may be repeated")
+	r.d.o.Log.WithLevel(level).EmbedObject(line{res, err.Error(), 0}).Msg("attempt was not recorded, the delivery may be repeated")
 }
 
-func (r *runner) line(level zerolog.Level, res *Result, text string) *zerolog.Event {
-	a := &res.Attempt
-	e := r.d.o.Log.WithLevel(level).
-		Str("endpoint", res.Endpoint).
-		Str("event_id", res.EventID).
-		Str("delivery_id", res.DeliveryID).
+// line is what a log line tells of an attempt.
+type line struct {
+	*Result
+	text    string // of the error
+	repeats int    // lines that the throttle left out
+}
+
+func (l line) MarshalZerologObject(e *zerolog.Event) {
+	a := &l.Attempt
+	e.Str("endpoint", l.Endpoint).
+		Str("event_id", l.EventID).
+		Str("delivery_id", l.DeliveryID).
 		Int("attempt", a.N).
 		Str("outcome", a.Outcome).
-		Str("state", string(res.State)).
+		Str("state", string(l.State)).
 		Dur("took", a.Took)
 	if a.Status != 0 {
 		e.Int("status", a.Status)
@@ -98,13 +66,15 @@ func (r *runner) line(level zerolog.Level, res *Result, text string) *zerolog.Ev
 	if a.Code != "" {
 		e.Str("code", a.Code)
 	}
-	if text != "" {
-		e.Str("error", text)
+	if l.text != "" {
+		e.Str("error", l.text)
 	}
-	if !res.Due.IsZero() {
-		e.Time("next_at", res.Due)
+	if !l.Due.IsZero() {
+		e.Time("next_at", l.Due)
 	}
-	return e
+	if l.repeats > 0 {
+		e.Int("repeats", l.repeats)
+	}
 }
 
 func (r *runner) logPanic(c *outbox.Claim, p any) {

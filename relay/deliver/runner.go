@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"relay/internal/throttle"
 	"relay/outbox"
 	"relay/relay/gate"
 )
@@ -15,7 +16,7 @@ import (
 type runner struct {
 	d       *Deliverer
 	name    string
-	repeats repeats
+	retries throttle.Lines // in the log, by code
 	gate    *gate.Gate
 	counts  counts
 	freed   chan struct{} // holds a token when a slot may have become free
@@ -27,7 +28,7 @@ type runner struct {
 }
 
 func (d *Deliverer) newRunner(name string) *runner {
-	return &runner{d: d, name: name, gate: d.gates.Gate(name), freed: make(chan struct{}, 1)}
+	return &runner{d: d, name: name, gate: d.gates.Gate(name), freed: make(chan struct{}, 1), retries: throttle.Lines{Every: quiet}}
 }
 
 // start begins to claim, if the endpoint takes deliveries and nobody does yet. The
