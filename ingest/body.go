@@ -105,7 +105,7 @@ func (in *Ingest) buffer() *[]byte {
 // take reserves size bytes of what all bodies being handled may have together,
 // and tells whether there was room. What was taken is given back with give.
 func (in *Ingest) take(size int64) bool {
-	if in.inFlight.Add(size) <= in.o.MaxInFlight {
+	if in.inFlight.Add(size) <= in.o.maxInFlight {
 		return true
 	}
 	in.inFlight.Add(-size)

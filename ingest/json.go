@@ -131,7 +131,7 @@ func (d *decoder) offset() int { return int(d.dec.InputOffset()) }
 // end checks that nothing but whitespace is left.
 func (d *decoder) end() *problem.Problem {
 	at := d.offset()
-	if _, err := d.dec.ReadToken(); err == io.EOF {
+	if _, err := d.dec.ReadToken(); errors.Is(err, io.EOF) {
 		return nil
 	}
 	at += leadingSpace(d.text[at:])

@@ -137,7 +137,7 @@ func TestHalfBody(t *testing.T) {
 // TestBytesInFlight: bodies beyond the budget are shed, and room comes back
 // (fault F46).
 func TestBytesInFlight(t *testing.T) {
-	in, _, _ := newIngest(t, Options{MaxBody: 100, MaxInFlight: 220})
+	in, _, _ := newIngest(t, Options{MaxBody: 100, maxInFlight: 220})
 	addr := serveTCP(t, in, listen.Guard{})
 	long := `"` + strings.Repeat("x", 98) + `"`
 	expecting := func(headers string) *wire {

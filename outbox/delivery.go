@@ -52,12 +52,11 @@ type Receipt struct {
 // State of a delivery.
 type State string
 
-// The states. Held is pending work of an endpoint that takes none (paused,
-// disabled or removed): it is a view of Pending, never stored, so holding a
+// The states. A delivery is held while it is Pending and its endpoint takes none (paused,
+// disabled or removed). That is no state of its own: nothing is stored, so holding a
 // million deliveries costs nothing.
 const (
 	Pending   State = "pending"   // due now or later
-	Held      State = "held"      // pending, at an endpoint that takes none
 	Delivered State = "delivered" // final: the receiver has it
 	Failed    State = "failed"    // final: refused, gone, or out of attempts; can be redelivered
 	Discarded State = "discarded" // final: ended by an operator or by retention

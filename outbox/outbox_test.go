@@ -15,7 +15,6 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestStateFinal(t *testing.T) {
 	for state, want := range map[outbox.State]bool{
 		outbox.Pending:   false,
-		outbox.Held:      false,
 		outbox.Delivered: true,
 		outbox.Failed:    true,
 		outbox.Discarded: true,

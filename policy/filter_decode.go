@@ -205,10 +205,3 @@ func oneLine(source string) string {
 	}
 	return source
 }
-
-// equal compares what the settings only hide; both may be nil.
-func (f *Filter) equal(o *Filter) bool {
-	return slices.EqualFunc(f.settings(), o.settings(), func(a, b config.Setting) bool {
-		return a.Name == b.Name && a.Value == b.Value && a.Hidden.Equal(b.Hidden)
-	})
-}

@@ -52,7 +52,7 @@ func TestMemSettleAsHeld(t *testing.T) {
 	testkit.Must(t, err)
 	claims, err := m.Claim(t.Context(), outbox.ClaimRequest{Endpoint: "a", Max: 1, Lease: time.Hour})
 	testkit.Must(t, err)
-	if err := m.Settle(t.Context(), claims[0], outbox.Settlement{State: outbox.Held}); err == nil {
+	if err := m.Settle(t.Context(), claims[0], outbox.Settlement{State: "held"}); err == nil {
 		t.Error("Settle as held: no error")
 	}
 	testkit.Must(t, m.Settle(t.Context(), claims[0], outbox.Settlement{State: outbox.Delivered}))

@@ -333,7 +333,7 @@ func TestReloadStorm(t *testing.T) {
 		e.Retry.Schedule = []time.Duration{10 * time.Millisecond, 10 * time.Millisecond, time.Second}
 		all = append(all, e)
 	}
-	w.o.Observe = nil
+	w.o.observe = nil
 	w.start(all...)
 
 	ctx, stop := context.WithCancel(t.Context())

@@ -29,7 +29,6 @@ type Result struct {
 	Attempt    outbox.Attempt
 	State      outbox.State // of the delivery now
 	Due        time.Time    // of the next attempt, where State is pending
-	Reused     bool         // the connection had served before
 }
 
 // ending is how an attempt ended.
@@ -69,7 +68,6 @@ func (r *runner) attempt(s *setup, claims []outbox.Claim, d *draft, probe bool) 
 			Head:    a.Head,
 			Body:    a.Body,
 		},
-		Reused: a.Reused,
 	}
 	e.gate = gate.Attempt{Probe: probe, Status: a.Status, RetryAfter: gate.ParseRetryAfter(a.RetryAfter, r.d.at(end))}
 	if s.endpoint.ObeyRateHeaders {
@@ -204,8 +202,8 @@ func (r *runner) settle(c *outbox.Claim, res *Result, due time.Time) {
 	}
 	r.logAttempt(res)
 	r.d.raiseFailed(res)
-	if r.d.o.Observe != nil {
-		r.d.o.Observe(*res)
+	if r.d.o.observe != nil {
+		r.d.o.observe(*res)
 	}
 }
 

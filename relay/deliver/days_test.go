@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"sync/atomic"
@@ -20,7 +21,7 @@ func TestReceiverFailsForDays(t *testing.T) {
 	const backlog, days = 10_000, 5
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		w.o.Observe = nil
+		w.o.observe = nil
 		down, well := delivertest.NewEndpoint(delivertest.Step{Status: 503}), delivertest.NewEndpoint()
 		bad, good := w.inMemory("down", down), w.inMemory("well", well)
 		bad.Breaker, bad.Concurrency = failing(), 16
@@ -75,7 +76,7 @@ func TestGatesInReloadStorm(t *testing.T) {
 	const reloads = 1000
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		w.o.Observe = nil
+		w.o.observe = nil
 		ledger := outboxtest.NewLedger()
 		receiver := delivertest.NewEndpoint()
 		var calm atomic.Bool // probes come at the same second of each minute
@@ -123,7 +124,7 @@ func TestGatesInReloadStorm(t *testing.T) {
 			case 3:
 				_, err = w.d.Resume(t.Context(), "billing", "test")
 			}
-			if err != nil && err != ErrNoEndpoint {
+			if err != nil && !errors.Is(err, ErrNoEndpoint) {
 				t.Fatal(err)
 			}
 			time.Sleep(time.Duration(1+i%40) * time.Millisecond)

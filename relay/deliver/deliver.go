@@ -43,10 +43,10 @@ type Options struct {
 	Own      func() []netip.AddrPort // listeners of this process, never connected to; optional
 	MaxConns int                     // connections to all receivers together; 0 for no bound
 	Grace    time.Duration           // for attempts under way when Run is to end; default 20 s
-	Observe  func(Result)            // called after each recorded attempt, from many goroutines; optional
 	Raise    func(Raised)            // tells of what happened to endpoints and deliveries; must not block; optional
 
 	network post.Network // of tests
+	observe func(Result) // of tests: called after each recorded attempt, from many goroutines
 }
 
 // Deliverer delivers to the endpoints of a policy, which Apply can replace by

@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -369,7 +370,7 @@ func TestPauseAndResume(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.await(5)
-		if _, err := w.d.Pause(t.Context(), "biling", "test"); err != ErrNoEndpoint {
+		if _, err := w.d.Pause(t.Context(), "biling", "test"); !errors.Is(err, ErrNoEndpoint) {
 			t.Errorf("an unknown endpoint: %v", err)
 		}
 	})

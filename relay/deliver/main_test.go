@@ -100,7 +100,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	w := &world{t: t, net: delivertest.NewNetwork(), store: outboxtest.NewMem(outboxtest.MemOptions{}), changed: make(chan struct{})}
-	w.o = Options{Source: w.store, Version: "test", Observe: w.observe}
+	w.o = Options{Source: w.store, Version: "test", observe: w.observe}
 	return w
 }
 
