@@ -18,6 +18,9 @@ FUZZTIME ?= 30s
 # looking for races in them costs minutes and can find nothing.
 RACE = -race -gcflags='github.com/ncruces/go-sqlite3-wasm/...=-race=false'
 
+# Files with misspelt words on purpose (what the operator may have typed), and lists of others.
+QUOTED = ':!policy/testdata' ':!*.sum' ':!*lock.json'
+
 .PHONY: build test lint vuln setup interop docs demo bench fuzz soak figures
 
 build:
@@ -32,6 +35,10 @@ lint:
 	$(GO) mod tidy -diff
 	$(GO) vet ./...
 	$(TOOL) staticcheck ./...
+	$(TOOL) go-errorlint ./...
+	$(GO) vet -vettool=$$($(GO) tool -n -modfile=.tools/go.mod zerologlint) ./...
+	@unused=$$($(TOOL) deadcode -test ./...) && [ -z "$$unused" ] || { echo "nothing calls: $$unused"; exit 1; }
+	@git ls-files -- . $(QUOTED) | xargs $(TOOL) misspell -error
 	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 $(GO) build -o /dev/null ./relay
 
 # Exit code 3 is a finding; anything else means that the database of known

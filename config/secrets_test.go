@@ -122,11 +122,11 @@ func TestWhichSecretsAreTidied(t *testing.T) {
 
 // A secret in several parts is tidied in each, and a function gets what was given.
 func TestPartsOfSecrets(t *testing.T) {
-	f, err := Parse("relay.hcl", []byte("endpoint \"a\" {}\nadmin {\n  token = \"${env(\"A\")}-${split(\"\\n\", \"x\\ny\")[1]}\"\n}\n"), environ{"A": "a\n"}.get)
+	_, err := Parse("relay.hcl", []byte("endpoint \"a\" {}\nadmin {\n  token = \"${env(\"A\")}-${split(\"\\n\", \"x\\ny\")[1]}\"\n}\n"), environ{"A": "a\n"}.get)
 	if d, ok := errors.AsType[Diagnostics](err); !ok || !strings.Contains(d.Error(), "control character") {
 		t.Errorf("with a function: %v, want a control character inside", err)
 	}
-	f, err = Parse("relay.hcl", []byte("endpoint \"a\" {}\nadmin {\n  token = \"${env(\"A\")}-${env(\"B\")}\"\n}\n"), environ{"A": "a\n", "B": "\ufeffb"}.get)
+	f, err := Parse("relay.hcl", []byte("endpoint \"a\" {}\nadmin {\n  token = \"${env(\"A\")}-${env(\"B\")}\"\n}\n"), environ{"A": "a\n", "B": "\ufeffb"}.get)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -133,8 +133,10 @@ func TestClock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var a Allowance
 		a.Begin(100*time.Millisecond, nil)
-		if !a.Spend(quantum) || !a.Spend(quantum) {
-			t.Fatal("the first millisecond is refused")
+		for range 2 {
+			if !a.Spend(quantum) {
+				t.Fatal("the first millisecond is refused")
+			}
 		}
 		time.Sleep(time.Hour) // SIGSTOP, say
 		if !a.Spend(quantum) || a.Used() > 20*time.Millisecond {

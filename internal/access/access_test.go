@@ -118,7 +118,7 @@ func TestExplain(t *testing.T) {
 		t.Error(got)
 	}
 	for _, err := range []error{nil, fs.ErrNotExist, errors.New("x")} {
-		if got := Explain(err, dir); got != err {
+		if got := Explain(err, dir); any(got) != any(err) {
 			t.Errorf("%v became %v", err, got)
 		}
 	}

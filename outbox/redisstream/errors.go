@@ -205,7 +205,7 @@ func isContext(err error) bool {
 // exactly finds target itself in the chain, not an error that claims to be it.
 func exactly(err, target error) bool {
 	for ; err != nil; err = errors.Unwrap(err) {
-		if err == target {
+		if any(err) == any(target) {
 			return true
 		}
 	}

@@ -2,6 +2,7 @@ package redisstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -132,7 +133,7 @@ func TestTake(t *testing.T) {
 	take("d", slow, 6, 5)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := s.Take(ctx, "d", slow, 1); err != context.Canceled {
+	if _, _, err := s.Take(ctx, "d", slow, 1); !errors.Is(err, context.Canceled) {
 		t.Errorf("Take with a cancelled context: %v", err)
 	}
 }
@@ -156,7 +157,7 @@ func TestNotesLost(t *testing.T) {
 	if notes, revision, err := s.Notes(t.Context()); err != nil || len(notes) != 0 || revision != 0 {
 		t.Errorf("Notes: %+v, %d, %v, want none", notes, revision, err)
 	}
-	if n, err := s.SetNote(t.Context(), before); err != outbox.ErrConflict || n.Revision != 0 {
+	if n, err := s.SetNote(t.Context(), before); !errors.Is(err, outbox.ErrConflict) || n.Revision != 0 {
 		t.Errorf("SetNote on top of what is lost: %+v, %v", n, err)
 	}
 	after, err := s.SetNote(t.Context(), outbox.Note{Endpoint: "a"})

@@ -3,6 +3,7 @@ package post
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"io"
 	"strings"
 
@@ -15,7 +16,7 @@ func readBody(r io.Reader) ([]byte, error) {
 	if err != nil || len(kept) < maxKeptBody {
 		return kept, err
 	}
-	if _, err = io.CopyN(io.Discard, r, maxBody-maxKeptBody); err == io.EOF {
+	if _, err = io.CopyN(io.Discard, r, maxBody-maxKeptBody); errors.Is(err, io.EOF) {
 		err = nil
 	}
 	return kept, err
@@ -109,7 +110,7 @@ func (b *framing) nextChunk() error {
 func (b *framing) line() ([]byte, error) {
 	line, err := b.in.ReadSlice('\n')
 	switch {
-	case err == bufio.ErrBufferFull:
+	case errors.Is(err, bufio.ErrBufferFull):
 		return nil, errFraming
 	case err != nil:
 		return nil, err
@@ -151,7 +152,7 @@ func orFraming(err error) error {
 }
 
 func unexpected(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

@@ -247,7 +247,7 @@ func TestOddSpellings(t *testing.T) {
 	} {
 		for _, dial := range []string{host, url.PathEscape(host)} {
 			_, err := d.dial(t.Context(), "tcp", net.JoinHostPort(dial, port))
-			e, ok := err.(*dialError)
+			e, ok := errors.AsType[*dialError](err)
 			if !ok || e.code != policy.CodeEgress && e.code != policy.CodeNoSuchHost {
 				t.Errorf("dial %s: %v, want egress_denied, or that there is no such name", dial, err)
 			}

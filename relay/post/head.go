@@ -29,7 +29,7 @@ func readHead(dst []byte, in *bufio.Reader, limit int) ([]byte, error) {
 		}
 		dst = append(dst, part...)
 		switch {
-		case err == bufio.ErrBufferFull:
+		case errors.Is(err, bufio.ErrBufferFull):
 			continue
 		case lines == 0 && len(dst) > start && !bytes.HasPrefix(dst[start:], []byte("HTTP/")):
 			return dst, errNotHTTP
