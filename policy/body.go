@@ -27,7 +27,7 @@ const (
 
 // Body says what goes out for an event. It is compiled: what the file says literally is
 // bytes, what it takes from the event's data is found in the bytes that came in, and
-// only the rest is evaluated. Its methods may be called at the same time.
+// only the rest is evaluated. nil is the default body. Its methods may be called at the same time.
 type Body struct {
 	contentType string
 	kind        string        // for people: "object", "text", …
@@ -48,6 +48,9 @@ const kindDefault = "default"
 // Append appends the body for an event. The same view gives the same bytes. The error says
 // where in the file and why, and holds no data of the event.
 func (b *Body) Append(dst []byte, v *View) ([]byte, error) {
+	if b == nil {
+		return expr.AppendDefault(dst, v), nil
+	}
 	start := len(dst)
 	dst, err := b.root.Append(dst, v)
 	switch {
@@ -78,7 +81,7 @@ func (b *Body) Masked() *Body {
 
 // AppendHeader appends the header lines that belong to the body, beside Content-Type.
 func (b *Body) AppendHeader(h []sign.Header, v *View) []sign.Header {
-	if b.binary == "" {
+	if b == nil || b.binary == "" {
 		return h
 	}
 	for _, line := range expr.CloudHeader(v, b.binary) {

@@ -347,3 +347,52 @@ func BenchmarkBody(b *testing.B) {
 		})
 	}
 }
+
+func TestDefaultBody(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.FixedZone("", 3600))
+	for _, c := range []struct {
+		name string
+		v    View
+		want string
+	}{
+		{"whole second, other zone", View{ID: "evt_1", Type: "a.b", Time: at, Data: []byte(`{"x":1}`)},
+			`{"id":"evt_1","type":"a.b","timestamp":"2026-01-02T02:04:05Z","data":{"x":1}}`},
+		{"fraction", View{ID: "evt_1", Type: "a.b", Time: at.Add(120 * time.Millisecond), Data: []byte(`null`)},
+			`{"id":"evt_1","type":"a.b","timestamp":"2026-01-02T02:04:05.12Z","data":null}`},
+		{"bytes of data stay", View{ID: "evt_1", Type: "a", Time: at, Data: []byte("{ \"b\": 1.0e+2,\n\t\"a\": \"<&> \\u00e9 \u2028 \\\" \" , \"n\":12345678901234567890 }\r\n")},
+			"{\"id\":\"evt_1\",\"type\":\"a\",\"timestamp\":\"2026-01-02T02:04:05Z\",\"data\":{\"b\":1.0e+2,\"a\":\"<&> \\u00e9 \u2028 \\\" \",\"n\":12345678901234567890}}"},
+		{"halves of surrogate pairs", View{ID: "evt_1", Type: "a", Time: at, Data: []byte(`{ "\uD83D" : "\ude00" }`)},
+			`{"id":"evt_1","type":"a","timestamp":"2026-01-02T02:04:05Z","data":{"\uD83D":"\ude00"}}`},
+		{"an id cannot break out", View{ID: `x","type":"y`, Type: "a", Time: at, Data: []byte(`0`)},
+			`{"id":"x\",\"type\":\"y","type":"a","timestamp":"2026-01-02T02:04:05Z","data":0}`},
+	} {
+		if got, err := (*Body)(nil).Append(nil, &c.v); err != nil || string(got) != c.want {
+			t.Errorf("%s: %v\n got %s\nwant %s", c.name, err, got, c.want)
+		}
+	}
+}
+
+// The default body is the one that could be written out.
+func FuzzDefaultBody(f *testing.F) {
+	f.Add("evt_1", "a.b", int64(1_700_000_000_123_456), []byte(`{"x":[1,"a"]}`))
+	f.Add("<\"\\\u2028é\x00\xff>", "", int64(-1), []byte(` "x y" `))
+	f.Add("", "\u00ad\x7f", int64(0), []byte("{ \"a\" : 1.0e+2,\t\"a\":\"\\ud800\" }"))
+	written := bodyOf(f, `body = { id = event.id, type = event.type, timestamp = event.time, data = event.data }`)
+	typed := bodyOf(f, `content_type = "application/x+json"`)
+	f.Fuzz(func(t *testing.T, id, kind string, micros int64, data []byte) {
+		at := time.UnixMicro(micros)
+		if !json.Valid(data) || at.UTC().Year() < 0 || at.UTC().Year() > 9999 {
+			return // ingest refuses it
+		}
+		v := &View{ID: id, Type: kind, Time: at, Data: data}
+		want, err := (*Body)(nil).Append(nil, v)
+		if err != nil || !json.Valid(want) {
+			t.Fatalf("%q, %v: not JSON", want, err)
+		}
+		for _, b := range []*Body{written, typed} {
+			if got, err := b.Append(nil, v); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%v: %q, %v; want %q", b, got, err, want)
+			}
+		}
+	})
+}

@@ -7,6 +7,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 
 	"relay/config"
+	"relay/policy/rawjson"
 )
 
 // maxBody bounds a body, in bytes, beside maxGrowth times the event's data.
@@ -73,10 +74,32 @@ func (s *Scope) Masked(kind string) *Template {
 	return t
 }
 
-// Default is {"id":…,"type":…,"timestamp":…,"data":…}.
-func Default() *Template {
-	return fixed(join(literal(`{"id":`), field{"id", modeJSON}, literal(`,"type":`), field{"type", modeJSON},
-		literal(`,"timestamp":`), field{"time", modeJSON}, literal(`,"data":`), data{mode: modeJSON}, literal(`}`)))
+// Default is AppendDefault as a template.
+func Default() *Template { return fixed(defaultBody{}) }
+
+type defaultBody struct{}
+
+func (defaultBody) append(dst []byte, r *evaluation) ([]byte, error) {
+	return AppendDefault(dst, r.View), nil
+}
+
+// AppendDefault appends the body of an endpoint that has none of its own:
+//
+//	{"id":…,"type":…,"timestamp":…,"data":…}
+//
+// It depends on the event alone, so every attempt sends the same bytes (promise P3). data is
+// what the app sent, less white space between tokens. The time is RFC 3339 in UTC, with a
+// fraction only where the event has one.
+func AppendDefault(dst []byte, v *View) []byte {
+	dst = append(dst, `{"id":`...)
+	dst = rawjson.AppendString(dst, v.ID)
+	dst = append(dst, `,"type":`...)
+	dst = rawjson.AppendString(dst, v.Type)
+	dst = append(dst, `,"timestamp":"`...)
+	dst = appendTime(dst, v.Time)
+	dst = append(dst, `","data":`...)
+	dst = rawjson.AppendCompact(dst, v.Data)
+	return append(dst, '}')
 }
 
 // Data is the event's data alone.

@@ -128,7 +128,7 @@ func TestBatchOfBytes(t *testing.T) {
 			receiver := delivertest.NewEndpoint(delivertest.Step{Delay: delay})
 			e := w.batched(receiver, 100)
 			e.Concurrency = 1
-			one := len(appendEnvelope(nil, &outbox.Event{ID: "evt_billing_00", Type: "invoice.paid", Time: time.Date(2026, 1, 2, 3, 4, 5, 678000000, time.UTC), Data: []byte(payload)}))
+			one := len(`{"id":"evt_billing_00","type":"invoice.paid","timestamp":"2026-01-02T03:04:05.678Z","data":{"amount":1000,"note":"a \"b\" c"}}`)
 			e.Batch.MaxBytes = int64(3*one + 4)
 			w.start(e)
 			large := outbox.Event{ID: "evt_large", Type: "a", Time: time.Now(), Data: []byte(`"` + strings.Repeat("x", 1000) + `"`)}

@@ -40,18 +40,12 @@ func (d *draft) build(e *policy.Endpoint, c *outbox.Claim, url, userAgent string
 	}
 	d.message = sign.Message{EventID: c.EventID, EventType: c.Event.Type, DeliveryID: c.ID, Attempt: c.Attempts + 1}
 	d.address(e, url, userAgent, now)
-	if e.Body != nil {
-		d.header = e.Body.AppendHeader(d.header, &d.view)
-	}
+	d.header = e.Body.AppendHeader(d.header, &d.view)
 	return nil
 }
 
 // appendBody appends what goes out for the event of c.
 func (d *draft) appendBody(e *policy.Endpoint, c *outbox.Claim) (err error) {
-	if e.Body == nil {
-		d.body = appendEnvelope(d.body, c.Event)
-		return nil
-	}
 	d.view = policy.View{
 		ID: c.EventID, Type: c.Event.Type, Tenant: c.Event.Tenant, Key: c.Event.Key,
 		Time: c.Event.Time, Data: c.Event.Data, Delivery: c.ID,

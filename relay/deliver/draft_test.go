@@ -34,25 +34,6 @@ func bodyOf(t testing.TB, lines string) *policy.Body {
 	return p.Endpoints[0].Body
 }
 
-// The default body is the one that could be written out.
-func TestDefaultBodyWrittenOut(t *testing.T) {
-	written := bodyOf(t, `body = { id = event.id, type = event.type, timestamp = event.time, data = event.data }`)
-	typed := bodyOf(t, `content_type = "application/x+json"`)
-	script := bodyOf(t, `ecmascript = true`)
-	for _, event := range []outbox.Event{
-		{ID: "evt_1", Type: "a.b", Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.FixedZone("", 3600)), Data: []byte(`{"x":[1,"a"]}`)},
-		{ID: "<\"\\\u2028é\x00\xff>", Type: "", Time: time.UnixMicro(1_700_000_000_123_456), Data: []byte(` "x y" `)},
-	} {
-		want := string(appendEnvelope(nil, &event))
-		v := &policy.View{ID: event.ID, Type: event.Type, Time: event.Time, Data: event.Data}
-		for _, b := range []*policy.Body{written, typed, script} {
-			if got, err := b.Append(nil, v); err != nil || string(got) != want {
-				t.Errorf("%v: %s, %v; want %s", b, got, err, want)
-			}
-		}
-	}
-}
-
 // Every attempt sends the same body, signed, with its content type.
 func TestOwnBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
