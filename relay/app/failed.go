@@ -15,7 +15,7 @@ import (
 // while the outbox is lost.
 type telling struct {
 	metrics.Appender
-	raise func(deliver.Raised)
+	raise func(deliver.OwnEvent)
 	lost  func() error
 }
 
@@ -33,7 +33,7 @@ func (t *telling) Accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt,
 			if term.Code == "" || receipts[i].Duplicate {
 				continue
 			}
-			t.raise(deliver.Raised{
+			t.raise(deliver.OwnEvent{
 				Type: deliver.DeliveryFailed, Endpoint: e.Endpoints[j], At: time.Now(),
 				Data: deliver.FailedDelivery{
 					Endpoint: e.Endpoints[j], EventID: e.Event.ID, EventType: e.Event.Type,

@@ -15,10 +15,10 @@ import (
 // A delivery that no attempt will ever be made of is told like others that are over without
 // success, and once only.
 func TestFailedFromTheStartIsRaised(t *testing.T) {
-	var raised []deliver.Raised
+	var raised []deliver.OwnEvent
 	store := outboxtest.NewMem(outboxtest.MemOptions{})
 	defer store.Close()
-	told := telling{Appender: store, raise: func(r deliver.Raised) { raised = append(raised, r) }, lost: func() error { return nil }}
+	told := telling{Appender: store, raise: func(r deliver.OwnEvent) { raised = append(raised, r) }, lost: func() error { return nil }}
 	batch := outbox.Batch{Entries: []outbox.Entry{{
 		Event:       outbox.Event{ID: "evt_1", Type: "a.b", Data: []byte("{}")},
 		Endpoints:   []string{"well", "wrong"},
@@ -30,10 +30,10 @@ func TestFailedFromTheStartIsRaised(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want := []deliver.Raised{{Type: deliver.DeliveryFailed, Endpoint: "wrong", Data: deliver.FailedDelivery{
+	want := []deliver.OwnEvent{{Type: deliver.DeliveryFailed, Endpoint: "wrong", Data: deliver.FailedDelivery{
 		Endpoint: "wrong", EventID: "evt_1", EventType: "a.b", Outcome: "refused", Code: "when_error", Error: "relay.hcl:1,1: no such member",
 	}}}
-	if diff := cmp.Diff(want, raised, cmpopts.IgnoreFields(deliver.Raised{}, "At")); diff != "" {
+	if diff := cmp.Diff(want, raised, cmpopts.IgnoreFields(deliver.OwnEvent{}, "At")); diff != "" {
 		t.Errorf("-want +raised:\n%s", diff)
 	}
 }

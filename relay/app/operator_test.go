@@ -128,7 +128,7 @@ func TestOwnEventsAreDelivered(t *testing.T) {
 	p := newPlace(t)
 	p.write(p.file, p.text(endpointBlock("alerts", receiver.URL, `events = ["relay.**"]`, local), endpointBlock("a", "https://a.example.com")))
 	a := p.start(false)
-	a.events.raise(deliver.Raised{Type: deliver.EndpointPaused, Endpoint: "a", At: a.started, Data: deliver.EndpointChanged{Endpoint: "a", State: deliver.Paused}})
+	a.events.raise(deliver.OwnEvent{Type: deliver.EndpointPaused, Endpoint: "a", At: a.started, Data: deliver.EndpointChanged{Endpoint: "a", State: deliver.Paused}})
 	var body struct {
 		ID, Type string
 		Data     deliver.EndpointChanged

@@ -34,18 +34,18 @@ type ownEvents struct {
 	dropped func(n int) // counts what is lost
 	log     zerolog.Logger
 
-	queue chan deliver.Raised
+	queue chan deliver.OwnEvent
 	lost  atomic.Int64 // since the last line about it
 	lines throttle.Lines
 }
 
 func newOwnEvents(accept func(context.Context, outbox.Batch) ([]outbox.Receipt, error), p func() *policy.Policy, dropped func(int), log zerolog.Logger) *ownEvents {
-	return &ownEvents{accept: accept, policy: p, dropped: dropped, log: log, queue: make(chan deliver.Raised, ownQueue), lines: throttle.Lines{Every: ownQuiet}}
+	return &ownEvents{accept: accept, policy: p, dropped: dropped, log: log, queue: make(chan deliver.OwnEvent, ownQueue), lines: throttle.Lines{Every: ownQuiet}}
 }
 
 // raise takes what is to be told, and never blocks. Nothing is told of the fate of
 // Relay's own events: two endpoints for them, both down, would go on about each other.
-func (o *ownEvents) raise(r deliver.Raised) {
+func (o *ownEvents) raise(r deliver.OwnEvent) {
 	if f, failed := r.Data.(deliver.FailedDelivery); failed && strings.HasPrefix(f.EventType, "relay.") {
 		return
 	}
@@ -80,7 +80,7 @@ func (o *ownEvents) run(ctx context.Context) {
 }
 
 // emit accepts the event, and others that wait, in one commit.
-func (o *ownEvents) emit(ctx context.Context, r deliver.Raised) {
+func (o *ownEvents) emit(ctx context.Context, r deliver.OwnEvent) {
 	b := outbox.Batch{}
 	for more := true; more; {
 		if e, ok := o.entry(r); ok {
@@ -101,7 +101,7 @@ func (o *ownEvents) emit(ctx context.Context, r deliver.Raised) {
 
 // entry is the event for the endpoints that want it now, but for the one it is about; a
 // reload may have changed them.
-func (o *ownEvents) entry(r deliver.Raised) (outbox.Entry, bool) {
+func (o *ownEvents) entry(r deliver.OwnEvent) (outbox.Entry, bool) {
 	data, err := json.Marshal(r.Data)
 	if err != nil {
 		return outbox.Entry{}, false

@@ -60,7 +60,7 @@ func TestOwnEventsAreRouted(t *testing.T) {
 		o := newOwnEvents(accept, routes(t, map[string]string{"all": "", "stars": "**", "alerts": "relay.**", "billing": "invoice.* relay.breaker.*"}),
 			func(n int) { t.Errorf("%d events lost", n) }, zerolog.Nop())
 		at := time.Date(2026, 1, 2, 3, 4, 5, 678_901_234, time.UTC)
-		for _, r := range []deliver.Raised{
+		for _, r := range []deliver.OwnEvent{
 			{Type: deliver.EndpointPaused, Endpoint: "x", At: at, Data: deliver.EndpointChanged{Endpoint: "x", State: deliver.Paused, Code: deliver.ByOperator, Reason: "paused by admin"}},
 			{Type: deliver.BreakerOpened, Endpoint: "billing", At: at, Data: deliver.BreakerChanged{Endpoint: "billing", Breaker: deliver.BreakerOpen, OpenUntil: at}},
 			{Type: deliver.EndpointDisabled, Endpoint: "alerts", At: at, Data: deliver.EndpointChanged{Endpoint: "alerts", State: deliver.Disabled}}, // nobody else wants it
@@ -100,7 +100,7 @@ func TestOwnEventsAreLostLoudly(t *testing.T) {
 		const n = ownQueue + 50
 		raise := func() {
 			for range n {
-				o.raise(deliver.Raised{Type: deliver.BreakerOpened, Endpoint: "x", At: time.Now(), Data: deliver.BreakerChanged{}})
+				o.raise(deliver.OwnEvent{Type: deliver.BreakerOpened, Endpoint: "x", At: time.Now(), Data: deliver.BreakerChanged{}})
 			}
 		}
 		raise()
@@ -112,7 +112,7 @@ func TestOwnEventsAreLostLoudly(t *testing.T) {
 		go func() { o.run(ctx); close(done) }()
 		synctest.Wait()
 		time.Sleep(ownQuiet)
-		o.raise(deliver.Raised{Type: deliver.BreakerOpened, Endpoint: "x", At: time.Now()})
+		o.raise(deliver.OwnEvent{Type: deliver.BreakerOpened, Endpoint: "x", At: time.Now()})
 		synctest.Wait()
 		stop()
 		<-done
@@ -143,7 +143,7 @@ func TestOwnEventsAtTheStop(t *testing.T) {
 		defer store.Close()
 		o := newOwnEvents(store.Accept, routes(t, map[string]string{"alerts": "relay.**"}), func(n int) { t.Errorf("%d lost", n) }, zerolog.Nop())
 		for range 3 * ownBatch {
-			o.raise(deliver.Raised{Type: deliver.BreakerOpened, Endpoint: "x", At: time.Now(), Data: deliver.BreakerChanged{}})
+			o.raise(deliver.OwnEvent{Type: deliver.BreakerOpened, Endpoint: "x", At: time.Now(), Data: deliver.BreakerChanged{}})
 		}
 		o.run(ctx)
 		counts, err := store.Counts(t.Context())
@@ -158,7 +158,7 @@ func TestOwnEventsAtTheStop(t *testing.T) {
 			return nil, ctx.Err()
 		}
 		for range 3 * ownBatch {
-			o.raise(deliver.Raised{Type: deliver.BreakerOpened, Endpoint: "x", At: time.Now(), Data: deliver.BreakerChanged{}})
+			o.raise(deliver.OwnEvent{Type: deliver.BreakerOpened, Endpoint: "x", At: time.Now(), Data: deliver.BreakerChanged{}})
 		}
 		start := time.Now()
 		o.run(ctx)
@@ -187,7 +187,7 @@ func TestOwnEventsAreFiltered(t *testing.T) {
 		about string
 		want  string
 	}{{"billing", "[about_billing once] 2"}, {"other", "[billing once] 2"}} {
-		e, ok := o.entry(deliver.Raised{Type: deliver.EndpointPaused, Endpoint: c.about, Data: deliver.EndpointChanged{Endpoint: c.about}})
+		e, ok := o.entry(deliver.OwnEvent{Type: deliver.EndpointPaused, Endpoint: c.about, Data: deliver.EndpointChanged{Endpoint: c.about}})
 		got := fmt.Sprint(e.Endpoints, len(e.Terms))
 		if !ok || got != c.want || e.Terms[1].Mark == nil || (e.Terms[0].Code == "") != (c.about == "billing") {
 			t.Errorf("about %s: %s, %+v; want %s", c.about, got, e.Terms, c.want)

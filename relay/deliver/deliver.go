@@ -43,7 +43,7 @@ type Options struct {
 	Own      func() []netip.AddrPort // listeners of this process, never connected to; optional
 	MaxConns int                     // connections to all receivers together; 0 for no bound
 	Grace    time.Duration           // for attempts under way when Run is to end; default 20 s
-	Raise    func(Raised)            // tells of what happened to endpoints and deliveries; must not block; optional
+	Raise    func(OwnEvent)          // tells of what happened to endpoints and deliveries; must not block; optional
 
 	network post.Network // of tests
 	observe func(Result) // of tests: called after each recorded attempt, from many goroutines
@@ -105,7 +105,7 @@ func New(o Options, p *policy.Policy) *Deliverer {
 		Relay:   rand.Text()[:12],
 		Limiter: o.Limiter,
 		Log:     o.Log,
-		Raise:   d.raiseHappening,
+		Raise:   d.raiseTransition,
 	})
 	d.claiming, d.stop = context.WithCancelCause(context.Background())
 	d.working, d.cut = context.WithCancelCause(context.Background())

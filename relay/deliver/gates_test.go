@@ -145,7 +145,7 @@ func TestBreakerOpensAndCloses(t *testing.T) {
 func collect(w *world) func() []string {
 	var mu sync.Mutex
 	var all []string
-	w.o.Raise = func(r Raised) {
+	w.o.Raise = func(r OwnEvent) {
 		mu.Lock()
 		defer mu.Unlock()
 		all = append(all, r.Type+" "+r.Endpoint)

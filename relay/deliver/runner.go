@@ -115,7 +115,7 @@ func (r *runner) admit(s *setup, taken, n int) (admitted int, probe, live bool) 
 
 // wait returns when it is time to ask the gate again, which let nothing through, or when the
 // setup has changed. Where consent is missing it asks for it.
-func (r *runner) wait(s *setup, v gate.Verdict) {
+func (r *runner) wait(s *setup, v gate.Grant) {
 	if v.Cause == gate.NoConsent && v.Wait == 0 {
 		r.handshake(s)
 		return

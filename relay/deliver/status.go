@@ -146,7 +146,7 @@ func (d *Deliverer) statusOf(name string, bounds []float64) (Status, bool) {
 	if o := st.Condition.Breaker; o != nil && st.Breaker == BreakerOpen {
 		s.OpenUntil = o.Until
 	}
-	var why *gate.Decision
+	var why *gate.Halt
 	switch {
 	case inFile && !enabled:
 		s.State, s.Reason = Disabled, "the file says enabled = false"

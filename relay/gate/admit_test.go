@@ -22,8 +22,8 @@ func (m meanwhile) Take(_ context.Context, _ string, _ outbox.Limit, n int) (int
 func TestShutWhileTokensCome(t *testing.T) {
 	limited := func(e *policy.Endpoint) { e.RateLimit = &policy.RateLimit{N: 1, Per: time.Second, Burst: 1} }
 	for name, heard := range map[string]Condition{
-		"paused":          {Paused: &Decision{Code: ByOperator}},
-		"disabled":        {Disabled: &Decision{Code: ByOperator}},
+		"paused":          {Paused: &Halt{Code: ByOperator}},
+		"disabled":        {Disabled: &Halt{Code: ByOperator}},
 		"held":            {Hold: until(time.Now().Add(time.Hour))},
 		"open breaker":    {Breaker: &Opening{Times: 1, Until: time.Now().Add(time.Hour)}},
 		"breaker's probe": {Breaker: &Opening{Times: 1, Until: time.Now().Add(-time.Hour)}},

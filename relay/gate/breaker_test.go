@@ -159,7 +159,7 @@ func TestBreakerOpensProbesAndCloses(t *testing.T) {
 		if m.State().Breaker != "closed" {
 			t.Error("the breaker opened for less than its minimum of attempts")
 		}
-		wantHappened(t, f, BreakerOpened, BreakerClosed)
+		wantHappened(t, f, ToOpen, ToClosed)
 	})
 }
 
@@ -198,7 +198,7 @@ func TestBreakerThatTheOutboxDoesNotKnow(t *testing.T) {
 		if m.State().Breaker != "closed" || f.condition().Breaker != nil {
 			t.Errorf("the breaker is %s, the outbox knows %+v", m.State().Breaker, f.condition())
 		}
-		wantHappened(t, f, BreakerClosed)
+		wantHappened(t, f, ToClosed)
 	})
 }
 

@@ -17,11 +17,11 @@ import (
 // A Relay that writes it drops fields that it does not know. So a field that comes later must
 // be one that can be lost while older Relays are in the fleet, or of its own note.
 type Condition struct {
-	Paused   *Decision `json:"paused,omitempty"`
-	Disabled *Decision `json:"disabled,omitempty"`
-	Breaker  *Opening  `json:"breaker,omitempty"` // nil while it is closed
-	Hold     *Hold     `json:"hold,omitempty"`    // the receiver's
-	Failing  *Trouble  `json:"failing,omitempty"` // kept once it lasts
+	Paused   *Halt    `json:"paused,omitempty"`
+	Disabled *Halt    `json:"disabled,omitempty"`
+	Breaker  *Opening `json:"breaker,omitempty"` // nil while it is closed
+	Hold     *Hold    `json:"hold,omitempty"`    // the receiver's
+	Failing  *Trouble `json:"failing,omitempty"` // kept once it lasts
 }
 
 // Hold is a time in which the receiver wants no attempt.
@@ -41,11 +41,11 @@ func (h *Hold) equal(other *Hold) bool {
 type Trouble struct {
 	Since    time.Time `json:"since"`
 	Last     time.Time `json:"last"`     // that an attempt failed, up to worthKeepingAnew before
-	Receiver string    `json:"receiver"` // as in Decision
+	Receiver string    `json:"receiver"` // as in Halt
 }
 
-// Decision is why an endpoint takes no deliveries.
-type Decision struct {
+// Halt is why an endpoint takes no deliveries.
+type Halt struct {
 	At     time.Time `json:"at"`
 	Code   string    `json:"code"`   // one of those below
 	Reason string    `json:"reason"` // for people
@@ -55,7 +55,7 @@ type Decision struct {
 	Receiver string `json:"receiver,omitempty"`
 }
 
-// Codes of a Decision.
+// Codes of a Halt.
 const (
 	ByOperator = "operator"
 	Gone       = "gone"    // the receiver answered 410

@@ -12,8 +12,8 @@ import (
 func full() Condition {
 	at := time.Date(2030, 1, 2, 3, 4, 5, 6, time.UTC)
 	return Condition{
-		Paused:   &Decision{At: at, Code: ByOperator, Reason: "by someone"},
-		Disabled: &Decision{At: at, Code: Gone, Reason: "gone", Receiver: "0123456789ab"},
+		Paused:   &Halt{At: at, Code: ByOperator, Reason: "by someone"},
+		Disabled: &Halt{At: at, Code: Gone, Reason: "gone", Receiver: "0123456789ab"},
 		Breaker:  &Opening{Times: 3, Until: at, Good: 1, Prober: "a", ProberUntil: at},
 		Hold:     &Hold{Since: at, Until: at},
 		Failing:  &Trouble{Since: at, Last: at, Receiver: "0123456789ab"},

@@ -13,14 +13,14 @@ func TestConsent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &policy.Endpoint{Name: "a", URL: &url.URL{Scheme: "https", Host: "a.test"}, Handshake: true, Origin: "x.test"}
 		g := New(Options{}).Gate("a")
-		look := func(want Verdict) {
+		look := func(want Grant) {
 			t.Helper()
 			if got := g.Look(t.Context(), 1); got != want {
 				t.Errorf("got %+v, want %+v", got, want)
 			}
 		}
 		g.Use(e)
-		ask := Verdict{Cause: NoConsent}
+		ask := Grant{Cause: NoConsent}
 		look(ask)
 
 		// Refused: asked again ever less often.
@@ -29,7 +29,7 @@ func TestConsent(t *testing.T) {
 			if again := g.Asked(e, Consent{Why: "no"}); !again.Equal(time.Now().Add(wait)) {
 				t.Errorf("asked again at %s", again)
 			}
-			look(Verdict{Cause: NoConsent, Wait: wait})
+			look(Grant{Cause: NoConsent, Wait: wait})
 			time.Sleep(wait)
 			look(ask)
 		}
@@ -39,14 +39,14 @@ func TestConsent(t *testing.T) {
 
 		// Given: for a day, and the next refusal is the first one again.
 		g.Asked(e, Consent{Given: true, Rate: 60})
-		look(Verdict{N: 1})
+		look(Grant{N: 1})
 		if s := g.State(); s.Limit != 1 || s.Why != "" {
 			t.Errorf("state %+v", s)
 		}
 		time.Sleep(consentLasts)
 		look(ask)
 		g.Asked(e, Consent{})
-		look(Verdict{Cause: NoConsent, Wait: consentAgain})
+		look(Grant{Cause: NoConsent, Wait: consentAgain})
 		if s := g.State(); s.Limit != 0 {
 			t.Errorf("the rate of a consent that is over holds: %+v", s)
 		}
@@ -57,7 +57,7 @@ func TestConsent(t *testing.T) {
 		other.URL = &url.URL{Scheme: "https", Host: "b.test"}
 		g.Asked(e, Consent{Given: true})
 		g.Use(&same)
-		look(Verdict{N: 1})
+		look(Grant{N: 1})
 		g.Use(&other)
 		g.Asked(e, Consent{Given: true})
 		look(ask)
@@ -66,6 +66,6 @@ func TestConsent(t *testing.T) {
 		none := *e
 		none.Handshake, none.Origin = false, ""
 		g.Use(&none)
-		look(Verdict{N: 1})
+		look(Grant{N: 1})
 	})
 }

@@ -14,7 +14,7 @@ func (s *Gates) Pause(ctx context.Context, endpoint, by string) (changed bool, e
 		if c.Paused != nil {
 			return false
 		}
-		c.Paused = s.decision("paused by " + by)
+		c.Paused = s.halt("paused by " + by)
 		return true
 	})
 }
@@ -25,7 +25,7 @@ func (s *Gates) Disable(ctx context.Context, endpoint, by string) (changed bool,
 		if c.Disabled != nil && c.Disabled.Code == ByOperator {
 			return false
 		}
-		c.Disabled = s.decision("disabled by " + by)
+		c.Disabled = s.halt("disabled by " + by)
 		return true
 	})
 }
@@ -116,8 +116,8 @@ func (g *Gate) shutBy() (causes []Cause) {
 	return causes
 }
 
-func (s *Gates) decision(reason string) *Decision {
-	return &Decision{At: s.stamp(time.Now()), Code: ByOperator, Reason: reason}
+func (s *Gates) halt(reason string) *Halt {
+	return &Halt{At: s.stamp(time.Now()), Code: ByOperator, Reason: reason}
 }
 
 // decide carries out what an operator wants.

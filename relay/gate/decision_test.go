@@ -40,7 +40,7 @@ func TestGone(t *testing.T) {
 		a.Ended(ctx, gone)
 		b.Ended(ctx, gone) // it has not heard of it
 		a.Ended(ctx, gone)
-		wantHappened(t, f, EndpointDisabled)
+		wantHappened(t, f, ToDisabled)
 		if passed.Err() == nil {
 			t.Error("claims go on waiting")
 		}
@@ -72,10 +72,10 @@ func TestGone(t *testing.T) {
 		want(t, a.Gate, Open, 0)
 		want(t, c.Gate, Open, 0)
 
-		c.operate(t, func(c *Condition) { c.Disabled = &Decision{Code: ByOperator, Reason: "by someone"} })
+		c.operate(t, func(c *Condition) { c.Disabled = &Halt{Code: ByOperator, Reason: "by someone"} })
 		c.Use(endpoint(elsewhere))
 		want(t, c.Gate, Disabled, 0)
-		wantHappened(t, f, EndpointDisabled)
+		wantHappened(t, f, ToDisabled)
 	})
 }
 
@@ -91,7 +91,7 @@ func TestPaused(t *testing.T) {
 		f := newFleet()
 		a, b := f.join("a", endpoint()), f.join("b", endpoint())
 		passed := b.Passed(context.Background())
-		a.operate(t, func(c *Condition) { c.Paused = &Decision{Code: ByOperator} })
+		a.operate(t, func(c *Condition) { c.Paused = &Halt{Code: ByOperator} })
 		b.hear()
 		want(t, a.Gate, Paused, 0)
 		want(t, b.Gate, Paused, 0)
@@ -116,7 +116,7 @@ func TestDecisionsThatAreNotWritten(t *testing.T) {
 		m.down = false
 		attempts(t, m.Gate, 1, gone)
 		want(t, m.Gate, Disabled, 0)
-		wantHappened(t, f, EndpointDisabled)
+		wantHappened(t, f, ToDisabled)
 		m.operate(t, enable)
 		want(t, m.Gate, Open, 0)
 	})
@@ -145,7 +145,7 @@ func TestFailsForTooLong(t *testing.T) {
 		if d := f.condition().Disabled; d.Code != Failing {
 			t.Errorf("the decision is %+v", d)
 		}
-		wantHappened(t, f, EndpointDisabled)
+		wantHappened(t, f, ToDisabled)
 		m.operate(t, enable)
 		fail(t, m, 120)
 		want(t, m.Gate, Open, 0)
@@ -252,7 +252,7 @@ func TestOutboxWasEmptied(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newFleet().join("a", endpoint(withBreaker(t)))
 		attempts(t, m.Gate, 4, broke)
-		m.apply(Condition{Hold: until(time.Now().Add(time.Hour)), Paused: &Decision{}}, 7, false)
+		m.apply(Condition{Hold: until(time.Now().Add(time.Hour)), Paused: &Halt{}}, 7, false)
 		m.apply(Condition{}, 6, false)
 		want(t, m.Gate, Paused, 0)
 		m.apply(Condition{}, 0, true)

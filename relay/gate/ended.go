@@ -62,7 +62,7 @@ func (g *Gate) Ended(ctx context.Context, a Attempt) {
 		if a.Probe {
 			g.tell()
 		}
-		if len(news) > 0 && g.verdict(now).Cause != Open {
+		if len(news) > 0 && g.grant(now).Cause != Open {
 			g.close()
 		}
 	}
@@ -73,7 +73,7 @@ func (g *Gate) Ended(ctx context.Context, a Attempt) {
 // change is a part of an attempt's consequences that the outbox is to know.
 type change struct {
 	do  func(*Condition) bool
-	say Happening // raised when it was written; What is "" for nothing
+	say Transition // raised when it was written; What is "" for nothing
 }
 
 // publishTimeout bounds how long the end of an attempt waits for the outbox.
@@ -86,7 +86,7 @@ func (g *Gate) publish(ctx context.Context, news []change) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
-	var done []Happening
+	var done []Transition
 	_, err := g.all.update(ctx, g.name, func(c *Condition) bool {
 		done = done[:0]
 		any := false
@@ -220,7 +220,7 @@ func (g *Gate) disable(now time.Time, code, reason string) []change {
 		return nil
 	}
 	e := g.endpoint
-	d := &Decision{At: g.all.stamp(now), Code: code, Reason: reason, Receiver: receiver(e)}
+	d := &Halt{At: g.all.stamp(now), Code: code, Reason: reason, Receiver: receiver(e)}
 	g.condition.Disabled = d
 	g.close()
 	return []change{{
@@ -231,7 +231,7 @@ func (g *Gate) disable(now time.Time, code, reason string) []change {
 			c.Disabled = d
 			return true
 		},
-		say: Happening{Endpoint: e.Name, What: EndpointDisabled, At: d.At, Code: code, Reason: reason},
+		say: Transition{Endpoint: e.Name, What: ToDisabled, At: d.At, Code: code, Reason: reason},
 	}}
 }
 
@@ -263,7 +263,7 @@ func (g *Gate) applyBreaker(now time.Time, a *Attempt) []change {
 			c.Breaker = opened
 			return true
 		},
-		say: Happening{Endpoint: g.name, What: BreakerOpened, At: g.all.stamp(now), Until: opened.Until},
+		say: Transition{Endpoint: g.name, What: ToOpen, At: g.all.stamp(now), Until: opened.Until},
 	}}
 }
 
@@ -283,14 +283,14 @@ func (g *Gate) applyProbe(now time.Time, a *Attempt, failed bool) []change {
 		return nil
 	}
 	after := &Opening{Times: o.Times, Until: o.Until, Good: o.Good + g.good}
-	say := Happening{Endpoint: g.name, At: g.all.stamp(now)}
+	say := Transition{Endpoint: g.name, At: g.all.stamp(now)}
 	switch {
 	case failed:
 		after.Times, after.Good = o.Times+1, 0
 		after.Until = g.all.stamp(now.Add(openFor(rule, after.Times, rand.Float64())))
 	case after.Good >= rule.Probes:
 		after = nil
-		say.What = BreakerClosed
+		say.What = ToClosed
 	}
 	g.applyOpening(now, after)
 	turn := o.ProberUntil // that ends; another one may have begun when this is written

@@ -19,8 +19,8 @@ import (
 	"relay/policy"
 )
 
-// Happening is a change of an endpoint's condition that this process brought about.
-type Happening struct {
+// Transition is a change of an endpoint's condition that this process brought about.
+type Transition struct {
 	Endpoint string
 	What     string // one of those below
 	At       time.Time
@@ -31,9 +31,9 @@ type Happening struct {
 
 // What happens to endpoints.
 const (
-	BreakerOpened    = "breaker.opened"
-	BreakerClosed    = "breaker.closed"
-	EndpointDisabled = "endpoint.disabled"
+	ToOpen     = "breaker.opened"
+	ToClosed   = "breaker.closed"
+	ToDisabled = "endpoint.disabled"
 )
 
 // Gate is one endpoint's. Its methods may be called at the same time.
@@ -123,7 +123,7 @@ func (g *Gate) apply(c Condition, revision uint64, anew bool) {
 	}
 	g.applyOpening(now, c.Breaker)
 	g.known, g.condition = c, c
-	if g.verdict(now).Cause != Open {
+	if g.grant(now).Cause != Open {
 		g.close()
 	}
 	g.tell()
@@ -223,8 +223,8 @@ func (g *Gate) heard(now time.Time, h *Hold) hold {
 	return hold{g.local(now, h.Since, 0), g.local(now, h.Until, longest)}.limit(longest)
 }
 
-// Verdict is how much may begin.
-type Verdict struct {
+// Grant is how much may begin.
+type Grant struct {
 	N     int           // attempts, 0 when Cause is not Open
 	Cause Cause         // why it is 0
 	Wait  time.Duration // until it may be more; 0: until Changed, but for NoConsent
@@ -232,10 +232,10 @@ type Verdict struct {
 
 // Look tells how many attempts, at most want, may begin now. With a fleet's limit it may
 // ask the outbox.
-func (g *Gate) Look(ctx context.Context, want int) Verdict {
+func (g *Gate) Look(ctx context.Context, want int) Grant {
 	g.mu.Lock()
 	now := time.Now()
-	v := g.verdict(now)
+	v := g.grant(now)
 	limit := g.limit
 	g.mu.Unlock()
 	if v.Cause != Open {
@@ -247,7 +247,7 @@ func (g *Gate) Look(ctx context.Context, want int) Verdict {
 	}
 	n, wait := limit.ready(ctx, now, v.N)
 	if n == 0 {
-		return Verdict{Cause: Limit, Wait: max(wait, time.Millisecond)}
+		return Grant{Cause: Limit, Wait: max(wait, time.Millisecond)}
 	}
 	v.N = min(v.N, n)
 	return v
@@ -256,29 +256,29 @@ func (g *Gate) Look(ctx context.Context, want int) Verdict {
 // unbounded is more than any endpoint has slots.
 const unbounded = 1 << 20
 
-// verdict is all but the limit of the policy. The caller holds mu.
-func (g *Gate) verdict(now time.Time) Verdict {
+// grant is all but the limit of the policy. The caller holds mu.
+func (g *Gate) grant(now time.Time) Grant {
 	switch {
 	case g.endpoint == nil:
-		return Verdict{Cause: Disabled}
+		return Grant{Cause: Disabled}
 	case g.condition.isDisabled(g.endpoint):
-		return Verdict{Cause: Disabled}
+		return Grant{Cause: Disabled}
 	case g.condition.Paused != nil:
-		return Verdict{Cause: Paused}
+		return Grant{Cause: Paused}
 	case now.Before(g.hold.until):
-		return Verdict{Cause: RetryAfter, Wait: g.hold.until.Sub(now)}
+		return Grant{Cause: RetryAfter, Wait: g.hold.until.Sub(now)}
 	}
 	if wait, missing := g.consent.missing(now); missing && g.endpoint.Handshake {
-		return Verdict{Cause: NoConsent, Wait: wait}
+		return Grant{Cause: NoConsent, Wait: wait}
 	}
-	v := Verdict{N: unbounded}
+	v := Grant{N: unbounded}
 	if n, wait, ok := g.pace.ready(now); !ok {
-		return Verdict{Cause: Limit, Wait: wait}
+		return Grant{Cause: Limit, Wait: wait}
 	} else if n >= 0 {
 		v.N = n
 	}
 	if n, wait, ok := g.probes(now); !ok {
-		return Verdict{Cause: Breaker, Wait: wait}
+		return Grant{Cause: Breaker, Wait: wait}
 	} else if n > 0 {
 		v.N = min(v.N, n)
 	}
@@ -327,7 +327,7 @@ func (g *Gate) State() State {
 	}
 	now := time.Now()
 	s.Disabled = g.condition.isDisabled(g.endpoint)
-	s.Cause = g.verdict(now).Cause
+	s.Cause = g.grant(now).Cause
 	if s.Cause == NoConsent {
 		s.Why = g.consent.Why
 	}
@@ -393,7 +393,7 @@ func (g *Gate) tell() {
 // probe is set when these are probes of the breaker. Their ends are told with Ended.
 func (g *Gate) Admit(ctx context.Context, n int) (admitted int, probe bool) {
 	g.mu.Lock()
-	v := g.verdict(time.Now())
+	v := g.grant(time.Now())
 	limit := g.limit
 	probe = g.broken()
 	n = min(n, v.N)
@@ -410,7 +410,7 @@ func (g *Gate) Admit(ctx context.Context, n int) (admitted int, probe bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	// The turn and the tokens may have been long in coming, and the gate have shut meanwhile.
-	if n = min(n, g.verdict(time.Now()).N); probe != g.broken() {
+	if n = min(n, g.grant(time.Now()).N); probe != g.broken() {
 		n = 0
 	}
 	g.pace.take(time.Now(), n)

@@ -26,7 +26,7 @@ type Options struct {
 	Relay   string          // names this process to the others, for probes
 	Limiter outbox.Limiter  // of a shared outbox; nil: limits are this process's own
 	Log     zerolog.Logger
-	Raise   func(Happening) // tells of what happened, once in a fleet; must not block; optional
+	Raise   func(Transition) // tells of what happened, once in a fleet; must not block; optional
 }
 
 // Gates are the gates of all endpoints of this process, and what the outbox remembers of

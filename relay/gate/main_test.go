@@ -75,7 +75,7 @@ type fleet struct {
 	limiter outbox.Limiter
 
 	mu     sync.Mutex
-	raised []Happening
+	raised []Transition
 }
 
 // member is one of them, and the way to the outbox that it has.
@@ -100,7 +100,7 @@ func (f *fleet) joinAhead(relay string, e *policy.Endpoint, ahead time.Duration)
 	m := &member{fleet: f, ahead: ahead}
 	m.all = New(Options{
 		Notes: m, Clock: m, Relay: relay, Limiter: f.limiter,
-		Raise: func(h Happening) {
+		Raise: func(h Transition) {
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			f.raised = append(f.raised, h)

@@ -7,7 +7,7 @@ type EndpointState string
 const (
 	StateActive    EndpointState = "active"
 	StatePaused    EndpointState = "paused"    // by an operator
-	StateDisabled  EndpointState = "disabled"  // by the file, by an operator, or by Relay: see Decision
+	StateDisabled  EndpointState = "disabled"  // by the file, by an operator, or by Relay: see Halt
 	StateRemoved   EndpointState = "removed"   // only the outbox knows the endpoint
 	StateElsewhere EndpointState = "elsewhere" // only the files of other Relays have it, and they deliver
 )
@@ -21,9 +21,9 @@ const (
 	Limit      Cause = "limit"       // of the policy, or by the receiver's rate headers
 	Breaker    Cause = "breaker"     // it is open, or its probes are under way
 	RetryAfter Cause = "retry_after" // the receiver asked for time
-	NoConsent  Cause = "consent"     // of the receiver; Verdict.Wait is 0 when it is to be asked for
+	NoConsent  Cause = "consent"     // of the receiver; Grant.Wait is 0 when it is to be asked for
 	Paused     Cause = "paused"      // by an operator
-	Disabled   Cause = "disabled"    // by an operator, or by Relay: see Decision
+	Disabled   Cause = "disabled"    // by an operator, or by Relay: see Halt
 	Slots      Cause = "slots"       // as many attempts are under way as concurrency allows; no gate says so
 )
 

@@ -18,8 +18,8 @@ const (
 	DeliveryFailed     = "relay.delivery.failed" // a delivery is over without success; Data is FailedDelivery
 )
 
-// Raised is something that Relay says of itself.
-type Raised struct {
+// OwnEvent is an event about Relay itself.
+type OwnEvent struct {
 	Type     string
 	Endpoint string    // that it is about: it is not told
 	At       time.Time // when it happened
@@ -57,21 +57,21 @@ type FailedDelivery struct {
 
 func (d *Deliverer) raise(kind, endpoint string, at time.Time, data any) {
 	if d.o.Raise != nil {
-		d.o.Raise(Raised{Type: kind, Endpoint: endpoint, At: at, Data: data})
+		d.o.Raise(OwnEvent{Type: kind, Endpoint: endpoint, At: at, Data: data})
 	}
 }
 
-// raiseHappening logs and raises what a gate brought about.
-func (d *Deliverer) raiseHappening(h gate.Happening) {
+// raiseTransition logs a change that a gate made, and raises its event.
+func (d *Deliverer) raiseTransition(h gate.Transition) {
 	switch h.What {
-	case gate.BreakerOpened:
+	case gate.ToOpen:
 		d.o.Log.Warn().Str("endpoint", h.Endpoint).Time("next_at", h.Until).
 			Msg("breaker opened: most attempts failed, so none are made for a while")
 		d.raise(BreakerOpened, h.Endpoint, h.At, BreakerChanged{Endpoint: h.Endpoint, Breaker: BreakerOpen, OpenUntil: h.Until})
-	case gate.BreakerClosed:
+	case gate.ToClosed:
 		d.o.Log.Info().Str("endpoint", h.Endpoint).Msg("breaker closed: the endpoint is well again")
 		d.raise(BreakerClosedAgain, h.Endpoint, h.At, BreakerChanged{Endpoint: h.Endpoint, Breaker: BreakerClosed})
-	case gate.EndpointDisabled:
+	case gate.ToDisabled:
 		d.o.Log.Warn().Str("endpoint", h.Endpoint).Str("code", h.Code).Str("next", "mend the receiver, then: relay enable "+h.Endpoint).
 			Msg("endpoint disabled: " + h.Reason + "; its deliveries are held")
 		d.raise(EndpointDisabled, h.Endpoint, h.At, EndpointChanged{Endpoint: h.Endpoint, State: Disabled, Code: h.Code, Reason: h.Reason})
