@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"relay/internal/access"
 )
 
 // decode reads the blocks of this package over the defaults.
@@ -82,7 +84,7 @@ func (d *decoder) ingest(b *Block) {
 	for _, l := range http {
 		h := HTTP{Addr: l.Name}
 		l.Secret("token", &h.Token, checkToken)
-		l.Strings("hosts", &h.Hosts, checkHost)
+		l.Strings("hosts", &h.Hosts, checkBareHost)
 		l.Done()
 		if err := checkAddress(h.Addr); err != nil {
 			l.Fail(l.Label(), "Invalid address", err.Error())
@@ -147,7 +149,7 @@ func (d *decoder) admin(b *Block) {
 	var http, unix Place
 	if b != nil {
 		b.Secret("token", &a.Token, checkToken)
-		b.Strings("hosts", &a.Hosts, checkHost)
+		b.Strings("hosts", &a.Hosts, checkBareHost)
 		if b.String("http", &a.HTTP, optional(checkAddress)) {
 			http = b.At("http")
 		}
@@ -220,16 +222,15 @@ func checkPath(s string) error {
 	return nil
 }
 
-// checkSocket: the kernel's sockaddr_un holds 107 bytes and a zero (unix(7)).
-// Sockets in the abstract namespace have no file mode, so anyone could connect.
+// checkSocket accepts a path that an address of a socket can hold. Sockets in the abstract namespace have no file mode, so anyone could connect.
 func checkSocket(s string) error {
 	switch {
 	case s == "" || strings.ContainsRune(s, 0):
 		return errors.New("write the path of a socket")
 	case strings.HasPrefix(s, "@"):
 		return errors.New("sockets in the abstract namespace (@) have no permissions, write a path")
-	case len(s) > 107:
-		return fmt.Errorf("the path of a socket can have 107 bytes, this one has %d", len(s))
+	case len(s) > access.MaxSocketPath:
+		return fmt.Errorf("the path of a socket can have %d bytes, this one has %d", access.MaxSocketPath, len(s))
 	}
 	return nil
 }
@@ -248,27 +249,48 @@ func checkAddress(s string) error {
 	if host == "" {
 		return nil
 	}
-	if _, err := netip.ParseAddr(host); err == nil {
-		return nil
-	}
-	if strings.Trim(host, "0123456789.") == "" || checkHost(host) != nil {
+	if CheckHost(host) != nil {
 		return form
 	}
 	return nil
 }
 
-// checkHost accepts a DNS name or an IP address without a port.
-func checkHost(s string) error {
-	if _, err := netip.ParseAddr(s); err == nil {
+// checkBareHost is CheckHost where a host stands alone.
+func checkBareHost(host string) error {
+	err := CheckHost(host)
+	if errors.Is(err, errNoHost) {
+		err = fmt.Errorf("%w; write it without scheme and port", err)
+	}
+	return err
+}
+
+// CheckHost accepts an IP address or a DNS name, without a port (RFC 1123 section 2.1, and the
+// underscore that some names have).
+func CheckHost(host string) error {
+	if _, err := netip.ParseAddr(host); err == nil {
 		return nil
 	}
-	for _, label := range strings.Split(s, ".") {
-		if label == "" || len(label) > 63 || strings.Trim(label, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != "" {
-			return errors.New("write a host name in ASCII, without scheme and port")
+	if len(host) > 253 {
+		return errors.New("the host is longer than 253 characters")
+	}
+	labels := strings.Split(host, ".")
+	for _, l := range labels {
+		if l == "" || len(l) > 63 || strings.Trim(l, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != "" {
+			return errNoHost
 		}
+	}
+	// Some resolvers read 127.1, 0x7f.1 and 2130706433 as addresses.
+	last := labels[len(labels)-1]
+	if _, err := strconv.ParseUint(last, 0, 64); err == nil || strings.Trim(last, "0123456789") == "" {
+		return ErrNoAddress
 	}
 	return nil
 }
+
+var errNoHost = errors.New("the host is neither a name in ASCII nor an IP address")
+
+// ErrNoAddress says that a host may be taken for an IP address, and how to write one.
+var ErrNoAddress = errors.New("the host looks like an IP address but is not one; write it in full, like 192.0.2.10")
 
 // checkToken: a bearer token travels in a header (RFC 6750 section 2.1). "" means none.
 func checkToken(s string) error {

@@ -211,7 +211,7 @@ func (b *Block) tls() *TLS {
 	b.pem("ca", &t.CA)
 	b.pem("cert", &t.Cert)
 	b.pem("key", &t.Key)
-	b.String("server_name", &t.ServerName, checkHost)
+	b.String("server_name", &t.ServerName, checkBareHost)
 	if (b.attr("cert") == nil) != (b.attr("key") == nil) {
 		b.Fail(b.Place(), "Half a client certificate", "cert and key belong together. Write both or none.")
 	}
@@ -293,7 +293,7 @@ func parseRedisURL(s string) (*url.URL, error) {
 		return nil, errors.New("the url must begin with redis://, rediss:// or unix://")
 	case u.Opaque != "" || u.Hostname() == "":
 		return nil, errors.New("the url has no host: redis://host:6379/0")
-	case u.Port() != "" && checkServer(net.JoinHostPort(u.Hostname(), u.Port())) != nil || checkHost(u.Hostname()) != nil:
+	case u.Port() != "" && checkServer(net.JoinHostPort(u.Hostname(), u.Port())) != nil || CheckHost(u.Hostname()) != nil:
 		return nil, errors.New("the host or port of the url is wrong: redis://host:6379/0")
 	case u.RawQuery != "" || u.Fragment != "":
 		return nil, errors.New(`the url may have no ? and no #. Percent-encode special characters of the password, or write it as password = …`)

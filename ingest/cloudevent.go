@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"mime"
 	"net/url"
 	"slices"
 	"strings"
@@ -18,6 +17,7 @@ import (
 	"relay/ingest/problem"
 	"relay/outbox"
 	"relay/policy"
+	"relay/policy/rawjson"
 	"relay/policy/rfc3339"
 )
 
@@ -73,9 +73,9 @@ func (c *cloudEvent) set(name, value string) *problem.Problem {
 	case "type":
 		return c.label(&c.event.Type, name, value, problem.InvalidType, validType)
 	case "subject":
-		return c.label(&c.event.Key, name, value, problem.InvalidKey, validLabel)
+		return c.label(&c.event.Key, name, value, problem.InvalidKey, policy.ValidLabel)
 	case "tenant":
-		return c.label(&c.event.Tenant, name, value, problem.InvalidTenant, validLabel)
+		return c.label(&c.event.Tenant, name, value, problem.InvalidTenant, policy.ValidLabel)
 	case "time":
 		var p *problem.Problem
 		c.event.Time, p = parseTime([]byte(value))
@@ -134,12 +134,10 @@ func (c *cloudEvent) entry(data []byte) (e outbox.Entry, p *problem.Problem) {
 	return e, nil
 }
 
-// isJSON tells whether a media type is one of JSON's (section 3.1 of the JSON format).
+// isJSON tells whether a media type is of JSON in UTF-8 (section 3.1 of the JSON format).
 func isJSON(contentType string) bool {
-	name, params, err := mime.ParseMediaType(contentType)
-	_, subtype, _ := strings.Cut(name, "/")
-	charset := params["charset"]
-	return err == nil && (subtype == "json" || strings.HasSuffix(subtype, "+json")) && (charset == "" || strings.EqualFold(charset, "utf-8"))
+	isJSON, charset := rawjson.MediaType(contentType)
+	return isJSON && (charset == "" || strings.EqualFold(charset, "utf-8"))
 }
 
 // unsupported refuses data that is not JSON.

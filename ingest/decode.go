@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/agext/levenshtein"
 	"github.com/go-json-experiment/json/jsontext"
@@ -25,9 +24,6 @@ const maxBatch = 1000
 // maxDeliveries bounds events times endpoints of one batch: everybody else waits
 // while the outbox writes them. A single event may have more.
 const maxDeliveries = 50_000
-
-// maxLabel bounds tenant and key, in bytes.
-const maxLabel = 255
 
 // media is how a body is written.
 type media int
@@ -236,9 +232,9 @@ func (d *decoder) event() (e outbox.Entry, p *problem.Problem) {
 		case "time":
 			ev.Time, p = d.time()
 		case "tenant":
-			ev.Tenant, p = d.field("tenant", problem.InvalidTenant, validLabel)
+			ev.Tenant, p = d.field("tenant", problem.InvalidTenant, policy.ValidLabel)
 		case "key":
-			ev.Key, p = d.field("key", problem.InvalidKey, validLabel)
+			ev.Key, p = d.field("key", problem.InvalidKey, policy.ValidLabel)
 		default:
 			p = d.unknown(name)
 		}
@@ -334,14 +330,6 @@ var allowed = map[problem.Code]string{
 	problem.InvalidTime:   "a time is written by RFC 3339, like 2006-01-02T15:04:05Z",
 	problem.InvalidTenant: "a tenant is 1 to 255 bytes without control characters",
 	problem.InvalidKey:    "a key is 1 to 255 bytes without control characters",
-}
-
-// validLabel is the rule for tenant and key.
-func validLabel(s string) error {
-	if s == "" || len(s) > maxLabel || strings.ContainsFunc(s, unicode.IsControl) {
-		return errors.New("not a label")
-	}
-	return nil
 }
 
 // validType is policy's rule without the types in which Relay speaks about itself:

@@ -206,8 +206,8 @@ func mediaType(contentType string) string {
 }
 
 func isJSON(contentType string) bool {
-	t := mediaType(contentType)
-	return t == typeJSON || strings.HasSuffix(t, "+json")
+	isJSON, _ := rawjson.MediaType(contentType)
+	return isJSON
 }
 
 func validSource(s string) error {

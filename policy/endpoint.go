@@ -63,7 +63,7 @@ func (e *Endpoint) readURL(b *config.Block) {
 func (e *Endpoint) readHandshake(b *config.Block) {
 	b.Bool("handshake", &e.Handshake)
 	given := b.String("origin", &e.Origin, func(s string) error {
-		if checkHost(s) != nil {
+		if config.CheckHost(s) != nil {
 			return errors.New(`write the host name of the sender, like "events.example.com"`)
 		}
 		return nil

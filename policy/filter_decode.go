@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	maxTenant     = 255 // bytes of a tenant
+	maxLabel      = 255 // bytes of a tenant or a key
 	maxThresholds = 100
 	maxRemember   = 3650 * config.Day // of a mark
 )
@@ -26,7 +26,7 @@ const (
 func (e *Endpoint) readFilter(b *config.Block, shards int, lane *eval.Lane) {
 	at := expr.Site{Endpoint: e.Name, Budget: e.Budget.Filter, Lane: lane}
 	f := &Filter{When: formulaOf(b, "when", at, checkBool), Sample: 1}
-	if b.Strings("tenants", &f.Tenants, validTenant) {
+	if b.Strings("tenants", &f.Tenants, ValidLabel) {
 		if len(f.Tenants) == 0 {
 			b.Invalid("tenants", "An empty list would say that the endpoint gets nothing. Leave tenants out for all; enabled = false stops an endpoint.")
 		}
@@ -157,10 +157,10 @@ func checkBool(x *expr.Expression) error    { _, err := x.Bool(&View{}); return 
 func checkNumber(x *expr.Expression) error  { _, err := x.Number(&View{}); return err }
 func checkSubject(x *expr.Expression) error { _, err := x.Subject(&View{}); return err }
 
-// validTenant is the rule of ingest.
-func validTenant(s string) error {
-	if len(s) < 1 || len(s) > maxTenant || strings.ContainsFunc(s, unicode.IsControl) {
-		return errors.New("a tenant is 1 to 255 bytes without control characters")
+// ValidLabel is the rule for tenants and keys.
+func ValidLabel(s string) error {
+	if s == "" || len(s) > maxLabel || strings.ContainsFunc(s, unicode.IsControl) {
+		return errors.New("write 1 to 255 bytes without control characters")
 	}
 	return nil
 }

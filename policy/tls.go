@@ -45,7 +45,7 @@ func (t *tlsBlock) read(b *config.Block) {
 		t.MinVersion = map[string]uint16{"1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}[version]
 	}
 	b.String("server_name", &t.ServerName, func(s string) error {
-		if checkHost(s) != nil {
+		if config.CheckHost(s) != nil {
 			return errors.New(`write a host name, like "hooks.example.com"`)
 		}
 		return nil

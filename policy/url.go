@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 
+	"relay/config"
+
 	"code.dny.dev/ssrf"
 )
 
@@ -47,36 +49,12 @@ func parseURL(s string) (*url.URL, error) {
 	}
 	name, absolute := strings.CutSuffix(u.Hostname(), ".")
 	if _, err := netip.ParseAddr(name); absolute && err == nil {
-		return nil, errNoAddress // to a resolver it is a name
+		return nil, config.ErrNoAddress // to a resolver it is a name
 	}
-	if err := checkHost(name); err != nil {
+	if err := config.CheckHost(name); err != nil {
 		return nil, err
 	}
 	return u, nil
-}
-
-var errNoAddress = errors.New("its host looks like an IP address but is not one; write it in full, like 192.0.2.10")
-
-// checkHost accepts an IP address or a DNS name (RFC 1123 section 2.1, and the
-// underscore that some have).
-func checkHost(host string) error {
-	if _, err := netip.ParseAddr(host); err == nil {
-		return nil
-	}
-	if len(host) > 253 {
-		return errors.New("its host is longer than 253 characters")
-	}
-	labels := strings.Split(host, ".")
-	for _, l := range labels {
-		if l == "" || len(l) > 63 || !isName(l) {
-			return errors.New("its host is neither a name nor an IP address")
-		}
-	}
-	// Some resolvers read 127.1, 0x7f.1 and 2130706433 as addresses.
-	if _, err := strconv.ParseUint(labels[len(labels)-1], 0, 64); err == nil || strings.Trim(labels[len(labels)-1], "0123456789") == "" {
-		return errNoAddress
-	}
-	return nil
 }
 
 // checkEgress tells whether the policy lets connections go where a URL points. A

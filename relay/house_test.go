@@ -19,7 +19,7 @@ import (
 var arrows = map[string][]string{
 	"internal/testkit":             {},
 	"internal/testkit/wallclock":   {},
-	"config":                       {"config/eval"},
+	"config":                       {"config/eval", "internal/access"},
 	"config/eval":                  {},
 	"outbox":                       {},
 	"outbox/clock":                 {},

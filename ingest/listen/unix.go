@@ -18,9 +18,6 @@ import (
 	"relay/internal/access"
 )
 
-// maxSocketPath is what the kernel's address of a Unix socket holds, in bytes.
-const maxSocketPath = 107
-
 // ErrAnswered says that another process has a Unix socket.
 var ErrAnswered = errors.New("another process answers on it; stop that or choose another path")
 
@@ -44,8 +41,8 @@ func Unix(ctx context.Context, path string, mode fs.FileMode) (*Socket, error) {
 	switch {
 	case path == "", path[0] == '@', strings.Contains(path, "\x00"):
 		return nil, fmt.Errorf("listen on %q: give the path of a file; abstract sockets, which begin with @, have no permissions", path)
-	case len(path) > maxSocketPath:
-		return nil, fmt.Errorf("listen on %s: the path has %d bytes, a socket's has at most %d; choose a shorter one", path, len(path), maxSocketPath)
+	case len(path) > access.MaxSocketPath:
+		return nil, fmt.Errorf("listen on %s: the path has %d bytes, a socket's has at most %d; choose a shorter one", path, len(path), access.MaxSocketPath)
 	}
 	s := &Socket{path: path, mode: mode}
 	if err := s.open(ctx); err != nil {
@@ -133,7 +130,7 @@ func (s *Socket) takeLock() (known bool, err error) {
 // sockets from the kernel, and the kernel knows the name that was bound.
 func bind(ctx context.Context, path string, mode fs.FileMode) (*net.UnixListener, fs.FileInfo, error) {
 	name := path
-	if whole, err := filepath.Abs(path); err == nil && len(whole) <= maxSocketPath {
+	if whole, err := filepath.Abs(path); err == nil && len(whole) <= access.MaxSocketPath {
 		name = whole // a relative one says nothing to others
 	}
 	c := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {

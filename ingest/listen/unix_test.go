@@ -15,6 +15,8 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"relay/internal/access"
 )
 
 // shortDir is a directory whose path leaves room for a socket's name.
@@ -209,7 +211,7 @@ func listenPlainly(t *testing.T, path string) {
 }
 
 func TestUnixLongestPath(t *testing.T) {
-	path := longPath(shortDir(t), maxSocketPath)
+	path := longPath(shortDir(t), access.MaxSocketPath)
 	wantAnswer(t, mustListen(t, path, 0o660), path)
 }
 

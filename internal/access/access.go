@@ -17,6 +17,10 @@ import (
 	"syscall"
 )
 
+// MaxSocketPath is what the kernel's address of a Unix socket holds, in bytes: 107 and a
+// zero (unix(7)).
+const MaxSocketPath = 107
+
 // Facts are what decides about a file or a folder.
 type Facts struct {
 	UID, GID int

@@ -18,6 +18,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"relay/internal/access"
 )
 
 // Limits of one request to a running Relay.
@@ -102,10 +104,9 @@ func (a Addr) do(method, path string, header http.Header, body []byte) (int, []b
 }
 
 // dialled is the address, or for a socket whose path is longer than an address can be
-// (unix(7)) the path from the working directory.
+// the path from the working directory.
 func (a Addr) dialled() string {
-	const longest = 107
-	if a.Network != "unix" || len(a.Address) <= longest {
+	if a.Network != "unix" || len(a.Address) <= access.MaxSocketPath {
 		return a.Address
 	}
 	wd, err := os.Getwd()
