@@ -16,7 +16,7 @@ import (
 
 // BenchmarkServer is an event of 1 KiB from the app's write to the answer it
 // reads, but for the outbox: 16 connections on a Unix socket, one request at a
-// time on each. "net/http" is the same behind that, for scale.
+// time on each. "net/http" is the same behind that library, for scale.
 func BenchmarkServer(b *testing.B) {
 	data := `{"text":"` + strings.Repeat("x", 1000) + `"}`
 	requests := map[string][]byte{
@@ -24,7 +24,7 @@ func BenchmarkServer(b *testing.B) {
 		"single": []byte(strings.Replace(withLength(`{"type":"invoice.paid","data":`+data+`}`), "/a ", " ", 1)),
 	}
 	for _, name := range []string{"typed", "single"} {
-		for _, library := range []string{"fasthttp", "net/http"} {
+		for _, library := range []string{"ours", "net/http"} {
 			b.Run(name+"/"+library, func(b *testing.B) {
 				in := New(Options{Outbox: nowhere{}, Route: to("billing")})
 				var s server = NewServer(ServerOptions{Ingest: in, Guard: listen.Guard{AnyHost: true}})

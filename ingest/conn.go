@@ -14,8 +14,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/valyala/fasthttp"
-
 	"relay/ingest/listen"
 	"relay/ingest/problem"
 )
@@ -34,8 +32,8 @@ const (
 	lingerBytes = 1 << 20
 )
 
-// attributePrefix is what names of CloudEvents headers begin with, as fasthttp writes it.
-const attributePrefix = "Ce-"
+// dateFormat is that of RFC 9110 section 5.6.7, for a time in UTC.
+const dateFormat = "Mon, 02 Jan 2006 15:04:05 GMT"
 
 // goOn answers an expectation.
 var goOn = []byte("HTTP/1.1 100 Continue\r\n\r\n")
@@ -47,9 +45,7 @@ const (
 	retired
 )
 
-// conn is one connection, served by one goroutine. fasthttp reads the headers
-// and writes those of the answers; the order of things is decided here, because
-// a request must be able to be refused before its body is read.
+// conn is one connection, served by one goroutine. A request can be refused before its body is read.
 type conn struct {
 	net.Conn
 	s     *Server
@@ -57,25 +53,17 @@ type conn struct {
 	in    *bufio.Reader
 	state atomic.Int32
 
-	header fasthttp.RequestHeader
-	answer fasthttp.ResponseHeader
-	fields fields
+	header header // in the memory of in, until that is read on
 	req    Request
 	passed *listen.Caller // who the guard let through last
 	out    []byte
+	date   []byte // of answers of the second dateOf
+	dateOf int64
 
 	start      time.Time // when the request began
 	readUntil  time.Time // the deadlines that are set
 	writeUntil time.Time
 	unread     bool // there may be more of a request that was refused
-}
-
-// fields are the headers that matter beside those of framing, as they stand in
-// the memory of conn.header. Of those that count once, the first is kept.
-type fields struct {
-	site, origin, authorization []byte
-	keys, codings               [][]byte
-	attributes                  [][2][]byte // of a CloudEvent: names and values
 }
 
 func newConn(s *Server, nc net.Conn) *conn {
@@ -123,18 +111,18 @@ func (c *conn) await(first bool) bool {
 
 // next answers one request and returns whether another may follow.
 func (c *conn) next() bool {
-	f, p, err := c.readHeader()
+	p, err := c.readHeader()
 	if err != nil {
 		return false // nobody is there to be answered
 	}
+	f := c.header.framing
+	bodyless := p == nil && string(c.header.method) == "HEAD"
 	var res Response
-	bodyless := false
 	if p != nil {
 		c.unread = true
 		res = response(p)
 	} else {
 		res = c.handle(f)
-		bodyless = c.header.IsHead()
 	}
 	res.Close = res.Close || c.unread || f.close || f.old && !f.keepAlive || c.s.isStopping()
 	c.encode(&res, f.old, bodyless)
@@ -147,34 +135,31 @@ func (c *conn) next() bool {
 }
 
 // readHeader reads the next header. The error is one of the connection.
-func (c *conn) readHeader() (f framing, p *problem.Problem, err error) {
+func (c *conn) readHeader() (*problem.Problem, error) {
 	for from := 0; ; {
 		text, _ := c.in.Peek(c.in.Buffered()) // what is there is never an error
 		size, p := headerEnd(text, from)
 		if p != nil {
-			return f, p, nil
+			return p, nil
 		}
 		if size > 0 {
-			f, p = readFraming(text[:size])
-			if p == nil && f.hostless && !c.s.o.Guard.AnyHost {
+			p = c.header.read(text[:size])
+			if p == nil && !c.header.old && len(c.header.host) == 0 && !c.s.o.Guard.AnyHost {
 				p = noHost()
 			}
-			f.simplify(text[:size])
-			if p == nil && c.header.Read(c.in) != nil {
-				p = malformed("the header cannot be read")
-			}
-			return f, p, nil
+			_, _ = c.in.Discard(size) // it is there
+			return p, nil
 		}
 		from = len(text)
 		if len(text) == c.in.Size() && !c.grow(text) {
-			return f, problem.New(problem.HeaderTooLarge, "a header has at most "+strconv.Itoa(listen.MaxHeaderBytes)+" bytes"), nil
+			return problem.New(problem.HeaderTooLarge, "a header has at most "+strconv.Itoa(listen.MaxHeaderBytes)+" bytes"), nil
 		}
 		c.readBy(c.start.Add(listen.ReadHeaderTimeout))
 		switch _, err := c.in.Peek(from + 1); {
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			return f, problem.New(problem.RequestTimeout, "the header did not come within "+listen.ReadHeaderTimeout.String()), nil
+			return problem.New(problem.RequestTimeout, "the header did not come within "+listen.ReadHeaderTimeout.String()), nil
 		case err != nil:
-			return f, nil, err
+			return nil, err
 		}
 	}
 }
@@ -199,10 +184,10 @@ func (c *conn) handle(f framing) (res Response) {
 			res = response(problem.New(problem.InternalError, "the request met an error in Relay and may or may not have been accepted; its log tells more"))
 		}
 	}()
-	c.collect()
 	path, p := c.admit()
 	if p == nil {
-		return c.hand(f, path)
+		c.describe(path)
+		return c.hand(f)
 	}
 	// The answer is the same whatever the body: what is not too long is read all
 	// the same, so that the connection can be used again.
@@ -220,7 +205,7 @@ func (c *conn) logPanic(v any) {
 }
 
 // hand gives the request with its body to Ingest.
-func (c *conn) hand(f framing, path string) Response {
+func (c *conn) hand(f framing) Response {
 	in := c.s.o.Ingest
 	if c.s.o.OnRequest != nil {
 		c.s.o.OnRequest()
@@ -257,14 +242,14 @@ func (c *conn) hand(f framing, path string) Response {
 			c.unread = true
 			return response(in.bodyProblem(err))
 		}
-		return c.ask(path, *body)
+		return c.ask(*body)
 	}
 	body, err := c.in.Peek(int(f.length))
 	if err != nil {
 		c.unread = true
 		return response(in.bodyProblem(err))
 	}
-	res := c.ask(path, body)
+	res := c.ask(body)
 	_, _ = c.in.Discard(len(body)) // it is there
 	return res
 }
@@ -276,79 +261,53 @@ func (c *conn) awaitBody(f framing) {
 	}
 }
 
-// ask fills in the Request and has Ingest answer it. Strings are copies: the
-// header's memory is used again for the next request, and an outbox that was
-// given up on may still hold the batch.
-func (c *conn) ask(path string, body []byte) Response {
-	r := &c.req
+// describe fills in the Request but for the body, before reading that overwrites the header. Strings
+// are copies for the same reason, and an outbox that was given up on may still hold the batch.
+func (c *conn) describe(path string) {
+	h, r := &c.header, &c.req
 	*r = Request{
-		Method:         methodName(c.header.Method()),
+		Method:         methodName(h.method),
 		Path:           path,
-		ContentType:    typeName(c.header.ContentType()),
+		ContentType:    typeName(h.contentType),
 		IdempotencyKey: r.IdempotencyKey[:0],
-		Body:           body,
 	}
-	for _, a := range c.fields.attributes {
-		r.Attributes = append(r.Attributes, Attribute{strings.ToLower(string(a[0][len(attributePrefix):])), string(a[1])})
+	for _, a := range h.attributes {
+		r.Attributes = append(r.Attributes, Attribute{strings.ToLower(string(a[0])), string(a[1])})
 	}
-	for _, key := range c.fields.keys {
+	for _, key := range h.keys {
 		r.IdempotencyKey = append(r.IdempotencyKey, string(key))
 	}
-	if len(c.fields.codings) > 0 {
-		r.ContentEncoding = string(bytes.Join(c.fields.codings, []byte(",")))
+	if len(h.codings) > 0 {
+		r.ContentEncoding = string(bytes.Join(h.codings, []byte(",")))
 	}
-	res := c.s.o.Ingest.Handle(c.s.deadline.from(c.s.ctx, time.Now()), r)
-	r.Body = nil
-	return res
 }
 
-// collect fills in c.fields. One walk costs less than asking for each by name.
-func (c *conn) collect() {
-	f := &c.fields
-	*f = fields{keys: f.keys[:0], codings: f.codings[:0], attributes: f.attributes[:0]}
-	first := func(field *[]byte, value []byte) {
-		if *field == nil {
-			*field = value
-		}
-	}
-	for name, value := range c.header.All() {
-		switch string(name) {
-		case "Sec-Fetch-Site":
-			first(&f.site, value)
-		case "Origin":
-			first(&f.origin, value)
-		case "Authorization":
-			first(&f.authorization, value)
-		case "Idempotency-Key":
-			f.keys = append(f.keys, value)
-		case "Content-Encoding":
-			f.codings = append(f.codings, value)
-		default:
-			if len(name) > len(attributePrefix) && string(name[:len(attributePrefix)]) == attributePrefix {
-				f.attributes = append(f.attributes, [2][]byte{name, value})
-			}
-		}
-	}
+// ask has Ingest answer the Request with that body.
+func (c *conn) ask(body []byte) Response {
+	c.req.Body = body
+	res := c.s.o.Ingest.Handle(c.s.deadline.from(c.s.ctx, time.Now()), &c.req)
+	c.req.Body = nil
+	return res
 }
 
 // admit asks the guard and returns the path of the request. Most requests of a
 // connection come from who was let through last.
 func (c *conn) admit() (string, *problem.Problem) {
-	path, host, p := readTarget(c.header.RequestURI())
+	h := &c.header
+	path, host, p := readTarget(h.target)
 	if p != nil {
 		c.unread = true
 		return "", p
 	}
-	fields := &c.fields
-	if last := c.passed; last != nil && host == "" && string(c.header.Host()) == last.Host && string(fields.site) == last.Site &&
-		string(fields.origin) == last.Origin && string(fields.authorization) == last.Authorization {
+	if last := c.passed; last != nil && host == "" && string(h.host) == last.Host && string(h.site) == last.Site &&
+		string(h.origin) == last.Origin && string(h.authorization) == last.Authorization {
 		c.place.Busy()
 		return path, nil
 	}
 	if host == "" {
-		host = string(c.header.Host())
+		host = string(h.host)
 	}
-	who := &listen.Caller{Host: host, Site: string(fields.site), Origin: string(fields.origin), Authorization: string(fields.authorization)}
+	who := &listen.Caller{Host: host, Site: string(h.site), Origin: string(h.origin), Authorization: string(h.authorization)}
 	if p := c.s.o.Guard.Check(who); p != nil {
 		return "", p
 	}
@@ -359,32 +318,42 @@ func (c *conn) admit() (string, *problem.Problem) {
 
 // encode writes an answer to c.out, so that it is sent in one piece.
 func (c *conn) encode(r *Response, old, bodyless bool) {
-	a := &c.answer
-	a.Reset()
-	a.SetStatusCode(r.Status)
-	a.SetContentType(r.ContentType)
-	a.SetContentLength(len(r.Body))
-	if r.Allow != "" {
-		a.Set(fasthttp.HeaderAllow, r.Allow)
-	}
-	if r.RetryAfter > 0 {
-		a.Set(fasthttp.HeaderRetryAfter, strconv.Itoa(r.RetryAfter))
-	}
-	if r.Challenge != "" {
-		a.Set(fasthttp.HeaderWWWAuthenticate, r.Challenge)
-	}
-	switch {
-	case r.Close:
-		a.SetConnectionClose()
-	case old:
-		a.Set(fasthttp.HeaderConnection, "keep-alive")
-	}
 	if cap(c.out) > maxKeptBuffer {
 		c.out = nil
 	}
-	if c.out = a.AppendBytes(c.out); !bodyless {
-		c.out = append(c.out, r.Body...)
+	b := append(strconv.AppendInt(append(c.out[:0], "HTTP/1.1 "...), int64(r.Status), 10), ' ')
+	b = append(append(b, listen.StatusText(r.Status)...), "\r\nDate: "...)
+	b = append(append(b, c.now()...), "\r\nContent-Type: "...)
+	b = append(append(b, r.ContentType...), "\r\nContent-Length: "...)
+	b = append(strconv.AppendInt(b, int64(len(r.Body)), 10), crlf...)
+	if r.Allow != "" {
+		b = append(append(append(b, "Allow: "...), r.Allow...), crlf...)
 	}
+	if r.RetryAfter > 0 {
+		b = append(strconv.AppendInt(append(b, "Retry-After: "...), int64(r.RetryAfter), 10), crlf...)
+	}
+	if r.Challenge != "" {
+		b = append(append(append(b, "WWW-Authenticate: "...), r.Challenge...), crlf...)
+	}
+	switch {
+	case r.Close:
+		b = append(b, "Connection: close\r\n"...)
+	case old:
+		b = append(b, "Connection: keep-alive\r\n"...)
+	}
+	if b = append(b, crlf...); !bodyless {
+		b = append(b, r.Body...)
+	}
+	c.out = b
+}
+
+// now is the present time as answers have it. It is written once a second.
+func (c *conn) now() []byte {
+	now := time.Now()
+	if second := now.Unix(); second != c.dateOf {
+		c.date, c.dateOf = now.UTC().AppendFormat(c.date[:0], dateFormat), second
+	}
+	return c.date
 }
 
 // linger reads on for a moment after the last answer.

@@ -11,9 +11,15 @@ import (
 	"relay/ingest/problem"
 )
 
-// framing is what the header of a request says about the request's own form. It is
-// read from the bytes as they came and more strictly than HTTP libraries read
-// it: what two programs could read in two ways is refused, not chosen from.
+// header is what the header of a request says. It is read once, from the bytes as they came, and more
+// strictly than HTTP libraries read it: what two programs could read in two ways is refused, not
+// chosen from.
+type header struct {
+	framing
+	fields
+}
+
+// framing is what a header says about the request's own form.
 type framing struct {
 	old       bool  // HTTP/1.0
 	close     bool  // the client wants the connection closed
@@ -21,9 +27,20 @@ type framing struct {
 	expect    bool  // the client waits for 100 Continue before it sends the body
 	chunked   bool  // the body comes in chunks
 	length    int64 // bytes of the body; 0 if chunked
-	repeated  bool  // the same length is given more than once
-	hostless  bool  // the header Host is there and empty (RFC 9112, section 3.2)
 }
+
+// fields are the rest of what matters, as it stands in the memory of the header. Of those that count
+// once, the first is kept; nil is none.
+type fields struct {
+	method, target              []byte
+	host, contentType           []byte
+	site, origin, authorization []byte
+	keys, codings               [][]byte
+	attributes                  [][2][]byte // of a CloudEvent: names without attributePrefix, and values
+}
+
+// attributePrefix is what names of CloudEvents headers begin with.
+const attributePrefix = "ce-"
 
 // headerEnd looks for the end of a header that begins with text and returns its
 // size, or 0 while it is not whole. Nothing is looked for before from.
@@ -47,11 +64,13 @@ func headerEnd(text []byte, from int) (int, *problem.Problem) {
 	}
 }
 
-// readFraming reads a whole header, from the request line to the empty line.
-func readFraming(text []byte) (f framing, p *problem.Problem) {
+// read reads a whole header, from the request line to the empty line. What a header before it said is
+// forgotten, but not its memory.
+func (h *header) read(text []byte) (p *problem.Problem) {
+	*h = header{fields: fields{keys: h.keys[:0], codings: h.codings[:0], attributes: h.attributes[:0]}}
 	line, rest, _ := bytes.Cut(text, crlf)
-	if f.old, p = readRequestLine(line); p != nil {
-		return f, p
+	if p = h.requestLine(line); p != nil {
+		return p
 	}
 	var seen seen
 	for count := 0; ; count++ {
@@ -59,29 +78,41 @@ func readFraming(text []byte) (f framing, p *problem.Problem) {
 			break
 		}
 		if count == listen.MaxHeaders {
-			return f, listen.TooManyHeaders()
+			return listen.TooManyHeaders()
 		}
 		colon := bytes.IndexByte(line, ':')
 		if colon < 1 || !isToken(line[:colon]) {
-			return f, malformed("a header line is not a name and a colon, with no space before either")
+			return malformed("a header line is not a name and a colon, with no space before either")
 		}
-		value := bytes.Trim(line[colon+1:], " \t")
+		name, value := line[:colon], trim(line[colon+1:])
 		if !isFieldValue(value) {
-			return f, malformed("a header has a control character in its value")
+			return malformed("a header has a control character in its value")
 		}
-		if p := f.field(line[:colon], value, &seen); p != nil {
-			return f, p
+		if p := h.form(name, value, &seen); p != nil {
+			return p
 		}
+		h.rest(name, value)
 	}
 	switch {
 	case seen.chunked && seen.length:
-		return f, malformed("the length of the body is given by Content-Length and by chunks; send one of them")
-	case seen.chunked && f.old:
-		return f, malformed("HTTP/1.0 has no chunks; send Content-Length")
-	case !f.old && !seen.host:
-		return f, noHost()
+		return malformed("the length of the body is given by Content-Length and by chunks; send one of them")
+	case seen.chunked && h.old:
+		return malformed("HTTP/1.0 has no chunks; send Content-Length")
+	case !h.old && !seen.host:
+		return noHost()
 	}
-	return f, nil
+	return nil
+}
+
+// trim takes spaces and tabs off both ends. Nothing is left of a value of those alone, not nil.
+func trim(value []byte) []byte {
+	for len(value) > 0 && (value[0] == ' ' || value[0] == '\t') {
+		value = value[1:]
+	}
+	for len(value) > 0 && (value[len(value)-1] == ' ' || value[len(value)-1] == '\t') {
+		value = value[:len(value)-1]
+	}
+	return value
 }
 
 // noHost refuses a request whose header Host is missing or empty.
@@ -92,7 +123,7 @@ func noHost() *problem.Problem {
 }
 
 // seen are the fields that may stand in a header once.
-type seen struct{ host, length, chunked, contentType bool }
+type seen struct{ host, length, chunked bool }
 
 // once notes a field and tells whether it is the first of its name.
 func once(noted *bool) bool {
@@ -101,107 +132,126 @@ func once(noted *bool) bool {
 	return first
 }
 
-// field takes what a header field says of the request's form. Fields are told
+// form takes what a header field says of the request's form. Fields are told
 // apart by the length of their names first.
-func (f *framing) field(name, value []byte, seen *seen) *problem.Problem {
+func (h *header) form(name, value []byte, seen *seen) *problem.Problem {
 	switch len(name) {
 	case len("Host"):
 		if isNamed(name, "host") {
-			return f.host(value, seen)
+			return h.hostField(value, seen)
 		}
 	case len("Expect"):
 		if isNamed(name, "expect") {
 			if !strings.EqualFold(string(value), "100-continue") {
 				return problem.New(problem.ExpectationFailed, "the only expectation that can be met is 100-continue")
 			}
-			f.expect = !f.old
+			h.expect = !h.old
 		}
 	case len("Connection"):
 		if isNamed(name, "connection") {
 			values := []string{string(value)}
-			f.close = f.close || httpguts.HeaderValuesContainsToken(values, "close")
-			f.keepAlive = f.keepAlive || httpguts.HeaderValuesContainsToken(values, "keep-alive")
+			h.close = h.close || httpguts.HeaderValuesContainsToken(values, "close")
+			h.keepAlive = h.keepAlive || httpguts.HeaderValuesContainsToken(values, "keep-alive")
 		}
 	case len("Content-Type"):
-		if isNamed(name, "content-type") && !once(&seen.contentType) {
-			return malformed("the header Content-Type is there twice")
+		if isNamed(name, "content-type") {
+			if h.contentType != nil {
+				return malformed("the header Content-Type is there twice")
+			}
+			h.contentType = value
 		}
 	case len("Content-Length"):
 		if isNamed(name, "content-length") {
-			return f.contentLength(value, seen)
+			return h.contentLength(value, seen)
 		}
 	case len("Transfer-Encoding"):
 		if isNamed(name, "transfer-encoding") {
 			if !strings.EqualFold(string(value), "chunked") || !once(&seen.chunked) {
 				return problem.New(problem.UnsupportedCoding, "the only transfer coding that can be read is chunked, given once")
 			}
-			f.chunked = true
+			h.chunked = true
 		}
 	}
 	return nil
+}
+
+// rest takes what a header field says beside that.
+func (f *fields) rest(name, value []byte) {
+	switch len(name) {
+	case len("Origin"):
+		first(&f.origin, isNamed(name, "origin"), value)
+	case len("Authorization"):
+		first(&f.authorization, isNamed(name, "authorization"), value)
+	case len("Sec-Fetch-Site"):
+		first(&f.site, isNamed(name, "sec-fetch-site"), value)
+	case len("Idempotency-Key"):
+		if isNamed(name, "idempotency-key") {
+			f.keys = append(f.keys, value)
+		}
+	case len("Content-Encoding"):
+		if isNamed(name, "content-encoding") {
+			f.codings = append(f.codings, value)
+		}
+	}
+	if n := len(attributePrefix); len(name) > n && isNamed(name[:n], attributePrefix) {
+		f.attributes = append(f.attributes, [2][]byte{name[n:], value})
+	}
+}
+
+func first(field *[]byte, named bool, value []byte) {
+	if named && *field == nil {
+		*field = value
+	}
 }
 
 // contentLength takes one header line. Equal lengths, in a list or in several lines, are one
 // length (RFC 9112, section 6.3).
-func (f *framing) contentLength(value []byte, seen *seen) *problem.Problem {
+func (h *header) contentLength(value []byte, seen *seen) *problem.Problem {
 	for item := range bytes.SplitSeq(value, []byte(",")) {
 		n, ok := parseLength(bytes.Trim(item, " \t"))
-		first := once(&seen.length)
-		if !ok || !first && n != f.length {
+		if !ok || !once(&seen.length) && n != h.length {
 			return malformed("Content-Length is one decimal number of bytes; where it is repeated, all are equal")
 		}
-		f.length, f.repeated = n, f.repeated || !first
+		h.length = n
 	}
 	return nil
 }
 
-// simplify rewrites in place what RFC 9112 allows and the HTTP library refuses: a repeated
-// length, and HTTP/1.1 with an empty Host. The framing holds what they say.
-func (f *framing) simplify(header []byte) {
-	if f.hostless {
-		header[bytes.Index(header, crlf)-1] = '0' // of HTTP/1.1
-	}
-	if !f.repeated {
-		return
-	}
-	for line := range bytes.Lines(header) {
-		if name, _, _ := bytes.Cut(line, []byte(":")); len(name) == len("Content-Length") && isNamed(name, "content-length") {
-			name[0] = 'X'
-		}
-	}
-}
-
-func (f *framing) host(value []byte, seen *seen) *problem.Problem {
+func (h *header) hostField(value []byte, seen *seen) *problem.Problem {
 	switch {
 	case !once(&seen.host):
 		return malformed("the header Host is there twice")
-	case len(value) == 0:
-		f.hostless = !f.old
-	case !httpguts.ValidHostHeader(string(value)):
+	case len(value) > 0 && !httpguts.ValidHostHeader(string(value)):
 		return malformed("the header Host holds no host")
 	}
+	h.host = value
 	return nil
 }
 
-// readRequestLine checks "METHOD target HTTP/1.x".
-func readRequestLine(line []byte) (old bool, p *problem.Problem) {
+// requestLine reads "METHOD target HTTP/1.x".
+func (h *header) requestLine(line []byte) *problem.Problem {
 	method, rest, _ := bytes.Cut(line, []byte(" "))
 	target, version, ok := bytes.Cut(rest, []byte(" "))
 	if !ok || !isToken(method) || len(target) == 0 {
-		return false, malformed("the request line is not a method, a target and a version, with one space between")
+		return malformed("the request line is not a method, a target and a version, with one space between")
 	}
 	for _, b := range target {
 		if b <= ' ' || b == 0x7f {
-			return false, malformed("the target of the request has a control character")
+			return malformed("the target of the request has a control character")
 		}
 	}
+	if target[0] != '/' && string(target) != "*" && string(method) != "CONNECT" && !bytes.Contains(target, []byte("://")) {
+		return malformed("the target of the request is neither a path nor an address")
+	}
+	h.method, h.target = method, target
 	switch string(version) {
 	case "HTTP/1.1":
-		return false, nil
+		return nil
 	case "HTTP/1.0":
-		return true, nil
+		h.old = true
+		return nil
 	}
-	return false, malformed("the version of HTTP is neither 1.1 nor 1.0")
+	return malformed("the version of HTTP is neither 1.1 nor 1.0")
 }
 
 // readTarget takes apart the target of a request: the path with its

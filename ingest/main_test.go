@@ -10,7 +10,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/valyala/fasthttp"
 	"go.uber.org/goleak"
 
 	"relay/outbox"
@@ -18,13 +17,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// fasthttp keeps the date of its answers in a goroutine that never ends. It must
-	// not begin in a bubble, where time would not stand still for it.
-	_ = new(fasthttp.ResponseHeader).Header()
 	// net/http rests half a second before it closes a connection for good.
-	goleak.VerifyTestMain(m,
-		goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"),
-		goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.updateServerDate.func1"))
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
 }
 
 // recorder is an outbox that remembers what it was given.

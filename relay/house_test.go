@@ -58,7 +58,7 @@ var homes = map[string]*regexp.Regexp{
 	"github.com/santhosh-tekuri/jsonschema/v6": regexp.MustCompile(`^policy/(schema|schema_cost|fields)\.go$`),
 	"github.com/zclconf/go-cty":                regexp.MustCompile(`^(config|policy/expr)/|^policy/signature\.go$`),
 	"github.com/redis/go-redis/v9":             regexp.MustCompile(`^outbox/redisstream/`),
-	"github.com/valyala/fasthttp":              regexp.MustCompile(`^(ingest/conn|relay/post/http1|relay/bench/(load|receiver))\.go$`),
+	"github.com/valyala/fasthttp":              regexp.MustCompile(`^relay/(post/http1|bench/(load|receiver))\.go$`),
 	"github.com/fsnotify/fsnotify":             regexp.MustCompile(`^relay/app/watch\.go$`),
 	"golang.org/x/time":                        regexp.MustCompile(`^relay/gate/`),
 	"github.com/prometheus":                    regexp.MustCompile(`^relay/metrics/`),

@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"net/http"
 	"strconv"
 	"time"
 
@@ -20,6 +21,9 @@ const (
 
 	DefaultMaxConns = 1024
 )
+
+// StatusText is the reason phrase of a status of ours.
+func StatusText(status int) string { return http.StatusText(status) }
 
 // TooManyHeaders refuses a request with more than MaxHeaders header lines.
 func TooManyHeaders() *problem.Problem {
