@@ -71,6 +71,29 @@ func TestReadmeIsShort(t *testing.T) {
 	}
 }
 
+// Each row of a table has as many cells as its head: what stands beyond is not shown.
+func TestTablesAreWhole(t *testing.T) {
+	divider, bar := regexp.MustCompile(`^\|[ :|-]+\|$`), regexp.MustCompile(`[^\\]\|`)
+	found := 0
+	for path, text := range pages(t) {
+		lines := strings.Split(fenced.ReplaceAllString(text, ""), "\n")
+		for i, columns := 1, 0; i < len(lines); i++ {
+			switch {
+			case divider.MatchString(lines[i]):
+				found++
+				columns = len(bar.FindAllString(lines[i-1], -1))
+			case !strings.HasPrefix(lines[i], "|"):
+				columns = 0
+			case columns > 0 && len(bar.FindAllString(lines[i], -1)) != columns:
+				t.Errorf("%s: a row has not the %d cells of its head: %s", path, columns, lines[i])
+			}
+		}
+	}
+	if found < 30 {
+		t.Errorf("found only %d tables: the test no longer sees them", found)
+	}
+}
+
 var (
 	linked  = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	heading = regexp.MustCompile(`(?m)^#{1,6} +(.+)$`)
