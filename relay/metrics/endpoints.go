@@ -172,6 +172,7 @@ func (m *Metrics) backlog(status []deliver.Status, label map[string]*dto.LabelPa
 	pending := newFamily("relay_deliver_pending", dto.MetricType_GAUGE, "Deliveries that are due now or later.", many)
 	waits := newFamily("relay_deliver_held", dto.MetricType_GAUGE, "Deliveries of an endpoint that is paused, disabled or removed.", many)
 	oldest := newFamily("relay_deliver_oldest_age_seconds", dto.MetricType_GAUGE, "Age of the oldest delivery that is not over.", many)
+	failed := newFamily("relay_deliver_failed_total", dto.MetricType_COUNTER, "Deliveries that ended without success, failed or discarded, since the outbox was made.", false)
 	for _, name := range slices.Sorted(maps.Keys(m.seen.counts)) {
 		c := m.seen.counts[name]
 		n, holds := float64(c.Pending), stopped[name] || !m.seen.inFiles[name]
@@ -181,5 +182,13 @@ func (m *Metrics) backlog(status []deliver.Status, label map[string]*dto.LabelPa
 			oldest.add(max(0, time.Since(c.Oldest).Seconds()), label[name])
 		}
 	}
-	_ = yield(pending.MetricFamily) && yield(waits.MetricFamily) && yield(oldest.MetricFamily)
+	if m.seen.counts != nil {
+		// Those that are 0, too, and of many endpoints: no rate sees the first failure of a series
+		// that begins with it.
+		for _, name := range slices.Sorted(maps.Keys(label)) {
+			c := m.seen.counts[name]
+			failed.add(float64(c.Failed+c.Discarded), label[name])
+		}
+	}
+	_ = yield(pending.MetricFamily) && yield(waits.MetricFamily) && yield(oldest.MetricFamily) && yield(failed.MetricFamily)
 }

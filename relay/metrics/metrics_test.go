@@ -59,7 +59,7 @@ func fleet() Options {
 	return Options{
 		Version: "v1",
 		Outbox: &box{fill: 0.25, counts: map[string]outbox.Counts{
-			"busy": {Accepted: 9, Pending: 4, Oldest: time.Now().Add(-time.Hour)}, "held": {Accepted: 7, Pending: 7}, "removed": {Accepted: 2, Pending: 2}, "theirs": {Accepted: 5, Pending: 5},
+			"busy": {Accepted: 9, Pending: 4, Delivered: 1, Failed: 3, Discarded: 1, Oldest: time.Now().Add(-time.Hour)}, "held": {Accepted: 7, Pending: 7}, "removed": {Accepted: 2, Pending: 2}, "theirs": {Accepted: 5, Pending: 5},
 		}},
 		Status: func() []deliver.Status {
 			return []deliver.Status{
@@ -175,7 +175,12 @@ relay_deliver_pending{endpoint="theirs"} 5
 relay_deliver_held{endpoint="busy"} 0
 relay_deliver_held{endpoint="held"} 7
 relay_deliver_held{endpoint="removed"} 2
-relay_deliver_held{endpoint="theirs"} 0`
+relay_deliver_held{endpoint="theirs"} 0
+relay_deliver_failed_total{endpoint="busy"} 4
+relay_deliver_failed_total{endpoint="held"} 0
+relay_deliver_failed_total{endpoint="idle"} 0
+relay_deliver_failed_total{endpoint="removed"} 0
+relay_deliver_failed_total{endpoint="theirs"} 0`
 	if diff := cmp.Diff(strings.Split(want, "\n"), ours(text)); diff != "" {
 		t.Errorf("lines (-want +got):\n%s", diff)
 	}
@@ -342,7 +347,7 @@ func inUse() uint64 {
 }
 
 // Up to 256 endpoints have histograms of their own. Of more there is one for all, counters tell of
-// each, and what is 0 is left out.
+// each, and what is 0 is left out, but for failed deliveries.
 func TestHistogramsOfManyEndpoints(t *testing.T) {
 	for _, c := range []struct {
 		endpoints         int
@@ -359,7 +364,7 @@ func TestHistogramsOfManyEndpoints(t *testing.T) {
 			}
 			status = append(status, s)
 		}
-		o.Status, o.Outbox.(*box).counts = func() []deliver.Status { return status }, nil
+		o.Status, o.Outbox.(*box).counts = func() []deliver.Status { return status }, map[string]outbox.Counts{"endpoint-00000": {Accepted: 2, Failed: 2}}
 		lines := ours(scrape(t, New(o)))
 		n := (c.endpoints + 1) / 2 // busy ones
 		for line, want := range map[string]bool{
@@ -373,6 +378,8 @@ func TestHistogramsOfManyEndpoints(t *testing.T) {
 			`relay_deliver_attempts_total{endpoint="endpoint-00002",outcome="delivered"} 5`: true,
 			`relay_deliver_waiting{endpoint="endpoint-00000",cause="breaker"} 1`:            true,
 			`relay_deliver_breaker_state{endpoint="endpoint-00000",state="open"} 1`:         true,
+			`relay_deliver_failed_total{endpoint="endpoint-00000"} 2`:                       true,
+			`relay_deliver_failed_total{endpoint="endpoint-00001"} 0`:                       true,
 		} {
 			if slices.Contains(lines, line) != want {
 				t.Errorf("%d endpoints: line %s is %t, want %t", c.endpoints, line, !want, want)
