@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -22,6 +23,7 @@ func (c *command) reload() *cobra.Command {
 		Short: "Make a running Relay read its files again, and say what changed",
 		Long: "Make a running Relay read its files again, and say what changed. All of it is taken over, or nothing:\n" +
 			"with an error in a file, what runs goes on, the problems are printed, and the exit code is 1.\n\n" +
+			"Where the Relay watches its files, it may have taken a change over before: then that change is named.\n\n" +
 			"What the ingest, outbox, admin and log blocks say changes only with a restart.\n\n" +
 			"The configuration given here only tells where the admin listener of the running Relay is.",
 		Args: noArgs,
@@ -55,23 +57,39 @@ func (c *command) askReload(t client.Target, asJSON bool) error {
 		return fmt.Errorf("read answer of /v1/reload: %w", err)
 	}
 	fmt.Fprintf(c.out, "reloaded: generation %d, hash %s\n", done.Generation, done.Hash)
+	switch last := done.LastChange; {
+	case done.Differs():
+		for _, line := range changes(&done) {
+			fmt.Fprintln(c.out, line)
+		}
+	case last != nil:
+		fmt.Fprintf(c.out, "no endpoint differs; the last change was taken over by %s at %s (generation %d):\n",
+			last.By, last.At.Format(time.RFC3339), last.Generation)
+		for _, line := range changes(&last.Reloaded) {
+			fmt.Fprintln(c.out, "  "+line)
+		}
+	default:
+		fmt.Fprintln(c.out, "no endpoint differs")
+	}
+	return nil
+}
+
+// changes names what a reload changed, a line for each kind.
+func changes(r *admin.Reloaded) (lines []string) {
 	for _, kind := range []struct {
 		what, note string
 		names      []string
 	}{
-		{"changed", "", done.Changed},
-		{"added", "", done.Added},
-		{"removed", " (what waits for them is held)", done.Removed},
-		{"other event types", "", done.EventTypes},
+		{"changed", "", r.Changed},
+		{"added", "", r.Added},
+		{"removed", " (what waits for them is held)", r.Removed},
+		{"other event types", "", r.EventTypes},
 	} {
 		if len(kind.names) > 0 {
-			fmt.Fprintf(c.out, "%s: %s%s\n", kind.what, strings.Join(kind.names, ", "), kind.note)
+			lines = append(lines, kind.what+": "+strings.Join(kind.names, ", ")+kind.note)
 		}
 	}
-	if len(done.Changed)+len(done.Added)+len(done.Removed)+len(done.EventTypes) == 0 {
-		fmt.Fprintln(c.out, "no endpoint differs")
-	}
-	return nil
+	return lines
 }
 
 // reloadRefusal prints what is wrong, a line for each problem, and returns what is left

@@ -20,6 +20,21 @@ type Reloaded struct {
 	Removed    []string `json:"removed"` // what waits for them is held
 
 	EventTypes []string `json:"event_types,omitempty"` // those that differ
+
+	// LastChange is set where this reload changed nothing: the watch may have been first.
+	LastChange *Change `json:"last_change,omitempty"`
+}
+
+// Differs tells whether endpoints or event types are not as before.
+func (r *Reloaded) Differs() bool {
+	return len(r.Changed)+len(r.Added)+len(r.Removed)+len(r.EventTypes) > 0
+}
+
+// Change is the last reload since the start that changed endpoints or event types.
+type Change struct {
+	Reloaded
+	By string    `json:"by"` // watch, admin or SIGHUP
+	At time.Time `json:"at"`
 }
 
 // Config is what /readyz says of the configuration that runs.

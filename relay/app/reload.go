@@ -23,6 +23,7 @@ type live struct {
 	hash       string // of the policy
 	generation int64  // 1 at the start
 	at         time.Time
+	change     *admin.Change // the last one; nil for none since the start
 }
 
 // seen is what the files were when they were last read, good or bad.
@@ -70,13 +71,18 @@ func (a *App) reload(ctx context.Context, by string, onlyOthers bool) (admin.Rel
 
 	old := a.live.Load()
 	p.Adopt(old.policy)
-	now := &live{policy: p, hash: p.Hash(), retention: file.Config.Retention, generation: old.generation + 1, at: time.Now()}
+	now := &live{policy: p, hash: p.Hash(), retention: file.Config.Retention, generation: old.generation + 1, at: time.Now(), change: old.change}
+	done := differences(old.policy, p)
+	done.Generation, done.Hash = now.generation, now.hash
+	if done.Differs() {
+		now.change = &admin.Change{Reloaded: done, By: by, At: now.at.UTC()}
+	} else {
+		done.LastChange = now.change
+	}
 	a.refused.Store(nil) // first: nobody sees the new one with the error of the last
 	a.live.Store(now)
 	a.deliverer.Apply(p)
 
-	done := differences(old.policy, p)
-	done.Generation, done.Hash = now.generation, now.hash
 	for _, w := range file.Warnings {
 		a.o.Log.Warn().Msg(w)
 	}

@@ -129,10 +129,16 @@ func TestReload(t *testing.T) {
 		t.Errorf("what is live is %+v", now)
 	}
 
-	// The same once more is a reload, too.
-	want = admin.Reloaded{Generation: 3, Hash: done.Hash, Changed: []string{}, Added: []string{}, Removed: []string{}}
-	if done, err = a.Reload(t.Context(), "test"); err != nil || cmp.Diff(want, done) != "" {
-		t.Errorf("reload of the same: %+v, %v", done, err)
+	// The same once more is a reload, too. It names the last change, and who made it.
+	last := &admin.Change{Reloaded: want, By: "test", At: a.live.Load().at.UTC()}
+	for n := range int64(2) {
+		want = admin.Reloaded{Generation: 3 + n, Hash: done.Hash, Changed: []string{}, Added: []string{}, Removed: []string{}, LastChange: last}
+		if done, err = a.Reload(t.Context(), "again"); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, done); diff != "" {
+			t.Errorf("reload of the same (-want +got):\n%s", diff)
+		}
 	}
 	if !strings.Contains(p.log.String(), `"message":"reloaded: changed a; added c; removed b"`) {
 		t.Errorf("the log does not say what changed: %s", p.log.String())
