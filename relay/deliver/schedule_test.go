@@ -1,11 +1,18 @@
 package deliver
 
 import (
+	"context"
+	"net"
+	"os"
+	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"relay/config"
 	"relay/outbox"
 	"relay/policy"
+	"relay/relay/deliver/delivertest"
 	"relay/relay/gate"
 )
 
@@ -79,4 +86,134 @@ func TestNextDelay(t *testing.T) {
 	if due != time.Second {
 		t.Errorf("due after %v: other Relays do not hear of a short hold", due)
 	}
+}
+
+// contractEndpoint is one of examples/contracts as it is, but for where it is.
+func contractEndpoint(t *testing.T, w *world, file, name string, receiver *delivertest.Endpoint) *policy.Endpoint {
+	t.Helper()
+	f, err := config.Load([]string{"../../examples/contracts/" + file + ".hcl"}, func(string) (string, bool) {
+		return "https://in.test/" + secret, true // for URLs and secrets
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := policy.Decode(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, here := p.Endpoint(name), w.inMemory(name, receiver)
+	e.URL, e.Egress = here.URL, here.Egress
+	return e
+}
+
+// The schedules of the contracts, to the second, whatever the receiver says; and what ends at once.
+func TestContractSchedules(t *testing.T) {
+	hang := delivertest.Step{Fault: delivertest.Hang}
+	later := delivertest.Step{Status: 503, Header: map[string]string{"Retry-After": "7200"}}
+	const s, m = time.Second, time.Minute
+	for _, c := range []struct {
+		file, endpoint string
+		step           delivertest.Step
+		gaps           []time.Duration // between the end of an attempt and the next one
+		took           time.Duration   // each attempt
+		jitter         float64
+	}{
+		{"saas-alerts", "saas-alerts", delivertest.Step{Status: 500}, []time.Duration{10 * s, 20 * s, 40 * s}, 0, 0.1},
+		{"saas-alerts", "saas-alerts", hang, []time.Duration{10 * s, 20 * s, 40 * s}, 5 * s, 0.1},
+		{"saas-alerts", "saas-alerts", delivertest.Step{Delay: 4 * s}, nil, 4 * s, 0},
+		{"group-manager", "group-manager", delivertest.Step{Status: 500}, []time.Duration{m, 5 * m, 30 * m}, 0, 0},
+		{"group-manager", "group-manager", delivertest.Step{Status: 302}, []time.Duration{m, 5 * m, 30 * m}, 0, 0},
+		{"group-manager", "group-manager", delivertest.Step{Status: 410}, []time.Duration{m, 5 * m, 30 * m}, 0, 0},
+		{"group-manager", "group-manager", later, []time.Duration{m, 5 * m, 30 * m}, 0, 0},
+		{"group-manager", "group-manager", delivertest.Step{Fault: delivertest.Close}, []time.Duration{m, 5 * m, 30 * m}, 0, 0},
+		{"group-manager", "group-manager", hang, []time.Duration{m, 5 * m, 30 * m}, 30 * s, 0},
+		{"group-manager", "group-manager", delivertest.Step{Delay: 29 * s}, nil, 29 * s, 0},
+		{"developer-platform", "wh-builds", delivertest.Step{Status: 500}, []time.Duration{s, 2 * s}, 0, 0},
+		{"developer-platform", "wh-builds", later, []time.Duration{m, m}, 0, 0},
+		{"developer-platform", "wh-builds", hang, []time.Duration{s, 2 * s}, 30 * s, 0},
+		{"developer-platform", "wh-builds", delivertest.Step{Fault: delivertest.Close}, []time.Duration{s, 2 * s}, 0, 0},
+		{"developer-platform", "wh-builds", delivertest.Step{Status: 429}, nil, 0, 0},
+		{"developer-platform", "wh-linear", delivertest.Step{Status: 502}, []time.Duration{s, 2 * s}, 0, 0},
+		{"developer-platform", "wh-linear", delivertest.Step{Status: 500}, nil, 0, 0},
+		{"developer-platform", "wh-linear", hang, nil, 30 * s, 0},
+		{"developer-platform", "wh-fixed", delivertest.Step{Status: 502}, []time.Duration{s, s}, 0, 0},
+		{"api-monetization", "quota-notice", delivertest.Step{Status: 500}, []time.Duration{5 * m, 5 * m, 5 * m}, 0, 0},
+		{"api-monetization", "quota-notice", later, []time.Duration{5 * m, 5 * m, 5 * m}, 0, 0},
+		{"api-monetization", "quota-notice", delivertest.Step{Delay: 2 * s, Status: 500}, []time.Duration{5 * m, 5 * m, 5 * m}, 2 * s, 0},
+		{"api-monetization", "quota-notice", hang, nil, 3 * s, 0},
+		{"api-monetization", "quota-notice", delivertest.Step{Status: 429}, nil, 0, 0},
+		{"good-practice", "practice", delivertest.Step{Status: 500},
+			[]time.Duration{5 * s, 10 * s, 20 * s, 40 * s, 80 * s, 160 * s, 320 * s, 640 * s, 1280 * s, 2560 * s, 60 * m}, 0, 0.1},
+	} {
+		t.Run(c.endpoint, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				receiver := delivertest.NewEndpoint(c.step)
+				e := contractEndpoint(t, w, c.file, c.endpoint, receiver)
+				w.start(e)
+				id := w.acceptAs(t, c.endpoint, contractData)
+				w.await(len(c.gaps) + 1)
+				time.Sleep(72 * time.Hour) // nothing more comes
+				results := w.await(1)
+				if len(results) != len(c.gaps)+1 {
+					t.Fatalf("%d attempts, want %d", len(results), len(c.gaps)+1)
+				}
+				for i, r := range results {
+					if r.Attempt.Took.Round(time.Second) != c.took {
+						t.Errorf("attempt %d took %s, want %s", i+1, r.Attempt.Took, c.took)
+					}
+					if i == 0 {
+						continue
+					}
+					want := c.gaps[i-1]
+					before := results[i-1].Attempt
+					slack := time.Duration(c.jitter*float64(want)) + 100*time.Millisecond
+					if gap := r.Attempt.Started.Sub(before.Started.Add(before.Took)); (gap - want).Abs() > slack {
+						t.Errorf("attempt %d began %s after the one before, want %s ± %s", i+1, gap, want, slack)
+					}
+				}
+				want := outbox.Failed
+				if c.step.Status == 0 && c.step.Fault == delivertest.None {
+					want = outbox.Delivered
+				}
+				if d := w.delivery(id); d.State != want {
+					t.Errorf("delivery is %s, want %s", d.State, want)
+				}
+			})
+		})
+	}
+}
+
+const contractData = `{"organization":"a","developer":"b","products":[],"rate_plan":"c","quota":1,"percent_used":80,"reason":"d"}`
+
+// acceptAs brings one event with this data.
+func (w *world) acceptAs(t *testing.T, endpoint, data string) string {
+	t.Helper()
+	id := "evt_" + endpoint
+	entry := outbox.Entry{Event: outbox.Event{ID: id, Type: "a", Time: time.Now(), Data: []byte(data)}, Endpoints: []string{endpoint}}
+	if _, err := w.store.Accept(t.Context(), outbox.Batch{Entries: []outbox.Entry{entry}}); err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// Contract D: 3 s to connect, and no second try.
+func TestContractConnectTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := contractEndpoint(t, w, "api-monetization", "quota-notice", delivertest.NewEndpoint())
+		w.o.network.Dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			<-ctx.Done()
+			return nil, os.ErrDeadlineExceeded
+		}
+		w.start(e)
+		id := w.acceptAs(t, e.Name, contractData)
+		r := w.await(1)[0]
+		if took := r.Attempt.Took.Round(time.Second); took != 3*time.Second || !slices.Contains([]string{policy.CodeTimeout, policy.CodeConnectTimeout}, r.Attempt.Code) {
+			t.Errorf("took %s, code %q", took, r.Attempt.Code)
+		}
+		if d := w.delivery(id); d.State != outbox.Failed {
+			t.Errorf("delivery is %s, want failed", d.State)
+		}
+	})
 }
