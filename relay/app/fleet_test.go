@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"net"
 	"net/http"
 	"path/filepath"
 	"strconv"
@@ -19,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/rs/zerolog"
 
+	"relay/internal/testkit"
 	"relay/outbox"
 	"relay/outbox/redisstream/redistest"
 	"relay/relay/admin"
@@ -208,7 +208,7 @@ func TestFleetThatDisagrees(t *testing.T) {
 
 	for i, dir := range dirs {
 		var got readiness
-		await(t, "both Relays", func() bool {
+		testkit.Until(t, "both Relays", func() bool {
 			got = readiness{}
 			return ask(t, dir, "/readyz", &got) == http.StatusOK && len(got.Relays) == 2
 		})
@@ -298,67 +298,5 @@ func TestFleetThatCannotBeAsked(t *testing.T) {
 	}
 	if code, body := askText(t, dir, http.MethodGet, "/metrics"); code != http.StatusOK || !strings.Contains(body, "relay_outbox_up 0\n") || !strings.Contains(body, "relay_deliver_in_flight{endpoint=\"a\"} 0\n") {
 		t.Errorf("metrics: status %d\n%s", code, body)
-	}
-}
-
-// run runs a Relay from the text of a file until the test ends.
-func run(t *testing.T, text string) *App {
-	t.Helper()
-	a := open(t, text, time.Second)
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- a.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-done; err != nil {
-			t.Errorf("run: %v", err)
-		}
-	})
-	return a
-}
-
-// ask sends a GET to the admin socket in dir and decodes the answer.
-func ask(t *testing.T, dir, path string, into any) int {
-	t.Helper()
-	resp := askRaw(t, dir, http.MethodGet, path)
-	defer resp.Body.Close()
-	if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
-		t.Fatalf("read answer of %s: %v", path, err)
-	}
-	return resp.StatusCode
-}
-
-// askRaw sends a request to the admin socket in dir; the caller closes the body.
-func askRaw(t *testing.T, dir, method, path string) *http.Response {
-	t.Helper()
-	transport := &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(dir, "admin.sock"))
-		},
-	}
-	req, err := http.NewRequestWithContext(t.Context(), method, "http://relay"+path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := (&http.Client{Transport: transport}).Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp
-}
-
-// await polls until the condition holds.
-func await(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	deadline := time.After(30 * time.Second)
-	for !holds() {
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatalf("still waiting for %s", what)
-		}
 	}
 }

@@ -16,18 +16,6 @@ import (
 	"relay/relay/deliver"
 )
 
-// askText sends a request to the admin socket in dir.
-func askText(t *testing.T, dir, method, path string) (int, string) {
-	t.Helper()
-	resp := askRaw(t, dir, method, path)
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp.StatusCode, string(body)
-}
-
 // What is paused is held and nothing of it is sent; after resume it is delivered.
 func TestPauseHoldsAndResumeDelivers(t *testing.T) {
 	got := make(chan string, 1)

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -16,98 +15,13 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/rs/zerolog"
 
-	"relay/config"
 	"relay/ingest/problem"
 	"relay/internal/testkit"
 	"relay/outbox"
 	"relay/outbox/redisstream/redistest"
-	"relay/policy"
 	"relay/relay/admin"
 )
-
-// place is a folder with the file of a Relay, and what it logs.
-type place struct {
-	t    *testing.T
-	dir  string
-	file string
-	log  testkit.Log
-}
-
-func newPlace(t *testing.T) *place {
-	dir := t.TempDir()
-	return &place{t: t, dir: dir, file: filepath.Join(dir, "relay.hcl")}
-}
-
-// text is the text of a file with these endpoints, and other blocks.
-func (p *place) text(blocks ...string) string {
-	return fmt.Sprintf(`
-ingest {
-  unix %q {}
-}
-admin {
-  http = ""
-  unix = %q
-}
-outbox "sqlite" {
-  path = %q
-}
-%s`, filepath.Join(p.dir, "relay.sock"), filepath.Join(p.dir, "admin.sock"), filepath.Join(p.dir, "outbox"), strings.Join(blocks, "\n"))
-}
-
-func (p *place) write(path, text string) {
-	p.t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		p.t.Fatal(err)
-	}
-}
-
-// load reads the file, as the verb does.
-func (p *place) load() (*config.File, *policy.Policy, error) {
-	f, err := config.Load([]string{p.file}, os.LookupEnv)
-	if err != nil {
-		return f, nil, err
-	}
-	decoded, err := policy.Decode(f)
-	return f, decoded, err
-}
-
-// start runs a Relay from the file until the test ends.
-func (p *place) start(watched bool) *App {
-	p.t.Helper()
-	f, decoded, err := p.load()
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	o := Options{Config: f.Config, Policy: decoded, Version: "test", Grace: time.Second, Log: zerolog.New(&p.log), Load: p.load}
-	if watched {
-		o.Watch = f
-	}
-	a, err := Open(p.t.Context(), o)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- a.Run(ctx) }()
-	p.t.Cleanup(func() {
-		stop()
-		if err := <-done; err != nil {
-			p.t.Errorf("run: %v", err)
-		}
-	})
-	return a
-}
-
-func endpointBlock(name, url string, more ...string) string {
-	return fmt.Sprintf("endpoint %q {\n  url     = %q\n  secrets = [%q]\n  %s\n}", name, url, secret, strings.Join(more, "\n  "))
-}
-
-const local = `egress {
-    allow_private   = ["127.0.0.0/8"]
-    allow_plaintext = true
-  }`
 
 func TestReload(t *testing.T) {
 	p := newPlace(t)
@@ -236,7 +150,7 @@ func TestReloadUnderWay(t *testing.T) {
 		counts, err := a.store.Counts(t.Context())
 		return err == nil && counts["a"].Delivered == 2
 	}
-	await(t, "both deliveries", settled)
+	testkit.Until(t, "both deliveries", settled)
 	reload(endpointBlock("b", "https://b.example.com"))
 	accept("evt_3")
 	var e admin.Endpoint
@@ -298,7 +212,7 @@ func TestReloadTellsTheFleet(t *testing.T) {
 		}
 		return len(f.Disagreements)
 	}
-	await(t, "a disagreement", func() bool { return disagree() == 1 })
+	testkit.Until(t, "a disagreement", func() bool { return disagree() == 1 })
 	p.write(p.file, text("/v2"))
 	if _, err := a.Reload(t.Context(), "test"); err != nil {
 		t.Fatal(err)

@@ -167,7 +167,7 @@ func TestWatchedFiles(t *testing.T) {
 	}
 	refused := func(p *place, n int) {
 		p.t.Helper()
-		await(p.t, "a refused reload", func() bool { return strings.Count(p.log.String(), "reload refused") == n })
+		testkit.Until(p.t, "a refused reload", func() bool { return strings.Count(p.log.String(), "reload refused") == n })
 	}
 	for _, c := range []struct {
 		name   string
@@ -217,7 +217,7 @@ func TestWatchedFiles(t *testing.T) {
 			a := p.start(true)
 			before := a.live.Load()
 			c.change(p)
-			await(t, "the new file", func() bool { return a.live.Load() != before })
+			testkit.Until(t, "the new file", func() bool { return a.live.Load() != before })
 			now := a.live.Load()
 			if now.generation != 2 || now.policy.Endpoint("a").URL.Path != "/2" || a.refused.Load() != nil {
 				t.Errorf("live is generation %d, refused: %v", now.generation, a.refused.Load())
@@ -261,7 +261,7 @@ func TestWatchedConfigMap(t *testing.T) {
 	a := p.start(true)
 	reached := func(generation int64) {
 		t.Helper()
-		await(t, "a reload", func() bool { return a.live.Load().generation >= generation })
+		testkit.Until(t, "a reload", func() bool { return a.live.Load().generation >= generation })
 		if g := a.live.Load().generation; g != generation {
 			t.Errorf("generation %d, want %d", g, generation)
 		}
@@ -281,7 +281,7 @@ func TestWatchedConfigMap(t *testing.T) {
 		t.Errorf("endpoint is at %s", host)
 	}
 	// A reload is live before the log tells of it.
-	await(t, "two reloads in the log", func() bool { return strings.Count(p.log.String(), `"message":"reloaded: changed a"`) == 2 })
+	testkit.Until(t, "two reloads in the log", func() bool { return strings.Count(p.log.String(), `"message":"reloaded: changed a"`) == 2 })
 }
 
 // A secret in a file of its own is watched, too, also when it is yet to come.
@@ -297,9 +297,9 @@ func TestWatchedSecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.write(p.file, block("keys/new.key"))
-	await(t, "the missing secret to be told", func() bool { return a.refused.Load() != nil })
+	testkit.Until(t, "the missing secret to be told", func() bool { return a.refused.Load() != nil })
 	p.write(filepath.Join(p.dir, "keys", "new.key"), secret)
-	await(t, "the secret", func() bool { return a.live.Load().generation == 2 })
+	testkit.Until(t, "the secret", func() bool { return a.live.Load().generation == 2 })
 	if strings.Contains(p.log.String(), secret) {
 		t.Error("the secret is in the log")
 	}

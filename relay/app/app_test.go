@@ -12,16 +12,19 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rs/zerolog"
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"relay/config"
+	"relay/ingest"
 	"relay/internal/testkit"
+	"relay/outbox"
+	"relay/outbox/sqlite"
 	"relay/policy"
 )
 
@@ -130,42 +133,6 @@ func (r *receiver) await(t *testing.T, n int) {
 	}
 }
 
-// open opens a Relay from the text of a file.
-func open(t *testing.T, text string, grace time.Duration) *App {
-	t.Helper()
-	file, err := config.Parse("relay.hcl", []byte(text), os.LookupEnv)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := policy.Decode(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, err := Open(t.Context(), Options{
-		Config: file.Config, Policy: p, Version: "test", Grace: grace,
-		Log: zerolog.New(zerolog.NewTestWriter(t)),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return a
-}
-
-// start runs a Relay from the text of a file until the test ends.
-func start(t *testing.T, text string) {
-	t.Helper()
-	a := open(t, text, 5*time.Second)
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- a.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-done; err != nil {
-			t.Errorf("run: %v", err)
-		}
-	})
-}
-
 func post(t *testing.T, client *http.Client, path, contentType string, body []byte) []byte {
 	t.Helper()
 	resp, err := client.Post("http://relay"+path, contentType, bytes.NewReader(body))
@@ -185,33 +152,11 @@ func post(t *testing.T, client *http.Client, path, contentType string, body []by
 func TestGitHubEvents(t *testing.T) {
 	types, data := githubEvents(t)
 	r := newReceiver(t)
-	dir := t.TempDir()
-	socket := filepath.Join(dir, "relay.sock")
-	start(t, fmt.Sprintf(`
-		ingest {
-		  unix %q {}
-		}
-		admin {
-		  http = ""
-		}
-		outbox "sqlite" {
-		  path = %q
-		}
-		policy "default" {
-		  egress {
-		    allow_private   = ["127.0.0.0/8"]
-		    allow_plaintext = true
-		  }
-		}
-		endpoint "github" {
-		  url     = %q
-		  events  = ["github.*"]
-		  secrets = [%q]
-		}
-	`, socket, filepath.Join(dir, "outbox"), r.URL, secret))
+	p := newPlace(t)
+	run(t, p.text(endpointBlock("github", r.URL, local, `events = ["github.*"]`)))
 	client := &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", socket)
+			return new(net.Dialer).DialContext(ctx, "unix", p.socket())
 		},
 	}}
 	t.Cleanup(client.CloseIdleConnections)
@@ -261,5 +206,78 @@ func TestGitHubEvents(t *testing.T) {
 		if r.data[id] != sum {
 			t.Errorf("event %s: data changed on its way", id)
 		}
+	}
+}
+
+// What filters remember is in the outbox, over a restart too, and what they cannot decide is
+// a failed delivery.
+func TestFiltersRemember(t *testing.T) {
+	const each = "  url  = \"https://example.com/\"\n  sign = [\"none\"]\n}\n"
+	file, err := config.Parse("relay.hcl", []byte(
+		"endpoint \"big\" {\n  when = event.data.p >= 100\n"+each+
+			"endpoint \"quota\" {\n  crossing {\n    value = event.data.p\n    at    = range(80, 121, 10)\n    by    = event.key\n  }\n"+each+
+			"endpoint \"once\" {\n  dedupe {\n    by     = event.key\n    window = \"1h\"\n  }\n"+each), os.LookupEnv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := policy.Decode(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	open := func() (outbox.Engine, *ingest.Ingest) {
+		s, err := sqlite.Open(t.Context(), sqlite.Options{Dir: dir, Durability: "relaxed", MaxSize: config.GiB, Log: zerolog.Nop()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		route := func(e *outbox.Event) ([]string, []outbox.Term) { return p.Route(e) }
+		return s, ingest.New(ingest.Options{Outbox: s, Route: route, Log: zerolog.Nop()})
+	}
+	store, in := open()
+	for i, c := range []struct {
+		data string
+		want []string // endpoint, state, code
+	}{
+		{`{"p":79}`, []string{"once pending "}},
+		{`{"p":85}`, []string{"quota pending "}},
+		{`{"p":89}`, nil},
+		{`{"p":115}`, []string{"big pending ", "quota pending "}}, // 90, 100 and 110 are one
+		{`{"p":119}`, []string{"big pending "}},
+		{`{"p":10}`, nil}, // another month
+		{`{"p":81}`, []string{"quota pending "}},
+		{`{"q":1}`, []string{"big failed when_error", "quota failed when_error"}},
+		{"restart", nil},
+		{`{"p":82}`, nil},
+		{`{"p":95}`, []string{"quota pending "}},
+	} {
+		if c.data == "restart" {
+			if err := store.Close(); err != nil {
+				t.Fatal(err)
+			}
+			store, in = open()
+			continue
+		}
+		id := fmt.Sprint("e", i)
+		answer := in.Handle(t.Context(), &ingest.Request{
+			Method: "POST", Path: "/v1/events", ContentType: "application/json",
+			Body: fmt.Appendf(nil, `{"type":"a","key":"k","id":%q,"data":%s}`, id, c.data),
+		})
+		if want := fmt.Sprintf("{\"id\":%q,\"deliveries\":%d,\"durability\":\"relaxed\"}\n", id, len(c.want)); string(answer.Body) != want {
+			t.Errorf("%s: %d %s, want %s", c.data, answer.Status, answer.Body, want)
+		}
+		record, err := store.Lookup(t.Context(), id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, d := range record.Deliveries {
+			got = append(got, fmt.Sprintf("%s %s %s", d.Endpoint, d.State, d.Code))
+		}
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s: -want +got:\n%s", c.data, diff)
+		}
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
 	}
 }

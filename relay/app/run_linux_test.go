@@ -2,12 +2,10 @@ package app
 
 import (
 	"context"
-	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -25,38 +23,15 @@ func TestBrokenOutboxEndsRun(t *testing.T) {
 	}))
 	defer receiver.Close()
 	defer close(block)
-	socket := filepath.Join(t.TempDir(), "relay.sock")
+	p := newPlace(t)
 	const grace = time.Hour // a Run that waits for it times the test out
-	a := open(t, fmt.Sprintf(`
-		ingest {
-		  unix %q {}
-		}
-		admin {
-		  http = ""
-		}
-		outbox "sqlite" {
-		  path = %q
-		}
-		policy "default" {
-		  timeout {
-		    total = "10m"
-		  }
-		  egress {
-		    allow_private   = ["127.0.0.0/8"]
-		    allow_plaintext = true
-		  }
-		}
-		endpoint "a" {
-		  url     = %q
-		  secrets = [%q]
-		}
-	`, socket, filepath.Join(t.TempDir(), "outbox"), receiver.URL, secret), grace)
+	a := open(t, p.text(endpointBlock("a", receiver.URL, local, "timeout {\n    total = \"10m\"\n  }")), grace)
 	done := make(chan error, 1)
 	go func() { done <- a.Run(t.Context()) }()
 	client := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", socket)
+			return new(net.Dialer).DialContext(ctx, "unix", p.socket())
 		},
 	}}
 	post(t, client, "/v1/events/x.y", "application/json", []byte(`{}`))

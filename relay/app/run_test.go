@@ -2,33 +2,51 @@ package app
 
 import (
 	"bytes"
+	"context"
 	"fmt"
-	"path/filepath"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"relay/outbox"
 )
 
+// Deliveries that wait for an endpoint that is disabled or no longer in the file count as held.
+func TestHeldIsToldFromPending(t *testing.T) {
+	a := open(t, newPlace(t).text(
+		endpointBlock("works", "https://example.com/a"),
+		endpointBlock("disabled", "https://example.com/b", "enabled = false")), time.Second)
+	defer a.close()
+	_, err := a.store.Accept(t.Context(), outbox.Batch{Entries: []outbox.Entry{{
+		Event:     outbox.Event{ID: "evt_1", Type: "a", Data: []byte("1")},
+		Endpoints: []string{"works", "disabled", "removed"},
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pending, held := a.waiting(t.Context()); pending != 1 || held != 2 {
+		t.Errorf("%d pending and %d held, want 1 and 2", pending, held)
+	}
+}
+
+func TestEveryEndsWithItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithTimeout(t.Context(), 3500*time.Millisecond)
+		defer stop()
+		n := 0
+		every(ctx, time.Second, func() { n++ })
+		if n != 3 {
+			t.Errorf("done %d times in 3.5 s", n)
+		}
+	})
+}
+
 // Delivered events give way before new ones are refused; what is pending and what
 // failed stays.
 func TestHistoryGivesWay(t *testing.T) {
-	a := open(t, fmt.Sprintf(`
-		ingest {
-		  unix %q {}
-		}
-		admin {
-		  http = ""
-		}
-		outbox "sqlite" {
-		  path     = %q
-		  max_size = "16MiB"
-		}
-		endpoint "a" {
-		  url     = "https://example.com/a"
-		  secrets = [%q]
-		}
-	`, filepath.Join(t.TempDir(), "relay.sock"), filepath.Join(t.TempDir(), "outbox"), secret), time.Second)
+	text := newPlace(t).text(endpointBlock("a", "https://example.com/a"))
+	a := open(t, strings.Replace(text, `outbox "sqlite" {`, "outbox \"sqlite\" {\n  max_size = \"16MiB\"", 1), time.Second)
 	defer a.close()
 	ctx := t.Context()
 	fill := func() float64 {
