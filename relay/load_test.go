@@ -166,6 +166,17 @@ func at(sorted []time.Duration, q float64) time.Duration {
 	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)].Round(10 * time.Microsecond)
 }
 
+// undelayed compares what one run took with another endpoint's trouble beside it and without.
+// The medians are of one process within seconds, and the bound is far from what a busy
+// machine does: deliveries that wait for the other endpoint take seconds.
+func undelayed(t *testing.T, alone, beside []time.Duration) {
+	t.Helper()
+	const times, least = 10, 50 * time.Millisecond
+	if before, now := at(alone, 0.5), at(beside, 0.5); now > times*max(before, least) {
+		t.Errorf("half of the deliveries took over %s beside a bad neighbour, %s without", now, before)
+	}
+}
+
 // memory is the resident memory of the process in MiB, 0 where the system does not tell.
 func (p *process) memory() int {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))

@@ -39,6 +39,7 @@ func TestNoisyNeighbour(t *testing.T) {
 			posting.Wait()
 			beside := l.arrived(want, "healthy")
 			now := l.arrived(int(length.Seconds()*fresh), "noisy")
+			undelayed(t, alone, beside)
 			t.Logf("%d pending: accepts/s of the first tenth %.0f, of the last %.0f; RSS %d MiB before, %d MiB after", backlog, first, last, empty, l.memory())
 			t.Logf("%d/s at another endpoint: alone p50 %s, p99 %s; beside p50 %s, p99 %s", healthy,
 				at(alone, 0.5), at(alone, 0.99), at(beside, 0.5), at(beside, 0.99))
