@@ -33,6 +33,7 @@ type Target struct {
 	Addrs   []Addr // the first that takes the connection gets the request
 	MaxBody int    // bytes of one request to ingest
 	next    string // what to do when nobody answers
+	pid     int    // of the process that says it listens there; 0 for unknown
 }
 
 // Addr is where a listener is.
@@ -127,6 +128,12 @@ func (t Target) unanswered(failed []error) error {
 		}
 	}
 	next := t.next
+	for i, err := range failed {
+		if a := t.Addrs[i]; t.pid != 0 && a.Network == "unix" && errors.Is(err, fs.ErrNotExist) {
+			next = fmt.Sprintf("the file of the socket %s is gone, although process %d runs: it makes the socket anew within 2 s where the folder is left; try again, and see its log", a.Address, t.pid)
+			break
+		}
+	}
 	if next == "" {
 		next = "start one with: relay serve"
 	}

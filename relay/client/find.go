@@ -197,6 +197,7 @@ func (f Finder) target(s *sight, flags string) (Target, error) {
 	case s.given != "":
 		t.next = "start one with: relay serve"
 	case s.running != nil:
+		t.pid = s.running.PID
 		t.next = fmt.Sprintf("process %d runs and says in %s that it listens there; it may be starting or stopping, else name another address with %s", s.running.PID, s.running.path, flags)
 	default:
 		t.next = "start one with: relay serve; or say where it is: " + flags + s.hint()

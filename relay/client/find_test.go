@@ -2,6 +2,7 @@ package client
 
 import (
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -167,6 +168,44 @@ func TestFindWarns(t *testing.T) {
 	p.runs("unix:/run.sock", "relay.hcl", "box")
 	if target, err := f.Admin(""); err != nil || target.String() != "unix:/run.sock" || len(told) != 1 {
 		t.Error(target, err, told)
+	}
+}
+
+// A socket whose file was removed is told from one where nobody listens.
+func TestSocketIsGone(t *testing.T) {
+	p := newPlace(t)
+	socket := filepath.Join(p.dir, "relay.sock")
+	p.runs("unix:"+socket, "relay.hcl", "state")
+	target, err := p.finder().Ingest("", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func() string {
+		_, _, err := target.Do("POST", "/v1/events", nil, nil)
+		if err == nil {
+			t.Fatal("somebody answers")
+		}
+		return err.Error()
+	}
+	const gone = "is gone, although process 1 runs"
+	if got := ask(); !strings.Contains(got, "the file of the socket "+socket+" "+gone) || strings.Contains(got, "listens there") {
+		t.Error(got)
+	}
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: socket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln.SetUnlinkOnClose(false)
+	ln.Close()
+	if got := ask(); strings.Contains(got, gone) || !strings.Contains(got, "it may be starting or stopping") {
+		t.Error(got)
+	}
+	// Nobody is known to run.
+	if target, err = p.finder().Ingest("unix:"+socket+".none", ""); err != nil {
+		t.Fatal(err)
+	}
+	if got := ask(); strings.Contains(got, gone) {
+		t.Error(got)
 	}
 }
 
