@@ -75,4 +75,10 @@ func TestFilesAreTakenAway(t *testing.T) {
 			t.Errorf("%d lines of the log say %q, want %d", n, text, want)
 		}
 	}
+
+	// No look every two seconds is waited for.
+	testkit.Must(t, os.RemoveAll(folder))
+	if post(app, "evt_5") {
+		t.Error("an event was accepted into a folder that was removed")
+	}
 }

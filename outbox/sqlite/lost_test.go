@@ -54,6 +54,11 @@ func TestLost(t *testing.T) {
 					t.Fatalf("lost: %v, want %q", err, c.say)
 				}
 			}
+			// What has no name any more ends with the process. What was moved may be put back.
+			_, err = s.Accept(t.Context(), outbox.Batch{Entries: []outbox.Entry{{Event: outbox.Event{ID: "evt_1", Type: "a", Data: []byte("{}")}, Endpoints: []string{"a"}}}})
+			if removed := c.name == "folder removed" || c.name == "log removed"; removed != errors.Is(err, outbox.ErrUnavailable) || err != nil && !strings.Contains(err.Error(), "was removed from the outbox folder "+dir) {
+				t.Errorf("accept: %v", err)
+			}
 			if c.say == "" { // it is this process's alone still
 				if _, err := Open(t.Context(), Options{Dir: dir, Log: zerolog.Nop()}); !errors.Is(err, outbox.ErrLocked) {
 					t.Errorf("another one opened it: %v", err)

@@ -158,6 +158,7 @@ func (s *Store) work(g group) error {
 
 // commit writes batches, settlements and notes in one transaction and answers them.
 func (s *Store) commit(accepts []*accept, settles []*settle, notes []*note) error {
+	accepts = s.refuseRemoved(accepts)
 	if len(accepts)+len(settles)+len(notes) == 0 {
 		return nil
 	}

@@ -39,7 +39,8 @@ type disk struct {
 	dir        string
 	root       *os.Root // so that no planted link leads out of the directory
 	info       fs.FileInfo
-	files      map[string]fs.FileInfo // as they were when the outbox was opened, by name
+	files      map[string]fs.FileInfo // with data, as they were when the outbox was opened, by name
+	locked     fs.FileInfo            // the lock file
 	log        zerolog.Logger
 	lock       *flock.Flock
 	free       func() (int64, error)
