@@ -10,19 +10,18 @@ import (
 	"relay/relay/post"
 )
 
-// leaseMargin is what a lease has beyond the attempt, for settling and for a
-// machine that stalls. Leases outlast attempts, so none needs to be extended.
+// leaseMargin is how much longer a lease is than the attempt: time to settle, also on a machine
+// that stalls. Leases outlast attempts, so none needs to be extended.
 const leaseMargin = 15 * time.Second
 
-// Apply replaces the policy. It cannot fail and waits for no attempt, and may be
-// called at any time; after the end of Run it does nothing.
+// Apply replaces the policy. It cannot fail and waits for no attempt, and may be called at any
+// time; after the end of Run it does nothing.
 //
-// Endpoints that are as before go on untouched. Attempts under way end as they began:
-// with the URL, secrets, headers, time limits and schedule of that time. When Apply has
-// returned, each attempt that begins is made with the new policy; attempts that a
-// delivery already had count (fault F39). Endpoints that are gone or disabled claim
-// nothing more: what waits for them stays where it is (F38), and goes on when they
-// come back.
+// Unchanged endpoints go on untouched. Attempts under way end as they began, with the old URL,
+// secrets, headers, time limits and schedule. Attempts that begin after Apply has returned use
+// the new policy; earlier attempts of a delivery still count (fault F39). Removed and disabled
+// endpoints claim nothing more. Their pending deliveries stay in the outbox (F38), and go on when
+// the endpoints come back.
 func (d *Deliverer) Apply(p *policy.Policy) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -49,23 +48,22 @@ func (d *Deliverer) Apply(p *policy.Policy) {
 		if !d.enabled[name] {
 			d.closeLater(r.become(nil))
 			if r.idle() {
-				delete(d.runners, name) // else the next Apply forgets it
+				delete(d.runners, name) // otherwise the next Apply forgets it
 				d.gates.Forget(name)
 			}
 		}
 	}
 }
 
-// closeLater closes connections that nobody uses any more, without waiting for
-// receivers to hear of it. The caller holds mu.
+// closeLater closes unused connections without waiting for the receivers. The caller holds mu.
 func (d *Deliverer) closeLater(w *wire) {
-	if w != nil && d.phase == running { // before, there are none
+	if w != nil && d.phase == running { // before, there are no runners
 		d.work.Go(w.close)
 	}
 }
 
-// setup is an endpoint as one policy has it. It never changes; a reload that changes
-// the endpoint puts another one in its place.
+// setup is an endpoint of one policy. It never changes; a reload that changes the endpoint puts
+// another setup in its place.
 type setup struct {
 	endpoint *policy.Endpoint
 	url      string
@@ -76,11 +74,11 @@ type setup struct {
 	replace  context.CancelFunc
 }
 
-// late says why an attempt ended at its total time.
+// late is the text of an attempt that ended at its total time.
 func (s *setup) late() string { return fmt.Sprintf("no answer within %s", s.endpoint.Timeout.Total) }
 
-// lease is how long a claim is ours. One for a batch may wait for others and, where the
-// batch before it had no room, for an attempt to end.
+// lease is how long a claim is ours. A claim for a batch may also wait for other events and, if
+// the batch before it had no room, for an attempt to end.
 func (s *setup) lease() time.Duration {
 	lease := s.endpoint.Timeout.Total*3/2 + s.endpoint.Budget.Body + leaseMargin
 	if b := s.endpoint.Batch; b != nil {
@@ -93,7 +91,7 @@ func (s *setup) lease() time.Duration {
 // in the same way.
 type wire struct {
 	once sync.Once
-	out  post.Sender // made by the first attempt: 10,000 endpoints that are never used cost none
+	out  post.Sender // made by the first attempt, so 10,000 unused endpoints cost nothing
 
 	// Guarded by the runner's mu.
 	users    int // attempts under way
@@ -107,16 +105,16 @@ func (s *setup) sender(d *Deliverer) post.Sender {
 	return s.wire.out
 }
 
-// close closes all connections, once nobody uses them any more.
+// close closes all connections, after their last user has gone.
 func (w *wire) close() {
-	w.once.Do(func() {}) // nobody makes a sender now
+	w.once.Do(func() {}) // no sender can be made now
 	if w.out != nil {
 		w.out.Close()
 	}
 }
 
-// become puts the endpoint as it is now in place, nil for one that takes no
-// deliveries. It returns connections that are to be closed, if there are any.
+// become replaces the setup; nil means that the endpoint takes no deliveries. It returns the
+// connections to close, if any.
 func (r *runner) become(e *policy.Endpoint) (unused *wire) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -147,13 +145,13 @@ func (r *runner) become(e *policy.Endpoint) (unused *wire) {
 	}
 	old.wire.replaced = true
 	if old.wire.users > 0 {
-		return nil // the last of them closes
+		return nil // the last attempt closes them
 	}
 	return old.wire
 }
 
-// idle tells whether the runner can be forgotten: were it back by the next reload, it would
-// take no advantage of that.
+// idle reports whether the runner can be forgotten, because the next reload could not make use of
+// it.
 func (r *runner) idle() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -20,7 +20,7 @@ var errStopping = errors.New("relay is stopping")
 // settleTimeout bounds the ends of claims after attempts were cut short.
 const settleTimeout = 2 * time.Second
 
-// Result is an attempt with what came of it.
+// Result is an attempt, and the delivery after it.
 type Result struct {
 	Endpoint   string
 	EventID    string
@@ -38,13 +38,14 @@ type ending struct {
 	gate    gate.Attempt  // the report to the gate
 }
 
-// attempt makes one attempt with all of claims, wholly by s, and ends each of them with a record of its
-// own. When a stop cuts it short they are handed back, unless the answer is here.
+// attempt makes one attempt with all of claims, with the settings of s, and settles each of them
+// with a record of its own. If a stop cuts the attempt short before there is an answer, the
+// claims are released.
 //
-// d is what was gathered of a batch; nil for one claim of an endpoint without batches. probe
-// is what the gate said.
+// d is the draft of a batch; nil for a single claim of an endpoint without batches. probe is from
+// the gate.
 func (r *runner) attempt(s *setup, claims []outbox.Claim, d *draft, probe bool) {
-	start := time.Now() // UTC would take the monotonic reading away, and a jump of the clock change limits
+	start := time.Now() // not in UTC, which drops the monotonic reading: a jump of the clock would change limits
 	began := r.d.at(start)
 	r.counts.begin(began, claims)
 	var e ending
@@ -83,14 +84,14 @@ func (r *runner) attempt(s *setup, claims []outbox.Claim, d *draft, probe bool) 
 	r.gate.Ended(r.d.settling, e.gate)
 }
 
-// conclude judges an attempt that just ended, for the gate too, and settles its deliveries.
-// res holds what their records have in common.
+// conclude judges an attempt that just ended, for the gate too, and settles its deliveries. res
+// holds what is common to their records.
 func (r *runner) conclude(s *setup, claims []outbox.Claim, res *Result, e *ending) {
 	end := r.d.at(time.Now())
 	all := judge(s.endpoint, len(claims), e)
 	e.gate.Delivered, e.gate.Gone = all.outcome == Delivered, all.outcome == Gone
 	e.gate.Again = all.outcome == Retry && !all.alone
-	random := rand.Float64() // one for all, so that a batch comes again as it was
+	random := rand.Float64() // one for all, so that a batch is retried as a whole
 	for i := range claims {
 		c, j := &claims[i], all
 		res.Endpoint, res.EventID, res.EventType, res.DeliveryID = c.Endpoint, c.EventID, c.Event.Type, c.ID
@@ -115,28 +116,29 @@ func (r *runner) conclude(s *setup, claims []outbox.Claim, res *Result, e *endin
 	}
 }
 
-// nextDelay is after how long a delivery is due again when attempt a of it ended as j, and false for
-// never. wait is until when the receiver wants no attempt, too. Where that is long the
-// gate holds the endpoint, so it is no part of delay: what ends the hold lets the delivery go.
+// nextDelay returns after how long a delivery is due again when attempt a ended as j, and false
+// if it is over. wait is delay or the receiver's Retry-After, whichever is longer. The gate holds
+// the endpoint for a long Retry-After, so delay does not include it: when the hold ends early,
+// the delivery can go.
 func nextDelay(r *policy.Retry, c *outbox.Claim, a *gate.Attempt, j *judgement, end time.Time, random float64) (delay, wait time.Duration, ok bool) {
 	steps := r.After(a.Status, a.Code)
 	delay, ok = backoff(steps, c.Attempts+1, random)
 	asked := min(a.RetryAfter, r.MaxRetryAfter)
 	if j.alone {
-		delay, asked, ok = 0, 0, true // even after the last step: the answer was not for this event
+		delay, asked, ok = 0, 0, true // even after the last step, because the answer was not about this event
 	}
 	wait = max(delay, asked)
 	if steps.MaxAge > 0 && end.Add(wait).After(c.Created.Add(steps.MaxAge)) {
 		ok = false
 	}
 	if asked < gate.WorthHolding {
-		delay = wait // other Relays do not hear of it
+		delay = wait // other Relays do not know of it
 	}
 	return delay, wait, ok
 }
 
-// try sends the events once. A panic on the way is a failed attempt like any
-// other, so that one event cannot end the process again and again.
+// try sends the events once. A panic makes the attempt fail, so that one event cannot end the
+// process again and again.
 func (r *runner) try(s *setup, claims []outbox.Claim, d *draft, now time.Time) (a post.Answer, f *post.Failure) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -165,7 +167,7 @@ func (r *runner) panicked(c *outbox.Claim, p any) *post.Failure {
 	return &post.Failure{Code: codePanic, Text: "relay panicked in this attempt; its log has the stack"}
 }
 
-// saysNothing tells of codes of attempts that never came to the receiver.
+// saysNothing reports whether an attempt with this code never reached the receiver.
 func saysNothing(code string) bool {
 	switch code {
 	case codePanic, codeBody, policy.CodeTooExpensive, policy.CodeBusy, post.CodeNoSocket:
@@ -174,7 +176,7 @@ func saysNothing(code string) bool {
 	return false
 }
 
-// bodyFailure is nil where err is.
+// bodyFailure is nil if err is.
 func bodyFailure(err error) *post.Failure {
 	if err == nil {
 		return nil
@@ -182,18 +184,19 @@ func bodyFailure(err error) *post.Failure {
 	return &post.Failure{Code: policy.CostCode(err, codeBody), Text: "cannot build the body: " + err.Error()}
 }
 
-// keep puts a draft aside for further attempts.
+// keep returns a draft to the pool, unless its memory is large.
 func (r *runner) keep(s *setup, d *draft) {
 	most := maxKeptDraft
 	if b := s.endpoint.Batch; b != nil {
-		most = max(most, 2*int(b.MaxBytes)) // as far as append may have made room
+		most = max(most, 2*int(b.MaxBytes)) // append may have made twice the room
 	}
 	if cap(d.body) <= most {
 		r.d.drafts.Put(d)
 	}
 }
 
-// settle ends the claim with the attempt's record, then tells of it. A pending delivery is due then.
+// settle ends the claim with the attempt's record, then logs and raises it. due is of a pending
+// delivery.
 func (r *runner) settle(c *outbox.Claim, res *Result, due time.Time) {
 	err := r.d.o.Source.Settle(r.d.settling, *c, outbox.Settlement{Attempt: res.Attempt, State: res.State, Due: due})
 	if err != nil {
@@ -207,7 +210,7 @@ func (r *runner) settle(c *outbox.Claim, res *Result, due time.Time) {
 	}
 }
 
-// answerText says in words why an answer is not a delivery, "" where it is.
+// answerText says for people why an answer does not count as delivered, "" if it does.
 func answerText(status int) string {
 	switch {
 	case status >= 200 && status <= 299:

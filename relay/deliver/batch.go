@@ -19,19 +19,19 @@ import (
 
 // batch is one POST while it is gathered.
 type batch struct {
-	draft  *draft         // nil while there is no claim: endpoints that wait need no memory for it
-	claims []outbox.Claim // whose events are in the draft, in its order
+	draft  *draft         // nil while there is no claim, so waiting endpoints need no memory for it
+	claims []outbox.Claim // their events are in the draft, in this order
 	broken []broken
-	full   bool // nothing more is waited for
+	full   bool // no further events are waited for
 }
 
-// broken is a claim whose event has no body.
+// broken is a claim of an event that no body can be made of.
 type broken struct {
 	claim   outbox.Claim
 	failure *post.Failure
 }
 
-// len counts what a batch took of max_events.
+// len counts towards max_events.
 func (b *batch) len() int { return len(b.claims) + len(b.broken) }
 
 // gathering is how the loop of an endpoint with batches fills them. It gathers one at a time, on
@@ -40,16 +40,16 @@ type gathering struct {
 	r     *runner
 	s     *setup
 	order *fairness
-	rest  []outbox.Claim // the batch before had no room for them: they begin the next one
-	taken time.Time      // when the rest was claimed
+	rest  []outbox.Claim // the batch before had no room for them, so they begin the next one
+	taken time.Time      // when the rest were claimed
 }
 
-// loopBatches is what loop does for a setup with batches, until the setup is replaced.
+// loopBatches is loop for a setup with batches. It returns when the setup is replaced.
 func (r *runner) loopBatches(s *setup, order *fairness) error {
 	g := gathering{r: r, s: s, order: order}
 	for r.acquire(s, 1) == 1 {
 		if time.Since(g.taken) > s.endpoint.Timeout.Total {
-			g.drop() // the wait for a slot took what their leases have to spare
+			g.drop() // waiting for a slot used up the spare time of their leases
 		}
 		v := r.gate.Look(s.claiming, 1)
 		if v.N == 0 {
@@ -68,15 +68,15 @@ func (r *runner) loopBatches(s *setup, order *fairness) error {
 	return nil
 }
 
-// drop hands the rest back.
+// drop releases the rest.
 func (g *gathering) drop() {
 	g.r.release(g.rest...)
 	g.rest = nil
 }
 
-// gather claims what one POST takes: it waits for the first event as long as that takes, then for
-// more until the batch is full or max_wait has passed. When passed ends it returns what
-// there is. The error is of a Claim after which the outbox cannot go on.
+// gather claims the events of one POST. It waits without limit for the first one, then for more
+// until the batch is full or max_wait has passed. When passed ends it returns those it has. The
+// error is of a Claim after which the outbox cannot go on.
 func (g *gathering) gather(passed context.Context) (*batch, error) {
 	rule := g.s.endpoint.Batch
 	b := new(batch)
@@ -125,7 +125,7 @@ func (g *gathering) fill(b *batch) {
 	b.full = b.full || len(left) > 0
 }
 
-// goesAlone tells whether the delivery was in a batch that was refused.
+// goesAlone reports whether the delivery must go alone, because a batch with it was refused.
 func goesAlone(c outbox.Claim) bool { return c.Code == codeBatchRefused }
 
 // put adds an event to b, and returns false when it does not fit.
@@ -155,7 +155,8 @@ func (g *gathering) put(b *batch, c *outbox.Claim) bool {
 	return true
 }
 
-// add is draft.add that says how it failed. A panic on the way is of one event, as in try.
+// add is draft.add with the error as a failed attempt. A panic concerns one event only, as in
+// try.
 func (r *runner) add(d *draft, e *policy.Endpoint, c *outbox.Claim) (f *post.Failure) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -165,7 +166,8 @@ func (r *runner) add(d *draft, e *policy.Endpoint, c *outbox.Claim) (f *post.Fai
 	return bodyFailure(d.add(e, c))
 }
 
-// launch begins the attempt of a batch, if the gate lets it, and settles what it has no body for.
+// launch begins the attempt of a batch, if the gate allows it, and settles the events that have
+// no body.
 func (r *runner) launch(s *setup, b *batch) {
 	n, probe, live := r.admit(s, 1, min(len(b.claims), 1))
 	if n == 1 {
@@ -176,7 +178,7 @@ func (r *runner) launch(s *setup, b *batch) {
 	}
 	for _, x := range b.broken {
 		if !live {
-			r.release(x.claim) // the endpoint may have another body now
+			r.release(x.claim) // the endpoint may have another body by now
 			continue
 		}
 		r.d.work.Go(func() {
@@ -186,7 +188,7 @@ func (r *runner) launch(s *setup, b *batch) {
 	}
 }
 
-// add appends the event of c to the body of a batch, as a further one unless it is empty.
+// add appends the event of c to the body of a batch, after those already in it.
 func (d *draft) add(e *policy.Endpoint, c *outbox.Claim) error {
 	switch {
 	case len(d.body) == 0 && e.Batch.NDJSON:
@@ -207,7 +209,7 @@ func (d *draft) add(e *policy.Endpoint, c *outbox.Claim) error {
 	return nil
 }
 
-// oneLine makes spaces of line ends. In JSON they stand between tokens only.
+// oneLine replaces line ends by spaces. In JSON they can stand only between tokens.
 func oneLine(text []byte) {
 	for {
 		i := bytes.IndexAny(text, "\r\n")
@@ -234,27 +236,27 @@ func (d *draft) seal(e *policy.Endpoint, claims []outbox.Claim, url, userAgent s
 	d.address(e, url, userAgent, now)
 }
 
-// batchType stands in a batch where signatures and headers name the event's type.
+// batchType replaces the event's type in signatures and headers of a batch.
 const batchType = "batch"
 
 // batchID is the same for the same deliveries in the same order.
 func batchID(claims []outbox.Claim) string {
 	h := sha256.New()
 	for i := range claims {
-		_, _ = io.WriteString(h, claims[i].ID+"\n") // a Hash takes all
+		_, _ = io.WriteString(h, claims[i].ID+"\n") // a Hash returns no error
 	}
 	return "bat_" + hex.EncodeToString(h.Sum(nil)[:16])
 }
 
-// judgement is what an attempt came to, for each of its deliveries.
+// judgement is the outcome of an attempt, for each of its deliveries.
 type judgement struct {
 	outcome    Outcome
 	code, text string
 	alone      bool // each is due at once, for an attempt of its own
 }
 
-// judge judges an attempt with n deliveries: by the status of its answer or, where there is none,
-// by the reason. An answer's body decides nothing: a body that is not whole is noted only.
+// judge judges an attempt with n deliveries: by the status of its answer or, without an answer,
+// by the reason. The answer's body has no influence; an incomplete body is only recorded.
 func judge(e *policy.Endpoint, n int, end *ending) judgement {
 	var j judgement
 	if f := end.failure; f != nil {

@@ -8,15 +8,15 @@ import (
 	"relay/outbox"
 )
 
-// counts is what an endpoint's attempts came to since the process started.
+// counts adds up an endpoint's attempts since the process started.
 type counts struct {
 	flying   atomic.Int64
 	outcomes [4]atomic.Int64 // in the order of allOutcomes
 	seen     atomic.Pointer[durations]
 }
 
-// durations of an endpoint's attempts. They come with its first attempt, because many of ten
-// thousand endpoints have none.
+// durations are histograms of an endpoint's attempts. They are made by its first attempt, because
+// many of ten thousand endpoints have none.
 type durations struct{ late, took histogram }
 
 func (c *counts) durations() *durations {
@@ -52,7 +52,7 @@ func (c *counts) record(o Outcome, took time.Duration) {
 // histogram counts durations. Its bounds are the powers of two from 1/2048 s (about half a
 // millisecond) to 2048 s.
 type histogram struct {
-	counts [histogramBounds + 1]atomic.Uint64 // the last one is of what is longer than all bounds
+	counts [histogramBounds + 1]atomic.Uint64 // the last one counts durations above all bounds
 	sum    atomic.Int64                       // in nanoseconds
 }
 

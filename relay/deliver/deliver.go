@@ -62,17 +62,17 @@ type Deliverer struct {
 	abort      sync.Once
 	unfinished atomic.Int64
 
-	// A stop ends these one after the other: nothing more is claimed, attempts are
-	// cut short, records are no longer waited for.
+	// A stop ends these contexts one after the other: first claims, then attempts, then waiting
+	// for the outbox to take records.
 	claiming, working, settling context.Context
 	stop, cut                   context.CancelCauseFunc
 	giveUp                      context.CancelFunc
 
 	mu      sync.Mutex
 	runners map[string]*runner // by endpoint
-	enabled map[string]bool    // the endpoints of the policy, and whether it enables them
+	enabled map[string]bool    // the endpoints of the policy; true if enabled
 	phase   phase
-	work    sync.WaitGroup // runners and their attempts; grows only while mu is held or something of it is under way
+	work    sync.WaitGroup // runners and their attempts; grows only while mu is held or one of them is running
 }
 
 // phase of a Deliverer's life.
@@ -81,11 +81,11 @@ type phase int
 const (
 	idle    phase = iota // before Run
 	running              // runners have their goroutines
-	ended                // nothing begins any more
+	ended                // nothing more begins
 )
 
-// New prepares a Deliverer; nothing happens before Run. Endpoints that are not
-// enabled get no runner: their deliveries stay where they are.
+// New prepares a Deliverer; nothing happens before Run. Endpoints that are not enabled get no
+// runner, so their deliveries are held.
 func New(o Options, p *policy.Policy) *Deliverer {
 	if o.Grace == 0 {
 		o.Grace = 20 * time.Second
@@ -114,7 +114,7 @@ func New(o Options, p *policy.Policy) *Deliverer {
 	return d
 }
 
-// at is what the outbox's clock shows at the moment t of this process.
+// at converts a time of this process to the outbox's clock.
 func (d *Deliverer) at(t time.Time) time.Time {
 	if d.o.Clock == nil {
 		return t
@@ -134,7 +134,7 @@ func (d *Deliverer) Run(ctx context.Context) error {
 	var notes sync.WaitGroup
 	notes.Go(func() {
 		err := d.gates.Read(d.claiming)
-		if err == nil { // before, it is not known who is paused
+		if err == nil { // paused endpoints are not known before
 			d.enter(running)
 			err = d.gates.Follow(d.claiming)
 		}
@@ -172,7 +172,7 @@ func (d *Deliverer) Run(ctx context.Context) error {
 	return err
 }
 
-// enter begins a phase, and with running the work of all endpoints.
+// enter begins a phase. running starts the work of all endpoints.
 func (d *Deliverer) enter(p phase) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -14,18 +14,18 @@ import (
 // maxKeptDraft is how much body memory is kept for further attempts, in bytes.
 const maxKeptDraft = 64 << 10
 
-// draft is what one attempt sends, before the network. Its memory is kept for the next.
+// draft is the request of one attempt. Its memory is reused.
 type draft struct {
 	message sign.Message
 	view    policy.View
 	header  []sign.Header
 	body    []byte
-	meter   policy.Meter // of the events in body
+	meter   policy.Meter // costs of the events in body
 }
 
-// build makes the header and the body of the next attempt of c alone, signed at the time
-// now. url is e.URL as text. The error says why the endpoint's own body cannot be made of
-// this event; no later attempt would do better.
+// build makes the header and the body of the next attempt of c alone, signed at the time now. url
+// is e.URL as text. The error says why the endpoint's own body cannot be made of this event; a
+// later attempt would fail in the same way.
 func (d *draft) build(e *policy.Endpoint, c *outbox.Claim, url, userAgent string, now time.Time) error {
 	d.body, d.meter = d.body[:0], policy.Meter{}
 	if e.Batch != nil {
@@ -44,7 +44,7 @@ func (d *draft) build(e *policy.Endpoint, c *outbox.Claim, url, userAgent string
 	return nil
 }
 
-// appendBody appends what goes out for the event of c.
+// appendBody appends the body for the event of c.
 func (d *draft) appendBody(e *policy.Endpoint, c *outbox.Claim) (err error) {
 	d.view = policy.View{
 		ID: c.EventID, Type: c.Event.Type, Tenant: c.Event.Tenant, Key: c.Event.Key,
@@ -55,20 +55,19 @@ func (d *draft) appendBody(e *policy.Endpoint, c *outbox.Claim) (err error) {
 	return err
 }
 
-// took tells whether the bodies took so long together that no further one is waited for,
-// because a lease ends. 0 is no bound.
+// took reports whether the bodies of a batch took over budget together, so that no further event
+// is waited for, because a lease ends. 0 is no bound.
 func (d *draft) took(budget time.Duration) bool { return budget > 0 && d.meter.Took > budget }
 
-// address completes the message, whose ids are set, and makes the header.
+// address completes the message, apart from its ids, and makes the header.
 func (d *draft) address(e *policy.Endpoint, url, userAgent string, now time.Time) {
 	d.message.Endpoint, d.message.Method, d.message.URL = e.Name, "POST", url
 	d.message.Time, d.message.Body = now, d.body
 	d.header = appendHeader(d.header[:0], e, &d.message, userAgent)
 }
 
-// appendHeader appends the request's header to h, which is empty. The endpoint's
-// own lines may replace the first two and nothing else of ours; signatures are of what
-// is sent.
+// appendHeader appends the request's header to h, which is empty. The endpoint's own headers may
+// replace the first two lines and no other line; signatures cover the result.
 func appendHeader(h []sign.Header, e *policy.Endpoint, m *sign.Message, userAgent string) []sign.Header {
 	m.ContentType = e.ContentType()
 	for _, own := range e.Headers {

@@ -6,14 +6,14 @@ import (
 	"relay/outbox"
 )
 
-// behind is how late deliveries begin at an endpoint that has more to do than it can.
+// behind is how late a delivery must begin for its endpoint to count as overloaded.
 const behind = time.Second
 
-// fairness shares an endpoint's slots between what happens now and a backlog. While
-// the endpoint keeps up, everything goes in its order.
+// fairness shares an endpoint's slots between new deliveries and a backlog. While the endpoint
+// keeps up, deliveries go in their order.
 type fairness struct {
 	late   bool
-	credit float64 // slots that fresh deliveries have coming
+	credit float64 // slots owed to fresh deliveries
 }
 
 // fresh tells how many of n claims go to the newest deliveries.

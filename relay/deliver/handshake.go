@@ -12,14 +12,14 @@ import (
 	"relay/relay/post"
 )
 
-// The handshake of "HTTP 1.1 Web Hooks for Event Delivery" 1.0 (CloudEvents), section 4:
-// a receiver is asked with OPTIONS whether it wants events of this origin. Consent comes
-// with the answer or not at all: there is no WebHook-Request-Callback, since that would
-// need a way in from the receiver's side. The endpoint's own headers are not sent,
-// which may hold a credential; the specification has the handshake without one.
+// The handshake of "HTTP 1.1 Web Hooks for Event Delivery" 1.0 (CloudEvents), section 4: a
+// receiver is asked with OPTIONS whether it wants events of this origin. Only the answer can give
+// consent: there is no WebHook-Request-Callback, because receivers cannot connect to Relay. The
+// endpoint's own headers are not sent, because they may hold a credential; the specification's
+// handshake has none.
 
-// handshake asks the receiver of s for its consent, and lets the gate know. It takes as
-// long as an attempt may, and ends when s is replaced.
+// handshake asks the receiver of s for its consent, and reports the answer to the gate. It takes
+// at most as long as an attempt, and ends when s is replaced.
 func (r *runner) handshake(s *setup) {
 	c := r.d.askConsent(s)
 	if s.claiming.Err() != nil {

@@ -13,10 +13,10 @@ import (
 // after the first.
 const quiet = 10 * time.Second
 
-// logAttempt writes the one line of an attempt. Its level says who cares: debug for
-// what went well at once, info for what went well later or will be tried again,
-// warn for a delivery that is over without success. Only retries are held back when they
-// repeat, at info: at debug each attempt has its line, and every lost delivery always has (promise P7).
+// logAttempt writes the one line of an attempt. Levels: debug for a delivery that succeeds at its
+// first attempt, info for a later success or a retry, warn for a delivery that is over without
+// success. Only repeated retries are throttled, and then still logged at debug. Every failed
+// delivery has its line (promise P7).
 func (r *runner) logAttempt(res *Result) {
 	level, repeats := zerolog.WarnLevel, 0
 	switch {
@@ -34,8 +34,8 @@ func (r *runner) logAttempt(res *Result) {
 	r.d.o.Log.WithLevel(level).EmbedObject(line{res, res.Attempt.Error, repeats}).Msg("attempt")
 }
 
-// logUnsettled tells of an attempt whose record is lost; the delivery is made
-// again when the lease ends.
+// logUnsettled logs an attempt whose record was not written; the delivery is made again when the
+// lease ends.
 func (r *runner) logUnsettled(res *Result, err error) {
 	level := zerolog.ErrorLevel
 	if errors.Is(err, outbox.ErrLeaseLost) {
@@ -44,7 +44,7 @@ func (r *runner) logUnsettled(res *Result, err error) {
 	r.d.o.Log.WithLevel(level).EmbedObject(line{res, err.Error(), 0}).Msg("attempt was not recorded, the delivery may be repeated")
 }
 
-// line is what a log line tells of an attempt.
+// line is the fields of an attempt's log line.
 type line struct {
 	*Result
 	text    string // of the error

@@ -7,13 +7,13 @@ import (
 	"relay/relay/post"
 )
 
-// Outcome is what an attempt came to.
+// Outcome is how an attempt ended.
 type Outcome string
 
 // The outcomes.
 const (
 	Delivered Outcome = "delivered" // any 2xx
-	Retry     Outcome = "retry"     // may go better later
+	Retry     Outcome = "retry"     // another attempt may succeed
 	Refused   Outcome = "refused"   // the receiver's final answer
 	Gone      Outcome = "gone"      // 410: the receiver wants no more events
 )
@@ -23,15 +23,14 @@ const (
 const (
 	codeBody         = "body_error"    // the endpoint's body cannot be made of the event; never tried again
 	codeBatchRefused = "batch_refused" // so was the batch, not the event: it goes alone next
-	codePanic        = "panic"         // a defect of ours
+	codePanic        = "panic"         // a defect of Relay
 
 	codeRedirect = "redirect_not_followed"
 	codeGone     = "gone"
 )
 
-// classify judges an attempt by the status of its answer or, where code is set,
-// by the reason why there is no whole one. It returns the outcome and the code for the
-// record, "" for delivered.
+// classify judges an attempt by the status of its answer or, if code is set, by the reason why
+// there is no complete one. It returns the outcome and the code for the record, "" for delivered.
 func classify(status int, code string, on policy.Outcomes) (Outcome, string) {
 	switch code {
 	case "":

@@ -21,7 +21,7 @@ const (
 // OwnEvent is an event about Relay itself.
 type OwnEvent struct {
 	Type     string
-	Endpoint string    // that it is about: it is not told
+	Endpoint string    // that it is about; it does not get the event
 	At       time.Time // when it happened
 	Data     any       // one of the structs below, a JSON object; no secret, no payload
 }
@@ -41,8 +41,8 @@ type BreakerChanged struct {
 	OpenUntil time.Time `json:"open_until,omitzero"` // of one that is open: the next probe is not before
 }
 
-// FailedDelivery is the data of relay.delivery.failed. It is not raised for deliveries
-// of Relay's own events, which would go round in circles.
+// FailedDelivery is the data of relay.delivery.failed. It is not raised for deliveries of Relay's
+// own events, because that would never end.
 type FailedDelivery struct {
 	Endpoint   string `json:"endpoint"`
 	EventID    string `json:"event_id"`

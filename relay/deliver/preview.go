@@ -10,20 +10,19 @@ import (
 	"relay/relay/post"
 )
 
-// Request is what an attempt would send, as HTTP/1.1 has it.
+// Request is the request of an attempt, as HTTP/1.1.
 type Request struct {
 	Line   string        // "POST /hooks HTTP/1.1"
-	Header []sign.Header // all of it, in the order of the wire
+	Header []sign.Header // complete, in the order of the wire
 	Body   []byte
 }
 
-// PreviewDelivery stands for the id of a delivery where there is none yet.
+// PreviewDelivery is the id in previews, which have no delivery yet.
 const PreviewDelivery = "dlv_preview"
 
-// Preview returns what the first attempt for e would send at the time now, made by the
-// code that makes and writes attempts. Nothing is sent. It holds what the endpoint
-// holds: who shows it to others gives an endpoint without secrets. The error says why the
-// endpoint's body cannot be made of the event.
+// Preview returns what the first attempt for e would send at the time now, made by the code of
+// real attempts. Nothing is sent. The result contains the endpoint's secrets: pass a copy without
+// them if others will see it. The error says why the endpoint's body cannot be made of the event.
 func Preview(e *policy.Endpoint, event *outbox.Event, version string, now time.Time) (Request, error) {
 	var d draft
 	c := outbox.Claim{
@@ -45,9 +44,8 @@ func Preview(e *policy.Endpoint, event *outbox.Event, version string, now time.T
 	return r, nil
 }
 
-// Span is when an attempt begins, counted from the first one: the schedule's delays so
-// far, with the least and the most that jitter makes of them. What attempts themselves
-// take, and more time that a receiver asks for, come on top.
+// Span is when an attempt begins after the first one: the sum of the schedule's delays, at the
+// least and the most jitter. The duration of attempts and Retry-After come on top.
 type Span struct {
 	Least, Most time.Duration
 }

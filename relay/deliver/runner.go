@@ -11,8 +11,8 @@ import (
 	"relay/relay/gate"
 )
 
-// runner delivers to one endpoint. While there is nothing to do it is one
-// goroutine that waits in Claim; while the endpoint takes no deliveries, none.
+// runner delivers to one endpoint. Without work it is one goroutine that waits in Claim; it has
+// none while the endpoint takes no deliveries.
 type runner struct {
 	d       *Deliverer
 	name    string
@@ -22,8 +22,8 @@ type runner struct {
 	freed   chan struct{} // holds a token when a slot may have become free
 
 	mu      sync.Mutex
-	now     *setup // the endpoint as it is now; nil while it takes no deliveries
-	busy    int    // slots that are in use; more than there are, after concurrency went down
+	now     *setup // nil while the endpoint takes no deliveries
+	busy    int    // slots in use; may exceed concurrency after that was lowered
 	looping bool
 }
 
@@ -31,8 +31,8 @@ func (d *Deliverer) newRunner(name string) *runner {
 	return &runner{d: d, name: name, gate: d.gates.Gate(name), freed: make(chan struct{}, 1), retries: throttle.Lines{Every: quiet}}
 }
 
-// start begins to claim, if the endpoint takes deliveries and nobody does yet. The
-// caller holds d.mu.
+// start begins to claim, if the endpoint takes deliveries and no loop runs yet. The caller holds
+// d.mu.
 func (r *runner) start() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -47,9 +47,9 @@ func (r *runner) start() {
 	})
 }
 
-// loop claims work for free slots, as the gate allows, until the endpoint takes no more,
-// and makes the attempts, which may go on after it returned. It returns nil then, else
-// the error of Claim.
+// loop claims work for free slots, as the gate allows, until the endpoint takes no more, and
+// starts the attempts, which may still run after it has returned. It returns nil or the error of
+// Claim.
 func (r *runner) loop() error {
 	var order fairness
 	for s := r.current(); s != nil; s = r.current() {
@@ -78,7 +78,7 @@ func (r *runner) loop() error {
 		for i := range claims[:n] {
 			r.d.begin(job{r: r, s: s, claims: claims[i : i+1], probe: probe})
 		}
-		r.release(claims[n:]...) // may take time, in which tokens would get old
+		r.release(claims[n:]...) // may take time, during which tokens would lapse
 	}
 	return nil
 }
@@ -99,9 +99,9 @@ func (r *runner) claim(ctx context.Context, s *setup, most int, order *fairness)
 	return claims, nil
 }
 
-// admit asks the gate for n attempts and keeps as many of the slots that were taken. live is
-// false, and nothing admitted, when s is no longer the endpoint's setup: the caller takes
-// the new one and claims with a lease of the right length.
+// admit asks the gate for n attempts and keeps as many of the slots that were taken. If s is no
+// longer the endpoint's setup, live is false and nothing is admitted; the caller then claims with
+// the lease of the new setup.
 func (r *runner) admit(s *setup, taken, n int) (admitted int, probe, live bool) {
 	n, probe = r.gate.Admit(s.claiming, n)
 	if r.begin(s, taken, n) {
@@ -113,8 +113,8 @@ func (r *runner) admit(s *setup, taken, n int) (admitted int, probe, live bool) 
 	return 0, false, false
 }
 
-// wait returns when it is time to ask the gate again, which let nothing through, or when the
-// setup has changed. Where consent is missing it asks for it.
+// wait returns when it is time to ask the shut gate again, or when the setup has changed. If
+// consent is missing it asks the receiver.
 func (r *runner) wait(s *setup, v gate.Grant) {
 	if v.Cause == gate.NoConsent && v.Wait == 0 {
 		r.handshake(s)
@@ -133,7 +133,7 @@ func (r *runner) wait(s *setup, v gate.Grant) {
 	}
 }
 
-// current returns the endpoint as it is now, or nil for the end of the loop.
+// current returns the present setup, or nil if the loop must end.
 func (r *runner) current() *setup {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -147,8 +147,8 @@ func (r *runner) current() *setup {
 // unbounded is more than any endpoint has slots.
 const unbounded = 1 << 20
 
-// acquire waits for a free slot, then takes those that are free, at most so many. It returns
-// 0 when s is no longer what the endpoint is.
+// acquire waits for a free slot, then takes all free ones, at most most. It returns 0 if s is no
+// longer the endpoint's setup.
 func (r *runner) acquire(s *setup, most int) (free int) {
 	for s.claiming.Err() == nil {
 		if free = r.takeFree(s.endpoint.Concurrency, most); free > 0 {
@@ -170,9 +170,9 @@ func (r *runner) takeFree(slots, most int) int {
 	return free
 }
 
-// begin keeps n of the slots that were taken for as many attempts. It returns false,
-// and frees all, when s is no longer what the endpoint is: after a reload no attempt
-// begins with what was before.
+// begin keeps n of the taken slots for n attempts and frees the others. If s is no longer the
+// endpoint's setup it frees all and returns false, so that no attempt begins with the old
+// settings after a reload.
 func (r *runner) begin(s *setup, taken, n int) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -185,8 +185,7 @@ func (r *runner) begin(s *setup, taken, n int) bool {
 	return live
 }
 
-// end frees the slot of an attempt. The last one of connections that were replaced
-// closes them.
+// end frees the slot of an attempt. The last attempt on replaced connections closes them.
 func (r *runner) end(s *setup) {
 	r.mu.Lock()
 	r.busy--
@@ -202,7 +201,7 @@ func (r *runner) end(s *setup) {
 	}
 }
 
-// release hands claims back. Where that fails they return when their lease ends.
+// release hands claims back. If that fails, they can be claimed again when their lease ends.
 func (r *runner) release(claims ...outbox.Claim) {
 	if len(claims) == 0 {
 		return

@@ -13,15 +13,15 @@ import (
 // State of an endpoint: whether its deliveries are made.
 type State = gate.EndpointState
 
-// The states that an endpoint of the file can have. Deliveries of one that is not Active are accepted
-// and held.
+// The states that an endpoint of the file can have. Unless it is Active, its deliveries are
+// accepted and held.
 const (
 	Active   = gate.StateActive
 	Paused   = gate.StatePaused
 	Disabled = gate.StateDisabled
 )
 
-// The codes of a Status: who or what changed the state.
+// The codes of a Status: the cause of the last change.
 const (
 	ByOperator = gate.ByOperator
 	ByGone     = gate.Gone    // the receiver answered 410
@@ -58,13 +58,13 @@ const (
 // BreakerStates are all states of a breaker.
 func BreakerStates() []string { return []string{BreakerClosed, BreakerOpen, BreakerHalfOpen} }
 
-// Status is what goes on at an endpoint, as this Relay sees it at one moment. It
-// holds no secret.
+// Status is an endpoint's state and figures, as this Relay sees them at one time. It holds no
+// secret.
 type Status struct {
 	Endpoint string
 	State    State
 	Reason   string    // of the state, for people: "the receiver answered 410"; of an active one, why there is no consent
-	Code     string    // of the state: one of those above; "consent" for an active one that lacks it; "" while active or where the file says so
+	Code     string    // of the state: one of those above; "consent" for an active one without consent; "" while active or if disabled by the file
 	Since    time.Time // when the state began; zero when unknown
 
 	Waiting   string    // why nothing is claimed right now, one of WaitCauses; "" when claims are made
@@ -84,15 +84,14 @@ type Status struct {
 	Took     Histogram         // seconds that attempts took
 }
 
-// Histogram counts what was seen since the process started. The zero value has seen
-// nothing.
+// Histogram counts durations since the process started. The zero value is empty.
 type Histogram struct {
 	Bounds []float64 // upper ends of the buckets, inclusive, ascending, in seconds; shared: read only
 	Counts []uint64  // of each bucket alone, and behind them those above the last bound: len(Bounds) + 1
 	Sum    float64   // of all values, in seconds
 }
 
-// Why the state of an endpoint was not changed.
+// Reasons why the state of an endpoint was not changed.
 var (
 	// ErrNoEndpoint: neither the file nor the outbox knows an endpoint of this name.
 	ErrNoEndpoint = errors.New("no endpoint has this name")
@@ -100,8 +99,7 @@ var (
 	ErrInFile = errors.New("the endpoint has enabled = false in the file: change it there, and reload")
 )
 
-// Status returns the status of all endpoints that the policy or the outbox has
-// something to say about, by name.
+// Status returns the status of all endpoints of the policy and of the outbox's notes, by name.
 func (d *Deliverer) Status() []Status {
 	d.mu.Lock()
 	names := map[string]bool{}
@@ -121,10 +119,10 @@ func (d *Deliverer) Status() []Status {
 	return all
 }
 
-// StatusOf returns the status of one endpoint, and false when nothing is known about it.
+// StatusOf returns the status of one endpoint, and false if neither policy nor outbox knows it.
 func (d *Deliverer) StatusOf(name string) (Status, bool) { return d.statusOf(name, bounds()) }
 
-// statusOf shares the bounds between the histograms of many endpoints.
+// statusOf is StatusOf with bounds shared between the histograms of many endpoints.
 func (d *Deliverer) statusOf(name string, bounds []float64) (Status, bool) {
 	d.mu.Lock()
 	enabled, inFile := d.enabled[name]
@@ -189,8 +187,8 @@ func (r *runner) full() bool {
 }
 
 // Pause holds an endpoint's deliveries until Resume, at all Relays of the outbox and over
-// restarts. by says who asked, for people. Attempts under way end as they began. It returns the
-// endpoint as it is then. Errors: ErrNoEndpoint, or the outbox's.
+// restarts. by says who asked, for people. Attempts under way continue. It returns the new
+// status. Errors: ErrNoEndpoint, or the outbox's.
 func (d *Deliverer) Pause(ctx context.Context, endpoint, by string) (Status, error) {
 	return d.hold(endpoint, EndpointPaused, func() (bool, error) { return d.gates.Pause(ctx, endpoint, by) })
 }
@@ -200,15 +198,15 @@ func (d *Deliverer) Disable(ctx context.Context, endpoint, by string) (Status, e
 	return d.hold(endpoint, EndpointDisabled, func() (bool, error) { return d.gates.Disable(ctx, endpoint, by) })
 }
 
-// Resume ends a pause, a hold that the receiver asked for with Retry-After, and the wait of an open
-// breaker, whose probes begin. The time without an attempt that went well counts anew. It returns
-// the endpoint as it is then, with what Ended. Errors: as for Pause.
+// Resume ends a pause, a hold that the receiver asked for with Retry-After, and the wait of an
+// open breaker, whose probes begin. The time without a successful attempt starts again at 0. It
+// returns the new status, with Ended. Errors: as for Pause.
 func (d *Deliverer) Resume(ctx context.Context, endpoint, _ string) (Status, error) {
 	return d.release(endpoint, EndpointResumed, func() ([]gate.Cause, error) { return d.gates.Resume(ctx, endpoint) })
 }
 
-// Enable ends what Disable began, or Relay itself when the receiver was gone or failed for
-// too long. The breaker closes, and what the receiver asked for is over; a pause stays.
+// Enable ends a Disable, or the decision of Relay itself that the receiver is gone or failed for
+// too long. The breaker closes and a hold that the receiver asked for ends; a pause stays.
 // Errors: ErrInFile; otherwise like Resume.
 func (d *Deliverer) Enable(ctx context.Context, endpoint, _ string) (Status, error) {
 	d.mu.Lock()
@@ -220,7 +218,7 @@ func (d *Deliverer) Enable(ctx context.Context, endpoint, _ string) (Status, err
 	return d.release(endpoint, EndpointEnabled, func() ([]gate.Cause, error) { return d.gates.Enable(ctx, endpoint) })
 }
 
-// hold carries out an operator's decision, and raises it where that changed something.
+// hold carries out an operator's decision, and raises an event if it changed something.
 func (d *Deliverer) hold(endpoint, raise string, do func() (changed bool, err error)) (Status, error) {
 	if _, known := d.StatusOf(endpoint); !known {
 		return Status{}, ErrNoEndpoint
@@ -236,7 +234,7 @@ func (d *Deliverer) hold(endpoint, raise string, do func() (changed bool, err er
 	return s, nil
 }
 
-// release takes a decision back. It is raised where the state of the endpoint changed.
+// release ends an operator's decision, and raises an event if the endpoint's state changed.
 func (d *Deliverer) release(endpoint, raise string, do func() (ended []gate.Cause, err error)) (Status, error) {
 	before, known := d.StatusOf(endpoint)
 	if !known {

@@ -7,14 +7,13 @@ import (
 	"relay/outbox"
 )
 
-// maxResting bounds the workers that rest. A garbage collection takes back the stack that one
-// which rests does not need.
+// maxResting bounds the idle workers. Garbage collection shrinks their stacks.
 const maxResting = 64
 
-// workers make attempts, of all endpoints. One that is done rests until the next attempt, because
-// a new goroutine would let its stack grow anew. There is no bound to how many work.
+// workers make attempts, of all endpoints. An idle worker is kept for the next attempt, because a
+// new goroutine would have to grow its stack again. The number of busy workers has no bound.
 type workers struct {
-	jobs    chan job // without a buffer: a job is taken by one that rests
+	jobs    chan job // unbuffered, so only an idle worker takes a job
 	resting atomic.Int64
 }
 
@@ -32,7 +31,7 @@ func (j *job) run() {
 	j.r.attempt(j.s, j.claims, j.draft, j.probe)
 }
 
-// begin hands a job to a worker that rests, else to a new one.
+// begin hands a job to an idle worker, or to a new one.
 func (d *Deliverer) begin(j job) {
 	select {
 	case d.workers.jobs <- j:
@@ -41,11 +40,11 @@ func (d *Deliverer) begin(j job) {
 	}
 }
 
-// work makes attempt after attempt until ctx ends while it rests.
+// work makes attempts until ctx ends while it is idle.
 func (w *workers) work(ctx context.Context, j job) {
 	for {
 		j.run()
-		j = job{} // one that rests holds no event
+		j = job{} // an idle worker keeps no event in memory
 		if w.resting.Add(1) > maxResting {
 			w.resting.Add(-1)
 			return

@@ -6,18 +6,18 @@ import (
 	"relay/policy"
 )
 
-// parts of the breaker's window. An attempt is forgotten between 9/10 of the window and
-// the whole of it after its end.
+// parts of the breaker's window. An attempt stops counting between 9/10 of the window and one
+// whole window after its end.
 const parts = 10
 
 // breaker counts how attempts ended lately. The zero value has counted nothing.
 type breaker struct {
-	start   time.Time // of the first part, of which the others are multiples
+	start   time.Time // of the first part; the others start at multiples of a part after it
 	now     int64     // the newest part, counted from start
 	counted [parts]struct{ attempts, failures int }
 }
 
-// count adds an attempt and tells whether the rule is broken.
+// count adds an attempt and reports whether the breaker must open.
 func (b *breaker) count(rule *policy.Breaker, now time.Time, failed bool) (open bool) {
 	if b.start.IsZero() {
 		b.start = now
@@ -37,7 +37,7 @@ func (b *breaker) count(rule *policy.Breaker, now time.Time, failed bool) (open 
 	for _, c := range b.counted {
 		attempts, failures = attempts+c.attempts, failures+c.failures
 	}
-	// Divided, as 0.07 × 100 is more than 7.
+	// A division, because 0.07 × 100 is more than 7 in floating point.
 	return attempts >= rule.MinAttempts && float64(failures)/float64(attempts) >= rule.FailureRatio
 }
 

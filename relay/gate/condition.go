@@ -10,12 +10,13 @@ import (
 	"relay/policy"
 )
 
-// Condition is what the outbox remembers about an endpoint, for all Relays and over
-// restarts. The zero value is that of an endpoint in good order. All times are of the outbox's
-// clock, so that Relays whose clocks differ mean the same moment.
+// Condition is what the outbox remembers about an endpoint, for all Relays and over restarts. The
+// zero value is that of an endpoint in good order. All times are of the outbox's clock, so that
+// they mean the same for Relays whose own clocks differ.
 //
-// A Relay that writes it drops fields that it does not know. So a field that comes later must
-// be one that can be lost while older Relays are in the fleet, or of its own note.
+// A Relay drops the fields that it does not know when it writes a Condition. So a field of a
+// later version must be one that may be lost while older Relays are in the fleet, or it belongs
+// in a note of its own.
 type Condition struct {
 	Paused   *Halt    `json:"paused,omitempty"`
 	Disabled *Halt    `json:"disabled,omitempty"`
@@ -40,7 +41,7 @@ func (h *Hold) equal(other *Hold) bool {
 // Trouble is a time in which no attempt went well.
 type Trouble struct {
 	Since    time.Time `json:"since"`
-	Last     time.Time `json:"last"`     // that an attempt failed, up to worthKeepingAnew before
+	Last     time.Time `json:"last"`     // of the last failed attempt; the stored one may be older by up to worthKeepingAnew
 	Receiver string    `json:"receiver"` // as in Halt
 }
 
@@ -50,8 +51,8 @@ type Halt struct {
 	Code   string    `json:"code"`   // one of those below
 	Reason string    `json:"reason"` // for people
 
-	// Receiver stands for the URL that Relay's own decision is about: where the file has
-	// another one by now, the decision is over.
+	// Receiver stands for the URL that the decision is about, if Relay itself decided. When the
+	// file has another URL, the decision is over.
 	Receiver string `json:"receiver,omitempty"`
 }
 
@@ -62,7 +63,7 @@ const (
 	Failing    = "failing" // no attempt went well for too long
 )
 
-// Opening is a breaker that is open, or looks whether it may close.
+// Opening is a breaker that is open or half open.
 type Opening struct {
 	Times int       `json:"times"` // how often it opened without having closed, from 1
 	Until time.Time `json:"until"` // after it attempts are probes
@@ -72,8 +73,8 @@ type Opening struct {
 	ProberUntil time.Time `json:"prober_until,omitzero"`
 }
 
-// ParseCondition reads what Text made. What it cannot read is an error; an empty text is the
-// zero Condition.
+// ParseCondition reads the result of Text. An empty text is the zero Condition. Errors: the text
+// cannot be read.
 func ParseCondition(text []byte) (c Condition, err error) {
 	if len(text) == 0 {
 		return c, nil
@@ -96,13 +97,13 @@ func (c *Condition) Text() []byte {
 	return text
 }
 
-// isDisabled tells whether the decision to disable holds for the endpoint as it is now.
+// isDisabled tells whether the endpoint, with its present URL, is disabled by a decision.
 func (c *Condition) isDisabled(e *policy.Endpoint) bool {
 	d := c.Disabled
 	return d != nil && (d.Receiver == "" || d.Receiver == receiver(e))
 }
 
-// receiver stands for an endpoint's URL, less what may be a credential.
+// receiver stands for an endpoint's URL, without user and query, which may be credentials.
 func receiver(e *policy.Endpoint) string {
 	url := *e.URL
 	url.User, url.RawQuery = nil, ""

@@ -7,39 +7,38 @@ import (
 )
 
 const (
-	// consentLasts is for how long a receiver's consent holds.
+	// consentLasts is how long a receiver's consent holds.
 	consentLasts = 24 * time.Hour
 
-	// Where there is none it is asked for again after this, then after twice as long each
-	// time, up to consentAtMost.
+	// A receiver that does not consent is asked again after consentAgain, then after twice as
+	// long each time, up to consentAtMost.
 	consentAgain  = 10 * time.Second
 	consentAtMost = 5 * time.Minute
 )
 
-// Consent is what a receiver said when it was asked whether it wants events.
+// Consent is a receiver's answer when it is asked whether it wants events.
 type Consent struct {
 	Given bool
 	Rate  int    // requests per minute that it allows; 0 for unlimited
-	Why   string // it is not given, for people
+	Why   string // why consent is not given, for people
 }
 
-// consent is what this process knows of it, and until when that holds. The zero value:
-// nobody has asked.
+// consent is what this process knows of a receiver's consent, and until when. Zero value: never
+// asked.
 type consent struct {
 	Consent
 	until    time.Time
 	refusals int // in a row
 }
 
-// missing tells whether attempts must wait for consent, and how long until it is time to
-// ask: 0 for now.
+// missing tells whether attempts must wait for consent, and after how long to ask (0: now).
 func (c *consent) missing(now time.Time) (wait time.Duration, missing bool) {
 	left := max(0, c.until.Sub(now))
 	return left, !c.Given || left == 0
 }
 
-// Asked takes over what the receiver of e said, unless e is no longer what the endpoint
-// is. It returns when to ask again.
+// Asked applies the answer of e's receiver, unless the endpoint has changed meanwhile. It returns
+// when to ask again.
 func (g *Gate) Asked(e *policy.Endpoint, c Consent) time.Time {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -59,15 +58,15 @@ func (g *Gate) Asked(e *policy.Endpoint, c Consent) time.Time {
 	return g.consent.until
 }
 
-// forgetConsent forgets what a receiver said to another URL or name. The caller holds mu.
+// forgetConsent forgets the consent to another URL or origin. The caller holds mu.
 func (g *Gate) forgetConsent(old, now *policy.Endpoint) {
 	if old == nil || old.URL.String() != now.URL.String() || old.Handshake != now.Handshake || old.Origin != now.Origin {
 		g.consent = consent{}
 	}
 }
 
-// limited is the endpoint with the lower one of its rate limit and the receiver's. The
-// caller holds mu.
+// limited is the endpoint with its rate limit or the receiver's, whichever is lower. The caller
+// holds mu.
 func (g *Gate) limited() *policy.Endpoint {
 	own, allowed := g.endpoint.RateLimit, g.consent.Rate
 	if allowed == 0 || own != nil && float64(own.N)/own.Per.Minutes() <= float64(allowed) {

@@ -31,9 +31,9 @@ func (s *Gates) Disable(ctx context.Context, endpoint, by string) (changed bool,
 }
 
 // Resume ends a pause, a hold that the receiver asked for and the wait of an open breaker, which
-// then looks by probes whether it may close. What the receiver's rate headers said is forgotten by this
-// process, and the time without an attempt that went well counts anew. ended says which
-// of Paused, RetryAfter and Breaker it was. Errors: the outbox's.
+// then makes probes. This process forgets the receiver's rate headers, and the time without a
+// successful attempt starts again at 0. ended lists which of Paused, RetryAfter and Breaker were
+// ended. Errors: the outbox's.
 func (s *Gates) Resume(ctx context.Context, endpoint string) (ended []Cause, err error) {
 	return s.release(ctx, endpoint, func(c *Condition, now time.Time) {
 		c.Paused, c.Hold, c.Failing = nil, nil, nil
@@ -43,15 +43,15 @@ func (s *Gates) Resume(ctx context.Context, endpoint string) (ended []Cause, err
 	})
 }
 
-// Enable ends what Disable began, or Relay itself when the receiver was gone or failed for
-// too long. The breaker closes, and a hold that the receiver asked for is over; a pause stays.
-// ended says which of Disabled, RetryAfter and Breaker it was. Otherwise like Resume.
+// Enable ends a Disable, or the decision of Relay itself that the receiver is gone or failed for
+// too long. The breaker closes and a hold that the receiver asked for ends; a pause stays. ended
+// lists which of Disabled, RetryAfter and Breaker were ended. Otherwise like Resume.
 func (s *Gates) Enable(ctx context.Context, endpoint string) (ended []Cause, err error) {
 	return s.release(ctx, endpoint, func(c *Condition, _ time.Time) { *c = Condition{Paused: c.Paused} })
 }
 
-// release makes the change and forgets what this process alone knows against the endpoint. It
-// returns what ended by that, at the outbox or here.
+// release makes the change and drops the causes that only this process knows. It returns the
+// causes that ended, in the outbox or here.
 func (s *Gates) release(ctx context.Context, endpoint string, change func(c *Condition, now time.Time)) (ended []Cause, err error) {
 	s.mu.Lock()
 	g := s.gates[endpoint]
@@ -82,7 +82,7 @@ func (s *Gates) release(ctx context.Context, endpoint string, change func(c *Con
 	return ended, nil
 }
 
-// shutBy lists all that lets no attempt begin, as far as others can know.
+// shutBy lists the causes, of those that the whole fleet knows, for which no attempt may begin.
 func (c *Condition) shutBy(now time.Time) (causes []Cause) {
 	if c.Paused != nil {
 		causes = append(causes, Paused)
@@ -99,12 +99,13 @@ func (c *Condition) shutBy(now time.Time) (causes []Cause) {
 	return causes
 }
 
-// opens tells whether the breaker is open and waits.
+// opens tells whether the breaker is open and its time is not over.
 func (c *Condition) opens(now time.Time) bool {
 	return c.Breaker != nil && now.Before(c.Breaker.Until)
 }
 
-// shutBy lists what lets no attempt begin here, whether the outbox knows it or not.
+// shutBy lists the causes for which no attempt may begin here, those that only this process knows
+// included.
 func (g *Gate) shutBy() (causes []Cause) {
 	st := g.State()
 	if !st.Held.IsZero() {
@@ -120,10 +121,10 @@ func (s *Gates) halt(reason string) *Halt {
 	return &Halt{At: s.stamp(time.Now()), Code: ByOperator, Reason: reason}
 }
 
-// decide carries out what an operator wants.
+// decide writes an operator's decision.
 func (s *Gates) decide(ctx context.Context, endpoint string, change func(*Condition) bool) (written bool, err error) {
 	written, err = s.update(ctx, endpoint, change)
-	if err == nil && !written { // as far as this Relay has heard
+	if err == nil && !written { // as far as this Relay knows
 		if err = s.refresh(ctx, endpoint); err == nil {
 			written, err = s.update(ctx, endpoint, change)
 		}

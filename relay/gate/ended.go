@@ -10,45 +10,46 @@ import (
 )
 
 const (
-	// A receiver that answers 429 without Retry-After is left alone for this long.
+	// breather holds an endpoint whose receiver answers 429 without Retry-After.
 	breather = time.Second
 
-	// WorthHolding is the shortest Retry-After that the outbox remembers for all Relays. What is
-	// shorter, or soon over, is this process's own affair.
+	// WorthHolding is the shortest Retry-After that the outbox remembers for all Relays. A
+	// shorter one is applied by this process alone.
 	WorthHolding = 2 * time.Second
 
-	// An endpoint that fails for less is not written down.
+	// Failures over a shorter time are not written to the outbox.
 	worthKeeping = time.Minute
 
-	// How old the time of its last failure may get there.
+	// The time of the last failure is written again when the stored one is older than this.
 	worthKeepingAnew = time.Hour
 )
 
 // Attempt is how an admitted attempt ended.
 type Attempt struct {
 	Probe bool // as Admit said
-	Void  bool // it was not made, or cut short: nothing is known
+	Void  bool // not made, or cut short: its result says nothing
 
 	Status     int    // of the answer, where there is a whole one
-	Code       string // else why there is none
+	Code       string // why there is none, otherwise
 	Delivered  bool
 	Again      bool // it is to be tried again
 	Gone       bool
-	RetryAfter time.Duration // as the receiver asked for, 0 for nothing
-	Rate       Rate          // as its rate headers say
+	RetryAfter time.Duration // that the receiver asked for; 0 for none
+	Rate       Rate          // from its rate headers
 	InFlight   int           // other attempts under way
 }
 
-// Rate is what rate headers say: sends that the receiver has left, until it counts
-// anew. The zero value says nothing.
+// Rate is the meaning of rate headers: how many sends the receiver still allows until its window
+// ends. The zero value bounds nothing.
 type Rate struct {
 	Left  int
 	Reset time.Duration
 }
 
-// Ended applies the end of an attempt: the receiver's wishes, the breaker, and whether it
-// is dead. What the fleet must know is in the outbox when it returns, unless ctx ends
-// or the outbox does not answer within 2 s: then this process alone applies it, but disables nothing.
+// Ended applies the end of an attempt: the receiver's Retry-After and rate headers, the breaker,
+// and whether to disable the endpoint. Changes that concern the fleet are in the outbox when it
+// returns. If ctx ends, or the outbox does not answer within 2 s, only this process applies them,
+// and it disables nothing.
 func (g *Gate) Ended(ctx context.Context, a Attempt) {
 	var news []change
 	g.mu.Lock()
@@ -70,16 +71,16 @@ func (g *Gate) Ended(ctx context.Context, a Attempt) {
 	g.publish(ctx, news)
 }
 
-// change is a part of an attempt's consequences that the outbox is to know.
+// change is one change of the Condition that an attempt leads to, for the outbox.
 type change struct {
 	do  func(*Condition) bool
-	say Transition // raised when it was written; What is "" for nothing
+	say Transition // raised after the write; What is "" for none
 }
 
 // publishTimeout bounds how long the end of an attempt waits for the outbox.
 const publishTimeout = 2 * time.Second
 
-// publish writes all changes at once. Most attempts have none, and need no timer.
+// publish writes all changes in one update. Most attempts have none and need no timer.
 func (g *Gate) publish(ctx context.Context, news []change) {
 	if len(news) == 0 {
 		return
@@ -100,7 +101,8 @@ func (g *Gate) publish(ctx context.Context, news []change) {
 	})
 	if err != nil { // update has logged it
 		g.mu.Lock()
-		// Else the next attempt would not try it again, and nobody could enable the endpoint.
+		// Without this the next attempt would not try again, and nobody could enable the
+		// endpoint.
 		g.condition.Disabled, g.condition.Failing = g.known.Disabled, g.known.Failing
 		g.mu.Unlock()
 		done = nil
@@ -147,12 +149,13 @@ func (g *Gate) applyWishes(now time.Time, a *Attempt) []change {
 	}}}
 }
 
-// covers tells whether what another hold adds is not worth telling the fleet.
+// covers reports whether the other hold ends so little later that the fleet need not know.
 func (h *Hold) covers(other *Hold) bool {
 	return h != nil && other.Until.Sub(h.Until) < WorthHolding
 }
 
-// applyHealth disables an endpoint that is gone, or fails for too long. The caller holds mu.
+// applyHealth disables an endpoint whose receiver is gone or fails for too long. The caller holds
+// mu.
 func (g *Gate) applyHealth(now time.Time, a *Attempt) []change {
 	e, known := g.endpoint, g.condition.Failing
 	switch {
@@ -193,14 +196,14 @@ func (g *Gate) applyHealth(now time.Time, a *Attempt) []change {
 	}}}
 }
 
-// covers tells whether a later failure is as good as written.
+// covers reports whether the stored failure is recent enough to stand for a later one.
 func (t *Trouble) covers(later *Trouble) bool {
 	return t != nil && t.Receiver == later.Receiver && later.Last.Sub(t.Last) < worthKeepingAnew
 }
 
-// silence is the longest time for which an endpoint that has deliveries may make no attempt.
-// Where there was none for longer, nobody tried: Relay did not run, or the file had the
-// endpoint disabled.
+// silence is the longest time for which an endpoint that has deliveries may make no attempt. A
+// longer gap between attempts means that nobody tried, because Relay did not run or the file had
+// the endpoint disabled.
 func silence(e *policy.Endpoint) time.Duration {
 	longest := e.Retry.MaxRetryAfter
 	for _, s := range append([]policy.RetryClass{{Steps: e.Retry.Steps}}, e.Retry.Classes...) {
@@ -214,7 +217,7 @@ func silence(e *policy.Endpoint) time.Duration {
 	return longest + 2*worthKeepingAnew
 }
 
-// disable takes the endpoint for dead. The caller holds mu.
+// disable applies Relay's own decision to disable the endpoint. The caller holds mu.
 func (g *Gate) disable(now time.Time, code, reason string) []change {
 	if g.condition.isDisabled(g.endpoint) {
 		return nil
@@ -267,9 +270,9 @@ func (g *Gate) applyBreaker(now time.Time, a *Attempt) []change {
 	}}
 }
 
-// applyProbe ends a probe. The first that fails opens the breaker for longer; when all went
-// well the turn is over, and the breaker closes if they are enough. The caller
-// holds mu.
+// applyProbe ends a probe. The first failure opens the breaker for longer. When all probes of a
+// turn have succeeded, the turn ends, and the breaker closes if they are enough. The caller holds
+// mu.
 func (g *Gate) applyProbe(now time.Time, a *Attempt, failed bool) []change {
 	rule, o := g.endpoint.Breaker, g.condition.Breaker
 	g.probing--
@@ -293,7 +296,7 @@ func (g *Gate) applyProbe(now time.Time, a *Attempt, failed bool) []change {
 		say.What = ToClosed
 	}
 	g.applyOpening(now, after)
-	turn := o.ProberUntil // that ends; another one may have begun when this is written
+	turn := o.ProberUntil // the turn that ends; another may have begun before this is written
 	return []change{{
 		do: func(c *Condition) bool {
 			if c.Breaker == nil || c.Breaker.Prober != g.all.o.Relay || !c.Breaker.ProberUntil.Equal(turn) {

@@ -10,15 +10,15 @@ import (
 )
 
 const (
-	// Tokens are taken from the outbox for this long ahead, at most.
+	// Tokens are taken from the outbox for at most this long ahead.
 	mostAhead = 100 * time.Millisecond
 
-	// Where the burst is too small for that long, none are: a claim may take as long, and
-	// the tokens would lapse.
+	// If the burst is too small for this, no tokens are taken ahead, because a claim may take as
+	// long and the tokens would lapse.
 	leastAhead = 20 * time.Millisecond
 
-	// When the outbox does not answer, claims wait this long for their tokens before they
-	// are handed back; leases have room for it.
+	// If the outbox does not answer, a claim waits this long for its tokens and is then released.
+	// Leases are long enough for it.
 	patience   = 5 * time.Second
 	askAgain   = 200 * time.Millisecond
 	askTimeout = 2 * time.Second
@@ -26,32 +26,32 @@ const (
 
 // fleetLimit takes tokens from the bucket that the fleet shares.
 //
-// While an endpoint has little to do, deliveries are claimed first and their tokens taken
-// after it, one call for all of a claim. While it is busy, tokens are taken ahead for what
-// is likely to be claimed, and lapse when they are not used in time: so a call
-// serves many sends. A token that is used late would let more pass in a window than the
-// limit says, so the bucket is smaller than the burst by what comes back in that time.
+// While an endpoint has little to do, deliveries are claimed first, and their tokens are taken
+// after it in one call. While it is busy, tokens are prefetched for deliveries that are likely to
+// be claimed, so that one call serves many sends; unused tokens lapse. A token that is used late
+// would let more sends into a window than the limit allows. So the bucket is smaller than the
+// burst by the tokens that accrue in that time.
 type fleetLimit struct {
 	endpoint string
 	limit    outbox.Limit  // as in the file
 	bucket   outbox.Limit  // in the outbox
-	ahead    time.Duration // for which a token taken ahead is good
-	batch    int           // tokens taken ahead, at most
+	ahead    time.Duration // how long a prefetched token is good
+	batch    int           // tokens prefetched in one call, at most
 	store    outbox.Limiter
 
 	mu      sync.Mutex
 	have    int
-	good    time.Time // until when they are
-	next    time.Time // there is no token in the bucket before that
-	scarce  time.Time // until when tokens are asked for before claiming
+	good    time.Time // until when the prefetched tokens are good
+	next    time.Time // the bucket has no token before this time
+	scarce  time.Time // until this time tokens are asked for before claiming
 	lastUse time.Time
 }
 
 func newFleetLimit(endpoint string, l outbox.Limit, store outbox.Limiter) *fleetLimit {
 	perSecond := float64(l.N) / l.Per.Seconds()
-	// At most half of the burst is given up for tokens that are used late.
+	// At most half of the burst is given up because tokens are used late.
 	ahead := min(mostAhead, time.Duration(float64(l.Burst)/2/perSecond*float64(time.Second)))
-	back := perSecond * ahead.Seconds() // what comes back meanwhile
+	back := perSecond * ahead.Seconds() // tokens that accrue meanwhile
 	bucket, batch := l, int(back)
 	if batch == 0 || ahead < leastAhead {
 		batch, ahead = 0, 0
@@ -101,7 +101,7 @@ func (f *fleetLimit) take(ctx context.Context, now time.Time, n int) (taken int)
 			ask = max(ask, f.batch)
 		}
 		if f.ask(ctx, ask) {
-			return taken + f.use(n-taken) // however late they come: it is the outbox that was slow
+			return taken + f.use(n-taken) // although they come late: the outbox was slow
 		}
 		if now = time.Now(); now.After(until) || !pause(ctx, askAgain) {
 			return taken
@@ -110,10 +110,10 @@ func (f *fleetLimit) take(ctx context.Context, now time.Time, n int) (taken int)
 	}
 }
 
-// level is a guess: what was taken ahead or, while the bucket is not known to be empty, all of it.
+// level is an estimate: the prefetched tokens or, while the bucket may have some, a full one.
 func (f *fleetLimit) level(now time.Time) float64 {
 	if !f.mu.TryLock() {
-		return 0 // it is just asking
+		return 0 // it is being asked for some
 	}
 	defer f.mu.Unlock()
 	switch {

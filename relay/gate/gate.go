@@ -1,13 +1,14 @@
-// Package gate decides how many attempts of an endpoint may begin now: it holds the
-// endpoint's rate limit and circuit breaker, the time that a receiver asked for, its
-// consent where that is asked for, and whether somebody paused or disabled the endpoint.
+// Package gate decides how many attempts of an endpoint may begin now: it holds the endpoint's
+// rate limit and circuit breaker, the hold that a receiver asked for, the receiver's consent if
+// the endpoint needs it, and whether the endpoint is paused or disabled.
 //
-// A gate is asked before deliveries are claimed, so what it keeps back holds no slot,
-// writes nothing and consumes no attempt. What the Relays of a fleet must agree about is a
-// Condition, kept in the outbox as the endpoint's note; the tokens of a fleet's rate limit are
-// there, too. All else is this process's own: each Relay asks for consent itself.
+// A gate is asked before deliveries are claimed, so a shut gate costs no slot, no write and no
+// attempt. The state that a fleet shares is a Condition, stored in the outbox as the endpoint's
+// note; the tokens of a fleet's rate limit are in the outbox, too. Everything else belongs to
+// this process: for example, each Relay asks for consent itself.
 //
-// Read in this order: words.go, Condition, Gates, Gate, then breaker.go, limit.go, fleet.go, pace.go.
+// Read in this order: words.go, Condition, Gates, Gate, then breaker.go, limit.go, fleet.go,
+// pace.go.
 package gate
 
 import (
@@ -29,35 +30,35 @@ type Transition struct {
 	Until    time.Time
 }
 
-// What happens to endpoints.
+// Values of Transition.What.
 const (
 	ToOpen     = "breaker.opened"
 	ToClosed   = "breaker.closed"
 	ToDisabled = "endpoint.disabled"
 )
 
-// Gate is one endpoint's. Its methods may be called at the same time.
+// Gate is the gate of one endpoint. Its methods may be called at the same time.
 type Gate struct {
 	all     *Gates
 	name    string        // of the endpoint
-	changed chan struct{} // holds a token when the gate may let more through than before
+	changed chan struct{} // holds a token when Look may allow more than last time
 
 	mu        sync.Mutex
-	endpoint  *policy.Endpoint // whose rules hold; nil before Use
-	known     Condition        // what the outbox knows, as far as it was heard
+	endpoint  *policy.Endpoint // whose rules apply; nil before Use
+	known     Condition        // as the outbox has it, as of revision
 	revision  uint64           // of that
-	condition Condition        // the same, and what the outbox is about to know
+	condition Condition        // known, with changes that are about to be written to the outbox
 	limit     limiter          // nil for none
-	consent   consent          // of the receiver, where it is to be asked
+	consent   consent          // of the receiver, if the endpoint asks for it
 	pace      pace
-	window    *breaker  // nil while nothing was counted
+	window    *breaker  // nil while nothing has been counted
 	hold      hold      // the receiver's
 	shutUntil time.Time // the breaker's Until and ProberUntil by this process's clock, as they were heard:
 	turnUntil time.Time // setting the clock moves neither
-	turnAfter time.Time // nobody asks for the turn before: the outbox did not take the last one
-	failing   time.Time // since when no attempt went well; zero while the last one did
-	probing   int       // probes of ours that are under way
-	good      int       // of our probes that went well since we took the turn
+	turnAfter time.Time // no turn is asked for before this time, because the outbox refused the last request
+	failing   time.Time // since when no attempt succeeded; zero after a success
+	probing   int       // probes of this process under way
+	good      int       // of them, successes since this turn began
 	passed    context.Context
 	shut      context.CancelFunc // ends passed
 }
@@ -65,7 +66,7 @@ type Gate struct {
 // hold is a Hold by this process's clock. The zero value is none.
 type hold struct{ since, until time.Time }
 
-// limit shortens the hold to what a receiver can ask for.
+// limit shortens the hold to the longest that a receiver can ask for.
 func (h hold) limit(longest time.Duration) hold {
 	if most := h.since.Add(longest); h.until.After(most) {
 		h.until = most
@@ -73,11 +74,11 @@ func (h hold) limit(longest time.Duration) hold {
 	return h
 }
 
-// Changed has a token when the gate may let more through than Look said before.
+// Changed has a token when Look may allow more than last time.
 func (g *Gate) Changed() <-chan struct{} { return g.changed }
 
-// Use makes the rules of e those of the gate. What was counted before stays: tokens, the
-// breaker's window, where their own rules are as before.
+// Use applies the rules of e. Tokens and the breaker's window stay if their own rules have not
+// changed.
 func (g *Gate) Use(e *policy.Endpoint) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -102,8 +103,8 @@ func (g *Gate) Use(e *policy.Endpoint) {
 	g.tell()
 }
 
-// apply takes over what the outbox knows about the endpoint since the revision. Older
-// revisions are ignored, unless the outbox was emptied and counts anew.
+// apply applies the endpoint's Condition as of a revision. Older revisions are ignored, unless
+// the outbox was emptied and its revisions start again.
 func (g *Gate) apply(c Condition, revision uint64, anew bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -113,7 +114,7 @@ func (g *Gate) apply(c Condition, revision uint64, anew bool) {
 	g.revision = revision
 	now := time.Now()
 	if g.condition.Breaker != nil && c.Breaker == nil {
-		g.window = nil // what was counted led to what is over now
+		g.window = nil // the failures that were counted led to the state that ends now
 	}
 	g.applyFailing(&c)
 	if !c.Hold.equal(g.condition.Hold) {
@@ -129,7 +130,7 @@ func (g *Gate) apply(c Condition, revision uint64, anew bool) {
 	g.tell()
 }
 
-// forgive forgets what this process holds against the endpoint and could not tell the outbox.
+// forgive drops the causes that only this process knows, because the outbox could not be told.
 func (g *Gate) forgive() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -139,8 +140,8 @@ func (g *Gate) forgive() {
 	g.tell()
 }
 
-// applyFailing takes over since when no attempt went well anywhere, and that one did. The time
-// before a pause is over with it: in the pause no attempt could go well. The caller holds mu.
+// applyFailing applies since when no attempt of the fleet succeeded, or that one did. A pause
+// ends that time, because no attempt could succeed during it. The caller holds mu.
 func (g *Gate) applyFailing(c *Condition) {
 	old, now := &g.condition, c.Failing
 	if old.Failing != nil && now == nil || old.Disabled != nil && c.Disabled == nil || old.Paused != nil && c.Paused == nil {
@@ -158,7 +159,7 @@ func (g *Gate) applyFailing(c *Condition) {
 	}
 }
 
-// applyOpening takes over where the breaker stands. The caller holds mu.
+// applyOpening applies the breaker's state from the outbox. The caller holds mu.
 func (g *Gate) applyOpening(now time.Time, o *Opening) {
 	old := g.condition.Breaker
 	if o != nil && (old == nil || !old.Until.Equal(o.Until)) {
@@ -170,10 +171,10 @@ func (g *Gate) applyOpening(now time.Time, o *Opening) {
 	g.condition.Breaker = o
 }
 
-// unknown is the longest of all times, while the rule that bounds it is not known.
+// unknown is longer than any time, for use while the rule with the bound is not known.
 const unknown = time.Duration(math.MaxInt64)
 
-// longest is the longest time that a receiver can ask for.
+// longest is the longest hold that a receiver can ask for.
 func (g *Gate) longest() time.Duration {
 	if g.endpoint == nil {
 		return unknown
@@ -189,7 +190,7 @@ func (g *Gate) longestOpen() time.Duration {
 	return time.Duration(float64(g.endpoint.Breaker.MaxOpen) * (1 + g.endpoint.Breaker.Jitter))
 }
 
-// turn is for how long a Relay has the turn to probe: its attempts are over by then.
+// turn is how long one Relay may probe: longer than any of its attempts takes.
 func (g *Gate) turn() time.Duration {
 	if g.endpoint == nil {
 		return unknown
@@ -214,7 +215,7 @@ func (g *Gate) local(now, t time.Time, most time.Duration) time.Time {
 	return now.Add(min(t.Sub(g.all.at(now)), most))
 }
 
-// heard is a Hold of the note by this process's clock.
+// heard is the Hold of a note, by this process's clock.
 func (g *Gate) heard(now time.Time, h *Hold) hold {
 	if h == nil {
 		return hold{}
@@ -223,15 +224,15 @@ func (g *Gate) heard(now time.Time, h *Hold) hold {
 	return hold{g.local(now, h.Since, 0), g.local(now, h.Until, longest)}.limit(longest)
 }
 
-// Grant is how much may begin.
+// Grant is how many attempts may begin.
 type Grant struct {
 	N     int           // attempts, 0 when Cause is not Open
 	Cause Cause         // why it is 0
-	Wait  time.Duration // until it may be more; 0: until Changed, but for NoConsent
+	Wait  time.Duration // until Look may allow more; 0: until Changed, except for NoConsent
 }
 
-// Look tells how many attempts, at most want, may begin now. With a fleet's limit it may
-// ask the outbox.
+// Look tells how many attempts, at most want, may begin now. It may ask the outbox if the fleet
+// shares a limit.
 func (g *Gate) Look(ctx context.Context, want int) Grant {
 	g.mu.Lock()
 	now := time.Now()
@@ -256,7 +257,7 @@ func (g *Gate) Look(ctx context.Context, want int) Grant {
 // unbounded is more than any endpoint has slots.
 const unbounded = 1 << 20
 
-// grant is all but the limit of the policy. The caller holds mu.
+// grant judges all but the rate limit of the policy. The caller holds mu.
 func (g *Gate) grant(now time.Time) Grant {
 	switch {
 	case g.endpoint == nil:
@@ -285,8 +286,8 @@ func (g *Gate) grant(now time.Time) Grant {
 	return v
 }
 
-// probes tells how many attempts may begin as the breaker is: 0 and true when it is
-// closed, else how many probes, or how long to wait. The caller holds mu.
+// probes returns how many probes may begin, or how long to wait. For a closed breaker closed is
+// true. The caller holds mu.
 func (g *Gate) probes(now time.Time) (n int, wait time.Duration, ok bool) {
 	rule, o := g.endpoint.Breaker, g.condition.Breaker
 	if rule == nil || o == nil {
@@ -302,22 +303,22 @@ func (g *Gate) probes(now time.Time) (n int, wait time.Duration, ok bool) {
 	case o.Prober != "" && o.Prober != g.all.o.Relay && now.Before(g.turnUntil):
 		return 0, g.turnUntil.Sub(now), false
 	}
-	return max(rule.Probes-o.Good, 1), 0, true // 1: a rule of more probes was replaced
+	return max(rule.Probes-o.Good, 1), 0, true // 1 if a rule with more probes was replaced
 }
 
 // State is the gate as an operator sees it.
 type State struct {
 	Condition Condition
 	Disabled  bool      // Condition.Disabled holds for the endpoint's present URL
-	Cause     Cause     // why nothing may begin
-	Why       string    // there is no consent, for people
-	Held      time.Time // until when the receiver wants no attempt, by the outbox's clock; past ones are zero
+	Cause     Cause     // why no attempt may begin
+	Why       string    // why there is no consent, for people
+	Held      time.Time // of the receiver's Retry-After, by the outbox's clock; zero when past
 	Breaker   string    // "" without a rule, else closed, open or half_open
 	Limit     float64   // sends per second; 0 for none
-	Tokens    float64   // what this process knows of
+	Tokens    float64   // that this process knows of
 }
 
-// State returns the state at this moment. It asks nobody.
+// State returns the state at this moment. It asks neither the outbox nor the receiver.
 func (g *Gate) State() State {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -353,7 +354,7 @@ func (g *Gate) State() State {
 	return s
 }
 
-// Rested tells whether a new gate in its place would let no more through.
+// Rested reports whether a new gate would allow no less, so that this one may be dropped.
 func (g *Gate) Rested() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -362,8 +363,8 @@ func (g *Gate) Rested() bool {
 	return !now.Before(g.hold.until) && !now.Before(g.pace.until) && (!own || l.level(now) >= float64(l.tokens.Burst()))
 }
 
-// Passed returns a context for a claim that Look let through. It ends with parent, and
-// when the gate shuts.
+// Passed returns a context for a claim that Look allowed. It ends with parent, and when the gate
+// shuts.
 func (g *Gate) Passed(parent context.Context) context.Context {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -373,7 +374,7 @@ func (g *Gate) Passed(parent context.Context) context.Context {
 	return g.passed
 }
 
-// close ends claims that wait. The caller holds mu.
+// close ends waiting claims. The caller holds mu.
 func (g *Gate) close() {
 	if g.shut != nil {
 		g.shut()
@@ -381,7 +382,7 @@ func (g *Gate) close() {
 	}
 }
 
-// tell says that there may be more to let through.
+// tell puts the token into Changed.
 func (g *Gate) tell() {
 	select {
 	case g.changed <- struct{}{}:
@@ -389,8 +390,8 @@ func (g *Gate) tell() {
 	}
 }
 
-// Admit tells how many of n claims may become attempts, now; the rest is to be handed back.
-// probe is set when these are probes of the breaker. Their ends are told with Ended.
+// Admit returns how many of n claims may become attempts now; the caller releases the others.
+// probe is set if the attempts are probes of the breaker. The caller reports each end with Ended.
 func (g *Gate) Admit(ctx context.Context, n int) (admitted int, probe bool) {
 	g.mu.Lock()
 	v := g.grant(time.Now())
@@ -409,7 +410,7 @@ func (g *Gate) Admit(ctx context.Context, n int) (admitted int, probe bool) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	// The turn and the tokens may have been long in coming, and the gate have shut meanwhile.
+	// The turn and the tokens may have taken long, and the gate may have shut meanwhile.
 	if n = min(n, g.grant(time.Now()).N); probe != g.broken() {
 		n = 0
 	}
@@ -420,23 +421,24 @@ func (g *Gate) Admit(ctx context.Context, n int) (admitted int, probe bool) {
 	return n, probe
 }
 
-// broken tells whether the breaker is anything but closed. The caller holds mu.
+// broken tells whether the breaker is open or half open. The caller holds mu.
 func (g *Gate) broken() bool {
 	return g.endpoint != nil && g.endpoint.Breaker != nil && g.condition.Breaker != nil
 }
 
-// When the outbox does not let a Relay have the turn to probe, it asks again after this
-// long: what was claimed for probes goes back meanwhile.
+// If the outbox does not give a Relay the turn to probe, it asks again after this time.
+// Deliveries that were claimed for probes are released meanwhile.
 const turnAgain = time.Second
 
-// takeTurn makes this Relay the one of the fleet that probes.
+// takeTurn asks the outbox to let this Relay, and no other of the fleet, probe.
 func (g *Gate) takeTurn(ctx context.Context) bool {
 	var mine bool
 	_, err := g.all.update(ctx, g.name, func(c *Condition) bool {
 		g.mu.Lock()
 		defer g.mu.Unlock()
 		now := time.Now()
-		// The gate's own: it may have opened, or a probe ended, while the outbox did not answer.
+		// From the gate's own state: it may have opened, or a probe may have ended, while the
+		// outbox did not answer.
 		o := g.condition.Breaker
 		_, _, may := g.probes(now)
 		if mine = o != nil && may; !mine {

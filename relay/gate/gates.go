@@ -15,37 +15,37 @@ import (
 
 // Limits of the notes.
 const (
-	notesAgain   = time.Second // after an outbox that cannot be read now
-	maxConflicts = 100         // a fleet writes a note now and then, not all the time
+	notesAgain   = time.Second // until an outbox that cannot be read is read again
+	maxConflicts = 100         // a fleet writes few notes
 )
 
 // Options of Gates.
 type Options struct {
 	Notes   outbox.Notebook // where conditions are kept
-	Clock   outbox.Clock    // of the outbox, and so of all times in notes; nil: this process's own
+	Clock   outbox.Clock    // of the outbox, and so of all times in notes; nil: this process's clock
 	Relay   string          // names this process to the others, for probes
 	Limiter outbox.Limiter  // of a shared outbox; nil: limits are this process's own
 	Log     zerolog.Logger
-	Raise   func(Transition) // tells of what happened, once in a fleet; must not block; optional
+	Raise   func(Transition) // called for each Transition, once in a fleet; must not block; optional
 }
 
-// Gates are the gates of all endpoints of this process, and what the outbox remembers of
-// endpoints. Its methods may be called at the same time.
+// Gates are the gates of all endpoints of this process, with the outbox's notes about endpoints.
+// Its methods may be called at the same time.
 type Gates struct {
 	o Options
 
 	mu       sync.Mutex
 	gates    map[string]*Gate
 	notes    map[string]outbox.Note
-	revision uint64 // of the newest note, as far as all were read
+	revision uint64 // of the newest note, once all were read
 }
 
-// New returns no gates. What the outbox remembers is not known before Read.
+// New returns an empty Gates. The outbox's notes are not known before Read.
 func New(o Options) *Gates {
 	return &Gates{o: o, gates: map[string]*Gate{}, notes: map[string]outbox.Note{}}
 }
 
-// at is what the outbox's clock shows at the moment t of this process.
+// at converts a time of this process to the outbox's clock.
 func (s *Gates) at(t time.Time) time.Time {
 	if s.o.Clock == nil {
 		return t
@@ -53,11 +53,10 @@ func (s *Gates) at(t time.Time) time.Time {
 	return s.o.Clock.At(t)
 }
 
-// stamp is the moment t as a note has it.
+// stamp is t by the outbox's clock, with the precision of a note.
 func (s *Gates) stamp(t time.Time) time.Time { return s.at(t).UTC().Round(0) }
 
-// Gate returns the endpoint's gate. A new one has no rules: it lets nothing through
-// before Use.
+// Gate returns the endpoint's gate. A new one has no rules: it allows no attempt before Use.
 func (s *Gates) Gate(endpoint string) *Gate {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -70,14 +69,14 @@ func (s *Gates) Gate(endpoint string) *Gate {
 	return g
 }
 
-// Forget ends the use of an endpoint's gate. What the outbox remembers stays.
+// Forget drops an endpoint's gate. The outbox keeps its note.
 func (s *Gates) Forget(endpoint string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.gates, endpoint)
 }
 
-// Noted names the endpoints about which something was ever remembered.
+// Noted names the endpoints that ever had a note.
 func (s *Gates) Noted() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -88,8 +87,8 @@ func (s *Gates) Noted() []string {
 	return names
 }
 
-// Condition is what the outbox remembers of an endpoint, as far as this process has heard,
-// and false when it has never remembered anything. A note that cannot be read is the zero value.
+// Condition returns the endpoint's Condition in the outbox, as far as this process knows it, and
+// false if there never was one. A note that cannot be read is the zero value.
 func (s *Gates) Condition(endpoint string) (Condition, bool) {
 	s.mu.Lock()
 	n, noted := s.notes[endpoint]
@@ -98,8 +97,7 @@ func (s *Gates) Condition(endpoint string) (Condition, bool) {
 	return c, noted
 }
 
-// Read reads what the outbox remembers, and waits for that as long as it takes. Errors:
-// outbox.ErrClosed, the context's.
+// Read reads all notes, and retries until it succeeds. Errors: outbox.ErrClosed, the context's.
 func (s *Gates) Read(ctx context.Context) error {
 	for {
 		notes, revision, err := s.o.Notes.Notes(ctx)
@@ -117,7 +115,7 @@ func (s *Gates) Read(ctx context.Context) error {
 	}
 }
 
-// Follow applies what other processes write, until ctx ends or the outbox is closed. It
+// Follow applies the notes that other processes write, until ctx ends or the outbox is closed. It
 // returns nil then, else the error of an outbox that cannot go on.
 func (s *Gates) Follow(ctx context.Context) error {
 	for ctx.Err() == nil {
@@ -141,8 +139,8 @@ func (s *Gates) newest() uint64 {
 	return s.revision
 }
 
-// learnAll takes over all notes. Where the newest is older than one that is known, the
-// outbox was emptied, and all that was known is forgotten.
+// learnAll applies all notes. If the newest one is older than a known one, the outbox was
+// emptied, and all known notes are dropped.
 func (s *Gates) learnAll(notes []outbox.Note, revision uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -161,7 +159,7 @@ func (s *Gates) learnAll(notes []outbox.Note, revision uint64) {
 	s.revision = revision
 }
 
-// learn takes over a note that is newer than the one that is known. The caller holds mu.
+// learn applies a note if it is newer than the known one. The caller holds mu.
 func (s *Gates) learn(n outbox.Note, anew bool) {
 	if n.Revision <= s.notes[n.Endpoint].Revision && !anew {
 		return
@@ -172,8 +170,8 @@ func (s *Gates) learn(n outbox.Note, anew bool) {
 	}
 }
 
-// apply lets the endpoint's gate know. A note that cannot be read is as good as none,
-// because a newer Relay of the fleet wrote it and acts on it. The caller holds mu.
+// apply hands a note to the endpoint's gate. A note that cannot be read counts as none, because a
+// newer Relay of the fleet wrote it and applies it. The caller holds mu.
 func (s *Gates) apply(g *Gate, n outbox.Note, anew bool) {
 	c, err := ParseCondition(n.Text)
 	if err != nil {
@@ -182,7 +180,7 @@ func (s *Gates) apply(g *Gate, n outbox.Note, anew bool) {
 	g.apply(c, n.Revision, anew)
 }
 
-// refresh takes over what the outbox remembers of an endpoint at this moment.
+// refresh reads the endpoint's note from the outbox now.
 func (s *Gates) refresh(ctx context.Context, endpoint string) error {
 	notes, _, err := s.o.Notes.Notes(ctx)
 	if err != nil {

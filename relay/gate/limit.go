@@ -10,21 +10,21 @@ import (
 	"relay/policy"
 )
 
-// limiter is an endpoint's rate limit. The gate's loop calls ready and then, for what
-// it claimed, take; no two calls at the same time.
+// limiter is an endpoint's rate limit. The runner's loop calls ready and then take for the
+// deliveries that it claimed, never at the same time.
 type limiter interface {
-	// ready tells how many attempts may begin, at most want, as far as is known; when it is
-	// none, wait is how long until it may be more.
+	// ready estimates how many attempts may begin, at most want. If none may, wait is how long
+	// until some may.
 	ready(ctx context.Context, now time.Time, want int) (n int, wait time.Duration)
 
-	// take takes tokens for n attempts that begin now, and returns how many there were.
+	// take takes tokens for up to n attempts that begin now, and returns how many it got.
 	take(ctx context.Context, now time.Time, n int) int
 
-	// level is how many tokens there are, as far as is known. It may be called at any time.
+	// level estimates the tokens in the bucket. It may be called at any time.
 	level(now time.Time) float64
 }
 
-// newLimiter returns the limiter of the endpoint's rules, old where that can go on.
+// newLimiter returns the limiter for the endpoint's rules: old, if it can apply them.
 func newLimiter(old limiter, e *policy.Endpoint, shared outbox.Limiter) limiter {
 	rule := e.RateLimit
 	if rule == nil {
@@ -41,13 +41,13 @@ func newLimiter(old limiter, e *policy.Endpoint, shared outbox.Limiter) limiter 
 	if l, ok := old.(*localLimit); ok {
 		now := time.Now()
 		l.tokens.SetLimitAt(now, perSecond)
-		l.tokens.SetBurstAt(now, rule.Burst) // tokens beyond it are gone
+		l.tokens.SetBurstAt(now, rule.Burst) // more tokens than the burst are lost
 		return l
 	}
 	return &localLimit{rate.NewLimiter(perSecond, rule.Burst)}
 }
 
-// localLimit is a bucket of this process alone.
+// localLimit is a token bucket of this process alone.
 type localLimit struct{ tokens *rate.Limiter }
 
 func (l *localLimit) ready(_ context.Context, now time.Time, want int) (int, time.Duration) {
@@ -58,11 +58,11 @@ func (l *localLimit) ready(_ context.Context, now time.Time, want int) (int, tim
 	return min(int(tokens), want), 0
 }
 
-// take takes what ready promised: nobody else takes.
+// take takes the tokens that ready saw; there is no other taker.
 func (l *localLimit) take(_ context.Context, now time.Time, n int) int {
 	n = min(n, int(l.tokens.TokensAt(now)))
 	if n > 0 && !l.tokens.AllowN(now, n) {
-		return 0 // the limit just became another one
+		return 0 // the limit was just replaced
 	}
 	return n
 }

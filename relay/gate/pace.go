@@ -6,17 +6,17 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// pace is how fast a receiver's answers say that it may be sent to, for a while. The
-// zero value bounds nothing.
+// pace is how fast a receiver's rate headers allow sends, for a while. The zero value bounds
+// nothing.
 type pace struct {
 	until  time.Time
 	tokens *rate.Limiter
 }
 
-// minPace is the slowest pace, in sends per second: what is slower holds the endpoint.
+// minPace is the slowest pace, in sends per second. Below it the endpoint is held instead.
 const minPace = 0.001
 
-// set spreads what the receiver has left over the time until it counts anew.
+// set spreads the sends that the receiver has left over the time until its window ends.
 func (p *pace) set(now time.Time, left int, reset time.Duration) {
 	perSecond := max(float64(left)/reset.Seconds(), minPace)
 	if p.tokens == nil || !now.Before(p.until) {
@@ -27,8 +27,8 @@ func (p *pace) set(now time.Time, left int, reset time.Duration) {
 	p.until = now.Add(reset)
 }
 
-// ready tells how many sends may begin, -1 for any number; when it is none, ok is false and
-// wait says for how long.
+// ready returns how many sends may begin, -1 for any number. If none may, ok is false and wait
+// says for how long.
 func (p *pace) ready(now time.Time) (n int, wait time.Duration, ok bool) {
 	if p.tokens == nil || !now.Before(p.until) {
 		return -1, 0, true
@@ -47,10 +47,10 @@ func (p *pace) take(now time.Time, n int) {
 	}
 }
 
-// untilToken is how long it takes until there is a whole token.
+// untilToken is how long until there is a whole token.
 func untilToken(tokens float64, limit rate.Limit) time.Duration {
 	seconds := (1 - tokens) / float64(limit)
-	const most = 24 * time.Hour // then it is asked again
+	const most = 24 * time.Hour // then ready asks again
 	if seconds > most.Seconds() {
 		return most
 	}

@@ -7,16 +7,16 @@ import (
 	"time"
 )
 
-// RateHeaders are the header lines in which receivers tell how much they take, those
-// of one family: the RateLimit field of draft-ietf-httpapi-ratelimit-headers, or the
-// older pair RateLimit-Remaining and -Reset, also with X- before it.
+// RateHeaders are the rate limit headers of an answer, all of one family: the RateLimit field of
+// draft-ietf-httpapi-ratelimit-headers, or the older pair RateLimit-Remaining and -Reset, also
+// with X- before it.
 type RateHeaders struct {
 	RateLimit        string
 	Remaining, Reset string
 }
 
-// Parse reads what the headers say at the time now. What cannot be read says nothing.
-// Where the field has several policies, the tightest one counts.
+// Parse reads the headers at the time now. It ignores what it cannot read. If the field has
+// several policies, the tightest one counts.
 func (h *RateHeaders) Parse(now time.Time) Rate {
 	if r := parseField(h.RateLimit, now); r.Reset > 0 {
 		return r
@@ -28,7 +28,7 @@ func (h *RateHeaders) Parse(now time.Time) Rate {
 	return Rate{}
 }
 
-// parseField reads `"policy";r=50;t=30` and, of earlier drafts, `limit=100, remaining=50,
+// parseField reads `"policy";r=50;t=30` and, from earlier drafts, `limit=100, remaining=50,
 // reset=30`.
 func parseField(s string, now time.Time) (tightest Rate) {
 	if s == "" {

@@ -8,21 +8,21 @@ import (
 )
 
 // ParseRetryAfter reads the Retry-After header, RFC 9110 section 10.2.3, at the time now:
-// seconds, or a date in one of the three forms of section 5.6.7. A number from 10^9 on is the Unix
-// time that it means, see untilNumber. The past and what is neither is 0.
+// seconds, or a date in one of the three forms of section 5.6.7. A number from 10^9 on is the
+// Unix time that it means, see untilNumber. A time in the past, or anything else, is 0.
 func ParseRetryAfter(s string, now time.Time) time.Duration {
 	s = strings.TrimSpace(s)
-	if s == "" { // most answers; a failed reading as a date would cost three objects
+	if s == "" { // most answers; trying to parse it as a date would cost three allocations
 		return 0
 	}
 	if strings.Trim(s, "0123456789") == "" {
-		n, _ := strconv.ParseFloat(s, 64) // digits: it can only be too large, which untilNumber sees
+		n, _ := strconv.ParseFloat(s, 64) // only digits: the number is too large, which untilNumber handles
 		return untilNumber(n, now)
 	}
 	return untilDate(s, now)
 }
 
-// untilDate reads a date of HTTP, 0 for the past and for what is none.
+// untilDate reads an HTTP date. It returns 0 for one in the past and for anything else.
 func untilDate(s string, now time.Time) time.Duration {
 	for _, layout := range []string{"Mon, 02 Jan 2006 15:04:05 GMT", time.RFC850, time.ANSIC} {
 		if at, err := time.Parse(layout, s); err == nil {
@@ -32,7 +32,7 @@ func untilDate(s string, now time.Time) time.Duration {
 	return 0
 }
 
-// longestWait bounds what a number of seconds means, so that sums of it do not overflow.
+// longestWait bounds the meaning of a number of seconds, so that sums with it do not overflow.
 const longestWait = 1e9 * time.Second
 
 // untilNumber is how long a number asks to wait: seconds below 10^9, or until the Unix time

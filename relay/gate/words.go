@@ -3,13 +3,13 @@ package gate
 // EndpointState says whether an endpoint's deliveries are made.
 type EndpointState string
 
-// The states. Deliveries of an endpoint that is neither active nor elsewhere are accepted and held.
+// The states. Deliveries are held unless the state is active or elsewhere.
 const (
 	StateActive    EndpointState = "active"
 	StatePaused    EndpointState = "paused"    // by an operator
 	StateDisabled  EndpointState = "disabled"  // by the file, by an operator, or by Relay: see Halt
-	StateRemoved   EndpointState = "removed"   // only the outbox knows the endpoint
-	StateElsewhere EndpointState = "elsewhere" // only the files of other Relays have it, and they deliver
+	StateRemoved   EndpointState = "removed"   // in the outbox, but in no file
+	StateElsewhere EndpointState = "elsewhere" // only in the files of other Relays, which deliver
 )
 
 // Cause says why no attempt may begin now.
@@ -36,5 +36,5 @@ func Causes() []Cause {
 const (
 	Closed   = "closed"
 	Opened   = "open"
-	HalfOpen = "half_open" // probes look whether the receiver is well again
+	HalfOpen = "half_open" // probes test whether the receiver works again
 )
