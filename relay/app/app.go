@@ -1,11 +1,10 @@
-// Package app puts the parts together: it is the program without its command
-// line, and the only package that knows all the others. A test can run it on port
-// 0 as well as main can.
+// Package app puts the parts together: it is the program without its command line, and the only
+// package that knows all the others. A test can run it on port 0, as main does.
 //
-// Relays that share an outbox need not have the same file, and while a fleet is brought
-// to a new one they do not. What wins then: each Relay delivers by its own file;
-// which Relay claims a delivery is chance; and who gets an event is decided by the file
-// of the Relay that accepted it. App looks for differences and warns of them (fleet.go).
+// Relays that share an outbox may have different files, for example while a fleet gets a new one.
+// Then each Relay delivers by its own file, any Relay may claim a delivery, and the file of the
+// Relay that accepted an event decides which endpoints get it. App warns of differences
+// (fleet.go).
 package app
 
 import (
@@ -41,26 +40,26 @@ type Options struct {
 	Version string        // for User-Agent and logs
 	Grace   time.Duration // how long attempts under way may go on after a stop; 0 = 20 s
 
-	// LogDropped counts the lines of Log that were lost; nil where none can be.
+	// LogDropped counts the lines of Log that were lost; nil if none can be lost.
 	LogDropped func() uint64
 
 	// LockWait is how long Open waits in all for an outbox, sockets and ports that another
 	// process has; 0 for not at all.
 	LockWait time.Duration
 
-	// Load reads the files of the start again, for Reload. The File may come with an
-	// error: it then tells what was read. nil when there are none.
+	// Load reads the files of the start again, for Reload. With an error it may return a File,
+	// which then lists the files that were read. nil if there are no files.
 	Load func() (*config.File, *policy.Policy, error)
 
-	// Watch is what Config and Policy were read from, to reload when it changes; nil
-	// when only Reload is to do that.
+	// Watch is what Config and Policy were read from, to reload when it changes; nil if only
+	// Reload reloads.
 	Watch *config.File
 }
 
 // Stop, given as the cause of the context that ends Run, says how to stop.
 type Stop struct {
 	By     string        // the signal's name, for the log
-	Linger time.Duration // ingest stays open until it has been idle this long, at most the grace
+	Linger time.Duration // ingest stays open until it was idle for this long, but no longer than the grace
 }
 
 func (s Stop) Error() string { return "stopped by " + s.By }
@@ -74,32 +73,32 @@ type App struct {
 	events    *ownEvents
 	servers   []server
 	own       []netip.AddrPort
-	shares    shares                  // of the files that may be open
+	shares    shares                  // of the process's limit of open files
 	missing   atomic.Pointer[missing] // nil while all files are in their place
 	teardown  []step
 	started   time.Time
 	waited    time.Duration // of LockWait
-	request   atomic.Int64  // when ingest got its last one, Unix nanoseconds
+	request   atomic.Int64  // time of the last request to ingest, in Unix nanoseconds
 	stopping  atomic.Bool
 	aborted   chan struct{} // closed by Abort
 	abort     sync.Once
 
 	live    atomic.Pointer[live]
-	refused atomic.Pointer[admin.ReloadError] // why the last reload was refused; nil when it was not
+	refused atomic.Pointer[admin.ReloadError] // why the last reload was refused; nil if it was not
 
-	reloading sync.Mutex // one reload at a time; guards what follows
+	reloading sync.Mutex // one reload at a time; guards the following fields
 	seen      seen
 	reads     []string // files that the configuration depends on
 }
 
-// server is a listener with what answers on it.
+// server is a listener with its server.
 type server struct {
 	name string // "ingest" or "admin"
 	ln   net.Listener
 	http httpServer
 }
 
-// httpServer is what ingest.Server and listen.Server are.
+// httpServer is the common part of ingest.Server and listen.Server.
 type httpServer interface {
 	Serve(net.Listener) error
 	Shutdown(context.Context) error
@@ -112,8 +111,8 @@ type step struct {
 	do   func() error
 }
 
-// Open opens the outbox and all listeners; nothing is answered or delivered
-// before Run. On an error everything that was opened is closed again.
+// Open opens the outbox and all listeners; no request is answered and nothing is delivered before
+// Run. On an error everything that was opened is closed again.
 func Open(ctx context.Context, o Options) (*App, error) {
 	if o.Grace == 0 {
 		o.Grace = 20 * time.Second
@@ -143,8 +142,7 @@ func openStore(ctx context.Context, o Options) (outbox.Engine, error) {
 	return sqlite.Open(ctx, sqlite.Options{Dir: c.Path, Durability: c.Durability, MaxSize: c.MaxSize, Log: log})
 }
 
-// Counts opens the outbox of a Relay that does not run and adds up the counts
-// of its endpoints.
+// Counts opens the outbox, which no Relay may be using, and adds up the counts of its endpoints.
 func Counts(ctx context.Context, c config.Config) (total outbox.Counts, err error) {
 	store, err := openStore(ctx, Options{Config: c, Log: zerolog.Nop()})
 	if err != nil {
@@ -198,7 +196,7 @@ func (a *App) open(ctx context.Context) error {
 		Grace:    a.o.Grace,
 		Raise:    a.events.raise,
 	}, a.o.Policy)
-	a.o.Policy = nil // live has it, until a reload brings another
+	a.o.Policy = nil // live keeps it until a reload replaces it
 	if err := a.listenIngest(ctx, c.Ingest, in); err != nil {
 		return err
 	}
@@ -263,7 +261,7 @@ func (a *App) listenAdmin(ctx context.Context, c config.Admin) error {
 	return nil
 }
 
-// guardAdmin asks for the token of the listener, but for probes that show none.
+// guardAdmin lets requests with the listener's token through, and health probes without a token.
 func guardAdmin(g listen.Guard, o admin.Options) http.Handler {
 	whole := g.Wrap(admin.New(o))
 	probes := listen.Guard{Hosts: g.Hosts, AnyHost: g.AnyHost}.Wrap(admin.Probes(o))
@@ -277,13 +275,13 @@ func guardAdmin(g listen.Guard, o admin.Options) http.Handler {
 	})
 }
 
-// clock is that of the outbox, nil for one that has none of its own.
+// clock is the outbox's own, nil if it has none.
 func (a *App) clock() outbox.Clock {
 	c, _ := a.store.(outbox.Clock)
 	return c
 }
 
-// newMetrics asks for the deliverer when there is a scrape, not before.
+// newMetrics asks the deliverer only during a scrape.
 func (a *App) newMetrics() *metrics.Metrics {
 	return metrics.New(metrics.Options{
 		Version: a.o.Version,
@@ -304,15 +302,15 @@ func (a *App) newMetrics() *metrics.Metrics {
 	})
 }
 
-// inFiles names the endpoints that this Relay's file has, or that of another Relay of the
-// outbox: somebody delivers to them.
+// inFiles names the endpoints in the file of this Relay, or of any other Relay of the outbox.
+// Their deliveries are made.
 func (a *App) inFiles(ctx context.Context) map[string]bool {
 	names := map[string]bool{}
 	for _, e := range a.live.Load().policy.Endpoints {
 		names[e.Name] = true
 	}
 	if ask := a.fleetOf(); ask != nil {
-		f, _ := ask(ctx) // a fleet that is not known now is none, as in the admin's answers
+		f, _ := ask(ctx) // an unknown fleet counts as none, as in the admin's answers
 		for _, r := range f.Relays {
 			for name := range r.Endpoints {
 				names[name] = true
@@ -322,7 +320,7 @@ func (a *App) inFiles(ctx context.Context) map[string]bool {
 	return names
 }
 
-// ready is the process's part of readiness; the outbox answers for itself.
+// ready is the process's part of readiness; admin asks the outbox, too.
 func (a *App) ready() error {
 	if a.stopping.Load() {
 		return errors.New("stopping: deliveries are no longer made")
@@ -333,8 +331,7 @@ func (a *App) ready() error {
 	return nil
 }
 
-// serve notes a listener and its server for Run, and its address as one that no
-// endpoint may point at.
+// serve notes a listener and its server for Run, and its address, which no endpoint may point at.
 func (a *App) serve(name string, ln net.Listener, h httpServer) {
 	a.servers = append(a.servers, server{name, ln, h})
 	a.onClose(name+" "+ln.Addr().String(), func() error {
@@ -360,8 +357,8 @@ func (a *App) Addrs(name string) []net.Addr {
 	return out
 }
 
-// Abort cuts a stop short: attempts under way are ended and handed back now,
-// and nothing is waited for any more. For the second signal.
+// Abort cuts a stop short: it ends attempts, releases their claims and waits for nothing else.
+// The second signal calls it.
 func (a *App) Abort() {
 	a.abort.Do(func() {
 		close(a.aborted)

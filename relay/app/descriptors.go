@@ -10,20 +10,20 @@ import (
 )
 
 const (
-	// ownFiles is what a Relay has open beside connections, and what it opens for a moment:
-	// outbox, log, watches, run files, the runtime's own, a reload, a checkpoint.
+	// ownFiles counts the files that a Relay has open besides connections, or opens for a short
+	// time: outbox, log, watches, run files, the runtime's own, a reload, a checkpoint.
 	ownFiles = 20
 
 	// filesPerListener are the listener, its lock and a connection that waits for a place.
 	filesPerListener = 3
 
-	// fewFiles is a limit that an operator should know about.
+	// fewFiles is the limit below which the operator is warned.
 	fewFiles = 1024
 )
 
-// shares is how many connections each part may have, so that all of them together stay
-// below the limit of open files: what the outbox and the operator need is never taken by
-// apps, receivers or strangers.
+// shares is how many connections each part may have, so that all of them together stay below the
+// limit of open files: apps, receivers and strangers cannot take the files that the outbox and
+// the operator need.
 type shares struct {
 	limit    int // of open files
 	ingest   int // of each listener of events
@@ -31,17 +31,17 @@ type shares struct {
 	outgoing int // to receivers
 }
 
-// limitOfFiles is that of the process. Go raises it to the hard limit at start.
+// limitOfFiles is the process's limit of open files. Go raises it to the hard limit at start.
 func limitOfFiles() int {
 	var limit syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {
-		return fewFiles // what most systems begin with
+		return fewFiles // the usual default
 	}
 	return int(min(limit.Cur, math.MaxInt32))
 }
 
-// shareFiles divides what is left of the limit beside the reserve: one half is for
-// connections to receivers, and of the other the operator's listeners get a quarter.
+// shareFiles divides the limit without the reserve: one half for connections to receivers, three
+// eighths for listeners of events, one eighth for the operator's listeners.
 func shareFiles(limit int, c config.Config) shares {
 	ingest := len(c.Ingest.Unix) + len(c.Ingest.HTTP)
 	admin := 0
@@ -62,11 +62,11 @@ func shareFiles(limit int, c config.Config) shares {
 		limit:    limit,
 		ingest:   each(incoming-incoming/4, ingest),
 		admin:    each(incoming/4, admin),
-		outgoing: max(2, (left-incoming)*2/3), // the rest is for what opening one takes for a moment
+		outgoing: max(2, (left-incoming)*2/3), // the rest is for files that opening one needs for a short time
 	}
 }
 
-// warnFewFiles says what a low limit means.
+// warnFewFiles logs what a low limit means.
 func (a *App) warnFewFiles() {
 	s := a.shares
 	if s.limit >= fewFiles {

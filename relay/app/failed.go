@@ -10,9 +10,9 @@ import (
 	"relay/relay/metrics"
 )
 
-// telling is the outbox as ingest has it: it raises deliveries that are failed from the
-// start, because a filter could not judge the event. No attempt will. It accepts nothing
-// while the outbox is lost.
+// telling is the outbox for ingest. It raises relay.delivery.failed for deliveries that fail at
+// accept because a filter could not judge the event, since they have no attempt that would. It
+// accepts nothing while the outbox is lost.
 type telling struct {
 	metrics.Appender
 	raise func(deliver.OwnEvent)

@@ -16,15 +16,16 @@ import (
 	"relay/relay/admin"
 )
 
-// Files are not compared at the start: while a fleet is brought to a new file, its Relays
-// disagree for a moment.
+// The first look is not at the start, because Relays disagree for a short time while a fleet gets
+// a new file.
 const (
 	fleetEvery   = 30 * time.Second // ± a quarter
 	fleetTimeout = 5 * time.Second  // for one look
-	fleetLines   = 10               // log lines about endpoints, of one look
+	fleetLines   = 10               // log lines about endpoints in one look
 )
 
-// fleetOf returns how to ask the outbox who shares it, or nil where nobody can.
+// fleetOf returns a function that asks the outbox for its Relays, or nil if the outbox is not
+// shared.
 func (a *App) fleetOf() func(context.Context) (admin.Fleet, error) {
 	store, shared := a.store.(outbox.Fleet)
 	if !shared {
@@ -39,7 +40,7 @@ func (a *App) fleetOf() func(context.Context) (admin.Fleet, error) {
 	}
 }
 
-// fleetFrom puts what the outbox says in the words of admin.
+// fleetFrom converts the outbox's answer to admin's types.
 func fleetFrom(relays []outbox.Relay) admin.Fleet {
 	f := admin.Fleet{Disagreements: disagreements(relays)}
 	for _, r := range relays {
@@ -50,9 +51,9 @@ func fleetFrom(relays []outbox.Relay) admin.Fleet {
 	return f
 }
 
-// disagreements names the endpoints for which Relays have different settings, and says
-// which Relay has which. An endpoint that only some files have is one of them, because it
-// then depends on the Relay that accepts an event whether the endpoint gets it.
+// disagreements names the endpoints for which Relays have different settings, and says which
+// Relay has which. An endpoint that only some files have is included, because whether it gets an
+// event depends on which Relay accepts the event.
 func disagreements(relays []outbox.Relay) map[string]string {
 	out := hashDifferences(relays)
 	for _, name := range endpointsOf(relays) {
@@ -118,7 +119,7 @@ func (a *App) watchFleet(ctx context.Context) {
 	}
 }
 
-// fleetWatch remembers what it has warned of.
+// fleetWatch remembers the warnings it has logged.
 type fleetWatch struct {
 	log  zerolog.Logger
 	said map[string]string // by endpoint: the settings that were reported, of any Relay
@@ -136,15 +137,15 @@ func (w *fleetWatch) run(ctx context.Context, ask func(context.Context) (admin.F
 		look, cancel := context.WithTimeout(ctx, fleetTimeout)
 		f, err := ask(look)
 		cancel()
-		if err == nil { // an outage is told by the outbox
+		if err == nil { // the outbox logs its outages
 			w.tell(f)
 		}
 	}
 }
 
-// tell warns of each disagreement that was not there, or another one, at the last look.
-// Which Relay has which settings is in the line but makes no new one: a restart
-// gives a Relay another number.
+// tell logs each disagreement that is new or has changed since the last look. The line says which
+// Relay has which settings, but a change of their numbers alone is not logged again, because a
+// restart gives a Relay another number.
 func (w *fleetWatch) tell(f admin.Fleet) {
 	now := map[string]string{}
 	lines, more := 0, 0
@@ -168,7 +169,7 @@ func (w *fleetWatch) tell(f admin.Fleet) {
 	w.said = now
 }
 
-// variants is the same text as long as the same settings are about.
+// variants is a text that changes only when the set of settings changes.
 func variants(relays []admin.Relay, name string) string {
 	var all []string
 	for _, r := range relays {

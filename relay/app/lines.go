@@ -11,36 +11,35 @@ import (
 )
 
 const (
-	maxLines   = 1 << 20          // bytes of lines that wait to be written
-	keepLines  = 64 << 10         // of an empty buffer that is kept for the next ones
-	afterError = time.Second      // until a writer that refused lines is tried again
-	fullFirst  = time.Millisecond // until one that takes nothing now is tried again; doubled each time
+	maxLines   = 1 << 20          // bytes of waiting lines
+	keepLines  = 64 << 10         // capacity of an empty buffer that is kept for reuse
+	afterError = time.Second      // until the next try after the writer returned an error
+	fullFirst  = time.Millisecond // until the next try after EAGAIN; doubled each time
 	fullMost   = time.Second
 )
 
-// Lines writes log lines, and nobody ever waits for it: a line goes into a buffer, from which
-// a goroutine writes. The goroutine lives while there is something to write, so an idle
-// Lines costs nothing and needs no Close.
+// Lines writes log lines without making the caller wait: a line goes into a buffer, from which a
+// goroutine writes. The goroutine lives while there is something to write, so an idle Lines costs
+// nothing and needs no Close.
 //
-// A line for which there is no room is dropped, and so are those that the writer refuses (a
-// pipe whose reader is gone). They are counted, and when lines flow again one of them says
-// how many were lost.
+// Lines are dropped if the buffer is full or the writer returns an error (a pipe without a
+// reader). They are counted, and the next line that can be written says how many were lost.
 type Lines struct {
 	to io.Writer
 
 	mu      sync.Mutex
 	waiting []byte // lines
-	notice  notice // with which waiting begins
-	spare   []byte // the buffer that was written before
-	busy    bool   // the goroutine lives, or a timer will start it
+	notice  notice // at the start of waiting
+	spare   []byte // the buffer that was written last
+	busy    bool   // the goroutine runs, or a timer will start it
 	flushed chan struct{}
 	retryAt time.Time // when the writer may be tried again after an error
-	lost    uint64    // lines that no notice tells of yet
+	lost    uint64    // lines that no notice mentions yet
 	dropped uint64    // lines, all
 	tell    func(w io.Writer, lost uint64)
 	hush    func(text string) string // nil to write lines as they are
 
-	torn bool // what was written last has no line end; belongs to the goroutine
+	torn bool // the last write ended within a line; used by the goroutine only
 }
 
 // notice is a line that says how many were lost; the zero value is none.
@@ -49,8 +48,8 @@ type notice struct {
 	lost   uint64
 }
 
-// NewLines returns Lines that write to w, which must not keep what it is given. Nothing else
-// is to write to it.
+// NewLines returns Lines that write to w, which must not keep the slice. Nothing else may write
+// to w.
 func NewLines(w io.Writer) *Lines {
 	idle := make(chan struct{})
 	close(idle)
@@ -59,15 +58,15 @@ func NewLines(w io.Writer) *Lines {
 	}}
 }
 
-// setTell replaces how the line about lost ones is written.
+// setTell replaces the writer of the notice about lost lines.
 func (l *Lines) setTell(tell func(w io.Writer, lost uint64)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.tell = tell
 }
 
-// Hush has everything that is written from now on go through a function, which takes out
-// of it what must not be shown.
+// Hush applies a function to everything that is written from now on, which removes values that
+// must not be shown.
 func (l *Lines) Hush(hush func(text string) string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -89,8 +88,8 @@ func (l *Lines) Write(p []byte) (int, error) {
 	if l.hush != nil {
 		p = []byte(l.hush(string(p)))
 	}
-	// What is lost is one piece: after the first line that does not fit none is taken
-	// before those that wait are on their way.
+	// The lost lines are consecutive: after the first line that does not fit, none is taken until
+	// the waiting ones are being written.
 	if l.lost > 0 && len(l.waiting) > 0 || len(l.waiting)+len(p) > maxLines {
 		n := uint64(max(bytes.Count(p, []byte("\n")), 1))
 		l.lost += n
@@ -112,7 +111,7 @@ func (l *Lines) Write(p []byte) (int, error) {
 	return taken, nil
 }
 
-// announce begins what waits with a line about what was lost.
+// announce begins the waiting lines with a notice about lost ones.
 func (l *Lines) announce() {
 	if l.lost == 0 {
 		return
@@ -149,8 +148,7 @@ func (l *Lines) run() {
 	}
 }
 
-// take returns what waits, which begins with a notice. What the writer is not to be tried
-// with yet stays.
+// take returns the waiting lines, with the notice at their start. It returns none before retryAt.
 func (l *Lines) take() (p []byte, about notice, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -172,7 +170,7 @@ func (l *Lines) take() (p []byte, about notice, ok bool) {
 	return p, about, true
 }
 
-// written counts what of p was lost after n bytes because of the error.
+// written counts the lines of p that were lost because the writer failed after n bytes.
 func (l *Lines) written(p []byte, n int, about notice, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -198,7 +196,7 @@ func (l *Lines) write(p []byte) (written int, err error) {
 	for written < len(p) {
 		rest, ended := p[written:], l.torn
 		if ended {
-			rest = []byte("\n") // of the line of which a part was written
+			rest = []byte("\n") // of a line that was written in part
 		}
 		n, err := l.to.Write(rest)
 		if n > 0 {
@@ -210,7 +208,7 @@ func (l *Lines) write(p []byte) (written int, err error) {
 		}
 		switch {
 		case err == nil:
-		case errors.Is(err, syscall.EAGAIN): // somebody made it non-blocking, and it is full
+		case errors.Is(err, syscall.EAGAIN): // another process made the file non-blocking, and it is full
 			time.Sleep(full)
 			full = min(2*full, fullMost)
 		default:

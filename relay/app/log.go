@@ -11,9 +11,9 @@ import (
 	"relay/config"
 )
 
-// NewLogger returns the process's logger: JSON lines, or readable ones where
-// the format is "console" or none is set and w writes to a terminal. Times are RFC 3339 in
-// UTC, to the millisecond.
+// NewLogger returns the process's logger: JSON lines, or readable ones if the format is
+// "console", or if none is set and w is a terminal. Times are RFC 3339 in UTC, to the
+// millisecond.
 func NewLogger(c config.Log, w *Lines) zerolog.Logger {
 	level, err := zerolog.ParseLevel(c.Level)
 	if err != nil || c.Level == "" {
@@ -33,15 +33,15 @@ func NewLogger(c config.Log, w *Lines) zerolog.Logger {
 	return zerolog.New(form(w)).Level(level).Hook(stamp{})
 }
 
-// stamp adds the time to each line. zerolog's own way to set the precision is a
-// variable of its package, shared by everybody in the process.
+// stamp adds the time to each line. zerolog sets the precision only in a package variable, which
+// the whole process shares.
 type stamp struct{}
 
 func (stamp) Run(e *zerolog.Event, _ zerolog.Level, _ string) {
 	e.Str(zerolog.TimestampFieldName, time.Now().UTC().Format("2006-01-02T15:04:05.000Z"))
 }
 
-// IsTerminal tells whether w is a person's screen.
+// IsTerminal reports whether w is a terminal.
 func IsTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))

@@ -9,10 +9,10 @@ import (
 	"relay/ingest/listen"
 )
 
-// lookEvery is how soon it is seen that files of this Relay were removed or replaced.
+// lookEvery is how often Relay checks whether its files were removed or replaced.
 const lookEvery = 2 * time.Second
 
-// missing is what is not in its place.
+// missing lists files that are not in their place.
 type missing struct {
 	outbox  error // nothing is accepted
 	sockets error
@@ -20,8 +20,8 @@ type missing struct {
 
 func (m *missing) Error() string { return errors.Join(m.outbox, m.sockets).Error() }
 
-// look makes sockets anew that are gone, and notes what else is not in its place. The
-// outbox's folder is never made anew: an empty one in its place would hide the loss.
+// look makes removed sockets again, and notes the other files that are missing. It never makes
+// the outbox's folder, because an empty one would hide the loss.
 func (a *App) look(ctx context.Context) {
 	var now missing
 	home := "" // of the outbox, while that is lost
@@ -46,7 +46,7 @@ func (a *App) look(ctx context.Context) {
 	a.noteMissing(&now)
 }
 
-// noteMissing logs what has changed.
+// noteMissing logs changes.
 func (a *App) noteMissing(now *missing) {
 	if now.outbox == nil && now.sockets == nil {
 		now = nil

@@ -18,20 +18,20 @@ import (
 )
 
 const (
-	ownQueue   = 1024             // events of Relay's own that wait for the outbox
-	ownBatch   = 100              // of them in one accept
+	ownQueue   = 1024             // own events that wait for the outbox
+	ownBatch   = 100              // events in one accept
 	ownTimeout = 5 * time.Second  // for one accept
-	ownLast    = 2 * time.Second  // for what still waits when a stop has ended all attempts
-	ownQuiet   = 10 * time.Second // between log lines about lost ones
+	ownLast    = 2 * time.Second  // for the remaining events, after a stop has ended all attempts
+	ownQuiet   = 10 * time.Second // between log lines about lost events
 )
 
-// ownEvents accepts Relay's events about itself into its own outbox, so that they go
-// out like any other. They are told, not promised: what the outbox does not take, or
-// what comes too fast, is lost, counted and logged, and holds up no attempt.
+// ownEvents accepts Relay's events about itself into its own outbox, so that they go out like any
+// other. They are not promised: an event that the outbox does not take, or that comes too fast,
+// is lost, counted and logged. They delay no attempt.
 type ownEvents struct {
 	accept  func(context.Context, outbox.Batch) ([]outbox.Receipt, error)
 	policy  func() *policy.Policy
-	dropped func(n int) // counts what is lost
+	dropped func(n int) // counts lost events
 	log     zerolog.Logger
 
 	queue chan deliver.OwnEvent
@@ -43,8 +43,8 @@ func newOwnEvents(accept func(context.Context, outbox.Batch) ([]outbox.Receipt, 
 	return &ownEvents{accept: accept, policy: p, dropped: dropped, log: log, queue: make(chan deliver.OwnEvent, ownQueue), lines: throttle.Lines{Every: ownQuiet}}
 }
 
-// raise takes what is to be told, and never blocks. Nothing is told of the fate of
-// Relay's own events: two endpoints for them, both down, would go on about each other.
+// raise queues an event and never blocks. Failed deliveries of own events raise none, because two
+// endpoints for own events that are both down would go on for ever.
 func (o *ownEvents) raise(r deliver.OwnEvent) {
 	if f, failed := r.Data.(deliver.FailedDelivery); failed && strings.HasPrefix(f.EventType, "relay.") {
 		return
@@ -59,8 +59,8 @@ func (o *ownEvents) raise(r deliver.OwnEvent) {
 	}
 }
 
-// run accepts what was raised until ctx ends, which is to be after the last attempt,
-// and then what still waits, for a moment.
+// run accepts queued events until ctx ends, which must be after the last attempt. Then it accepts
+// the rest of the queue for up to ownLast.
 func (o *ownEvents) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		select {
@@ -79,7 +79,7 @@ func (o *ownEvents) run(ctx context.Context) {
 	}
 }
 
-// emit accepts the event, and others that wait, in one commit.
+// emit accepts r and other queued events in one commit.
 func (o *ownEvents) emit(ctx context.Context, r deliver.OwnEvent) {
 	b := outbox.Batch{}
 	for more := true; more; {
@@ -99,8 +99,8 @@ func (o *ownEvents) emit(ctx context.Context, r deliver.OwnEvent) {
 	o.tell(err)
 }
 
-// entry is the event for the endpoints that want it now, but for the one it is about; a
-// reload may have changed them.
+// entry is the event with the endpoints that want it now, without the one it is about. A reload
+// may have changed them since raise.
 func (o *ownEvents) entry(r deliver.OwnEvent) (outbox.Entry, bool) {
 	data, err := json.Marshal(r.Data)
 	if err != nil {

@@ -11,12 +11,12 @@ import (
 	"relay/outbox"
 )
 
-// retryTaken is how often something is tried again that another process still has.
+// retryTaken is the time between tries to open something that another process still has.
 const retryTaken = 50 * time.Millisecond
 
-// patiently opens what another process may be about to let go of: the outbox, a socket, a
-// port. A supervisor can start a Relay while the kernel still ends the one before. All that
-// is opened shares the one LockWait.
+// patiently opens something that another process may be about to free: the outbox, a socket, a
+// port. A supervisor may start a Relay while the kernel still ends the last one. All calls share
+// one LockWait.
 func patiently[T any](ctx context.Context, a *App, open func() (T, error)) (T, error) {
 	told := false
 	for {
@@ -43,7 +43,7 @@ func patiently[T any](ctx context.Context, a *App, open func() (T, error)) (T, e
 	}
 }
 
-// taken tells whether another process has what is to be opened.
+// taken reports whether opening failed because another process has it.
 func taken(err error) bool {
 	return errors.Is(err, outbox.ErrLocked) || errors.Is(err, listen.ErrAnswered) || errors.Is(err, syscall.EADDRINUSE)
 }

@@ -15,16 +15,16 @@ import (
 	"relay/outbox/redisstream"
 )
 
-// Finding is one thing that was seen of an outbox.
+// Finding is one finding about an outbox.
 type Finding struct {
 	Level string `json:"level"` // "refuse": Relay would not start; "warn"; "ok"
 	What  string `json:"what"`
-	Next  string `json:"next,omitempty"` // what to do, when something is
+	Next  string `json:"next,omitempty"` // what to do, unless all is well
 }
 
-// ProbeOutbox looks at the outbox that the file names, without opening it: at the
-// folder of sqlite, where a file is made and removed, or at the server of redis. The
-// error says why there was nothing to look at.
+// ProbeOutbox looks at the outbox that the file names, without opening it: at the folder of
+// sqlite, where a file is made and removed, or at the server of redis. The error says why the
+// outbox could not be probed.
 func ProbeOutbox(ctx context.Context, whole config.Config) ([]Finding, error) {
 	c := whole.Outbox
 	if c.Engine != "redis" {
@@ -41,7 +41,7 @@ func ProbeOutbox(ctx context.Context, whole config.Config) ([]Finding, error) {
 	return hush(whole, all), nil
 }
 
-// hush takes out of findings what is not shown of the configuration.
+// hush removes values of the configuration that must not be shown.
 func hush(c config.Config, all []Finding) []Finding {
 	for i := range all {
 		all[i].What, all[i].Next = c.Hush(all[i].What), c.Hush(all[i].Next)
@@ -49,8 +49,8 @@ func hush(c config.Config, all []Finding) []Finding {
 	return all
 }
 
-// redisOptions is what the file says, in the words of the engine. Log, Endpoints and
-// Version are the caller's.
+// redisOptions converts the file's settings to the engine's. Log, Endpoints and Version are the
+// caller's.
 func redisOptions(c config.Outbox) redisstream.Options {
 	r := c.Redis
 	o := redisstream.Options{
@@ -69,7 +69,7 @@ func redisOptions(c config.Outbox) redisstream.Options {
 	return o
 }
 
-// probeFolder tells whether files can be made in the folder, or where it will be.
+// probeFolder reports whether files can be made in the folder, or the folder itself.
 func probeFolder(path string) Finding {
 	where := path
 	if whole, err := filepath.Abs(path); err == nil {
@@ -81,7 +81,7 @@ func probeFolder(path string) Finding {
 		if err == nil || !errors.Is(err, fs.ErrNotExist) || dir == filepath.Dir(dir) {
 			break
 		}
-		dir = filepath.Dir(dir) // relay serve makes what is missing
+		dir = filepath.Dir(dir) // relay serve makes the missing folders
 	}
 	if err != nil {
 		return Finding{"refuse", fmt.Sprintf("the folder %s cannot be reached: %v", where, access.Explain(err, where)), "give the user that runs relay access to it"}

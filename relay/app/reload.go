@@ -16,17 +16,17 @@ import (
 	"relay/relay/admin"
 )
 
-// live is what a reload replaces, all at once.
+// live is the part of an App that a reload replaces, as a whole.
 type live struct {
 	policy     *policy.Policy
 	retention  config.Retention
 	hash       string // of the policy
 	generation int64  // 1 at the start
 	at         time.Time
-	change     *admin.Change // the last one; nil for none since the start
+	change     *admin.Change // the last one; nil if there was none since the start
 }
 
-// seen is what the files were when they were last read, good or bad.
+// seen is the state of the files when they were last read, valid or not.
 type seen struct {
 	digest config.Digest
 	err    string
@@ -35,14 +35,14 @@ type seen struct {
 // tellTimeout is how long a reload waits for the outbox to tell the fleet.
 const tellTimeout = 2 * time.Second
 
-// errUnchanged: the files are as they were when they were last read.
+// errUnchanged: the files are those that were last read.
 var errUnchanged = errors.New("the files have not changed")
 
-// Reload reads the files again and lets the new configuration take the place of the old
-// one, or refuses it whole (promise P12): everything that can fail comes first, then
-// one swap. Endpoints that are as before keep their connections; attempts under way
-// end as they began; what waits for an endpoint that is gone is held. by says who
-// asked, for the log. Errors: *admin.ReloadError, after which the old one goes on.
+// Reload reads the files again and replaces the whole configuration, or refuses the new one as a
+// whole (promise P12): all steps that can fail come first, then one swap. Unchanged endpoints
+// keep their connections, attempts under way end as they began, and the pending deliveries of
+// removed endpoints are held. by names the caller, for the log. Errors: *admin.ReloadError; the
+// old configuration then stays.
 func (a *App) Reload(ctx context.Context, by string) (admin.Reloaded, error) {
 	return a.reload(ctx, by, false)
 }
@@ -79,7 +79,7 @@ func (a *App) reload(ctx context.Context, by string, onlyOthers bool) (admin.Rel
 	} else {
 		done.LastChange = now.change
 	}
-	a.refused.Store(nil) // first: nobody sees the new one with the error of the last
+	a.refused.Store(nil) // first, so that nobody sees the new configuration with the last error
 	a.live.Store(now)
 	a.deliverer.Apply(p)
 
@@ -89,7 +89,7 @@ func (a *App) reload(ctx context.Context, by string, onlyOthers bool) (admin.Rel
 	a.o.Log.Info().Str("by", by).Int64("generation", done.Generation).Str("hash", done.Hash).
 		Int("endpoints", len(p.Endpoints)).Dur("took", time.Since(start)).Msg("reloaded: " + summary(done))
 	a.tellFleet(ctx, p)
-	defer debug.FreeOSMemory() // of many endpoints, what reading the files took is more than what stays
+	defer debug.FreeOSMemory() // with many endpoints, reading the files uses more memory than the result
 	if holdsMore(old.policy, p) {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()
@@ -98,8 +98,8 @@ func (a *App) reload(ctx context.Context, by string, onlyOthers bool) (admin.Rel
 	return done, nil
 }
 
-// noteFiles remembers what was read. After an error some of it may be unknown: what was
-// known before still counts. The caller holds reloading, or is the first.
+// noteFiles remembers the files that were read. After an error some may be unknown, so the
+// previously known ones stay. The caller holds reloading, or is the first.
 func (a *App) noteFiles(f *config.File, err error) {
 	a.seen = seen{}
 	if err != nil {
@@ -115,7 +115,7 @@ func (a *App) noteFiles(f *config.File, err error) {
 	}
 }
 
-// refuse keeps what runs, and says why.
+// refuse keeps the running configuration, and logs why.
 func (a *App) refuse(by string, code problem.Code, problems ...string) error {
 	e := &admin.ReloadError{Code: code, Problems: problems}
 	a.refused.Store(e)
@@ -141,7 +141,8 @@ func problems(err error) []string {
 	return lines
 }
 
-// needRestart says so of each block. Values are never told: some are secret.
+// needRestart is an error for each block that needs a restart. It shows no values, because some
+// are secret.
 func needRestart(blocks []string) []string {
 	problems := make([]string, len(blocks))
 	for i, name := range blocks {
@@ -150,7 +151,7 @@ func needRestart(blocks []string) []string {
 	return problems
 }
 
-// differences names the endpoints that two policies do not have in common.
+// differences names the endpoints that differ between two policies.
 func differences(old, now *policy.Policy) admin.Reloaded {
 	d := admin.Reloaded{Changed: []string{}, Added: []string{}, Removed: []string{}}
 	for _, c := range policy.Diff(old, now) {
@@ -169,7 +170,7 @@ func differences(old, now *policy.Policy) admin.Reloaded {
 	return d
 }
 
-// holdsMore tells whether an endpoint that took deliveries takes none now.
+// holdsMore reports whether an endpoint takes deliveries in the old policy and not in the new.
 func holdsMore(old, now *policy.Policy) bool {
 	return slices.ContainsFunc(old.Endpoints, func(before *policy.Endpoint) bool {
 		e := now.Endpoint(before.Name)
@@ -177,10 +178,10 @@ func holdsMore(old, now *policy.Policy) bool {
 	})
 }
 
-// maxNamed is how many endpoints of a kind a log line names.
+// maxNamed bounds the endpoints of a kind that a log line names.
 const maxNamed = 10
 
-// summary says in words what a reload changed.
+// summary describes the changes of a reload.
 func summary(d admin.Reloaded) string {
 	var parts []string
 	for _, kind := range []struct {
@@ -203,7 +204,7 @@ func summary(d admin.Reloaded) string {
 	return strings.Join(parts, "; ")
 }
 
-// tellFleet tells the other Relays of a shared outbox which settings this one has now.
+// tellFleet tells the other Relays of a shared outbox this one's settings.
 func (a *App) tellFleet(ctx context.Context, p *policy.Policy) {
 	shared, ok := a.store.(outbox.Fleet)
 	if !ok {
@@ -226,7 +227,7 @@ func (a *App) configStatus() admin.Config {
 	return c
 }
 
-// reloadRoute is nil when there are no files to read again.
+// reloadRoute is nil if there are no files to reload.
 func (a *App) reloadRoute() func(context.Context) (admin.Reloaded, error) {
 	if a.o.Load == nil {
 		return nil

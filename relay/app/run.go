@@ -13,18 +13,16 @@ import (
 	"relay/relay/deliver"
 )
 
-// reapEvery is how often finished deliveries are looked through for those past
-// their retention.
+// reapEvery is how often finished deliveries past their retention are removed.
 const reapEvery = time.Minute
 
-// Run answers and delivers until ctx ends or a part fails for good, then stops
-// in order and closes everything. It returns nil after a stop that was asked for,
-// and may be called once.
+// Run answers and delivers until ctx ends or a part fails permanently, then stops in order and
+// closes everything. It returns nil after a stop that was asked for, and may be called once.
 //
-// The order of a stop: deliveries are no longer claimed, at once; attempts under way finish,
-// or are handed back after the grace; ingest stays open meanwhile (and for Stop.Linger
-// since its last request), because an app that got the same signal may still
-// have something to say; then listeners and outbox close.
+// The order of a stop: deliveries are no longer claimed, at once; attempts under way finish, or
+// are handed back after the grace; ingest stays open meanwhile (and for Stop.Linger since its
+// last request), because an app that got the same signal may still send events; then listeners
+// and outbox close.
 func (a *App) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, a.close()) }()
 
@@ -52,7 +50,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 	upkeep.Go(func() { every(work, relieveEvery, func() { a.relieve(work) }) })
 	upkeep.Go(func() { every(work, lookEvery, func() { a.look(work) }) })
 	upkeep.Go(func() { a.watchFleet(work) })
-	upkeep.Go(debug.FreeOSMemory) // what reading the files took
+	upkeep.Go(debug.FreeOSMemory) // the time for reading the files
 	if a.o.Load != nil && a.o.Watch != nil {
 		upkeep.Go(func() { a.watchFiles(work) })
 	}
@@ -71,7 +69,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 	errors.As(context.Cause(ctx), &stop)
 	a.o.Log.Info().Str("by", stop.By).Msg("stopping")
 	a.stopping.Store(true)
-	a.request.Store(time.Now().UnixNano()) // the time to be idle counts from here
+	a.request.Store(time.Now().UnixNano()) // idle time counts from here
 	deadline := time.Now().Add(a.o.Grace)
 	if a.broken() != nil {
 		a.deliverer.Abort() // no attempt can be recorded any more
@@ -81,7 +79,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 	upkeep.Wait()
 	a.linger(stop.Linger, deadline)
 	a.shutdown(deadline)
-	servers.Wait() // an operator may have changed an endpoint until now
+	servers.Wait() // an operator may have changed an endpoint up to now
 	stopTelling()
 	events.Wait()
 	a.logStopped()
@@ -137,7 +135,7 @@ func (a *App) shutdown(deadline time.Time) {
 	wg.Wait()
 }
 
-// every does something again and again, until ctx ends.
+// every calls do once per d, until ctx ends.
 func every(ctx context.Context, d time.Duration, do func()) {
 	tick := time.NewTicker(d)
 	defer tick.Stop()
@@ -151,7 +149,7 @@ func every(ctx context.Context, d time.Duration, do func()) {
 	}
 }
 
-// reap removes what retention has done with.
+// reap removes finished deliveries past their retention.
 func (a *App) reap(ctx context.Context) {
 	log := a.o.Log.With().Str("component", "outbox").Logger()
 	retention := a.live.Load().retention
@@ -161,7 +159,7 @@ func (a *App) reap(ctx context.Context) {
 		var n int
 		var err error
 		if n, more, err = a.store.Reap(ctx, r); err != nil {
-			// A broken outbox ends Run by itself; anything else is tried again next time.
+			// A broken outbox ends Run by itself; other errors are tried again next time.
 			if ctx.Err() == nil {
 				log.Warn().Err(err).Msg("retention")
 			}
@@ -180,9 +178,8 @@ const (
 	relieveTo    = 0.70
 )
 
-// relieve lets history give way before events are refused: while the outbox is
-// nearly full, what is delivered goes before its retention, oldest first. What is
-// pending or failed stays.
+// relieve makes room before events are refused: while the outbox is nearly full, it removes
+// delivered deliveries before their retention ends, oldest first. Pending and failed ones stay.
 func (a *App) relieve(ctx context.Context) {
 	if removed := a.makeRoom(ctx); removed > 0 {
 		a.o.Log.Warn().Str("component", "outbox").Int("removed", removed).
@@ -190,8 +187,8 @@ func (a *App) relieve(ctx context.Context) {
 	}
 }
 
-// makeRoom returns how many deliveries went. An outbox that cannot be asked now is
-// asked again later.
+// makeRoom returns how many deliveries it removed. If the outbox does not answer, the next call
+// tries again.
 func (a *App) makeRoom(ctx context.Context) (removed int) {
 	fill, err := a.store.Fill(ctx)
 	if err != nil || fill < relieveFrom {
@@ -242,7 +239,7 @@ func (a *App) warnHeld(ctx context.Context) {
 	}
 }
 
-// logStopped says what waits for the next start: nothing of it is lost.
+// logStopped logs how many deliveries remain for the next start.
 func (a *App) logStopped() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
@@ -250,12 +247,12 @@ func (a *App) logStopped() {
 	a.o.Log.Info().Int64("pending", pending).Int64("held", held).Int("unfinished", a.deliverer.Unfinished()).Msg("stopped")
 }
 
-// waiting counts the deliveries that are not over: those of endpoints that take
-// work, and the others, which are held.
+// waiting counts the deliveries that are not over: those of endpoints that take deliveries as
+// pending, the others as held.
 func (a *App) waiting(ctx context.Context) (pending, held int64) {
 	counts, err := a.store.Counts(ctx)
 	if err != nil {
-		return 0, 0 // a broken outbox has said so
+		return 0, 0 // a broken outbox has logged why
 	}
 	p := a.live.Load().policy
 	active := map[string]bool{}

@@ -16,12 +16,12 @@ import (
 )
 
 const (
-	// settleTime is how long the files must have been left alone: an editor or a
-	// ConfigMap takes several steps.
+	// settleTime is the debounce: how long the files must be unchanged, because an editor or a
+	// ConfigMap changes them in several steps.
 	settleTime = 250 * time.Millisecond
 
-	// pollEvery is for what tells of nothing: network file systems, and folders that
-	// were replaced unseen.
+	// pollEvery is for changes without events: on network file systems, or when a watched folder
+	// was replaced.
 	pollEvery = 30 * time.Second
 )
 
@@ -35,7 +35,7 @@ func (a *App) watchFiles(ctx context.Context) {
 			defer a.reloading.Unlock()
 			return a.reads
 		},
-		check: func() { _, _ = a.reload(ctx, "watch", true) }, // it has logged what there is to say
+		check: func() { _, _ = a.reload(ctx, "watch", true) }, // Reload has logged it
 	}
 	var events chan fsnotify.Event
 	var failures chan error
@@ -49,22 +49,22 @@ func (a *App) watchFiles(ctx context.Context) {
 	w.run(ctx, events, failures)
 }
 
-// watch follows files by their folders: an editor that replaces a file by renaming, and
-// a ConfigMap whose ..data link moves, leave nothing of the old file to follow.
+// watch follows files by their folders: an editor that replaces a file by renaming, and a
+// ConfigMap whose ..data link moves, would leave a watch on the old file.
 type watch struct {
 	log   zerolog.Logger
-	files func() []string // what the configuration depends on
-	check func()          // reads the files, and reloads when they are others
+	files func() []string // files that the configuration depends on
+	check func()          // reads the files, and reloads if they have changed
 
-	add, remove func(folder string) error // nil when there are no events
+	add, remove func(folder string) error // nil without events
 
 	trail trail
 	stamp string // of the files, when they were last looked at
-	blind bool   // it was said that a folder cannot be watched
+	blind bool   // it was logged that a folder cannot be watched
 }
 
 func (w *watch) run(ctx context.Context, events <-chan fsnotify.Event, failures <-chan error) {
-	settle := time.NewTimer(settleTime) // what changed since the files were read
+	settle := time.NewTimer(settleTime) // changes since the files were read
 	defer settle.Stop()
 	poll := time.NewTicker(pollEvery)
 	defer poll.Stop()
@@ -99,8 +99,7 @@ func (w *watch) run(ctx context.Context, events <-chan fsnotify.Event, failures 
 	}
 }
 
-// follow watches the folders that the files are in now. It tells whether one of them
-// is new.
+// follow watches the folders of the files. It reports whether one of them is new.
 func (w *watch) follow() (more bool) {
 	before := w.trail.folders
 	w.trail = newTrail(w.files())
@@ -109,7 +108,7 @@ func (w *watch) follow() (more bool) {
 		if w.add == nil {
 			continue
 		}
-		// One that is watched already may be another one under its name.
+		// A folder that is watched already may have been replaced by another of the same name.
 		if err := w.add(folder); err != nil && !errors.Is(err, os.ErrNotExist) && !w.blind {
 			w.blind = true
 			w.log.Warn().Err(err).Msg(fmt.Sprintf("changes in the folder %s are seen only every %s. SIGHUP reloads at once", folder, pollEvery))
@@ -123,9 +122,8 @@ func (w *watch) follow() (more bool) {
 	return more
 }
 
-// trail is where changes of some files show: the names of the files and of all
-// symbolic links on the way to them, and the folders that hold these. Folders are
-// without links.
+// trail is where changes of files are visible: the names of the files and of all symbolic links
+// on the way to them, and the folders that hold these. Folders are without links.
 type trail struct {
 	names   map[string]bool
 	folders map[string]bool
@@ -142,7 +140,7 @@ func newTrail(files []string) trail {
 	return t
 }
 
-// lead adds a path, and where its links lead.
+// lead adds a path, and the paths that its links lead to.
 func (t *trail) lead(path string, been map[string]bool) {
 	if been[path] {
 		return
@@ -162,8 +160,8 @@ func (t *trail) lead(path string, been map[string]bool) {
 	}
 }
 
-// note adds one name in its folder; where there is no folder, the place where it would
-// come to be.
+// note adds one name in its folder. If there is no folder, it adds the place where the folder
+// would appear.
 func (t *trail) note(path string) {
 	parent := filepath.Dir(path)
 	folder, err := filepath.EvalSymlinks(parent)
@@ -175,13 +173,13 @@ func (t *trail) note(path string) {
 	}
 }
 
-// concerns tells whether what happened to a path can change what is read: to a name of the
+// concerns tells whether what happened to a path can change the configuration: to a name of the
 // trail, to a folder, or to a file that a folder of *.hcl files may bring.
 func (t *trail) concerns(path string) bool {
 	return t.names[path] || t.folders[path] || filepath.Ext(path) == ".hcl" && t.folders[filepath.Dir(path)]
 }
 
-// stamp is the same as long as no file or folder shows a change from the outside.
+// stamp changes when the metadata of a file or folder do.
 func (t *trail) stamp() string {
 	var b strings.Builder
 	for _, set := range []map[string]bool{t.names, t.folders} {

@@ -286,8 +286,8 @@ func (g *Gate) grant(now time.Time) Grant {
 	return v
 }
 
-// probes returns how many probes may begin, or how long to wait. For a closed breaker closed is
-// true. The caller holds mu.
+// probes returns how many probes may begin, 0 with ok if the breaker is closed. If none may begin
+// ok is false, and wait is how long until some may. The caller holds mu.
 func (g *Gate) probes(now time.Time) (n int, wait time.Duration, ok bool) {
 	rule, o := g.endpoint.Breaker, g.condition.Breaker
 	if rule == nil || o == nil {
