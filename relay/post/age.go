@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// An idle connection is kept for less than common front ends keep theirs (60 s
-// and more), so that it is rarely closed while a request is on its way.
+// An idle connection is kept for less than common front ends keep theirs (60 s and more), so that
+// it is rarely closed while a request is on its way.
 const idleTimeout = 55 * time.Second
 
 // expiry is when a connection opened now has reached its age: between 4/5 of maxAge and all
@@ -18,7 +18,7 @@ func expiry(now time.Time, maxAge time.Duration) time.Time {
 	return now.Add(maxAge - rand.N(maxAge/5+1))
 }
 
-// idleUntil is how long a connection is kept that is idle since then.
+// idleUntil is until when a connection that is idle since then is kept.
 func idleUntil(since, expires time.Time) time.Time {
 	until := since.Add(idleTimeout)
 	if !expires.IsZero() && expires.Before(until) {
@@ -27,11 +27,11 @@ func idleUntil(since, expires time.Time) time.Time {
 	return until
 }
 
-// alarm calls ring once, at the earliest of the times that it is set to. Its owner's mutex
-// guards it; ring begins with rang.
+// alarm calls ring once, at the earliest time that was set. The owner's mutex guards it; ring
+// must call rang first.
 type alarm struct {
 	ring  func()
-	at    time.Time // zero while it is not set
+	at    time.Time // zero if not set
 	timer *time.Timer
 }
 

@@ -22,22 +22,22 @@ func readBody(r io.Reader) ([]byte, error) {
 	return kept, err
 }
 
-// framing is the body of an answer on a connection: its Read ends where the body does.
-// An end of the connection before that is io.ErrUnexpectedEOF.
+// framing reads the body of an answer from a connection, up to the end of the body. An end of the
+// connection before that is io.ErrUnexpectedEOF.
 //
-// The HTTP library has a reader for chunks, which holds a body that is cut off between
-// two chunks for a whole one: a lost answer would count as one.
+// The HTTP library's reader of chunks takes a body that is cut off between two chunks for
+// complete, so a lost answer would count.
 type framing struct {
 	in      *bufio.Reader
 	chunked bool
 	closes  bool  // the body ends with the connection
-	left    int64 // of the body, or of the chunk under way
+	left    int64 // left of the body, or of the present chunk
 	chunks  int   // begun
-	excess  int64 // bytes beside data, beyond what is usual
-	whole   bool  // all of it was read
+	excess  int64 // bytes besides data, beyond the usual
+	whole   bool  // the whole body was read
 }
 
-// keep is readBody, without a guess where the size is known.
+// keep is readBody with exactly enough memory if the size is known.
 func (b *framing) keep() ([]byte, error) {
 	if b.chunked || b.closes || b.left > maxKeptBody {
 		return readBody(b)
@@ -71,7 +71,7 @@ func (b *framing) Read(p []byte) (int, error) {
 	return n, unexpected(err)
 }
 
-// nextChunk reads what stands between two chunks, and after the last one.
+// nextChunk reads the lines between two chunks, and after the last one.
 func (b *framing) nextChunk() error {
 	if b.chunks++; b.chunks > 1 {
 		if line, err := b.line(); err != nil || len(line) != 0 {
@@ -105,8 +105,8 @@ func (b *framing) nextChunk() error {
 	}
 }
 
-// line reads a line without its CRLF. What is beside data may be 16 bytes and twice
-// the data for each chunk, and maxExcess in all beyond that.
+// line reads a line without its CRLF. The overhead may be 16 bytes and twice the data for each
+// chunk, and maxExcess more in all.
 func (b *framing) line() ([]byte, error) {
 	line, err := b.in.ReadSlice('\n')
 	switch {

@@ -11,13 +11,13 @@ import (
 	"relay/policy"
 )
 
-// The codes of answers whose body is not whole. The status decides all the same.
+// The codes of answers with an incomplete body. The status still decides the outcome.
 const (
-	CodeBodyCut     = "body_cut"     // the body broke off, or is not framed as HTTP has it
-	CodeBodyTimeout = "body_timeout" // the body had not ended at the end of the attempt
+	CodeBodyCut     = "body_cut"     // the body broke off, or its framing is invalid
+	CodeBodyTimeout = "body_timeout" // the body was not complete at the end of the attempt
 )
 
-// bodyFault says why a body is not whole, whose reading ended with err now.
+// bodyFault converts the error of reading a body to its code.
 func bodyFault(err error, until time.Time) *Failure {
 	switch {
 	case !time.Now().Before(until):
@@ -28,13 +28,13 @@ func bodyFault(err error, until time.Time) *Failure {
 	return &Failure{CodeBodyCut, clip("the answer's body broke off: " + err.Error())}
 }
 
-// exchangeFailure says why a connection brought no whole head of an answer. answering tells
-// whether some of it had come.
+// exchangeFailure says why there is no complete head of an answer. answering is true if a part of
+// it had arrived.
 func exchangeFailure(err error, answering bool) *Failure {
 	code := exchangeCode(err, answering)
 	switch {
 	case code == policy.CodeBadResponse:
-		// The library's words may quote the receiver.
+		// The library's text may quote the receiver.
 		return &Failure{code, "the answer is not HTTP, or its header is larger than 64 KiB"}
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return &Failure{code, "the connection ended before the answer did"}
@@ -61,7 +61,7 @@ func dialCode(err error, handshake bool) string {
 	case ok && timeout.Timeout():
 		return policy.CodeConnectTimeout
 	case errors.Is(err, syscall.ECONNRESET):
-		return policy.CodeReset // whether it is noticed now or with the first byte is chance
+		return policy.CodeReset // it is chance whether this is noticed now or with the first byte
 	case handshake:
 		return tlsCode(err)
 	case errors.Is(err, syscall.ECONNREFUSED):
@@ -84,12 +84,11 @@ func tlsCode(err error) string {
 	return policy.CodeTLS
 }
 
-// exchangeCode names the reason why a connection brought no whole head of an answer.
-// answering tells whether some of it had come: what came and was not a broken
-// connection was not HTTP.
+// exchangeCode is the code for an incomplete head of an answer. answering is true if a part of it
+// had arrived; unless the connection broke, that part was not HTTP.
 func exchangeCode(err error, answering bool) string {
 	if op, ok := errors.AsType[*net.OpError](err); ok && (op.Op == "remote error" || op.Op == "local error") {
-		return policy.CodeTLS // an alert, theirs or ours: with TLS 1.3 a receiver may turn us away after the handshake
+		return policy.CodeTLS // an alert of either side: with TLS 1.3 a receiver may refuse the client after the handshake
 	}
 	if answering && !isBroken(err) {
 		return policy.CodeBadResponse
@@ -97,7 +96,7 @@ func exchangeCode(err error, answering bool) string {
 	return policy.CodeReset
 }
 
-// isBroken tells whether err is of the connection, not of what came over it.
+// isBroken reports whether err is an error of the connection, not of the data.
 func isBroken(err error) bool {
 	_, ok := errors.AsType[*net.OpError](err)
 	return ok || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.ErrClosedPipe)

@@ -18,10 +18,10 @@ import (
 	"relay/policy"
 )
 
-// dialer opens an endpoint's connections: name resolution, guard, TCP, TLS. It
-// knows nothing of HTTP.
+// dialer opens an endpoint's connections: name resolution, guard, TCP, TLS. It does not know
+// HTTP.
 type dialer struct {
-	resolver  *net.Resolver // nil for the system's
+	resolver  *net.Resolver // nil for the system's resolver
 	guard     *guard
 	tls       *tls.Config
 	plaintext bool // http:// is allowed
@@ -31,12 +31,11 @@ type dialer struct {
 	// dialNet replaces net.Dialer, and with it the guard, in tests on a network in memory.
 	dialNet func(ctx context.Context, network, address string) (net.Conn, error)
 
-	certificate *tls.Certificate // our own; nil for none
+	certificate *tls.Certificate // own listeners; nil for none
 	asked       atomic.Bool      // the receiver asked for it
 }
 
-// secure makes the settings of TLS as the endpoint has them; roots stand in for the
-// system's.
+// secure makes the endpoint's settings of TLS; roots replace the system's authorities.
 func (d *dialer) secure(e *policy.Endpoint, roots *x509.CertPool) {
 	d.certificate = e.TLS.Certificate
 	d.tls = &tls.Config{
@@ -45,29 +44,29 @@ func (d *dialer) secure(e *policy.Endpoint, roots *x509.CertPool) {
 		NextProtos:           []string{"http/1.1"},
 		RootCAs:              cmp.Or(e.TLS.Roots, roots),
 		GetClientCertificate: d.clientCertificate,
-		ClientSessionCache:   tls.NewLRUClientSessionCache(1), // one host; a full handshake costs some fifty requests
+		ClientSessionCache:   tls.NewLRUClientSessionCache(1), // one host; a full handshake costs as much as some fifty requests
 	}
 }
 
-// clientCertificate is sent to a receiver that asks, whatever issuers it names: the list
-// may leave out those between.
+// clientCertificate is sent to a receiver that asks for one, whatever issuers it names, because
+// its list may lack intermediate issuers.
 func (d *dialer) clientCertificate(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 	d.asked.Store(true)
 	return cmp.Or(d.certificate, new(tls.Certificate)), nil // an empty one is none
 }
 
-// addressOf is what is dialled for e. A name that ends with a dot keeps it, so that no search
+// addressOf is the address to dial for e. A name that ends with a dot keeps it, so that no search
 // domain is tried.
 func addressOf(e *policy.Endpoint) string {
 	return net.JoinHostPort(e.URL.Hostname(), strconv.Itoa(int(e.Port())))
 }
 
-// conn is a connection below TLS. It remembers what it took to open it.
+// conn is a connection below TLS. It remembers how long opening took.
 type conn struct {
 	net.Conn
-	timing outbox.Timing
-	hushed bool   // Read brings nothing
-	closed func() // gives the socket back
+	timing  outbox.Timing
+	peeking bool   // Read brings nothing
+	closed  func() // gives the socket back
 }
 
 func (c *conn) Close() error {
@@ -78,29 +77,29 @@ func (c *conn) Close() error {
 }
 
 func (c *conn) Read(b []byte) (int, error) {
-	if c.hushed {
-		return 0, errHushed{}
+	if c.peeking {
+		return 0, errPeeking{}
 	}
 	return c.Conn.Read(b)
 }
 
-// errHushed is what Read answers instead of asking the network. It is
-// temporary, so TLS can go on after it.
-type errHushed struct{}
+// errPeeking is the result of Read instead of reading from the network. It is temporary, so that
+// TLS can go on after it.
+type errPeeking struct{}
 
-func (errHushed) Error() string   { return "nothing is read now" }
-func (errHushed) Timeout() bool   { return true }
-func (errHushed) Temporary() bool { return true }
+func (errPeeking) Error() string   { return "nothing is read now" }
+func (errPeeking) Timeout() bool   { return true }
+func (errPeeking) Temporary() bool { return true }
 
-// baseOf returns what lies below TLS.
+// baseOf returns the connection below TLS.
 func baseOf(c net.Conn) *conn {
 	if secure, ok := c.(*tls.Conn); ok {
 		c = secure.NetConn()
 	}
-	return c.(*conn) // this file opens no other
+	return c.(*conn) // no other type is opened in this file
 }
 
-// dialError is a connection that did not come about.
+// dialError is a connection that could not be opened.
 type dialError struct {
 	err    error
 	code   string
@@ -110,7 +109,7 @@ type dialError struct {
 func (e *dialError) Error() string { return e.err.Error() }
 func (e *dialError) Unwrap() error { return e.err }
 
-// errPlaintext refuses what the policy's decoder refuses, once more at the door.
+// errPlaintext refuses plaintext, as the policy's decoder does; this is a second line of defence.
 var errPlaintext = errors.New("connection denied: http:// needs allow_plaintext = true")
 
 // dial opens a connection without TLS.
@@ -153,7 +152,7 @@ func (d *dialer) connect(ctx context.Context, network, address string) (*conn, e
 		return nil, err
 	}
 	defer dialed()
-	var resolved atomic.Pointer[time.Time] // when the first address was about to be dialled
+	var resolved atomic.Pointer[time.Time] // just before the first address was dialled
 	start := time.Now()
 	if _, err := netip.ParseAddrPort(address); err == nil || d.dialNet != nil {
 		resolved.Store(&start)
@@ -193,8 +192,8 @@ func (d *dialer) socket(ctx context.Context) (dialed, closed func(), err error) 
 	return dialed, closed, err
 }
 
-// limit corrects the code of a timeout after start: the end of the attempt, where ctx has
-// it, may come before the connect time does.
+// limit corrects the code of a timeout after start, because the end of the attempt may come
+// before the end of the connect time.
 func (d *dialer) limit(ctx context.Context, start time.Time, code string) string {
 	until, ok := ctx.Deadline()
 	if ok && code == policy.CodeConnectTimeout && !until.After(start.Add(d.timeout.Connect)) {

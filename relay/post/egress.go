@@ -14,23 +14,23 @@ import (
 	"relay/policy"
 )
 
-// guard decides which addresses an endpoint's connections may go to. It is
-// asked after name resolution, about the very address that is dialled, so no name,
-// redirect or changing DNS answer leads around it (promise P11).
+// guard decides which addresses an endpoint's connections may go to. It checks the address that
+// is dialled, after name resolution, so that no name, redirect or changing DNS answer can evade
+// it (promise P11).
 type guard struct {
 	public *ssrf.Guardian // public addresses, and those that the policy lists
 	never  []reserved
-	inside []netip.Prefix          // of IPv6, where the last 32 bits are an IPv4 address
+	inside []netip.Prefix          // IPv6 prefixes whose last 32 bits are an IPv4 address
 	own    func() []netip.AddrPort // of this process
 }
 
-// reserved is a range that no policy opens.
+// reserved is a range that no policy can allow.
 type reserved struct {
 	prefix netip.Prefix
 	what   string
 }
 
-// deniedError is the guard's no. It may pass, when DNS is mended, so it is retried.
+// deniedError is the guard's refusal. It is retried, because DNS may be corrected.
 type deniedError struct {
 	target netip.AddrPort
 	reason string
@@ -51,7 +51,7 @@ func newGuard(e policy.Egress, own func() []netip.AddrPort) *guard {
 	}
 	return &guard{
 		public: ssrf.New(
-			ssrf.WithPorts(e.Ports...), // none given: the URL's own is the only one dialled
+			ssrf.WithPorts(e.Ports...), // none given: only the URL's own port is dialled
 			ssrf.WithAllowedV4Prefixes(v4...),
 			ssrf.WithAllowedV6Prefixes(v6...),
 		),
@@ -80,8 +80,7 @@ func neverAllowed() []reserved {
 	return all
 }
 
-// control is a net.Dialer's ControlContext: it sees each address before a
-// packet goes there.
+// control is a net.Dialer's ControlContext: it checks each address before a packet is sent.
 func (g *guard) control(_ context.Context, network, address string, _ syscall.RawConn) error {
 	target, err := netip.ParseAddrPort(address)
 	if err != nil {
@@ -93,17 +92,17 @@ func (g *guard) control(_ context.Context, network, address string, _ syscall.Ra
 	return nil
 }
 
-// deny returns why target must not be connected to, "" when it may be.
+// deny returns why connections to target are denied, "" if they are allowed.
 func (g *guard) deny(target netip.AddrPort) string {
-	ip := target.Addr().Unmap() // one with a zone is in no range, and denied below
+	ip := target.Addr().Unmap() // one with a zone is in no range; it is denied below
 	for _, r := range g.never {
 		if r.prefix.Contains(ip) {
 			return r.what
 		}
 	}
 	if b := ip.As16(); ip != netip.IPv6Loopback() && slices.ContainsFunc(g.inside, func(p netip.Prefix) bool { return p.Contains(ip) }) {
-		// NAT64, where the policy lists it, leads to the IPv4 address inside. So may the
-		// older forms.
+		// NAT64, if the policy lists it, leads to the embedded IPv4 address. So may the older
+		// forms.
 		inside := netip.AddrFrom4([4]byte(b[12:]))
 		if reason := g.deny(netip.AddrPortFrom(inside, target.Port())); reason != "" {
 			return reason
@@ -121,8 +120,8 @@ func (g *guard) deny(target netip.AddrPort) string {
 	return ""
 }
 
-// isOwn tells whether target reaches one of our own listeners. A listener
-// on the unspecified address is reached by every address of this machine.
+// isOwn reports whether target is one of this process's own listeners. A listener on the
+// unspecified address is reached by every address of this machine.
 func (g *guard) isOwn(target netip.AddrPort) bool {
 	if g.own == nil {
 		return false
@@ -145,9 +144,9 @@ func isLocal(ip netip.Addr) bool {
 	})
 }
 
-// Denied returns why the address of e's URL must not be connected to, "" when it may
-// be. A URL with a name is not judged, as known tells: its addresses are looked at
-// when they are dialled. own are this process's listeners.
+// Denied returns why connections to the address of e's URL are denied, "" if they are allowed.
+// known is false for a URL with a name, whose addresses are checked when they are dialled. own
+// are this process's listeners.
 func Denied(e *policy.Endpoint, own []netip.AddrPort) (reason string, known bool) {
 	ip, err := netip.ParseAddr(e.URL.Hostname())
 	if err != nil {

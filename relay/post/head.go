@@ -20,7 +20,7 @@ var (
 // end with LF alone; they come out with CRLF, and a header that was folded over
 // several lines as one. It reads at most limit bytes.
 func readHead(dst []byte, in *bufio.Reader, limit int) ([]byte, error) {
-	start, lines := len(dst), 0 // of the line under way
+	start, lines := len(dst), 0 // of the present line
 	folded := false             // the line before it was folded
 	for {
 		part, err := in.ReadSlice('\n')
@@ -59,14 +59,13 @@ func readHead(dst []byte, in *bufio.Reader, limit int) ([]byte, error) {
 	}
 }
 
-// headLine is one header of an answer.
+// headLine is one header line of an answer.
 type headLine struct {
 	name, value []byte
 }
 
-// headLines appends the headers of what readHead made, in the order of the record: by
-// canonical name, and those of one name as they came. Names become canonical
-// within head.
+// headLines appends the header lines of a head from readHead, in the order of the record: by
+// canonical name, and those of one name as they came. Names become canonical within head.
 func headLines(dst []headLine, head []byte) []headLine {
 	_, rest, _ := bytes.Cut(head, []byte("\r\n"))
 	for {
@@ -83,9 +82,8 @@ func headLines(dst []headLine, head []byte) []headLine {
 	return dst
 }
 
-// isPlain tells whether a head, with its empty line, is a final one that every reader reads in
-// the same way: HTTP/1.1, three digits, and header lines of a token, a colon and visible
-// characters, none of them folded.
+// isPlain tells whether a head, with its empty line, is the final one and unambiguous: HTTP/1.1,
+// three digits, and header lines of a token, a colon and visible characters, none of them folded.
 func isPlain(head []byte) bool {
 	if len(head) < len("HTTP/1.1 200\r\n") || string(head[:9]) != "HTTP/1.1 " || head[9] < '2' || head[9] > '5' || !isDigit(head[10]) || !isDigit(head[11]) {
 		return false
@@ -124,8 +122,8 @@ func isVisible(text []byte) bool {
 	return true
 }
 
-// plainMeaning is what a plain head means where no line of it says more than the length of the body
-// and that the connection is kept. ok is false for any other.
+// plainMeaning is the meaning of a plain head that says no more than the length of the body and
+// that the connection stays open. ok is false for any other head.
 func plainMeaning(head []byte, lines []headLine) (m meaning, ok bool) {
 	m = meaning{status: int(head[9]-'0')*100 + int(head[10]-'0')*10 + int(head[11]-'0'), size: sizeConnection}
 	for _, l := range lines {
@@ -145,7 +143,7 @@ func plainMeaning(head []byte, lines []headLine) (m meaning, ok bool) {
 		}
 	}
 	bodyless := m.status == 204 || m.status == 304
-	return m, bodyless != (m.size >= 0) // a length where no body may be is odd, too
+	return m, bodyless != (m.size >= 0) // a length without a body is unusual, too
 }
 
 // parseDecimal reads 1 to 9 digits.
@@ -162,8 +160,8 @@ func parseDecimal(text []byte) (n int, ok bool) {
 	return n, true
 }
 
-// plain drops the lines that change nothing for us and that the library refuses: a
-// Content-Length said again, and announced trailers, unless the line is no header at all.
+// plain drops lines that have no meaning for Relay and that the library refuses: a repeated
+// Content-Length, and announced trailers.
 func plain(lines []headLine) []headLine {
 	lines = slices.CompactFunc(lines, func(a, b headLine) bool {
 		return string(b.name) == "Content-Length" && bytes.Equal(a.name, b.name) && bytes.Equal(a.value, b.value)
@@ -188,9 +186,8 @@ func (l headLine) append(dst []byte) []byte {
 	return append(append(dst, l.value...), "\r\n"...)
 }
 
-// asHTTP11 makes of a later version in a status line the one that we speak, as RFC
-// 9110 section 2.5 wants it read; the library would read it as an earlier one. HTTP/0.0 is
-// no version at all and is read in the same way, as net/http does.
+// asHTTP11 replaces a later version in a status line by HTTP/1.1, as RFC 9110 section 2.5 asks;
+// the library would take it for an earlier one. It replaces HTTP/0.0, too, as net/http does.
 func asHTTP11(head []byte) {
 	if len(head) < 9 || head[6] != '.' || head[8] != ' ' || !isDigit(head[5]) || !isDigit(head[7]) {
 		return
@@ -202,8 +199,8 @@ func asHTTP11(head []byte) {
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
-// canonical gives a name the form in which headers are recorded: Content-Type. One
-// with a space in it has none.
+// canonical gives a name the form in which headers are recorded: Content-Type. A name with a
+// space has none.
 func canonical(name []byte) {
 	if bytes.IndexByte(name, ' ') >= 0 {
 		return
@@ -220,8 +217,8 @@ func canonical(name []byte) {
 	}
 }
 
-// appendRecord appends what the record keeps of a head: the headers without
-// those that are about the connection.
+// appendRecord appends the head's lines that the attempt's record keeps: all but those about the
+// connection.
 func appendRecord(dst []byte, lines []headLine, chunked, closes bool) []byte {
 	for _, l := range lines {
 		leave := bytes.IndexByte(l.name, ' ') >= 0 // it is not a name
@@ -240,8 +237,8 @@ func appendRecord(dst []byte, lines []headLine, chunked, closes bool) []byte {
 	return dst[:min(len(dst), maxKeptHead)]
 }
 
-// endsConnection tells whether a head has "Connection: close", in any letters and
-// among any others.
+// endsConnection reports whether a head has "Connection: close", in any case and among other
+// options.
 func endsConnection(lines []headLine) bool {
 	for _, l := range lines {
 		if string(l.name) != "Connection" {

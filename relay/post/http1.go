@@ -17,23 +17,23 @@ import (
 	"relay/policy"
 )
 
-// Sizes in bytes. A request of up to maxAtOnce fits the kernel's buffers, so
-// writing it waits for nobody.
+// Sizes in bytes. A request of up to maxAtOnce fits the kernel's buffers, so that writing it does
+// not block.
 const (
 	readBuffer = 4 << 10
 	maxAtOnce  = 16 << 10
 )
 
 // http1 is the sender for HTTP/1.1. Requests and plain answers are read and written here;
-// fasthttp reads the heads of all other answers. Connections and time limits are ours. The
-// attempt's own goroutine writes, then reads. Nothing is ever sent again.
+// fasthttp reads the heads of all other answers. Connections and time limits are this package's.
+// The attempt's own goroutine writes, then reads. Nothing is ever sent again.
 type http1 struct {
 	pool      pool
 	host      string // of the Host header
 	target    string // path and query as the URL has them
 	obey      bool   // rate headers
 	exchanges *sync.Pool
-	forget    func() bool // the end of all attempts need not be told any more
+	forget    func() bool // the end of all attempts was already watched for
 }
 
 func newHTTP1(ctx context.Context, e *policy.Endpoint, d *dialer, exchanges *sync.Pool) *http1 {
@@ -63,7 +63,7 @@ func (t *http1) Send(ctx context.Context, r Request) (Answer, *Failure) {
 			a.Timing, f = dial.timing, &Failure{dial.code, clip(dial.Error())}
 		}
 		if f.Code == policy.CodeConnectTimeout || f.Code == CodeNoSocket {
-			return a, f // however late we hear of it
+			return a, f // however late it is noticed
 		}
 		return a, orLate(f, r.Until)
 	}
@@ -71,7 +71,7 @@ func (t *http1) Send(ctx context.Context, r Request) (Answer, *Failure) {
 		a.Timing = l.base.timing
 	}
 
-	end := t.pool.drop // also of a panic
+	end := t.pool.drop // even after a panic
 	defer func() { end(l) }()
 	x := t.exchanges.Get().(*exchange)
 	x.begin(l.Conn)
@@ -86,16 +86,16 @@ func (t *http1) Send(ctx context.Context, r Request) (Answer, *Failure) {
 	switch {
 	case err != nil && a.Status != 0:
 		if a.BodyFault = bodyFault(err, r.Until); a.BodyFault.Code == CodeBodyTimeout {
-			t.pool.doubt()
+			t.pool.dropIdle()
 		}
 		return a, nil
 	case err != nil:
 		f := orLate(exchangeFailure(err, answering), r.Until)
 		switch {
 		case f.Code == policy.CodeTimeout:
-			t.pool.doubt()
+			t.pool.dropIdle()
 		case l.reused && !answering && f.Code == policy.CodeReset:
-			t.pool.wary.Store(true)
+			t.pool.distrust.Store(true)
 		}
 		return a, f
 	}
@@ -105,7 +105,7 @@ func (t *http1) Send(ctx context.Context, r Request) (Answer, *Failure) {
 	return a, nil
 }
 
-// orLate makes any failure at or after the end of an attempt one of time.
+// orLate turns any failure at or after the deadline into a timeout.
 func orLate(f *Failure, until time.Time) *Failure {
 	if time.Now().Before(until) {
 		return f
@@ -113,25 +113,25 @@ func orLate(f *Failure, until time.Time) *Failure {
 	return &Failure{Code: policy.CodeTimeout}
 }
 
-// exchange is what one request and its answer need beside the connection. It is
-// pooled, so idle connections hold no buffers.
+// exchange has the buffers for one request and its answer. It is pooled, so that idle connections
+// hold no buffers.
 type exchange struct {
 	in  *bufio.Reader
 	out []byte
 
-	head     []byte // the last one, with canonical names
+	head     []byte // the last head, with canonical names
 	lines    []headLine
 	record   []byte
-	recorded string // the last record: receivers say the same again and again
+	recorded string // the last record, because receivers often repeat the same head
 	body     framing
 
-	// For heads that are not plain.
+	// Used for heads that are not plain.
 	response fasthttp.ResponseHeader
 	headFrom bytes.Reader
-	headIn   *bufio.Reader // nil before the first of them
+	headIn   *bufio.Reader // nil before the first such head
 	large    bool          // a head did not fit a buffer
 
-	answering bool // some of the answer is here
+	answering bool // a part of the answer has arrived
 }
 
 func newExchange() any { return &exchange{in: bufio.NewReaderSize(nil, readBuffer)} }
@@ -141,7 +141,7 @@ func (x *exchange) begin(c net.Conn) {
 	x.answering = false
 }
 
-// free lets go of the connection, and of memory that few need.
+// free drops the connection, and memory that is unusually large.
 func (x *exchange) free() {
 	x.in.Reset(nil)
 	if cap(x.out) > 2*maxAtOnce {
@@ -153,11 +153,11 @@ func (x *exchange) free() {
 	}
 }
 
-// run sends the request and reads the answer, which may come before all is sent:
-// then the rest is not sent. keep tells whether the connection can be used again.
+// run sends the request and reads the answer, which may come before all is sent: then the rest is
+// not sent. keep is true if the connection can be used again.
 func (x *exchange) run(t *http1, l *link, r Request, a *Answer) (keep bool, err error) {
 	if len(r.Body) <= maxAtOnce {
-		sent := x.write(t, l.Conn, r) // an answer may be here all the same
+		sent := x.write(t, l.Conn, r) // an answer may have arrived all the same
 		keep, err = x.read(l.since, a)
 		return keep && sent == nil, err
 	}
@@ -188,8 +188,8 @@ func (x *exchange) write(t *http1, to io.Writer, r Request) error {
 	return err
 }
 
-// appendHead appends the head of r: its header as it is given and nothing else, but for what
-// HTTP needs.
+// appendHead appends the head of r: the given header, and only the lines that HTTP requires
+// besides.
 func (t *http1) appendHead(b []byte, r Request) []byte {
 	b = append(append(b, cmp.Or(r.Method, "POST")...), ' ')
 	b = append(append(b, t.target...), " HTTP/1.1\r\n"...)
@@ -201,8 +201,8 @@ func (t *http1) appendHead(b []byte, r Request) []byte {
 	return append(b, "\r\n\r\n"...)
 }
 
-// appendLine appends one header. A line end within it becomes a space, whatever let it come
-// this far: it would begin another header.
+// appendLine appends one header. A line end in a value, which should not occur, becomes a space,
+// because it would begin another header.
 func appendLine(b []byte, name, value string) []byte {
 	start := len(b)
 	b = append(append(append(b, name...), ": "...), value...)
@@ -216,8 +216,7 @@ func appendLine(b []byte, name, value string) []byte {
 	return append(b, "\r\n"...)
 }
 
-// read reads the answer. With an error a.Status tells which part is missing: it is 0
-// until the head is whole.
+// read reads the answer. After an error a.Status is 0 if the head was incomplete.
 func (x *exchange) read(ready time.Time, a *Answer) (keep bool, err error) {
 	if _, err := x.in.Peek(1); err != nil {
 		return false, err
@@ -240,7 +239,7 @@ func (x *exchange) read(ready time.Time, a *Answer) (keep bool, err error) {
 	size := m.size
 	switch a.Status {
 	case fasthttp.StatusSwitchingProtocols:
-		return false, nil // its body is the connection
+		return false, nil // the connection is the body
 	case fasthttp.StatusNoContent, fasthttp.StatusNotModified:
 		size = 0
 	}
@@ -248,26 +247,26 @@ func (x *exchange) read(ready time.Time, a *Answer) (keep bool, err error) {
 	if a.Body, err = x.body.keep(); err != nil {
 		return false, err
 	}
-	// What is here beyond the answer was not asked for.
+	// Bytes after the answer were not asked for.
 	keep = x.body.whole && !x.body.closes && x.in.Buffered() == 0 && !m.ends
 	return keep, nil
 }
 
-// meaning is what a head says of its answer.
+// meaning is the framing that a head declares.
 type meaning struct {
 	status int
 	size   int  // of the body, or how it ends
 	ends   bool // the connection with it
 }
 
-// Sizes of a body that no number tells.
+// Sizes of a body without a declared length.
 const (
 	sizeChunked    = -1
 	sizeConnection = -2 // as far as the connection
 )
 
-// readPlain reads the head of an answer as most are, if it is here whole; of any other it reads
-// nothing. It means what fasthttp would say that it means.
+// readPlain reads a plain head if it has arrived completely, and otherwise reads nothing. The
+// result is the same as fasthttp's.
 func (x *exchange) readPlain() (m meaning, ok bool) {
 	here, _ := x.in.Peek(x.in.Buffered())
 	n := bytes.Index(here, []byte("\r\n\r\n")) + len("\r\n\r\n")
@@ -282,8 +281,8 @@ func (x *exchange) readPlain() (m meaning, ok bool) {
 	return m, ok
 }
 
-// readHeads reads any head. Informational ones before it are passed over: all heads together
-// have maxHeader bytes.
+// readHeads reads any head. It skips informational heads; all heads together have at most
+// maxHeader bytes.
 func (x *exchange) readHeads() (m meaning, err error) {
 	for room := maxHeader; ; {
 		n, err := x.readHead(room)
@@ -296,13 +295,12 @@ func (x *exchange) readHeads() (m meaning, err error) {
 			break
 		}
 	}
-	m.size = x.response.ContentLength() // fasthttp counts as sizeChunked and sizeConnection do
+	m.size = x.response.ContentLength() // values of fasthttp for chunked and until the end of the connection
 	m.ends = x.response.ConnectionClose() || endsConnection(x.lines)
 	return m, nil
 }
 
-// readHead reads one head of n bytes into x.head and x.lines, and what it means into
-// x.response.
+// readHead reads one head of n bytes into x.head and x.lines, and its meaning into x.response.
 func (x *exchange) readHead(limit int) (n int, err error) {
 	if x.head, err = readHead(x.head[:0], x.in, limit); err != nil {
 		return 0, err
@@ -329,12 +327,13 @@ func (x *exchange) readHead(limit int) (n int, err error) {
 		return 0, errNotHTTP // the library reads 000 as 200
 	}
 	if x.response.Read(in) != nil {
-		return 0, errNotHTTP // the library's words may quote the receiver
+		return 0, errNotHTTP // the library's text may quote the receiver
 	}
 	return n, nil
 }
 
-// Render returns r for e as HTTP/1.1 has it, made by the code that sends. Nothing is sent.
+// Render returns r for e as HTTP/1.1 has it, made by the code that sends real ones. Nothing is
+// sent.
 func Render(e *policy.Endpoint, r Request) []byte {
 	u := e.RequestURL()
 	t := http1{host: u.Host, target: u.RequestURI()}

@@ -19,11 +19,11 @@ import (
 	"relay/policy"
 )
 
-// http2 is the sender on net/http, for endpoints with http2 = true: HTTP/2 where
-// the receiver chooses it, else HTTP/1.1.
+// http2 is the sender on net/http, for endpoints with http2 = true. It uses HTTP/2 if the
+// receiver chooses it, else HTTP/1.1.
 //
-// Connections are ours, so net/http sends nothing again by itself. Send does so for the one
-// case in which the receiver says that it did not process a request: see unprocessed.
+// Connections are this package's, so net/http repeats no request by itself. Send repeats one only
+// if the receiver says that it did not process it: see unprocessed.
 type http2 struct {
 	url  *url.URL
 	http *http.Transport
@@ -32,8 +32,8 @@ type http2 struct {
 	obey bool // rate headers
 }
 
-// A connection where nothing came for sendPing is asked for a sign of life, and
-// closed when there is none for pingTimeout.
+// A connection without data for sendPing gets a PING, and is closed if there is no answer within
+// pingTimeout.
 const (
 	sendPing    = 5 * time.Second
 	pingTimeout = 3 * time.Second
@@ -47,14 +47,14 @@ func newHTTP2(e *policy.Endpoint, d *dialer) *http2 {
 		DialContext:            handOver(d.dial),
 		DialTLSContext:         handOver(d.dialTLS),
 		Protocols:              protocols,
-		DisableCompression:     true, // a small answer must not unpack to a large one
+		DisableCompression:     true, // a small answer must not decompress to a large one
 		MaxResponseHeaderBytes: maxHeader,
-		HTTP2: &http.HTTP2Config{ // a dead connection is found while an attempt lasts
+		HTTP2: &http.HTTP2Config{ // a dead connection is noticed during an attempt
 			SendPingTimeout:  sendPing,
 			PingTimeout:      pingTimeout,
 			WriteByteTimeout: sendPing,
 
-			MaxReceiveBufferPerStream: maxBody, // what a receiver may send unasked
+			MaxReceiveBufferPerStream: maxBody, // that a receiver may send unasked
 		},
 	}}
 	address := addressOf(e)
@@ -72,10 +72,10 @@ func newHTTP2(e *policy.Endpoint, d *dialer) *http2 {
 	return t
 }
 
-// dialled is the key under which a context has the place for the connection that is opened with it.
+// dialled is the context key for where a dial puts its connection.
 type dialled struct{}
 
-// handOver makes a dial put its connection where the context says.
+// handOver makes dials put their connection where the context says.
 func handOver(dial func(ctx context.Context, network, address string) (net.Conn, error)) func(ctx context.Context, network, address string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		c, err := dial(ctx, network, address)
@@ -89,7 +89,7 @@ func handOver(dial func(ctx context.Context, network, address string) (net.Conn,
 func (t *http2) Send(ctx context.Context, r Request) (a Answer, f *Failure) {
 	ctx, cancel := context.WithDeadline(ctx, r.Until)
 	defer cancel()
-	r.Body = bytes.Clone(r.Body) // net/http may read it after an answer is here
+	r.Body = bytes.Clone(r.Body) // net/http may still read it after the answer has arrived
 	for n := 0; ; n++ {
 		var answering bool
 		var err error
@@ -101,15 +101,15 @@ func (t *http2) Send(ctx context.Context, r Request) (a Answer, f *Failure) {
 		}
 		f := t.failure(err, answering, a.Reused)
 		if ctx.Err() != nil && f.Code != CodeNoSocket {
-			t.pool.doubt()
+			t.pool.dropIdle()
 			return a, &Failure{Code: policy.CodeTimeout}
 		}
 		return a, f
 	}
 }
 
-// try sends the request once, on one connection. With an error answering tells whether some of an
-// answer had come.
+// try sends the request once, on one connection. After an error, answering is true if a part of
+// an answer had arrived.
 func (t *http2) try(ctx context.Context, r Request) (a Answer, answering bool, err error) {
 	c, reused, err := t.pool.take(ctx)
 	if err != nil {
@@ -144,13 +144,13 @@ func (t *http2) try(ctx context.Context, r Request) (a Answer, answering bool, e
 		a.RateHeaders = rateHeadersOf(resp.Header.Get)
 	}
 	if a.Status == http.StatusSwitchingProtocols {
-		return a, true, nil // its body is the connection
+		return a, true, nil // the connection is the body
 	}
 	if a.Body, err = readBody(resp.Body); err != nil {
 		a.BodyFault = bodyFault(err, r.Until)
 	}
 	if a.BodyFault != nil && a.BodyFault.Code == CodeBodyTimeout {
-		t.pool.doubt()
+		t.pool.dropIdle()
 	}
 	return a, true, nil
 }
@@ -166,12 +166,12 @@ func (t *http2) request(ctx context.Context, r Request) *http.Request {
 		ContentLength: int64(len(r.Body)),
 	}).WithContext(ctx)
 	for _, h := range r.Header {
-		req.Header[h.Name] = append(req.Header[h.Name], h.Value) // names as they are written
+		req.Header[h.Name] = append(req.Header[h.Name], h.Value) // names keep their case
 	}
 	return req
 }
 
-// failure says why try brought no answer, on a connection that had served before or a new one.
+// failure says why try got no answer. reused is true if the connection had served before.
 func (t *http2) failure(err error, answering, reused bool) *Failure {
 	if dial, ok := errors.AsType[*dialError](err); ok {
 		return &Failure{dial.code, clip(dial.Error())}
@@ -181,17 +181,17 @@ func (t *http2) failure(err error, answering, reused bool) *Failure {
 	}
 	f := exchangeFailure(err, answering)
 	if f.Code == policy.CodeReset && !reused && t.dial.asked.Load() {
-		// With TLS 1.3 it turns us away after the handshake. net/http, which writes
-		// meanwhile, may see only that the connection ends.
+		// With TLS 1.3 a receiver refuses the client after the handshake. net/http is writing
+		// then, and may see only that the connection ends.
 		return &Failure{policy.CodeTLS, "the receiver asked for a client certificate, then ended the connection"}
 	}
 	return f
 }
 
-// unprocessed tells whether a request was not processed, so that sending it again makes no second
-// one: the receiver said so by GOAWAY (RFC 9113 section 6.8) or REFUSED_STREAM (section 8.7), or
-// nothing was sent. net/http has no other name for the first and the last than their texts, which are compared
-// whole: an error that quotes the receiver is never one of them.
+// unprocessed reports whether a request was certainly not processed, so that sending it again
+// cannot duplicate it: the receiver said so by GOAWAY (RFC 9113 section 6.8) or REFUSED_STREAM
+// (section 8.7), or nothing was sent. net/http identifies the first and the last only by their
+// text. The whole text is compared, so that an error that quotes the receiver cannot match.
 func unprocessed(err error) bool {
 	if stream, ok := errors.AsType[streamError](err); ok {
 		const refusedStream = 7
@@ -204,7 +204,7 @@ func unprocessed(err error) bool {
 	return false
 }
 
-// streamError is what net/http's errors of one stream convert to.
+// streamError is the target for errors.As of net/http's errors of one stream.
 type streamError struct {
 	StreamID uint32
 	Code     uint32
@@ -213,8 +213,9 @@ type streamError struct {
 
 func (e streamError) Error() string { return "stream error" }
 
-// pause waits before a request is sent again, after n times: not at all, then up to 200 ms, since a receiver that
-// takes no request must not be asked all the time. It returns false when ctx ends.
+// pause waits before a request is sent again, after n times: not at all, then up to 200 ms, so
+// that a receiver that refuses requests is not asked continuously. It returns false when ctx
+// ends.
 func pause(ctx context.Context, n int) bool {
 	if n == 0 {
 		return ctx.Err() == nil
@@ -231,9 +232,9 @@ func pause(ctx context.Context, n int) bool {
 
 func (t *http2) Close() { t.pool.close() }
 
-// headText returns the header as lines, cut where it is too long to keep.
+// headText returns the header as lines, cut if it is too long to keep.
 func headText(h http.Header) string {
 	var b strings.Builder
-	_ = h.Write(&b) // a Builder takes all
+	_ = h.Write(&b) // a Builder returns no error
 	return b.String()[:min(b.Len(), maxKeptHead)]
 }

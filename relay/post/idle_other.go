@@ -4,6 +4,5 @@ package post
 
 import "syscall"
 
-// waiting cannot look here without taking: an ended connection is noticed by the
-// attempt that meets it.
+// waiting cannot peek on this system. An attempt notices that its connection has ended.
 func waiting(syscall.RawConn) bool { return false }

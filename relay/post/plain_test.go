@@ -115,7 +115,7 @@ func (c *answering) Write(b []byte) (int, error) {
 
 func (c *answering) Read(b []byte) (int, error) {
 	if !c.asked {
-		return 0, errHushed{}
+		return 0, errPeeking{}
 	}
 	c.asked = false
 	c.reads++

@@ -11,31 +11,29 @@ import (
 	"time"
 )
 
-// errCut is why nothing is taken once the context of all requests has ended.
+// errCut is the error of take once the context of all requests has ended.
 var errCut = errors.New("requests are cut short")
 
-// moment is how long a connection may lie idle and still be used unseen: a look at
-// it costs a system call, and so early its end would hardly be here.
-const moment = time.Millisecond
+// trustIdle is how long a connection may be idle and still be used without a check. The check
+// costs a system call, and an end would rarely have arrived so early.
+const trustIdle = time.Millisecond
 
-// pool keeps an endpoint's connections. Those that are idle lie in a stack, so
-// the one used last, the likeliest to be alive, is used first. One is
-// opened only when none is idle, so there are never more than the endpoint has, or
-// had lately, slots.
+// pool keeps an endpoint's connections. Idle ones are in a stack, so that the one used last,
+// which is the likeliest to be alive, is used first. A connection is opened only if none is idle,
+// so there are never more than the endpoint's slots, now or a short time ago.
 //
-// No connection has a goroutine or a timer: reading is done by attempts, time
-// limits are deadlines, and one timer, which runs only while connections are idle,
-// closes those that were so for too long.
+// Connections have neither goroutine nor timer: attempts read, time limits are deadlines, and one
+// timer, which runs only while connections are idle, closes them after idleTimeout.
 type pool struct {
-	dial func(ctx context.Context) (net.Conn, error)
-	cut  atomic.Bool // attempts are cut short
-	wary atomic.Bool // the receiver closes connections that it let us keep
+	dial     func(ctx context.Context) (net.Conn, error)
+	cut      atomic.Bool // attempts are being cut short
+	distrust atomic.Bool // the receiver closes connections that it said it would keep
 
 	maxAge time.Duration // of a connection when a request begins; 0 for unlimited
 
 	mu     sync.Mutex
 	all    []*link
-	idle   []*link // the one idle for the longest time first
+	idle   []*link // the longest idle first
 	alarm  alarm   // sweeps
 	closed bool
 }
@@ -45,8 +43,8 @@ type link struct {
 	net.Conn       // with TLS, where the URL has it
 	base     *conn // below TLS
 	reused   bool
-	since    time.Time // of lying idle, or of being ready for use
-	expires  time.Time // no request begins after it; zero for never
+	since    time.Time // when it became idle, or ready for use
+	expires  time.Time // no request begins after this time; zero for never
 	at       int       // in pool.all
 	probe    [1]byte
 }
@@ -56,7 +54,7 @@ type link struct {
 func (p *pool) take(ctx context.Context, until time.Time) (*link, error) {
 	for l := p.pop(); l != nil; l = p.pop() {
 		now := time.Now()
-		if p.limit(l, until) == nil && l.usable(now, p.wary.Load()) {
+		if p.limit(l, until) == nil && l.usable(now, p.distrust.Load()) {
 			l.since = now
 			return l, nil
 		}
@@ -81,8 +79,8 @@ func (p *pool) take(ctx context.Context, until time.Time) (*link, error) {
 	return l, nil
 }
 
-// limit sets the end of an attempt. It looks for a cut after that, and end sets its
-// own end after telling of the cut: whichever comes first, the attempt ends.
+// limit sets the end of an attempt. It checks for a cut after setting the deadline, and end sets
+// a deadline after setting the cut, so the attempt ends in either order.
 func (p *pool) limit(l *link, until time.Time) error {
 	if err := l.SetDeadline(until); err != nil {
 		return err
@@ -93,7 +91,7 @@ func (p *pool) limit(l *link, until time.Time) error {
 	return nil
 }
 
-// end cuts attempts under way short, and those that come.
+// end cuts short the attempts under way and all later ones.
 func (p *pool) end() {
 	p.cut.Store(true)
 	p.mu.Lock()
@@ -134,7 +132,8 @@ func (p *pool) put(l *link) {
 	p.alarm.set(until)
 }
 
-// sweep closes what was idle for too long or has reached its age, and comes again if anything is left.
+// sweep closes connections that were idle for too long or have reached their age, and sets its
+// alarm again if any are left.
 func (p *pool) sweep() {
 	p.mu.Lock()
 	p.alarm.rang()
@@ -157,10 +156,10 @@ func (p *pool) sweep() {
 	}
 }
 
-// doubt closes idle connections after an attempt that heard nothing to its end: the way
-// to the receiver may have died in silence, and each of them would cost an attempt. One
-// under way that is answered after all is kept as ever.
-func (p *pool) doubt() {
+// dropIdle closes idle connections after an attempt without any answer: the path to the receiver
+// may have died silently, and then each of them would cost an attempt. A connection whose attempt
+// is answered later is kept.
+func (p *pool) dropIdle() {
 	for l := p.pop(); l != nil; l = p.pop() {
 		p.drop(l)
 	}
@@ -179,13 +178,13 @@ func (p *pool) close() {
 	}
 }
 
-// hangUp closes a connection in order: TLS says goodbye.
+// hangUp closes a connection in order: with TLS's close_notify.
 func (p *pool) hangUp(l *link) {
 	p.forget(l)
 	_ = l.Close()
 }
 
-// drop closes a connection in the middle of something, and waits for nobody.
+// drop closes a connection at once, without a farewell.
 func (p *pool) drop(l *link) {
 	p.forget(l)
 	_ = l.base.Close()
@@ -201,19 +200,18 @@ func (p *pool) forget(l *link) {
 	p.all = p.all[:last]
 }
 
-// usable tells whether an idle connection can take a request: it is not too old or idle for too long, and
-// the receiver has neither ended it nor said anything unasked, which would be
-// taken for the answer to the next request. careful asks the network however short
-// the connection was idle.
+// usable tells whether an idle connection can take a request: it is not too old or idle for too
+// long, and the receiver has neither ended it nor sent data unasked, which would be taken for the
+// answer to the next request. careful checks the network even after a short idle time.
 func (l *link) usable(now time.Time, careful bool) bool {
 	idle := now.Sub(l.since)
 	if !now.Before(idleUntil(l.since, l.expires)) || l.Conn != net.Conn(l.base) && l.holdsMore() {
 		return false
 	}
-	if idle < moment && !careful {
+	if idle < trustIdle && !careful {
 		return true
 	}
-	if c, ok := l.base.Conn.(syscall.Conn); ok { // one in memory is not
+	if c, ok := l.base.Conn.(syscall.Conn); ok { // a connection in memory has none
 		raw, err := c.SyscallConn()
 		return err == nil && !waiting(raw)
 	}
@@ -223,8 +221,8 @@ func (l *link) usable(now time.Time, careful bool) bool {
 // holdsMore tells whether TLS has read more than was asked of it: data, or the
 // connection's end.
 func (l *link) holdsMore() bool {
-	l.base.hushed = true
+	l.base.peeking = true
 	_, err := l.Conn.Read(l.probe[:])
-	l.base.hushed = false
-	return !errors.Is(err, errHushed{})
+	l.base.peeking = false
+	return !errors.Is(err, errPeeking{})
 }

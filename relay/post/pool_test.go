@@ -164,7 +164,7 @@ func TestIdleConnectionsAreLookedAt(t *testing.T) {
 					c.do(t, theirs)
 					until(t, func() bool { return noticed(t, l) })
 				}
-				l.since = l.since.Add(-moment)
+				l.since = l.since.Add(-trustIdle)
 				again, other := m.take(t)
 				if again.reused != c.reused || (again == l) != c.reused {
 					t.Errorf("the connection is taken again: %t, want %t", again.reused, c.reused)
@@ -189,13 +189,13 @@ func TestReceiversThatHangUpAreNotTrusted(t *testing.T) {
 		for n, want := range []bool{false, false, true} {
 			w.accept(1, "billing")
 			w.await(n + 1)
-			if got := w.senders["billing"].(*http1).pool.wary.Load(); got != want {
+			if got := w.senders["billing"].(*http1).pool.distrust.Load(); got != want {
 				t.Errorf("after attempt %d the receiver is mistrusted: %t, want %t", n+1, got, want)
 			}
 		}
 	})
 	m := meet(t, false)
-	m.pool.wary.Store(true)
+	m.pool.distrust.Store(true)
 	l, theirs := m.take(t)
 	theirs.Close()
 	until(t, func() bool { return noticed(t, l) })

@@ -21,22 +21,22 @@ import (
 	"relay/policy/sign"
 )
 
-// Sender posts to one endpoint, from many goroutines. Connections and TLS sessions are
-// the endpoint's own.
+// Sender posts to one endpoint, from many goroutines. Endpoints share neither connections nor TLS
+// sessions.
 type Sender interface {
-	// Send makes one request, on the wire at most once, and reads the answer.
-	// A Failure means that there is no whole head of an answer, and so no status; the Answer
-	// then holds what is known all the same. With a whole head the Failure is nil, whatever
-	// becomes of the body: see Answer.BodyFault. Send ends at r.Until, with policy.CodeTimeout and no text, and when
-	// ctx does, which is one and the same for all that a Sender sends. Header and
-	// body are the caller's again when it returns.
+	// Send makes one request, on the wire at most once, and reads the answer. A Failure means
+	// that there is no complete head of an answer, and so no status; the Answer then holds the
+	// timing. With a complete head the Failure is nil, even if the body is incomplete: see
+	// Answer.BodyFault. Send ends at r.Until, with policy.CodeTimeout and no text, and when ctx
+	// ends, which must be the same context for all requests of a Sender. The caller may reuse
+	// header and body after it returns.
 	Send(ctx context.Context, r Request) (Answer, *Failure)
 
-	// Close closes all connections. Nothing is under way, and nothing is sent after it.
+	// Close closes all connections. There must be no request under way or later.
 	Close()
 }
 
-// Request is what one Send sends, beside the URL.
+// Request is the content of one request, without the URL.
 type Request struct {
 	Method string        // "" is POST
 	Header []sign.Header // in the order of the wire; Host and Content-Length are added
@@ -44,21 +44,21 @@ type Request struct {
 	Until  time.Time // the end of the attempt
 }
 
-// Answer is what a receiver said.
+// Answer is a receiver's answer.
 type Answer struct {
 	Status     int
 	Head       string // header lines, at most maxKeptHead bytes
 	RetryAfter string
 	Body       []byte // at most maxKeptBody bytes
 
-	// BodyFault is why the body is not whole: CodeBodyCut or CodeBodyTimeout. It is nil
-	// where the body is whole or its first maxBody bytes are here.
+	// BodyFault is CodeBodyCut or CodeBodyTimeout for an incomplete body. It is nil if the body,
+	// or its first maxBody bytes, were received.
 	BodyFault *Failure
 
 	Timing outbox.Timing
 	Reused bool // the connection had served before
 
-	RateHeaders RateHeaders // where the endpoint obeys them
+	RateHeaders RateHeaders // if the endpoint obeys them
 }
 
 // RateHeaders are the header lines in which a receiver says how much it still takes, each by its
@@ -67,7 +67,7 @@ type RateHeaders struct {
 	RateLimit, Remaining, Reset string
 }
 
-// Failure is why there is no answer, or no whole body of one.
+// Failure is why there is no answer, or no complete body.
 type Failure struct {
 	Code string // one of policy's, or CodeBodyCut, CodeBodyTimeout
 	Text string // for people; no secret
@@ -89,7 +89,7 @@ type Network struct {
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
-// Client makes Senders, which share its buffers.
+// Client makes Senders, which share buffers and sockets.
 type Client struct {
 	o         Options
 	sockets   *sockets  // nil for no bound
@@ -101,8 +101,7 @@ func NewClient(o Options) *Client {
 	return &Client{o: o, sockets: newSockets(o.MaxConns), exchanges: sync.Pool{New: newExchange}}
 }
 
-// Sender makes what e needs to be posted to. It opens nothing. ctx is the one that all of its
-// requests have.
+// Sender returns a Sender for e. It opens no connection. ctx is the context of all its requests.
 func (c *Client) Sender(ctx context.Context, e *policy.Endpoint) Sender {
 	d := &dialer{
 		resolver:  c.o.Network.Resolver,
@@ -121,7 +120,7 @@ func (c *Client) Sender(ctx context.Context, e *policy.Endpoint) Sender {
 	return c.bound(t, d, t.pool.spare)
 }
 
-// bound lets a sender, which dials with d, have its share of the sockets.
+// bound gives a sender, which dials with d, its share of the sockets.
 func (c *Client) bound(s Sender, d *dialer, spare func() bool) Sender {
 	if c.sockets == nil {
 		return s
@@ -130,7 +129,7 @@ func (c *Client) bound(s Sender, d *dialer, spare func() bool) Sender {
 	return &bounded{s, d.sockets}
 }
 
-// Same tells whether a Sender for a serves b as well: both connect in the same way.
+// Same reports whether a Sender for a can serve b, because both connect in the same way.
 func Same(a, b *policy.Endpoint) bool {
 	return a.URL.String() == b.URL.String() &&
 		a.Timeout == b.Timeout &&
@@ -143,8 +142,8 @@ func Same(a, b *policy.Endpoint) bool {
 		slices.Equal(a.Egress.Ports, b.Egress.Ports)
 }
 
-// rateHeadersOf reads how much the receiver still takes, of each header the first line
-// by its newest name; first returns it by canonical name, "" for none.
+// rateHeadersOf reads the rate headers, of each the first line, by its newest name; first returns
+// it by canonical name, "" for none.
 func rateHeadersOf(first func(name string) string) RateHeaders {
 	newest := func(part string) string {
 		return cmp.Or(first("Ratelimit-"+part), first("X-Ratelimit-"+part), first("X-Rate-Limit-"+part))
@@ -152,8 +151,7 @@ func rateHeadersOf(first func(name string) string) RateHeaders {
 	return RateHeaders{RateLimit: first("Ratelimit"), Remaining: newest("Remaining"), Reset: newest("Reset")}
 }
 
-// Limits of an answer in bytes. What a receiver sends beyond maxBody is not
-// read: the connection is closed.
+// Limits of an answer in bytes. A body beyond maxBody is not read; the connection is closed.
 const (
 	maxHeader   = 64 << 10
 	maxBody     = 64 << 10

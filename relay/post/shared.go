@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// carrier is a connection that takes requests: with HTTP/2 several at one time.
+// carrier is a connection that takes requests: with HTTP/2 several at a time.
 type carrier interface {
 	Reserve() error // a place for one request, which the request uses up
 	Available() int // places
-	Err() error     // why it takes no more requests; nil while it may
+	Err() error     // why it takes no more requests; nil while it takes some
 	Close() error
 }
 
@@ -28,16 +28,16 @@ type shared struct {
 	idle  time.Time // since when, while there are no users
 }
 
-// sharedPool keeps an endpoint's connections where requests may share one. It
-// opens one at a time, since the first may do for all that wait, until a receiver turns out to take
-// one request at a time.
+// sharedPool keeps an endpoint's connections where requests may share one. It opens one
+// connection at a time, because the first may serve all waiting requests, until the receiver
+// turns out to take one request per connection.
 type sharedPool struct {
 	open func(ctx context.Context) (*shared, error)
 
 	mu      sync.Mutex
 	all     []*shared
 	opening *opening // under way; nil for none
-	lone    bool     // connections take one request at a time
+	lone    bool     // connections take one request each
 	alarm   alarm    // sweeps
 	closed  bool
 }
@@ -45,11 +45,11 @@ type sharedPool struct {
 // opening is a connection that is being opened, which others wait for.
 type opening struct {
 	done chan struct{}
-	err  error // once done; nil also where others should try themselves
+	err  error // set when done; nil also if the waiting requests must open their own
 }
 
-// take returns a connection with a place for one request, and whether it had served. The error is
-// of open, or of ctx.
+// take returns a connection with a place for one request, and whether it had served before. The
+// error is of open, or of ctx.
 func (p *sharedPool) take(ctx context.Context) (c *shared, reused bool, err error) {
 	for {
 		p.mu.Lock()
@@ -110,7 +110,7 @@ func (p *sharedPool) add(ctx context.Context, o *opening) (*shared, error) {
 	return c, nil
 }
 
-// opened lets those go on that wait for o.
+// opened wakes the requests that wait for o.
 func (p *sharedPool) opened(o *opening) {
 	p.mu.Lock()
 	if p.opening == o {
@@ -146,7 +146,8 @@ func (p *sharedPool) remove(c *shared) {
 	}
 }
 
-// sweep closes what was idle for too long, and comes again if anything idle is left.
+// sweep closes connections that were idle for too long, and sets its alarm again if idle ones are
+// left.
 func (p *sharedPool) sweep() {
 	p.mu.Lock()
 	p.alarm.rang()
@@ -161,8 +162,8 @@ func (p *sharedPool) sweep() {
 	closeAll(old)
 }
 
-// doubt closes idle connections, as pool.doubt; a PING finds dead ones that others use.
-func (p *sharedPool) doubt() {
+// dropIdle closes idle connections, as pool.dropIdle; a PING finds dead ones that others use.
+func (p *sharedPool) dropIdle() {
 	p.mu.Lock()
 	idle := p.cull(func(*shared) bool { return true })
 	p.mu.Unlock()
@@ -175,10 +176,10 @@ func (p *sharedPool) close() {
 	p.closed = true
 	p.alarm.stop()
 	p.mu.Unlock()
-	p.doubt()
+	p.dropIdle()
 }
 
-// cull removes the idle connections that are old, and returns them. The caller holds mu.
+// cull removes and returns the idle connections that have expired. The caller holds mu.
 func (p *sharedPool) cull(old func(*shared) bool) (culled []*shared) {
 	p.all = slices.DeleteFunc(p.all, func(c *shared) bool {
 		if c.users > 0 || !old(c) {

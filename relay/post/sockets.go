@@ -9,21 +9,22 @@ import (
 	"time"
 )
 
-// CodeNoSocket is an attempt for which this process had no socket: as many connections are
-// open as its limit of open files allows. It says nothing about the receiver.
+// CodeNoSocket is an attempt for which this process had no socket: as many connections are open
+// as its limit of open files allows. It is no failure of the receiver.
 const CodeNoSocket = "no_socket"
 
 const (
-	// dialing takes up to two sockets more than the connection does: queries to name
-	// servers, and IPv4 beside IPv6. This part of all may be about it at the same time.
+	// While a connection is being opened it takes up to two more sockets, for queries to name
+	// servers and for IPv4 beside IPv6. At most this part of all connections may be opening at a
+	// time.
 	dialing = 4
 
-	// spareEvery is how often an idle connection is looked for while somebody waits.
+	// spareEvery is how often a waiting attempt looks for an idle connection to close.
 	spareEvery = 50 * time.Millisecond
 )
 
 // sockets bounds the connections of all senders of a Client. An endpoint has at most half of
-// them, so that one whose receiver hangs leaves some to others. nil has no bound.
+// them, so that a receiver that hangs leaves some to others. nil has no bound.
 type sockets struct {
 	open  chan struct{} // holds one for each connection
 	dials chan struct{} // holds one for each that is being opened
@@ -48,7 +49,7 @@ func newSockets(n int) *sockets {
 type share struct {
 	of    *sockets
 	open  chan struct{}
-	spare func() bool // closes an idle connection; false where there is none
+	spare func() bool // closes an idle connection; false if there is none
 }
 
 // share is for a sender, until it is closed.
@@ -60,15 +61,15 @@ func (s *sockets) share(spare func() bool) *share {
 	return sh
 }
 
-// close lets go of the sender. Connections that are open keep their sockets.
+// close removes the sender. Connections that are open keep their sockets.
 func (sh *share) close() {
 	sh.of.mu.Lock()
 	defer sh.of.mu.Unlock()
 	delete(sh.of.spares, sh)
 }
 
-// take waits for a socket, at most until ctx ends, and returns what gives it back; dialed is
-// called when the connection is open or will not be.
+// take waits for a socket, at most until ctx ends, and returns a function that gives it back. The
+// caller calls dialed when the connection is open or has failed.
 func (sh *share) take(ctx context.Context) (dialed, closed func(), err error) {
 	if sh == nil {
 		return func() {}, func() {}, nil
@@ -92,7 +93,7 @@ func (sh *share) take(ctx context.Context) (dialed, closed func(), err error) {
 	return sync.OnceFunc(func() { give(sh.of.dials) }), sync.OnceFunc(func() { give(sh.open, sh.of.open) }), nil
 }
 
-// wait puts a token into c, while spare may make room for it.
+// wait puts a token into c, closing idle connections to make room.
 func wait(ctx context.Context, c chan struct{}, spare func() bool) error {
 	select {
 	case c <- struct{}{}:
@@ -155,7 +156,7 @@ func (p *sharedPool) spare() bool {
 	return found
 }
 
-// isOutOfFiles tells whether the system gave no socket for want of descriptors or memory.
+// isOutOfFiles tells whether the system gave no socket because it lacks descriptors or memory.
 func isOutOfFiles(err error) bool {
 	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM} {
 		if errors.Is(err, errno) {
