@@ -190,7 +190,11 @@ func (b *Body) compile(from config.Deferred, site expr.Site, isForm bool) {
 	default:
 		b.kind, b.check = expr.KindText, isJSON(b.contentType)
 	}
-	b.root, b.masked, b.answers = s.Template(b.kind), s.Masked(b.kind), s.Answers()
+	root := s.Template(b.kind)
+	if s.Bad() {
+		return
+	}
+	b.root, b.masked, b.answers = root, s.Masked(b.kind), s.Answers()
 }
 
 func hasHeader(all []Header, name string) bool {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"regexp"
 	"strconv"
 	"strings"
@@ -42,6 +43,9 @@ func Bounded(name string, f function.Function, left *Allowance) function.Functio
 			}
 			if !left.Spend(reads(name, args, int(left.budget))) {
 				return cty.NilVal, left.Err()
+			}
+			if name == "range" && ranges(args) > maxRange {
+				return cty.NilVal, errRange
 			}
 			if makes(name, args) > MaxText {
 				return cty.NilVal, BoundError(fmt.Sprintf("it could make more than %d bytes", MaxText))
@@ -106,6 +110,34 @@ func makes(name string, args []cty.Value) int {
 		}
 	case "format", "formatlist":
 		return formatMakes(name, args)
+	}
+	return 0
+}
+
+// maxRange is how many numbers cty's range makes at most.
+const maxRange = 1024
+
+var errRange = BoundError(fmt.Sprintf("it makes more than %d values", maxRange))
+
+// ranges is how many numbers range makes of numbers that it takes, 0 where it takes none.
+func ranges(args []cty.Value) float64 {
+	var n [3]float64
+	if len(args) > len(n) {
+		return 0
+	}
+	for i, v := range args {
+		if v.IsNull() || !v.IsKnown() || v.Type() != cty.Number {
+			return 0
+		}
+		n[i], _ = v.AsBigFloat().Float64()
+	}
+	switch len(args) {
+	case 1:
+		return math.Ceil(math.Abs(n[0]))
+	case 2:
+		return math.Ceil(math.Abs(n[1] - n[0]))
+	case 3:
+		return math.Ceil((n[1] - n[0]) / n[2]) // without end where the step is 0
 	}
 	return 0
 }

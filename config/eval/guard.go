@@ -72,16 +72,14 @@ func (g guards) Exit(n hclsyntax.Node) hcl.Diagnostics {
 	case *hclsyntax.SplatExpr:
 		n.Each = guardRound(n.Each)
 	case *hclsyntax.BinaryOpExpr:
-		switch {
-		case n.Op.Type == cty.Number:
-			n.LHS, n.RHS = guardNumber(n.LHS), guardNumber(n.RHS)
-		case n.Op == hclsyntax.OpEqual, n.Op == hclsyntax.OpNotEqual:
+		switch takes := n.Op.Impl.Params()[0].Type; takes {
+		case cty.Number, cty.Bool:
+			n.LHS, n.RHS = guardScalar(n.LHS, takes, true), guardScalar(n.RHS, takes, true)
+		default: // == and !=
 			n.LHS, n.RHS = guardOperand(n.LHS, cty.NilType), guardOperand(n.RHS, cty.NilType)
 		}
 	case *hclsyntax.UnaryOpExpr:
-		if n.Op.Type == cty.Number {
-			n.Val = guardNumber(n.Val)
-		}
+		n.Val = guardScalar(n.Val, n.Op.Type, true)
 	case *hclsyntax.ConditionalExpr:
 		n.TrueResult, n.FalseResult = guardOperand(n.TrueResult, cty.DynamicPseudoType), guardOperand(n.FalseResult, cty.DynamicPseudoType)
 	case *hclsyntax.TemplateExpr:
@@ -103,7 +101,7 @@ func guardArguments(n *hclsyntax.FunctionCallExpr, f function.Function) {
 			n.Args[i] = guardOperand(e, cty.NilType)
 		case p == nil, p.Type.IsCapsuleType():
 		case p.Type == cty.Number:
-			n.Args[i] = guardNumber(e)
+			n.Args[i] = guardScalar(e, cty.Number, false)
 		case p.Type == cty.DynamicPseudoType:
 			n.Args[i] = guardOperand(e, cty.NilType)
 		default:
@@ -185,7 +183,7 @@ func (o operand) Value(ctx *hcl.EvalContext) (cty.Value, hcl.Diagnostics) {
 	}
 	switch {
 	case huge(v):
-		return notNumber(o.SrcRange)
+		return unsuitable(o.SrcRange, ErrNumber.Error())
 	case v.Type() == cty.String:
 		allowanceOf(ctx).Spend(len(v.AsString()))
 	case v.CanIterateElements():
@@ -234,10 +232,6 @@ func listOf(tuple cty.Value, element cty.Type) (cty.Value, bool) {
 	return cty.ListVal(all), true
 }
 
-func notNumber(at hcl.Range) (cty.Value, hcl.Diagnostics) {
-	return cty.DynamicVal, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "A number is required", Detail: "Here is a text that is none, or a number beyond what a double can hold.", Subject: at.Ptr()}}
-}
-
 // weigh counts the bytes of texts and 16 for each value, and stops soon after limit.
 func weigh(v cty.Value, limit int) int {
 	if v.IsNull() || !v.IsKnown() {
@@ -254,32 +248,4 @@ func weigh(v cty.Value, limit int) int {
 		}
 	}
 	return n
-}
-
-// number is an expression that becomes a number.
-type number struct{ *hclsyntax.ParenthesesExpr }
-
-func guardNumber(e hclsyntax.Expression) hclsyntax.Expression {
-	switch e.(type) {
-	case number, *hclsyntax.LiteralValueExpr:
-		return e
-	}
-	return number{parentheses(e)}
-}
-
-// Value implements hcl.Expression.
-func (n number) Value(ctx *hcl.EvalContext) (cty.Value, hcl.Diagnostics) {
-	v, diags := n.Expression.Value(ctx)
-	switch {
-	case diags.HasErrors(), v.IsNull(), !v.IsKnown():
-	case huge(v):
-		return notNumber(n.SrcRange)
-	case v.Type() == cty.String:
-		converted, err := ParseNumber(v.AsString())
-		if err != nil {
-			return notNumber(n.SrcRange)
-		}
-		return converted, diags
-	}
-	return v, diags
 }

@@ -74,6 +74,8 @@ func (p *program) begin(v *View) *evaluation {
 		for name, f := range p.functions {
 			if isFree(name) {
 				functions[name] = f
+			} else if cuts, ok := cutting(name); ok {
+				functions[name] = wellFormed(functions[name], cuts)
 			}
 		}
 		r.ctx = &hcl.EvalContext{

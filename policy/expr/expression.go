@@ -31,6 +31,7 @@ type Expression struct {
 	program  *program
 	event    *want // nil for one that does not ask for it
 	delivery bool  // asks for it
+	plain    bool  // made of what the file says alone, so that errors may quote it
 }
 
 // want says which members of a value an expression asks for; of one without members all.
@@ -61,7 +62,7 @@ func (w *want) add(t []hcl.Traverser) {
 
 // compile prepares an expression of the scope.
 func (s *Scope) compile(e hclsyntax.Expression) *Expression {
-	x := &Expression{e: e, program: s.program}
+	x := &Expression{e: e, program: s.program, plain: isPlain(e)}
 	for _, t := range hclsyntax.Variables(e) {
 		switch t.RootName() {
 		case "event":
@@ -77,6 +78,17 @@ func (s *Scope) compile(e hclsyntax.Expression) *Expression {
 	}
 	eval.Guard(e, s.program.functions)
 	return x
+}
+
+// isPlain tells whether an expression has no variables, and calls neither env nor file.
+func isPlain(e hclsyntax.Expression) bool {
+	plain := len(hclsyntax.Variables(e)) == 0
+	_ = hclsyntax.VisitAll(e, func(n hclsyntax.Node) hcl.Diagnostics {
+		call, ok := n.(*hclsyntax.FunctionCallExpr)
+		plain = plain && !(ok && (call.Name == "env" || call.Name == "file"))
+		return nil
+	})
+	return plain
 }
 
 // value evaluates the expression. The error tells where and what, without any data.
@@ -97,7 +109,7 @@ func (x *Expression) value(r *evaluation) (cty.Value, error) {
 	}
 	for _, d := range diags {
 		if d.Severity == hcl.DiagError {
-			return cty.NilVal, explain(d, x.e.Range())
+			return cty.NilVal, x.explain(d)
 		}
 	}
 	switch {
@@ -176,15 +188,10 @@ func isEmpty(v cty.Value) bool {
 }
 
 // explain keeps of a diagnostic what cannot hold data.
-func explain(d *hcl.Diagnostic, at hcl.Range) error {
+func (x *Expression) explain(d *hcl.Diagnostic) error {
+	at := x.e.Range()
 	if d.Subject != nil {
 		at = *d.Subject
-	}
-	if d.Summary == "Unsupported attribute" { // names what the file says
-		return placed(at, "%s; write try(…, null) for what may be absent", strings.TrimSuffix(lowerFirst(d.Detail), "."))
-	}
-	if d.Summary == "Invalid index" {
-		return placed(at, "there is no such element; write try(…, null) for what may be absent")
 	}
 	if call, ok := d.Extra.(hclsyntax.FunctionCallDiagExtra); ok && call.CalledFunctionName() != "" {
 		name, err := call.CalledFunctionName(), call.FunctionCallError()
@@ -194,9 +201,54 @@ func explain(d *hcl.Diagnostic, at hcl.Range) error {
 		if err != nil && (name == "env" || name == "file") { // called with what the file says
 			return &placedError{at, err}
 		}
+		if x.plain && err != nil {
+			return placed(at, "%s: %w", name, err)
+		}
 		return placed(at, "%s cannot take these values", name)
 	}
-	return placed(at, "%s", lowerFirst(d.Summary))
+	return placed(at, "%s", inWords(d))
+}
+
+// inWords tells what HCL met. Its details can quote data, and its summaries alone do not
+// say what is missing.
+func inWords(d *hcl.Diagnostic) string {
+	const orAbsent = "; write try(…, null) for what may be absent"
+	switch d.Summary {
+	case eval.Unsuitable:
+		return d.Detail
+	case "Unsupported attribute": // names what the file says
+		if strings.HasPrefix(d.Detail, "This object") {
+			return strings.TrimSuffix(lowerFirst(d.Detail), ".") + orAbsent
+		}
+		return "no object stands before the dot" + orAbsent
+	case "Invalid index":
+		return "there is no such element" + orAbsent
+	case "Attempt to get attribute from null value":
+		return "null stands before the dot, and has no members" + orAbsent
+	case "Attempt to index null value":
+		return "null stands before the index, and has no elements" + orAbsent
+	case "Iteration over null value", "Splat of null value":
+		return "null stands here, a list or an object is needed"
+	case "Iteration over non-iterable value":
+		return "neither a list nor an object stands here, one is needed"
+	case "Null condition", "Condition is null":
+		return "the condition is null, true or false is needed"
+	case "Incorrect condition type", "Invalid 'for' condition":
+		return "the condition is neither true nor false"
+	case "Inconsistent conditional result types":
+		return "the two results of the condition are of different types"
+	case "Null value as key", "Incorrect key type", "Invalid object key":
+		return "the key is null, an object or a list, a text is needed"
+	case "Duplicate object key":
+		return "a key comes twice; write … behind the value to collect the values of each key in a list"
+	case "Invalid template interpolation value":
+		return "null, an object or a list stands in a text, a text, a number, true or false is needed"
+	case "Invalid expanding argument value":
+		return "no list stands before the …, one is needed"
+	case "Operation failed":
+		return "the operation has no result, like 0/0"
+	}
+	return lowerFirst(d.Summary)
 }
 
 func lowerFirst(s string) string {

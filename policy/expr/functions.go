@@ -74,6 +74,40 @@ func isWellFormed(v cty.Value) bool {
 	return true
 }
 
+// cutting tells of functions that take a text apart, so that a half of a surrogate pair, which
+// is three bytes, would come out as three characters. cuts tells whether a call does.
+func cutting(name string) (cuts func(args []cty.Value) bool, ok bool) {
+	switch name {
+	case "upper", "lower", "regex", "regexall", "regexreplace":
+		return func([]cty.Value) bool { return true }, true
+	case "split": // into characters
+		return func(args []cty.Value) bool { return args[0].AsString() == "" }, true
+	case "format": // %q
+		return func(args []cty.Value) bool { return strings.Contains(args[0].AsString(), "q") }, true
+	}
+	return nil, false
+}
+
+// wellFormed is f with one U+FFFD for each half of a surrogate pair in its texts.
+func wellFormed(f function.Function, cuts func(args []cty.Value) bool) function.Function {
+	return function.New(&function.Spec{
+		Params:   f.Params(),
+		VarParam: f.VarParam(),
+		Type:     function.StaticReturnType(cty.DynamicPseudoType),
+		Impl: func(args []cty.Value, _ cty.Type) (cty.Value, error) {
+			if !cuts(args) {
+				return f.Call(args)
+			}
+			for i, v := range args {
+				if v.Type() == cty.String && !v.IsNull() && !utf8.ValidString(v.AsString()) {
+					args[i] = cty.StringVal(rawjson.WellFormed(v.AsString()))
+				}
+			}
+			return f.Call(args)
+		},
+	})
+}
+
 // dateFunction is formatdate with the grammar of RFC 3339 that events have.
 func dateFunction() function.Function {
 	return function.New(&function.Spec{
