@@ -81,7 +81,7 @@ func (b *Block) children(kind string, fits func(labels int) bool, usage string) 
 func (b *Block) One(kind string) *Block { return b.only(b.Blocks(kind, false)) }
 
 // OneAndLabelled returns the only block of its type that has no label, or nil, and
-// those with one label, the first of each Name. What is there twice is a problem.
+// those with one label. What is there twice is a problem.
 func (b *Block) OneAndLabelled(kind string) (*Block, []*Block) {
 	b.file.observer.block(b, kind, false)
 	b.file.observer.block(b, kind, true)
@@ -98,35 +98,43 @@ func (b *Block) OneAndLabelled(kind string) (*Block, []*Block) {
 	return b.only(plain), b.Unique(labelled)
 }
 
+// only returns the first block. What others of its file hold is read as a part of it, so
+// that what else is wrong there is reported too.
 func (b *Block) only(blocks []*Block) *Block {
 	if len(blocks) == 0 {
 		return nil
 	}
+	one := blocks[0]
 	for _, again := range blocks[1:] {
-		b.Fail(again.Place(), "Duplicate "+again.Type, fmt.Sprintf("%s stands already at %s. Put both into one block.", again.Type, blocks[0].Place()))
+		b.Fail(again.Place(), "Duplicate "+again.Type, fmt.Sprintf("%s stands already at %s. Put both into one block.", again.Type, one.Place()))
+		if again.source == one.source {
+			one.attrs, one.blocks = append(one.attrs, again.attrs...), append(one.blocks, again.blocks...)
+		}
 	}
-	return blocks[0]
+	return one
 }
 
-// Unique reports blocks of the same Name and returns the others.
+// Unique reports blocks of the same Name. It returns all of them, so that what else is wrong
+// with them is reported too.
 func (b *Block) Unique(blocks []*Block) []*Block {
 	first := map[string]*Block{}
-	var unique []*Block
 	for _, c := range blocks {
 		if one, ok := first[c.Name]; ok {
 			b.Fail(c.Label(), "Duplicate "+c.Type, fmt.Sprintf("%s %q stands already at %s. Rename or remove one.", c.Type, c.Name, one.Label()))
 			continue
 		}
 		first[c.Name] = c
-		unique = append(unique, c)
 	}
-	return unique
+	return blocks
 }
 
-// Later reports attributes and blocks that the product will have one day: they
-// must not pass in silence, nor look like a typing error.
-func (b *Block) Later(names ...string) {
-	b.Refuse("Not built yet", "%q is not built yet in this version of Relay. Remove it.", names...)
+// notBuilt is what to say of attributes and blocks that the product will have one day: they
+// must not look like a typing error. It is "" of others.
+func notBuilt(name string) string {
+	if name == "front" || name == "alert" {
+		return fmt.Sprintf("%q is not built yet in this version of Relay. Remove it.", name)
+	}
+	return ""
 }
 
 // Refuse reports attributes and blocks of these names, which are known and cannot stand
@@ -152,21 +160,31 @@ func (b *Block) Done() {
 		if slices.Contains(b.askedAttrs, a.Name) {
 			continue
 		}
+		at := Place{at: a.NameRange, show: a.NameRange}
+		if text := notBuilt(a.Name); text != "" {
+			b.Fail(at, "Not built yet", text)
+			continue
+		}
 		hint := Suggest(a.Name, b.askedAttrs)
 		if slices.Contains(b.askedBlocks, a.Name) {
 			hint = fmt.Sprintf(" It is a block: write %s { … } without the equals sign.", a.Name)
 		}
-		b.Fail(Place{at: a.NameRange, show: a.NameRange}, "Unsupported argument", fmt.Sprintf("An argument named %q is not expected here.%s", a.Name, hint))
+		b.Fail(at, "Unsupported argument", fmt.Sprintf("An argument named %q is not expected here.%s", a.Name, hint))
 	}
 	for _, c := range b.blocks {
 		if slices.Contains(b.askedBlocks, c.Type) {
+			continue
+		}
+		at := Place{at: c.TypeRange, show: c.TypeRange}
+		if text := notBuilt(c.Type); text != "" {
+			b.Fail(at, "Not built yet", text)
 			continue
 		}
 		hint := Suggest(c.Type, b.askedBlocks)
 		if slices.Contains(b.askedAttrs, c.Type) {
 			hint = fmt.Sprintf(" It is an argument: write %s = …", c.Type)
 		}
-		b.Fail(Place{at: c.TypeRange, show: c.TypeRange}, "Unsupported block type", fmt.Sprintf("Blocks of type %q are not expected here.%s", c.Type, hint))
+		b.Fail(at, "Unsupported block type", fmt.Sprintf("Blocks of type %q are not expected here.%s", c.Type, hint))
 	}
 }
 
@@ -280,6 +298,22 @@ func (b *Block) Float(name string, to *float64, lo, hi float64) bool {
 	n, _ := v.AsBigFloat().Float64()
 	if n < lo || n > hi {
 		b.Invalid(name, fmt.Sprintf("write a number from %g to %g.", lo, hi))
+		return false
+	}
+	*to = n
+	return true
+}
+
+// Share reads a number above 0 and at most 1.
+func (b *Block) Share(name string, to *float64) bool {
+	b.note(Attribute{Name: name, Kind: "number", Default: written(*to > 0, decimal(*to)), Least: "above 0", Most: "1"})
+	v, ok := b.read(name, cty.Number)
+	if !ok {
+		return false
+	}
+	n, _ := v.AsBigFloat().Float64()
+	if n <= 0 || n > 1 {
+		b.Invalid(name, "write a number above 0, up to 1.")
 		return false
 	}
 	*to = n

@@ -128,6 +128,18 @@ func (c Config) Where() string {
 	return c.Show("outbox.path", o.Path)
 }
 
+// Listeners are the addresses, host:port, on which this Relay listens.
+func (c Config) Listeners() []string {
+	var all []string
+	if c.Admin.HTTP != "" {
+		all = append(all, c.Admin.HTTP)
+	}
+	for _, h := range c.Ingest.HTTP {
+		all = append(all, h.Addr)
+	}
+	return all
+}
+
 // Ingest is the way in.
 type Ingest struct {
 	Unix    []Unix

@@ -32,7 +32,6 @@ func decode(root *Block, c Config) Config {
 	if len(root.Blocks("endpoint", true)) == 0 {
 		root.file.warn("there is no endpoint block: events are accepted and go nowhere")
 	}
-	root.Later("front", "alert")
 	root.Done()
 	return d.config
 }
@@ -275,7 +274,7 @@ func CheckHost(host string) error {
 	}
 	labels := strings.Split(host, ".")
 	for _, l := range labels {
-		if l == "" || len(l) > 63 || strings.Trim(l, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") != "" {
+		if !isHostLabel(l) {
 			return errNoHost
 		}
 	}
@@ -287,10 +286,17 @@ func CheckHost(host string) error {
 	return nil
 }
 
-var errNoHost = errors.New("the host is neither a name in ASCII nor an IP address")
+var errNoHost = errors.New("the host is neither a name in ASCII, whose parts neither begin nor end with -, nor an IP address")
 
 // ErrNoAddress says that a host may be taken for an IP address, and how to write one.
 var ErrNoAddress = errors.New("the host looks like an IP address but is not one; write it in full, like 192.0.2.10")
+
+// isHostLabel tells whether s can stand between the dots of a host name: 1 to 63 letters,
+// digits, underscores and hyphens, which are neither first nor last.
+func isHostLabel(s string) bool {
+	const allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
+	return s != "" && len(s) <= 63 && strings.Trim(s, allowed) == "" && strings.Trim(s, "-") == s
+}
 
 // checkToken: a bearer token travels in a header (RFC 6750 section 2.1). "" means none.
 func checkToken(s string) error {

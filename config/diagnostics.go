@@ -68,11 +68,13 @@ func (d Diagnostic) String() string {
 // maxProblems bounds what one file can make us print.
 const maxProblems = 100
 
-// add keeps the first maxProblems and says that there are more.
+// add keeps the first maxProblems, each once, and says that there are more.
 func (ds *Diagnostics) add(src []byte, p Place, summary, detail string) {
 	switch n := len(*ds); {
 	case n < maxProblems:
-		*ds = append(*ds, problem(src, p, summary, detail))
+		if d := problem(src, p, summary, detail); !slices.Contains(*ds, d) { // both packages look at labels
+			*ds = append(*ds, d)
+		}
 	case n == maxProblems:
 		*ds = append(*ds, Diagnostic{Summary: "Too many problems", Detail: fmt.Sprintf("Only %d of them are shown.", maxProblems)})
 	}

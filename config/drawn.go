@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"path/filepath"
 	"strings"
 	"unicode"
 
@@ -125,14 +126,23 @@ func (b *Block) tidy(name string, p Place, text string) (string, bool) {
 	if !drawingOf(p.expr).any {
 		return text, true
 	}
-	warn := func(what string) { b.file.warn(fmt.Sprintf("%s: %s", p, what)) }
+	source := filepath.Dir(p.at.Filename) + "\n" + string(p.at.SliceBytes(b.file.source(p.at.Filename).text))
+	warn := func(what string) { b.file.warnOnce(p, source, what) }
 	text = drawer{clean: true, warn: warn}.trim(text, "what env() or file() gives")
 	if strings.ContainsFunc(text, func(r rune) bool { return unicode.IsControl(r) || r == '\uFEFF' }) {
 		b.Fail(p, "Invalid "+name, "a line end or another control character is inside of what env() or file() gives. Look at it with od -c.")
 		return "", false
 	}
-	if n := len(text); n > 1 && (text[0] == '"' || text[0] == '\'') && text[n-1] == text[0] {
+	if InQuotes(text) != "" {
 		warn("what env() or file() gives stands in quotes, which are taken as a part of the secret. Remove them there if they are not")
 	}
 	return text, true
+}
+
+// InQuotes is what to say of a secret that stands in quotes and is refused; "" of others.
+func InQuotes(secret string) string {
+	if n := len(secret); n > 1 && (secret[0] == '"' || secret[0] == '\'') && secret[n-1] == secret[0] {
+		return ". It stands in quotes, which are taken as a part of it: remove them where it comes from"
+	}
+	return ""
 }

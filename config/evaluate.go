@@ -98,7 +98,7 @@ func (b *Block) drawer(d drawing, p Place, secret bool) drawer {
 	to := drawer{quiet: d.nested}
 	if secret {
 		to.clean = !d.others // what another function is given may need its line ends
-		to.warn = func(text string) { b.file.warn(fmt.Sprintf("%s: %s", p, text)) }
+		to.warn = func(text string) { b.file.warnOnce(p, "", text) }
 	}
 	return to
 }

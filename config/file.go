@@ -30,6 +30,8 @@ type File struct {
 	Warnings []string
 
 	sources  []*source
+	warned   map[string]bool // keys of warnOnce
+	problems Diagnostics     // of the blocks of this package
 	reads    reads
 	observer *observer      // of Describe
 	left     eval.Allowance // of the expression that is evaluated
@@ -164,10 +166,15 @@ func (f *File) load(env func(string) (string, bool)) (*File, error) {
 	}
 	root := f.Root()
 	f.Config = decode(root, Default(env))
-	if err := root.Err(); err != nil {
-		return f, err
-	}
-	return f, nil
+	err := root.Err()
+	f.problems = *root.problems
+	return f, err
+}
+
+// Decodable tells whether the files could be parsed, so that there are blocks to decode. With
+// an error of Load this is so where only blocks of this package are wrong.
+func (f *File) Decodable() bool {
+	return len(f.sources) == len(f.Paths) && !slices.ContainsFunc(f.sources, func(s *source) bool { return s.draw == nil })
 }
 
 func (s *source) parse() Diagnostics {
@@ -176,15 +183,30 @@ func (s *source) parse() Diagnostics {
 	}
 	parsed, diags := hclsyntax.ParseConfig(s.text, s.name, hcl.InitialPos)
 	if diags.HasErrors() {
-		var problems Diagnostics
-		for _, d := range diags {
-			problems.add(s.text, Place{at: *d.Subject}, d.Summary, d.Detail)
-		}
-		problems.sort([]string{s.name})
-		return problems
+		return s.formProblems(diags)
 	}
 	s.body = parsed.Body.(*hclsyntax.Body)
 	return nil
+}
+
+// formProblems are what the parser says. Behind the first string that is not closed it takes
+// texts for syntax and syntax for texts, so nothing from there on is repeated.
+func (s *source) formProblems(diags hcl.Diagnostics) Diagnostics {
+	slices.SortStableFunc(diags, func(a, b *hcl.Diagnostic) int { return a.Subject.Start.Byte - b.Subject.Start.Byte })
+	open := slices.IndexFunc(diags, func(d *hcl.Diagnostic) bool { return d.Summary == "Invalid multi-line string" })
+	if open >= 0 {
+		first := diags[open]
+		diags = diags[:open]
+		if open == 0 || diags[open-1].Subject.Start.Line != first.Subject.Start.Line {
+			diags = append(diags, &hcl.Diagnostic{Subject: first.Subject, Summary: "String is not closed",
+				Detail: `a string ends in the line where it begins, and here a quote (") is missing. Write \n for a line break in a text.`})
+		}
+	}
+	var problems Diagnostics
+	for _, d := range diags {
+		problems.add(s.text, Place{at: *d.Subject}, d.Summary, d.Detail)
+	}
+	return problems
 }
 
 // unfit says why the text may not be given to the parser, nil when it may.
@@ -212,9 +234,23 @@ func (f *File) warn(text string) {
 	}
 }
 
-// Root reads the top level of all files as one block, with no problems yet.
+// warnOnce warns at the first of the places that use one thing outside of the file, which
+// key names.
+func (f *File) warnOnce(p Place, key, text string) {
+	key += "\n" + text
+	if f.warned[key] {
+		return
+	}
+	if f.warned == nil {
+		f.warned = map[string]bool{}
+	}
+	f.warned[key] = true
+	f.warn(fmt.Sprintf("%s: %s", p, text))
+}
+
+// Root reads the top level of all files as one block, with the problems that Load found.
 func (f *File) Root() *Block {
-	root := &Block{file: f, problems: new(Diagnostics)}
+	root := &Block{file: f, problems: new(slices.Clone(f.problems))}
 	for _, s := range f.sources {
 		root.add(s.body)
 	}

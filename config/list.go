@@ -31,13 +31,16 @@ type Entry struct {
 	Place    Place
 }
 
-// List reads a list of strings; numbers become strings.
-func (b *Block) List(name string) ([]Item, bool) { return b.list(name, false) }
+// List reads a list of strings and numbers, which become strings.
+func (b *Block) List(name string) ([]Item, bool) { return b.list(name, false, false) }
+
+// Texts reads a list of strings.
+func (b *Block) Texts(name string) ([]Item, bool) { return b.list(name, true, false) }
 
 // Secrets reads a list of strings that no diagnostic shows.
-func (b *Block) Secrets(name string) ([]Item, bool) { return b.list(name, true) }
+func (b *Block) Secrets(name string) ([]Item, bool) { return b.list(name, true, true) }
 
-func (b *Block) list(name string, secret bool) ([]Item, bool) {
+func (b *Block) list(name string, texts, secret bool) ([]Item, bool) {
 	b.note(Attribute{Name: name, Kind: "list", Secret: secret})
 	a := b.ask(name)
 	if a == nil {
@@ -61,10 +64,7 @@ func (b *Block) list(name string, secret bool) ([]Item, bool) {
 		if tuple != nil {
 			items[i].Place = place(a, secret, tuple.Exprs[i])
 		}
-		e, err := convert.Convert(e, cty.String)
-		if err == nil && e.IsNull() {
-			err = errors.New("an element is null")
-		}
+		e, err := element(e, texts)
 		if err != nil {
 			b.Fail(items[i].Place, "Invalid "+name, err.Error())
 			return nil, false
@@ -80,9 +80,24 @@ func (b *Block) list(name string, secret bool) ([]Item, bool) {
 	return items, true
 }
 
+// element is a string that an element of a list is or becomes.
+func element(e cty.Value, texts bool) (cty.Value, error) {
+	switch t := e.Type(); {
+	case e.IsNull():
+		return e, errors.New("an element is null")
+	case t == cty.String:
+		return e, nil
+	case texts:
+		return e, errors.New(`an element is not a string: write it in quotes, like ["…"]`)
+	case t != cty.Number:
+		return e, errors.New("an element is neither a string nor a number")
+	}
+	return convert.Convert(e, cty.String)
+}
+
 // Strings reads a list of strings that each pass the check.
 func (b *Block) Strings(name string, to *[]string, check func(string) error) bool {
-	items, ok := b.List(name)
+	items, ok := b.Texts(name)
 	if !ok {
 		return false
 	}
@@ -123,7 +138,7 @@ func (b *Block) secret(name, kind string, to *Secret, check func(string) error) 
 		}
 	}
 	if err := check(text); err != nil {
-		b.Fail(p, "Invalid "+name, err.Error())
+		b.Fail(p, "Invalid "+name, err.Error()+InQuotes(text))
 		return false
 	}
 	*to = NewSecret(text)

@@ -134,3 +134,26 @@ func TestPartsOfSecrets(t *testing.T) {
 		t.Errorf("got %q, warnings %q", got, f.Warnings)
 	}
 }
+
+// What is odd with a secret is said once, at the first of the places that use it.
+func TestSecretsUsedTwiceAreWarnedOfOnce(t *testing.T) {
+	dir := write(t, map[string]string{"sec": rawSecret, "tidy": rawSecret + " \n"})
+	for _, name := range []string{"sec", "tidy"} {
+		if err := os.Chmod(filepath.Join(dir, name), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	src := "endpoint \"a\" {}\ningest {\n"
+	for i, call := range []string{`file("sec")`, `file("./sec")`, `env("Q")`, `env("Q")`, `file("tidy")`, `file("tidy")`} {
+		src += fmt.Sprintf("  http \"127.0.0.1:%d\" {\n    token = %s\n  }\n", 9000+i, call)
+	}
+	f, err := Parse(filepath.Join(dir, "relay.hcl"), []byte(src+"}\n"), environ{"Q": `"` + rawSecret + `"`}.get)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, want := range map[string]int{"sec\"): it holds": 1, "stands in quotes": 1, "tidy\"): it holds": 1, "is taken off": 1} {
+		if all := strings.Join(f.Warnings, "\n"); strings.Count(all, what) != want {
+			t.Errorf("%q is said %d times, want %d:\n%s", what, strings.Count(all, what), want, all)
+		}
+	}
+}

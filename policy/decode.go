@@ -15,7 +15,7 @@ import (
 )
 
 // Decode reads the policy, signature, endpoint and event_type blocks of a file. The error is
-// config.Diagnostics with every problem. It may add to f.Warnings.
+// config.Diagnostics with every problem, those of config.Load too. It may add to f.Warnings.
 //
 // An endpoint's settings are made in three steps, each of which changes only the
 // arguments it names: the defaults with the blocks of policy "default"; those of
@@ -27,8 +27,8 @@ import (
 func Decode(f *config.File) (*Policy, error) {
 	root := f.Root()
 	d := decoder{schemes: map[string]*sign.Scheme{}, policies: map[string]settings{}, shards: f.Config.Outbox.Redis.Shards,
-		lane:     eval.NewLane(runtime.GOMAXPROCS(0) / 2),
-		breakers: map[Breaker]*Breaker{}, rateLimits: map[RateLimit]*RateLimit{}, matchers: map[string]Matcher{}}
+		lane:      eval.NewLane(runtime.GOMAXPROCS(0) / 2),
+		listeners: f.Config.Listeners(), breakers: map[Breaker]*Breaker{}, rateLimits: map[RateLimit]*RateLimit{}, matchers: map[string]Matcher{}}
 	d.readSignatures(root.Unique(root.Blocks("signature", true)))
 	d.readPolicies(root.Unique(root.Blocks("policy", true)))
 	types := d.readTypes(root.Unique(root.Blocks("event_type", true)))
@@ -56,6 +56,7 @@ type decoder struct {
 	policyNames []string
 	shards      int        // of the outbox; 0 where it has none
 	lane        *eval.Lane // of all that is evaluated for events
+	listeners   []string   // host:port of this Relay's own
 
 	// Endpoints with the same rules share them.
 	breakers   map[Breaker]*Breaker
@@ -142,8 +143,12 @@ func (s *settings) read(b *config.Block) {
 	b.Duration("connection_max_age", &s.connectionMaxAge, time.Second, 24*time.Hour)
 	b.Bool("obey_rate_headers", &s.obeyRateHeaders)
 	if t := b.One("timeout"); t != nil {
-		t.Duration("connect", &s.timeout.Connect, time.Millisecond, 10*time.Minute)
+		connect := t.Duration("connect", &s.timeout.Connect, time.Millisecond, 10*time.Minute)
 		t.Duration("total", &s.timeout.Total, time.Millisecond, 10*time.Minute)
+		if connect && s.timeout.Connect > s.timeout.Total {
+			t.Invalid("connect", fmt.Sprintf("total is %s, so connect could never end an attempt. Write a larger total, or a smaller connect.",
+				t.At("total").Quote(config.FormatDuration(s.timeout.Total))))
+		}
 		t.Done()
 	}
 	if t := b.One("budget"); t != nil {
@@ -193,7 +198,7 @@ func shared[T comparable](known map[T]*T, v *T) *T {
 
 func (s *settings) readEgress(b *config.Block) {
 	b.Bool("allow_plaintext", &s.egress.AllowPlaintext)
-	if items, ok := b.List("allow_private"); ok {
+	if items, ok := b.Texts("allow_private"); ok {
 		s.egress.AllowPrivate = nil
 		for _, item := range items {
 			prefix, err := parsePrivate(item.Value)

@@ -30,7 +30,7 @@ func (d *decoder) endpoint(b *config.Block) *Endpoint {
 	e.Breaker, e.RateLimit = shared(d.breakers, e.Breaker), shared(d.rateLimits, e.RateLimit)
 	e.drawn = s.drawn
 
-	e.readURL(b)
+	e.readURL(b, d.listeners)
 	if e.URL != nil && e.URL.Scheme == "http" {
 		if own := s.tls.last; own != nil {
 			b.Fail(own.Place(), "Unused tls", "the endpoint's url begins with http://. Write https://, or remove the block.")
@@ -49,14 +49,17 @@ func (d *decoder) endpoint(b *config.Block) *Endpoint {
 }
 
 // readURL reads the URL as a secret: some hold a credential in their path.
-func (e *Endpoint) readURL(b *config.Block) {
+func (e *Endpoint) readURL(b *config.Block, listeners []string) {
 	b.Require("url", `url = "https://…"`)
 	var s config.Secret
 	b.Secret("url", &s, func(s string) (err error) {
 		if e.URL, err = parseURL(s); err != nil {
 			return err
 		}
-		return checkEgress(e.URL, e.Egress)
+		if err := checkEgress(e.URL, e.Egress); err != nil {
+			return err
+		}
+		return checkOwn(e.URL, listeners)
 	})
 }
 
@@ -77,7 +80,7 @@ func (e *Endpoint) readHandshake(b *config.Block) {
 }
 
 func (d *decoder) readEvents(e *Endpoint, b *config.Block) {
-	items, ok := b.List("events")
+	items, ok := b.Texts("events")
 	if !ok {
 		return
 	}

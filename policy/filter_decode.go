@@ -32,9 +32,7 @@ func (e *Endpoint) readFilter(b *config.Block, shards int, lane *eval.Lane) {
 		}
 		slices.Sort(f.Tenants)
 	}
-	if b.Float("sample", &f.Sample, 0, 1) && f.Sample == 0 {
-		b.Invalid("sample", "Nothing would be left. Write a share above 0, like 0.1; enabled = false stops an endpoint.")
-	}
+	b.Share("sample", &f.Sample)
 	if f.Sample == 1 {
 		f.Sample = 0
 	}

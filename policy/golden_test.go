@@ -104,7 +104,7 @@ func goldenInputs(t testing.TB, path string) [][]byte {
 
 func outcome(src []byte) string {
 	f, err := config.Parse("testdata/relay.hcl", src, testEnv)
-	if err != nil {
+	if err != nil && !f.Decodable() {
 		return problems(err)
 	}
 	p, err := Decode(f)

@@ -140,7 +140,7 @@ func (d *decoder) signers(b *config.Block) []*sign.Signer {
 		values[i] = s.Value
 	}
 
-	names, ok := b.List("sign")
+	names, ok := b.Texts("sign")
 	if !ok {
 		names = []config.Item{{Value: "standard", Place: b.Place()}}
 	}
@@ -174,11 +174,11 @@ func (d *decoder) signers(b *config.Block) []*sign.Signer {
 	for _, scheme := range schemes {
 		s, err := sign.NewSigner(scheme, values)
 		if e, is := errors.AsType[*sign.SecretError](err); is {
-			at := b.At("secrets")
+			at, quotes := b.At("secrets"), ""
 			if e.Index < len(secrets) {
-				at = secrets[e.Index].Place
+				at, quotes = secrets[e.Index].Place, config.InQuotes(secrets[e.Index].Value)
 			}
-			b.Fail(at, "Invalid secrets", fmt.Sprintf("endpoint %q, signature %q: %s", b.Name, scheme.Name(), e.Reason))
+			b.Fail(at, "Invalid secrets", fmt.Sprintf("endpoint %q, signature %q: %s%s", b.Name, scheme.Name(), e.Reason, quotes))
 			continue
 		}
 		for _, name := range s.Names() {

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"errors"
+	"net"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -124,6 +125,39 @@ func portOf(u *url.URL) uint16 {
 		return 80
 	}
 	return 443
+}
+
+// checkOwn refuses a URL that leads to a listener of the file: no connection is made there.
+func checkOwn(u *url.URL, listeners []string) error {
+	for _, l := range listeners {
+		host, port, err := net.SplitHostPort(l)
+		if err == nil && port == strconv.Itoa(int(portOf(u))) && sameHost(u.Hostname(), host) {
+			return errors.New("it leads to a listener of this Relay, which never sends to itself; write the address of the receiver")
+		}
+	}
+	return nil
+}
+
+// sameHost tells whether a host is that of a listener, as far as that is known without
+// looking names up.
+func sameHost(host, listener string) bool {
+	to, from := loopback(host), loopback(listener)
+	if ip, err := netip.ParseAddr(from); from == "" || err == nil && ip.IsUnspecified() { // every address of the machine
+		ip, err := netip.ParseAddr(to)
+		return err == nil && ip.IsLoopback()
+	}
+	return strings.EqualFold(to, from)
+}
+
+// loopback writes localhost and IPv4 in IPv6 as the address that they are.
+func loopback(host string) string {
+	if strings.EqualFold(strings.TrimSuffix(host, "."), "localhost") {
+		return "127.0.0.1"
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return ip.Unmap().String()
+	}
+	return host
 }
 
 func parsePort(s string) (uint16, error) {

@@ -37,7 +37,7 @@ func (c *command) load(flags []string) (*config.File, *policy.Policy, error) {
 // tells only what was read.
 func (c *command) read(paths []string) (*config.File, *policy.Policy, error) {
 	file, err := config.Load(paths, c.env)
-	if err != nil {
+	if err != nil && !file.Decodable() {
 		return file, nil, err
 	}
 	p, err := policy.Decode(file)

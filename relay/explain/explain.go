@@ -39,12 +39,8 @@ func For(entry *outbox.Entry, endpoints []*policy.Endpoint, o Options) Explanati
 // OwnAddresses are the listeners of the file that have a numeric address: no endpoint
 // may point at them.
 func OwnAddresses(c config.Config) []netip.AddrPort {
-	listeners := []string{c.Admin.HTTP}
-	for _, h := range c.Ingest.HTTP {
-		listeners = append(listeners, h.Addr)
-	}
 	var own []netip.AddrPort
-	for _, l := range listeners {
+	for _, l := range c.Listeners() {
 		if addr, err := netip.ParseAddrPort(l); err == nil {
 			own = append(own, addr)
 		}
