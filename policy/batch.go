@@ -7,7 +7,7 @@ import (
 	"relay/config"
 )
 
-// The content types of batches whose events have one of their own alone.
+// The content types of batches, if they differ from that of a single event.
 const (
 	typeNDJSON           = "application/x-ndjson"
 	typeCloudEventsBatch = "application/cloudevents-batch+json"
@@ -21,17 +21,17 @@ const (
 	mostBytes  = 16 << 20
 )
 
-// Batch puts several events of an endpoint into one POST: an array of the bodies that they
-// would have alone, or these as lines.
+// Batch puts several events of an endpoint into one POST: an array of their single bodies, or one
+// body on each line.
 type Batch struct {
 	MaxEvents int           // in one POST, from 1
-	MaxWait   time.Duration // for more events, from the first one on
-	MaxBytes  int64         // of a body; an event that needs more goes alone
-	NDJSON    bool          // a line for each event, in place of an array
-	Split     bool          // events of a batch that is refused go alone next; else it is retried
+	MaxWait   time.Duration // for more events, counted from the first one
+	MaxBytes  int64         // bytes of a body; a larger event goes alone
+	NDJSON    bool          // one line for each event instead of an array
+	Split     bool          // events of a refused batch go alone next; otherwise it is retried
 }
 
-// ContentType is the value of the header Content-Type, where Headers have no other.
+// ContentType is the value of the header Content-Type, unless Headers have another.
 func (e *Endpoint) ContentType() string {
 	switch {
 	case e.Batch != nil && e.Batch.NDJSON:
@@ -45,7 +45,7 @@ func (e *Endpoint) ContentType() string {
 	}
 }
 
-// String is all of it in one line, "" for none.
+// String is the settings in one line, "" for none.
 func (b *Batch) String() string {
 	if b == nil {
 		return ""
@@ -88,8 +88,7 @@ func defaultBatch() batch {
 	return batch{Batch: Batch{MaxEvents: 100, MaxWait: time.Second, MaxBytes: 256 << 10, Split: true}}
 }
 
-// read takes over what a block says. A block that is written is on, unless it says
-// enabled = false.
+// read applies a block. A block that is written is on, unless it says enabled = false.
 func (r *batch) read(b *config.Block) {
 	r.on = true
 	b.Bool("enabled", &r.on)
@@ -114,7 +113,7 @@ func (r *batch) spell() *Batch {
 	return new(r.Batch)
 }
 
-// checkBatch refuses what cannot go together with batches.
+// checkBatch refuses settings that cannot be combined with batches.
 func (e *Endpoint) checkBatch(b *config.Block) {
 	if e.Batch == nil {
 		return

@@ -25,19 +25,19 @@ const (
 	typeCloudEvents = "application/cloudevents+json"
 )
 
-// Body says what goes out for an event. It is compiled: what the file says literally is
-// bytes, what it takes from the event's data is found in the bytes that came in, and
-// only the rest is evaluated. nil is the default body. Its methods may be called at the same time.
+// Body makes the body of a request for an event. It is compiled: literals of the file are bytes,
+// parts of the event's data are copied from its bytes, and only the rest is evaluated. nil is the
+// default body. Its methods may be called at the same time.
 type Body struct {
 	contentType string
 	kind        string        // for people: "object", "text", …
 	source      string        // as the file says it, for Hash
 	answers     config.Secret // what env() and file() gave
 	root        *expr.Template
-	check       bool           // a text that must turn out to be JSON
+	check       bool           // a text that must be JSON
 	ecmascript  bool           // the form of JSON.stringify
 	binary      string         // source of a CloudEvent in binary mode, "" for other bodies
-	masked      *expr.Template //  root with *** for what env() and file() gave; nil where they gave nothing
+	masked      *expr.Template // root with *** for what env() and file() gave; nil if they gave nothing
 }
 
 // ContentType is the value of the header Content-Type.
@@ -90,13 +90,13 @@ func (b *Body) AppendHeader(h []sign.Header, v *View) []sign.Header {
 	return h
 }
 
-// equal compares all that makes the bytes; both may be nil.
+// equal compares all that determines the bytes; both may be nil.
 func (b *Body) equal(o *Body) bool {
 	return b.String() == o.String() && (b == nil || b.answers.Equal(o.answers))
 }
 
-// String is what the file says, on one line, "" for the default body. What env and file gave
-// is not in it.
+// String is the file's text on one line, "" for the default body, without what env() and file()
+// gave.
 func (b *Body) String() string {
 	if b == nil {
 		return ""
@@ -104,7 +104,7 @@ func (b *Body) String() string {
 	return fmt.Sprintf("%s %t %q %q", b.contentType, b.ecmascript, b.binary, b.source)
 }
 
-// settings are what diff shows: what kind of body, not what is in it.
+// settings are what diff shows: the kind of body, not its content.
 func (b *Body) settings() []config.Setting {
 	if b == nil {
 		b = &Body{kind: kindDefault, contentType: typeJSON}
@@ -116,8 +116,8 @@ func (b *Body) settings() []config.Setting {
 	}
 }
 
-// readBody reads body, content_type, ecmascript and source. The default body without any
-// of them is nil.
+// readBody reads body, content_type, ecmascript and source. Without any of them the body stays
+// nil.
 func (e *Endpoint) readBody(b *config.Block, lane *eval.Lane) {
 	body := &Body{contentType: typeJSON}
 	from, given := b.Deferred("body")
@@ -146,7 +146,7 @@ func (e *Endpoint) readBody(b *config.Block, lane *eval.Lane) {
 		}
 		if given {
 			body.compile(from, expr.Site{Endpoint: e.Name, Budget: e.Budget.Body, Lane: lane}, isForm)
-			if body.root != nil && len(from.Expr.Variables()) == 0 { // it is the same for all events
+			if body.root != nil && len(from.Expr.Variables()) == 0 { // it is the same for every event
 				if _, err := body.Append(nil, &View{}); err != nil {
 					b.Invalid("body", "no event can fill it: "+err.Error())
 				}
@@ -175,7 +175,7 @@ func (e *Endpoint) readBody(b *config.Block, lane *eval.Lane) {
 	e.Body = body
 }
 
-// compile compiles the attribute body, a cloudevent aside.
+// compile compiles the attribute body, except for a cloudevent.
 func (b *Body) compile(from config.Deferred, site expr.Site, isForm bool) {
 	s := expr.NewScope(from, site, "event", "delivery", "endpoint")
 	b.source = from.Source

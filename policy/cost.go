@@ -8,19 +8,19 @@ import (
 	"relay/outbox"
 )
 
-// slowShare is the share of a budget over which people are told: a machine that is very busy
-// can make it more than all.
+// slowShare is the share of a budget above which the operator is warned, because on a busy
+// machine the expression may exceed the budget.
 const slowShare = 0.1
 
-// Costly tells for people which of the endpoint's expressions take over a tenth of their
-// budget for an event. It holds no data.
+// Costly describes which of the endpoint's expressions take over a tenth of their budget for an
+// event. It holds no data.
 func (e *Endpoint) Costly(event *outbox.Event) (all []string) {
 	filter, body := ViewOf(event), ViewOf(event)
 	filter.Meter, body.Meter = &Meter{}, &Meter{}
 	d := e.Filter.Decide(e.Name, filter)
 	all = costly(all, "filter", filter.Meter, e.Budget.Filter)
 	if d.Gets && d.Term.Code == "" && e.Body != nil {
-		_, _ = e.Body.Append(nil, body) // an error is told elsewhere
+		_, _ = e.Body.Append(nil, body) // errors are reported elsewhere
 		all = costly(all, "body", body.Meter, e.Budget.Body)
 	}
 	return all

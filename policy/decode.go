@@ -14,16 +14,16 @@ import (
 	"relay/policy/sign"
 )
 
-// Decode reads the policy, signature, endpoint and event_type blocks of a file. The error is
+// Decode reads the policy, signature, endpoint and event_type blocks of a file. Errors:
 // config.Diagnostics with every problem, those of config.Load too. It may add to f.Warnings.
 //
-// An endpoint's settings are made in three steps, each of which changes only the
-// arguments it names: the defaults with the blocks of policy "default"; those of
-// the policy that the endpoint names; its own. A list is replaced as a whole, and
-// in a retry block a schedule replaces an inherited strategy, and the other way round.
-// A retry block with a label goes over the inherited one of that label; what neither says
-// is as in the endpoint's retry block without a label. A rate_limit, breaker or batch block
-// that is written is on, unless it says enabled = false.
+// An endpoint's settings are made in three steps, each of which changes only the arguments it
+// names: the defaults with the blocks of policy "default"; those of the policy that the endpoint
+// names; its own. A list is replaced as a whole, and in a retry block a schedule replaces an
+// inherited strategy, and the other way round. A retry block with a label overrides the inherited
+// one with that label; attributes that neither has come from the endpoint's retry block without a
+// label. A rate_limit, breaker or batch block that is written is on, unless it says enabled =
+// false.
 func Decode(f *config.File) (*Policy, error) {
 	root := f.Root()
 	d := decoder{schemes: map[string]*sign.Scheme{}, policies: map[string]settings{}, shards: f.Config.Outbox.Redis.Shards,
@@ -48,14 +48,14 @@ func Decode(f *config.File) (*Policy, error) {
 	return p, nil
 }
 
-// decoder knows what endpoints can name.
+// decoder has the names that endpoints can refer to.
 type decoder struct {
-	schemes     map[string]*sign.Scheme // those of the file; nil for a bad one
+	schemes     map[string]*sign.Scheme // those of the file; nil for an invalid one
 	schemeNames []string
 	policies    map[string]settings
 	policyNames []string
-	shards      int        // of the outbox; 0 where it has none
-	lane        *eval.Lane // of all that is evaluated for events
+	shards      int        // of the outbox; 0 if it has none
+	lane        *eval.Lane // for everything that is evaluated for events
 	listeners   []string   // host:port of this Relay's own
 
 	// Endpoints with the same rules share them.
@@ -132,8 +132,8 @@ func (d *decoder) readPolicies(blocks []*config.Block) {
 	}
 }
 
-// read takes over what the block of a policy or an endpoint says; what it leaves
-// out stays.
+// read applies the block of a policy or an endpoint. Attributes that it leaves out keep their
+// values.
 func (s *settings) read(b *config.Block) {
 	s.drawn = s.drawn.with(b)
 	b.Int("concurrency", &s.concurrency, 1, 1024)
@@ -185,7 +185,7 @@ func (s *settings) fill(e *Endpoint) {
 	e.Batch, e.Egress, e.TLS = s.batch.spell(), s.egress, s.tls.spell()
 }
 
-// shared returns the value that is equal to v among those that were given before, else v.
+// shared returns an earlier value that is equal to v, else v.
 func shared[T comparable](known map[T]*T, v *T) *T {
 	if v == nil {
 		return nil
@@ -221,8 +221,8 @@ func (s *settings) readEgress(b *config.Block) {
 	b.Done()
 }
 
-// neverAllowed are ranges that no policy opens: link-local addresses, where
-// clouds hand out credentials, and the metadata address of AWS over IPv6.
+// neverAllowed are ranges that no policy can allow: link-local addresses, where clouds hand out
+// credentials, and the metadata address of AWS over IPv6.
 func neverAllowed() []netip.Prefix {
 	return []netip.Prefix{
 		netip.MustParsePrefix("169.254.0.0/16"),

@@ -18,16 +18,16 @@ const (
 	Changed = "changed"
 )
 
-// Change is what another policy means for one endpoint.
+// Change is the difference that another policy makes for one endpoint.
 type Change struct {
 	Endpoint string          `json:"endpoint"`
 	Kind     string          `json:"kind"`
 	Settings []config.Change `json:"settings,omitempty"` // of one that is changed
 }
 
-// Diff lists the endpoints that differ: what is in the new policy in its order, then
-// what is removed. Lists that have no order are the same in any. Secrets are compared
-// and never in the answer.
+// Diff lists the endpoints that differ: those of the new policy in its order, then the removed
+// ones. The order of lists that have none does not matter. Secrets are compared, but never in the
+// result.
 func Diff(old, new *Policy) []Change {
 	var changes []Change
 	for _, e := range new.Endpoints {
@@ -40,7 +40,7 @@ func Diff(old, new *Policy) []Change {
 			continue
 		}
 		settings := config.Compare(before.settings(), e.settings())
-		if (before.Breaker == nil) != (e.Breaker == nil) { // that says it all
+		if (before.Breaker == nil) != (e.Breaker == nil) { // this says it all
 			settings = slices.DeleteFunc(settings, func(c config.Change) bool { return strings.HasPrefix(c.Name, "breaker.") })
 		}
 		if settings = append(settings, diffSigners(before.Signers, e.Signers)...); len(settings) > 0 {
@@ -55,7 +55,7 @@ func Diff(old, new *Policy) []Change {
 	return changes
 }
 
-// allSettings are all of an endpoint's but what it signs with.
+// allSettings are an endpoint's settings without its signatures.
 func (e *Endpoint) allSettings() []config.Setting {
 	var all []config.Setting
 	add := func(name, value string) { all = append(all, config.Setting{Name: name, Value: value}) }
@@ -129,7 +129,7 @@ func (e *Endpoint) allSettings() []config.Setting {
 
 func decimal(f float64) string { return strconv.FormatFloat(f, 'g', -1, 64) }
 
-// count is a number where 0 stands for unlimited.
+// count formats a number; 0 is unlimited.
 func count(n int) string {
 	if n == 0 {
 		return ""
@@ -137,7 +137,7 @@ func count(n int) string {
 	return strconv.Itoa(n)
 }
 
-// orNone is a duration where 0 stands for never.
+// orNone formats a duration; 0 is never.
 func orNone(d time.Duration) string {
 	if d == 0 {
 		return ""
@@ -145,7 +145,7 @@ func orNone(d time.Duration) string {
 	return config.FormatDuration(d)
 }
 
-// text is all of a class in one line.
+// text is the settings of a class in one line.
 func (s *Steps) text() string {
 	text := s.delays()
 	if text == "" {
@@ -166,15 +166,15 @@ func (s *Steps) delays() string {
 	return strings.Join(delays, " ")
 }
 
-// sorted joins what has no order in the file.
+// sorted joins values whose order in the file has no meaning.
 func sorted(list []string) string {
 	slices.Sort(list)
 	return strings.Join(list, " ")
 }
 
-// diffSigners compares the schemes by name and content, and the secrets. Where no scheme
-// is in both, secrets of the same number count as the same: each scheme makes keys of
-// them in its own way, so there is nothing to compare.
+// diffSigners compares the schemes by name and content, and the secrets. If no scheme is in both,
+// equal numbers of secrets count as equal, because each scheme derives its keys differently and
+// they cannot be compared.
 func diffSigners(old, new []*sign.Signer) []config.Change {
 	var changes []config.Change
 	was, is := schemes(old), schemes(new)
@@ -202,7 +202,7 @@ func diffSigners(old, new []*sign.Signer) []config.Change {
 	return changes
 }
 
-// schemes is what the file's sign says.
+// schemes is the file's attribute sign.
 func schemes(signers []*sign.Signer) string {
 	if len(signers) == 0 {
 		return unsigned

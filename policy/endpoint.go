@@ -12,7 +12,7 @@ import (
 	"relay/policy/sign"
 )
 
-// endpoint decodes a block. What it returns is used only when there was no problem.
+// endpoint decodes a block. The result is used only if there was no problem.
 func (d *decoder) endpoint(b *config.Block) *Endpoint {
 	checkName(b)
 	e := &Endpoint{Name: b.Name, Enabled: true}
@@ -48,7 +48,7 @@ func (d *decoder) endpoint(b *config.Block) *Endpoint {
 	return e
 }
 
-// readURL reads the URL as a secret: some hold a credential in their path.
+// readURL reads the URL as a secret: some have a credential in their path.
 func (e *Endpoint) readURL(b *config.Block, listeners []string) {
 	b.Require("url", `url = "https://…"`)
 	var s config.Secret
@@ -96,7 +96,7 @@ func (d *decoder) readEvents(e *Endpoint, b *config.Block) {
 		}
 		patterns = append(patterns, item.Value)
 	}
-	key := strings.Join(patterns, " ") // a pattern has no space
+	key := strings.Join(patterns, " ") // a pattern with a space is never valid
 	if m, known := d.matchers[key]; known {
 		e.Events = m
 		return
@@ -130,8 +130,8 @@ func (e *Endpoint) readHeaders(b *config.Block) {
 	}
 }
 
-// reservedHeader: headers that frame the request or name the event. An
-// Idempotency-Key would also let Go's HTTP client repeat a request by itself.
+// reservedHeader: headers that frame the request or name the event; and Idempotency-Key, which
+// would let Go's HTTP client repeat a request by itself.
 func reservedHeader(name string) bool {
 	name = strings.ToLower(name)
 	switch name {

@@ -10,19 +10,19 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
 
-// maxFields bounds a list of fields: a short schema can stand for very many.
+// maxFields bounds a list of fields: a short schema can describe very many.
 const maxFields = 1000
 
-// Field is a part of an event's data as its schema tells it.
+// Field is a part of an event's data as its schema describes it.
 type Field struct {
-	Name        string `json:"name"` // "customer.id", "items[].sku"; "" for data that is no object
+	Name        string `json:"name"` // "customer.id", "items[].sku"; "" for data that is not an object
 	Type        string `json:"type"` // "integer", "string (date-time)", `"eur" or "usd"`
 	Required    bool   `json:"required"`
 	Description string `json:"description"`
 }
 
-// Fields lists the properties that the schema names, by name, those inside others behind
-// them; not those that only hold where a condition does. At most 1,000.
+// Fields lists the properties that the schema names, by name, nested ones after their parents,
+// without those that depend on a condition; at most 1,000.
 func (s *Schema) Fields() []Field {
 	w := walker{}
 	w.below(layers(s.compiled, nil), "")
@@ -34,14 +34,14 @@ func (s *Schema) Fields() []Field {
 	return w.fields
 }
 
-// walker collects fields. What it is inside of stands in open, so that a schema that holds
-// itself ends.
+// walker collects fields. open has the schemas around the present one, so that a recursive schema
+// ends.
 type walker struct {
 	fields []Field
 	open   []*jsonschema.Schema
 }
 
-// below adds the properties of a value, which stands under the name, or those of its items.
+// below adds the properties of the value with this name, or of its items.
 func (w *walker) below(all []*jsonschema.Schema, name string) {
 	outer := len(w.open)
 	if slices.ContainsFunc(all, func(s *jsonschema.Schema) bool { return slices.Contains(w.open, s) }) {
@@ -79,7 +79,8 @@ func (w *walker) below(all []*jsonschema.Schema, name string) {
 	}
 }
 
-// layers adds a schema and those that hold with it, by reference or allOf, to a list.
+// layers adds a schema to a list, and the schemas that apply together with it by reference or
+// allOf.
 func layers(s *jsonschema.Schema, to []*jsonschema.Schema) []*jsonschema.Schema {
 	if s == nil || slices.Contains(to, s) {
 		return to
@@ -92,7 +93,7 @@ func layers(s *jsonschema.Schema, to []*jsonschema.Schema) []*jsonschema.Schema 
 	return to
 }
 
-// describe tells the type of a value, and its description.
+// describe returns a value's type and description.
 func describe(all []*jsonschema.Schema) (f Field) {
 	format := ""
 	for _, s := range all {
@@ -127,7 +128,7 @@ func literals(values []any) string {
 	for _, v := range values {
 		text, err := json.Marshal(v)
 		if err != nil {
-			panic(err) // it was read from JSON
+			panic(err) // it was parsed from JSON
 		}
 		all = append(all, string(text))
 	}

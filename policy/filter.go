@@ -14,16 +14,15 @@ import (
 	"relay/policy/expr"
 )
 
-// Filter says which events of its types an endpoint gets. The filters are asked in the
-// order of the fields, and the first that says no ends it. nil lets everything through.
+// Filter says which events of its types an endpoint gets. The filters are applied in the order of
+// the fields, up to the first that rejects the event. nil lets all events through.
 //
-// An expression that cannot be evaluated for an event never leaves it out in silence: the
-// delivery is made all the same, failed from the start, with the code CodeWhen or
-// CodeTooExpensive.
+// If an expression cannot be evaluated for an event, the event is not silently left out: its
+// delivery is written as failed, with the code CodeWhen or CodeTooExpensive.
 type Filter struct {
-	Tenants  []string  // any of these, sorted; none for all
+	Tenants  []string  // any of these, sorted; empty for all
 	When     *formula  // nil for no condition
-	Sample   float64   // this share of the events, chosen by their ids, above 0 and below 1; 0 for all
+	Sample   float64   // this share of the events, selected by id, above 0 and below 1; 0 for all
 	Dedupe   *Dedupe   // nil for none
 	Crossing *Crossing // nil for none; never with a Dedupe
 	drawn    drawn     // of the endpoint
@@ -38,18 +37,18 @@ const (
 	byCrossing = "crossing"
 )
 
-// CodeWhen is the code of a delivery that is failed because a filter's expression cannot be
-// evaluated for its event.
+// CodeWhen is the code of a delivery that failed at accept because a filter's expression cannot
+// be evaluated for its event.
 const CodeWhen = "when_error"
 
-// The codes of what cost more than its budget: a delivery that is failed because of its
-// filter, or an attempt because of its body.
+// The codes for expressions over their budget: of a delivery, because of its filter, or of an
+// attempt, because of its body.
 const (
 	CodeTooExpensive = "too_expensive" // never tried again
-	CodeBusy         = "busy"          // too many expensive expressions at a time; tried again
+	CodeBusy         = "busy"          // too many expensive expressions at a time; retried
 )
 
-// CostCode is the code of what err ended, usual where err does not say that it cost too much.
+// CostCode is the code for err, and usual if err is not about cost.
 func CostCode(err error, usual string) string {
 	switch {
 	case expr.IsBusy(err):
@@ -63,39 +62,38 @@ func CostCode(err error, usual string) string {
 // maxTermError bounds outbox.Term.Error, in bytes.
 const maxTermError = 512
 
-// Dedupe leaves out what comes again within Window, by the same subject.
+// Dedupe leaves out an event if there was one with the same subject within Window.
 type Dedupe struct {
 	By     *formula
 	Window time.Duration
 
-	prefix string // of what is hashed into a key
+	prefix string // of the text that is hashed into a key
 }
 
-// Crossing lets an event through when a value of its subject is at one of the thresholds or
-// above it for the first time, once for each threshold. All thresholds that one event
-// crosses are one delivery.
+// Crossing lets an event through when its value reaches a threshold for the first time for its
+// subject. An event that crosses several thresholds is one delivery.
 type Crossing struct {
 	Value      *formula
 	At         []float64 // ascending, 1 to 100
 	By         *formula
-	ResetBelow float64       // a value below it lets all thresholds be crossed again; at most At[0]
-	Remember   time.Duration // how long what was crossed is known, from when it was
+	ResetBelow float64       // a value below it resets all thresholds; at most At[0]
+	Remember   time.Duration // how long a crossing is remembered
 
-	prefix string // of what is hashed into a key
+	prefix string // of the text that is hashed into a key
 }
 
-// Decision is what an endpoint's filters say of an event.
+// Decision is the result of an endpoint's filters for an event.
 type Decision struct {
-	Gets bool   // else the event is left out; with a Term, more is to be said
-	By   string // the filter that decided, by its name in the file; "" when none had an objection
+	Gets bool   // otherwise the event is left out; a Term may still drop it
+	By   string // the filter that decided, by its name in the file; "" if none rejected it
 	Term outbox.Term
 
-	subject []byte  // as JSON, to be shown to people; nil for none
-	value   float64 // that may cross a threshold
+	subject []byte  // as JSON, for people; nil for none
+	value   float64 // that is compared with thresholds
 }
 
-// Decide asks the filters of the endpoint of that name. The same event is always decided
-// alike. What comes out holds no data of the event but hashed.
+// Decide applies the filters of the endpoint of that name. The result for an event is always the
+// same. It holds the event's data only as a hash.
 func (f *Filter) Decide(endpoint string, v *View) Decision {
 	if f == nil {
 		return Decision{Gets: true}
@@ -157,7 +155,7 @@ func (c *Crossing) decide(v *View) Decision {
 	return d
 }
 
-// failed is a delivery that says why the filter could not decide.
+// failed is the Decision for an event that a filter cannot evaluate.
 func failed(by string, f *formula, err error) Decision {
 	text := fmt.Sprintf("%s: %v", f.name, err)
 	if len(text) > maxTermError {
@@ -166,13 +164,13 @@ func failed(by string, f *formula, err error) Decision {
 	return Decision{Gets: true, By: by, Term: outbox.Term{Code: CostCode(err, CodeWhen), Error: text}}
 }
 
-// position is where an event stands for an endpoint, from 0 to below 1.
+// position maps an event, for an endpoint, to a number from 0 to below 1.
 func position(endpoint, eventID string) float64 {
 	sum := sha256.Sum256([]byte(endpoint + "\nsample\n" + eventID))
 	return float64(binary.BigEndian.Uint64(sum[:])>>11) / (1 << 53)
 }
 
-// markKey has nothing of the subject in clear. A prefix has no line break but its own.
+// markKey contains the subject only as a hash. Line breaks separate the parts.
 func markKey(prefix string, subject []byte) string {
 	sum := sha256.Sum256(append([]byte(prefix), subject...))
 	return base64.RawURLEncoding.EncodeToString(sum[:18])
@@ -186,7 +184,7 @@ type formula struct {
 	answers config.Secret // what env() and file() gave
 }
 
-// shown is a subject without what env() and file() gave.
+// shown is the subject, masked if env() or file() gave a part of it.
 func (f *formula) shown(subject []byte) []byte {
 	if f.answers.Reveal() != "" {
 		return []byte(`"` + hidden + `"`)

@@ -21,8 +21,8 @@ const (
 	maxRemember   = 3650 * config.Day // of a mark
 )
 
-// readFilter reads what an endpoint says of the events that it wants, events aside. shards
-// is over how many parts the outbox is spread.
+// readFilter reads the attributes of an endpoint's filter, except events. shards is the outbox's
+// number of shards.
 func (e *Endpoint) readFilter(b *config.Block, shards int, lane *eval.Lane) {
 	at := expr.Site{Endpoint: e.Name, Budget: e.Budget.Filter, Lane: lane}
 	f := &Filter{When: formulaOf(b, "when", at, checkBool), Sample: 1}
@@ -55,7 +55,8 @@ func (e *Endpoint) readFilter(b *config.Block, shards int, lane *eval.Lane) {
 	}
 }
 
-// checkShards: a shard knows its own marks only, so each would let the same through.
+// checkShards refuses filters with marks if there are several shards: each shard has its own
+// marks, so each would let the same event through.
 func checkShards(b *config.Block, shards int) {
 	if shards > 1 {
 		b.Fail(b.Place(), "Filter needs one shard", "the outbox has more than one shard, and what a filter remembers is known in one of them only. Use shards = 1, or remove the block.")
@@ -86,7 +87,7 @@ func readCrossing(b *config.Block, at expr.Site) *Crossing {
 	}
 	b.Duration("remember", &c.Remember, time.Minute, maxRemember)
 	b.Done()
-	c.prefix = at.Endpoint + "\n" + byCrossing + "\n" + thresholds(c.At) + "\n" // others are numbered otherwise
+	c.prefix = at.Endpoint + "\n" + byCrossing + "\n" + thresholds(c.At) + "\n" // others are numbered differently
 	return c
 }
 
@@ -123,8 +124,8 @@ func thresholds(at []float64) string {
 	return strings.Join(all, " ")
 }
 
-// formulaOf compiles an attribute; nil where it is absent, null or wrong. check evaluates one
-// that is the same for every event.
+// formulaOf compiles an attribute; nil if it is absent, null or invalid. check evaluates an
+// expression without variables.
 func formulaOf(b *config.Block, name string, at expr.Site, check func(*expr.Expression) error) *formula {
 	from, given := b.Deferred(name)
 	if !given {
@@ -163,7 +164,7 @@ func ValidLabel(s string) error {
 	return nil
 }
 
-// settings are those of the filters that are there.
+// settings are those of the filters that are set.
 func (f *Filter) settings() []config.Setting {
 	if f == nil {
 		return nil
@@ -196,7 +197,7 @@ func (f *Filter) settings() []config.Setting {
 	return all
 }
 
-// oneLine is what the file says, quoted where it has line breaks.
+// oneLine is the file's text, quoted if it has line breaks.
 func oneLine(source string) string {
 	if strings.ContainsFunc(source, unicode.IsControl) {
 		return strconv.Quote(source)

@@ -8,8 +8,8 @@ import (
 	"relay/config"
 )
 
-// Explain says for people why it was decided so, "" where no filter had an objection. It can
-// hold data of the event.
+// Explain says for people why the filters decided so, "" if none rejected the event. It may
+// contain the event's data.
 func (f *Filter) Explain(d Decision) string {
 	switch {
 	case d.Term.Code != "":
@@ -28,7 +28,7 @@ func (f *Filter) Explain(d Decision) string {
 	return ""
 }
 
-// show is the value of a setting, fit to be shown.
+// show is the value of a setting, masked if it must not be shown.
 func (f *Filter) show(setting, value string) string {
 	if f.drawn.has(setting) {
 		return hidden
@@ -51,7 +51,7 @@ func (f *Filter) explainCrossing(d Decision) string {
 		value, f.show("crossing.at", decimal(c.At[d.Term.Mark.Level-1])), f.show("crossing.remember", config.FormatDuration(c.Remember)), d.subject)
 }
 
-// Subject is what a Mark is about, as JSON; nil for a decision without one.
+// Subject is the subject of a Mark, as JSON; nil for a decision without one.
 func (d Decision) Subject() json.RawMessage { return d.subject }
 
 func quoted(all []string) []string {

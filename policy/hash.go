@@ -10,9 +10,9 @@ import (
 	"relay/policy/sign"
 )
 
-// Hashes returns a short hash of each endpoint's settings, by name, so that Relays
-// with one outbox can tell whether their files agree. The values of secrets and
-// headers, and a URL's query, are not in it: not even a trace of them may leave the process.
+// Hashes returns a short hash of each endpoint's settings, by name, so that Relays with one
+// outbox can tell whether their files agree. Values of secrets and headers, and a URL's query,
+// are left out, because not even a hash of them may leave the process.
 func (p *Policy) Hashes() map[string]string {
 	all := make(map[string]string, len(p.Endpoints))
 	for _, e := range p.Endpoints {
@@ -21,8 +21,7 @@ func (p *Policy) Hashes() map[string]string {
 	return all
 }
 
-// Hash is 12 hex digits that differ when the hash of an endpoint or of an event type does,
-// or their order.
+// Hash is 12 hex digits over the hashes of all endpoints and event types, in order.
 func (p *Policy) Hash() string {
 	h := sha256.New()
 	for _, e := range p.Endpoints {
@@ -34,9 +33,9 @@ func (p *Policy) Hash() string {
 	return hex.EncodeToString(h.Sum(nil)[:6])
 }
 
-// Equal tells whether an endpoint's deliveries are made in the same way. It compares
-// what the hash leaves out, too: secrets, and the values of headers. Lists that have no
-// order are the same in any.
+// Equal reports whether deliveries of both endpoints are made in the same way. It also compares
+// what the hash leaves out: secrets and the values of headers. The order of lists that have none
+// does not matter.
 func (e *Endpoint) Equal(o *Endpoint) bool {
 	return e == o ||
 		e.Name == o.Name &&
@@ -51,15 +50,14 @@ func sameSetting(a, b config.Setting) bool {
 	return a.Name == b.Name && a.Value == b.Value && a.Hidden.Equal(b.Hidden)
 }
 
-// Hash is 12 hex digits that differ when the endpoint's settings do. What env() and file()
-// gave is not in it.
+// Hash is 12 hex digits over the endpoint's settings, without what env() and file() gave.
 func (e *Endpoint) Hash() string {
 	var text []byte
 	for _, s := range e.settings() {
 		text = append(append(append(append(text, s.Name...), ' '), s.Value...), '\n')
 	}
 	for _, s := range e.Signers {
-		text = fmt.Appendln(text, "sign", s) // its name and the number of its secrets
+		text = fmt.Appendln(text, "sign", s) // its name and its number of secrets
 	}
 	return fingerprint(text)
 }

@@ -17,8 +17,7 @@ type rateLimit struct {
 	burst int // 0: not written
 }
 
-// read takes over what a block says. A block that is written is on, unless it says
-// enabled = false.
+// read applies a block. A block that is written is on, unless it says enabled = false.
 func (r *rateLimit) read(b *config.Block) {
 	r.on = true
 	b.Bool("enabled", &r.on)
@@ -31,7 +30,7 @@ func (r *rateLimit) read(b *config.Block) {
 	b.Done()
 }
 
-// spell writes the burst out: what comes in one second, rounded up.
+// spell sets the default burst: the tokens of one second, rounded up.
 func (r *rateLimit) spell() *RateLimit {
 	if !r.on {
 		return nil
@@ -60,8 +59,7 @@ func defaultBreaker() breaker {
 	}}
 }
 
-// read takes over what a block says. A block that is written is on, unless it says
-// enabled = false.
+// read applies a block. A block that is written is on, unless it says enabled = false.
 func (r *breaker) read(b *config.Block) {
 	r.on = true
 	b.Bool("enabled", &r.on)

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// maxType and maxID bound what an app may give, in bytes.
+// maxType and maxID bound the type and the id of an event, in bytes.
 const (
 	maxType = 128
 	maxID   = 64
@@ -16,15 +16,13 @@ const (
 // own is the first segment of Relay's events about itself.
 const own = "relay"
 
-// Matcher tells which event types an endpoint gets. The zero value matches all
-// but Relay's own.
+// Matcher tells which event types an endpoint gets. The zero value matches all but Relay's own.
 //
-// A pattern is compared segment by segment, where "." separates segments: "*"
-// stands for one segment, "**" for any number of them, zero too. A pattern with "!"
-// before it excludes. The order of patterns does not matter: a type matches when
-// it fits at least one pattern (or there is none without "!") and no excluding one.
-// Relay's own events, "relay" and "relay.…", match only patterns that begin with
-// the segment "relay" itself, so that "**" does not bring them.
+// A pattern is compared segment by segment, where "." separates segments: "*" stands for one
+// segment, "**" for any number of them, zero too. A pattern with "!" before it excludes. The
+// order of patterns does not matter: a type matches when it fits at least one pattern (or there
+// is none without "!") and no excluding one. Relay's own events, "relay" and "relay.…", match
+// only patterns that begin with the segment "relay" itself, so that "**" does not match them.
 type Matcher struct {
 	include, exclude [][]string // segments of each pattern
 }
@@ -66,7 +64,7 @@ func (m Matcher) Match(eventType string) bool {
 	return exclude < 0 && (include >= 0 || len(m.include) == 0 && !isOwn(eventType))
 }
 
-// Verdict says why an endpoint gets events of a type or not.
+// Verdict says why an endpoint gets events of a type, or why not.
 type Verdict struct {
 	Match   bool
 	Pattern string // the first that includes the type or, with "!", excludes it; "" when none does
@@ -84,8 +82,8 @@ func (m Matcher) Explain(eventType string) Verdict {
 	return v
 }
 
-// decide returns the index of the first pattern that includes the type, and of the
-// first that excludes it; -1 for none.
+// decide returns the index of the first pattern that includes the type and of the first that
+// excludes it, or -1.
 func (m Matcher) decide(eventType string) (include, exclude int) {
 	segments := strings.Split(eventType, ".")
 	fits := func(pattern []string) bool {
@@ -100,11 +98,11 @@ func isOwn(eventType string) bool {
 	return first == own
 }
 
-// matchSegments goes back only to the last "**": an earlier one could not match
-// more. So it takes at most len(pattern) × len(segments) steps.
+// matchSegments backtracks only to the last "**", because an earlier one could not match more. So
+// it takes at most len(pattern) × len(segments) steps.
 func matchSegments(pattern, segments []string) bool {
 	p, s := 0, 0
-	anyAt, resume := -1, 0 // the last "**", and the first segment after what it took
+	anyAt, resume := -1, 0 // the last "**", and the first segment after its match
 	for s < len(segments) {
 		switch {
 		case p < len(pattern) && pattern[p] == "**":
@@ -168,8 +166,8 @@ func ValidType(s string) error {
 	return nil
 }
 
-// ValidID checks an event id that the app gave: 1 to 64 of A-Z a-z 0-9 _ -. A dot
-// would make what is signed ambiguous. The error does not repeat s.
+// ValidID checks an event id from the app: 1 to 64 of A-Z a-z 0-9 _ -. A dot would make the
+// signed content ambiguous. The error does not repeat s.
 func ValidID(s string) error {
 	if len(s) < 1 || len(s) > maxID || !isName(s) {
 		return fmt.Errorf("event id must be 1 to %d letters, digits, _ and -", maxID)

@@ -9,9 +9,8 @@ import (
 	"relay/config"
 )
 
-// Outcomes is a set of ways in which an attempt can end without delivering: answers by
-// their status, and reasons why there was no answer by their code. The zero value
-// is empty. Values can be compared with ==.
+// Outcomes is a set of unsuccessful ends of attempts: statuses of answers, and codes of attempts
+// without an answer. The zero value is empty. Values can be compared with ==.
 type Outcomes struct {
 	statuses [600/64 + 1]uint64 // a bit for each status
 	codes    uint32             // a bit for each of errorCodes
@@ -22,24 +21,24 @@ const (
 	timeout = "timeout"
 )
 
-// The codes of attempts that got no answer, as attempts record them.
+// The codes of attempts without an answer, as in their records.
 const (
 	CodeTimeout        = "timeout"               // the attempt's total time passed
 	CodeConnectTimeout = "connect_timeout"       // no connection, or no TLS, in time
 	CodeNoSuchHost     = "dns_not_found"         // the name does not exist
 	CodeDNS            = "dns_failed"            // the name servers gave no answer
-	CodeEgress         = "egress_denied"         // the address is not one we may connect to
+	CodeEgress         = "egress_denied"         // connections to the address are denied
 	CodeRefused        = "connection_refused"    // nobody listens
-	CodeUnreachable    = "connection_failed"     // no route, or another trouble on the way
+	CodeUnreachable    = "connection_failed"     // no route, or another network error
 	CodeReset          = "connection_reset"      // the connection ended before the head of an answer was whole
 	CodeTLSExpired     = "tls_expired"           // certificate out of date
 	CodeTLSName        = "tls_wrong_name"        // certificate for another name
 	CodeTLSAuthority   = "tls_unknown_authority" // certificate of an unknown issuer
-	CodeTLS            = "tls_failed"            // any other trouble with TLS
+	CodeTLS            = "tls_failed"            // any other error of TLS
 	CodeBadResponse    = "bad_response"          // not HTTP, or its header is too large
 )
 
-// errorCodes lists all of them. The first timeoutCodes are "timeout", the others "network".
+// errorCodes lists all codes above. The first timeoutCodes are "timeout", the others "network".
 func errorCodes() []string {
 	return []string{
 		CodeTimeout, CodeConnectTimeout,
@@ -68,8 +67,8 @@ func ParseOutcomes(list []string) (Outcomes, error) {
 	return o, nil
 }
 
-// Has tells whether an attempt is among them that was answered with this status or,
-// where code is not "", got no answer for this reason.
+// Has reports whether the set has the status of an answer or, if code is not "", the code of an
+// attempt without one.
 func (o Outcomes) Has(status int, code string) bool {
 	if code == "" {
 		return o.Status(status)
@@ -83,8 +82,8 @@ func (o Outcomes) Status(code int) bool {
 	return code >= 0 && code < 600 && o.statuses[code/64]&(1<<(code%64)) != 0
 }
 
-// List is what the file could say: network, timeout, single errors, then whole classes and
-// single statuses by number.
+// List is the set as the file would write it: network, timeout, single errors, then classes and
+// statuses by number.
 func (o Outcomes) List() []string {
 	var list []string
 	rest := o.codes
@@ -119,7 +118,7 @@ func (o Outcomes) List() []string {
 	return list
 }
 
-// size is how many ways to end are in the set.
+// size is how many statuses and codes are in the set.
 func (o Outcomes) size() int {
 	n := bits.OnesCount32(o.codes)
 	for _, word := range o.statuses {
@@ -149,7 +148,7 @@ func (o *Outcomes) add(s string) error {
 		o.codes |= 1 << i
 		return nil
 	}
-	// 1xx are no answers and 2xx have delivered.
+	// 1xx are not final, and 2xx are delivered.
 	first, last := 0, -1
 	if len(s) == 3 && s[0] >= '3' && s[0] <= '5' {
 		if s[1:] == "xx" {

@@ -1,9 +1,9 @@
-// Package policy says what the operator promised receivers: which endpoints
-// there are, who gets which event, signed how, sent how, retried when. Values are
-// immutable once decoded and carry no HCL types.
+// Package policy is what the operator promised receivers: the endpoints, which events each of
+// them gets, and how those are signed, sent and retried. Values are immutable once decoded and
+// carry no HCL types.
 //
-// Read in this order: Policy, Matcher and Filter (who gets what), Outcomes, then decode.go and
-// the blocks it calls.
+// Read in this order: Policy, Matcher and Filter (routing), Outcomes, then decode.go and the
+// blocks it calls.
 package policy
 
 import (
@@ -25,41 +25,40 @@ import (
 // called at the same time.
 type Policy struct {
 	Endpoints []*Endpoint  // in the order of the file
-	Types     []*EventType // in the order of the file; none says nothing of any
+	Types     []*EventType // in the order of the file; if empty, all types are undeclared
 
 	types  map[string]*EventType
 	byName map[string]*Endpoint
 	routes *lru.Cache[string, *route] // by event type
 }
 
-// Endpoint is a URL with its policy: named defaults and overrides already
-// merged.
+// Endpoint is a URL with its policy, in which named defaults and overrides are merged.
 type Endpoint struct {
 	Name             string
 	Description      string
 	URL              *url.URL
 	drawn            drawn
-	Enabled          bool // else its deliveries are accepted and held
+	Enabled          bool // otherwise its deliveries are held
 	Events           Matcher
-	Filter           *Filter        // nil for all events of its types
-	Headers          []Header       // as written, after Relay's own
+	Filter           *Filter        // nil for all events of the matching types
+	Headers          []Header       // as written, after Relay's own headers
 	Body             *Body          // nil for the default one: {"id","type","timestamp","data"}
-	Signers          []*sign.Signer // all of them sign each request; empty for sign = ["none"]
-	Concurrency      int            // attempts at the same time, for each Relay
-	HTTP2            bool           // offered to the receiver, where URL is https
+	Signers          []*sign.Signer // each signs every request; empty for sign = ["none"]
+	Concurrency      int            // attempts at a time in each Relay
+	HTTP2            bool           // offered to the receiver, if URL is https
 	ConnectionMaxAge time.Duration  // of a connection when a request begins; 0 for unlimited
-	Handshake        bool           // the receiver is asked for its consent before it is sent to
-	Origin           string         // the host name under which it is asked; "" without Handshake
+	Handshake        bool           // the receiver is asked for its consent before the first event
+	Origin           string         // the sender's host name in the handshake; "" without Handshake
 	Timeout          Timeout
 	Budget           Budget
 	Retry            Retry
 	Egress           Egress
 	TLS              TLS
 
-	FleetConcurrency int        // attempts at the same time of all Relays with one outbox together; 0 for unlimited
-	FreshShare       float64    // of the slots, 0 to 1: goes to the newest events while older ones wait
+	FleetConcurrency int        // attempts at a time of all Relays with this outbox; 0 for unlimited
+	FreshShare       float64    // of the slots, 0 to 1: goes to the newest events while a backlog waits
 	RateLimit        *RateLimit // nil for none
-	ObeyRateHeaders  bool       // slow down as RateLimit and X-RateLimit-* headers of answers say
+	ObeyRateHeaders  bool       // slow down according to RateLimit and X-RateLimit-* headers of answers
 	Breaker          *Breaker   // nil for none
 	Batch            *Batch     // nil for one event in each request
 	Disable          Disable
@@ -82,9 +81,9 @@ func New(endpoints []*Endpoint) *Policy {
 	return p
 }
 
-// Adopt puts the endpoints of old in the place of those that are equal to them, so that two
-// policies in turn keep each of them once. It is called before p is shared. Endpoints whose expressions are
-// evaluated stay as they are, because they count for what one policy may evaluate at a time.
+// Adopt replaces endpoints of p by equal ones of old, so that memory holds them once. Call it
+// before p is shared. Endpoints with expressions are not replaced, because each policy bounds how
+// many evaluations run at a time.
 func (p *Policy) Adopt(old *Policy) {
 	for i, e := range p.Endpoints {
 		if o := old.byName[e.Name]; o != nil && e.Filter == nil && e.Body == nil && e.Equal(o) {
@@ -96,14 +95,14 @@ func (p *Policy) Adopt(old *Policy) {
 // Endpoint returns the endpoint of that name, or nil.
 func (p *Policy) Endpoint(name string) *Endpoint { return p.byName[name] }
 
-// route is where events of one type go, filters aside.
+// route is the endpoints for events of one type, before filters.
 type route struct {
 	names    []string
-	filtered []*Endpoint // those of names; nil when none of them has a filter
+	filtered []*Endpoint // of names; nil if none of them has a filter
 }
 
-// Match names the endpoints whose patterns match the event type, filters aside, in the order
-// of the file. Disabled ones are among them, because their deliveries are held. The answer is
+// Match names the endpoints whose patterns match the event type, before filters, in the order of
+// the file. Disabled ones are among them, because their deliveries are held. The answer is
 // shared: read only.
 func (p *Policy) Match(eventType string) []string { return p.route(eventType).names }
 
@@ -121,7 +120,7 @@ func (p *Policy) Route(e *outbox.Event) (names []string, terms []outbox.Term) {
 	return r.filter(&m.View)
 }
 
-// ViewOf is what filters and bodies see of an event. It shares the event's data.
+// ViewOf is an event for filters and bodies. It shares the event's data.
 func ViewOf(e *outbox.Event) *View {
 	return &View{ID: e.ID, Type: e.Type, Tenant: e.Tenant, Key: e.Key, Time: e.Time, Data: e.Data}
 }
@@ -170,13 +169,13 @@ func (r *route) filter(v *View) (names []string, terms []outbox.Term) {
 	return names, terms
 }
 
-// View is what filters and bodies can say of an event and its delivery.
+// View is an event and its delivery, for filters and bodies.
 type View = expr.View
 
-// Meter adds up what evaluations take.
+// Meter adds up the cost of evaluations.
 type Meter = expr.Meter
 
-// mostFilters is what the filters of one event can take together, before each has a budget
+// mostFilters bounds the time of the filters of one event together. Beyond it each has a budget
 // of a millisecond.
 const mostFilters = 500 * time.Millisecond
 
@@ -186,10 +185,10 @@ type Header struct {
 	Name  string
 	Value config.Secret
 
-	drawn bool // the name: env() or file() gave a part of it
+	drawn bool // the name, if env() or file() gave a part of it
 }
 
-// ShownName is the name, fit to be shown.
+// ShownName is the name, masked if it must not be shown.
 func (h Header) ShownName() string {
 	if h.drawn {
 		return hidden
@@ -200,20 +199,20 @@ func (h Header) ShownName() string {
 // Timeout bounds one attempt.
 type Timeout struct {
 	Connect time.Duration // DNS, dial and TLS handshake, each
-	Total   time.Duration // from the first byte of DNS to the last of the response
+	Total   time.Duration // from the DNS query to the last byte of the answer
 }
 
-// Budget bounds what is spent on one event, so that none can hold up the others. 20 ms are
-// added for each MiB of the event's data.
+// Budget bounds the evaluation for one event, so that no event delays others. 20 ms are added for
+// each MiB of the event's data.
 type Budget struct {
 	Filter time.Duration // on each expression of the filter
 	Body   time.Duration // on the body
 }
 
-// Retry is what happens after an attempt that did not deliver.
+// Retry says whether and when a delivery is tried again after an attempt that did not deliver.
 type Retry struct {
-	Steps                       // where no class says otherwise
-	On            Outcomes      // what is tried again; the rest is final
+	Steps                       // unless a class says otherwise
+	On            Outcomes      // outcomes that are tried again; all others are final
 	MaxRetryAfter time.Duration // Retry-After is honoured up to this
 	Classes       []RetryClass  // the most specific one first
 }
@@ -223,11 +222,11 @@ type Retry struct {
 type Steps struct {
 	Schedule []time.Duration // the delay after attempt 1, 2, …; after the last one the delivery is failed
 	Jitter   float64         // ± this share of the delay, 0 to 1
-	MaxAge   time.Duration   // since the accept; no attempt is due after it. 0 for unlimited
+	MaxAge   time.Duration   // since accept; no attempt is due later. 0 for unlimited
 }
 
-// Due lists when the attempts after the first are due, counted from the first: without
-// jitter, what attempts take and what receivers ask for.
+// Due lists when the attempts after the first are due, counted from the first, without jitter,
+// Retry-After and the duration of attempts.
 func (s *Steps) Due() []time.Duration {
 	var all []time.Duration
 	var due time.Duration
@@ -259,44 +258,43 @@ func (r *Retry) After(status int, code string) *Steps {
 	return &r.Steps
 }
 
-// RateLimit is a token bucket: at most N × window / Per + Burst attempts begin in any
-// window of time, of all Relays with one outbox together.
+// RateLimit is a token bucket: in any window of time at most N × window / Per + Burst attempts
+// begin, in all Relays with one outbox together.
 type RateLimit struct {
 	N     int
 	Per   time.Duration
 	Burst int
 }
 
-// Breaker stops sending to an endpoint that mostly fails, and looks now and then
-// whether it is well again.
+// Breaker stops sending to an endpoint that mostly fails, and probes it from time to time.
 type Breaker struct {
 	FailureRatio float64       // opens at this share of failures, above 0 to 1,
 	MinAttempts  int           // among at least so many attempts
-	Window       time.Duration // of the last time
-	Open         time.Duration // how long it stays open at first; twice as long with each probe that fails,
+	Window       time.Duration // within the last Window
+	Open         time.Duration // how long it stays open at first; doubles with each failed probe,
 	MaxOpen      time.Duration // up to this
 	Jitter       float64       // ± this share of it, 0 to 1
-	Probes       int           // attempts that must go well before it closes
+	Probes       int           // probes that must succeed before it closes
 	On           Outcomes      // what counts as a failure
 }
 
-// Disable says when an endpoint is taken for dead. Its deliveries are held then.
+// Disable says when Relay disables an endpoint that seems dead. Its deliveries are then held.
 type Disable struct {
 	OnGone       bool          // at an answer 410
-	AfterFailing time.Duration // without one attempt that went well; 0 for never
+	AfterFailing time.Duration // without a successful attempt for this long; 0 for never
 }
 
-// TLS is what an endpoint's https connections use beside the system's roots.
+// TLS is what an endpoint's https connections use besides the system's authorities.
 type TLS struct {
 	Roots       *x509.CertPool   // instead of the system's; nil for those
 	CA          string           // short hash of the file they are from; "" for the system's
 	Certificate *tls.Certificate `json:"-"` // the client's own, with its key; nil for none
 	MinVersion  uint16           // tls.VersionTLS12 or tls.VersionTLS13
-	ServerName  string           // that the certificate must have and that is asked for; "" for the URL's host
+	ServerName  string           // name that the certificate must have and that SNI sends; "" for the URL's host
 	Digest      string           // differs when one of the others does; "" with an http:// URL
 }
 
-// Egress says where an endpoint's connections may go beside public addresses.
+// Egress allows an endpoint's connections to go to other than public addresses.
 type Egress struct {
 	AllowPrivate   []netip.Prefix
 	AllowPlaintext bool     // http:// URLs

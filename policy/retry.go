@@ -19,10 +19,10 @@ const (
 	maxAge      = 365 * config.Day
 )
 
-// explicit is the strategy of a schedule that is written out.
+// explicit is the strategy of a schedule in full.
 const explicit = "explicit"
 
-// retry is the retry block without a label, and those with one.
+// retry is the retry block without a label, and the blocks with one.
 type retry struct {
 	steps
 	on            Outcomes
@@ -30,27 +30,27 @@ type retry struct {
 	classes       []retryClass
 }
 
-// retryClass is a block like retry "429". What it leaves out is as in the block without a
-// label, as that is in the end.
+// retryClass is a block like retry "429". Attributes that it leaves out are those of the merged
+// block without a label.
 type retryClass struct {
 	name string
 	of   Outcomes
 	steps
 }
 
-// steps are the delays as they are written. The zero value of each is not written.
+// steps are the attributes for delays as written; zero values are not written.
 type steps struct {
 	strategy    string // explicit, "exponential", "linear", "fixed"
 	schedule    []time.Duration
 	initial     time.Duration
 	max         time.Duration
 	multiplier  float64
-	maxAttempts int // the first one counts
+	maxAttempts int // including the first
 	jitter      *float64
 	maxAge      *time.Duration
 }
 
-// strategyAttempts is how many attempts a strategy makes where nothing is written.
+// strategyAttempts is how many attempts a strategy makes by default.
 const strategyAttempts = 10
 
 func defaultRetry() retry {
@@ -74,8 +74,7 @@ func defaultRetry() retry {
 	}
 }
 
-// read takes over what a policy's or an endpoint's retry blocks say. plain is nil where
-// there is none.
+// read applies the retry blocks of a policy or an endpoint. plain is nil if there is none.
 func (r *retry) read(b *config.Block) {
 	plain, labelled := b.OneAndLabelled("retry")
 	if plain != nil {
@@ -93,7 +92,7 @@ func (r *retry) readClass(b *config.Block) {
 	if err := c.of.add(b.Name); err != nil {
 		b.Fail(b.Label(), "Invalid retry", err.Error())
 	}
-	r.classes = slices.Clone(r.classes) // others may have inherited the same ones
+	r.classes = slices.Clone(r.classes) // others may share the inherited classes
 	i := slices.IndexFunc(r.classes, func(c retryClass) bool { return c.name == b.Name })
 	if i < 0 {
 		i = len(r.classes)
@@ -119,7 +118,7 @@ func readOutcomes(b *config.Block, name string, to *Outcomes) bool {
 	return true
 }
 
-// valueOr is *p, or none where there is none.
+// valueOr is *p, or none if p is nil.
 func valueOr[T any](p *T, none T) T {
 	if p == nil {
 		return none
@@ -197,9 +196,8 @@ func readNever(b *config.Block, name string, to *time.Duration, least time.Durat
 	return true
 }
 
-// over puts what is written in s over what it inherits. A schedule takes the place of an
-// inherited strategy and of the number of attempts, which it says itself; a strategy takes that
-// of an inherited schedule.
+// over merges s over the inherited steps. A schedule replaces an inherited strategy and the
+// number of attempts, which it determines; a strategy replaces an inherited schedule.
 func (s steps) over(base steps) steps {
 	if s.strategy != "" {
 		base.strategy, base.schedule = s.strategy, s.schedule
@@ -216,7 +214,7 @@ func (s steps) over(base steps) steps {
 	return base
 }
 
-// spell writes everything out.
+// spell sets all defaults.
 func (r *retry) spell() Retry {
 	out := Retry{Steps: r.steps.spell(), On: r.on, MaxRetryAfter: r.maxRetryAfter}
 	for _, c := range r.classes {
@@ -229,9 +227,9 @@ func (r *retry) spell() Retry {
 	return out
 }
 
-// spell writes a strategy out as a schedule: exponential waits initial ×
-// multiplier^(n-1) after attempt n, linear initial × n, fixed initial; none more
-// than max. A schedule is cut to the number of attempts, or goes on with its last delay.
+// spell converts a strategy to a schedule: exponential waits initial × multiplier^(n-1) after
+// attempt n, linear initial × n, fixed initial; none more than max. A schedule is cut to the
+// number of attempts, or goes on with its last delay.
 func (s steps) spell() Steps {
 	schedule := s.schedule
 	if s.strategy != explicit {

@@ -19,25 +19,25 @@ import (
 	"relay/policy/rfc3339"
 )
 
-// Limits of what a schema and the data that it is compared with may hold: the library
-// computes with whole numbers, so that 1e999999999 would take it hours.
+// Limits of schemas and of data that is checked. The library computes with big integers, so
+// 1e999999999 would take hours.
 const (
 	maxPattern  = 1000 // bytes of a regular expression
 	maxExponent = 400
 	maxDigits   = 1000 // of a number as it is written
-	maxPointer  = 256  // characters of a Mismatch's
+	maxPointer  = 256  // characters of a Mismatch's text
 )
 
-// Times of a schema: to compile it, and, for each MiB of data, to compare with it beside
-// its budget.
+// Times of a schema: to compile it, and for each MiB of data that is checked, in addition to its
+// budget.
 const (
 	compileBudget = 5 * time.Second
 	dataTime      = 200 * time.Millisecond
 )
 
-// Schema is a JSON Schema: draft 4 to 2020-12, by its $schema, else 2020-12. Formats are
-// checked, regular expressions are Go's (they take linear time, and have no look-around),
-// and a $ref leads nowhere but into the same text.
+// Schema is a JSON Schema: draft 4 to 2020-12, by its $schema, else 2020-12. Formats are checked.
+// Regular expressions are Go's: linear time, no look-around. A $ref must point into the same
+// text.
 type Schema struct {
 	text     json.RawMessage    // compact
 	compiled *jsonschema.Schema // for Fields
@@ -47,10 +47,10 @@ type Schema struct {
 	idle   sync.Pool // of *checker
 }
 
-// here is the name of every schema, for the library.
+// here is the URL of every schema, for the library.
 const here = "relay:schema"
 
-// dateTime checks the format date-time with the grammar that the time of an event has.
+// dateTime checks the format date-time with the grammar of an event's time.
 func dateTime(v any) error {
 	text, ok := v.(string)
 	if !ok {
@@ -85,14 +85,14 @@ func newSchema(text string, budget time.Duration, lane *eval.Lane) (*Schema, err
 	return schema, nil
 }
 
-// noLoader keeps the library from files and the network.
+// noLoader denies the library files and the network.
 type noLoader struct{}
 
 func (noLoader) Load(url string) (any, error) {
 	return nil, fmt.Errorf("it refers to %s: only references within the same schema are followed, put it under $defs", url)
 }
 
-// schemaError says in our words why a schema does not compile.
+// schemaError says without the library's words why a schema does not compile.
 func schemaError(err error) error {
 	if wrong, ok := errors.AsType[*jsonschema.SchemaValidationError](err); ok {
 		if v, ok := errors.AsType[*jsonschema.ValidationError](wrong.Err); ok {
@@ -113,13 +113,13 @@ func decodeJSON(text []byte) (any, error) {
 // Text is the schema as compact JSON. It is shared: read only.
 func (s *Schema) Text() json.RawMessage { return s.text }
 
-// Mismatch says where data does not fit its schema, and nothing of the data but names of
-// keys on the way there.
+// Mismatch says where data does not fit its schema. Of the data it contains only names of keys on
+// the path.
 type Mismatch struct {
 	Pointer string // RFC 6901, "" for the data as a whole; cut after 256 characters
 	Keyword string // of the schema, like "required"
 	Detail  string // for people
-	Code    string // CodeTooExpensive or CodeBusy where the data could not be compared, "" where it does not fit
+	Code    string // CodeTooExpensive or CodeBusy if the data could not be checked, "" if it does not fit
 }
 
 func (m *Mismatch) Error() string {
@@ -130,8 +130,7 @@ func (m *Mismatch) Error() string {
 	return at + " " + m.Detail
 }
 
-// Check returns nil when data, which is JSON, fits; else of all that does not the first by
-// the way to it and keyword.
+// Check returns nil if data, which is JSON, fits, else the first mismatch by path and keyword.
 func (s *Schema) Check(data []byte) *Mismatch {
 	v, err := decodeJSON(data)
 	if err != nil {
@@ -143,7 +142,7 @@ func (s *Schema) Check(data []byte) *Mismatch {
 	return s.compare(v, len(data))
 }
 
-// compare compares a decoded value of so many bytes, within the budget.
+// compare checks a decoded value of so many bytes, within the budget.
 func (s *Schema) compare(v any, size int) (m *Mismatch) {
 	k, ok := s.idle.Get().(*checker)
 	if !ok {
@@ -152,7 +151,7 @@ func (s *Schema) compare(v any, size int) (m *Mismatch) {
 			k, err = compileSchema(doc)
 		}
 		if err != nil {
-			return &Mismatch{Detail: "cannot be compared"} // it was compiled before
+			return &Mismatch{Detail: "cannot be compared"} // it was compiled at decoding
 		}
 	}
 	k.left.Begin(s.budget+time.Duration(size)*dataTime>>20, s.lane)
@@ -201,12 +200,12 @@ func unbounded(v any, at []string) *Mismatch {
 	return nil
 }
 
-// mismatch picks one of the library's errors, always the same one.
+// mismatch picks one of the library's errors, deterministically.
 func mismatch(e *jsonschema.ValidationError) *Mismatch {
 	var first *jsonschema.ValidationError
 	var walk func(e *jsonschema.ValidationError)
 	walk = func(e *jsonschema.ValidationError) {
-		whole := false // what lies below is about one of several ways to fit
+		whole := false // errors below are about one of several alternatives
 		switch e.ErrorKind.(type) {
 		case *kind.AnyOf, *kind.OneOf, *kind.Not, *kind.PropertyNames, *kind.Contains:
 			whole = true
@@ -233,7 +232,7 @@ func violated(e *jsonschema.ValidationError) string {
 	return "false" // the schema that nothing fits
 }
 
-// detail says what a keyword asks for, in words of the schema: never the value.
+// detail says what a keyword requires, from the schema and never from the value.
 func detail(e *jsonschema.ValidationError) string {
 	switch k := e.ErrorKind.(type) {
 	case *kind.Type:
@@ -253,7 +252,7 @@ func detail(e *jsonschema.ValidationError) string {
 	return fmt.Sprintf("does not fit %q", violated(e))
 }
 
-// pointer writes the way to a value.
+// pointer writes the path to a value.
 func pointer(path []string) string {
 	var b strings.Builder
 	for _, token := range path {

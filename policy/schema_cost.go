@@ -11,10 +11,10 @@ import (
 	"relay/config/eval"
 )
 
-// The library compares without bounds: a schema of a few lines that refers to itself twice
-// takes the power of the data's depth. So a schema is compiled with a meter in each of its
-// parts, which the library calls for each value, and which ends the comparison with a panic
-// when the allowance is spent. One goroutine compares with such a copy at a time.
+// The library has no bounds: a schema of a few lines that refers to itself twice takes time
+// exponential in the data's depth. So each part of a compiled schema has a meter, which the
+// library calls for each value and which panics when the allowance is spent. One goroutine at a
+// time uses such a copy.
 
 // checker is a compiled schema and the allowance that its parts take from.
 type checker struct {
@@ -22,7 +22,7 @@ type checker struct {
 	left   eval.Allowance
 }
 
-// errUncompared is the panic that ends a comparison.
+// errUncompared is the panic that ends a check.
 const errUncompared = eval.BoundError("the allowance of a comparison is spent")
 
 // compileSchema compiles a document that is a schema.
@@ -56,7 +56,7 @@ func (k *checker) pattern(s string) (jsonschema.Regexp, error) {
 	if len(s) > maxPattern {
 		return nil, fmt.Errorf("a pattern is longer than %d bytes", maxPattern)
 	}
-	if !k.left.Spend(len(s) * 2000) { // what it becomes is bounded, too
+	if !k.left.Spend(len(s) * 2000) { // the program it compiles to is bounded, too
 		return nil, k.left.Err()
 	}
 	p, err := eval.NewPattern(s)
@@ -85,8 +85,8 @@ func (p *pattern) MatchString(s string) bool {
 	return is
 }
 
-// meter makes the format of each part take from the allowance: the library looks at it
-// before it goes deeper. A part without a format gets one that everything fits.
+// meter makes the format of each part take from the allowance: the library checks the format
+// before it descends. A part without a format gets one that every value fits.
 func (k *checker) meter(s *jsonschema.Schema, seen map[*jsonschema.Schema]bool) {
 	if s == nil || seen[s] {
 		return
@@ -114,8 +114,8 @@ func (k *checker) meter(s *jsonschema.Schema, seen map[*jsonschema.Schema]bool) 
 	}
 }
 
-// valueCost is what the library takes to look at a value, in nanoseconds; deep where it
-// compares its elements with each other.
+// valueCost is the library's time for a value, in nanoseconds. deep is set if it compares the
+// value's elements with each other.
 func valueCost(v any, deep bool) int {
 	cost := 100
 	switch v := v.(type) {

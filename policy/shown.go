@@ -9,17 +9,17 @@ import (
 	"relay/config"
 )
 
-// hidden stands for what is not shown.
+// hidden replaces values that are not shown.
 const hidden = config.Hidden
 
-// drawn names settings that env() or file() gave a part of: "retry.schedule", and "retry"
-// for the block. Nothing of them is shown to people or logged, because an answer of env()
-// and file() may be secret wherever it is used.
+// drawn names settings, like "retry.schedule" and its block "retry", of which env() or file()
+// gave a part. They are neither shown nor logged, because results of env() and file() may be
+// secret wherever they are used.
 type drawn map[string]bool
 
-// with adds what a block says.
+// with adds the drawn attributes of a block.
 func (d drawn) with(b *config.Block) drawn {
-	// Most files draw nothing but secrets, which hide by themselves.
+	// Most files draw only secrets, which are never shown anyway.
 	names := slices.DeleteFunc(b.Drawn(), func(name string) bool { return slices.Contains(selfHidden(), name) })
 	if len(names) == 0 {
 		return d
@@ -42,7 +42,7 @@ func selfHidden() []string {
 	return []string{"secrets", "headers", "body", byWhen, "dedupe.by", "crossing.by", "crossing.value"}
 }
 
-// has tells whether a setting, as Diff names it, is made of what env() or file() gave.
+// has tells whether a setting, as Diff names it, uses env() or file().
 func (d drawn) has(setting string) bool {
 	block, _, _ := strings.Cut(setting, ".")
 	switch block {
@@ -58,11 +58,11 @@ func (d drawn) has(setting string) bool {
 	return d[setting] || setting == "tls.cert" && d["tls.key"]
 }
 
-// Hides tells whether a setting of the file is not shown: a name like "concurrency",
+// Hides reports whether a setting of the file is not shown: a name like "concurrency",
 // "timeout.total" or, for any of its attributes, "breaker".
 func (e *Endpoint) Hides(setting string) bool { return e.drawn.has(setting) }
 
-// Show is the value of a setting, fit to be shown.
+// Show is the value of a setting, masked if it must not be shown.
 func (e *Endpoint) Show(setting, value string) string {
 	if e.Hides(setting) {
 		return hidden
@@ -70,8 +70,8 @@ func (e *Endpoint) Show(setting, value string) string {
 	return value
 }
 
-// Shown is e without the values that are not shown: they are zero, or "***". It says
-// nothing of secrets, headers and bodies. It is for people; nothing is sent by it.
+// Shown is e without the values that must not be shown, which are zero or "***". Secrets, headers
+// and bodies are unchanged. It is for display; nothing is sent with it.
 func (e *Endpoint) Shown() *Endpoint {
 	s := *e
 	s.URL = e.ShownURL()
@@ -100,8 +100,8 @@ func (e *Endpoint) Shown() *Endpoint {
 	return &s
 }
 
-// ShownURL is e's URL fit to be printed: a query, which may hold a credential, is ***, and so
-// is all but the scheme where the URL is made with env() or file().
+// ShownURL is e's URL for display: its query, which may hold a credential, is ***; if env() or
+// file() gave a part of the URL, all but the scheme is.
 func (e *Endpoint) ShownURL() *url.URL {
 	u := *e.URL
 	if u.User != nil {
@@ -119,8 +119,8 @@ func (e *Endpoint) ShownURL() *url.URL {
 	return &u
 }
 
-// Hush takes the endpoint's host out of a text where the URL is made with env() or
-// file(): errors of the network name it.
+// Hush removes the endpoint's host from a text if env() or file() gave a part of the URL, because
+// network errors name the host.
 func (e *Endpoint) Hush(text string) string {
 	if !e.drawn["url"] && !e.drawn["tls"] {
 		return text
@@ -135,8 +135,8 @@ func (e *Endpoint) Hush(text string) string {
 	return strings.NewReplacer(pairs...).Replace(text)
 }
 
-// settings are all of an endpoint's but what it signs with. Of those that are not shown
-// the value is hidden.
+// settings are an endpoint's settings without its signatures. Values that must not be shown are
+// hidden.
 func (e *Endpoint) settings() []config.Setting {
 	all := e.allSettings()
 	for i, s := range all {

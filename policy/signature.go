@@ -28,7 +28,7 @@ func (d *decoder) readSignatures(blocks []*config.Block) {
 	}
 }
 
-// readScheme returns nil when the block has a problem.
+// readScheme returns nil if the block has a problem.
 func readScheme(b *config.Block) *sign.Scheme {
 	defer b.Done()
 	spec := sign.Spec{Name: b.Name}
@@ -74,7 +74,7 @@ func readScheme(b *config.Block) *sign.Scheme {
 	scheme, err := sign.New(spec)
 	if e, is := errors.AsType[*sign.SpecError](err); is {
 		reason := e.Reason
-		if len(b.Drawn()) > 0 { // it can quote any of them
+		if len(b.Drawn()) > 0 { // it may quote any of them
 			reason = "what env() or file() gives does not fit. " + signatureHelp
 		}
 		b.Invalid(e.Field, reason)
@@ -83,11 +83,11 @@ func readScheme(b *config.Block) *sign.Scheme {
 	return scheme
 }
 
-// signatureHelp is what to do where the reason is not shown.
+// signatureHelp is the advice if the reason is not shown.
 const signatureHelp = "Write the values out to be told why: nothing of a signature block is secret."
 
-// reservedForSchemes: headers that every request has. Of webhook-… only the id is; the
-// rest of Standard Webhooks is for schemes.
+// reservedForSchemes: headers that every request has. webhook-id is one of them; the other
+// headers of Standard Webhooks belong to schemes.
 func reservedForSchemes(name string) bool {
 	name = strings.ToLower(name)
 	switch name {
@@ -99,8 +99,8 @@ func reservedForSchemes(name string) bool {
 
 var errTemplate = errors.New(`write text and variables only, like "${timestamp}.${body}"; functions, indexes and operators cannot stand here`)
 
-// parseTemplate turns an expression of text and variables into data: it is
-// filled in for each attempt, without HCL.
+// parseTemplate converts an expression of text and variables to data, which is filled in for each
+// attempt without HCL.
 func parseTemplate(e hclsyntax.Expression) (sign.Template, error) {
 	switch e := e.(type) {
 	case *hclsyntax.TemplateExpr:
@@ -191,7 +191,7 @@ func (d *decoder) signers(b *config.Block) []*sign.Signer {
 	return signers
 }
 
-// scheme finds a signature by name; nil when there is none or it is bad.
+// scheme finds a signature by name; nil if there is none or it is invalid.
 func (d *decoder) scheme(b *config.Block, name config.Item) *sign.Scheme {
 	if s, ok := d.schemes[name.Value]; ok {
 		return s

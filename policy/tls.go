@@ -15,11 +15,11 @@ import (
 	"relay/config"
 )
 
-// tlsBlock is what tls blocks say. The files they name are read at once, so that one which
-// cannot be used is an error of the file.
+// tlsBlock holds tls blocks. The files that they name are read during decoding, so that an
+// unusable one is an error of the configuration.
 type tlsBlock struct {
 	TLS
-	last *config.Block // the one that was read last; nil where the policy or endpoint has none
+	last *config.Block // the one that was read last; nil if the policy or endpoint has none
 }
 
 func (t *tlsBlock) read(b *config.Block) {
@@ -55,7 +55,7 @@ func (t *tlsBlock) read(b *config.Block) {
 
 func (t *tlsBlock) readPair(b *config.Block, cert, key []byte) {
 	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil { // its text can quote them
+	if err != nil { // its text may quote them
 		b.Invalid("cert", "cert and key cannot be used together. "+whyNoPair(cert, key))
 		return
 	}
@@ -65,7 +65,7 @@ func (t *tlsBlock) readPair(b *config.Block, cert, key []byte) {
 	}
 }
 
-// whyNoPair says what is wrong with a client certificate without any of it.
+// whyNoPair says what is wrong with a client certificate, without quoting it.
 func whyNoPair(cert, key []byte) string {
 	certs, keys := pemTypes(cert), pemTypes(key)
 	isKey := func(kind string) bool { return strings.HasSuffix(kind, "PRIVATE KEY") }
@@ -87,19 +87,19 @@ func pemTypes(data []byte) (types []string) {
 	return types
 }
 
-// spell sets what depends on the rest.
+// spell sets the values that depend on others.
 func (t *tlsBlock) spell() TLS {
 	t.Digest = fingerprint(fmt.Appendf(nil, "%s\n%s\n%x\n%s", t.CA, t.Client(), t.MinVersion, t.ServerName))
 	return t.TLS
 }
 
-// Version is MinVersion as in the file, "" for an http:// URL.
+// Version is MinVersion as the file writes it, "" for an http:// URL.
 func (t *TLS) Version() string {
 	return map[uint16]string{tls.VersionTLS12: "1.2", tls.VersionTLS13: "1.3"}[t.MinVersion]
 }
 
-// Client names the client certificate, "" for none. The key is not in it: a certificate
-// has one key.
+// Client names the client certificate, "" for none. It needs no part of the key, because a
+// certificate has one key.
 func (t *TLS) Client() string {
 	if t.Certificate == nil {
 		return ""
@@ -111,7 +111,7 @@ func (t *TLS) Client() string {
 	return fmt.Sprintf("%q until %s, sha256 %s", leaf.Subject, leaf.NotAfter.UTC().Format(time.DateOnly), fingerprint(chain))
 }
 
-// fingerprint is a short hash of what is no secret.
+// fingerprint is a short hash of public data.
 func fingerprint(public []byte) string {
 	sum := sha256.Sum256(public)
 	return hex.EncodeToString(sum[:6])

@@ -14,8 +14,8 @@ import (
 	"relay/policy/rawjson"
 )
 
-// EventType is what the file says of a type of event: a promise to receivers, which ingest
-// holds the app to.
+// EventType is a declared type of event: a promise to receivers, which ingest enforces on the
+// app.
 type EventType struct {
 	Name        string
 	Description string
@@ -23,14 +23,14 @@ type EventType struct {
 	Example     []byte  // of the data, compact JSON; nil for none
 }
 
-// Type returns what the file says of a type, nil for nothing. known is false when it says
-// something of others only.
+// Type returns the declaration of a type, nil for none. known is false if other types are
+// declared and this one is not.
 func (p *Policy) Type(name string) (t *EventType, known bool) {
 	t = p.types[name]
 	return t, t != nil || len(p.types) == 0
 }
 
-// declare makes the types the policy's.
+// declare sets the policy's types.
 func (p *Policy) declare(types []*EventType) {
 	p.Types, p.types = types, make(map[string]*EventType, len(types))
 	for _, t := range types {
@@ -38,7 +38,7 @@ func (p *Policy) declare(types []*EventType) {
 	}
 }
 
-// Hash is 12 hex digits that differ when what is said of the type does.
+// Hash is 12 hex digits over the type's declaration.
 func (t *EventType) Hash() string {
 	var schema []byte
 	var budget time.Duration
@@ -48,7 +48,7 @@ func (t *EventType) Hash() string {
 	return fingerprint(fmt.Appendf(nil, "%q %q %s %s %s", t.Name, t.Description, schema, t.Example, budget))
 }
 
-// TypeChange is what another policy means for one event type.
+// TypeChange is the difference that another policy makes for one event type.
 type TypeChange struct {
 	Type string `json:"type"`
 	Kind string `json:"kind"` // Added, Removed or Changed
@@ -122,8 +122,8 @@ func (t *EventType) readExample(b *config.Block, text string) {
 	}
 }
 
-// about is an error of a text, which can quote it. Of a text that env() or file() gave only
-// the line is told.
+// about is an error that may quote its text. If env() or file() gave the text, only the line is
+// shown.
 func about(b *config.Block, name, text string, err error) string {
 	if !b.Draws(name) {
 		return err.Error()
@@ -141,7 +141,7 @@ func about(b *config.Block, name, text string, err error) string {
 	return "what env() or file() gives is JSON and cannot be used. Write it out here, with jsonencode({ … }), to be told why."
 }
 
-// lineOf is the line of a JSON text where a value begins, or what is around it.
+// lineOf is the line of a JSON text where a value begins, or the value around it.
 func lineOf(text, pointer string) int {
 	whole := []byte(text)
 	at := whole
@@ -159,8 +159,8 @@ func lineOf(text, pointer string) int {
 	return 1 + strings.Count(text[:cap(whole)-cap(at)], "\n")
 }
 
-// warnUnknown warns of the endpoint's patterns that no declared type fits: ingest, where it
-// is strict, takes no event for them.
+// warnUnknown warns of the endpoint's patterns that match no declared type: a strict ingest takes
+// no event for them.
 func (e *Endpoint) warnUnknown(b *config.Block, types []*EventType) {
 	for _, pattern := range e.Events.include {
 		fits := func(t *EventType) bool { return matchSegments(pattern, strings.Split(t.Name, ".")) }

@@ -17,8 +17,8 @@ import (
 // maxURL bounds an endpoint's URL, in bytes.
 const maxURL = 2048
 
-// parseURL accepts an absolute https or http URL that means one thing to every
-// reader. Its errors do not repeat the URL, whose path or query may hold a credential.
+// parseURL accepts an absolute https or http URL that all parsers read in the same way. Its
+// errors do not repeat the URL, whose path or query may hold a credential.
 func parseURL(s string) (*url.URL, error) {
 	if len(s) > maxURL {
 		return nil, errors.New("it is longer than 2048 characters")
@@ -50,7 +50,7 @@ func parseURL(s string) (*url.URL, error) {
 	}
 	name, absolute := strings.CutSuffix(u.Hostname(), ".")
 	if _, err := netip.ParseAddr(name); absolute && err == nil {
-		return nil, config.ErrNoAddress // to a resolver it is a name
+		return nil, config.ErrNoAddress // a resolver would take it for a name
 	}
 	if err := config.CheckHost(name); err != nil {
 		return nil, err
@@ -58,8 +58,8 @@ func parseURL(s string) (*url.URL, error) {
 	return u, nil
 }
 
-// checkEgress tells whether the policy lets connections go where a URL points. A
-// name is checked when it is dialled.
+// checkEgress reports whether the policy allows connections to a URL's address. A name is checked
+// when it is dialled.
 func checkEgress(u *url.URL, e Egress) error {
 	if u.Scheme == "http" && !e.AllowPlaintext {
 		return errors.New("http:// sends events in the clear; use https://, or set egress { allow_plaintext = true }")
@@ -96,12 +96,12 @@ func checkEgress(u *url.URL, e Egress) error {
 	return nil
 }
 
-// Port is the one that e's URL leads to.
+// Port is the port of e's URL.
 func (e *Endpoint) Port() uint16 { return portOf(e.URL) }
 
-// RequestURL is e's URL as requests, signatures and TLS have it: the host without a trailing
-// dot (RFC 6066 section 3) and without the port that the scheme has by default (RFC 9110
-// section 4.2.3). The URL itself is dialled: its trailing dot keeps search domains away.
+// RequestURL is e's URL for requests, signatures and TLS: the host without a trailing dot (RFC
+// 6066 section 3) and without the port that the scheme has by default (RFC 9110 section 4.2.3).
+// The URL itself is dialled: its trailing dot keeps search domains away.
 func (e *Endpoint) RequestURL() *url.URL {
 	u := *e.URL
 	port := u.Port()
