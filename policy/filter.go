@@ -84,7 +84,7 @@ type Crossing struct {
 
 // Decision is the result of an endpoint's filters for an event.
 type Decision struct {
-	Gets bool   // otherwise the event is left out; a Term may still drop it
+	Gets bool   // otherwise the event is left out; a Term qualifies the delivery
 	By   string // the filter that decided, by its name in the file; "" if none rejected it
 	Term outbox.Term
 

@@ -56,9 +56,9 @@ func (d *Deliverer) Apply(p *policy.Policy) {
 }
 
 // closeLater closes unused connections without waiting for the receivers. The caller holds mu.
-func (d *Deliverer) closeLater(w *wire) {
-	if w != nil && d.phase == running { // before, there are no runners
-		d.work.Go(w.close)
+func (d *Deliverer) closeLater(c *connections) {
+	if c != nil && d.phase == running { // before, there are no runners
+		d.work.Go(c.close)
 	}
 }
 
@@ -67,7 +67,7 @@ func (d *Deliverer) closeLater(w *wire) {
 type setup struct {
 	endpoint *policy.Endpoint
 	url      string
-	wire     *wire
+	conns    *connections
 
 	// Ends when the setup is replaced, or nothing more is to be claimed.
 	claiming context.Context
@@ -87,9 +87,8 @@ func (s *setup) lease() time.Duration {
 	return lease
 }
 
-// wire is the connections of an endpoint. Setups share one where they would connect
-// in the same way.
-type wire struct {
+// connections are those of an endpoint. Setups that connect in the same way share one.
+type connections struct {
 	once sync.Once
 	out  post.Sender // made by the first attempt, so 10,000 unused endpoints cost nothing
 
@@ -98,24 +97,24 @@ type wire struct {
 	replaced bool
 }
 
-// sender returns what posts to the endpoint. Only an attempt that is one of the
-// wire's users calls it.
+// sender returns the endpoint's Sender. Only an attempt that is one of the users of the
+// connections calls it.
 func (s *setup) sender(d *Deliverer) post.Sender {
-	s.wire.once.Do(func() { s.wire.out = d.client.Sender(d.working, s.endpoint) })
-	return s.wire.out
+	s.conns.once.Do(func() { s.conns.out = d.client.Sender(d.working, s.endpoint) })
+	return s.conns.out
 }
 
 // close closes all connections, after their last user has gone.
-func (w *wire) close() {
-	w.once.Do(func() {}) // no sender can be made now
-	if w.out != nil {
-		w.out.Close()
+func (c *connections) close() {
+	c.once.Do(func() {}) // no sender can be made now
+	if c.out != nil {
+		c.out.Close()
 	}
 }
 
 // become replaces the setup; nil means that the endpoint takes no deliveries. It returns the
 // connections to close, if any.
-func (r *runner) become(e *policy.Endpoint) (unused *wire) {
+func (r *runner) become(e *policy.Endpoint) (unused *connections) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	old := r.now
@@ -128,11 +127,11 @@ func (r *runner) become(e *policy.Endpoint) (unused *wire) {
 		s := &setup{
 			endpoint: e,
 			url:      e.RequestURL().String(),
-			wire:     new(wire),
+			conns:    new(connections),
 		}
 		s.claiming, s.replace = context.WithCancel(r.d.claiming)
 		if old != nil && post.Same(old.endpoint, e) {
-			s.wire = old.wire
+			s.conns = old.conns
 		}
 		r.now = s
 	}
@@ -140,14 +139,14 @@ func (r *runner) become(e *policy.Endpoint) (unused *wire) {
 		return nil
 	}
 	old.replace()
-	if r.now != nil && r.now.wire == old.wire {
+	if r.now != nil && r.now.conns == old.conns {
 		return nil
 	}
-	old.wire.replaced = true
-	if old.wire.users > 0 {
+	old.conns.replaced = true
+	if old.conns.users > 0 {
 		return nil // the last attempt closes them
 	}
-	return old.wire
+	return old.conns
 }
 
 // idle reports whether the runner can be forgotten, because the next reload could not make use of

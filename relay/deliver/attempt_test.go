@@ -14,7 +14,7 @@ func TestAllocationsOfAttempt(t *testing.T) {
 	e := endpointAt(t, "billing", &url.URL{Scheme: "https", Host: "billing.test"})
 	d := New(Options{Source: settled{}}, &policy.Policy{Endpoints: []*policy.Endpoint{e}})
 	r := d.runners["billing"]
-	r.now.wire.once.Do(func() { r.now.wire.out = discard{} })
+	r.now.conns.once.Do(func() { r.now.conns.out = discard{} })
 	claims := benchClaim()
 	if n := testing.AllocsPerRun(100, func() { r.attempt(r.now, claims, nil, false) }); n != 1 {
 		t.Errorf("%v objects, want 1", n)

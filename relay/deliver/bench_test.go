@@ -134,7 +134,7 @@ func BenchmarkBuild(b *testing.B) {
 	e := endpointAt(b, "billing", &url.URL{Scheme: "https", Host: "billing.test"})
 	d := New(Options{Source: settled{}}, &policy.Policy{Endpoints: []*policy.Endpoint{e}})
 	r := d.runners["billing"]
-	r.now.wire.once.Do(func() { r.now.wire.out = discard{} })
+	r.now.conns.once.Do(func() { r.now.conns.out = discard{} })
 	c := benchClaim()
 	b.ReportAllocs()
 	for b.Loop() {

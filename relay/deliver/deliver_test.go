@@ -393,7 +393,7 @@ func TestIdleEndpointsAreCheap(t *testing.T) {
 			t.Errorf("%d goroutines for 10,000 idle endpoints", n)
 		}
 		for _, r := range w.d.runners {
-			if r.now.wire.out != nil {
+			if r.now.conns.out != nil {
 				t.Fatal("an idle endpoint has a transport")
 			}
 		}

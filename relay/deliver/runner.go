@@ -181,7 +181,7 @@ func (r *runner) begin(s *setup, taken, n int) bool {
 		n = 0
 	}
 	r.busy -= taken - n
-	s.wire.users += n
+	s.conns.users += n
 	return live
 }
 
@@ -189,15 +189,15 @@ func (r *runner) begin(s *setup, taken, n int) bool {
 func (r *runner) end(s *setup) {
 	r.mu.Lock()
 	r.busy--
-	s.wire.users--
-	last := s.wire.users == 0 && s.wire.replaced
+	s.conns.users--
+	last := s.conns.users == 0 && s.conns.replaced
 	r.mu.Unlock()
 	select {
 	case r.freed <- struct{}{}:
 	default:
 	}
 	if last {
-		s.wire.close()
+		s.conns.close()
 	}
 }
 
@@ -219,6 +219,6 @@ func (r *runner) close() {
 	s := r.now
 	r.mu.Unlock()
 	if s != nil {
-		s.wire.close()
+		s.conns.close()
 	}
 }

@@ -86,7 +86,7 @@ func TestStopKeepsAnswers(t *testing.T) {
 		w.o.Grace = time.Second
 		w.start(w.inMemory("billing", delivertest.NewEndpoint()))
 		r := w.d.runners["billing"]
-		r.now.wire.once.Do(func() { r.now.wire.out = lateAnswer{} })
+		r.now.conns.once.Do(func() { r.now.conns.out = lateAnswer{} })
 		id := w.accept(1, "billing")[0]
 		synctest.Wait()
 		w.stop()

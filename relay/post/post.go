@@ -25,8 +25,8 @@ import (
 // sessions.
 type Sender interface {
 	// Send makes one request, on the wire at most once, and reads the answer. A Failure means
-	// that there is no complete head of an answer, and so no status; the Answer then holds the
-	// timing. With a complete head the Failure is nil, even if the body is incomplete: see
+	// that there is no complete head of an answer, and so no status; the Answer then holds what
+	// is known. With a complete head the Failure is nil, even if the body is incomplete: see
 	// Answer.BodyFault. Send ends at r.Until, with policy.CodeTimeout and no text, and when ctx
 	// ends, which must be the same context for all requests of a Sender. The caller may reuse
 	// header and body after it returns.
