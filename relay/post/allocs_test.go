@@ -17,3 +17,18 @@ func TestAllocationsOfSend(t *testing.T) {
 		}
 	}
 }
+
+// Checking a connection that was idle for a while makes nothing.
+func TestAllocationsOfIdleCheck(t *testing.T) {
+	m := meet(t, false)
+	l, theirs := m.take(t)
+	defer theirs.Close()
+	defer m.pool.drop(l)
+	if n := testing.AllocsPerRun(100, func() {
+		if !l.usable(l.since, true) {
+			t.Fatal("the connection is not usable")
+		}
+	}); n != 0 {
+		t.Errorf("%v objects, want none", n)
+	}
+}

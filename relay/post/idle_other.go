@@ -2,7 +2,11 @@
 
 package post
 
-import "syscall"
+import "net"
 
-// waiting cannot peek on this system. An attempt notices that its connection has ended.
-func waiting(syscall.RawConn) bool { return false }
+// peek cannot look on this system. An attempt notices that its connection has ended.
+type peek struct{}
+
+func newPeek(net.Conn) *peek { return nil }
+
+func (*peek) waiting() bool { return false }

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -46,6 +45,7 @@ type link struct {
 	since    time.Time // when it became idle, or ready for use
 	expires  time.Time // no request begins after this time; zero for never
 	at       int       // in pool.all
+	peek     *peek
 	probe    [1]byte
 }
 
@@ -68,6 +68,7 @@ func (p *pool) take(ctx context.Context, until time.Time) (*link, error) {
 	}
 	now := time.Now()
 	l := &link{Conn: c, base: baseOf(c), since: now, expires: expiry(now, p.maxAge)}
+	l.peek = newPeek(l.base.Conn)
 	p.mu.Lock()
 	l.at = len(p.all)
 	p.all = append(p.all, l)
@@ -208,14 +209,7 @@ func (l *link) usable(now time.Time, careful bool) bool {
 	if !now.Before(idleUntil(l.since, l.expires)) || l.Conn != net.Conn(l.base) && l.holdsMore() {
 		return false
 	}
-	if idle < trustIdle && !careful {
-		return true
-	}
-	if c, ok := l.base.Conn.(syscall.Conn); ok { // a connection in memory has none
-		raw, err := c.SyscallConn()
-		return err == nil && !waiting(raw)
-	}
-	return true
+	return idle < trustIdle && !careful || !l.peek.waiting()
 }
 
 // holdsMore tells whether TLS has read more than was asked of it: data, or the

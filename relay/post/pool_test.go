@@ -276,7 +276,7 @@ func raw(t *testing.T, l *link) syscall.RawConn {
 }
 
 // noticed tells whether what the receiver did is here.
-func noticed(t *testing.T, l *link) bool { return waiting(raw(t, l)) }
+func noticed(t *testing.T, l *link) bool { return l.peek.waiting() }
 
 // queued returns how many bytes wait to be read, up to 100.
 func queued(t *testing.T, l *link) (n int) {
