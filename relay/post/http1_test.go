@@ -231,3 +231,53 @@ func TestEarlyAnswerOnTCP(t *testing.T) {
 	close(done)
 	serving.Wait()
 }
+
+// answering is a connection whose receiver answers each request at once.
+type answering struct {
+	net.Conn
+	answer string
+
+	asked         bool
+	reads, writes int
+}
+
+func (c *answering) Write(b []byte) (int, error) {
+	c.asked = true
+	c.writes++
+	return len(b), nil
+}
+
+func (c *answering) Read(b []byte) (int, error) {
+	if !c.asked {
+		return 0, errPeeking{}
+	}
+	c.asked = false
+	c.reads++
+	return copy(b, c.answer), nil
+}
+
+func (*answering) SetDeadline(time.Time) error { return nil }
+func (*answering) Close() error                { return nil }
+
+// keeper returns a sender with one connection, which is kept, and one request for it.
+func keeper(t testing.TB, answer string) (Sender, *answering, Request) {
+	c := &answering{answer: answer}
+	d := &dialer{plaintext: true, dialNet: func(context.Context, string, string) (net.Conn, error) { return c, nil }}
+	e := endpointAt("billing", &url.URL{Scheme: "http", Host: "billing.test", Path: "/hook"})
+	s := newHTTP1(t.Context(), e, d, &sync.Pool{New: newExchange})
+	t.Cleanup(s.Close)
+	return s, c, Request{Header: []sign.Header{{Name: "webhook-id", Value: "evt_1"}}, Body: []byte(`{"a":1}`), Until: time.Now().Add(time.Hour)}
+}
+
+// A small request is one write, and an answer that comes in one piece one read.
+func TestReadsAndWrites(t *testing.T) {
+	s, c, r := keeper(t, ok+"Content-Length: 2\r\n\r\nok")
+	for range 10 {
+		if a, f := s.Send(t.Context(), r); f != nil || a.Status != 200 {
+			t.Fatal(a, f)
+		}
+	}
+	if c.writes != 10 || c.reads != 10 {
+		t.Errorf("10 requests are %d writes and %d reads", c.writes, c.reads)
+	}
+}
