@@ -13,10 +13,10 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// Block reads a block of the file. A method that reads an attribute takes a
-// variable that already holds the default: it stays when the attribute is absent
-// or null. The methods answer whether they have set it. What is wrong is
-// collected; Done adds what nobody asked for, and Err gives it all.
+// Block reads a block of the file. A method that reads an attribute takes a variable that already
+// holds the default: it stays when the attribute is absent or null. The methods report whether
+// they have set it. Problems are collected; Done adds unknown attributes and blocks, and Err
+// returns all.
 type Block struct {
 	Type string
 	Name string // the label, "" for a block without
@@ -49,8 +49,7 @@ func (b *Block) Blocks(kind string, labelled bool) []*Block {
 	return b.children(kind, func(labels int) bool { return labels == 0 }, fmt.Sprintf(`no label: %s { … }`, kind))
 }
 
-// children returns the blocks of one type whose number of labels fits; usage says which
-// does.
+// children returns the blocks of one type with the right number of labels; usage describes it.
 func (b *Block) children(kind string, fits func(labels int) bool, usage string) []*Block {
 	b.askedBlocks = append(b.askedBlocks, kind)
 	var found []*Block
@@ -80,8 +79,8 @@ func (b *Block) children(kind string, fits func(labels int) bool, usage string) 
 // is a problem.
 func (b *Block) One(kind string) *Block { return b.only(b.Blocks(kind, false)) }
 
-// OneAndLabelled returns the only block of its type that has no label, or nil, and
-// those with one label. What is there twice is a problem.
+// OneAndLabelled returns the only block of its type that has no label, or nil, and those with one
+// label. Duplicates are a problem.
 func (b *Block) OneAndLabelled(kind string) (*Block, []*Block) {
 	b.file.observer.block(b, kind, false)
 	b.file.observer.block(b, kind, true)
@@ -137,8 +136,8 @@ func notBuilt(name string) string {
 	return ""
 }
 
-// Refuse reports attributes and blocks of these names, which are known and cannot stand
-// here. The detail has a %q for the name.
+// Refuse reports attributes and blocks of these names, which are known but not allowed here. The
+// detail has a %q for the name.
 func (b *Block) Refuse(summary, detail string, names ...string) {
 	for _, a := range b.attrs {
 		if slices.Contains(names, a.Name) {
@@ -154,7 +153,7 @@ func (b *Block) Refuse(summary, detail string, names ...string) {
 	b.askedBlocks = append(b.askedBlocks, names...)
 }
 
-// Done reports the attributes and blocks that nobody has asked for.
+// Done reports the attributes and blocks that no method has asked for.
 func (b *Block) Done() {
 	for _, a := range b.attrs {
 		if slices.Contains(b.askedAttrs, a.Name) {
@@ -188,8 +187,7 @@ func (b *Block) Done() {
 	}
 }
 
-// Err is nil, or the Diagnostics of this block and all that belong to the same
-// root.
+// Err is nil, or the Diagnostics of all blocks with the same root.
 func (b *Block) Err() error {
 	if len(*b.problems) == 0 {
 		return nil
@@ -198,7 +196,7 @@ func (b *Block) Err() error {
 	return *b.problems
 }
 
-// Fail adds a problem. The texts must not hold what may be secret.
+// Fail adds a problem. The texts must not contain possible secrets.
 func (b *Block) Fail(p Place, summary, detail string) {
 	var text []byte
 	if p.at.Start.Line > 0 {
@@ -213,7 +211,7 @@ func (b *Block) Place() Place { return Place{at: b.header, show: b.header} }
 // Label is where the block's name stands.
 func (b *Block) Label() Place { return Place{at: b.label, show: b.header} }
 
-// At is the value of an attribute, or the block's head when it is absent.
+// At is the value of an attribute, or the block's head if it is absent.
 func (b *Block) At(name string) Place {
 	if a := b.attr(name); a != nil {
 		return place(a, false, a.Expr)
@@ -239,10 +237,10 @@ func (b *Block) Require(name, example string) bool {
 	return false
 }
 
-// Warn tells people of what is odd with an attribute and keeps nothing from starting.
+// Warn adds a warning about an attribute; Relay starts all the same.
 func (b *Block) Warn(name, text string) { b.file.warn(fmt.Sprintf("%s: %s", b.At(name), text)) }
 
-// String reads a string. The checks' errors are shown beside the place.
+// String reads a string. Errors of the checks are shown with the place.
 func (b *Block) String(name string, to *string, checks ...func(string) error) bool {
 	b.note(Attribute{Name: name, Kind: "text", Default: written(*to != "", quote(*to))})
 	v, ok := b.read(name, cty.String)
@@ -382,7 +380,7 @@ func (b *Block) attr(name string) *hclsyntax.Attribute {
 	return b.attrs[i]
 }
 
-// ask finds an attribute and remembers that it is known.
+// ask finds an attribute and marks it as known.
 func (b *Block) ask(name string) *hclsyntax.Attribute {
 	b.askedAttrs = append(b.askedAttrs, name)
 	return b.attr(name)

@@ -1,10 +1,9 @@
-// Package config says how this process runs: where it listens, where it keeps
-// its outbox, what it logs. It is the floor of the house: it imports none of the
-// other packages. What the operator promised receivers is in package policy, which
-// decodes the rest of the same file.
+// Package config says how this process runs: where it listens, where it keeps its outbox, what it
+// logs. It does not know events, endpoints and engines. Package policy decodes the rest of the
+// same file: endpoints and how events are delivered to them.
 //
-// Read in this order: File (find, load, parse), Block (how attributes are read
-// and problems are collected), decode.go (the blocks of this package).
+// Read in this order: File (find, load, parse), Block (how attributes are read and problems are
+// collected), decode.go (the blocks of this package).
 package config
 
 import (
@@ -17,8 +16,8 @@ import (
 	"time"
 )
 
-// Config is a file's part that is about the process. The zero value is not
-// useful: start from Default.
+// Config is the part of a file that is about the process. The zero value is not valid: start from
+// Default.
 type Config struct {
 	Ingest    Ingest
 	Outbox    Outbox
@@ -29,8 +28,8 @@ type Config struct {
 	drawn map[string]bool // attributes that env() or file() gave a part of: "outbox.url"
 }
 
-// Show is the value of a setting, as Diff names it, fit to be shown: Hidden where env() or
-// file() gave a part of it.
+// Show is the value of a setting, as Diff names it, or Hidden if env() or file() gave a part of
+// it.
 func (c Config) Show(setting, value string) string {
 	if value != "" && c.hides(setting) {
 		return Hidden
@@ -55,12 +54,12 @@ func (c Config) hides(setting string) bool {
 	return c.drawn[name]
 }
 
-// minHush is how long a value must be to be looked for in texts of others: a shorter one
-// stands in many by chance.
+// minHush is the least length of a value that Hush looks for, because shorter ones occur in many
+// texts by chance.
 const minHush = 4
 
-// Hush takes out of an error of the system or of a library what it may say of places that
-// env() or file() gave: paths, hosts, addresses.
+// Hush removes places (paths, hosts, addresses) that env() or file() gave from an error of the
+// system or of a library.
 func (c Config) Hush(text string) string {
 	if hush := c.Hushes(); hush != nil {
 		return hush(text)
@@ -68,7 +67,7 @@ func (c Config) Hush(text string) string {
 	return text
 }
 
-// Hushes is Hush for many texts, nil where env() and file() gave no place.
+// Hushes is Hush for many texts, nil if env() and file() gave no place.
 func (c Config) Hushes() func(text string) string {
 	var hushed, pairs []string
 	for setting, values := range c.places() {
@@ -119,7 +118,7 @@ func (c Config) places() map[string][]string {
 	return all
 }
 
-// Where tells where the outbox is, fit to be shown.
+// Where is the place of the outbox, without secrets.
 func (c Config) Where() string {
 	o := c.Outbox
 	if o.Engine == "redis" {
@@ -140,7 +139,7 @@ func (c Config) Listeners() []string {
 	return all
 }
 
-// Ingest is the way in.
+// Ingest is the configuration of ingest.
 type Ingest struct {
 	Unix    []Unix
 	HTTP    []HTTP
@@ -151,7 +150,7 @@ type Ingest struct {
 // Unix is a listener on a Unix socket.
 type Unix struct {
 	Path string
-	Mode fs.FileMode // of the socket; the directory's mode is the real gate
+	Mode fs.FileMode // of the socket; the directory's mode decides who can connect
 }
 
 // HTTP is a listener on TCP.
@@ -190,9 +189,9 @@ type Log struct {
 	Format string // json, console, "" = console on a terminal
 }
 
-// Default is what a file without any block of this package means. The outbox
-// and the socket are in the state directory that env names: the first of
-// $STATE_DIRECTORY (systemd), else $XDG_STATE_HOME/relay, else ./relay-data.
+// Default is the configuration of a file without any block of this package. The outbox and the
+// socket are in the state directory that env names: the first of $STATE_DIRECTORY (systemd), else
+// $XDG_STATE_HOME/relay, else ./relay-data.
 func Default(env func(string) (string, bool)) Config {
 	state := stateDir(env)
 	return Config{

@@ -204,7 +204,7 @@ func (b *Block) requireToken(addr string, token Secret, at Place) {
 	}
 }
 
-// optional lets a check pass "", which means none.
+// optional lets a check pass "", which stands for none.
 func optional(check func(string) error) func(string) error {
 	return func(s string) error {
 		if s == "" {

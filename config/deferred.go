@@ -11,15 +11,15 @@ import (
 // Deferred is an attribute whose expression is evaluated later, for each event.
 type Deferred struct {
 	Expr      hclsyntax.Expression
-	Functions map[string]function.Function // the file's, without bounds; env and file read when they are called
+	Functions map[string]function.Function // of the file, without bounds; env and file are called during evaluation
 	Source    string                       // as it is written
 
 	block *Block
 	attr  *hclsyntax.Attribute
 }
 
-// Deferred gives an attribute's expression with what it takes to evaluate it; false when
-// the attribute is absent or null.
+// Deferred returns an attribute's expression with everything needed to evaluate it; false if the
+// attribute is absent or null.
 func (b *Block) Deferred(name string) (Deferred, bool) {
 	b.note(Attribute{Name: name, Kind: "expression"})
 	a := b.ask(name)

@@ -19,12 +19,12 @@ type Attribute struct {
 	Secret  bool // no diagnostic shows its value
 }
 
-// Describe returns every attribute that decoding asks a file for, in the order in which it
-// asks. rest decodes the part that other packages own.
+// Describe returns every attribute that decoders ask for, in their order. rest decodes the parts
+// of other packages.
 //
-// It decodes a file of empty blocks again and again, and adds each block that was asked for,
-// until no new one comes. So nothing has to be listed, and a decoder that asks must do so
-// for empty blocks too, whatever the value of other attributes.
+// It decodes a file of empty blocks, adds the blocks that decoders ask for, and repeats that
+// until there are no new ones. So no attribute has to be listed. Decoders must ask for all
+// attributes even in empty blocks, whatever the values of others.
 func Describe(rest func(*File)) []Attribute {
 	o := &observer{}
 	for {
@@ -45,7 +45,7 @@ func Describe(rest func(*File)) []Attribute {
 	}
 }
 
-// observer notes what decoders ask for; a File has one only in Describe.
+// observer records the attributes that decoders ask for; a File has one only in Describe.
 type observer struct {
 	attributes []Attribute
 	forms      []form
@@ -69,7 +69,7 @@ func (f form) path(label string) string {
 	return strings.TrimSpace(f.parent + " " + f.kind + label)
 }
 
-// labels are those that a block of the type is tried with.
+// labels are the labels with which a block of the type is tried.
 func (f form) labels() []string {
 	switch {
 	case !f.labelled:
@@ -119,7 +119,8 @@ func (b *Block) note(a Attribute) {
 	}
 }
 
-// written is a default, or "" where code derives one from a value that nobody can write.
+// written is a default as text, or "" if the value cannot be written in a file because code
+// derives it.
 func written(valid bool, value string) string {
 	if !valid {
 		return ""

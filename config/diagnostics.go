@@ -21,9 +21,9 @@ type Diagnostics []Diagnostic
 
 // Diagnostic is one problem.
 type Diagnostic struct {
-	Range   hcl.Range // where; only a file name, or nothing, when no line is to blame
-	Summary string    // what, in a few words
-	Detail  string    // why, and what to do
+	Range   hcl.Range // the place; only a file name, or empty, if it concerns no line
+	Summary string    // the problem, in a few words
+	Detail  string    // the reason, and what to do
 
 	excerpt string // the line with a caret, without what may be secret
 }
@@ -37,8 +37,8 @@ func (ds Diagnostics) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// Pretty is for a terminal: each problem with the line it is about and a caret
-// under the place. Only the part of the line that cannot hold a secret is shown.
+// Pretty is for a terminal: each problem with the line it is about and a caret under the place.
+// Parts of the line that may be secret are left out.
 func (ds Diagnostics) Pretty() string {
 	var b strings.Builder
 	for _, d := range ds {
@@ -65,7 +65,7 @@ func (d Diagnostic) String() string {
 	return s
 }
 
-// maxProblems bounds what one file can make us print.
+// maxProblems bounds the output for one file.
 const maxProblems = 100
 
 // add keeps the first maxProblems, each once, and says that there are more.
@@ -96,7 +96,7 @@ func (ds Diagnostics) sort(files []string) {
 // Place is a part of the file that a problem points at.
 type Place struct {
 	at   hcl.Range
-	show hcl.Range            // what may be shown of the file's text
+	show hcl.Range            // the parts of the file's text that may be shown
 	expr hclsyntax.Expression // nil for a part of the file that is no value
 }
 
@@ -123,9 +123,8 @@ func sentence(s string) string {
 	return s
 }
 
-// lineHead is the start of a line that is shown when the file could not be
-// parsed: a plain lower-case name, a space, and "=", "{" or a label. It cannot be
-// an unquoted secret.
+// lineHead is the start of a line that is shown if the file could not be parsed: a plain
+// lower-case name, a space, and "=", "{" or a label. It cannot be an unquoted secret.
 var lineHead = regexp.MustCompile(`^([ \t]*[a-z_]{1,20}[ \t]+)[={"]`)
 
 // excerpt shows the first line of p.at, with "…" for all that p.show leaves out,

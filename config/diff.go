@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Setting is one line of what a file means, fit to be compared and printed.
+// Setting is one setting of a file, for comparing and printing.
 type Setting struct {
 	Name  string
 	Value string // as one would write it; of a secret what may be shown
@@ -21,12 +21,12 @@ type Change struct {
 	Name string `json:"name"`
 	Old  string `json:"old"` // "" where it was not there
 	New  string `json:"new"` // "" where it is no more
-	// Unseen is set where the difference is, in part at least, in what is not shown.
+	// Unseen is set if a hidden value differs.
 	Unseen bool `json:"unseen,omitempty"`
 }
 
-// Compare lists what differs between two lists of settings, whose names differ within
-// each: what is in the new one in its order, then what is gone.
+// Compare lists the differences between two lists of settings, with unique names in each: those
+// of the new list in its order, then the removed ones.
 func Compare(old, new []Setting) []Change {
 	var changes []Change
 	find := func(in []Setting, name string) (Setting, bool) {
@@ -52,12 +52,12 @@ func Compare(old, new []Setting) []Change {
 	return changes
 }
 
-// Diff lists what differs in the blocks of this package, each with its block before its
-// name: "ingest.max_body". Values of secrets are not in it.
+// Diff lists the differences in the blocks of this package, with names like "ingest.max_body" and
+// without secrets.
 func Diff(old, new Config) []Change { return Compare(old.settings(), new.settings()) }
 
-// NeedRestart names the blocks that differ and cannot change while a Relay runs: what they
-// are about is open. A reload takes over the others.
+// NeedRestart names the blocks that differ and cannot change while a Relay runs, because their
+// files or sockets are open. A reload applies the others.
 func NeedRestart(old, new Config) []string {
 	blocks := []string{}
 	for _, block := range []struct {
@@ -76,7 +76,7 @@ func NeedRestart(old, new Config) []string {
 	return blocks
 }
 
-// settings are all of them. Of those that are not shown the value is hidden.
+// settings are all settings. Values that must not be shown are hidden.
 func (c Config) settings() []Setting {
 	all := c.allSettings()
 	for i, s := range all {

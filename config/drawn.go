@@ -10,11 +10,11 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
-// drawing tells how an expression calls env() and file(). Their answers may be secret
-// wherever they are used, so no text for people ever quotes a value that is made of them.
+// drawing describes how an expression calls env() and file(). Their results may be secret
+// wherever they are used, so no text for people quotes a value made of them.
 type drawing struct {
 	any    bool // there is such a call
-	nested bool // in an argument of another such call, which then names what is not to be quoted
+	nested bool // in an argument of another such call, whose error would quote it
 	others bool // other functions are called, too
 }
 
@@ -57,8 +57,8 @@ func (w *drawingWalker) Exit(n hclsyntax.Node) hcl.Diagnostics {
 	return nil
 }
 
-// Draws tells whether an attribute's expression calls env() or file(), so that its value may
-// hold what is not in the file.
+// Draws reports whether an attribute's expression calls env() or file(), so that its value may
+// contain more than the file's text.
 func (b *Block) Draws(name string) bool {
 	a := b.attr(name)
 	return a != nil && drawingOf(a.Expr).any
@@ -82,10 +82,10 @@ func drawn(attrs []*hclsyntax.Attribute, blocks []*hclsyntax.Block, prefix strin
 	return names
 }
 
-// Hidden stands for what is not shown.
+// Hidden replaces values that are not shown.
 const Hidden = "***"
 
-// Quote is a value of the place, fit to be shown: Hidden where env() or file() gave it.
+// Quote is the value at the place, or Hidden if env() or file() gave a part of it.
 func (p Place) Quote(value string) string {
 	if p.expr != nil && drawingOf(p.expr).any {
 		return Hidden
@@ -96,11 +96,11 @@ func (p Place) Quote(value string) string {
 // drawer is env() and file() for one expression.
 type drawer struct {
 	quiet bool              // their errors quote no argument
-	clean bool              // they take off what an editor or a shell left around a secret
+	clean bool              // they trim white space that an editor or a shell left around a secret
 	warn  func(text string) // of a secret
 }
 
-// called is a call, fit to be shown.
+// called is a call without its possibly secret arguments.
 func (d drawer) called(function, argument string) string {
 	if d.quiet {
 		return function + "(…)"
@@ -108,7 +108,7 @@ func (d drawer) called(function, argument string) string {
 	return fmt.Sprintf("%s(%q)", function, argument)
 }
 
-// trim takes white space, line ends and byte order marks off a secret.
+// trim removes white space, line ends and byte order marks around a secret.
 func (d drawer) trim(text, call string) string {
 	trimmed := strings.TrimFunc(text, isBlank)
 	if d.clean && trimmed != text {
@@ -120,8 +120,8 @@ func (d drawer) trim(text, call string) string {
 
 func isBlank(r rune) bool { return unicode.IsSpace(r) || r == '\uFEFF' }
 
-// tidy is what becomes of a secret that env() or file() gave a part of: what is around it
-// is taken off, and what cannot be meant is an error.
+// tidy trims a secret of which env() or file() gave a part. Characters that cannot be meant are
+// an error.
 func (b *Block) tidy(name string, p Place, text string) (string, bool) {
 	if !drawingOf(p.expr).any {
 		return text, true

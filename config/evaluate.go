@@ -15,8 +15,8 @@ import (
 	"relay/config/eval"
 )
 
-// Budgets of what is evaluated when files are read, so that a file that is wrong cannot
-// hold up a start, or end the process that reloads it.
+// Budgets of the evaluation of files, so that a wrong file cannot delay a start or end a process
+// that reloads it.
 const (
 	valueBudget = 200 * time.Millisecond // of one expression
 	fileBudget  = 5 * time.Second        // of all of them
@@ -39,8 +39,8 @@ func (b *Block) value(e hclsyntax.Expression, ctx *hcl.EvalContext) (cty.Value, 
 	return eval.Value(e, ctx, &f.left)
 }
 
-// evaluate gives the value of an expression, converted; p is its place. HCL's own
-// words can quote the file, so for a secret only those are kept that cannot.
+// evaluate returns the converted value of an expression; p is its place. HCL's messages can quote
+// the file, so for a secret only those without quotes are kept.
 func (b *Block) evaluate(e hclsyntax.Expression, want cty.Type, p Place, secret bool) (cty.Value, bool) {
 	d := drawingOf(e)
 	ctx := b.source.plain
@@ -56,7 +56,7 @@ func (b *Block) evaluate(e hclsyntax.Expression, want cty.Type, p Place, secret 
 	}
 	for _, d := range diags {
 		at, summary, detail := p, d.Summary, d.Detail
-		if summary == "Unknown variable" { // there are none, and HCL would suggest Relay's own
+		if summary == "Unknown variable" { // there are no variables, and HCL would suggest Relay's internal ones
 			summary, detail = "Variables not allowed", "Variables may not be used here."
 		}
 		if d.Subject != nil {
@@ -64,7 +64,7 @@ func (b *Block) evaluate(e hclsyntax.Expression, want cty.Type, p Place, secret 
 		}
 		switch extra := d.Extra.(type) {
 		case hclsyntax.FunctionCallUnknownDiagExtra:
-			// HCL suggests the names in the order of a map: another one each time.
+			// HCL suggests names in the random order of a map.
 			name := extra.CalledFunctionName()
 			names := slices.Sorted(maps.Keys(b.source.plain.Functions))
 			detail = fmt.Sprintf("There is no function named %q.%s", name, Suggest(name, names))
@@ -97,7 +97,7 @@ func (b *Block) evaluate(e hclsyntax.Expression, want cty.Type, p Place, secret 
 func (b *Block) drawer(d drawing, p Place, secret bool) drawer {
 	to := drawer{quiet: d.nested}
 	if secret {
-		to.clean = !d.others // what another function is given may need its line ends
+		to.clean = !d.others // other functions may need the line ends
 		to.warn = func(text string) { b.file.warnOnce(p, "", text) }
 	}
 	return to

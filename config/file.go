@@ -25,8 +25,8 @@ type File struct {
 	Config Config
 	Paths  []string // what was read, in order
 
-	// Warnings are for people and do not keep Relay from starting. Expressions are
-	// evaluated when they are decoded, so policy.Decode can add some.
+	// Warnings are for people; Relay starts all the same. policy.Decode evaluates expressions, so
+	// it can add warnings.
 	Warnings []string
 
 	sources  []*source
@@ -34,7 +34,7 @@ type File struct {
 	problems Diagnostics     // of the blocks of this package
 	reads    reads
 	observer *observer      // of Describe
-	left     eval.Allowance // of the expression that is evaluated
+	left     eval.Allowance // of the present expression
 	took     time.Duration  // all that were evaluated
 }
 
@@ -47,9 +47,8 @@ type source struct {
 	draw  func(drawer) map[string]function.Function // env and file
 }
 
-// Find names the files to read: those of flags (a folder stands for its *.hcl
-// files, by name), else of $RELAY_CONFIG, else ./relay.hcl, else
-// /etc/relay/relay.hcl. It is an error when there is none.
+// Find names the files to read: those of flags (a folder stands for its *.hcl files, by name),
+// else of $RELAY_CONFIG, else ./relay.hcl, else /etc/relay/relay.hcl. Error: there is none.
 func Find(flags []string, env func(string) (string, bool)) ([]string, error) {
 	if path, _ := env("RELAY_CONFIG"); len(flags) == 0 && path != "" {
 		flags = []string{path}
@@ -71,7 +70,7 @@ func Find(flags []string, env func(string) (string, bool)) ([]string, error) {
 	}
 	for _, path := range []string{"relay.hcl", "/etc/relay/relay.hcl"} {
 		if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-			return []string{path}, nil // when it cannot be read, Load says why
+			return []string{path}, nil // if it cannot be read, Load says why
 		}
 	}
 	return nil, errors.New("no configuration found: looked for --config, $RELAY_CONFIG, ./relay.hcl and /etc/relay/relay.hcl; " +
@@ -104,9 +103,9 @@ func expand(path string) ([]string, error) {
 	return files, nil
 }
 
-// Load reads the files as one configuration. The error is Diagnostics: all
-// problems of the files' form, or else all of the blocks of this package. With an
-// error, only Reads and Digest of the File are of use.
+// Load reads the files as one configuration. Errors: Diagnostics with all problems of syntax or,
+// if there are none, all problems of the blocks of this package. With an error, only Reads and
+// Digest of the File are of use.
 func Load(paths []string, env func(string) (string, bool)) (*File, error) {
 	f := &File{Paths: paths}
 	var problems Diagnostics
@@ -132,7 +131,8 @@ func Parse(name string, src []byte, env func(string) (string, bool)) (*File, err
 	return f.load(env)
 }
 
-// readSource reads one byte more than is allowed, so that load can tell.
+// readSource reads one byte more than is allowed, so that load can see that the file is too
+// large.
 func readSource(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -157,7 +157,7 @@ func (f *File) load(env func(string) (string, bool)) (*File, error) {
 		return f, problems
 	}
 	if blocks == 0 {
-		// A half-written or emptied file must not turn off what runs.
+		// A truncated or empty file must not remove what runs.
 		return f, Diagnostics{{
 			Range:   hcl.Range{Filename: strings.Join(f.Paths, ", ")},
 			Summary: "The configuration is empty",
@@ -209,7 +209,7 @@ func (s *source) formProblems(diags hcl.Diagnostics) Diagnostics {
 	return problems
 }
 
-// unfit says why the text may not be given to the parser, nil when it may.
+// unfit says why the text must not be given to the parser, nil if it may.
 func (s *source) unfit() *Diagnostic {
 	whole := &Diagnostic{Range: hcl.Range{Filename: s.name}}
 	if int64(len(s.text)) > maxSource {
@@ -224,7 +224,7 @@ func (s *source) unfit() *Diagnostic {
 	return checkNesting(s.name, s.text)
 }
 
-// Forget drops the text and the syntax of the files, which decoding needs and nothing after it. Of
+// Forget drops the text and the syntax of the files, which nothing needs after decoding. With
 // many endpoints they are the larger part. Config, Paths, Warnings, Reads and Digest stay.
 func (f *File) Forget() { f.sources = nil }
 

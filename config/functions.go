@@ -19,9 +19,9 @@ import (
 	"relay/config/eval"
 )
 
-// contexts builds what expressions of the file at path can use: functions
-// only. Besides env and file, which draw makes for one expression, they are pure. f takes
-// note of what is read. The pure ones take from the allowance of f.
+// contexts builds the evaluation context for the file at path, which has only functions. All but
+// env and file, which draw makes for one expression, are pure and take from the allowance of f. f
+// records the files that are read.
 func contexts(path string, env func(string) (string, bool), f *File) (plain *hcl.EvalContext, draw func(drawer) map[string]function.Function) {
 	reader := fileReader{folder: filepath.Dir(path), reads: &f.reads}
 	reader.allowed = []string{reader.folder, "/run/secrets", "/etc/relay"}
@@ -36,8 +36,8 @@ func contexts(path string, env func(string) (string, bool), f *File) (plain *hcl
 	return &hcl.EvalContext{Functions: functions, Variables: f.left.Variables(map[string]cty.Value{})}, draw
 }
 
-// pureFunctions leaves out what can make a huge value of a short text
-// (setproduct), and what puts its argument into its error (parseint, csvdecode).
+// pureFunctions leaves out setproduct, which can make a huge value of a short text, and parseint
+// and csvdecode, whose errors quote their argument.
 func pureFunctions() map[string]function.Function {
 	return map[string]function.Function{
 		"abs":          stdlib.AbsoluteFunc,
@@ -87,8 +87,7 @@ func pureFunctions() map[string]function.Function {
 // variableName is the portable form (POSIX.1-2024 section 8.1).
 var variableName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
-// envFunction is env("NAME") and env("NAME", "default"). A variable that is set
-// to nothing is set.
+// envFunction is env("NAME") and env("NAME", "default"). An empty variable counts as set.
 func envFunction(env func(string) (string, bool), d drawer) function.Function {
 	return function.New(&function.Spec{
 		Params:   []function.Parameter{{Name: "name", Type: cty.String}},
@@ -114,7 +113,7 @@ func envFunction(env func(string) (string, bool), d drawer) function.Function {
 			case len(args) == 2:
 				return args[1], nil
 			}
-			if !variableName.MatchString(name) { // a secret, perhaps, that was meant to stand without env()
+			if !variableName.MatchString(name) { // perhaps a secret that was written in env() by mistake
 				return cty.NilVal, errors.New("that is not the name of an environment variable")
 			}
 			return cty.NilVal, fmt.Errorf("environment variable %q is not set; set it, or give a default: env(%q, \"…\")", name, name)
@@ -151,7 +150,7 @@ func (r fileReader) read(path string, d drawer) (string, error) {
 	if !filepath.IsAbs(full) {
 		full = filepath.Join(r.folder, full)
 	}
-	r.reads.add(full, nil) // when it cannot be read, too: it may come
+	r.reads.add(full, nil) // even if it cannot be read, because it may appear later
 	real, err := filepath.EvalSymlinks(full)
 	if err != nil {
 		return "", fmt.Errorf("read %s: %w", full, reason(err))
@@ -196,7 +195,7 @@ func below(path, dir string) bool {
 	return err == nil && filepath.IsLocal(rel)
 }
 
-// reason drops the path that the error repeats.
+// reason is the error without its path.
 func reason(err error) error {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
 		return e.Err

@@ -55,7 +55,8 @@ func (b *Block) list(name string, texts, secret bool) ([]Item, bool) {
 		b.Fail(whole, "Invalid "+name, `write a list of strings: ["…"].`)
 		return nil, false
 	}
-	// Each element by itself: to convert a tuple as a whole takes the square of its length.
+	// Elements are converted one by one, because converting a tuple as a whole takes time
+	// quadratic in its length.
 	elements := v.AsValueSlice()
 	items := make([]Item, len(elements))
 	tuple, _ := a.Expr.(*hclsyntax.TupleConsExpr)
@@ -145,8 +146,7 @@ func (b *Block) secret(name, kind string, to *Secret, check func(string) error) 
 	return true
 }
 
-// Pairs reads the keys of an object that is written out, and leaves the values to
-// the caller.
+// Pairs reads the keys of a literal object and leaves the values to the caller.
 func (b *Block) Pairs(name string) ([]Pair, bool) {
 	b.note(Attribute{Name: name, Kind: "object"})
 	a := b.ask(name)
@@ -185,9 +185,8 @@ func (b *Block) pairs(a *hclsyntax.Attribute, object *hclsyntax.ObjectConsExpr, 
 	return pairs, ok
 }
 
-// Map reads an object of strings, values hidden, in the order of the file; an
-// object that a function makes comes in the order of its keys. A null value
-// leaves its key out.
+// Map reads an object of strings, values hidden, in the order of the file; an object made by a
+// function is in the order of its keys. Keys with a null value are left out.
 func (b *Block) Map(name string) []Entry {
 	b.note(Attribute{Name: name, Kind: "object", Secret: true})
 	a := b.ask(name)
@@ -231,8 +230,7 @@ func (b *Block) Expr(name string) (hclsyntax.Expression, bool) {
 	return a.Expr, true
 }
 
-// place is a part of an attribute. Of one that holds secrets only the name is
-// ever shown.
+// place is a part of an attribute. If the attribute holds secrets, only its name is shown.
 func place(a *hclsyntax.Attribute, secret bool, part hclsyntax.Expression) Place {
 	show := a.SrcRange
 	if secret {

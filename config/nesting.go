@@ -23,19 +23,18 @@ const (
 // level is an open bracket, or the file itself.
 type level struct {
 	open  hclsyntax.TokenType
-	body  bool // holds arguments and blocks, so a line's end ends an expression
+	body  bool // has arguments and blocks, so a line's end ends an expression
 	chain int  // operators since the last separator
 	ifs   int  // open %{ if } and %{ for } since then: each bracket of theirs closes, yet they nest
 }
 
-// checkNesting refuses a source that could exhaust the stack, or that has a number whose
-// digits could exhaust the memory. It takes the worst
-// case where brackets do not match: a closing bracket that does not fit closes
-// nothing.
+// checkNesting refuses a source that could exhaust the stack, or with a number whose digits could
+// exhaust the memory. If brackets do not match it assumes the worst case: a closing bracket of
+// the wrong kind closes nothing.
 func checkNesting(name string, src []byte) *Diagnostic {
-	tokens, _ := hclsyntax.LexConfig(src, name, hcl.InitialPos) // what is not valid is the parser's to say
+	tokens, _ := hclsyntax.LexConfig(src, name, hcl.InitialPos) // the parser reports syntax errors
 	levels := []level{{body: true}}
-	header := true // only names and labels since the line began: a "{" now opens a body
+	header := true // only names and labels so far on this line, so a "{" opens a body
 	unary := 0     // "!" and "-" in a row
 
 	for i, t := range tokens {
@@ -75,13 +74,13 @@ func checkNesting(name string, src []byte) *Diagnostic {
 			top.chain, top.ifs = 0, 0
 		case hclsyntax.TokenNewline, hclsyntax.TokenComment:
 			header, unary = wasHeader, wasUnary
-			if top.body && bytes.HasSuffix(t.Bytes, []byte("\n")) { // a comment to the line's end holds that end
+			if top.body && bytes.HasSuffix(t.Bytes, []byte("\n")) { // a comment to the line's end includes that end
 				top.chain, top.ifs, header = 0, 0, true
 			}
 		case hclsyntax.TokenBang, hclsyntax.TokenMinus:
 			unary = wasUnary + 1
 			top.chain++
-		default: // every other operator, and what the language does not know
+		default: // all other operators, and tokens that the language does not have
 			top.chain++
 		}
 

@@ -8,9 +8,9 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
-// Partial reads what it can of the files, for a verb that has to find a Relay and not to
-// be one. Parts that cannot be read are as in Default. The error says why the Config is not
-// whole; of a good file it is nil.
+// Partial reads as much of the files as possible, for verbs that have to find a running Relay.
+// Parts that cannot be read are as in Default. The error says why the Config is incomplete; it is
+// nil for a valid file.
 func Partial(paths []string, env func(string) (string, bool)) (Config, error) {
 	f, err := Load(paths, env)
 	if err == nil {
@@ -24,12 +24,12 @@ func Partial(paths []string, env func(string) (string, bool)) (Config, error) {
 	return decode(f.Root(), Default(env)), err
 }
 
-// placed are the blocks that tell where a Relay is.
+// placed are the blocks that say where a Relay is.
 var placed = []string{"ingest", "outbox", "admin"}
 
-// salvage gives a source that has errors the blocks that can be read all the same: those
-// that the parser knows after an error, and then those of placed that stand at the start of
-// a line up to the next brace there, as `hclfmt` writes them.
+// salvage returns the readable blocks of a source with errors: those that the parser found
+// despite an error, and then those of placed that stand at the start of a line up to the next
+// brace there, as `hclfmt` writes them.
 func (s *source) salvage() {
 	if s.body != nil || s.unfit() != nil {
 		return

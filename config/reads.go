@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// reads is what a configuration was made of: a hash of the content of each file, by path.
+// reads has a hash of the content of each file that a configuration was made of, by path.
 type reads map[string][sha256.Size]byte
 
 func (r *reads) add(path string, content []byte) {
@@ -23,19 +23,19 @@ func (r *reads) add(path string, content []byte) {
 
 // Limits of the files that a configuration names, in bytes.
 const (
-	maxFile = 64 * KiB // of what file() reads
-	maxPEM  = MiB      // a bundle of authorities can have hundreds
+	maxFile = 64 * KiB // of a file that file() reads
+	maxPEM  = MiB      // a bundle can have hundreds of authorities
 )
 
-// file reads a regular file, at real, and takes note of it as path, also when it cannot be
-// read: it may come. open tells whether other users of the machine can read it.
+// file reads a regular file, at real, and records it as path, even if it cannot be read, because
+// it may appear later. open reports whether other users of the machine can read it.
 func (r *reads) file(path, real string, limit int64) (data []byte, open bool, err error) {
 	defer func() { r.add(path, data) }()
 	info, err := os.Stat(real)
 	if err != nil {
 		return nil, false, fmt.Errorf("read %s: %w", path, reason(err))
 	}
-	if !info.Mode().IsRegular() { // a pipe would block
+	if !info.Mode().IsRegular() { // opening a pipe would block
 		return nil, false, fmt.Errorf("%s is not a regular file", path)
 	}
 	f, err := os.Open(real)
@@ -67,7 +67,7 @@ func (b *Block) PEM(name string, private bool) ([]byte, bool) {
 	a := b.attr(name)
 	p := place(a, true, a.Expr)
 	if err != nil {
-		if p.Quote("") != "" { // it would name the path
+		if p.Quote("") != "" { // its text would name the path
 			err = errors.New("the file that env() or file() names cannot be read. A relative path starts at the working directory")
 		}
 		b.Fail(p, "Invalid "+name, err.Error())
@@ -91,13 +91,12 @@ func (b *Block) pem(name string, to *Secret) bool {
 
 func isPEM(s string) bool { return strings.Contains(s, "-----BEGIN ") }
 
-// Reads names all files that the configuration depends on: its own, those that file() was
-// asked for and PEM files of endpoints, also where they could not be read. They are read
-// when they are decoded, so policy.Decode can add some.
+// Reads names all files that the configuration depends on: its own files, those of calls of
+// file(), and PEM files of endpoints, even if they could not be read. policy.Decode can add some.
 func (f *File) Reads() []string { return slices.Sorted(maps.Keys(f.reads)) }
 
-// Digest differs when the content of any of the files does. It is made of secrets,
-// too: it may be compared, and must not leave the process.
+// Digest changes with the content of any of the files. It is computed over secrets, too, so it
+// must not leave the process.
 func (f *File) Digest() Digest {
 	h := sha256.New()
 	for _, path := range f.Reads() {

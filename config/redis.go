@@ -10,16 +10,16 @@ import (
 	"time"
 )
 
-// Redis says where a shared outbox is. URL, Sentinel and Cluster exclude each
-// other; one of them is set.
+// Redis is the configuration of a shared outbox. URL, Sentinel and Cluster exclude each other;
+// one of them is set.
 type Redis struct {
 	URL      Secret // redis://, rediss:// or unix://; it may hold a password
 	Sentinel *Sentinel
 	Cluster  []string // host:port of some nodes
 
-	Username string // wins over the URL's; "" = as there
+	Username string // overrides the URL's; "" = the URL's
 	Password Secret // the same
-	Database int    // the same; -1 = as there
+	Database int    // overrides the URL's; -1 = the URL's
 	TLS      *TLS   // nil: none, or with rediss:// the system's authorities
 
 	Namespace string // what the names of all keys begin with
@@ -36,14 +36,13 @@ type Sentinel struct {
 	Password Secret
 }
 
-// TLS has PEM, by path or as content, and what the server's certificate must say; all may
-// be empty.
+// TLS has PEM, by path or as content, and the server's name; all may be empty.
 type TLS struct {
 	CA, Cert, Key Secret
 	ServerName    string
 }
 
-// Where tells the place, fit to be printed: passwords are ***.
+// Where is the place, with *** for passwords.
 func (r Redis) Where() string {
 	switch {
 	case r.Sentinel != nil:
@@ -76,7 +75,7 @@ func (r Redis) Where() string {
 	return where
 }
 
-// login is "user:***@", or "" for nobody.
+// login is "user:***@", or "" without a user.
 func login(user, password string) string {
 	if password != "" {
 		return url.User(user).String() + ":***@"
@@ -87,7 +86,7 @@ func login(user, password string) string {
 	return ""
 }
 
-// String shows all of it but the passwords.
+// String has everything but the passwords.
 func (r Redis) String() string {
 	if r.Namespace == "" {
 		return "" // the outbox is not in Redis
@@ -108,7 +107,7 @@ func (r Redis) String() string {
 	return s
 }
 
-// DefaultRedisURL is where Redis is when the file does not say.
+// DefaultRedisURL is the address of Redis if the file has none.
 const DefaultRedisURL = "redis://127.0.0.1:6379"
 
 // redis reads outbox "redis".
@@ -236,7 +235,7 @@ func (b *Block) foreign(engine string, names ...string) {
 	}
 }
 
-// username reads what goes with a password, and comes from where passwords do.
+// username reads a user name like a secret, because it comes from the same place as its password.
 func (b *Block) username(to *string) {
 	s := NewSecret(*to)
 	b.Secret("username", &s, anything)
@@ -266,8 +265,8 @@ func checkRedisURL(s string) error {
 	return err
 }
 
-// parseRedisURL says what is wrong without showing any of it: a URL that does not
-// parse may hold a password anywhere.
+// parseRedisURL returns errors that quote nothing, because a URL that does not parse may have a
+// password anywhere.
 func parseRedisURL(s string) (*url.URL, error) {
 	u, err := url.Parse(s)
 	if err != nil {

@@ -42,8 +42,8 @@ func ParseDuration(s string) (time.Duration, error) {
 	if rest == "" && found {
 		return total, nil
 	}
-	// The standard parser also takes signs, "0" without a unit, and units too
-	// small to be meant here.
+	// The standard parser also takes signs, "0" without a unit, and units that are too small
+	// here.
 	if strings.ContainsAny(rest, "+-nuµμ") || !strings.HasSuffix(rest, "s") && !strings.HasSuffix(rest, "m") && !strings.HasSuffix(rest, "h") {
 		return 0, errDuration
 	}

@@ -1,8 +1,8 @@
-// Package eval evaluates HCL within an allowance, so that neither a file nor an event can
-// make an expression run on. HCL itself has no limits.
+// Package eval evaluates HCL within an allowance, so that neither a file nor an event can make an
+// expression run for long. HCL itself has no limits.
 //
-// Read in this order: Allowance, Guard, Functions, then the functions of regular
-// expressions in regex.go.
+// Read in this order: Allowance, Guard, Functions, then the functions of regular expressions in
+// regex.go.
 package eval
 
 import (
@@ -19,34 +19,33 @@ const (
 )
 
 // quantum is the cost after which an evaluation looks at the clock, and needs a place in its
-// Lane. One that costs less never does, so that a loaded or a stalled machine cannot fail it.
+// Lane. A cheaper one does neither, so that a loaded or stalled machine cannot make it fail.
 const quantum = int(time.Millisecond)
 
-// stall is the part of a budget that can pass between two looks at the clock. A machine that
-// stands still for longer was stopped: that says nothing about the expression.
+// stall is the part of a budget that can pass between two looks at the clock. After a longer
+// pause the machine was stopped, which is not the expression's fault.
 const stall = 5
 
-// BoundError says which limit was met. It holds no data.
+// BoundError says which limit was met. It contains no data.
 type BoundError string
 
 func (e BoundError) Error() string { return string(e) }
 
-// ErrTooMuch is the end of an evaluation that made too much.
+// ErrTooMuch ends an evaluation whose values are too large.
 var ErrTooMuch = BoundError(fmt.Sprintf("it takes more than %d rounds of for and splats, or makes more than %d bytes in them", maxSteps, maxMade))
 
-// ErrTooLong is the end of an evaluation that took all of its budget.
+// ErrTooLong ends an evaluation that has used all of its budget.
 var ErrTooLong = BoundError("it takes longer than its budget")
 
-// ErrBusy is the end of an evaluation that found no place in its Lane. Another try may go
-// better.
+// ErrBusy ends an evaluation that found no place in its Lane. It may succeed later.
 var ErrBusy = BoundError("too many other expensive expressions are evaluated at this time")
 
-// Allowance is what is left for one evaluation, or for several that share it. It is used by
-// one goroutine at a time. The zero value has nothing left.
+// Allowance is what is left for one evaluation, or for several that share it. It is used by one
+// goroutine at a time. The zero value has nothing left.
 //
-// Cost is counted in units of about a nanosecond, before the work is done: a call of Go's
-// cannot be interrupted. The clock is only the outer bound, for work that takes longer than
-// it was taken for.
+// Cost is counted in units of about a nanosecond, before the work is done, because Go functions
+// cannot be interrupted. The clock is only the outer bound, for work that takes longer than its
+// estimate.
 type Allowance struct {
 	lane   *Lane
 	budget time.Duration
@@ -60,7 +59,8 @@ type Allowance struct {
 	placed  bool          // has a place in the lane
 }
 
-// Begin gives all of a budget for the next evaluation. lane may be nil. The caller must call End.
+// Begin gives the whole budget for the next evaluation. lane may be nil. The caller must call
+// End.
 func (a *Allowance) Begin(budget time.Duration, lane *Lane) {
 	*a = Allowance{lane: lane, budget: budget, steps: maxSteps, made: maxMade, next: min(quantum, int(budget))}
 }
@@ -73,14 +73,14 @@ func (a *Allowance) End() {
 	}
 }
 
-// Err tells why the allowance is spent, nil where it is not.
+// Err says why the allowance is spent, nil if it is not.
 func (a *Allowance) Err() error { return a.failed }
 
-// Used is how much of the budget is used, by cost or by time. It may be more than all.
+// Used is the used part of the budget, by cost or by time. It may exceed the budget.
 func (a *Allowance) Used() time.Duration { return max(time.Duration(a.cost), a.elapsed) }
 
-// Spend takes a cost, in nanoseconds, before the work is done. It is false where that is
-// not left.
+// Spend takes a cost, in nanoseconds, before the work is done. It returns false if not enough is
+// left.
 func (a *Allowance) Spend(cost int) bool {
 	if a.cost += cost; a.cost >= a.next || cost < 0 {
 		a.look()
@@ -126,8 +126,8 @@ func (a *Allowance) look() {
 // laneWait bounds how long an evaluation waits for a place.
 const laneWait = 2 * time.Second
 
-// Lane bounds how many evaluations that cost more than a millisecond run at a time, so that
-// those beside them find a processor. nil bounds nothing.
+// Lane bounds how many evaluations that cost more than a millisecond run at a time, so that other
+// work gets a processor. nil bounds nothing.
 type Lane struct{ places chan struct{} }
 
 // NewLane makes a lane with so many places.

@@ -35,8 +35,8 @@ func byteCost(function string) int {
 	return 3
 }
 
-// reads is the cost of a call, in nanoseconds, before it is made. limit bounds what is
-// looked at to find out.
+// reads estimates the cost of a call, in nanoseconds, before the call. limit bounds the values
+// that are counted for that.
 func reads(function string, args []cty.Value, limit int) int {
 	number, size := 0, 0
 	for _, v := range args {

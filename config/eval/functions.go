@@ -13,8 +13,8 @@ import (
 	"github.com/zclconf/go-cty/cty/function"
 )
 
-// Functions makes of functions of cty those that take from an allowance. One evaluation
-// uses them at a time.
+// Functions wraps functions of cty, so that they take from an allowance. One evaluation uses them
+// at a time.
 func Functions(of map[string]function.Function, left *Allowance) map[string]function.Function {
 	all := make(map[string]function.Function, len(of))
 	regex := regexFunctions(left)
@@ -27,9 +27,8 @@ func Functions(of map[string]function.Function, left *Allowance) map[string]func
 	return all
 }
 
-// Bounded makes of a function one that takes from an allowance, and that refuses to make a
-// text over MaxText or a list over MaxValues: before it is made, where a few bytes of data
-// could make gigabytes.
+// Bounded wraps a function, so that it takes from an allowance and refuses results over MaxText
+// or MaxValues. Functions that could make gigabytes of a few bytes are refused before the call.
 func Bounded(name string, f function.Function, left *Allowance) function.Function {
 	return function.New(&function.Spec{
 		Params:   unmarked(f.Params()),
@@ -63,8 +62,8 @@ func Bounded(name string, f function.Function, left *Allowance) function.Functio
 	})
 }
 
-// unmarked says of parameters that they take values with marks, because there are none: so
-// cty need not look for them.
+// unmarked declares that parameters accept marked values, so that cty does not look for marks,
+// which never occur.
 func unmarked(params []function.Parameter) []function.Parameter {
 	for i := range params {
 		params[i].AllowMarked = true
@@ -87,8 +86,8 @@ var (
 	numeric = regexp.MustCompile(`%[^%a-zA-Z]*[bcdeEfFgGoxX]`)
 )
 
-// makes is at least the size of what those functions make that can multiply their
-// arguments, 0 for the others.
+// makes is a lower bound of the result's size for functions that can multiply their arguments, 0
+// for the others.
 func makes(name string, args []cty.Value) int {
 	switch name {
 	case "replace":
@@ -163,8 +162,8 @@ func formatMakes(name string, args []cty.Value) int {
 	return rows * (len(spec) + strings.Count(spec, "%")*(most+1000))
 }
 
-// JSONDecode is f, the function jsondecode of cty, without what is too large: numbers that
-// a double cannot hold, and more than MaxValues values.
+// JSONDecode is f, the function jsondecode of cty, without values that are too large: numbers
+// that a double cannot hold, and more than MaxValues values.
 func JSONDecode(f function.Function) function.Function {
 	return function.New(&function.Spec{
 		Params: f.Params(),

@@ -11,12 +11,13 @@ import (
 	"github.com/zclconf/go-cty/cty/function"
 )
 
-// allowanceName cannot be written in HCL.
+// allowanceName is no valid name in HCL.
 const allowanceName = "(allowance)"
 
 var allowanceType = sync.OnceValue(func() cty.Type { return cty.Capsule("allowance", reflect.TypeFor[Allowance]()) })
 
-// Variables adds the allowance to the variables of a context, where what Guard wraps finds it.
+// Variables adds the allowance to the variables of a context, where the wrappers of Guard find
+// it.
 func (a *Allowance) Variables(to map[string]cty.Value) map[string]cty.Value {
 	to[allowanceName] = cty.CapsuleVal(allowanceType(), a)
 	return to
@@ -31,8 +32,8 @@ func allowanceOf(ctx *hcl.EvalContext) *Allowance {
 	panic("eval: an expression is evaluated without an allowance")
 }
 
-// Value evaluates an expression that was guarded, in a context with left among its
-// Variables and Functions. err is left's, where that is spent; what was made is not used then.
+// Value evaluates an expression that was guarded, in a context with left among its Variables and
+// Functions. If left is spent, err is left's error and the value must not be used.
 func Value(e hclsyntax.Expression, ctx *hcl.EvalContext, left *Allowance) (v cty.Value, diags hcl.Diagnostics, err error) {
 	defer func() {
 		if err = left.Err(); err != nil { // also where try took it for an error like any other
@@ -45,12 +46,12 @@ func Value(e hclsyntax.Expression, ctx *hcl.EvalContext, left *Allowance) (v cty
 	return v, diags, left.Err()
 }
 
-// errSpent is what ends a loop whose allowance is spent: HCL goes on with the next element
-// after an error.
+// errSpent is the panic that ends a loop whose allowance is spent: HCL goes on with the next
+// element after an error.
 const errSpent = BoundError("the allowance is spent")
 
-// Guard wraps the parts of an expression that can take long: each round of a loop, and each
-// operand that data can make large, takes from the allowance of the context. functions are
+// Guard wraps the parts of an expression that can take long, so that they take from the allowance
+// of the context: each round of a loop, and each operand that data can make large. functions are
 // those that it can call. Guarding twice is harmless and not done.
 func Guard(n hclsyntax.Node, functions map[string]function.Function) {
 	_ = hclsyntax.Walk(n, guards(functions))
@@ -117,11 +118,11 @@ func parameter(f function.Function, i int) *function.Parameter {
 	return f.VarParam()
 }
 
-// nodeCost is that of a node of an expression, without what it works on, in nanoseconds.
+// nodeCost is that of a node of an expression, without its operands, in nanoseconds.
 const nodeCost = 100
 
 // round is an expression that a loop evaluates for each element. It looks like one in
-// parentheses, so that walks see what is inside.
+// parentheses, so that walks visit its content.
 type round struct {
 	*hclsyntax.ParenthesesExpr
 	cost int
@@ -154,7 +155,7 @@ func (r round) Value(ctx *hcl.EvalContext) (cty.Value, hcl.Diagnostics) {
 	return v, diags
 }
 
-// operand is an expression whose value is looked at as a whole.
+// operand is an expression whose whole value is used.
 type operand struct {
 	*hclsyntax.ParenthesesExpr
 	to     cty.Type // that the value becomes, where it becomes a list

@@ -13,12 +13,12 @@ import (
 // expressions only ever hold numbers that a double can hold, and what one operation makes
 // of them.
 
-// ErrNumber is a number beyond that.
+// ErrNumber is the error for a number that a double cannot hold.
 var ErrNumber = BoundError("a number is beyond what a double can hold, or has more than 100 digits")
 
 const maxDigits = 100
 
-// ParseNumber reads what a double can hold, exactly.
+// ParseNumber reads a number exactly, if a double can hold it.
 func ParseNumber(s string) (cty.Value, error) {
 	f, err := strconv.ParseFloat(s, 64)
 	switch {
@@ -34,8 +34,8 @@ func ParseNumber(s string) (cty.Value, error) {
 	return v, nil
 }
 
-// ValidLiteral tells whether a number of a file can be used. A number other than 0
-// that would become 0 is refused: it is a mistake.
+// ValidLiteral reports whether a number of a file can be used. A number other than 0 that a
+// double rounds to 0 is refused as a mistake.
 func ValidLiteral(s string) bool {
 	if _, err := strconv.ParseFloat(s, 64); errors.Is(err, strconv.ErrSyntax) {
 		return true // the parser has words for it
@@ -48,8 +48,8 @@ func ValidLiteral(s string) bool {
 	return !v.RawEquals(cty.Zero) || strings.Trim(mantissa, "0.") == ""
 }
 
-// huge tells of a number whose digits are not to be written out. The product of two numbers
-// that a double can hold is not.
+// huge reports a number whose digits must not be written out. The product of two numbers that a
+// double can hold is not.
 func huge(v cty.Value) bool {
 	if v.Type() != cty.Number || v.IsNull() || !v.IsKnown() {
 		return false

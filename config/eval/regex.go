@@ -20,9 +20,9 @@ const (
 	maxGroups  = 50   // opening parentheses
 )
 
-// Pattern is a regular expression of bounded size. Go's matcher takes time linear in the
-// text for a match, and up to its square for all of them, and cannot be interrupted; so a
-// long text is given to it rune by rune, and ends where the allowance does.
+// Pattern is a regular expression of bounded size. Go's matcher takes time linear in the text for
+// a match, and up to its square for all of them, and cannot be interrupted. So a long text is fed
+// to it rune by rune, and ends when the allowance is spent.
 type Pattern struct {
 	re        *regexp.Regexp
 	canonical string         // the pattern as Go writes it: in parentheses it means the same
@@ -57,8 +57,7 @@ func NewPattern(s string) (*Pattern, error) {
 	return p, err
 }
 
-// program is about how many instructions a pattern becomes, when its repetitions are
-// written out.
+// program estimates the instructions of a compiled pattern with its repetitions expanded.
 func program(re *syntax.Regexp) int64 {
 	const most = 1 << 40
 	n := int64(1)
@@ -76,8 +75,8 @@ func program(re *syntax.Regexp) int64 {
 	return min(n, most)
 }
 
-// resultType is what a match gives: the whole of it without groups, else an object of named
-// groups or a tuple of those without names.
+// resultType is the type of a match: text without groups, else an object of named groups or a
+// tuple of those without names.
 func resultType(re *regexp.Regexp) (cty.Type, error) {
 	named := map[string]cty.Type{}
 	unnamed := []cty.Type{}
@@ -102,17 +101,17 @@ func resultType(re *regexp.Regexp) (cty.Type, error) {
 // stepCost is what an instruction may take for a rune, in nanoseconds.
 const stepCost = 5
 
-// short is the time that a text may take without being given rune by rune, in nanoseconds.
+// short is the time up to which a text is matched at once, in nanoseconds.
 const short = int(100 * time.Microsecond)
 
-// quick tells that a text which is gone through so many times takes a short time at worst,
-// and takes a part of that from the allowance.
+// quick reports whether matching a text takes a short time at worst, and takes a part of that
+// from the allowance.
 func (p *Pattern) quick(s string, times int, left *Allowance) bool {
 	steps := len(s) * times * p.program
 	return steps*stepCost <= short && left.Spend(200+steps)
 }
 
-// MatchString tells whether a text has a match. It is false, too, where the allowance ends.
+// MatchString reports whether a text has a match. It returns false if the allowance is spent.
 func (p *Pattern) MatchString(s string, left *Allowance) bool {
 	if p.quick(s, 1, left) {
 		return p.re.MatchString(s)
@@ -124,7 +123,7 @@ func (p *Pattern) metered(s string, left *Allowance) *metered {
 	return &metered{s: s, cost: 20 + p.program*(1+p.re.NumSubexp()/10), left: left}
 }
 
-// metered gives a text rune by rune, and ends it where the allowance does.
+// metered yields a text rune by rune, and ends it when the allowance is spent.
 type metered struct {
 	s    string
 	at   int
@@ -142,8 +141,8 @@ func (m *metered) ReadRune() (rune, int, error) {
 	return r, size, nil
 }
 
-// find gives the first match at or behind from, as indexes of s; nil for none, or where the
-// allowance ends.
+// find returns the indexes in s of the first match at or after from; nil for none, or if the
+// allowance is spent.
 func (p *Pattern) find(s string, from int, left *Allowance) []int {
 	if from == 0 {
 		return p.re.FindReaderSubmatchIndex(p.metered(s, left))

@@ -8,7 +8,7 @@ import (
 	"github.com/zclconf/go-cty/cty/function"
 )
 
-// patterns keeps those that were compiled last. One evaluation uses it at a time.
+// patterns caches the patterns that were compiled last. One evaluation uses it at a time.
 type patterns struct {
 	known *lru.Cache[string, *Pattern] // nil before the first
 }
