@@ -12,8 +12,8 @@ import (
 	"relay/ingest/problem"
 )
 
-// maxChunkDigits bounds the size line of a chunk: no body comes near it, and no
-// integer overflows on it.
+// maxChunkDigits bounds the size line of a chunk: far above any body, and without overflow of an
+// integer.
 const maxChunkDigits = 15
 
 var (
@@ -23,10 +23,9 @@ var (
 	errChunkSize = errors.New("chunks exceed the limit")
 )
 
-// readChunks appends a chunked body to buf, up to limit bytes. It takes the
-// plainest form only: sizes in hexadecimal with no extension, and no trailer
-// fields behind the last chunk. Errors are errChunk, errChunkSize and those of
-// in.
+// readChunks appends a chunked body to buf, up to limit bytes. It accepts only hexadecimal sizes
+// without extensions, and no trailer fields after the last chunk. Errors are errChunk,
+// errChunkSize and those of in.
 func readChunks(in *bufio.Reader, buf []byte, limit int64) ([]byte, error) {
 	for {
 		size, err := chunkSize(in)
@@ -69,7 +68,7 @@ func chunkSize(in *bufio.Reader) (int64, error) {
 	}
 	for _, b := range digits {
 		if (b < '0' || b > '9') && (b < 'a' || b > 'f') && (b < 'A' || b > 'F') {
-			return 0, errChunk // ParseInt would take a sign
+			return 0, errChunk // ParseInt would accept a sign
 		}
 	}
 	size, err := strconv.ParseInt(string(digits), 16, 64)
@@ -102,8 +101,8 @@ func (in *Ingest) buffer() *[]byte {
 	return b
 }
 
-// take reserves size bytes of what all bodies being handled may have together,
-// and tells whether there was room. What was taken is given back with give.
+// take reserves size bytes of the budget for all bodies being handled, and reports whether there
+// was room. give returns them.
 func (in *Ingest) take(size int64) bool {
 	if in.inFlight.Add(size) <= in.o.maxInFlight {
 		return true
@@ -114,14 +113,14 @@ func (in *Ingest) take(size int64) bool {
 
 func (in *Ingest) give(size int64) { in.inFlight.Add(-size) }
 
-// shed refuses a request for want of room.
+// shed refuses a request because there is no room for its body.
 func (in *Ingest) shed() *problem.Problem {
 	p := problem.New(problem.Overloaded, "the requests being handled are as large as Relay allows; send it again later")
 	in.warn(p.Code, errors.New(p.Detail))
 	return p
 }
 
-// bodyProblem says why a body could not be read whole.
+// bodyProblem says why a body could not be read completely.
 func (in *Ingest) bodyProblem(err error) *problem.Problem {
 	switch {
 	case errors.Is(err, errChunkSize):

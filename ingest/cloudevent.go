@@ -33,14 +33,14 @@ import (
 //	datacontenttype  must be JSON
 //	others           are checked for their form and not kept
 
-// specVersion is the one that can be read.
+// specVersion is the only supported version.
 const specVersion = "1.0"
 
 // nothing is the data of a CloudEvent without data.
 var nothing = []byte("null")
 
-// Attribute is a header of a CloudEvent in binary mode: the name in small letters and
-// without its "ce-", the value as it came.
+// Attribute is a header of a CloudEvent in binary mode: the name in lower case and without "ce-",
+// the value unchanged.
 type Attribute struct{ Name, Value string }
 
 // cloudEvent collects the attributes of a CloudEvent.
@@ -52,7 +52,7 @@ type cloudEvent struct {
 	contentType string // "" is JSON
 }
 
-// set takes one attribute. The problem says nothing of its place.
+// set sets one attribute. The caller adds the place to the problem.
 func (c *cloudEvent) set(name, value string) *problem.Problem {
 	switch name {
 	case "specversion":
@@ -102,7 +102,7 @@ func (c *cloudEvent) wrong(as problem.Code, name, detail string) *problem.Proble
 	return p
 }
 
-// checkExtension checks the name of an attribute that is not kept.
+// checkExtension checks the name of an attribute that Relay does not keep.
 func checkExtension(name string) *problem.Problem {
 	wrong := func(r rune) bool { return (r < 'a' || r > 'z') && (r < '0' || r > '9') }
 	if name == "" || strings.ContainsFunc(name, wrong) {
@@ -111,7 +111,7 @@ func checkExtension(name string) *problem.Problem {
 	return nil
 }
 
-// entry makes an event of what was collected.
+// entry makes an event of the collected attributes.
 func (c *cloudEvent) entry(data []byte) (e outbox.Entry, p *problem.Problem) {
 	for _, need := range [][2]string{{"specversion", c.version}, {"id", c.id}, {"source", c.source}, {"type", c.event.Type}} {
 		if need[1] == "" {
@@ -122,8 +122,7 @@ func (c *cloudEvent) entry(data []byte) (e outbox.Entry, p *problem.Problem) {
 		return e, unsupported("datacontenttype")
 	}
 	c.event.ID, c.event.Data = c.id, data
-	// Two sources can use the same id: what is one of them is then never taken for a
-	// repeat of the other.
+	// Two sources can use the same id. An event of one must not count as a repeat of the other's.
 	e.Fingerprint = sha256.Sum256([]byte(c.source))
 	if policy.ValidID(c.id) != nil {
 		h := sha256.New()
@@ -174,7 +173,7 @@ func (d *decoder) cloudEvent() (e outbox.Entry, p *problem.Problem) {
 		switch {
 		case name == "data":
 			data = bytes.Clone(v)
-		case v.Kind() == 'n': // as if it were not there
+		case v.Kind() == 'n': // as if it were absent
 		case name == "data_base64":
 			p = unsupported(name)
 		default:
@@ -209,7 +208,7 @@ func (c *cloudEvent) member(name string, v jsontext.Value) *problem.Problem {
 	return checkExtension(name)
 }
 
-// binary reads a CloudEvent whose attributes are headers and whose body is the data.
+// binary reads a CloudEvent with its attributes in headers and its data as the body.
 func (d *decoder) binary(r *Request) ([]outbox.Entry, *problem.Problem) {
 	var c cloudEvent
 	var seen []string
@@ -242,8 +241,8 @@ func (d *decoder) binary(r *Request) ([]outbox.Entry, *problem.Problem) {
 	return []outbox.Entry{e}, p
 }
 
-// headerValue undoes what the HTTP binding does to a value (section 3.1.3.2): one round of
-// percent-encoding, and the quotes that older senders put around it.
+// headerValue decodes a value of the HTTP binding (section 3.1.3.2): it removes one round of
+// percent-encoding, and the quotes of older senders.
 func headerValue(s string) (string, error) {
 	if strings.HasPrefix(s, `"`) {
 		var b strings.Builder
@@ -275,8 +274,8 @@ func headerValue(s string) (string, error) {
 	return s, nil
 }
 
-// parseTime reads a time by RFC 3339, kept to the microsecond in UTC. Year 1 is what a time
-// that was never set looks like in many languages.
+// parseTime reads a time by RFC 3339, kept to the microsecond in UTC. It refuses year 1, the zero
+// value of a time in many languages.
 func parseTime(text []byte) (time.Time, *problem.Problem) {
 	t, err := rfc3339.Parse(text)
 	c, detail := problem.InvalidTime, allowed[problem.InvalidTime]

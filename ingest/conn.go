@@ -25,9 +25,8 @@ const (
 	// maxKeptBuffer bounds the memory that a connection keeps between requests.
 	maxKeptBuffer = 16 << 10
 
-	// After an answer that ends a connection, what the client still sends is
-	// thrown away for a while: closing over unread bytes can take the answer from
-	// it.
+	// After an answer that ends a connection, data that the client still sends is discarded for a
+	// while, because closing a connection with unread bytes can destroy the answer.
 	lingerTime  = 500 * time.Millisecond
 	lingerBytes = 1 << 20
 )
@@ -38,7 +37,7 @@ const dateFormat = "Mon, 02 Jan 2006 15:04:05 GMT"
 // goOn answers an expectation.
 var goOn = []byte("HTTP/1.1 100 Continue\r\n\r\n")
 
-// The states of a conn. Only what waits may be closed by another goroutine.
+// The states of a conn. Another goroutine may close only a waiting conn.
 const (
 	waiting int32 = iota
 	working
@@ -55,7 +54,7 @@ type conn struct {
 
 	header header // in the memory of in, until that is read on
 	req    Request
-	passed *listen.Caller // who the guard let through last
+	passed *listen.Caller // the last caller that the guard let through
 	out    []byte
 	date   []byte // of answers of the second dateOf
 	dateOf int64
@@ -63,26 +62,26 @@ type conn struct {
 	start      time.Time // when the request began
 	readUntil  time.Time // the deadlines that are set
 	writeUntil time.Time
-	unread     bool // there may be more of a request that was refused
+	unread     bool // more of a refused request may arrive
 }
 
 func newConn(s *Server, nc net.Conn) *conn {
 	return &conn{Conn: nc, s: s, in: bufio.NewReaderSize(nc, readBuffer)}
 }
 
-// retire keeps a connection that waits from doing anything else, and tells
-// whether it did.
+// retire stops a waiting connection from serving another request, and reports whether it was
+// waiting.
 func (c *conn) retire() bool { return c.state.CompareAndSwap(waiting, retired) }
 
 // serve answers one request after the other until the connection ends.
 func (c *conn) serve() {
 	defer func() {
-		if v := recover(); v != nil { // one connection may end, not the process
+		if v := recover(); v != nil { // a panic may end one connection, not the process
 			c.logPanic(v)
 		}
 	}()
 	c.start = time.Now()
-	c.readBy(c.start.Add(listen.ReadHeaderTimeout)) // the first request must come at once
+	c.readBy(c.start.Add(listen.ReadHeaderTimeout)) // the first request must arrive soon
 	for first := true; c.await(first) && c.next(); first = false {
 	}
 	if c.unread {
@@ -90,8 +89,7 @@ func (c *conn) serve() {
 	}
 }
 
-// await waits for the first byte of a request and returns false when there will
-// be none.
+// await waits for the first byte of a request and returns false if there will be none.
 func (c *conn) await(first bool) bool {
 	if c.in.Buffered() == 0 {
 		if !first {
@@ -113,7 +111,7 @@ func (c *conn) await(first bool) bool {
 func (c *conn) next() bool {
 	p, err := c.readHeader()
 	if err != nil {
-		return false // nobody is there to be answered
+		return false // the client has gone
 	}
 	f := c.header.framing
 	bodyless := p == nil && string(c.header.method) == "HEAD"
@@ -127,17 +125,17 @@ func (c *conn) next() bool {
 	res.Close = res.Close || c.unread || f.close || f.old && !f.keepAlive || c.s.isStopping()
 	c.encode(&res, f.old, bodyless)
 	c.writeBy(c.start.Add(listen.WriteTimeout))
-	if _, err := c.Write(c.out); err != nil || res.Close { // an app that has gone will ask again
+	if _, err := c.Write(c.out); err != nil || res.Close { // the app has gone and will repeat the request
 		return false
 	}
-	// Shutdown closes what waits when it begins, so look for it once more.
+	// Shutdown closes connections that wait when it begins, so check once more.
 	return c.state.CompareAndSwap(working, waiting) && !c.s.isStopping()
 }
 
-// readHeader reads the next header. The error is one of the connection.
+// readHeader reads the next header. Errors: those of the connection.
 func (c *conn) readHeader() (*problem.Problem, error) {
 	for from := 0; ; {
-		text, _ := c.in.Peek(c.in.Buffered()) // what is there is never an error
+		text, _ := c.in.Peek(c.in.Buffered()) // buffered bytes are never an error
 		size, p := headerEnd(text, from)
 		if p != nil {
 			return p, nil
@@ -164,8 +162,8 @@ func (c *conn) readHeader() (*problem.Problem, error) {
 	}
 }
 
-// grow makes room for a header that is larger than most. Connections begin with
-// little, so that a thousand idle ones cost little.
+// grow makes room for a large header. Connections begin with a small buffer, so that a thousand
+// idle ones need little memory.
 func (c *conn) grow(text []byte) bool {
 	if c.in.Size() >= listen.MaxHeaderBytes {
 		return false
@@ -174,8 +172,8 @@ func (c *conn) grow(text []byte) bool {
 	return true
 }
 
-// handle asks the guard, reads the body and hands the request to Ingest. A panic
-// is an answer of its own and ends this connection only.
+// handle asks the guard, reads the body and hands the request to Ingest. A panic is answered with
+// a 500 and ends this connection only.
 func (c *conn) handle(f framing) (res Response) {
 	defer func() {
 		if v := recover(); v != nil {
@@ -189,8 +187,8 @@ func (c *conn) handle(f framing) (res Response) {
 		c.describe(path)
 		return c.hand(f)
 	}
-	// The answer is the same whatever the body: what is not too long is read all
-	// the same, so that the connection can be used again.
+	// The answer does not depend on the body. It is read anyway unless it is too long, so that
+	// the connection can be reused.
 	c.awaitBody(f)
 	if f.chunked || f.expect && f.length > 0 || f.length > c.s.o.Ingest.o.MaxBody {
 		c.unread = true
@@ -216,7 +214,7 @@ func (c *conn) hand(f framing) Response {
 	}
 	size := f.length
 	if f.chunked {
-		size = in.o.MaxBody // it may become this much
+		size = in.o.MaxBody // it may become this large
 	}
 	if !in.take(size) {
 		c.unread = true
@@ -226,7 +224,7 @@ func (c *conn) hand(f framing) Response {
 
 	if f.expect && (f.chunked || f.length > 0) {
 		c.writeBy(c.start.Add(listen.WriteTimeout))
-		_, _ = c.Write(goOn) // if nobody hears it, no body will come
+		_, _ = c.Write(goOn) // if the client has gone, no body will come
 	}
 	c.awaitBody(f)
 	if f.chunked || f.length > int64(c.in.Size()) {
@@ -254,15 +252,16 @@ func (c *conn) hand(f framing) Response {
 	return res
 }
 
-// awaitBody sets the deadline for the body, unless the body is here already.
+// awaitBody sets the deadline for the body, unless the body has arrived.
 func (c *conn) awaitBody(f framing) {
 	if f.chunked || int64(c.in.Buffered()) < f.length {
 		c.readBy(c.start.Add(listen.ReadTimeout))
 	}
 }
 
-// describe fills in the Request but for the body, before reading that overwrites the header. Strings
-// are copies for the same reason, and an outbox that was given up on may still hold the batch.
+// describe fills in the Request, without the body, before reading the body overwrites the header.
+// Strings are copies for this reason, and because the outbox may still hold the batch after a
+// timeout.
 func (c *conn) describe(path string) {
 	h, r := &c.header, &c.req
 	*r = Request{
@@ -282,7 +281,7 @@ func (c *conn) describe(path string) {
 	}
 }
 
-// ask has Ingest answer the Request with that body.
+// ask lets Ingest answer the Request with that body.
 func (c *conn) ask(body []byte) Response {
 	c.req.Body = body
 	res := c.s.o.Ingest.Handle(c.s.deadline.from(c.s.ctx, time.Now()), &c.req)
@@ -290,8 +289,8 @@ func (c *conn) ask(body []byte) Response {
 	return res
 }
 
-// admit asks the guard and returns the path of the request. Most requests of a
-// connection come from who was let through last.
+// admit asks the guard and returns the path of the request. Most requests of a connection have
+// the same caller as the last one.
 func (c *conn) admit() (string, *problem.Problem) {
 	h := &c.header
 	path, host, p := readTarget(h.target)
@@ -347,7 +346,7 @@ func (c *conn) encode(r *Response, old, bodyless bool) {
 	c.out = b
 }
 
-// now is the present time as answers have it. It is written once a second.
+// now is the present time in the format of answers. It is formatted once a second.
 func (c *conn) now() []byte {
 	now := time.Now()
 	if second := now.Unix(); second != c.dateOf {
@@ -356,7 +355,7 @@ func (c *conn) now() []byte {
 	return c.date
 }
 
-// linger reads on for a moment after the last answer.
+// linger reads and discards for a short time after the last answer.
 func (c *conn) linger() {
 	half, ok := c.Conn.(interface{ CloseWrite() error })
 	if !ok || half.CloseWrite() != nil || !c.state.CompareAndSwap(working, waiting) || c.s.isStopping() {
@@ -366,8 +365,8 @@ func (c *conn) linger() {
 	_, _ = io.CopyN(io.Discard, c.Conn, lingerBytes) // it has been refused
 }
 
-// readBy sets the deadline for reading, unless the one that is set differs by
-// less than a second and is the earlier one: setting it costs more than looking.
+// readBy sets the deadline for reading, unless the one that is set is earlier by less than a
+// second, because setting it is a system call.
 func (c *conn) readBy(t time.Time) {
 	if early := t.Sub(c.readUntil); early < 0 || early >= time.Second {
 		c.readUntil = t
@@ -383,7 +382,7 @@ func (c *conn) writeBy(t time.Time) {
 	}
 }
 
-// methodName and typeName make strings of what most requests have without a copy.
+// methodName and typeName return the usual values as constants, without a copy.
 func methodName(b []byte) string {
 	if string(b) == "POST" {
 		return "POST"

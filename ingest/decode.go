@@ -18,11 +18,11 @@ import (
 	"relay/policy"
 )
 
-// maxBatch is how many events one request may bring.
+// maxBatch is how many events one request may have.
 const maxBatch = 1000
 
-// maxDeliveries bounds events times endpoints of one batch: everybody else waits
-// while the outbox writes them. A single event may have more.
+// maxDeliveries bounds events times endpoints of one batch: all other requests wait while the
+// outbox writes them. A single event may have more.
 const maxDeliveries = 50_000
 
 // media is how a body is written.
@@ -36,9 +36,9 @@ const (
 	cloudBinary              // the data of a CloudEvent; its attributes are headers
 )
 
-// mediaOf reads the headers that say how the body is written. Content-Type must
-// be there and must be a JSON one: web pages cannot send such a body to another
-// site without asking first, which nobody here answers.
+// mediaOf reads the headers that say how the body is written. Content-Type is required and must
+// be JSON: web pages cannot send such a body to another site without a preflight request, which
+// Relay does not answer.
 func mediaOf(r *Request, typed bool) (media, *problem.Problem) {
 	if e := r.ContentEncoding; e != "" && !strings.EqualFold(e, "identity") {
 		return 0, problem.New(problem.UnsupportedEncoding, "send the body as it is, without Content-Encoding")
@@ -51,7 +51,7 @@ func mediaOf(r *Request, typed bool) (media, *problem.Problem) {
 		accepted = "send application/json"
 	}
 	name, charset := r.ContentType, ""
-	if name != "application/json" { // most are exactly this
+	if name != "application/json" { // the usual value
 		var params map[string]string
 		var err error
 		if name, params, err = mime.ParseMediaType(r.ContentType); err != nil {
@@ -97,7 +97,7 @@ func (d *decoder) typed(eventType string, body []byte) ([]outbox.Entry, *problem
 	return []outbox.Entry{{Event: outbox.Event{Type: eventType, Data: bytes.Clone(data)}}}, nil
 }
 
-// events reads a body of whole events. many tells whether it is a batch.
+// events reads a body of whole events. many is true for a batch.
 func (d *decoder) events(body []byte, m media) (entries []outbox.Entry, many bool, p *problem.Problem) {
 	space := leadingSpace(body)
 	switch {
@@ -202,8 +202,8 @@ func (d *decoder) line(line []byte) (e outbox.Entry, p *problem.Problem) {
 	return e, d.end()
 }
 
-// event reads the object of one event. What it keeps of the text is copied,
-// since the text's memory will be used for the next request.
+// event reads the object of one event. It copies the parts of the text that it keeps, because the
+// text's memory is reused for the next request.
 func (d *decoder) event() (e outbox.Entry, p *problem.Problem) {
 	ev := &e.Event
 	if d.kind() != '{' {
@@ -289,8 +289,7 @@ func (d *decoder) time() (time.Time, *problem.Problem) {
 	return t, p
 }
 
-// notString refuses a value of another kind. A number that no float holds is
-// called by its own code.
+// notString refuses a value of another kind. A number that no float can hold has its own code.
 func (d *decoder) notString(name string, c problem.Code, v jsontext.Value) *problem.Problem {
 	if v.Kind() == '0' {
 		if _, err := strconv.ParseFloat(string(v), 64); errors.Is(err, strconv.ErrRange) {
@@ -308,7 +307,7 @@ func (d *decoder) wrong(c problem.Code, field string, v jsontext.Value, detail s
 	return p
 }
 
-// unknown refuses a field and names the one that may be meant.
+// unknown refuses a field and suggests a similar name.
 func (d *decoder) unknown(quoted jsontext.Value) *problem.Problem {
 	name := string(unquote(quoted))
 	detail := fmt.Sprintf("an event has no field %.64q; it has type, data, id, time, tenant and key", name)
@@ -332,8 +331,8 @@ var allowed = map[problem.Code]string{
 	problem.InvalidKey:    "a key is 1 to 255 bytes without control characters",
 }
 
-// validType is policy's rule without the types in which Relay speaks about itself:
-// an app that could send those could raise false alarms.
+// validType is policy's rule without the types of own events, with which an app could raise false
+// alarms.
 func validType(s string) error {
 	if s == "relay" || strings.HasPrefix(s, "relay.") {
 		return errors.New("relay.* is for Relay's own events")
@@ -357,9 +356,9 @@ func tooManyEvents() *problem.Problem {
 	return problem.New(problem.BatchTooLarge, "a batch holds 1 to 1,000 events; split it")
 }
 
-// fingerprint covers what the app said of an event, and what the entry's fingerprint holds
-// so far: of a CloudEvent, its source. The data comes last, and no other part can hold the
-// zero byte that ends it, so no two events look alike.
+// fingerprint covers all fields of an event from the app, and the previous value of the entry's
+// fingerprint: for a CloudEvent, a hash of its source. The other parts end with a zero byte,
+// which they cannot contain, and the data is last, so different events have different input.
 func fingerprint(entry *outbox.Entry) outbox.Fingerprint {
 	e := &entry.Event
 	var at string

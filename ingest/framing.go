@@ -11,26 +11,26 @@ import (
 	"relay/ingest/problem"
 )
 
-// header is what the header of a request says. It is read once, from the bytes as they came, and more
-// strictly than HTTP libraries read it: what two programs could read in two ways is refused, not
-// chosen from.
+// header is what the header of a request says. It is read once, from the bytes as they came, and
+// more strictly than HTTP libraries read it: a header that two programs could read differently is
+// refused.
 type header struct {
 	framing
 	fields
 }
 
-// framing is what a header says about the request's own form.
+// framing is the part of a header about the form of the request.
 type framing struct {
 	old       bool  // HTTP/1.0
 	close     bool  // the client wants the connection closed
-	keepAlive bool  // the client asks to keep it, which in HTTP/1.0 has to be asked
+	keepAlive bool  // the client asks to keep the connection, as HTTP/1.0 requires
 	expect    bool  // the client waits for 100 Continue before it sends the body
-	chunked   bool  // the body comes in chunks
+	chunked   bool  // the body is chunked
 	length    int64 // bytes of the body; 0 if chunked
 }
 
-// fields are the rest of what matters, as it stands in the memory of the header. Of those that count
-// once, the first is kept; nil is none.
+// fields are the other header fields that Relay reads, in the memory of the header. Of fields
+// that may occur once, the first is kept; nil for none.
 type fields struct {
 	method, target              []byte
 	host, contentType           []byte
@@ -39,11 +39,11 @@ type fields struct {
 	attributes                  [][2][]byte // of a CloudEvent: names without attributePrefix, and values
 }
 
-// attributePrefix is what names of CloudEvents headers begin with.
+// attributePrefix is the prefix of CloudEvents headers.
 const attributePrefix = "ce-"
 
-// headerEnd looks for the end of a header that begins with text and returns its
-// size, or 0 while it is not whole. Nothing is looked for before from.
+// headerEnd looks for the end of a header that begins with text and returns its size, or 0 while
+// it is incomplete. The search begins at from.
 func headerEnd(text []byte, from int) (int, *problem.Problem) {
 	for {
 		n := bytes.IndexByte(text[from:], '\n')
@@ -64,8 +64,8 @@ func headerEnd(text []byte, from int) (int, *problem.Problem) {
 	}
 }
 
-// read reads a whole header, from the request line to the empty line. What a header before it said is
-// forgotten, but not its memory.
+// read reads a whole header, from the request line to the empty line. It reuses the memory of the
+// last header.
 func (h *header) read(text []byte) (p *problem.Problem) {
 	*h = header{fields: fields{keys: h.keys[:0], codings: h.codings[:0], attributes: h.attributes[:0]}}
 	line, rest, _ := bytes.Cut(text, crlf)
@@ -104,7 +104,7 @@ func (h *header) read(text []byte) (p *problem.Problem) {
 	return nil
 }
 
-// trim takes spaces and tabs off both ends. Nothing is left of a value of those alone, not nil.
+// trim takes spaces and tabs off both ends. The result may be empty but is never nil.
 func trim(value []byte) []byte {
 	for len(value) > 0 && (value[0] == ' ' || value[0] == '\t') {
 		value = value[1:]
@@ -122,18 +122,17 @@ func noHost() *problem.Problem {
 	return p
 }
 
-// seen are the fields that may stand in a header once.
+// seen are the fields that may occur once.
 type seen struct{ host, length, chunked bool }
 
-// once notes a field and tells whether it is the first of its name.
+// once records a field and reports whether it is the first of its name.
 func once(noted *bool) bool {
 	first := !*noted
 	*noted = true
 	return first
 }
 
-// form takes what a header field says of the request's form. Fields are told
-// apart by the length of their names first.
+// form reads a header field about the request's form. It compares the length of names first.
 func (h *header) form(name, value []byte, seen *seen) *problem.Problem {
 	switch len(name) {
 	case len("Host"):
@@ -175,7 +174,7 @@ func (h *header) form(name, value []byte, seen *seen) *problem.Problem {
 	return nil
 }
 
-// rest takes what a header field says beside that.
+// rest reads the other header fields.
 func (f *fields) rest(name, value []byte) {
 	switch len(name) {
 	case len("Origin"):
@@ -204,7 +203,7 @@ func first(field *[]byte, named bool, value []byte) {
 	}
 }
 
-// contentLength takes one header line. Equal lengths, in a list or in several lines, are one
+// contentLength reads one header line. Equal lengths, in a list or in several lines, are one
 // length (RFC 9112, section 6.3).
 func (h *header) contentLength(value []byte, seen *seen) *problem.Problem {
 	for item := range bytes.SplitSeq(value, []byte(",")) {
@@ -254,9 +253,8 @@ func (h *header) requestLine(line []byte) *problem.Problem {
 	return malformed("the version of HTTP is neither 1.1 nor 1.0")
 }
 
-// readTarget takes apart the target of a request: the path with its
-// percent-encoding undone and otherwise as it came, and the host if the target
-// names one.
+// readTarget splits the target of a request into the path, percent-decoded and otherwise
+// unchanged, and the host if the target has one.
 func readTarget(target []byte) (path, host string, p *problem.Problem) {
 	switch {
 	case string(target) == "/v1/events": // most are this
@@ -277,8 +275,8 @@ func readTarget(target []byte) (path, host string, p *problem.Problem) {
 	return path, "", p
 }
 
-// decodePath undoes the percent-encoding of a path. An encoded slash is no
-// separator, so that a path with one is none of ours: it is returned as "".
+// decodePath undoes the percent-encoding of a path. An encoded slash is no separator. No route
+// has one, so the result is then "".
 func decodePath(path string) (string, *problem.Problem) {
 	if !strings.Contains(path, "%") {
 		return path, nil
@@ -293,7 +291,7 @@ func decodePath(path string) (string, *problem.Problem) {
 	return decoded, nil
 }
 
-// parseLength reads 1 to 18 digits, which no integer overflows on.
+// parseLength reads 1 to 18 digits, which cannot overflow an integer.
 func parseLength(value []byte) (n int64, ok bool) {
 	if len(value) == 0 || len(value) > 18 {
 		return 0, false
@@ -307,7 +305,7 @@ func parseLength(value []byte) (n int64, ok bool) {
 	return n, true
 }
 
-// isNamed compares a field's name with one written in small letters.
+// isNamed compares a field's name with one in lower case.
 func isNamed(name []byte, lower string) bool {
 	for i, b := range name {
 		if 'A' <= b && b <= 'Z' {
@@ -341,5 +339,5 @@ func isFieldValue(text []byte) bool {
 	return true
 }
 
-// malformed refuses a request that cannot be read, or not in one way only.
+// malformed refuses a request that cannot be read or is ambiguous.
 func malformed(detail string) *problem.Problem { return problem.New(problem.InvalidRequest, detail) }

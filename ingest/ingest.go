@@ -1,7 +1,7 @@
-// Package ingest is the way in: it accepts, validates, routes, persists and
-// answers. The rules stand in Ingest.Handle, on types of their own. Events come
-// over the connections of conn.go, from the listeners of package listen. The answer 202 is given after the outbox has committed the
-// event with all its deliveries, never before.
+// Package ingest is the way in: it accepts, validates, routes, persists and answers.
+// Ingest.Handle has the rules, on types that know no HTTP library. Events arrive over the
+// connections of conn.go, from the listeners of package listen. The answer 202 is given after the
+// outbox has committed the event with all its deliveries, never before.
 package ingest
 
 import (
@@ -26,9 +26,8 @@ import (
 )
 
 const (
-	// acceptTimeout bounds the wait for the outbox. It is shorter than what the
-	// server leaves for an answer, so that a stuck outbox is told by a 503, not by
-	// a connection cut.
+	// acceptTimeout bounds the wait for the outbox. It is shorter than the server's time limit
+	// for an answer, so that a stuck outbox leads to a 503 and not to a closed connection.
 	acceptTimeout = 10 * time.Second
 
 	// warnEvery bounds the warnings about one code.
@@ -49,10 +48,11 @@ type Options struct {
 	Outbox Appender
 
 	// Route names the endpoints that get an event, with terms for none or each of them. The
-	// slices are only read; nil means that nobody wants events of its type. See policy.Policy.Route.
+	// slices are only read; nil means that no endpoint wants events of its type. See
+	// policy.Policy.Route.
 	Route func(*outbox.Event) (names []string, terms []outbox.Term)
 
-	// Type tells what is declared of an event type; see policy.Policy. nil: nothing of any.
+	// Type returns the declaration of an event type; see policy.Policy. nil: no type is declared.
 	Type func(eventType string) (t *policy.EventType, known bool)
 
 	MaxBody int64 // bytes of one request body; 0 = 256 KiB
@@ -69,7 +69,7 @@ type Ingest struct {
 	inFlight atomic.Int64  // bytes of bodies being handled
 	buffers  sync.Pool     // of *[]byte, for long bodies
 	decoders sync.Pool     // of *decoder
-	checks   chan struct{} // holds one for each check of a schema with long data: it takes a hundred times their memory
+	checks   chan struct{} // holds one for each check of a schema with long data: the check takes a hundred times the data's memory
 
 	warnings throttle.Lines // by code
 }
@@ -87,8 +87,7 @@ func New(o Options) *Ingest {
 	return &Ingest{o: o, warnings: throttle.Lines{Every: warnEvery}, checks: make(chan struct{}, runtime.GOMAXPROCS(0))}
 }
 
-// Request is one HTTP request, whatever the library. Its strings may be kept for
-// good, its body may not.
+// Request is one HTTP request, of any library. Its strings may be kept, its body may not.
 type Request struct {
 	Method          string
 	Path            string // percent-decoded, without the query
@@ -96,7 +95,7 @@ type Request struct {
 	ContentEncoding string
 	IdempotencyKey  []string    // all values of that header
 	Attributes      []Attribute // of a CloudEvent in binary mode: all headers that begin with "ce-"
-	Body            []byte      // only read, and only until Handle returns
+	Body            []byte      // read only, and valid until Handle returns
 }
 
 // Response is the answer to a Request.
@@ -110,7 +109,7 @@ type Response struct {
 	Body        []byte
 }
 
-// response is the answer that carries a problem.
+// response is the answer with a problem.
 func response(p *problem.Problem) Response {
 	r := Response{
 		Status:      p.Status,
@@ -126,12 +125,11 @@ func response(p *problem.Problem) Response {
 	return r
 }
 
-// Handle answers one request. It waits for the outbox until ctx ends, or 10
-// seconds if ctx has no deadline.
+// Handle answers one request. It waits for the outbox until ctx ends, or 10 seconds if ctx has no
+// deadline.
 //
-// When ctx ends while the outbox commits, it is unknown whether the events were
-// kept: the app repeats the request with the same id or Idempotency-Key, and
-// gets the first receipt.
+// If ctx ends during the commit, it is unknown whether the events were accepted. The app then
+// repeats the request with the same id or Idempotency-Key, and gets the first receipt.
 func (in *Ingest) Handle(ctx context.Context, r *Request) Response {
 	b, many, p := in.read(r)
 	if p != nil {
@@ -153,9 +151,8 @@ func (in *Ingest) Handle(ctx context.Context, r *Request) Response {
 	}
 }
 
-// read turns a request into a batch ready for the outbox. many tells whether
-// the request came as a batch, which is answered as one even if it is of one
-// event.
+// read turns a request into a batch ready for the outbox. many is true for a batch, which is
+// answered as one even if it has one event.
 func (in *Ingest) read(r *Request) (b outbox.Batch, many bool, p *problem.Problem) {
 	eventType, typed := strings.CutPrefix(r.Path, "/v1/events/")
 	if (!typed && r.Path != "/v1/events") || (typed && strings.Contains(eventType, "/")) {
@@ -192,8 +189,7 @@ func (in *Ingest) read(r *Request) (b outbox.Batch, many bool, p *problem.Proble
 	return b, many, in.complete(&b, many)
 }
 
-// complete adds to the events what the app left out, their routes, and the
-// fingerprints that make a repeat known as one.
+// complete adds missing fields, routes, and the fingerprints that identify repeats to the events.
 func (in *Ingest) complete(b *outbox.Batch, many bool) *problem.Problem {
 	if b.Key != "" {
 		b.Fingerprint = batchFingerprint(b.Entries)
@@ -239,7 +235,7 @@ func (in *Ingest) complete(b *outbox.Batch, many bool) *problem.Problem {
 	return nil
 }
 
-// checkType compares an event with what is declared of its type.
+// checkType checks an event against the declaration of its type.
 func (in *Ingest) checkType(e *outbox.Event) *problem.Problem {
 	if in.o.Type == nil {
 		return nil
@@ -270,18 +266,19 @@ func (in *Ingest) checkType(e *outbox.Event) *problem.Problem {
 	return p
 }
 
-// smallCheck is data that a check of a schema needs no place for, in bytes.
+// smallCheck is the size of data, in bytes, up to which checks against a schema run without limit
+// on their number.
 const smallCheck = 16 << 10
 
 func (in *Ingest) compare(s *policy.Schema, data []byte) *policy.Mismatch {
-	if len(data) > smallCheck { // others need not wait for those, which may wait themselves
+	if len(data) > smallCheck { // only checks of long data may have to wait
 		in.checks <- struct{}{}
-		defer func() { <-in.checks }() // of a panic, too
+		defer func() { <-in.checks }() // also after a panic
 	}
 	return s.Check(data)
 }
 
-// newID makes the id of an event: a UUID of version 7, in its usual form.
+// newID makes the id of an event: a UUID of version 7, in its usual text form.
 func newID() string {
 	u := uuid.Must(uuid.NewV7()) // fails only without randomness, which ends a Go program anyway
 	id := make([]byte, 0, 40)
@@ -292,7 +289,7 @@ func newID() string {
 	return string(id)
 }
 
-// accept commits the batch and says in the app's terms what hindered it.
+// accept commits the batch and returns the problem for the app.
 func (in *Ingest) accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt, *problem.Problem) {
 	if _, bounded := ctx.Deadline(); !bounded {
 		within, cancel := context.WithTimeout(ctx, acceptTimeout)
@@ -318,14 +315,14 @@ func (in *Ingest) accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt,
 	default:
 		p = problem.New(problem.OutboxUnavailable, "the outbox did not confirm; send it again, with an id or Idempotency-Key it cannot become two events")
 	}
-	if !errors.Is(ctx.Err(), context.Canceled) { // else the app has gone, which is no fault of the outbox
+	if !errors.Is(ctx.Err(), context.Canceled) { // otherwise the app has gone, which is no fault of the outbox
 		in.warn(p.Code, err)
 	}
 	return nil, p
 }
 
-// tellFailed logs the deliveries that failed with their accept: they have no attempt that would
-// tell of it, and no delivery is lost in silence (promise P7).
+// tellFailed logs the deliveries that failed at accept, because they have no attempt whose line
+// would say so, and no delivery fails silently (promise P7).
 func (in *Ingest) tellFailed(entries []outbox.Entry, receipts []outbox.Receipt) {
 	for i := range entries {
 		e := &entries[i]
@@ -340,17 +337,15 @@ func (in *Ingest) tellFailed(entries []outbox.Entry, receipts []outbox.Receipt) 
 	}
 }
 
-// warn logs the first error of a code, then one every 10 seconds with the
-// number of those in between.
+// warn logs the first error of a code, then one every 10 seconds with the number of repeats.
 func (in *Ingest) warn(c problem.Code, err error) {
 	if repeats, ok := in.warnings.Allow(string(c)); ok {
 		in.o.Log.Warn().Err(err).Str("code", string(c)).Int("status", c.About().Status).Int("repeats", repeats).Msg("not accepted")
 	}
 }
 
-// idempotencyKey checks the Idempotency-Key header: 1 to 255 visible ASCII
-// characters. The prefix keeps the key apart from all that others may
-// remember in the same outbox.
+// idempotencyKey checks the Idempotency-Key header: 1 to 255 visible ASCII characters. The prefix
+// separates these keys from other keys in the same outbox.
 func idempotencyKey(values []string) (string, *problem.Problem) {
 	if len(values) == 0 {
 		return "", nil
@@ -363,8 +358,8 @@ func idempotencyKey(values []string) (string, *problem.Problem) {
 	return "ingest:" + key, nil
 }
 
-// receiptBody writes the body of a 202. Ids and levels are plain ASCII words,
-// with nothing in them that JSON would escape.
+// receiptBody writes the body of a 202. Ids and levels are plain ASCII words, which JSON does not
+// escape.
 func receiptBody(receipts []outbox.Receipt, many bool, durability string) []byte {
 	b := make([]byte, 0, 80+80*len(receipts))
 	if many {

@@ -16,12 +16,11 @@ import (
 // maxDepth is how deep the data of an event may nest.
 const maxDepth = 64
 
-// decoder reads one JSON text strictly: RFC 8259 with no byte order mark, no
-// duplicate keys, no invalid UTF-8, and bounded nesting. All JSON that comes in
-// passes through it, once: it checks and splits in the same walk. Half of a
-// surrogate pair is legal as an escape ("\ud83d"); for a text that has one, the
-// library's own checks of UTF-8 and of duplicate keys are too coarse. The zero value
-// is ready for open.
+// decoder reads one JSON text strictly: RFC 8259 with no byte order mark, no duplicate keys, no
+// invalid UTF-8, and bounded nesting. All incoming JSON passes through it once; it checks and
+// splits in the same pass. Half of a surrogate pair is legal as an escape ("\ud83d"); for a text
+// that has one, the library's own checks of UTF-8 and of duplicate keys are too coarse. The zero
+// value is ready for open.
 type decoder struct {
 	dec  jsontext.Decoder
 	src  bytes.Buffer // what dec reads, without a copy
@@ -30,9 +29,8 @@ type decoder struct {
 
 // open starts a text that may nest up to depth.
 //
-// Depth is looked at first, because the JSON library goes on to 10,000 levels.
-// Most texts have fewer brackets than the limit has levels, so counting them is
-// enough.
+// It checks the depth first, because the JSON library allows 10,000 levels. Most texts have fewer
+// brackets than the limit, so counting them is enough.
 func (d *decoder) open(text []byte, depth int) *problem.Problem {
 	if bytes.Count(text, []byte("["))+bytes.Count(text, []byte("{")) > depth {
 		if at := deeperThan(text, depth); at >= 0 {
@@ -51,8 +49,8 @@ func (d *decoder) open(text []byte, depth int) *problem.Problem {
 	return repeatedName(text)
 }
 
-// repeatedName looks for a key that is twice in one object of a text with halves of
-// surrogate pairs, up to where the text is no JSON.
+// repeatedName looks for a duplicate key in a text with halves of surrogate pairs, up to the
+// first error.
 func repeatedName(text []byte) *problem.Problem {
 	dec := jsontext.NewDecoder(bytes.NewReader(text), jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true))
 	open := []map[string]bool{nil} // the keys of each object, nil in an array
@@ -68,7 +66,7 @@ func repeatedName(text []byte) *problem.Problem {
 			open = open[:len(open)-1]
 		default:
 			keys := open[len(open)-1]
-			_, before := dec.StackIndex(dec.StackDepth()) // keys and values in it
+			_, before := dec.StackIndex(dec.StackDepth()) // keys and values so far
 			v, err := dec.ReadValue()
 			if err != nil {
 				return nil
@@ -95,16 +93,15 @@ func duplicate(name string, at int) *problem.Problem {
 	return p
 }
 
-// close forgets the text, so that a decoder at rest pins no body.
+// close forgets the text, so that an idle decoder keeps no body in memory.
 func (d *decoder) close() {
 	d.text = nil
 	d.src = bytes.Buffer{}
 	d.dec.Reset(&d.src)
 }
 
-// kind tells what comes next: the first byte of a value, '0' for all numbers,
-// or the end of an object or array. It is 0 when the text is wrong there, which
-// the next value says in detail.
+// kind returns what comes next: the first byte of a value, '0' for all numbers, or the end of an
+// object or array. It is 0 at an error, which reading the next value returns.
 func (d *decoder) kind() jsontext.Kind { return d.dec.PeekKind() }
 
 // bracket reads the bracket that kind announced.
@@ -125,7 +122,7 @@ func (d *decoder) value() (jsontext.Value, *problem.Problem) {
 	return v, nil
 }
 
-// offset is the place behind what was read last.
+// offset is the offset after the last token.
 func (d *decoder) offset() int { return int(d.dec.InputOffset()) }
 
 // end checks that nothing but whitespace is left.
@@ -140,8 +137,8 @@ func (d *decoder) end() *problem.Problem {
 	return p
 }
 
-// problem says in our terms why the text is not valid. The library's own words
-// may quote the text, so they are not used.
+// problem says why the text is not valid. It does not use the library's message, which may quote
+// the text.
 func (d *decoder) problem(err error) *problem.Problem {
 	at := len(d.text)
 	if wrong, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
@@ -180,8 +177,8 @@ func (d *decoder) checkJSON(text []byte) (jsontext.Value, *problem.Problem) {
 	return v, d.end()
 }
 
-// whole refuses a string with half of a surrogate pair, which only data can hold: no
-// header, log or other text could say it.
+// whole refuses a string with half of a surrogate pair, which is allowed only in data, because
+// headers and logs cannot contain it.
 func (d *decoder) whole(field string, v jsontext.Value) *problem.Problem {
 	at := rawjson.LoneSurrogate(v)
 	if at < 0 {
@@ -192,7 +189,7 @@ func (d *decoder) whole(field string, v jsontext.Value) *problem.Problem {
 	return p
 }
 
-// unquote returns what a string value stands for.
+// unquote returns the text of a string value.
 func unquote(v jsontext.Value) []byte {
 	if bytes.IndexByte(v, '\\') < 0 {
 		return v[1 : len(v)-1]
@@ -200,8 +197,7 @@ func unquote(v jsontext.Value) []byte {
 	return []byte(rawjson.Unquote(v))
 }
 
-// deeperThan returns where text first nests deeper than limit, or -1. It stops
-// there, and makes no other sense of the text.
+// deeperThan returns where text first nests deeper than limit, or -1. It checks nothing else.
 func deeperThan(text []byte, limit int) int {
 	depth := 0
 	for i := 0; i < len(text); i++ {
@@ -223,7 +219,7 @@ func deeperThan(text []byte, limit int) int {
 	return -1
 }
 
-// notUTF8 returns where the first byte is that is no UTF-8, or the end.
+// notUTF8 returns the offset of the first byte that is not UTF-8, or the length.
 func notUTF8(text []byte) int {
 	for i := 0; i < len(text); {
 		r, size := utf8.DecodeRune(text[i:])

@@ -8,10 +8,10 @@ import (
 	"relay/outbox"
 )
 
-// ParseEvent reads one event as POST /v1/events does, with the same checks, and accepts
-// nothing. An event without id or time gets them as an accept would give them;
-// Entry.Fingerprint is set when the id was given. Of the options Outbox and Log are not
-// used. Errors: *EventError, or one for a batch.
+// ParseEvent reads one event as POST /v1/events does, with the same checks, and accepts nothing.
+// An event without id or time gets them as an accept would give them; Entry.Fingerprint is set if
+// the id was given. The options Outbox and Log are not used. Errors: *EventError, or one for a
+// batch.
 func ParseEvent(body []byte, o Options) (outbox.Entry, error) {
 	in := New(o)
 	if int64(len(body)) > in.o.MaxBody {
@@ -29,13 +29,13 @@ func ParseEvent(body []byte, o Options) (outbox.Entry, error) {
 
 var errManyEvents = errors.New("the text is a batch: give one event, {\"type\":…,\"data\":…}")
 
-// EventError says why a text is not an event that Relay accepts, in the words of an
-// answer. It holds nothing of the text but the names of keys.
+// EventError says why a text is not an event that Relay accepts, in the words of an answer. Of
+// the text it contains only names of keys.
 type EventError struct {
 	Code   string // as in an answer: "invalid_type"
-	Field  string // "" where it is none of the event's own
+	Field  string // "" if the error concerns no field
 	Detail string
-	Offset int // of the byte that is wrong, from 0; -1 where there is none
+	Offset int // of the wrong byte, from 0; -1 for none
 }
 
 func (e *EventError) Error() string {

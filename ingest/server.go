@@ -13,8 +13,8 @@ import (
 	"relay/ingest/listen"
 )
 
-// maxAcceptPause is the longest wait before the next try, when a connection
-// could not be accepted for want of something that may come back.
+// maxAcceptPause is the longest wait before the next try, after a connection could not be
+// accepted because resources were short.
 const maxAcceptPause = time.Second
 
 // ServerOptions of a Server. Ingest must be given.
@@ -26,12 +26,10 @@ type ServerOptions struct {
 	Log       zerolog.Logger
 }
 
-// Server takes events over HTTP/1.1. Its methods may be called at the same
-// time.
+// Server takes events over HTTP/1.1. Its methods may be called at the same time.
 //
-// A request's header has at most 32 KiB and 100 lines and comes within 5
-// seconds, the whole request within 30; an idle connection is kept for 2
-// minutes. What can be read in two ways is refused.
+// A request's header has at most 32 KiB and 100 lines and comes within 5 seconds, the whole
+// request within 30; an idle connection is kept for 2 minutes. Ambiguous requests are refused.
 type Server struct {
 	o      ServerOptions
 	places *listen.Places
@@ -64,8 +62,8 @@ func NewServer(o ServerOptions) *Server {
 	return s
 }
 
-// Serve answers what connects to l until Shutdown or Close, then returns
-// listen.ErrServerClosed. It closes l. It may be called for several listeners.
+// Serve answers connections to l until Shutdown or Close, then returns listen.ErrServerClosed. It
+// closes l. It may be called for several listeners.
 func (s *Server) Serve(l net.Listener) error {
 	if !s.add(l) {
 		return errors.Join(listen.ErrServerClosed, l.Close())
@@ -94,8 +92,8 @@ func (s *Server) Serve(l net.Listener) error {
 	}
 }
 
-// mayPass tells whether a failed accept can do better later: what it lacked are
-// file descriptors or memory, which others give back.
+// mayPass reports whether a failed accept may succeed later, because it lacked file descriptors
+// or memory.
 func mayPass(err error) bool {
 	for _, errno := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM} {
 		if errors.Is(err, errno) {
@@ -139,7 +137,7 @@ func (s *Server) start(nc net.Conn) bool {
 
 // end closes a connection and frees its place.
 func (s *Server) end(c *conn) {
-	_ = c.Close() // Shutdown may have done it
+	_ = c.Close() // Shutdown may have closed it
 	s.mu.Lock()
 	delete(s.conns, c)
 	s.mu.Unlock()
@@ -178,9 +176,9 @@ func (s *Server) stop(pick func(*conn) bool) error {
 	return errors.Join(errs...)
 }
 
-// Shutdown stops listening, closes connections that wait for a request, and
-// waits until the requests under way are answered. When ctx ends before that, it
-// returns ctx's error, and Close is what remains to be done.
+// Shutdown stops listening, closes connections that wait for a request, and waits until the
+// requests under way are answered. If ctx ends before that, it returns ctx's error, and the
+// caller must call Close.
 func (s *Server) Shutdown(ctx context.Context) error {
 	err := s.stop((*conn).retire)
 	done := make(chan struct{})
@@ -197,16 +195,15 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 }
 
-// Close stops listening and cuts all connections, with no regard to requests
-// under way; their waits for the outbox end.
+// Close stops listening and closes all connections, even those with a request under way, whose
+// wait for the outbox ends.
 func (s *Server) Close() error {
 	s.cancel()
 	return s.stop(func(*conn) bool { return true })
 }
 
-// sharedDeadline hands out contexts that end after acceptTimeout, or up to a
-// second earlier: requests of the same second share one, which spares each of
-// them a timer.
+// sharedDeadline hands out contexts that end after acceptTimeout, or up to a second earlier:
+// requests of the same second share one, so that they do not need a timer each.
 type sharedDeadline struct {
 	mu    sync.Mutex
 	ctx   context.Context

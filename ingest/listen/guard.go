@@ -15,18 +15,17 @@ import (
 
 // Guard keeps web pages and strangers out of a listener.
 //
-// The Host header must be an IP literal, localhost or one of Hosts, else 421:
-// a web page whose own name was made to point here (DNS rebinding) still sends
-// its name. A request that a page of another site caused is refused with 403.
-// A missing or wrong token is 401.
+// The Host header must be an IP literal, localhost or one of Hosts, else 421: a web page whose
+// name resolves to this machine (DNS rebinding) sends its own name. A request from a page of
+// another site is refused with 403, a missing or wrong token with 401.
 type Guard struct {
 	Token   string   // bearer token that every request must show; "" = none is asked for
 	Hosts   []string // host names that are answered, beside localhost and IP literals
 	AnyHost bool     // for Unix sockets, which no web page can reach
 }
 
-// Caller is what a request says about where it comes from, whatever the HTTP
-// library. A header that is there twice counts by its first value.
+// Caller is the origin of a request, independent of the HTTP library. Of a repeated header the
+// first value counts.
 type Caller struct {
 	Host          string // of the request target if it names one, else the Host header
 	Site          string // Sec-Fetch-Site
@@ -34,7 +33,7 @@ type Caller struct {
 	Authorization string // Authorization
 }
 
-// Check returns nil for a caller that may pass.
+// Check returns nil if the caller is allowed.
 func (g Guard) Check(c *Caller) *problem.Problem {
 	switch {
 	case !g.AnyHost && c.Host == "":
@@ -49,7 +48,7 @@ func (g Guard) Check(c *Caller) *problem.Problem {
 	return nil
 }
 
-// Wrap answers the requests that may not pass, and hands the others to next.
+// Wrap refuses requests that are not allowed, and hands the others to next.
 func (g Guard) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		p := g.Check(&Caller{
@@ -73,7 +72,7 @@ func (g Guard) hasHost(name string) bool {
 	return slices.ContainsFunc(g.Hosts, func(h string) bool { return hostName(h) == name })
 }
 
-// hostName takes port, brackets and a final dot off a Host header.
+// hostName is a Host header without port, brackets and final dot.
 func hostName(host string) string {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
@@ -83,16 +82,15 @@ func hostName(host string) string {
 	return strings.ToLower(strings.TrimSuffix(host, "."))
 }
 
-// isLocal tells whether a Host header is one that DNS has no say in.
+// isLocal reports whether a Host header is resolved without DNS.
 func isLocal(host string) bool {
 	name := hostName(host)
 	_, err := netip.ParseAddr(name)
 	return err == nil || name == "localhost"
 }
 
-// isCrossOrigin tells whether a browser sent the request for a page of another
-// origin. It decides as http.CrossOriginProtection does, but for GET as well,
-// and never lets a null origin pass.
+// isCrossOrigin tells whether a browser sent the request for a page of another origin. It decides
+// as http.CrossOriginProtection does, but for GET as well, and it always counts a null origin.
 func (c *Caller) isCrossOrigin() bool {
 	switch c.Site {
 	case "same-origin", "none":
@@ -107,7 +105,7 @@ func (c *Caller) isCrossOrigin() bool {
 	return true
 }
 
-// hasToken compares hashes, so that the time says nothing about the token.
+// hasToken compares hashes, so that the time does not depend on the token.
 func (c *Caller) hasToken(token string) bool {
 	scheme, sent, _ := strings.Cut(c.Authorization, " ")
 	want, got := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(strings.TrimSpace(sent)))

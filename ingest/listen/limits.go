@@ -8,8 +8,8 @@ import (
 	"relay/ingest/problem"
 )
 
-// Limits of every HTTP server. An answer may take WriteTimeout from the end of the
-// request's header: time for a slow body, for the outbox, and for the way back.
+// Limits of every HTTP server. An answer may take WriteTimeout from the end of the request's
+// header: time for a slow body, for the outbox, and for sending the answer.
 const (
 	ReadHeaderTimeout = 5 * time.Second
 	ReadTimeout       = 30 * time.Second // from the first byte to the last of the body
@@ -22,7 +22,7 @@ const (
 	DefaultMaxConns = 1024
 )
 
-// StatusText is the reason phrase of a status of ours.
+// StatusText is the reason phrase of a status that Relay uses.
 func StatusText(status int) string { return http.StatusText(status) }
 
 // TooManyHeaders refuses a request with more than MaxHeaders header lines.

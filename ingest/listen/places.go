@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// When all places are taken and another connection comes, one that nobody needs gives way
-// to it: one that passed no guard within newPatience, else one that was idle for
-// idlePatience. Of several it is the oldest one of the peer that has the most.
+// When all places are taken and another connection arrives, a dispensable one is closed for it:
+// one without a request that passed the guard within newPatience, else one that was idle for
+// idlePatience. Of several it is the oldest one of the peer with the most connections.
 const (
 	newPatience  = 100 * time.Millisecond
 	idlePatience = time.Second
@@ -30,20 +30,20 @@ func NewPlaces(n int) *Places {
 	return &Places{taken: make(chan struct{}, n), all: map[*Place]bool{}}
 }
 
-// Place is that of one connection, which begins as one that passed no guard.
+// Place is the place of one connection, which is new until a request passes the guard.
 type Place struct {
 	places *Places
 	conn   net.Conn
 	retire func() bool
 	peer   netip.Prefix
 
-	since  atomic.Int64 // of being new or idle, in Unix nanoseconds; 0 while a request is under way
+	since  atomic.Int64 // since when it is new or idle, in Unix nanoseconds; 0 during a request
 	passed atomic.Bool  // the guard
 	gone   bool         // it gave way
 }
 
-// Enter waits for a place. It returns nil when stop is closed first. An idle connection is
-// closed only if retire says that it may be; retire is optional.
+// Enter waits for a place. It returns nil if stop is closed first. An idle connection is closed
+// only if the optional retire returns true.
 func (p *Places) Enter(c net.Conn, retire func() bool, stop <-chan struct{}) *Place {
 	pl := &Place{places: p, conn: c, retire: retire, peer: peerOf(c)}
 	if !p.wait(stop) {
@@ -76,8 +76,7 @@ func (p *Places) wait(stop <-chan struct{}) bool {
 	}
 }
 
-// makeRoom closes a connection that nobody needs, if there is one, and returns when to look
-// again.
+// makeRoom closes a dispensable connection, if there is one, and returns when to try again.
 func (p *Places) makeRoom(now time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -105,7 +104,7 @@ func (p *Places) makeRoom(now time.Time) time.Duration {
 	return newPatience
 }
 
-// patience is how long the connection still keeps its place, whatever others need.
+// patience is how long the connection still keeps its place.
 func (pl *Place) patience(now time.Time) time.Duration {
 	since := pl.since.Load()
 	switch {
@@ -117,7 +116,7 @@ func (pl *Place) patience(now time.Time) time.Duration {
 	return newPatience - now.Sub(time.Unix(0, since))
 }
 
-// before tells whether pl gives way before other.
+// before reports whether pl is closed before other.
 func (pl *Place) before(other *Place, count map[netip.Prefix]int) bool {
 	if a, b := pl.passed.Load(), other.passed.Load(); a != b {
 		return b
@@ -128,14 +127,14 @@ func (pl *Place) before(other *Place, count map[netip.Prefix]int) bool {
 	return pl.since.Load() < other.since.Load()
 }
 
-// Busy notes that a request passed the guard.
+// Busy records that a request passed the guard.
 func (pl *Place) Busy() {
 	pl.passed.Store(true)
 	pl.since.Store(0)
 }
 
-// Idle notes that the connection waits for its next request. One that passed no guard so
-// far stays as new as it was.
+// Idle records that the connection waits for its next request. If no request has passed the guard
+// yet, it stays new.
 func (pl *Place) Idle(now time.Time) {
 	if pl.passed.Load() {
 		pl.since.Store(now.UnixNano())
@@ -151,8 +150,8 @@ func (pl *Place) Leave() {
 	<-p.taken
 }
 
-// peerOf is the address of the other side, of IPv6 the network that one host or site has. It
-// is the same for all on a Unix socket.
+// peerOf is the address of the peer; for IPv6 its /64, which one host or site has. All peers of a
+// Unix socket are the same.
 func peerOf(c net.Conn) netip.Prefix {
 	tcp, ok := c.RemoteAddr().(*net.TCPAddr)
 	if !ok {

@@ -1,6 +1,6 @@
-// Package listen is who may talk to Relay: TCP and Unix listeners, the guard against web
-// pages and strangers, the limits of every connection, and the HTTP server of every
-// surface but the events'.
+// Package listen decides who may talk to Relay: TCP and Unix listeners, the guard against web
+// pages and strangers, the limits of connections, and the HTTP server of every surface except
+// ingest.
 package listen
 
 import (
@@ -16,7 +16,7 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// ErrServerClosed is what Serve of a server returns after Shutdown or Close.
+// ErrServerClosed is the error of a server's Serve after Shutdown or Close.
 var ErrServerClosed = http.ErrServerClosed
 
 // ServerOptions of a Server. Handler must be given.
@@ -26,8 +26,8 @@ type ServerOptions struct {
 	Log      zerolog.Logger
 }
 
-// Server is an http.Server with all limits set, for every HTTP surface but the
-// way of the events, which ingest.Server is.
+// Server is an http.Server with all limits set, for every HTTP surface except ingest, which has
+// ingest.Server.
 type Server struct {
 	*http.Server
 	places *Places
@@ -47,10 +47,10 @@ func NewServer(o ServerOptions) *Server {
 			ReadTimeout:       ReadTimeout,
 			WriteTimeout:      WriteTimeout,
 			IdleTimeout:       IdleTimeout,
-			MaxHeaderBytes:    MaxHeaderBytes - 4<<10, // net/http reads 4 KiB more than it is told
+			MaxHeaderBytes:    MaxHeaderBytes - 4<<10, // net/http adds 4 KiB to its limit
 			ErrorLog:          log.New(warner{o.Log}, "", 0),
 
-			DisableGeneralOptionsHandler: true, // OPTIONS * has to pass the guard like all else
+			DisableGeneralOptionsHandler: true, // OPTIONS * must pass the guard, too
 		},
 	}
 	s.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
@@ -61,7 +61,7 @@ func NewServer(o ServerOptions) *Server {
 	return s
 }
 
-// note keeps account of a connection's state.
+// note records a connection's state.
 func (s *Server) note(c net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateIdle:
@@ -75,15 +75,15 @@ func (s *Server) note(c net.Conn, state http.ConnState) {
 	}
 }
 
-// Serve answers what connects to l until Shutdown or Close, then returns
-// ErrServerClosed. It may be called for several listeners.
+// Serve answers connections to l until Shutdown or Close, then returns ErrServerClosed. It may be
+// called for several listeners.
 func (s *Server) Serve(l net.Listener) error {
 	return s.Server.Serve(&capped{Listener: l, s: s, closed: make(chan struct{})})
 }
 
-// capped is a listener that hands out a connection when there is a place for
-// it. The connection itself is not wrapped: net/http must see its real type to
-// close it in such a way that the client can read the last answer.
+// capped is a listener that returns a connection when there is a place for it. The connection
+// itself is not wrapped: net/http must see its real type to close it in such a way that the
+// client can read the last answer.
 type capped struct {
 	net.Listener
 	s      *Server
@@ -124,7 +124,7 @@ func boundHeaders(next http.Handler) http.Handler {
 	})
 }
 
-// warner logs what net/http has to say, such as a failing accept.
+// warner logs errors of net/http, such as a failed accept.
 type warner struct{ log zerolog.Logger }
 
 func (w warner) Write(line []byte) (int, error) {

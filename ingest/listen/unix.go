@@ -32,11 +32,11 @@ func TCP(ctx context.Context, addr string) (net.Listener, error) {
 
 // Unix listens on a Unix socket at path.
 //
-// The file is made with its mode, so that nobody connects whom the mode keeps out. It takes
-// the place of a dead process's socket, which is one that nobody holds the lock of
-// (path.lock, which stays) and that refuses connections; anything else at path is left
-// alone and is an error. A missing directory is made, but not its parents; it opens to the
-// group if the mode does. Closing the listener removes the socket if it is still this one.
+// The file is created with its mode, so that the mode applies from the start. It takes the place
+// of a dead process's socket, which is one that nobody holds the lock of (path.lock, which stays)
+// and that refuses connections; anything else at path is an error and stays as it is. A missing
+// directory is made, but not its parents; it opens to the group if the mode does. Closing the
+// listener removes the socket if it is still this one.
 func Unix(ctx context.Context, path string, mode fs.FileMode) (*Socket, error) {
 	switch {
 	case path == "", path[0] == '@', strings.Contains(path, "\x00"):
@@ -65,14 +65,14 @@ type Socket struct {
 	closed   bool
 }
 
-// drainTime is for connections that wait where the socket's file is gone.
+// drainTime is for accepting connections that wait on a socket whose file was removed.
 const drainTime = 50 * time.Millisecond
 
 func (s *Socket) explain(err error) error {
 	return fmt.Errorf("listen on %s: %w", s.path, access.ExplainShared(err, filepath.Dir(s.path)))
 }
 
-// open takes possession of the path and listens there. The caller holds mu, or is the first.
+// open locks the path and listens there. The caller holds mu, or is the first.
 func (s *Socket) open(ctx context.Context) error {
 	if err := makeSocketDir(filepath.Dir(s.path), s.mode); err != nil {
 		return err
@@ -95,8 +95,8 @@ func (s *Socket) open(ctx context.Context) error {
 	return nil
 }
 
-// takeLock locks the path, unless this Socket has the lock that is there. Known tells that
-// there was one: a Relay has listened here.
+// takeLock locks the path, unless this Socket already holds the lock. known is true if the lock
+// file existed, because a Relay has listened here.
 func (s *Socket) takeLock() (known bool, err error) {
 	name := s.path + ".lock"
 	before, err := os.Lstat(name)
@@ -131,11 +131,11 @@ func (s *Socket) takeLock() (known bool, err error) {
 func bind(ctx context.Context, path string, mode fs.FileMode) (*net.UnixListener, fs.FileInfo, error) {
 	name := path
 	if whole, err := filepath.Abs(path); err == nil && len(whole) <= access.MaxSocketPath {
-		name = whole // a relative one says nothing to others
+		name = whole // a relative path means nothing to other processes
 	}
 	c := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
-		// Linux makes the file with the mode that the socket has. Elsewhere the umask
-		// is all that narrows it until Chmod.
+		// Linux makes the file with the mode that the socket has. Elsewhere only the umask
+		// restricts it until Chmod.
 		return raw.Control(func(fd uintptr) { _ = syscall.Fchmod(int(fd), uint32(mode.Perm())) })
 	}}
 	l, err := c.Listen(ctx, "unix", name)
@@ -143,10 +143,10 @@ func bind(ctx context.Context, path string, mode fs.FileMode) (*net.UnixListener
 		return nil, nil, err
 	}
 	unix := l.(*net.UnixListener)
-	unix.SetUnlinkOnClose(false) // it would remove what another process has put there
+	unix.SetUnlinkOnClose(false) // it would remove another process's file
 	file, err := os.Lstat(name)
 	if err == nil {
-		err = os.Chmod(name, mode) // what the umask has taken away
+		err = os.Chmod(name, mode) // bits that the umask has removed
 	}
 	if err != nil {
 		return nil, nil, errors.Join(err, unix.Close())
@@ -154,9 +154,9 @@ func bind(ctx context.Context, path string, mode fs.FileMode) (*net.UnixListener
 	return unix, file, nil
 }
 
-// Check looks whether the socket's file is still there, and makes it anew where it is gone;
-// connections go on. An error says that it is gone, or is another's, and why it is not made
-// anew.
+// Check checks that the socket's file is still there, and creates it again if not; connections
+// stay open. The error says that the file is gone or another process's, and why it was not
+// created again.
 func (s *Socket) Check(ctx context.Context) (renewed bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -244,7 +244,8 @@ func (s *Socket) Close() error {
 	return errors.Join(errs...)
 }
 
-// shareLock lets the next user of a folder that is its group's lock the socket, too.
+// shareLock gives the lock file the group's mode, so that another user of the folder's group can
+// lock it later.
 func shareLock(path string) error {
 	folder, err := os.Stat(filepath.Dir(path))
 	if err != nil {
@@ -258,8 +259,8 @@ func shareLock(path string) error {
 	return errors.Join(err, f.Close())
 }
 
-// makeSocketDir makes the directory of a socket, for the owner only or, if the
-// socket is for its group, for that too. The umask has no say.
+// makeSocketDir makes the directory of a socket, for the owner or, if the socket's mode includes
+// the group, for the group, too, regardless of the umask.
 func makeSocketDir(dir string, socket fs.FileMode) error {
 	mode := fs.FileMode(0o700)
 	if socket&0o070 != 0 {
@@ -276,9 +277,9 @@ func makeSocketDir(dir string, socket fs.FileMode) error {
 	return os.Chmod(dir, mode)
 }
 
-// clearPath returns nil if path is free, or held a socket that nobody answers
-// on. The caller holds the lock. Known tells that the lock was there: then a socket of another
-// user, which cannot be asked, is what a Relay of that user left.
+// clearPath returns nil if path is free, or after removing a dead socket. The caller holds the
+// lock. known is true if the lock file existed; then a socket of another user, which cannot be
+// tested, counts as left by a Relay of that user.
 func clearPath(ctx context.Context, path string, known bool) error {
 	file, err := os.Lstat(path)
 	switch {

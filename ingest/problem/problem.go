@@ -1,5 +1,5 @@
-// Package problem is how every HTTP surface refuses a request: the body of RFC 9457, and
-// the one table that gives each code its status.
+// Package problem is the refusals of every HTTP surface: the body of RFC 9457, and the one table
+// that gives each code its status.
 package problem
 
 import (
@@ -13,7 +13,7 @@ import (
 // ContentType of a problem's body (RFC 9457, section 3).
 const ContentType = "application/problem+json"
 
-// Code is the stable name of why a request was refused.
+// Code is the stable name of a reason to refuse a request.
 type Code string
 
 // The codes. They are part of the API: a name is never reused or changed.
@@ -69,7 +69,7 @@ const (
 	InternalError          Code = "internal_error"
 )
 
-// About is what all problems with one code have in common.
+// About is the common part of all problems with one code.
 type About struct {
 	Status     int    // of HTTP
 	Title      string // the same in every answer
@@ -77,7 +77,7 @@ type About struct {
 	Close      bool   // the connection cannot be used again
 }
 
-// table is the one place where a code gets its status.
+// table maps each code to its status.
 var table = map[Code]About{
 	InvalidRequest:         {Status: 400, Title: "The request is malformed", Close: true},
 	ExpectationFailed:      {Status: 417, Title: "The expectation cannot be met", Close: true},
@@ -136,8 +136,8 @@ func (c Code) About() About { return table[c] }
 // Codes returns all codes, in no order.
 func Codes() []Code { return slices.Collect(maps.Keys(table)) }
 
-// Problem is the body of a refusal (RFC 9457). It never holds a payload or a
-// secret: at most the name of a key, cut short.
+// Problem is the body of a refusal (RFC 9457). It contains neither payload nor secrets: at most
+// the name of a key, truncated.
 type Problem struct {
 	Type    string `json:"type"` // a name, not an address to fetch
 	Title   string `json:"title"`
@@ -183,7 +183,7 @@ func (p *Problem) Challenge() string {
 func (p *Problem) Body() []byte {
 	body, err := json.Marshal(p)
 	if err != nil {
-		panic("problem: body cannot be written: " + err.Error()) // strings and numbers always can
+		panic("problem: body cannot be written: " + err.Error()) // strings and numbers always can be encoded
 	}
 	return append(body, '\n')
 }
@@ -205,5 +205,5 @@ func (p *Problem) Write(w http.ResponseWriter) {
 		h.Set("Connection", "close")
 	}
 	w.WriteHeader(p.Status)
-	_, _ = w.Write(body) // a client that has gone will ask again
+	_, _ = w.Write(body) // a client that has gone will repeat the request
 }
