@@ -158,11 +158,12 @@ func (f *File) load(env func(string) (string, bool)) (*File, error) {
 	}
 	if blocks == 0 {
 		// A truncated or empty file must not remove what runs.
-		return f, Diagnostics{{
+		f.problems = Diagnostics{{
 			Range:   hcl.Range{Filename: strings.Join(f.Paths, ", ")},
 			Summary: "The configuration is empty",
 			Detail:  `write at least one block, like endpoint "billing" { … }; relay.hcl.example shows all.`,
 		}}
+		return f, f.problems
 	}
 	root := f.Root()
 	f.Config = decode(root, Default(env))
@@ -171,8 +172,8 @@ func (f *File) load(env func(string) (string, bool)) (*File, error) {
 	return f, err
 }
 
-// Decodable tells whether the files could be parsed, so that there are blocks to decode. With
-// an error of Load this is so where only blocks of this package are wrong.
+// Decodable tells whether the files could be parsed, so that there are blocks to decode. The
+// problems that Load found then come with those of policy.Decode.
 func (f *File) Decodable() bool {
 	return len(f.sources) == len(f.Paths) && !slices.ContainsFunc(f.sources, func(s *source) bool { return s.draw == nil })
 }

@@ -40,8 +40,11 @@ func (c *command) read(paths []string) (*config.File, *policy.Policy, error) {
 	if err != nil && !file.Decodable() {
 		return file, nil, err
 	}
-	p, err := policy.Decode(file)
-	return file, p, err
+	p, all := policy.Decode(file) // with the problems of Load
+	if all == nil {
+		all = err
+	}
+	return file, p, all
 }
 
 // diagnose prints diagnostics with the lines they are about, and returns what is
