@@ -295,15 +295,19 @@ func (d *demo) summarise(cfg config.Config) error {
 		return err
 	}
 	t := d.sink.Totals()
+	other := "; or this demo with --kill"
+	if d.kill {
+		other = ""
+	}
 	fmt.Fprintf(d.out, `
 %d deliveries accepted: %d delivered, %d wait for their next attempt, %d failed for good
 %d attempts seen by the receiver, %d not answered 200; %d duplicates
 %d signatures checked: %d good, %d bad
 
-Next: a file of your own (see relay.hcl.example) and "relay serve"; or this demo with --kill
+Next: a file of your own (see relay.hcl.example) and "relay serve"%s
 `, counts.Accepted, counts.Delivered, counts.Pending, counts.Failed+counts.Discarded,
 		t.Received, t.Received-t.Answers["200"], t.Duplicates,
-		t.Verified+t.Bad, t.Verified, t.Bad)
+		t.Verified+t.Bad, t.Verified, t.Bad, other)
 	return nil
 }
 

@@ -132,24 +132,39 @@ func waits(e admin.Endpoint, now time.Time) string {
 func reasons(endpoints []admin.Endpoint) string {
 	var b strings.Builder
 	for _, e := range endpoints {
-		state, next := e.State, ""
-		switch {
-		case e.Reason == "":
-			continue
-		case e.State == string(deliver.Active):
-			state = "waits for " + e.Waiting
-		case e.State == string(deliver.Paused):
-			next = "; to go on: relay resume " + e.Name
-		case e.State != string(deliver.Disabled):
-			continue
-		case e.Code != "":
-			next = "; to go on: relay enable " + e.Name
+		if line := reason(e); line != "" {
+			fmt.Fprintf(&b, "%s: %s\n", e.Name, line)
 		}
-		since := ""
-		if !e.Since.IsZero() {
-			since = " since " + e.Since.UTC().Format(time.RFC3339)
-		}
-		fmt.Fprintf(&b, "%s: %s%s: %s%s\n", e.Name, state, since, e.Reason, next)
 	}
 	return b.String()
+}
+
+// reason is the line of one endpoint, "" for none.
+func reason(e admin.Endpoint) string {
+	state, next := e.State, ""
+	switch {
+	case e.Reason == "":
+		return ""
+	case e.State == string(deliver.Active):
+		state = "waits for " + e.Waiting
+	case e.State == string(deliver.Paused):
+		next = "; to go on: relay resume " + e.Name
+	case e.State != string(deliver.Disabled):
+		return ""
+	case e.Code != "":
+		next = "; to go on: relay enable " + e.Name
+	}
+	if e.Paused && next == "" {
+		next = "; it is paused, too: relay resume " + e.Name
+	} else if e.Paused {
+		next += ", and, because it is paused, too: relay resume " + e.Name
+	}
+	since := ""
+	if !e.Since.IsZero() {
+		since = " since " + e.Since.UTC().Format(time.RFC3339)
+	}
+	if e.Code == deliver.ByOperator {
+		return e.Reason + since + next // the reason names the state
+	}
+	return state + since + ": " + e.Reason + next
 }

@@ -29,13 +29,13 @@ func TestEndpointsTable(t *testing.T) {
 		{Name: "crm", URL: "https://crm.example.com", State: "disabled", Hash: "ba9876543210", Agrees: new(false), Waiting: "disabled", Reason: "the file says enabled = false",
 			Deliveries: admin.Deliveries{Accepted: 7, Held: 7, OldestMS: new(int64(900))}},
 		{Name: "dead", URL: "https://d.example.com", State: "disabled", Hash: "ba9876543210", Waiting: "disabled", Reason: "the receiver answered 410", Code: "gone", Since: now},
-		{Name: "quiet", URL: "https://q.example.com", State: "paused", Hash: "ba9876543210", Waiting: "paused", Reason: "paused by admin", Code: "operator", Since: now},
+		{Name: "quiet", URL: "https://q.example.com", State: "paused", Hash: "ba9876543210", Waiting: "paused", Reason: "paused by an operator", Code: "operator", Since: now},
 		{Name: "slow", URL: "https://s.example.com", State: "active", Hash: "ba9876543210", Waiting: "retry_after", HeldUntil: now.Add(time.Hour)},
 		{Name: "soon", URL: "https://s.example.com", State: "active", Hash: "ba9876543210", Waiting: "retry_after", HeldUntil: now.Add(time.Millisecond)},
 		{Name: "late", URL: "https://s.example.com", State: "active", Hash: "ba9876543210", Waiting: "limit"},
 		{Name: "shy", URL: "https://s.example.com", State: "active", Hash: "ba9876543210", Waiting: "consent", Reason: "the receiver answered 405 to the handshake", Code: "consent"},
 		{Name: "audit", State: "elsewhere", Agrees: new(false)},
-		{Name: "old", State: "removed", Reason: "paused by admin", Waiting: "paused", Deliveries: admin.Deliveries{Accepted: 2, Delivered: 2}},
+		{Name: "old", State: "removed", Reason: "paused by an operator", Waiting: "paused", Deliveries: admin.Deliveries{Accepted: 2, Delivered: 2}},
 	}
 	if err := printEndpoints(client.Output{Out: &out, Terminal: true}, endpoints, now); err != nil {
 		t.Fatal(err)
@@ -55,7 +55,7 @@ old      -                                  removed    -                   0    
 
 crm: disabled: the file says enabled = false
 dead: disabled since 2001-09-09T01:46:40Z: the receiver answered 410; to go on: relay enable dead
-quiet: paused since 2001-09-09T01:46:40Z: paused by admin; to go on: relay resume quiet
+quiet: paused by an operator since 2001-09-09T01:46:40Z; to go on: relay resume quiet
 shy: waits for consent: the receiver answered 405 to the handshake
 
 AGREES no: the files of the Relays differ, and each delivers by its own. --json says who has which hash;

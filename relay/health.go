@@ -2,40 +2,62 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/spf13/cobra"
-
-	"relay/relay/client"
 )
+
+// healthEvery is how often relay health --wait asks.
+const healthEvery = 50 * time.Millisecond
 
 func (c *command) health() *cobra.Command {
 	var find finding
 	var live bool
+	var wait time.Duration
 	cmd := &cobra.Command{
 		Use:   "health",
 		Short: "Ask a running Relay whether it is ready (exit 0) or not (exit 1)",
 		Args:  noArgs,
 		RunE: func(*cobra.Command, []string) error {
-			t, err := c.admin(find)
-			if err != nil {
-				return err
+			if wait < 0 {
+				return usageError{errors.New("--wait cannot be negative")}
 			}
 			path := "/readyz"
 			if live {
 				path = "/healthz"
 			}
-			return c.askHealth(t, path)
+			return c.awaitHealth(find, path, wait)
 		},
 	}
 	adminFlags(cmd, &find)
 	cmd.Flags().BoolVar(&live, "live", false, "ask only whether the process runs, not whether it would accept")
+	cmd.Flags().DurationVar(&wait, "wait", 0, "how long to ask again until it is, for a Relay that is starting")
 	return cmd
 }
 
-func (c *command) askHealth(t client.Target, path string) error {
+// awaitHealth asks until the answer is good, for so long; at least once. Each time it looks anew
+// for the Relay, which writes its run file when it has started.
+func (c *command) awaitHealth(find finding, path string, within time.Duration) error {
+	quiet := *c
+	quiet.err = io.Discard // what is wrong is said once, by the last one
+	for until := time.Now().Add(within); time.Now().Before(until); time.Sleep(min(healthEvery, time.Until(until))) {
+		err := quiet.askHealth(find, path)
+		if _, wrong := errors.AsType[usageError](err); err == nil || wrong {
+			return err
+		}
+	}
+	return c.askHealth(find, path)
+}
+
+func (c *command) askHealth(find finding, path string) error {
+	t, err := c.admin(find)
+	if err != nil {
+		return err
+	}
 	code, answer, err := t.Do(http.MethodGet, path, nil, nil)
 	if err != nil {
 		return err

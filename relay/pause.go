@@ -111,10 +111,10 @@ func (c *command) printChanged(done admin.EndpointList, asJSON bool) error {
 // ended says what the verb ended at each endpoint.
 func ended(endpoints []admin.Endpoint) string {
 	words := map[string]string{
-		deliver.WaitPaused:     "the pause",
-		deliver.WaitDisabled:   "the disabling",
-		deliver.WaitRetryAfter: "the wait that the receiver asked for (Retry-After)",
-		deliver.WaitBreaker:    "the wait of the open breaker",
+		deliver.WaitPaused:     "no longer paused",
+		deliver.WaitDisabled:   "no longer disabled",
+		deliver.WaitRetryAfter: "no longer waits as the receiver asked (Retry-After)",
+		deliver.WaitBreaker:    "no longer waits for the open breaker",
 	}
 	var b strings.Builder
 	for _, e := range endpoints {
@@ -125,7 +125,7 @@ func ended(endpoints []admin.Endpoint) string {
 		for _, cause := range e.Ended {
 			causes = append(causes, words[cause])
 		}
-		fmt.Fprintf(&b, "%s: ended %s\n", e.Name, strings.Join(causes, ", "))
+		fmt.Fprintf(&b, "%s: %s\n", e.Name, strings.Join(causes, ", "))
 	}
 	return b.String()
 }

@@ -78,14 +78,14 @@ func (c *command) send() *cobra.Command {
 	return cmd
 }
 
-// post sends one request and prints the answer to it.
-func (c *command) post(t client.Target, path string, header http.Header, body []byte) error {
+// post sends one request and prints the answer to it. lines are those of NDJSON.
+func (c *command) post(t client.Target, path string, header http.Header, body []byte, lines ...client.Line) error {
 	code, answer, err := t.Do(http.MethodPost, path, header, body)
 	if err != nil {
 		return err
 	}
 	if code != http.StatusAccepted {
-		return t.IngestRefusal(code, answer)
+		return t.IngestRefusal(code, answer, lines...)
 	}
 	var receipt struct{ Deliveries *int }
 	if json.Unmarshal(answer, &receipt) == nil && receipt.Deliveries != nil && *receipt.Deliveries == 0 {
@@ -96,33 +96,35 @@ func (c *command) post(t client.Target, path string, header http.Header, body []
 }
 
 // sendLines sends NDJSON in requests that the limits of ingest allow.
-func (c *command) sendLines(t client.Target, lines []byte) error {
+func (c *command) sendLines(t client.Target, input []byte) error {
 	var batch []byte
-	var first, count, n int
+	var lines []client.Line
+	n, accepted := 0, false
 	flush := func() error {
-		if count == 0 {
+		if len(lines) == 0 {
 			return nil
 		}
-		err := c.post(t, "/v1/events", http.Header{"Content-Type": {"application/x-ndjson"}}, batch)
-		if err != nil {
-			return fmt.Errorf("lines %d to %d: %w; the lines before %d were accepted", first, n, err, first)
+		first := lines[0].Number
+		if err := c.post(t, "/v1/events", http.Header{"Content-Type": {"application/x-ndjson"}}, batch, lines...); err != nil {
+			err = fmt.Errorf("lines %d to %d: %w", first, lines[len(lines)-1].Number, err)
+			if accepted {
+				err = fmt.Errorf("%w; the lines before %d were accepted", err, first)
+			}
+			return err
 		}
-		batch, count = batch[:0], 0
+		batch, lines, accepted = batch[:0], lines[:0], true
 		return nil
 	}
-	for line := range bytes.Lines(lines) {
-		if count == maxLines || len(batch)+len(line) > t.MaxBody {
+	for line := range bytes.Lines(input) {
+		if len(lines) == maxLines || len(batch)+len(line) > t.MaxBody {
 			if err := flush(); err != nil {
 				return err
 			}
 		}
 		n++
-		if count == 0 {
-			first = n
-		}
 		if len(bytes.TrimSpace(line)) > 0 {
+			lines = append(lines, client.Line{Number: n, Start: len(batch)})
 			batch = append(batch, line...)
-			count++
 		}
 	}
 	return flush()

@@ -38,6 +38,7 @@ type Endpoint struct {
 	Reason      string     `json:"reason,omitempty"`      // of the state, for people
 	Code        string     `json:"code,omitempty"`        // of the state: operator, gone, failing; consent where an active one lacks it
 	Since       time.Time  `json:"since,omitzero"`        // of the state, where it is known
+	Paused      bool       `json:"paused,omitempty"`      // beside another state that is shown: it needs resume, too
 	Enabled     bool       `json:"enabled"`               // by the file
 	Events      string     `json:"events,omitempty"`      // patterns, or "all"
 	Concurrency int        `json:"concurrency,omitempty"` // attempts at the same time, of each Relay
@@ -122,7 +123,7 @@ func (a *api) change(do func(d Deliverer, ctx context.Context, endpoint, by stri
 		// The client's going does not leave it open whether it was done.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), changeTimeout)
 		defer cancel()
-		status, err := do(a.Deliverer, ctx, r.PathValue("name"), "admin")
+		status, err := do(a.Deliverer, ctx, r.PathValue("name"), "an operator")
 		if err != nil {
 			refuse(w, err)
 			return
@@ -239,7 +240,7 @@ func (out *Endpoint) describe(s deliver.Status) {
 	if s.State != "" && s.State != deliver.Active && out.State != removed {
 		out.State = string(s.State)
 	}
-	out.Reason, out.Code, out.Since = s.Reason, s.Code, s.Since
+	out.Reason, out.Code, out.Since, out.Paused = s.Reason, s.Code, s.Since, s.PausedToo
 	out.Waiting, out.Breaker, out.OpenUntil, out.HeldUntil = s.Waiting, s.Breaker, s.OpenUntil, s.HeldUntil
 	if s.Limit > 0 {
 		out.RateLimit = &RateLimit{PerSecond: s.Limit, Tokens: s.Tokens}

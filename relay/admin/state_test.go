@@ -36,10 +36,10 @@ func TestChangeOfState(t *testing.T) {
 		if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || w.Code != http.StatusOK {
 			t.Fatalf("%s: %d %s (%v)", c.verb, w.Code, w.Body, err)
 		}
-		if got.State != c.state || got.Code != "operator" || got.Reason != c.verb+" by admin" || got.Since.IsZero() || got.Deliveries.Pending != c.pending || got.Deliveries.Held != c.held {
+		if got.State != c.state || got.Code != "operator" || got.Reason != c.verb+" by an operator" || got.Since.IsZero() || got.Deliveries.Pending != c.pending || got.Deliveries.Held != c.held {
 			t.Errorf("%s: answered %+v", c.verb, got)
 		}
-		if diff := cmp.Diff([]string{c.verb + " a by admin"}, g.asked); diff != "" {
+		if diff := cmp.Diff([]string{c.verb + " a by an operator"}, g.asked); diff != "" {
 			t.Errorf("asked (-want +got):\n%s", diff)
 		}
 		if want := `{"level":"info","by":"admin","endpoint":"a","state":"` + c.state + `","message":"asked to ` + c.verb + ` an endpoint"}` + "\n"; log.String() != want {
@@ -78,7 +78,7 @@ func TestStatusIsShown(t *testing.T) {
 	g := &gates{status: []deliver.Status{
 		{Endpoint: "a", State: deliver.Active, Waiting: deliver.WaitBreaker, Breaker: deliver.BreakerOpen, OpenUntil: at, HeldUntil: at, Limit: 50, Tokens: 1.5,
 			InFlight: 2, Attempts: map[deliver.Outcome]int64{deliver.Retry: 7}},
-		{Endpoint: "c", State: deliver.Paused, Waiting: deliver.WaitPaused, Reason: "paused by admin", Code: deliver.ByOperator, Since: at},
+		{Endpoint: "c", State: deliver.Paused, Waiting: deliver.WaitPaused, Reason: "paused by an operator", Code: deliver.ByOperator, Since: at},
 		{Endpoint: "gone", State: deliver.Disabled, Waiting: deliver.WaitDisabled, Reason: "the receiver answered 410", Code: deliver.ByGone, Since: at},
 	}}
 	counts := map[string]outbox.Counts{"a": {Accepted: 1, Pending: 1}, "c": {Accepted: 2, Pending: 2}, "gone": {Accepted: 3, Pending: 3}}
@@ -105,7 +105,7 @@ func TestStatusIsShown(t *testing.T) {
 		"a": {"name": "a", "state": "active", "waiting": "breaker", "breaker": "open", "open_until": when, "held_until": when,
 			"rate_limit": map[string]any{"per_second": 50.0, "tokens": 1.5}, "in_flight": 2.0, "attempts": map[string]any{"retry": 7.0}, "deliveries": deliveries("pending", 1)},
 		"b":    {"name": "b", "state": "elsewhere", "in_flight": 0.0, "deliveries": deliveries("pending", 0)},
-		"c":    {"name": "c", "state": "paused", "reason": "paused by admin", "code": "operator", "since": when, "waiting": "paused", "in_flight": 0.0, "deliveries": deliveries("held", 2)},
+		"c":    {"name": "c", "state": "paused", "reason": "paused by an operator", "code": "operator", "since": when, "waiting": "paused", "in_flight": 0.0, "deliveries": deliveries("held", 2)},
 		"gone": {"name": "gone", "state": "removed", "reason": "the receiver answered 410", "code": "gone", "since": when, "waiting": "disabled", "in_flight": 0.0, "deliveries": deliveries("held", 3)},
 	}
 	if diff := cmp.Diff(want, byName); diff != "" {

@@ -61,7 +61,7 @@ func TestOwnEventsAreRouted(t *testing.T) {
 			func(n int) { t.Errorf("%d events lost", n) }, zerolog.Nop())
 		at := time.Date(2026, 1, 2, 3, 4, 5, 678_901_234, time.UTC)
 		for _, r := range []deliver.OwnEvent{
-			{Type: deliver.EndpointPaused, Endpoint: "x", At: at, Data: deliver.EndpointChanged{Endpoint: "x", State: deliver.Paused, Code: deliver.ByOperator, Reason: "paused by admin"}},
+			{Type: deliver.EndpointPaused, Endpoint: "x", At: at, Data: deliver.EndpointChanged{Endpoint: "x", State: deliver.Paused, Code: deliver.ByOperator, Reason: "paused by an operator"}},
 			{Type: deliver.BreakerOpened, Endpoint: "billing", At: at, Data: deliver.BreakerChanged{Endpoint: "billing", Breaker: deliver.BreakerOpen, OpenUntil: at}},
 			{Type: deliver.EndpointDisabled, Endpoint: "alerts", At: at, Data: deliver.EndpointChanged{Endpoint: "alerts", State: deliver.Disabled}}, // nobody else wants it
 			{Type: deliver.DeliveryFailed, Endpoint: "x", At: at, Data: deliver.FailedDelivery{Endpoint: "x", EventID: "evt_1", EventType: "invoice.paid", DeliveryID: "dlv_1", Attempts: 1, Outcome: "refused", Code: "http_401", Status: 401}},
@@ -76,7 +76,7 @@ func TestOwnEventsAreRouted(t *testing.T) {
 		stop()
 		<-done
 		want := []string{
-			`relay.endpoint.paused {"endpoint":"x","state":"paused","code":"operator","reason":"paused by admin"} for [alerts]`,
+			`relay.endpoint.paused {"endpoint":"x","state":"paused","code":"operator","reason":"paused by an operator"} for [alerts]`,
 			`relay.breaker.opened {"endpoint":"billing","breaker":"open","open_until":"2026-01-02T03:04:05.678901234Z"} for [alerts]`,
 			`relay.delivery.failed {"endpoint":"x","event_id":"evt_1","event_type":"invoice.paid","delivery_id":"dlv_1","attempts":1,"outcome":"refused","code":"http_401","status":401} for [alerts]`,
 		}

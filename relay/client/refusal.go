@@ -10,18 +10,32 @@ import (
 	"relay/ingest/problem"
 )
 
-// IngestRefusal turns an answer of ingest that accepts nothing into an error.
-func (t Target) IngestRefusal(code int, answer []byte) error {
+// Line is a line of a request of NDJSON.
+type Line struct {
+	Number int // in the input that it was taken from, from 1
+	Start  int // byte of the request
+}
+
+// IngestRefusal turns an answer of ingest that accepts nothing into an error. lines are those of
+// the request, so that the error names a place in the input.
+func (t Target) IngestRefusal(code int, answer []byte, lines ...Line) error {
 	var p problem.Problem
 	if json.Unmarshal(answer, &p) != nil || p.Code == "" {
 		return fmt.Errorf("answered %d %s: what listens on %s takes no events, is it Relay's ingest?", code, http.StatusText(code), t)
 	}
 	where := ""
-	if p.Line > 0 {
-		where += fmt.Sprintf(" (line %d of them)", p.Line)
-	}
 	if p.Offset != nil {
-		where += fmt.Sprintf(" (byte %d)", *p.Offset)
+		where = fmt.Sprintf(" (byte %d)", *p.Offset)
+	}
+	at := p.Line - 1
+	if at < 0 && p.Index != nil {
+		at = *p.Index
+	}
+	if at >= 0 && at < len(lines) {
+		where = fmt.Sprintf(" (line %d)", lines[at].Number)
+		if p.Offset != nil {
+			where = fmt.Sprintf(" (line %d, byte %d of it)", lines[at].Number, *p.Offset-lines[at].Start)
+		}
 	}
 	if p.Code == problem.Unauthorized {
 		where = "; give it with --token or $RELAY_TOKEN, or name the file of the Relay that runs with --config"

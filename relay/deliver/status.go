@@ -67,6 +67,8 @@ type Status struct {
 	Code     string    // of the state: one of those above; "consent" for an active one without consent; "" while active or if disabled by the file
 	Since    time.Time // when the state began; zero when unknown
 
+	PausedToo bool // beside being Disabled: it needs Resume, too
+
 	Waiting   string    // why nothing is claimed right now, one of WaitCauses; "" when claims are made
 	Breaker   string    // one of BreakerStates; "" without a breaker
 	OpenUntil time.Time // of an open breaker: the next probe is not before; else zero
@@ -153,6 +155,7 @@ func (d *Deliverer) statusOf(name string, bounds []float64) (Status, bool) {
 	case st.Condition.Paused != nil:
 		s.State, why = Paused, st.Condition.Paused
 	}
+	s.PausedToo = s.State == Disabled && st.Condition.Paused != nil
 	if why != nil {
 		s.Code, s.Reason, s.Since = why.Code, why.Reason, why.At
 	}
