@@ -230,20 +230,20 @@ func (x *exchange) read(ready time.Time, a *Answer) (keep bool, err error) {
 		}
 	}
 	a.Status = m.status
+	switch a.Status {
+	case fasthttp.StatusSwitchingProtocols, fasthttp.StatusNoContent, fasthttp.StatusNotModified:
+		m.size = 0
+	}
 	x.record = appendRecord(x.record[:0], x.lines, m.size == sizeChunked, endsConnection(x.lines))
 	if string(x.record) != x.recorded {
 		x.recorded = string(x.record)
 	}
 	a.Head, a.RetryAfter = x.recorded, first(x.lines, "Retry-After")
 
-	size := m.size
-	switch a.Status {
-	case fasthttp.StatusSwitchingProtocols:
+	if a.Status == fasthttp.StatusSwitchingProtocols {
 		return false, nil // the connection is the body
-	case fasthttp.StatusNoContent, fasthttp.StatusNotModified:
-		size = 0
 	}
-	x.body = framing{in: x.in, chunked: size == sizeChunked, closes: size == sizeConnection, left: int64(max(size, 0)), whole: size == 0}
+	x.body = framing{in: x.in, chunked: m.size == sizeChunked, closes: m.size == sizeConnection, left: int64(max(m.size, 0)), whole: m.size == 0}
 	if a.Body, err = x.body.keep(); err != nil {
 		return false, err
 	}
