@@ -6,8 +6,8 @@ import (
 	"relay/policy/rawjson"
 )
 
-// Bodies that are CloudEvents 1.0 (https://github.com/cloudevents/spec), by their names in
-// the file: all of it in the body, or the attributes in headers and the data as the body.
+// Bodies that are CloudEvents 1.0 (https://github.com/cloudevents/spec), by their names in the
+// file: attributes and data in the body, or attributes in headers and the data as the body.
 const (
 	CloudStructured = "cloudevent"
 	CloudBinary     = "cloudevent_binary"
@@ -31,8 +31,8 @@ func (n cloudEvent) append(dst []byte, r *evaluation) ([]byte, error) {
 	return append(rawjson.AppendCompact(dst, r.Data), '}'), nil
 }
 
-// attributes are those of the event, datacontenttype aside. An event's key is what it is
-// about (subject), and what belongs together has the same (partitionkey).
+// attributes are those of the event, without datacontenttype. An event's key is both its subject
+// and its partitionkey.
 func attributes(v *View, source string) [][2]string {
 	all := [][2]string{{"specversion", "1.0"}, {"id", v.ID}, {"source", source}, {"type", v.Type}, {"time", v.text("time")}}
 	if v.Key != "" {
@@ -53,7 +53,7 @@ func CloudHeader(v *View, source string) [][2]string {
 	return all
 }
 
-// percent encodes what the HTTP binding does not let stand in a header (3.1.3.2).
+// percent encodes the characters that the HTTP binding does not allow in a header (3.1.3.2).
 func percent(s string) string {
 	const hex = "0123456789ABCDEF"
 	var b strings.Builder

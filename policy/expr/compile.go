@@ -11,9 +11,9 @@ import (
 	"relay/policy/rawjson"
 )
 
-// compiler turns the expression of a body into nodes. Objects, tuples, templates,
-// conditionals and calls of try and jsonencode become nodes of their own, so that
-// the order of keys and the bytes of data stay; the rest is for HCL.
+// compiler turns the expression of a body into nodes. Objects, tuples, templates, conditionals
+// and calls of try and jsonencode become nodes of their own, so that the order of keys and the
+// bytes of data are kept; HCL evaluates the rest.
 type compiler struct{ *Scope }
 
 func (c compiler) root(e hclsyntax.Expression, kind string) node {
@@ -26,7 +26,7 @@ func (c compiler) root(e hclsyntax.Expression, kind string) node {
 	return c.whole(e)
 }
 
-// compile never returns nil; where there was a problem what it returns is not used.
+// compile never returns nil; after a problem the result is not used.
 func (c compiler) compile(e hclsyntax.Expression, m mode) node {
 	switch e := e.(type) {
 	case *hclsyntax.ParenthesesExpr:
@@ -96,7 +96,7 @@ func (c compiler) isJSON(e hclsyntax.Expression) bool {
 	return false
 }
 
-// whole compiles a body that may be a text.
+// whole compiles a body of kind text.
 func (c compiler) whole(e hclsyntax.Expression) node {
 	switch e := e.(type) {
 	case *hclsyntax.ParenthesesExpr:
@@ -149,7 +149,7 @@ func (c compiler) object(e *hclsyntax.ObjectConsExpr, m mode) node {
 	return join(append(all, literal("}"))...)
 }
 
-// keys gives an object's keys, which are known when the file is read and stand once.
+// keys returns an object's keys, which must be constant and unique.
 func (c compiler) keys(e *hclsyntax.ObjectConsExpr, each func(i int, key string, value hclsyntax.Expression)) {
 	var seen []string
 	for _, item := range e.Items {
@@ -209,7 +209,8 @@ func (c compiler) form(e hclsyntax.Expression) node {
 	return join(all...)
 }
 
-// member compiles what is taken from the event as it is; nil for what must be evaluated.
+// member compiles a part of the event that is copied unchanged; nil for an expression that must
+// be evaluated.
 func (c compiler) member(t hcl.Traversal, m mode) node {
 	if len(t) < 2 {
 		return nil

@@ -13,46 +13,46 @@ import (
 	"relay/config/eval"
 )
 
-// Site is where an expression stands, and what it may use.
+// Site is where an expression is in the configuration, and its budget.
 type Site struct {
 	Endpoint string        // its name
 	Budget   time.Duration // of one evaluation, or of one body
-	Lane     *eval.Lane    // for what costs more than a millisecond
+	Lane     *eval.Lane    // for evaluations that cost more than a millisecond
 }
 
-// dataTime is added to a budget for the event's data: for each MiB of it.
+// dataTime is added to a budget for each MiB of the event's data.
 const dataTime = 20 * time.Millisecond
 
-// maxValues bounds how many values of the event's data are made for an expression.
+// maxValues bounds the values of the event's data for one expression.
 const maxValues = eval.MaxValues
 
 type boundError = eval.BoundError
 
-// IsTooExpensive tells of an evaluation that was ended because it took too much.
+// IsTooExpensive reports whether an evaluation was ended because it exceeded its budget.
 func IsTooExpensive(err error) bool {
 	return errors.Is(err, eval.ErrTooMuch) || errors.Is(err, eval.ErrTooLong) || IsBusy(err)
 }
 
-// IsBusy tells of an evaluation that was ended because too many expensive ones ran beside
-// it: it may go better at another time.
+// IsBusy reports whether an evaluation was ended because too many expensive ones were running. It
+// may succeed later.
 func IsBusy(err error) bool { return errors.Is(err, eval.ErrBusy) }
 
-// evaluation is what one goroutine evaluates with, for one event at a time. Its memory is
-// kept for the next event.
+// evaluation is the state of evaluating expressions for one event, in one goroutine. Its memory
+// is reused.
 type evaluation struct {
 	*View
 	ctx  *hcl.EvalContext
 	left eval.Allowance
 }
 
-// program is what the expressions of one attribute have in common.
+// program is shared by the expressions of one attribute.
 type program struct {
 	site      Site
-	functions map[string]function.Function // those that they call, without bounds
+	functions map[string]function.Function // those that the expressions call, without bounds
 	idle      sync.Pool                    // of *evaluation
 }
 
-// newProgram keeps of the known functions those that the expression calls.
+// newProgram keeps only the functions that the expression calls.
 func newProgram(e hclsyntax.Expression, site Site, known map[string]function.Function) *program {
 	p := &program{site: site, functions: map[string]function.Function{}}
 	_ = hclsyntax.VisitAll(e, func(n hclsyntax.Node) hcl.Diagnostics {
@@ -90,7 +90,7 @@ func (p *program) begin(v *View) *evaluation {
 	return r
 }
 
-// end is for defer. After a panic nothing is kept.
+// end is for defer. After a panic the memory is not reused.
 func (p *program) end(r *evaluation) {
 	r.left.End()
 	r.Meter.add(r.left.Used(), p.site.Budget)
@@ -100,7 +100,7 @@ func (p *program) end(r *evaluation) {
 	p.idle.Put(r)
 }
 
-// err is the allowance's, at a place of the file.
+// err is the allowance's error, with a place in the file.
 func (r *evaluation) err(at hcl.Range) error {
 	if err := r.left.Err(); err != nil {
 		return &placedError{at, err}

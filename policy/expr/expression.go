@@ -12,7 +12,7 @@ import (
 	"relay/config/eval"
 )
 
-// placedError says where in the file an evaluation failed, and why. It holds no data.
+// placedError says where in the file an evaluation failed, and why. It contains no data.
 type placedError struct {
 	at     hcl.Range
 	reason error
@@ -37,7 +37,7 @@ type Expression struct {
 // want says which members of a value an expression asks for; of one without members all.
 type want struct{ members map[string]*want }
 
-// add takes note of a traversal behind the variable.
+// add adds the member that a traversal of the variable names.
 func (w *want) add(t []hcl.Traverser) {
 	for _, step := range t {
 		name, ok := memberName(step)
@@ -91,7 +91,7 @@ func isPlain(e hclsyntax.Expression) bool {
 	return plain
 }
 
-// value evaluates the expression. The error tells where and what, without any data.
+// value evaluates the expression. The error says where and why, without any data.
 func (x *Expression) value(r *evaluation) (cty.Value, error) {
 	if x.event != nil {
 		event, err := r.event(x.event)
@@ -139,7 +139,7 @@ func (x *Expression) isTrue(r *evaluation) (bool, error) {
 	return value.True(), nil
 }
 
-// Number evaluates what must be a number.
+// Number evaluates an expression that must be a number.
 func (x *Expression) Number(v *View) (float64, error) {
 	r := x.program.begin(v)
 	defer x.program.end(r)
@@ -154,9 +154,8 @@ func (x *Expression) Number(v *View) (float64, error) {
 	return n, nil
 }
 
-// Subject evaluates what an event is about. It is JSON whose form does not hang on the
-// event's. An empty one is an error, because all events without a subject would be taken
-// for the same.
+// Subject evaluates the subject of an event. It is JSON in a canonical form. An empty subject is
+// an error, because all events without a subject would count as equal.
 func (x *Expression) Subject(v *View) ([]byte, error) {
 	r := x.program.begin(v)
 	defer x.program.end(r)
@@ -187,7 +186,7 @@ func isEmpty(v cty.Value) bool {
 	return false
 }
 
-// explain keeps of a diagnostic what cannot hold data.
+// explain keeps the parts of a diagnostic that cannot contain data.
 func (x *Expression) explain(d *hcl.Diagnostic) error {
 	at := x.e.Range()
 	if d.Subject != nil {
@@ -198,7 +197,7 @@ func (x *Expression) explain(d *hcl.Diagnostic) error {
 		if bound, ok := errors.AsType[boundError](err); ok {
 			return placed(at, "%s: %w", name, bound)
 		}
-		if err != nil && (name == "env" || name == "file") { // called with what the file says
+		if err != nil && (name == "env" || name == "file") { // called with values of the file
 			return &placedError{at, err}
 		}
 		if x.plain && err != nil {
@@ -216,7 +215,7 @@ func inWords(d *hcl.Diagnostic) string {
 	switch d.Summary {
 	case eval.Unsuitable:
 		return d.Detail
-	case "Unsupported attribute": // names what the file says
+	case "Unsupported attribute": // names a part of the file
 		if strings.HasPrefix(d.Detail, "This object") {
 			return strings.TrimSuffix(lowerFirst(d.Detail), ".") + orAbsent
 		}

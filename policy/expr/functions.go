@@ -22,8 +22,8 @@ import (
 	"relay/policy/rfc3339"
 )
 
-// eventFunctions are those that an expression about an event can call: those of the file,
-// and some more.
+// eventFunctions are the functions for expressions about an event: those of the file, and some
+// more.
 func eventFunctions(file map[string]function.Function, once *answers) map[string]function.Function {
 	all := maps.Clone(file)
 	all["base64encode"] = textFunction(func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) })
@@ -42,7 +42,7 @@ func eventFunctions(file map[string]function.Function, once *answers) map[string
 	return all
 }
 
-// encodeFunction is jsonencode that keeps halves of surrogate pairs.
+// encodeFunction is jsonencode that preserves halves of surrogate pairs.
 func encodeFunction(file function.Function) function.Function {
 	return function.New(&function.Spec{
 		Params: file.Params(),
@@ -108,7 +108,7 @@ func wellFormed(f function.Function, cuts func(args []cty.Value) bool) function.
 	})
 }
 
-// dateFunction is formatdate with the grammar of RFC 3339 that events have.
+// dateFunction is formatdate with the same grammar of RFC 3339 as events.
 func dateFunction() function.Function {
 	return function.New(&function.Spec{
 		Params: stdlib.FormatDateFunc.Params(),
@@ -123,16 +123,16 @@ func dateFunction() function.Function {
 	})
 }
 
-// isFree tells of functions that take nothing from the allowance: their arguments do, and
-// what files hold is read before.
+// isFree reports functions that take nothing from the allowance, because their arguments do, and
+// files are read during decoding.
 func isFree(name string) bool {
 	return name == "env" || name == "file" || name == "try" || name == "can"
 }
 
-// Hidden stands for what is not shown.
+// Hidden replaces values that are not shown.
 const Hidden = "***"
 
-// answers of env and file. Once they are sealed nothing more is read.
+// answers are the results of env and file. Once sealed, nothing more is read.
 type answers struct {
 	known          map[string]cty.Value
 	sealed, masked bool // masked ones are all the same
@@ -163,7 +163,7 @@ func (a *answers) function(name string, f function.Function) function.Function {
 	})
 }
 
-// text is all that was answered, to tell two scopes apart.
+// text is all results, for comparing two scopes.
 func (a *answers) text() string {
 	var b strings.Builder
 	for _, key := range slices.Sorted(maps.Keys(a.known)) {
@@ -183,8 +183,8 @@ func textFunction(of func(string) string) function.Function {
 	})
 }
 
-// tryFunction answers with the first of its arguments that can be evaluated. HCL's own
-// evaluates each twice, and those inside of others twice as often.
+// tryFunction returns the first of its arguments that can be evaluated. HCL's own function
+// evaluates each argument twice, and nested ones 2^n times.
 func tryFunction() function.Function {
 	return function.New(&function.Spec{
 		Params:   []function.Parameter{{Name: "expression", Type: customdecode.ExpressionClosureType}},

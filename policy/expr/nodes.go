@@ -19,20 +19,20 @@ const (
 	modeJSON    mode = iota // a value of JSON
 	modeEscaped             // text, inside of a JSON string
 	modeText                // text
-	modeWhole               // text as it is, everything else as JSON
+	modeWhole               // text unchanged, everything else as JSON
 )
 
-// node appends a part of a body. What it appended before an error counts for nothing.
+// node appends a part of a body. After an error the caller drops what was appended.
 type node interface {
 	append(dst []byte, r *evaluation) ([]byte, error)
 }
 
-// literal is what the file says.
+// literal is bytes from the file.
 type literal []byte
 
 func (n literal) append(dst []byte, _ *evaluation) ([]byte, error) { return append(dst, n...), nil }
 
-// hiddenNode stands for a body that cannot be made with *** in it.
+// hiddenNode replaces a body that cannot be made with masked values.
 type hiddenNode struct{}
 
 func (hiddenNode) append(dst []byte, _ *evaluation) ([]byte, error) {
@@ -55,7 +55,7 @@ func (n sequence) append(dst []byte, r *evaluation) (_ []byte, err error) {
 	return dst, nil
 }
 
-// join makes one node of several, literals that follow each other one.
+// join makes one node of several, and merges adjacent literals.
 func join(nodes ...node) node {
 	var all sequence
 	for _, n := range nodes {
@@ -79,7 +79,7 @@ func join(nodes ...node) node {
 	return all
 }
 
-// field is a member of event beside data, or the delivery's id.
+// field is a member of event other than data, or the delivery's id.
 type field struct {
 	name string
 	mode mode
@@ -121,7 +121,7 @@ func (s step) String() string {
 	return "." + s.name
 }
 
-// data is a part of the event's data, as the bytes that came in.
+// data is a part of the event's data, as the bytes that were accepted.
 type data struct {
 	path  []step
 	mode  mode
@@ -163,7 +163,7 @@ func (s step) of(value []byte) ([]byte, bool) {
 	return rawjson.Member(value, s.name)
 }
 
-// name is what the file says, up to the nth step.
+// name is the file's text, up to the nth step.
 func (n data) name(steps int) string {
 	var b strings.Builder
 	b.WriteString("event.data")
@@ -173,7 +173,7 @@ func (n data) name(steps int) string {
 	return b.String()
 }
 
-// choice is a conditional; only what it chooses is looked at.
+// choice is a conditional; only the chosen branch is evaluated.
 type choice struct {
 	condition *Expression
 	yes, no   node
@@ -190,7 +190,7 @@ func (n choice) append(dst []byte, r *evaluation) ([]byte, error) {
 	return n.no.append(dst, r)
 }
 
-// tries is the first of several that has no error.
+// tries is the first of several nodes without an error.
 type tries []node
 
 func (n tries) append(dst []byte, r *evaluation) ([]byte, error) {
@@ -204,12 +204,12 @@ func (n tries) append(dst []byte, r *evaluation) ([]byte, error) {
 	return dst, err
 }
 
-// escaped writes a value of JSON inside of a JSON string.
+// escaped writes a value of JSON inside a JSON string.
 type escaped struct{ value node }
 
 func (n escaped) append(dst []byte, r *evaluation) ([]byte, error) {
 	text, err := n.value.append(nil, r)
-	if err == nil && tooLong(len(text), r.View) { // each jsonencode in another one doubles the backslashes
+	if err == nil && tooLong(len(text), r.View) { // each nested jsonencode doubles the backslashes
 		err = errTooLong
 	}
 	if err != nil {
@@ -242,7 +242,7 @@ func appendQuery(dst []byte, s string) []byte {
 	return dst
 }
 
-// computed is what HCL must evaluate.
+// computed is an expression that HCL must evaluate.
 type computed struct {
 	*Expression
 	mode mode

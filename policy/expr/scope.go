@@ -20,8 +20,8 @@ import (
 	"relay/config"
 )
 
-// Scope is what the expressions of one attribute can use. It checks them when the file is
-// decoded, so that only data can make an evaluation fail.
+// Scope is the variables and functions for the expressions of one attribute. It checks the
+// expressions during decoding, so that an evaluation can fail only because of data.
 type Scope struct {
 	from    config.Deferred
 	program *program
@@ -32,7 +32,7 @@ type Scope struct {
 	variables []string
 }
 
-// NewScope checks the whole expression of an attribute, which can use these variables.
+// NewScope checks the whole expression of an attribute, which may use these variables.
 func NewScope(from config.Deferred, site Site, variables ...string) *Scope {
 	s := &Scope{from: from, once: &answers{known: map[string]cty.Value{}}, variables: variables}
 	s.known = eventFunctions(from.Functions, s.once)
@@ -50,8 +50,8 @@ func NewScope(from config.Deferred, site Site, variables ...string) *Scope {
 	return s
 }
 
-// mask returns a scope like s, which was checked, where env and file give ***. It keeps its
-// problems to itself.
+// mask returns a copy of s, which was checked, in which env and file return ***. It reports no
+// problems.
 func (s *Scope) mask() *Scope {
 	once := &answers{sealed: true, masked: true}
 	known := eventFunctions(s.from.Functions, once)
@@ -69,7 +69,7 @@ func (s *Scope) Fail(at hcl.Range, summary, detail string) {
 // FailWhole reports a problem of the whole expression.
 func (s *Scope) FailWhole(summary, detail string) { s.Fail(s.from.Expr.Range(), summary, detail) }
 
-// Bad tells whether a problem was found: nothing is to be compiled then.
+// Bad reports whether a problem was found; then nothing may be compiled.
 func (s *Scope) Bad() bool { return s.bad }
 
 // Answers are what env() and file() gave, empty where neither is called.
@@ -81,7 +81,7 @@ func (s *Scope) Constant() bool { return len(hclsyntax.Variables(s.from.Expr)) =
 // Expression compiles the whole attribute.
 func (s *Scope) Expression() *Expression { return s.compile(s.from.Expr) }
 
-// membersOf lists what a variable has.
+// membersOf lists a variable's members.
 func membersOf(variable string) []string {
 	switch variable {
 	case "event":
@@ -112,7 +112,7 @@ func (s *Scope) checkVariable(t hcl.Traversal) {
 	}
 }
 
-// memberName is the name that a step of a traversal picks: .name or ["name"].
+// memberName is the member that a step of a traversal names: .name or ["name"].
 func memberName(step hcl.Traverser) (string, bool) {
 	switch step := step.(type) {
 	case hcl.TraverseAttr:
@@ -125,8 +125,8 @@ func memberName(step hcl.Traverser) (string, bool) {
 	return "", false
 }
 
-// checkCall looks at a call's name and number of arguments, and calls env and file once
-// and for all.
+// checkCall checks a call's name and number of arguments, and calls env and file, whose results
+// are constant.
 func (s *Scope) checkCall(call *hclsyntax.FunctionCallExpr) {
 	f, ok := s.known[call.Name]
 	switch {
@@ -146,7 +146,7 @@ func (s *Scope) checkCall(call *hclsyntax.FunctionCallExpr) {
 	}
 }
 
-// callOnce calls env or file, whose answer is kept.
+// callOnce calls env or file, and keeps the result.
 func (s *Scope) callOnce(call *hclsyntax.FunctionCallExpr) {
 	if len(hclsyntax.Variables(call)) > 0 {
 		s.Fail(call.Range(), "Invalid argument", call.Name+" is called when the file is read, so it takes no variables.")
@@ -177,7 +177,7 @@ func (s *Scope) invalid(at hcl.Range, err error) {
 	s.Fail(at, "Invalid value", err.Error())
 }
 
-// NeverBool tells whether the value is neither true nor false, whatever the event.
+// NeverBool tells whether the value is neither true nor false, for any event.
 func (s *Scope) NeverBool() bool { return neverBool(s.from.Expr) }
 
 func neverBool(e hclsyntax.Expression) bool {

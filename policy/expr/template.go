@@ -10,7 +10,7 @@ import (
 	"relay/policy/rawjson"
 )
 
-// maxBody bounds a body, in bytes, beside maxGrowth times the event's data.
+// maxBody bounds a body, in bytes, in addition to maxGrowth times the event's data.
 const (
 	maxBody   = 1 << 20
 	maxGrowth = 8
@@ -20,14 +20,14 @@ var errTooLong = fmt.Errorf("the body has more than %s and %d times the event's 
 
 func tooLong(n int, v *View) bool { return n > maxBody+maxGrowth*len(v.Data) }
 
-// Template writes a body for an event. What the file says literally is bytes, what it takes
-// from the event's data is found in the bytes that came in, and only the rest is evaluated.
+// Template writes a body for an event. Literals of the file are bytes, parts of the event's data
+// are copied from its bytes, and only the rest is evaluated.
 type Template struct {
 	root    node
 	program *program
 }
 
-// fixed makes a template whose nodes need nothing evaluated.
+// fixed makes a template without expressions.
 func fixed(root node) *Template { return &Template{root, &program{site: Site{Budget: time.Minute}}} }
 
 // Append appends the body. The same view gives the same bytes. The error says where in the
@@ -58,10 +58,10 @@ func (s *Scope) Template(kind string) *Template {
 	return &Template{compiler{s}.root(s.from.Expr, kind), s.program}
 }
 
-// IsJSON tells whether a body is written as JSON.
+// IsJSON reports whether a body is written as JSON.
 func (s *Scope) IsJSON() bool { return compiler{s}.isJSON(s.from.Expr) }
 
-// Masked is Template with *** for what env() and file() gave, nil where they gave nothing.
+// Masked is Template with *** for results of env() and file(), nil without such results.
 func (s *Scope) Masked(kind string) *Template {
 	if s.once.text() == "" {
 		return nil

@@ -10,26 +10,24 @@ import (
 	"relay/policy/rawjson"
 )
 
-// View is what bodies and conditions can say of an event and its delivery. It is the same
-// for every attempt.
+// View is an event and its delivery, for bodies and filters. It is the same for every attempt.
 type View struct {
 	ID, Type, Tenant, Key string
 	Time                  time.Time
 	Data                  []byte // valid JSON
 	Delivery              string // its id
 
-	Meter *Meter // of what evaluations take; nil for none
+	Meter *Meter // of the evaluations; nil for none
 }
 
-// Meter adds up what evaluations take, by cost or by time.
+// Meter adds up the cost and time of evaluations.
 type Meter struct {
 	Share float64       // the largest one of a budget, above 1 where that did not suffice
 	Took  time.Duration // all of them
 	Most  time.Duration // after which each evaluation has a budget of a millisecond, and after four times as long none; 0 for no bound
 }
 
-// budget is what an evaluation may take that usually may take so much, and something for
-// the event's data.
+// budget is the budget for an evaluation: usual, plus an addition for the event's data.
 func (m *Meter) budget(usual, data time.Duration) time.Duration {
 	switch {
 	case m == nil || m.Most == 0:
@@ -47,7 +45,7 @@ func (m *Meter) add(took, budget time.Duration) {
 	}
 }
 
-// value makes the variable event, of what is wanted only.
+// value makes the variable event, with the wanted members only.
 func (r *evaluation) event(w *want) (cty.Value, error) {
 	members := map[string]cty.Value{}
 	for _, name := range membersOf("event") {
@@ -96,12 +94,12 @@ func (v *View) text(name string) string {
 // appendTime is RFC 3339 in UTC, with a fraction only where there is one.
 func appendTime(dst []byte, t time.Time) []byte { return t.UTC().AppendFormat(dst, time.RFC3339Nano) }
 
-// valueCost is what it takes to make a value of the event's data, in nanoseconds.
+// valueCost is the time to make a value of the event's data, in nanoseconds.
 const valueCost = 200
 
 var errTooMany = boundError(fmt.Sprintf("it asks for more than %d values of the event's data", maxValues))
 
-// fromJSON makes a value of valid JSON, of an object only the members that are wanted.
+// fromJSON makes a value of valid JSON, of an object only the wanted members.
 func fromJSON(src []byte, w *want, left *int) (cty.Value, error) {
 	if *left--; *left < 0 {
 		return cty.NilVal, errTooMany

@@ -11,13 +11,13 @@ import (
 	"unicode/utf8"
 )
 
-// ErrInvalid is the answer to a text that is not JSON.
+// ErrInvalid is the error for a text that is not JSON.
 var ErrInvalid = errors.New("not JSON")
 
-// AppendECMAScript appends what ECMAScript's JSON.stringify(JSON.parse(src)) is: numbers
-// as the shortest text of a double (null for those beyond it), strings with the least
-// escapes, of keys that stand twice the last value at the first place, and keys that are
-// array indexes first, in ascending order. src is checked; it may lie before dst's end.
+// AppendECMAScript appends the result of ECMAScript's JSON.stringify(JSON.parse(src)): numbers as
+// the shortest text of a double (null for infinite ones), strings with the fewest escapes, of
+// duplicate keys the last value at the first place, and keys that are array indexes first, in
+// ascending order. src is checked; it may overlap the end of dst.
 func AppendECMAScript(dst, src []byte) ([]byte, error) {
 	if !json.Valid(src) {
 		return dst, ErrInvalid
@@ -126,8 +126,8 @@ func (w *writer) object() {
 
 func (w *writer) key(m member) []byte { return w.out[m.start:m.colon] }
 
-// repeats tells whether a key stands twice. Keys are equal when their texts are: each
-// string has one form here.
+// repeats reports duplicate keys. Keys are equal if their texts are, because each string has one
+// form here.
 func (w *writer) repeats(members []member) bool {
 	if len(members) > 16 {
 		seen := make(map[string]bool, len(members))
@@ -149,7 +149,7 @@ func (w *writer) repeats(members []member) bool {
 	return false
 }
 
-// reorder writes the members that begin at out[begin] anew.
+// reorder rewrites the members that begin at out[begin].
 func (w *writer) reorder(begin int, members []member) {
 	first := make(map[string]int, len(members))
 	kept := members[:0]
@@ -195,7 +195,7 @@ func arrayIndex(key []byte) (uint32, bool) {
 	return uint32(n), n < math.MaxUint32
 }
 
-// string writes a string, which is copied where it has no escapes.
+// string writes a string, which is copied if it has no escapes.
 func (w *writer) string() {
 	end := skipString(w.src, w.at)
 	s := w.src[w.at:end]
@@ -221,8 +221,8 @@ func (w *writer) string() {
 	}
 }
 
-// unit writes what the \uXXXX at the start of s stands for, with the next one where
-// both are a pair, and returns the rest. A surrogate by itself stays an escape.
+// unit writes the character of the \uXXXX at the start of s, together with the next escape if
+// both are a surrogate pair, and returns the rest. A lone surrogate stays an escape.
 func (w *writer) unit(s []byte) []byte {
 	r, size := escaped(s)
 	if utf16.IsSurrogate(r) {
@@ -238,12 +238,12 @@ func hexRune(s []byte) rune {
 	return rune(n)
 }
 
-// appendNumber is Number::toString of ECMA-262 for what JSON can say.
+// appendNumber is Number::toString of ECMA-262 for JSON numbers.
 func appendNumber(dst, src []byte) []byte {
 	if len(src) <= 15 && isPlain(src) {
 		return append(dst, src...)
 	}
-	f, _ := strconv.ParseFloat(string(src), 64) // infinite where it is out of range
+	f, _ := strconv.ParseFloat(string(src), 64) // infinite if it is out of range
 	switch size := math.Abs(f); {
 	case math.IsInf(f, 0):
 		return append(dst, "null"...)

@@ -1,9 +1,8 @@
-// Package rawjson works on JSON as bytes, without making values of it: it writes
-// strings, takes white space out, finds members, and brings a text to the form that
-// ECMAScript gives it. Nothing is re-ordered or re-typed unless that is the job.
+// Package rawjson works on JSON as bytes, without decoding it: it writes strings, removes white
+// space, finds members, and converts a text to ECMAScript's form. Only the last changes order or
+// types.
 //
-// Sources are valid JSON, which is for the caller to know. With others nothing
-// panics, and what comes out means nothing.
+// The caller must pass valid JSON. For other input nothing panics, and the result is undefined.
 package rawjson
 
 import (
@@ -12,9 +11,9 @@ import (
 	"unicode/utf8"
 )
 
-// AppendString appends s as a JSON string in the form of ECMAScript: what need not be
-// escaped is not. Half of a surrogate pair in WTF-8 becomes its escape, other bytes that are
-// no UTF-8 become U+FFFD.
+// AppendString appends s as a JSON string in the form of ECMAScript: it escapes only what must be
+// escaped. Half of a surrogate pair in WTF-8 becomes its escape, other bytes that are not UTF-8
+// become U+FFFD.
 func AppendString(dst []byte, s string) []byte {
 	return append(AppendEscaped(append(dst, '"'), s), '"')
 }
@@ -71,8 +70,8 @@ func appendUnit(dst []byte, unit rune) []byte {
 	return append(dst, '\\', 'u', hex[unit>>12&15], hex[unit>>8&15], hex[unit>>4&15], hex[unit&15])
 }
 
-// AppendCompact appends src without the white space between its tokens and changes
-// nothing else. JSON that has none is one copy.
+// AppendCompact appends src without the white space between its tokens and changes nothing else.
+// JSON without white space is copied at once.
 func AppendCompact(dst, src []byte) []byte {
 	kept := 0
 	for i := 0; i < len(src); i++ {
@@ -81,7 +80,7 @@ func AppendCompact(dst, src []byte) []byte {
 		case c == '"':
 			for i++; i < len(src) && src[i] != '"'; i++ {
 				if src[i] == '\\' {
-					i++ // what is escaped ends no string
+					i++ // an escaped quote does not end the string
 				}
 			}
 		case c == ' ', c == '\t', c == '\n', c == '\r':
@@ -92,8 +91,8 @@ func AppendCompact(dst, src []byte) []byte {
 	return append(dst, src[kept:]...)
 }
 
-// Members gives the members of an object in their order, the keys with their quotes.
-// Of anything else it gives nothing.
+// Members yields the members of an object in their order, the keys with their quotes. It yields
+// nothing for other values.
 func Members(src []byte) iter.Seq2[[]byte, []byte] {
 	return func(yield func(key, value []byte) bool) {
 		i := space(src, 0)
@@ -122,7 +121,7 @@ func Members(src []byte) iter.Seq2[[]byte, []byte] {
 	}
 }
 
-// Elements gives the elements of an array. Of anything else it gives nothing.
+// Elements yields the elements of an array, and nothing for other values.
 func Elements(src []byte) iter.Seq[[]byte] {
 	return func(yield func([]byte) bool) {
 		i := space(src, 0)
@@ -143,8 +142,8 @@ func Elements(src []byte) iter.Seq[[]byte] {
 	}
 }
 
-// Member returns the value of an object's key: as with encoding/json the last one, where
-// a key stands several times.
+// Member returns the value of an object's key: like encoding/json the last one, if the key is
+// repeated.
 func Member(src []byte, name string) (value []byte, ok bool) {
 	for key, v := range Members(src) {
 		if same(key, name) {
@@ -223,7 +222,7 @@ func skipScalar(src []byte, i int) int {
 	return i
 }
 
-// skipString looks for the quote that no odd number of backslashes stands before.
+// skipString finds the closing quote, which has no odd number of backslashes before it.
 func skipString(src []byte, i int) int {
 	start := i + 1
 	for end := start; ; end++ {

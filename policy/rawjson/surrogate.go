@@ -14,8 +14,8 @@ import (
 // escapeSize is that of \uXXXX.
 const escapeSize = 6
 
-// LoneSurrogate returns where the first escape of half a surrogate pair begins in JSON, or
-// -1. In what is not JSON it may find one, too.
+// LoneSurrogate returns where the first escape of half a surrogate pair begins in JSON, or -1. It
+// may find one in text that is not JSON, too.
 func LoneSurrogate(src []byte) int {
 	for i := 0; ; {
 		n := bytes.IndexByte(src[i:], '\\')
@@ -32,8 +32,8 @@ func LoneSurrogate(src []byte) int {
 	}
 }
 
-// escaped reads the escape that src begins with. A surrogate is one only by itself; size
-// is at most what is left.
+// escaped reads the escape that src begins with. A surrogate is returned only if it is alone;
+// size is at most len(src).
 func escaped(src []byte) (r rune, size int) {
 	if len(src) < escapeSize || src[1] != 'u' {
 		return 0, min(2, len(src))
@@ -47,7 +47,7 @@ func escaped(src []byte) (r rune, size int) {
 	return r, escapeSize
 }
 
-// Unquote returns what a JSON string says, in WTF-8 where it has half of a surrogate pair.
+// Unquote returns the text of a JSON string, in WTF-8 if it has half of a surrogate pair.
 func Unquote(src []byte) string {
 	if len(src) < 2 {
 		return ""
@@ -75,7 +75,7 @@ func Unquote(src []byte) string {
 	return string(append(out, src...))
 }
 
-// plain is what an escape of one letter stands for.
+// plain is the character of an escape of one letter.
 func plain(letter byte) byte {
 	if i := strings.IndexByte("bfnrt", letter); i >= 0 {
 		return "\b\f\n\r\t"[i]
@@ -91,8 +91,8 @@ func half(s string) (r rune, ok bool) {
 	return 0xD000 | rune(s[1]&0x3F)<<6 | rune(s[2]&0x3F), true
 }
 
-// WellFormed returns s as UTF-8: each half of a surrogate pair becomes U+FFFD, and so does
-// any other byte that is none.
+// WellFormed returns s as UTF-8: each half of a surrogate pair becomes U+FFFD, and so does any
+// other byte that is not UTF-8.
 func WellFormed(s string) string {
 	if utf8.ValidString(s) {
 		return s
@@ -103,7 +103,7 @@ func WellFormed(s string) string {
 		if _, is := half(s); is {
 			size = 3
 		}
-		b.WriteRune(r) // U+FFFD for what is no UTF-8
+		b.WriteRune(r) // U+FFFD for bytes that are not UTF-8
 		s = s[size:]
 	}
 	return b.String()

@@ -9,7 +9,7 @@ import (
 // In each, a header that tells receivers which event it is has the event's id: it is
 // the same on every attempt, and when the event is delivered again.
 
-// builtins lists them in the order in which people are told of them.
+// builtins lists them in the order for messages and docs.
 func builtins() []Spec {
 	standard := Spec{
 		// Standard Webhooks 1.0.0: v1 is HMAC-SHA256 (whsec_), v1a Ed25519 (whsk_).
@@ -33,8 +33,8 @@ func builtins() []Spec {
 		{"svix-timestamp", template("${timestamp}")},
 		{"svix-signature", template("${signature}")},
 	}
-	// RFC 9421 signs lines of `"name": value`; the last one says which, when and with
-	// what. Several signatures are members of one dictionary, which may have several lines.
+	// RFC 9421 signs lines of `"name": value`; the last one has the covered fields, the time and
+	// the key. Several signatures are members of one dictionary, which may have several lines.
 	const components = `("@method" "@target-uri" "content-digest" "content-type" "webhook-id")`
 	const params = components + `;created=${timestamp};keyid="${key_id}";alg="${algorithm}"`
 	return []Spec{
@@ -50,7 +50,7 @@ func builtins() []Spec {
 			},
 		},
 		{
-			// GitHub's older header, to stand beside github.
+			// GitHub's older header, for use together with github.
 			Name:      "github-sha1",
 			Algorithm: hmacSHA1,
 			Rotation:  rotationNewest,

@@ -5,29 +5,28 @@ import (
 	"slices"
 )
 
-// Hidden stands where a masked Signer leaves a signature out.
+// Hidden replaces the signature of a masked Signer.
 const Hidden = "…"
 
-// Masked returns a Signer that writes the same headers as s with Hidden in place of
-// each signature. It is for showing a request, and makes no use of a key.
+// Masked returns a Signer that writes the same headers as s with Hidden in place of each
+// signature. It is for showing a request, and uses no key.
 func (s *Signer) Masked() *Signer {
 	m := newSigner(s.scheme, s.keys)
 	m.masked = true
 	return m
 }
 
-// Scheme is what s signs by.
+// Scheme is s's scheme.
 func (s *Signer) Scheme() *Scheme { return s.scheme }
 
 // Secrets is how many secrets s has.
 func (s *Signer) Secrets() int { return len(s.keys) }
 
-// Signing is how many of them sign: one, where the scheme has no room for several.
+// Signing is how many secrets sign: one, if the scheme has no room for several.
 func (s *Signer) Signing() int { return len(s.signing()) }
 
-// SameSecrets tells whether s and t sign with the same secrets in the same order.
-// known is false when that cannot be told, because their schemes make keys of
-// secrets in different ways.
+// SameSecrets tells whether s and t sign with the same secrets in the same order. known is false
+// if they cannot be compared, because their schemes derive keys in different ways.
 func (s *Signer) SameSecrets(t *Signer) (same, known bool) {
 	if s.scheme.spec.Algorithm != t.scheme.spec.Algorithm || s.scheme.spec.Secret != t.scheme.spec.Secret {
 		return false, false

@@ -21,8 +21,8 @@ type JWKS struct {
 	Keys []JWK `json:"keys"`
 }
 
-// PublicKeys are those that receivers verify s with, the newest first. Shared
-// secrets have none.
+// PublicKeys are the keys for verifying s's signatures, the newest first. Shared secrets have
+// none.
 func (s *Signer) PublicKeys() []JWK {
 	var keys []JWK
 	for _, k := range s.keys {

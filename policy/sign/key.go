@@ -28,8 +28,7 @@ const (
 	prefixPublic  = "whpk_"  // Ed25519, 32 bytes
 )
 
-// SecretError says which secret cannot be used and why. It never holds any of
-// the secret.
+// SecretError says which secret cannot be used and why. It contains no part of the secret.
 type SecretError struct {
 	Index  int // in the list that was given; 0 when the list is empty
 	Reason string
@@ -37,7 +36,7 @@ type SecretError struct {
 
 func (e *SecretError) Error() string { return fmt.Sprintf("secrets[%d]: %s", e.Index, e.Reason) }
 
-// key keeps its bytes in closures, where no printing can reach them.
+// key keeps its bytes in closures, which printing cannot reach.
 type key struct {
 	algorithm string
 	id        string            // public: tells receivers which key it was
@@ -46,7 +45,7 @@ type key struct {
 	verify    func(content, signature []byte) bool
 }
 
-// same tells whether k and o sign alike.
+// same reports whether k and o make the same signatures.
 func (k *key) same(o *key) bool { return k.algorithm == o.algorithm && k.id == o.id }
 
 // side of the exchange that keys are for.
@@ -54,7 +53,7 @@ type side int
 
 const (
 	sender   side = iota // needs private keys
-	receiver             // can do with public ones
+	receiver             // needs only public keys
 )
 
 // keys reads the secrets of one side. Errors: *SecretError.
@@ -81,8 +80,8 @@ func (s *Scheme) key(secret string, of side) (*key, error) {
 		return nil, errors.New("it is empty")
 	}
 	algorithm, shortest, longest := s.spec.Algorithm, 16, 128
-	// Without a prefix, a receiver's 32 bytes are the public key. They must not be
-	// tried as a seed too: then anybody who knows the public key could sign.
+	// Without a prefix, a receiver's 32 bytes are the public key. They must not be tried as a
+	// seed too: otherwise anybody with the public key could sign.
 	public := of == receiver
 	if s.spec.Secret == secretWhsec {
 		prefix, err := s.prefix(secret, of)
@@ -117,8 +116,7 @@ func (s *Scheme) key(secret string, of side) (*key, error) {
 	return hmacKey(algorithm, b), nil
 }
 
-// prefix finds which of the prefixes that are fit for the scheme's algorithm the
-// secret has.
+// prefix finds the secret's prefix among those for the scheme's algorithm.
 func (s *Scheme) prefix(secret string, of side) (string, error) {
 	var fit []string
 	if s.spec.Algorithm != algoEd25519 {
@@ -140,8 +138,8 @@ func (s *Scheme) prefix(secret string, of side) (string, error) {
 	return "", fmt.Errorf("it must start with %s", strings.Join(fit, " or "))
 }
 
-// secretBytes decodes a secret. The errors of the decoders are left out: they
-// quote what they met.
+// secretBytes decodes a secret. The decoders' errors are left out, because they quote their
+// input.
 func (s *Scheme) secretBytes(secret string) ([]byte, error) {
 	switch s.spec.Secret {
 	case secretRaw:
@@ -182,8 +180,8 @@ func hmacKey(algorithm string, secret []byte) *key {
 	return k
 }
 
-// sharedKeyID names a shared secret without giving anything of it away that a
-// signature does not: 72 bits of a MAC, in 12 characters.
+// sharedKeyID is an id of a shared secret that reveals no more than a signature does: 72 bits of
+// a MAC, in 12 characters.
 func sharedKeyID(mac hash.Hash) string {
 	_, _ = mac.Write([]byte("relay: the id of this key")) // never fails
 	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil)[:9])
@@ -200,7 +198,7 @@ func ed25519Key(b []byte, public bool) (*key, error) {
 	case len(b) == ed25519.SeedSize || len(b) == ed25519.PrivateKeySize:
 		private = ed25519.NewKeyFromSeed(b[:ed25519.SeedSize])
 		publicKey = private.Public().(ed25519.PublicKey)
-		// Signing with another public half would give the private one away.
+		// Signing with a wrong public half would reveal the private one.
 		if len(b) == ed25519.PrivateKeySize && !private.Equal(ed25519.PrivateKey(b)) {
 			return nil, errors.New("its public half does not belong to its private half")
 		}
@@ -231,8 +229,7 @@ func encode(dst []byte, encoding string, signature []byte) []byte {
 	return base64.StdEncoding.AppendEncode(dst, signature)
 }
 
-// decode takes the text that encode writes and no other, so that no two texts
-// are the same signature.
+// decode accepts only the text that encode writes, so that no two texts are the same signature.
 func decode(encoding, text string) (signature []byte, ok bool) {
 	var err error
 	if encoding == encodingHex {

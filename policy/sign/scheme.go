@@ -35,9 +35,9 @@ type Spec struct {
 	Secret    string            // how a secret becomes key bytes: raw (the default), base64, hex or whsec
 	Rotation  string            // which secrets sign: all (the default) or newest
 	Separator string            // joins the signatures of several secrets in one value; when empty, each secret gets its own line
-	Versions  map[string]string // what stands before each signature, by algorithm, where keys choose that
+	Versions  map[string]string // prefix of each signature, by algorithm, if keys choose that
 	Signed    Template          // the bytes that are signed; must use body or a digest of it
-	Headers   []HeaderSpec      // what is sent; at least one must use signature
+	Headers   []HeaderSpec      // sent headers; at least one must use signature
 }
 
 // HeaderSpec is one header that a scheme writes.
@@ -62,10 +62,9 @@ type Scheme struct {
 	timed bool
 }
 
-// New checks the spec and fills in its defaults. It accepts only what a receiver
-// can verify: all variables known, header values that can be taken apart again,
-// and a time or key id that is signed is also sent. The scheme keeps the slices of s.
-// Errors: *SpecError.
+// New checks the spec and fills in its defaults. It accepts only schemes that a receiver can
+// verify: all variables are known, header values can be parsed again, and a time or key id that
+// is signed is also sent. The scheme keeps the slices of s. Errors: *SpecError.
 func New(s Spec) (*Scheme, error) {
 	byKey := s.Algorithm == "" && s.Secret == secretWhsec
 	for _, f := range []struct {
@@ -117,14 +116,14 @@ func (s *Spec) sends(variables ...string) bool {
 	return slices.ContainsFunc(s.Headers, func(h HeaderSpec) bool { return h.Value.uses(variables...) })
 }
 
-// checkSent: what only the sender knows must reach the receiver.
+// checkSent checks that values which only the sender knows are sent.
 func (s *Spec) checkSent() error {
 	if !s.sends("signature") {
 		return errors.New("no header has ${signature}")
 	}
 	var missing string
 	switch {
-	// Seconds can be told from milliseconds, but not the other way round.
+	// Seconds can be derived from milliseconds, but not the other way round.
 	case s.Signed.uses("timestamp_ms") && !s.sends("timestamp_ms"):
 		missing = "timestamp_ms"
 	case s.Signed.uses("timestamp", "timestamp_rfc3339") && !s.sends("timestamp", "timestamp_ms", "timestamp_rfc3339"):
@@ -189,8 +188,8 @@ func (s *Spec) checkSeparator() error {
 // Name of the scheme, as in its Spec.
 func (s *Scheme) Name() string { return s.spec.Name }
 
-// checkHeaders refuses what could not be sent (RFC 9110 section 5) or, at the
-// other end, not be taken apart into its variables.
+// checkHeaders refuses headers that cannot be sent (RFC 9110 section 5) or cannot be parsed into
+// their variables by the receiver.
 func checkHeaders(headers []HeaderSpec) error {
 	known := append(variables(), "signature")
 	seen := make(map[string]bool)
@@ -218,15 +217,15 @@ func checkHeaders(headers []HeaderSpec) error {
 	return nil
 }
 
-// notToken tells what may not stand in a header name (RFC 9110 section 5.6.2).
+// notToken reports characters that a header name must not have (RFC 9110 section 5.6.2).
 func notToken(r rune) bool {
 	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("!#$%&'*+-.^_`|~", r)
 }
 
-// isControl tells what may not stand in a header value (RFC 9110 section 5.5).
+// isControl reports characters that a header value must not have (RFC 9110 section 5.5).
 func isControl(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }
 
-// notEncoded tells what no signature has, in hex or in base64.
+// notEncoded reports characters that occur neither in hex nor in base64.
 func notEncoded(r rune) bool {
 	return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '+' && r != '/' && r != '='
 }

@@ -54,7 +54,7 @@ type Signer struct {
 // work is the memory that one Sign needs, kept for the next.
 type work struct {
 	sums       []summer // one for each key
-	buf        []byte   // text on its way to a sum, or the values of all headers
+	buf        []byte   // text before it is summed, or the values of all headers
 	ends       []int    // of each value in buf
 	sum        []byte
 	signatures []byte // encoded, one after the other
@@ -62,8 +62,8 @@ type work struct {
 	lines      []keyed // one for each line of a header that is per key
 }
 
-// summer turns content into one key's signature. An HMAC of the standard library
-// is one, and its Reset does not work through the key again.
+// summer turns content into one key's signature. The standard library's HMAC is one; its Reset
+// does not process the key again.
 type summer interface {
 	io.Writer
 	Reset()
@@ -94,7 +94,7 @@ func newSigner(s *Scheme, keys []*key) *Signer {
 	return signer
 }
 
-// signing are the keys that sign: where the scheme has no room for several, the newest.
+// signing are the keys that sign: all, or the newest if the scheme has no room for several.
 func (s *Signer) signing() []*key {
 	if s.scheme.spec.Rotation == rotationNewest {
 		return s.keys[:1]
@@ -102,13 +102,12 @@ func (s *Signer) signing() []*key {
 	return s.keys
 }
 
-// Sign appends the scheme's headers to dst. A name may come several times: add
-// the lines, do not set them. With several secrets all of them sign, the newest
-// first, unless the scheme says that only the newest does. A scheme with a separator
-// puts the signatures into one value; any other sends each line that differs by key
-// once for each secret, so that a receiver which reads only the first one checks with
-// the newest. Receivers that join repeated lines see ", " between them (RFC 9110
-// section 5.3).
+// Sign appends the scheme's headers to dst. A name may come several times: add the lines, do not
+// set them. With several secrets all of them sign, the newest first, unless the scheme says that
+// only the newest does. A scheme with a separator puts the signatures into one value; any other
+// sends each line that differs by key once for each secret, so that a receiver that reads only
+// the first line verifies with the newest. Receivers that join repeated lines see ", " between
+// them (RFC 9110 section 5.3).
 func (s *Signer) Sign(dst []Header, m *Message) []Header {
 	w := s.works.Get().(*work)
 	defer s.works.Put(w)
@@ -139,7 +138,7 @@ func (s *Signer) Sign(dst []Header, m *Message) []Header {
 	return dst
 }
 
-// sum signs with each key and leaves in w.lines what the key's variables stand for.
+// sum signs with each key and puts the values of the key's variables into w.lines.
 func (s *Signer) sum(w *work) {
 	spec := &s.scheme.spec
 	w.signatures, w.lines = w.signatures[:0], w.lines[:0]
@@ -176,8 +175,8 @@ func (s *Signer) Names() []string {
 	return names
 }
 
-// Equal tells whether t signs everything as s does: by the same scheme, with the same
-// secrets in the same order.
+// Equal tells whether t signs every message as s does: by the same scheme, with the same secrets
+// in the same order.
 func (s *Signer) Equal(t *Signer) bool {
 	return s.scheme.Equal(t.scheme) && slices.EqualFunc(s.keys, t.keys, (*key).same)
 }

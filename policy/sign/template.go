@@ -23,8 +23,8 @@ type Part struct {
 	Variable string // see Message for what each stands for
 }
 
-// variables are the names that `signed` and `headers` have in common; `signed`
-// also has body, `headers` also have signature.
+// variables are the names for both `signed` and `headers`; `signed` also has body, `headers` also
+// have signature.
 func variables() []string {
 	return append([]string{"id", "type", "delivery", "attempt", "endpoint", "timestamp", "timestamp_ms", "timestamp_rfc3339",
 		"method", "url", "host", "path", "content_type", "body_sha256", "body_sha256_base64", "body_sha512", "body_sha512_base64"},
@@ -34,22 +34,22 @@ func variables() []string {
 // keyVariables are of one key each, as signature is: see keyed.
 func keyVariables() []string { return []string{"algorithm", "key_id", "key_number"} }
 
-// values is what the variables stand for in one request.
+// values are the values of the variables in one request.
 type values struct {
 	*Message
 	keyed
-	sha256, sha512 []byte // of the body, once they were asked for
+	sha256, sha512 []byte // of the body, computed on first use
 }
 
-// keyed is what each key has of its own.
+// keyed are the values that each key has of its own.
 type keyed struct {
 	algorithm string
 	id        string // key_id
 	number    int    // key_number, from 1
-	signature []byte // encoded; of all keys where a scheme joins them
+	signature []byte // encoded; of all keys if the scheme joins them
 }
 
-// String is the template as the file has it.
+// String is the template as in the file.
 func (t Template) String() string {
 	var b strings.Builder
 	for _, p := range t {
@@ -65,7 +65,7 @@ func (t Template) uses(variables ...string) bool {
 	return slices.ContainsFunc(t, func(p Part) bool { return p.Variable != "" && slices.Contains(variables, p.Variable) })
 }
 
-// perKey tells whether the text is another one for each key.
+// perKey reports whether the text differs by key.
 func (t Template) perKey() bool { return t.uses("signature") || t.uses(keyVariables()...) }
 
 func (t Template) check(known []string) error {
@@ -83,8 +83,8 @@ func (t Template) check(known []string) error {
 	return nil
 }
 
-// write writes the content that t makes of v, the body without a copy. It
-// returns buf, which may have grown, for the next call.
+// write writes the text of t for v, without copying the body. It returns buf, which may have
+// grown, for the next call.
 func (t Template) write(w io.Writer, v *values, buf []byte) []byte {
 	for _, p := range t {
 		if p.Variable == "body" {
@@ -97,7 +97,7 @@ func (t Template) write(w io.Writer, v *values, buf []byte) []byte {
 	return buf
 }
 
-// append appends the text that t makes of v.
+// append appends the text of t for v.
 func (t Template) append(b []byte, v *values) []byte {
 	for _, p := range t {
 		b = p.append(b, v)
@@ -175,8 +175,8 @@ func (v *values) bodySHA512() []byte {
 	return v.sha512
 }
 
-// splitURL takes an absolute URL without user and fragment apart into scheme and
-// host, and the target of the request line, which has at least a slash.
+// splitURL splits an absolute URL without user and fragment into scheme and host, and the target
+// of the request line, which is at least a slash.
 func splitURL(url string) (origin, path string) {
 	start := strings.Index(url, "://") + len("://")
 	end := strings.IndexAny(url[min(start, len(url)):], "/?")
@@ -193,7 +193,7 @@ func splitURL(url string) (origin, path string) {
 // errContradicts is a sentence that begins with a header.
 var errContradicts = errors.New("contradicts the request or is not in its usual form")
 
-// observed tells whether a receiver sees by itself what the variable stands for.
+// observed reports whether a receiver knows the variable's value without a header.
 func (p Part) observed() bool {
 	switch p.Variable {
 	case "method", "url", "host", "path", "content_type", "body_sha256", "body_sha256_base64", "body_sha512", "body_sha512_base64":
@@ -202,9 +202,9 @@ func (p Part) observed() bool {
 	return false
 }
 
-// read is the way back: it takes text apart at the literals of t and sets what the
-// variables say in v. What follows the last part is left for the caller to find,
-// who writes the text again and compares.
+// read is the reverse of append: it splits text at the literals of t and sets the variables in v.
+// It ignores text after the last part; the caller finds it by writing the text again and
+// comparing.
 func (t Template) read(text string, v *values) error {
 	for i, p := range t {
 		if p.Variable == "" || p.observed() {
@@ -233,7 +233,7 @@ func (t Template) read(text string, v *values) error {
 	return nil
 }
 
-// set takes over what a header says.
+// set sets a variable from a header.
 func (v *values) set(variable, text string) error {
 	switch variable {
 	case "id":
@@ -282,7 +282,7 @@ func (v *values) set(variable, text string) error {
 	return nil
 }
 
-// setSeconds keeps the milliseconds that another header has told.
+// setSeconds keeps the milliseconds of another header.
 func (m *Message) setSeconds(at time.Time) {
 	if m.Time.Unix() != at.Unix() {
 		m.Time = at

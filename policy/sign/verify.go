@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// maxSignatures bounds how many signatures of one request are tried, as each one
-// costs CPU time and the sender of a request may be anybody.
+// maxSignatures bounds how many signatures of one request are tried, because each one costs CPU
+// time and anybody may send a request.
 const maxSignatures = 16
 
 // Verifier checks requests as a receiver does. Its methods may be called at the
@@ -20,10 +20,9 @@ type Verifier struct {
 	keys   []*key
 }
 
-// NewVerifier reads the secrets as the receiver has them, at most MaxSecrets: the
-// shared secret, or of Ed25519 the public key. A private Ed25519 key does too if it
-// is told from a public one, by its prefix (whsk_) or its 64 bytes; a base64 or hex
-// seed of 32 bytes is not. Errors: *SecretError.
+// NewVerifier reads the secrets as the receiver has them, at most MaxSecrets: the shared secret,
+// or of Ed25519 the public key. A private Ed25519 key works, too, if its prefix (whsk_) or its 64
+// bytes identify it; a base64 or hex seed of 32 bytes does not. Errors: *SecretError.
 func NewVerifier(s *Scheme, secrets []string) (*Verifier, error) {
 	keys, err := s.keys(secrets, receiver)
 	if err != nil {
@@ -32,23 +31,21 @@ func NewVerifier(s *Scheme, secrets []string) (*Verifier, error) {
 	return &Verifier{s, keys}, nil
 }
 
-// Verifier checks what s signs, for who has the sender's secrets at hand.
+// Verifier returns a Verifier of s's signatures, for callers that have the sender's secrets.
 func (s *Signer) Verifier() *Verifier { return &Verifier{s.scheme, s.keys} }
 
-// Verify checks a request whose header lines get returns, without regard to the
-// case of the name, as http.Header.Values does. m is what the receiver knows by
-// itself: Body, Method, URL, and Time, which is its own clock. What the headers
-// carry (the id, the time of the attempt, …) is taken from them; ContentType and,
-// where the scheme does not send it, EventID are those of Content-Type and webhook-id
-// when m has none. If a scheme signs something else that no header carries, m must
-// have it.
+// Verify checks a request whose header lines get returns, without regard to the case of the name,
+// as http.Header.Values does. m has the values that the receiver knows by itself: Body, Method,
+// URL, and Time by its own clock. Values in the headers (the id, the time of the attempt, …) are
+// taken from them; ContentType and, where the scheme does not send it, EventID are those of
+// Content-Type and webhook-id if m has none. m must have any other value that is signed but in no
+// header.
 //
-// A request is good when any of its signatures is one that any of the secrets makes
-// and, where a header carries the time, that time is at most tolerance away from
-// m.Time (Standard Webhooks: 5 minutes). The error says what is wrong and holds
-// nothing that is secret.
+// A request is valid if any of its signatures is one of any of the secrets and, if a header has
+// the time, that time is at most tolerance away from m.Time (Standard Webhooks: 5 minutes). The
+// error says what is wrong and contains no secret.
 func (v *Verifier) Verify(get func(name string) []string, m *Message, tolerance time.Duration) error {
-	said := *m // m with what the headers say
+	said := *m // m with the values of the headers
 	said.Time = time.Time{}
 	said.ContentType = cmp.Or(said.ContentType, first(get("Content-Type")))
 	said.EventID = cmp.Or(said.EventID, first(get("webhook-id")))
@@ -83,7 +80,7 @@ func (v *Verifier) Verify(get func(name string) []string, m *Message, tolerance 
 	return errors.New("no signature matches")
 }
 
-// read takes the headers apart into is.Message and, line by line, what is of one key.
+// read parses the headers into is.Message and, line by line, the values of one key.
 func (v *Verifier) read(get func(name string) []string, is *values) ([]keyed, error) {
 	type line struct {
 		HeaderSpec
@@ -117,8 +114,8 @@ func (v *Verifier) read(get func(name string) []string, is *values) ([]keyed, er
 			all = append(all, line{h, text, i})
 		}
 	}
-	// Writing the lines again shows whether headers contradict each other, and
-	// leaves no second way to write the same number.
+	// The lines are written again and compared, so that headers cannot contradict each other and
+	// each number has one form.
 	for _, l := range all {
 		is.keyed = keys[l.of]
 		if string(l.Value.append(nil, is)) != l.text {
@@ -128,7 +125,7 @@ func (v *Verifier) read(get func(name string) []string, is *values) ([]keyed, er
 	return keys, nil
 }
 
-// made tells whether k made the signature, and is what the request says of its key.
+// made reports whether k made the signature and is the key that the request names.
 func (v *Verifier) made(k *key, said *keyed, content []byte, text string) bool {
 	if said.id != "" && said.id != k.id || said.algorithm != "" && said.algorithm != k.algorithm {
 		return false
@@ -148,7 +145,7 @@ func first(list []string) string {
 	return list[0]
 }
 
-// split returns the signatures in what stands for ${signature}.
+// split returns the signatures in the value of ${signature}.
 func (v *Verifier) split(signatures string) []string {
 	if v.scheme.spec.Separator == "" {
 		return []string{signatures}
