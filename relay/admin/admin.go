@@ -1,11 +1,9 @@
-// Package admin is the operator's side: what runs, is it well, and what waits for
-// whom. It answers on its own listeners, never on those that take events. What it can
-// change: whether an endpoint gets its deliveries, and to have the files read again.
+// Package admin is the operator's HTTP surface: health, endpoints with their states and backlogs,
+// and the configuration. It has listeners of its own, apart from those for events. It can pause,
+// disable and enable endpoints, and reload the files.
 //
-// With a shared outbox it shows the fleet, too. What wins where the files of its
-// Relays differ: each Relay delivers by its own file; which Relay claims a delivery is
-// chance; and who gets an event is decided by the file of the Relay that accepted it.
-// So a difference is shown, here and in the log, and never settled by Relay.
+// With a shared outbox it shows the fleet, too. Files of its Relays may differ (see package app).
+// Differences are shown, here and in the log, and not resolved by Relay.
 package admin
 
 import (
@@ -22,14 +20,14 @@ import (
 	"relay/relay/deliver"
 )
 
-// Outbox is what admin asks of the outbox.
+// Outbox is the part of the outbox that admin needs.
 type Outbox interface {
 	Health(ctx context.Context) error
 	Counts(ctx context.Context) (map[string]outbox.Counts, error)
 	Durability() string
 }
 
-// Deliverer is what admin asks of the one that delivers; see deliver.Deliverer.
+// Deliverer is the part of deliver.Deliverer that admin needs.
 type Deliverer interface {
 	Status() []deliver.Status
 	Pause(ctx context.Context, endpoint, by string) (deliver.Status, error)
@@ -40,10 +38,9 @@ type Deliverer interface {
 
 // Fleet is the Relays that share the outbox.
 type Fleet struct {
-	Relays []Relay // those that live, by number
+	Relays []Relay // those with a recent heartbeat, by number
 
-	// Disagreements names the endpoints that Relays have different settings for, and
-	// says who has which.
+	// Disagreements describes the different settings of Relays, by endpoint.
 	Disagreements map[string]string
 }
 
@@ -54,7 +51,7 @@ type Relay struct {
 	PID       int               `json:"pid"`
 	Version   string            `json:"version"`
 	Seen      time.Time         `json:"seen"` // its last heartbeat
-	Self      bool              `json:"self"` // the one that answers
+	Self      bool              `json:"self"` // the answering Relay
 	Endpoints map[string]string `json:"-"`    // hashes of their settings, by name
 }
 
@@ -65,32 +62,32 @@ type Options struct {
 	Engine    string                // of the outbox, as the file names it
 	Policy    func() *policy.Policy // that runs now
 	Version   string
-	Ready     func() error   // nil when the rest of the process is ready, else what it waits for
+	Ready     func() error   // nil if the rest of the process is ready, else the reason why not
 	Log       zerolog.Logger // who changed what
 	Metrics   http.Handler   // of GET /metrics; nil for none
 
-	// Hush takes out of why the outbox is not ready what must not be shown; nil for
-	// nothing.
+	// Hush removes values that must not be shown from the reason why the outbox is not ready;
+	// optional.
 	Hush func(text string) string
 
-	// Fleet asks the outbox who shares it; nil for an outbox of one Relay. It obeys
-	// the context's deadline.
+	// Fleet asks the outbox for its Relays; nil if it is not shared. It obeys the context's
+	// deadline.
 	Fleet func(ctx context.Context) (Fleet, error)
 
 	Clock outbox.Clock // of an outbox that has its own; nil for this process's
 
-	// Reload reads the files again. Errors: *ReloadError. nil when there is nothing
-	// to read: the route is then not there.
+	// Reload reads the files again. Errors: *ReloadError. nil if there are no files; there is
+	// then no such route.
 	Reload func(ctx context.Context) (Reloaded, error)
 
 	Config func() Config // optional
 }
 
 const (
-	healthTimeout = 2 * time.Second        // a probe that hangs tells nothing
-	fleetTimeout  = 500 * time.Millisecond // the fleet is an addition: nobody waits longer for it
+	healthTimeout = 2 * time.Second        // a hanging probe is useless
+	fleetTimeout  = 500 * time.Millisecond // the fleet is not essential, so it may be missing
 	countsTimeout = 5 * time.Second        // for the counts of all endpoints
-	changeTimeout = 10 * time.Second       // for the outbox to remember a change
+	changeTimeout = 10 * time.Second       // for the outbox to store a change
 )
 
 // New returns the handler of the admin routes.
@@ -129,8 +126,8 @@ func New(o Options) http.Handler {
 	return mux
 }
 
-// Probes returns GET /healthz and /readyz for those who have no token: they hear whether,
-// and not why. A probe of Kubernetes, or one whose configuration is gone, cannot have it.
+// Probes returns GET /healthz and /readyz for callers without a token, without reasons.
+// Kubernetes cannot send a token, and a verb may have lost its configuration.
 func Probes(o Options) http.Handler {
 	a := &api{o}
 	mux := http.NewServeMux()
@@ -152,9 +149,8 @@ func Probes(o Options) http.Handler {
 // api has a method for each route.
 type api struct{ Options }
 
-// status is the body of both health routes. A readiness says where events are kept and,
-// when that is known, who shares the outbox, and which configuration runs; none of it makes
-// it another readiness.
+// status is the body of both health routes. Readiness also has the outbox, its Relays if known,
+// and the running configuration, for information only.
 type status struct {
 	Status        string            `json:"status"`
 	Version       string            `json:"version,omitempty"`
@@ -167,10 +163,10 @@ type status struct {
 
 type outboxStatus struct {
 	Engine     string `json:"engine"`
-	Durability string `json:"durability"` // the level that a receipt stands for
+	Durability string `json:"durability"` // the level of a 202
 
-	// ClockAheadMS is by how much this machine's clock is ahead of that of a shared outbox, in
-	// milliseconds; negative where it is behind.
+	// ClockAheadMS is how far this machine's clock is ahead of a shared outbox's, in
+	// milliseconds; negative if it is behind.
 	ClockAheadMS *int64 `json:"clock_ahead_ms,omitempty"`
 }
 
@@ -203,7 +199,7 @@ func (a *api) readyz(w http.ResponseWriter, r *http.Request) {
 	answer(w, code, s)
 }
 
-// unready says why an accept would not succeed now, nil when it would.
+// unready says why an accept would fail now, nil if it would succeed.
 func (a *api) unready(ctx context.Context) error {
 	if err := a.Outbox.Health(ctx); err != nil || a.Ready == nil {
 		return err
@@ -211,7 +207,7 @@ func (a *api) unready(ctx context.Context) error {
 	return a.Ready()
 }
 
-// fleet returns false when there is none, or when it cannot be known soon.
+// fleet returns false if there is none or the outbox does not answer soon.
 func (a *api) fleet(ctx context.Context) (Fleet, bool) {
 	if a.Fleet == nil {
 		return Fleet{}, false
@@ -230,5 +226,5 @@ func write(w http.ResponseWriter, code int, contentType string, body any) {
 	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(body) // the client has gone: nobody is left to tell
+	_ = json.NewEncoder(w).Encode(body) // the client has gone
 }

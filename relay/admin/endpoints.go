@@ -29,23 +29,23 @@ type EndpointList struct {
 	Endpoints []Endpoint `json:"endpoints"`
 }
 
-// Endpoint is what an operator sees of one. It holds no secret: of the URL neither
-// user nor query, of headers nothing.
+// Endpoint is an endpoint for operators. It contains no secret: neither user and query of the URL
+// nor headers.
 type Endpoint struct {
 	Name        string     `json:"name"`
 	URL         string     `json:"url,omitempty"`
 	State       string     `json:"state"`                 // active, paused, disabled, removed, elsewhere
 	Reason      string     `json:"reason,omitempty"`      // of the state, for people
-	Code        string     `json:"code,omitempty"`        // of the state: operator, gone, failing; consent where an active one lacks it
-	Since       time.Time  `json:"since,omitzero"`        // of the state, where it is known
+	Code        string     `json:"code,omitempty"`        // of the state: operator, gone, failing; consent if an active one lacks it
+	Since       time.Time  `json:"since,omitzero"`        // of the state, if known
 	Paused      bool       `json:"paused,omitempty"`      // beside another state that is shown: it needs resume, too
 	Enabled     bool       `json:"enabled"`               // by the file
 	Events      string     `json:"events,omitempty"`      // patterns, or "all"
 	Concurrency int        `json:"concurrency,omitempty"` // attempts at the same time, of each Relay
-	Hash        string     `json:"hash,omitempty"`        // differs when the settings do
+	Hash        string     `json:"hash,omitempty"`        // changes with the settings
 	Deliveries  Deliveries `json:"deliveries"`
 
-	// As the Relay that answers sees it now.
+	// As the answering Relay sees it now.
 	Waiting   string     `json:"waiting,omitempty"`   // why nothing is claimed, one of deliver.WaitCauses
 	Breaker   string     `json:"breaker,omitempty"`   // closed, open, half_open
 	OpenUntil time.Time  `json:"open_until,omitzero"` // of an open breaker: the next probe is not before
@@ -53,11 +53,10 @@ type Endpoint struct {
 	RateLimit *RateLimit `json:"rate_limit,omitempty"`
 	InFlight  int        `json:"in_flight"` // attempts under way
 
-	// Ended lists, in the answer to resume and enable, what they ended: paused, disabled,
-	// retry_after, breaker.
+	// Ended lists the causes that resume or enable ended: paused, disabled, retry_after, breaker.
 	Ended []string `json:"ended,omitempty"`
 
-	// By outcome, since the Relay that answers was started.
+	// By outcome, since the start of the answering Relay.
 	Attempts map[deliver.Outcome]int64 `json:"attempts,omitempty"`
 
 	// With a fleet: the hash at each Relay that has the endpoint, by number, and whether
@@ -66,10 +65,10 @@ type Endpoint struct {
 	Agrees *bool            `json:"agrees,omitempty"`
 }
 
-// RateLimit is the bucket that sends are taken from.
+// RateLimit is the token bucket of sends.
 type RateLimit struct {
 	PerSecond float64 `json:"per_second"`
-	Tokens    float64 `json:"tokens"` // in it now, as far as the Relay that answers knows
+	Tokens    float64 `json:"tokens"` // in it now, as far as the answering Relay knows
 }
 
 // Deliveries of an endpoint since the outbox was made:
@@ -78,7 +77,7 @@ type RateLimit struct {
 type Deliveries struct {
 	Accepted  int64  `json:"accepted"`
 	Pending   int64  `json:"pending"` // due now or later
-	Held      int64  `json:"held"`    // not over, and nobody delivers them
+	Held      int64  `json:"held"`    // pending, at an endpoint that takes none
 	Delivered int64  `json:"delivered"`
 	Failed    int64  `json:"failed"`
 	Discarded int64  `json:"discarded"`
@@ -100,7 +99,7 @@ func (a *api) listEndpoints(w http.ResponseWriter, r *http.Request) {
 
 func (a *api) showEndpoint(w http.ResponseWriter, r *http.Request) { a.answerEndpoint(w, r, nil) }
 
-// answerEndpoint answers the endpoint of the path, and what a request ended there.
+// answerEndpoint answers the endpoint of the path, and the causes that the request ended.
 func (a *api) answerEndpoint(w http.ResponseWriter, r *http.Request, ended []string) {
 	v, err := a.look(r.Context())
 	if err != nil {
@@ -120,7 +119,7 @@ func (a *api) answerEndpoint(w http.ResponseWriter, r *http.Request, ended []str
 // change is the route of one method that changes an endpoint's state.
 func (a *api) change(do func(d Deliverer, ctx context.Context, endpoint, by string) (deliver.Status, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		// The client's going does not leave it open whether it was done.
+		// The change is made even if the client goes away.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), changeTimeout)
 		defer cancel()
 		status, err := do(a.Deliverer, ctx, r.PathValue("name"), "an operator")
@@ -137,7 +136,7 @@ func (a *api) change(do func(d Deliverer, ctx context.Context, endpoint, by stri
 	}
 }
 
-// view is all that is known of the endpoints at one moment.
+// view is a snapshot of all endpoints.
 type view struct {
 	policy  *policy.Policy
 	status  map[string]deliver.Status
@@ -228,14 +227,14 @@ func (v *view) endpoint(name string) Endpoint {
 		out.Deliveries.Held = c.Pending
 	}
 	if !c.Oldest.IsZero() {
-		age := max(0, v.now.Sub(c.Oldest)) // the clock of a shared outbox is another one
+		age := max(0, v.now.Sub(c.Oldest)) // a shared outbox has a clock of its own
 		out.Deliveries.OldestMS = new(age.Milliseconds())
 	}
 	return out
 }
 
-// describe adds what the deliverer says. An endpoint that is in no file stays removed,
-// also when it was paused before; one of other Relays may be paused for all.
+// describe adds the deliverer's status. An endpoint that is in no file stays removed, even if it
+// was paused before; one in the files of other Relays may be paused.
 func (out *Endpoint) describe(s deliver.Status) {
 	if s.State != "" && s.State != deliver.Active && out.State != removed {
 		out.State = string(s.State)

@@ -10,22 +10,22 @@ import (
 	"relay/ingest/problem"
 )
 
-// Reloaded is the answer of POST /v1/reload: what runs now, and how its endpoints
-// differ from those before, by name.
+// Reloaded is the answer of POST /v1/reload: the running configuration, and the names of the
+// endpoints that changed.
 type Reloaded struct {
-	Generation int64    `json:"generation"` // 1 is the start; one more with each reload that was taken over
+	Generation int64    `json:"generation"` // 1 at the start; one more with each reload
 	Hash       string   `json:"hash"`       // of the settings of all endpoints, without secrets
 	Changed    []string `json:"changed"`    // in the order of the file
 	Added      []string `json:"added"`
-	Removed    []string `json:"removed"` // what waits for them is held
+	Removed    []string `json:"removed"` // their pending deliveries are held
 
 	EventTypes []string `json:"event_types,omitempty"` // those that differ
 
-	// LastChange is set where this reload changed nothing: the watch may have been first.
+	// LastChange is set if this reload changed nothing, because the watch may have been first.
 	LastChange *Change `json:"last_change,omitempty"`
 }
 
-// Differs tells whether endpoints or event types are not as before.
+// Differs reports whether endpoints or event types have changed.
 func (r *Reloaded) Differs() bool {
 	return len(r.Changed)+len(r.Added)+len(r.Removed)+len(r.EventTypes) > 0
 }
@@ -37,18 +37,18 @@ type Change struct {
 	At time.Time `json:"at"`
 }
 
-// Config is what /readyz says of the configuration that runs.
+// Config is the running configuration in /readyz.
 type Config struct {
 	Generation int64     `json:"generation"`
 	Hash       string    `json:"hash"`
 	LoadedAt   time.Time `json:"loaded_at"`
-	Error      string    `json:"error,omitempty"` // of the last reload, when it was refused; one line
+	Error      string    `json:"error,omitempty"` // of the last reload, if it was refused; one line
 }
 
-// ReloadError is a reload that was refused whole: what ran before goes on.
+// ReloadError is a refused reload; the old configuration stays.
 type ReloadError struct {
 	Code     problem.Code // problem.InvalidConfig or problem.NeedsRestart
-	Problems []string     // at least one; with file, line and column where there are any
+	Problems []string     // at least one; with file, line and column if known
 }
 
 // Error is one line.
@@ -61,7 +61,7 @@ func (e *ReloadError) Error() string {
 }
 
 func (a *api) reload(w http.ResponseWriter, r *http.Request) {
-	// Half a reload does not exist, so the client's going does not end it.
+	// A reload is whole or not at all, so it goes on if the client goes away.
 	done, err := a.Reload(context.WithoutCancel(r.Context()))
 	if err != nil {
 		refuse(w, err)

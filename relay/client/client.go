@@ -1,8 +1,8 @@
-// Package client is what the verbs share that talk to a running Relay: where it listens,
-// one request, its refusals as errors with a remedy, and output as a table or as JSON.
+// Package client is the common part of verbs that talk to a running Relay: finding it, sending a
+// request, its refusals as errors with a remedy, and output as a table or as JSON.
 //
-// Read in this order: find.go (where a Relay is, with a valid file or without one),
-// running.go (the run file, which serve writes), Target, refusal.go, output.go.
+// Read in this order: find.go (where a Relay is, with a valid file or without one), running.go
+// (the run file, which relay serve writes), Target, refusal.go, output.go.
 package client
 
 import (
@@ -32,7 +32,7 @@ const (
 type Target struct {
 	Addrs   []Addr // the first that takes the connection gets the request
 	MaxBody int    // bytes of one request to ingest
-	next    string // what to do when nobody answers
+	next    string // what to do if no Relay answers
 	pid     int    // of the process that says it listens there; 0 for unknown
 }
 
@@ -44,7 +44,7 @@ type Addr struct {
 
 func (a Addr) String() string { return a.Network + ":" + a.Address }
 
-// At is a Target at one address that is known.
+// At is a Target at one known address.
 func At(network, address string) Target {
 	return Target{Addrs: []Addr{{Network: network, Address: address}}}
 }
@@ -57,8 +57,8 @@ func (t Target) String() string {
 	return strings.Join(all, ", ")
 }
 
-// Do sends one request to a running Relay and returns the status and the body of its
-// answer, whatever the status.
+// Do sends one request to a running Relay and returns the status and the body of its answer, with
+// any status.
 func (t Target) Do(method, path string, header http.Header, body []byte) (int, []byte, error) {
 	var failed []error
 	for _, a := range t.Addrs {
@@ -120,7 +120,7 @@ func (a Addr) dialled() string {
 	return a.Address
 }
 
-// unanswered says why no address took the connection, and what next.
+// unanswered says why no address took the connection, and what to do next.
 func (t Target) unanswered(failed []error) error {
 	for i, err := range failed {
 		if errors.Is(err, fs.ErrPermission) {

@@ -14,25 +14,24 @@ import (
 	"relay/config"
 )
 
-// UsageError is a mistake in what was typed.
+// UsageError is a mistake in the command line.
 type UsageError struct{ error }
 
 func (e UsageError) Unwrap() error { return e.error }
 
-// Finder finds a running Relay: at the address that was given, else where its run file
-// says, else where the configuration does, or as much of it as can be read. No valid file
-// is needed.
+// Finder finds a running Relay: at the given address, else by its run file, else by the
+// configuration, or the readable part of it. No valid file is needed.
 type Finder struct {
 	Env     func(string) (string, bool)
 	Configs []string // files and folders that --config named
 
-	// Warn is told what is wrong with the configuration when nothing but that says where
-	// the Relay is, and which addresses are asked.
+	// Warn gets warnings about the configuration if only that says where the Relay is, and the
+	// addresses that are tried.
 	Warn func(problems error, asking string)
 }
 
-// systemState is the state folder of a systemd service with StateDirectory=relay, for
-// those who ask from a shell.
+// systemState is the state folder of a systemd service with StateDirectory=relay, for verbs that
+// run in a shell.
 const systemState = "/var/lib/relay"
 
 // Admin finds the admin listener. given is --admin; $RELAY_ADMIN and $RELAY_ADMIN_TOKEN
@@ -55,7 +54,7 @@ func (f Finder) Admin(given string) (Target, error) {
 	case s.running != nil:
 		s.addrs = s.running.Admin
 	default:
-		// No second one: where this Relay does not answer, another one may.
+		// Only one address: if this Relay does not answer, another Relay may answer at the next.
 		if c.Unix != "" {
 			s.addrs = []string{"unix:" + c.Unix}
 		} else if c.HTTP != "" {
@@ -96,11 +95,11 @@ func (f Finder) Ingest(given, token string) (Target, error) {
 	return f.target(s, "--to")
 }
 
-// sight is what is known of the Relay to find.
+// sight is what look has found.
 type sight struct {
-	given    string   // what named the addresses, when that was the caller
-	running  *Running // nil when no run file counts
-	other    *Running // that runs, and need not be the one that is meant
+	given    string   // the flag or variable that named the addresses, if any
+	running  *Running // nil if no run file applies
+	other    *Running // of a running Relay, which may be another than the one that is meant
 	config   config.Config
 	problems error // of the files
 	addrs    []string
@@ -108,7 +107,7 @@ type sight struct {
 	maxBody  int64
 }
 
-// look reads what was given, the configuration and the run files.
+// look reads flags, variables, the configuration and the run files.
 func (f Finder) look(flag, given, variable, env string) (*sight, error) {
 	s := &sight{}
 	if given != "" {
@@ -142,9 +141,9 @@ func (f Finder) look(flag, given, variable, env string) (*sight, error) {
 	return s, nil
 }
 
-// search looks for the run file of the Relay that is meant. With files that were named it
-// is one that was started with them, or has the same outbox; else it is also the one whose run file
-// is where the outbox of the file that was found would be; and without any file whatever runs.
+// search looks for the run file of the Relay that is meant. If files were named, that Relay was
+// started with them or has the same outbox. If a file was found by the search order, its run file
+// may also be beside that file's outbox. Without a file, any running Relay will do.
 func (s *sight) search(f Finder, explicit bool, paths []string) {
 	box := ""
 	if s.config.Outbox.Engine == "sqlite" {
@@ -173,8 +172,8 @@ func (s *sight) search(f Finder, explicit bool, paths []string) {
 	}
 }
 
-// reads tells whether a Relay was started with one of the files, or with a file of one of
-// the folders.
+// reads reports whether a Relay was started with one of the files, or with a file in one of the
+// folders.
 func (r *Running) reads(paths []string) bool {
 	return slices.ContainsFunc(paths, func(path string) bool {
 		path = whole(path)
@@ -182,7 +181,7 @@ func (r *Running) reads(paths []string) bool {
 	})
 }
 
-// target makes what look has found a Target. flags name an address instead.
+// target converts the result of look to a Target. flags are those that name an address.
 func (f Finder) target(s *sight, flags string) (Target, error) {
 	t := Target{MaxBody: int(s.maxBody)}
 	for _, text := range s.addrs {
@@ -208,7 +207,7 @@ func (f Finder) target(s *sight, flags string) (Target, error) {
 	return t, nil
 }
 
-// hint names a Relay that runs and is not known to be the one that is meant.
+// hint names a running Relay that may not be the one that is meant.
 func (s *sight) hint() string {
 	if s.other == nil || len(s.other.Config) == 0 {
 		return ""
@@ -216,8 +215,8 @@ func (s *sight) hint() string {
 	return fmt.Sprintf("; one runs with --config %s (process %d)", s.other.Config[0], s.other.PID)
 }
 
-// ParseAddr reads unix:/path, http://host:port or host:port. Its error goes on after the
-// text.
+// ParseAddr reads unix:/path, http://host:port or host:port. Its error continues a sentence that
+// begins with the text.
 func ParseAddr(s string) (Addr, error) {
 	if path, isUnix := strings.CutPrefix(s, "unix:"); isUnix && path != "" {
 		return Addr{Network: "unix", Address: path}, nil
@@ -233,9 +232,9 @@ func ParseAddr(s string) (Addr, error) {
 	return Addr{Network: "tcp", Address: net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "80"))}, nil
 }
 
-// tokenOf is the token for an address: the one that was given, else that of the listener
-// with the same port, else, on this machine, that of the first listener that has one. The
-// token of a listener on loopback stays on this machine.
+// tokenOf is the token for an address: the given one, else that of the listener with the same
+// port, else, on this machine, that of the first listener with one. The token of a listener on
+// loopback stays on this machine.
 func tokenOf(address, given string, listeners []config.HTTP) string {
 	host, port, err := net.SplitHostPort(address)
 	if given != "" || err != nil {
@@ -264,14 +263,14 @@ func isLoopback(host string) bool {
 	return host == "localhost" || ip.Unmap().IsLoopback()
 }
 
-// isLocal tells whether a connection to the host stays on this machine: one to the
-// unspecified address does (net.Dial).
+// isLocal reports whether connections to the host stay on this machine, as those to the
+// unspecified address do (net.Dial).
 func isLocal(host string) bool {
 	ip, _ := netip.ParseAddr(host)
 	return host == "" || ip.IsUnspecified() || isLoopback(host)
 }
 
-// whole is a path from the root.
+// whole is the absolute path.
 func whole(path string) string {
 	if abs, err := filepath.Abs(path); err == nil {
 		return abs

@@ -18,7 +18,7 @@ func JSON(to io.Writer, v any) error {
 // Output is where a verb prints a table.
 type Output struct {
 	Out, Err io.Writer
-	Terminal bool // Out is a person's screen, and not a program's input
+	Terminal bool // Out is a terminal, not a pipe to a program
 }
 
 // Table writes a table: in columns for people, with a tab between cells for programs.
@@ -29,8 +29,7 @@ func (o Output) Table(t *Table) error {
 	return t.Tabs(o.Out)
 }
 
-// Remark writes a paragraph on a table, "" for none: below it for people, and for programs
-// where it is no row.
+// Remark writes a paragraph about a table, "" for none: below it for people, to Err for programs.
 func (o Output) Remark(text string) error {
 	if text == "" {
 		return nil

@@ -16,21 +16,21 @@ import (
 	"relay/internal/access"
 )
 
-// RunFile is the name of the run file. It is beside the outbox of sqlite and in the state
-// folder, and only there when the outbox is redis.
+// RunFile is the name of the run file. It is beside the outbox of sqlite and in the state folder,
+// and only there with an outbox "redis".
 const RunFile = "relay.run"
 
-// maxRunFile is more than any run file has, in bytes.
+// maxRunFile is above the size of any run file, in bytes.
 const maxRunFile = 1 << 20
 
-// Running is what a run file says of the Relay that wrote it: enough to talk to it without
-// its configuration, and nothing secret.
+// Running is the content of a run file: enough to talk to its Relay without the configuration,
+// and no secrets.
 type Running struct {
 	PID     int       `json:"pid"`
 	Started time.Time `json:"started"`
 	Version string    `json:"version"`
-	Config  []string  `json:"config"` // whole paths of the files that it was started with
-	Outbox  string    `json:"outbox"` // whole path of the folder, or where the server is
+	Config  []string  `json:"config"` // absolute paths of the files that it was started with
+	Outbox  string    `json:"outbox"` // absolute path of the folder, or place of the server
 	Admin   []string  `json:"admin"`  // addresses as ParseAddr reads them, sockets first
 	Ingest  []string  `json:"ingest"`
 	MaxBody int64     `json:"max_body"` // bytes of one request to ingest
@@ -38,22 +38,22 @@ type Running struct {
 	path string // of the file it was read from
 }
 
-// Published is a run file that stands until Close. It is locked: the kernel takes the lock
-// off a process that dies, so that its run file is known to be stale whatever process has
-// its number by then, in this container or another one.
+// Published is a run file that exists until Close. It is locked. The kernel releases the lock of
+// a process that dies, so a stale run file is recognised even if another process, in this
+// container or another one, has the same number.
 type Published struct {
 	path string
 	file fs.FileInfo
 	lock *flock.Flock
-	made string // the folder, when it was made for the file
+	made string // the folder, if it was made for the file
 }
 
-// ErrInUse says that another Relay, which runs, has its run file there.
+// ErrInUse says that another running Relay has its run file there.
 var ErrInUse = errors.New("another Relay has its run file there")
 
-// Publish writes the run file into a folder, which is made when it is not there. All
-// users who can enter the folder can read it. It appears whole or not at all, in the
-// place of a stale one; that of a Relay that runs is left alone (ErrInUse), unless it is the one before.
+// Publish writes the run file into a folder, which is made if it is missing. All users who can
+// enter the folder can read it. It is written atomically and replaces a stale one. The run file
+// of a running Relay stays (ErrInUse), unless this Relay follows that one.
 func (r Running) Publish(dir string) (_ *Published, err error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return nil, err
@@ -76,8 +76,8 @@ func (r Running) Publish(dir string) (_ *Published, err error) {
 	return p, nil
 }
 
-// follows tells whether another Relay can only be the one before, which is about to end: a
-// folder is the outbox of one at a time, and files name listeners of one.
+// follows reports whether another Relay must be about to end, because it has the same outbox
+// folder or files, which only one Relay can use at a time.
 func (r Running) follows(before Running) bool {
 	return before.Outbox == r.Outbox && (filepath.IsAbs(r.Outbox) || slices.Equal(before.Config, r.Config))
 }
@@ -110,8 +110,8 @@ func (r Running) write(p *Published) error {
 	return nil
 }
 
-// Close removes the run file, unless that of another Relay has taken its place, and the
-// folder that was made for it, if nothing else is in it.
+// Close removes the run file, unless another Relay has replaced it, and the folder if it was made
+// for the file and is empty.
 func (p *Published) Close() error {
 	var err error
 	if now, e := os.Lstat(p.path); e == nil && os.SameFile(now, p.file) {
@@ -130,9 +130,9 @@ func (p *Published) leave() (err error) {
 	return err
 }
 
-// read reads the run file of a folder and tells whether the Relay that wrote it still
-// runs. One that another user could have planted is an error: what it names may be sent
-// a token.
+// read reads the run file of a folder and reports whether its Relay still runs. A file that
+// another user could have written is an error, because a token may be sent to the addresses in
+// it.
 func read(dir string) (r Running, live bool, err error) {
 	r.path = filepath.Join(dir, RunFile)
 	info, err := os.Lstat(r.path)
@@ -161,13 +161,13 @@ func read(dir string) (r Running, live bool, err error) {
 	lock := flock.New(r.path, flock.SetFlag(os.O_RDONLY))
 	free, err := lock.TryRLock()
 	if err != nil {
-		return r, true, nil // no locks here: an answer will tell
+		return r, true, nil // no locks on this file system: the answer will show it
 	}
 	return r, !free, lock.Close()
 }
 
-// trusted tells whether a file is this user's, root's, or the owner's of its folder; root
-// believes everybody who could write there.
+// trusted reports whether a file belongs to this user, to root, or to the owner of its folder;
+// root trusts every user who can write there.
 func trusted(file, folder fs.FileInfo) bool {
 	return believed(access.Of(file).UID, access.Of(folder).UID, os.Geteuid())
 }

@@ -16,8 +16,8 @@ func outcomes() []deliver.Outcome {
 	return []deliver.Outcome{deliver.Delivered, deliver.Retry, deliver.Refused, deliver.Gone}
 }
 
-// maxDetailed is how many endpoints have histograms of their own, and series that are 0. With more of
-// them a scrape would have 64 lines for each, most of which say nothing.
+// maxDetailed is how many endpoints have histograms of their own, and series that are 0. With
+// more, a scrape would have 64 lines for each, most of them 0.
 const maxDetailed = 256
 
 // family is a metric with a series, or several, for each endpoint.
@@ -47,8 +47,8 @@ func (f family) add(v float64, endpoint *dto.LabelPair, other ...string) {
 	f.Metric = append(f.Metric, m)
 }
 
-// addHistogram adds what was seen, if anything was. Of many endpoints it makes one series, without
-// their label.
+// addHistogram adds a histogram unless it is empty. For many endpoints it makes one series,
+// without their label.
 func (f family) addHistogram(h *deliver.Histogram, endpoint *dto.LabelPair) {
 	if len(h.Counts) != len(h.Bounds)+1 {
 		return
@@ -84,8 +84,8 @@ func sumHistogram(all *dto.Histogram, h *deliver.Histogram) {
 	*all.SampleSum += h.Sum
 }
 
-// endpoints yields all families about endpoints, of one moment. Each is garbage once the
-// next one is asked for.
+// endpoints yields all families about endpoints, from one snapshot. Each becomes garbage when the
+// next one is built.
 func (m *Metrics) endpoints() iter.Seq[*dto.MetricFamily] {
 	status := m.o.Status()
 	label := map[string]*dto.LabelPair{} // shared by all families
@@ -113,7 +113,7 @@ func (m *Metrics) endpoints() iter.Seq[*dto.MetricFamily] {
 	}
 }
 
-// deliverFamily is a metric that a Status tells.
+// deliverFamily is a metric from a Status.
 type deliverFamily struct {
 	name string
 	kind dto.MetricType
@@ -163,7 +163,7 @@ func deliverFamilies() []deliverFamily {
 	}
 }
 
-// backlog yields what waits in the outbox, at the last look.
+// backlog yields the backlogs in the outbox, at the last look.
 func (m *Metrics) backlog(status []deliver.Status, label map[string]*dto.LabelPair, many bool, yield func(*dto.MetricFamily) bool) {
 	stopped := map[string]bool{}
 	for i := range status {
@@ -183,8 +183,8 @@ func (m *Metrics) backlog(status []deliver.Status, label map[string]*dto.LabelPa
 		}
 	}
 	if m.seen.counts != nil {
-		// Those that are 0, too, and of many endpoints: no rate sees the first failure of a series
-		// that begins with it.
+		// Series that are 0 are included, even with many endpoints, because rate() misses the
+		// first failure of a series that begins with it.
 		for _, name := range slices.Sorted(maps.Keys(label)) {
 			c := m.seen.counts[name]
 			failed.add(float64(c.Failed+c.Discarded), label[name])

@@ -9,13 +9,13 @@ import (
 	"relay/outbox"
 )
 
-// Appender is what ingest asks of the outbox.
+// Appender is the part of the outbox that ingest needs.
 type Appender interface {
 	Accept(context.Context, outbox.Batch) ([]outbox.Receipt, error)
 	Durability() string
 }
 
-// Count returns next with counters of what it accepts and refuses.
+// Count returns next with counters of accepted and refused events.
 func (m *Metrics) Count(next Appender) Appender {
 	return &counted{
 		Appender:    next,

@@ -1,12 +1,12 @@
-// Package metrics is what Prometheus sees of a Relay. While nobody scrapes it costs a
-// few counters; all else is asked for when a scrape comes.
+// Package metrics is Relay's metrics for Prometheus. Between scrapes they cost a few counters;
+// all else is collected during a scrape.
 //
-// No label has a value that came with an event or a request: endpoints are named as in
-// the file or the outbox, and nothing here knows a secret.
+// No label has a value from an event or a request: endpoints have their names in the file or the
+// outbox. There are no secrets here.
 //
-// Metrics of the process are in a registry. Those of endpoints are not, because with ten
-// thousand of them a registry would build some hundred megabytes for a scrape. Here one
-// family after the other is built, written and forgotten (endpoints.go).
+// Metrics of the process are in a registry. Those of endpoints are not, because with ten thousand
+// of them a registry would build some hundred megabytes for a scrape. Here one family after the
+// other is built, written and forgotten (endpoints.go).
 package metrics
 
 import (
@@ -25,18 +25,18 @@ import (
 )
 
 const (
-	lookEvery   = 5 * time.Second // the outbox is asked no more often, however many scrape
-	lookTimeout = 3 * time.Second // below Prometheus' own of 10 s: an outage must not cost the other figures
+	lookEvery   = 5 * time.Second // least time between looks at the outbox
+	lookTimeout = 3 * time.Second // below Prometheus' own of 10 s, so that an outage leaves the other figures
 )
 
-// Outbox is what is asked of the outbox.
+// Outbox is the part of the outbox that metrics need.
 type Outbox interface {
 	Health(ctx context.Context) error
 	Counts(ctx context.Context) (map[string]outbox.Counts, error)
 	Fill(ctx context.Context) (float64, error)
 }
 
-// Config is the configuration that runs.
+// Config is the running configuration.
 type Config struct {
 	Generation int64
 	Hash       string // of the settings of all endpoints, without secrets
@@ -44,7 +44,7 @@ type Config struct {
 	Refused    bool // the last reload
 }
 
-// Options of Metrics; all are needed, but for Clock.
+// Options of Metrics; all are required, except Clock.
 type Options struct {
 	Version string
 	Outbox  Outbox
@@ -52,20 +52,20 @@ type Options struct {
 	Config  func() Config
 	Clock   outbox.Clock // of an outbox that has its own; nil for this process's
 
-	// LogDropped counts the lines of the log that were lost.
+	// LogDropped counts lost log lines.
 	LogDropped func() uint64
 
-	// InFiles names the endpoints that are in the file of a Relay of this outbox; what
-	// waits for others is held. It obeys the context's deadline.
+	// InFiles names the endpoints that are in the file of a Relay of this outbox; deliveries of
+	// others are held. It obeys the context's deadline.
 	InFiles func(ctx context.Context) map[string]bool
 }
 
-// Metrics is the handler of GET /metrics, and the counters of what nobody else
-// counts. Its methods may be called at the same time.
+// Metrics is the handler of GET /metrics, and counters that belong to no other package. Its
+// methods may be called at the same time.
 type Metrics struct {
 	o        Options
 	registry *prometheus.Registry
-	turn     chan struct{} // holds a token while there is no scrape: one at a time bounds the memory
+	turn     chan struct{} // holds a token between scrapes; one scrape at a time bounds the memory
 	seen     look          // belongs to the scrape
 
 	events    *prometheus.CounterVec // by result
@@ -74,7 +74,7 @@ type Metrics struct {
 	ownEvents prometheus.Counter     // dropped ones
 }
 
-// New makes Metrics. Nothing is asked before the first scrape.
+// New makes Metrics. It collects nothing before the first scrape.
 func New(o Options) *Metrics {
 	m := &Metrics{
 		o:        o,
@@ -115,7 +115,7 @@ func New(o Options) *Metrics {
 	return m
 }
 
-// OwnEventsDropped counts events of Relay's own that were lost.
+// OwnEventsDropped counts lost own events.
 func (m *Metrics) OwnEventsDropped(n int) { m.ownEvents.Add(float64(n)) }
 
 // ServeHTTP answers a scrape, one at a time.
@@ -154,7 +154,7 @@ func (m *Metrics) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// look is what the outbox said last.
+// look is the last answer of the outbox.
 type look struct {
 	at      time.Time
 	up      bool
@@ -164,13 +164,13 @@ type look struct {
 	inFiles map[string]bool
 }
 
-// look asks the outbox, unless that was done just now. What it does not answer in time
-// is missing from this scrape: an old figure would look like a new one.
+// look asks the outbox, unless it did so within lookEvery. Figures that do not arrive in time are
+// missing from this scrape, because old ones would look new.
 func (m *Metrics) look(ctx context.Context) {
 	if !m.seen.at.IsZero() && time.Since(m.seen.at) < lookEvery {
 		return
 	}
-	// A client that goes must leave no outage behind for the next one.
+	// A client that goes away must not make the next scrape see an outage.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookTimeout)
 	defer cancel()
 	l := look{up: m.o.Outbox.Health(ctx) == nil}

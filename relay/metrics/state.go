@@ -6,7 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// state collects what the outbox and the configuration are now.
+// state collects the state of the outbox and the configuration.
 type state struct {
 	m *Metrics
 
@@ -41,7 +41,7 @@ func (s *state) Describe(to chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect implements prometheus.Collector. It is called in the turn of a scrape.
+// Collect implements prometheus.Collector. It is called during a scrape.
 func (s *state) Collect(to chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
