@@ -2,13 +2,12 @@ package outbox
 
 import "time"
 
-// Clock is what an engine offers beside Store when the outbox has a clock of its own, as a
-// shared one does. Times that the outbox keeps or gives out are of that clock, but for
-// Event.Time, so a process with a wrong clock misleads no other. Without a Clock they are of this
-// process's.
+// Clock is implemented by engines whose outbox has a clock of its own, as a shared one does. All
+// times in the outbox except Event.Time are then by that clock, so that a process with a wrong
+// clock does not mislead others. Without a Clock they are by this process's.
 type Clock interface {
-	// At returns what the outbox's clock shows at the moment t, as measured last: exact to
-	// the duration of a call. t is a result of time.Now, with its monotonic reading, so that
-	// setting the clock of this machine moves nothing. It asks nobody.
+	// At converts t to the outbox's clock, by the last measurement of the difference, which is
+	// exact to the duration of a call. t must have its monotonic reading, so that setting this
+	// machine's clock has no effect. It calls no server.
 	At(t time.Time) time.Time
 }

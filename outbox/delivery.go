@@ -4,19 +4,18 @@ import (
 	"time"
 )
 
-// Event is what the app said. Engines keep Data byte for byte.
+// Event is an event from the app. Engines keep Data byte for byte.
 type Event struct {
 	ID     string    // "evt_" + UUIDv7 unless the app gave one; at most 64 bytes
 	Type   string    // [A-Za-z0-9_.-], 1 to 128 bytes
-	Time   time.Time // when it happened, by the app's word or else the time of accept; UTC, kept to the microsecond
+	Time   time.Time // of the occurrence by the app, else of accept; UTC, to the microsecond
 	Tenant string    // optional
 	Key    string    // optional: what the event is about, for ordering and dedupe by subject
-	Data   []byte    // JSON as it came in; callers and engines only read it
+	Data   []byte    // JSON as received; callers and engines must not change it
 }
 
-// Fingerprint identifies the content of a request, so that the same key with
-// other content can be told from a repeat. The zero value means "not asked
-// for": the engine then keeps no record to compare with.
+// Fingerprint identifies the content of a request, so that the same key with other content can be
+// told from a repeat. With the zero value the engine keeps no record to compare with.
 type Fingerprint [32]byte
 
 // Entry is one event of a Batch and the endpoints that get it.
@@ -27,12 +26,11 @@ type Entry struct {
 	// Terms are nil or one for each of Endpoints.
 	Terms []Term
 
-	// Fingerprint is set when the app chose Event.ID, which makes the accept
-	// repeatable by that id.
+	// Fingerprint is set if the app chose Event.ID, so that it can repeat the accept by that id.
 	Fingerprint Fingerprint
 }
 
-// Batch is what one request brings; it is accepted whole or not at all.
+// Batch is the events of one request; all or none are accepted.
 type Batch struct {
 	Entries []Entry // 1 to 1,000
 
@@ -42,11 +40,11 @@ type Batch struct {
 	Fingerprint Fingerprint
 }
 
-// Receipt answers for one Entry, in the order of the batch.
+// Receipt is the answer for one Entry, in the order of the batch.
 type Receipt struct {
 	ID         string // of the event; the first one's id for a duplicate
-	Deliveries int    // how many deliveries the event has; what a Mark left out is not one
-	Duplicate  bool   // the event was known: nothing was written
+	Deliveries int    // how many deliveries the event has, without those that a Mark dropped
+	Duplicate  bool   // the event was accepted before; nothing was written
 }
 
 // State of a delivery.
@@ -75,7 +73,7 @@ type Delivery struct {
 	Due      time.Time // not before; meaningful while pending
 	Created  time.Time
 	Finished time.Time // zero while pending
-	Code     string    // why it is where it is: the last attempt's code
+	Code     string    // reason of the state: the last attempt's code
 }
 
 // Claim is a worker's lease on a delivery. Exactly one Settle or Release ends
@@ -120,15 +118,15 @@ type Attempt struct {
 	Body    []byte // response body, bounded by the sender
 }
 
-// Timing splits Attempt.Took; a part that did not happen (a reused connection
-// needs no dial) is zero.
+// Timing splits Attempt.Took; parts that did not occur, like the dial of a reused connection, are
+// zero.
 type Timing struct {
 	DNS, Connect, TLS, FirstByte time.Duration
 }
 
-// Settlement ends a claim: the record, the new state and, for Pending, the
-// next due time are written together. Where the outbox has no [Clock], a Due with a monotonic reading
-// is as far away as that says, and one without is of the wall clock as it stands.
+// Settlement ends a claim: the record, the new state and, for Pending, the next due time are
+// written together. Where the outbox has no [Clock], a Due with a monotonic reading is relative
+// to now, and one without is a time of the wall clock.
 type Settlement struct {
 	Attempt Attempt
 	State   State     // Pending, Delivered, Failed or Discarded
@@ -148,7 +146,7 @@ type Counts struct {
 
 // Retention says how long finished deliveries are kept.
 type Retention struct {
-	Delivered time.Duration // also for discarded ones and for events that nobody wanted
+	Delivered time.Duration // also for discarded ones and for events without deliveries
 	Failed    time.Duration
 }
 

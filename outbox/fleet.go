@@ -5,15 +5,16 @@ import (
 	"time"
 )
 
-// Fleet is what an engine offers that several Relays share: who they are, and with
-// which settings each of them runs.
+// Fleet is implemented by engines that several Relays share: it lists the Relays and their
+// settings.
 type Fleet interface {
 	// Relays returns the Relays whose heartbeat is recent, by number. Errors:
 	// ErrUnavailable, ErrClosed, the context's.
 	Relays(ctx context.Context) ([]Relay, error)
 
-	// SetEndpoints tells the other Relays the hashes of this one's endpoint settings, by
-	// endpoint name. The map is only read from then on. After an error the engine tries again by itself.
+	// SetEndpoints tells the other Relays the hashes of this one's endpoint settings, by endpoint
+	// name. The caller must not change the map afterwards. After an error the engine retries by
+	// itself.
 	SetEndpoints(ctx context.Context, hashes map[string]string) error
 }
 
@@ -26,5 +27,5 @@ type Relay struct {
 	Started   time.Time
 	Seen      time.Time         // its last heartbeat, by the outbox's clock
 	Endpoints map[string]string // hash of its settings for each endpoint, by name
-	Self      bool              // the one that asks
+	Self      bool              // the calling Relay
 }

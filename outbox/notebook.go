@@ -2,33 +2,31 @@ package outbox
 
 import "context"
 
-// Notebook is what an engine keeps about endpoints beside their deliveries.
+// Notebook is the part of an engine that stores notes about endpoints.
 type Notebook interface {
-	// Notes returns all notes that were ever written, those with an empty text too, and the
-	// revision of the last write, 0 when there was none. Errors: ErrUnavailable, ErrClosed,
-	// the context's.
+	// Notes returns all notes that were ever written, with empty ones, and the revision of the
+	// last write, 0 if there was none. Errors: ErrUnavailable, ErrClosed, the context's.
 	Notes(ctx context.Context) (notes []Note, revision uint64, err error)
 
-	// AwaitNotes returns nil once a note was written after the revision; other processes' writes
-	// may be heard of a second late. Outages that may pass are waited out. Errors: ErrClosed, the
+	// AwaitNotes returns nil once a note was written after the revision; it may see writes of
+	// other processes a second late. It waits out temporary outages. Errors: ErrClosed, the
 	// context's.
 	AwaitNotes(ctx context.Context, after uint64) error
 
-	// SetNote writes a note on top of n.Revision, the one that the writer knew, in one commit
-	// as safe as an Accept. It returns the note as it is now: the one written or, with
-	// ErrConflict, the one that came first. A full outbox takes notes all the same. Other
-	// errors: ErrUnavailable, ErrClosed, the context's, after which it is unknown whether
-	// the note was written.
+	// SetNote writes a note by compare-and-set: n.Revision is the revision that the writer knows.
+	// The commit is as durable as an Accept. It returns the stored note: the one written or, with
+	// ErrConflict, another writer's. A full outbox takes notes, too. Other errors:
+	// ErrUnavailable, ErrClosed, the context's, after which it is unknown whether the note was
+	// written.
 	SetNote(ctx context.Context, n Note) (Note, error)
 }
 
-// Note is what Relay remembers about an endpoint beside its deliveries: that it is
-// paused, that its receiver is gone. All who share the outbox see it. What the text
-// says is the writer's own.
+// Note is an endpoint's state besides its deliveries, for example that it is paused or that its
+// receiver is gone. All Relays of the outbox see it. The text has no meaning to the engine.
 type Note struct {
 	Endpoint string
 	Revision uint64 // rises with each write, over all endpoints; 0 for a note that was never written
-	Text     []byte // at most MaxNote bytes; empty when there is nothing to remember
+	Text     []byte // at most MaxNote bytes; empty for no state
 }
 
 // MaxNote is the largest text of a Note, in bytes.

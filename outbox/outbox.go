@@ -1,9 +1,8 @@
-// Package outbox is the contract between the way in (ingest) and the way out
-// (relay/deliver): what is kept, who may work on it, and what an engine owes.
-// It holds no engine. The engines are outbox/sqlite (embedded), outbox/redisstream
-// (shared by many Relays) and, for tests, outboxtest.Mem. outboxtest.Run is the suite
-// that every engine passes. Its subtests carry the numbers of the guarantees
-// listed at [Store].
+// Package outbox is the contract between the way in (ingest) and the way out (relay/deliver):
+// what is stored, who may work on it, and what an engine guarantees. It contains no engine. The
+// engines are outbox/sqlite (embedded), outbox/redisstream (shared by many Relays) and, for
+// tests, outboxtest.Mem. outboxtest.Run is the suite that every engine passes. Its subtests carry
+// the numbers of the guarantees listed at [Store].
 package outbox
 
 import (
@@ -12,8 +11,8 @@ import (
 	"fmt"
 )
 
-// Engine is what every engine is. One that processes share is a [Limiter], a [Clock] and a
-// [Fleet] besides.
+// Engine is the interface of every engine. One that processes share is a [Limiter], a [Clock] and
+// a [Fleet], too.
 type Engine interface {
 	Store
 	Notebook
@@ -66,11 +65,10 @@ type Store interface {
 	// written: the caller repeats it with the same key.
 	Accept(ctx context.Context, b Batch) ([]Receipt, error)
 
-	// Claim blocks until the endpoint has at least one due delivery, then leases
-	// up to Max of them, oldest due first. A process has one Claim of an endpoint under
-	// way at a time: a second one may wait until the first has returned. Errors: ErrClosed, the context's, or a
-	// final one after which the engine cannot go on; outages that may pass are
-	// waited out inside.
+	// Claim blocks until the endpoint has at least one due delivery, then leases up to Max of
+	// them, oldest due first. A process has one Claim of an endpoint under way at a time: a
+	// second one may wait until the first has returned. Errors: ErrClosed, the context's, or a
+	// final one after which the engine cannot go on; it waits out temporary outages.
 	Claim(ctx context.Context, r ClaimRequest) ([]Claim, error)
 
 	// Settle ends a claim. It returns once the settlement is ordered to be part
@@ -78,43 +76,43 @@ type Store interface {
 	// crash repeats an attempt, it loses no delivery. Errors: ErrLeaseLost, ErrClosed.
 	Settle(ctx context.Context, c Claim, s Settlement) error
 
-	// Release hands claims back as they were. Claims whose lease has ended are ignored.
+	// Release ends claims without an attempt. Claims whose lease has ended are ignored.
 	Release(ctx context.Context, claims ...Claim) error
 
 	// Counts returns the counts of every endpoint that ever had a delivery.
 	Counts(ctx context.Context) (map[string]Counts, error)
 
-	// Reap removes finished deliveries that are older than r allows, events
-	// without deliveries left and expired keys, a bounded number at a time. It
-	// returns how many deliveries went, and whether there is more to do now.
+	// Reap removes finished deliveries that are older than r allows, events without deliveries
+	// left and expired keys, a bounded number at a time. It returns how many deliveries it
+	// removed, and whether more can be removed now.
 	Reap(ctx context.Context, r Retention) (removed int, more bool, err error)
 
-	// Health is nil when an Accept would succeed now, else the error it would meet.
+	// Health is nil if an Accept would succeed now, else its error.
 	Health(ctx context.Context) error
 
-	// Fill tells how much of the room that Accept may use is in use: 0 is empty, 1
-	// is full. The caller can use it to reap early, before Accept answers ErrFull.
+	// Fill is the used share of the room for Accept: 0 is empty, 1 is full. The caller can use it
+	// to reap early, before Accept answers ErrFull.
 	Fill(ctx context.Context) (float64, error)
 
-	// Broken is closed when the engine has met an error after which it must not
-	// go on (a failed commit or fsync); Health then says which. The process must end and
-	// open the outbox anew.
+	// Broken is closed after an error that the engine must not survive (a failed commit or
+	// fsync); Health then returns it. The process must end, and the next one opens the outbox
+	// again.
 	Broken() <-chan struct{}
 
-	// Durability is the level that a receipt stands for: "memory", "relaxed", "fsync", "replicated".
+	// Durability is the level of a receipt: "memory", "relaxed", "fsync", "replicated".
 	Durability() string
 
 	// Close waits for commits under way, unblocks all callers and frees the outbox.
 	Close() error
 }
 
-// Errors that engines answer with, wrapped or plain: compare with errors.Is.
+// Errors of engines, which may be wrapped: compare with errors.Is.
 var (
 	// ErrFull: the outbox is at its size limit, or the disk is. Deliveries free space.
 	ErrFull = errors.New("outbox is full")
 	// ErrConflict: the id or idempotency key was used before, with other content.
 	ErrConflict = errors.New("key was used before with other content")
-	// ErrLeaseLost: the claim's lease ended and the delivery may be another worker's.
+	// ErrLeaseLost: the claim's lease ended and another worker may have claimed the delivery.
 	ErrLeaseLost = errors.New("lease lost")
 	// ErrUnavailable: the outbox cannot be reached or written now; try again later.
 	ErrUnavailable = errors.New("outbox is unavailable")
@@ -124,7 +122,7 @@ var (
 	ErrClosed = errors.New("outbox is closed")
 	// ErrLocked: another process owns the outbox.
 	ErrLocked = errors.New("outbox is locked by another process")
-	// ErrCorrupt: what is stored cannot be trusted. Nothing was deleted.
+	// ErrCorrupt: the stored data is damaged. Nothing was deleted.
 	ErrCorrupt = errors.New("outbox is corrupt")
 )
 

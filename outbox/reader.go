@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// Reader looks at what is kept and changes nothing.
+// Reader reads the outbox and changes nothing.
 type Reader interface {
 	// Lookup returns the event with its deliveries and attempts. Errors: ErrNotFound,
 	// ErrUnavailable, ErrClosed, the context's.
 	Lookup(ctx context.Context, eventID string) (*Record, error)
 }
 
-// Record is an event with all that came of it.
+// Record is an event with its deliveries.
 type Record struct {
 	Event      Event
 	Accepted   time.Time
@@ -23,5 +23,5 @@ type Record struct {
 type DeliveryRecord struct {
 	Delivery
 	Attempts []Attempt
-	Error    string // of the Term that failed it from the start; else its attempts tell
+	Error    string // of the Term that failed it at accept; otherwise see its attempts
 }

@@ -1,9 +1,9 @@
-// Package access judges modes and owners of what Relay keeps on disk, and explains errors
-// of permission: the folder, its owner and mode, our user, and the remedy.
+// Package access judges modes and owners of Relay's files, and explains errors of permission: the
+// folder, its owner and mode, this process's user, and the remedy.
 //
-// A folder is often another user's by design: Kubernetes gives a volume of fsGroup to a
-// group, and after a change of the user files are the former one's. Such a folder is used
-// when it can be read and written, and no advice may lock its user out.
+// A folder is often another user's by design: Kubernetes gives a volume of fsGroup to a group,
+// and after a change of the user files are the former one's. Such a folder is used when it can be
+// read and written, and no advice may lock its user out.
 package access
 
 import (
@@ -21,7 +21,7 @@ import (
 // zero (unix(7)).
 const MaxSocketPath = 107
 
-// Facts are what decides about a file or a folder.
+// Facts are the owner, group and mode of a file or a folder.
 type Facts struct {
 	UID, GID int
 	Mode     uint32 // permissions, with set-group-ID and sticky bit
@@ -38,7 +38,7 @@ func Of(info fs.FileInfo) Facts {
 
 func (f Facts) String() string { return fmt.Sprintf("owner %d:%d, mode %04o", f.UID, f.GID, f.Mode) }
 
-// User is who a process is.
+// User is the user and the groups of a process.
 type User struct {
 	UID    int
 	Groups []int // the effective one first
@@ -46,13 +46,13 @@ type User struct {
 
 // Us is the user of this process.
 func Us() User {
-	groups, _ := os.Getgroups() // then the effective one is all that is known
+	groups, _ := os.Getgroups() // then only the effective one is known
 	return User{UID: os.Geteuid(), Groups: append([]int{os.Getegid()}, groups...)}
 }
 
-// FileMode is the mode of a file that this user owns in a folder: for the owner alone,
-// and for the group too where the folder is another user's and open to that group. Without the
-// second the next user of the group could not go on.
+// FileMode is the mode of a file that this user owns in a folder: for the owner, and also for the
+// group if the folder belongs to another user and is open to the group, so that another user of
+// the group can continue.
 func FileMode(folder, file Facts, us User) fs.FileMode {
 	if folder.UID != us.UID && folder.Mode&0o070 == 0o070 && file.GID == folder.GID {
 		return 0o660
@@ -77,8 +77,8 @@ func Narrow(f *os.File, folder fs.FileInfo) (wide string, err error) {
 	return "", nil
 }
 
-// Wide returns advice about a file or folder that others can use, "" when none is needed.
-// Following it never locks the user out.
+// Wide returns advice about a file or folder that other users can access, "" if none is needed.
+// The advice never locks the user out.
 func Wide(path string, f Facts, us User) string {
 	others, group := f.Mode&0o007 != 0, f.Mode&0o070 != 0
 	owned := f.UID == us.UID
@@ -86,15 +86,15 @@ func Wide(path string, f Facts, us User) string {
 	case owned && (others || group):
 		return fmt.Sprintf("%s has mode %04o: chmod %s keeps other users out", path, f.Mode, "go-rwx "+path)
 	case !others:
-		return "" // the group is how we get in
+		return "" // this user has access only by the group
 	case us.UID == 0, slices.Contains(us.Groups, f.GID) && f.Mode&0o060 == 0o060:
 		return fmt.Sprintf("%s has mode %04o and belongs to user %d: chmod o-rwx %s, by that user or root, keeps other users out", path, f.Mode, f.UID, path)
 	}
 	return fmt.Sprintf("%s has mode %04o and belongs to user %d: this process, user %d, gets in as everybody can; chown %d %s first, and then chmod go-rwx keeps other users out", path, f.Mode, f.UID, us.UID, us.UID, path)
 }
 
-// Explain adds to an error of permission how a folder of Relay's stands and what helps;
-// other errors it returns as they are. The folder need not be there.
+// Explain adds owner and mode of a folder of Relay's, and a remedy, to an error of permission; it
+// returns other errors unchanged. The folder need not exist.
 func Explain(err error, folder string) error {
 	return explain(err, folder, func(us User) string {
 		if info, e := os.Stat(folder); e == nil && Of(info).UID == us.UID {
@@ -104,7 +104,7 @@ func Explain(err error, folder string) error {
 	})
 }
 
-// ExplainShared is Explain for a folder that can hold what is not Relay's, like /run.
+// ExplainShared is Explain for a folder that may contain files of others, like /run.
 func ExplainShared(err error, folder string) error {
 	return explain(err, folder, func(us User) string {
 		own := filepath.Join(folder, "relay")
@@ -150,7 +150,7 @@ func explain(err error, folder string, remedy func(User) string) error {
 
 const elsewhere = "name a folder of this user with $STATE_DIRECTORY or in the configuration"
 
-// nearest is the folder, or the first above it that can be looked at.
+// nearest is the folder, or the nearest parent that can be read.
 func nearest(folder string) (string, fs.FileInfo) {
 	for {
 		info, err := os.Stat(folder)

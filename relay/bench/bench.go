@@ -1,9 +1,9 @@
-// Package bench measures Relay on this machine: it starts a Relay as a process of its
-// own, loads it, receives and verifies the deliveries, and puts the figures beside
-// the limit of the machine, which is the same POSTs sent without a Relay.
+// Package bench measures Relay on this machine: it starts a Relay as a process of its own, loads
+// it, receives and verifies the deliveries, and compares the figures with the limit of the
+// machine, which is the same POSTs sent without a Relay.
 //
-// Read in this order: bench.go (what a run is), load.go (senders), receiver.go,
-// relay.go (the processes), report.go (the figures).
+// Read in this order: bench.go (what a run is), load.go (senders), receiver.go, relay.go (the
+// processes), report.go (the figures).
 package bench
 
 import (
@@ -39,24 +39,25 @@ func Workloads() []Workload {
 type Options struct {
 	Relay     string // path of the binary
 	Workloads []Workload
-	Rounds    int    // of each workload; the limit is measured anew in each
+	Rounds    int    // of each workload; each measures the limit again
 	Senders   int    // requests under way at one time
 	Size      int    // bytes of an event's data
 	Outbox    string // "sqlite" or "redis"
 	Level     string // durability; "" for the engine's default
 	Redis     string // path of redis-server, for the outbox "redis"; each round has a server of its own
 
-	// Progress is called at the start of each step, and now and then during it. done and of
+	// Progress is called at the start of each step and from time to time during it. done and of
 	// count deliveries.
 	Progress func(step string, done, of int)
 }
 
-// limitWorkload is what the limit is measured with: POSTs like those of the workload "single".
+// limitPosts is the number of POSTs for measuring the limit. They are like those of the workload
+// "single".
 const limitPosts = 40_000
 
 // Run measures all workloads, one round after the other, and returns a figure for each. A
-// delivery that does not arrive, or a wrong signature, is an error: figures of a run
-// that lost something would say nothing.
+// delivery that does not arrive, or a wrong signature, is an error, because figures of a run with
+// losses would mean nothing.
 func Run(ctx context.Context, o Options) ([]Figure, error) {
 	if o.Progress == nil {
 		o.Progress = func(string, int, int) {}

@@ -32,7 +32,7 @@ type load struct {
 	fan, endpoints      int
 	senders, size       int
 	rate                float64
-	envelope            bool   // requests to ingest; else the event is the body, and is signed
+	envelope            bool   // requests to ingest; otherwise the body is a signed event
 	secret              []byte // of the signature, without an envelope
 
 	next         atomic.Int64
@@ -74,8 +74,8 @@ func (l *load) run(ctx context.Context, r *receiver, progress func(done int)) er
 // took is how long the requests took, from the first to the last.
 func (l *load) took() time.Duration { return l.ended.Sub(l.began) }
 
-// pace lets events become due one after the other, whatever becomes of the earlier
-// ones: time in the queue of senders counts as latency.
+// pace makes events due at a fixed rate, even if earlier ones are late, so that time in the
+// senders' queue counts as latency.
 func (l *load) pace(ctx context.Context) {
 	defer close(l.due)
 	for n := range l.events {
@@ -132,7 +132,7 @@ func (l *load) send(ctx context.Context) error {
 			mac.sign(req, first, body)
 		}
 		req.SetBodyRaw(body)
-		if now := time.Now(); now.After(deadline) { // a deadline for each request would cost more than it brings
+		if now := time.Now(); now.After(deadline) { // a deadline for each request would be too expensive
 			deadline = now.Add(requestTimeout)
 			_ = conn.SetDeadline(deadline.Add(requestTimeout)) // fails only once the connection is closed
 		}
@@ -174,11 +174,11 @@ func (l *load) appendEvent(b []byte, n, now int64, pad []byte) []byte {
 	return b
 }
 
-// group is which endpoints get the n-th event: there is a group for each Fan endpoints.
+// group is the group of endpoints that get the n-th event; each group has Fan endpoints.
 func (l *load) group(n int64) int64 { return n % int64(max(1, l.endpoints/l.fan)) }
 
-// mac makes and checks signatures of Standard Webhooks with the standard library, so
-// that the judge shares no code with what it judges.
+// mac makes and checks signatures of Standard Webhooks with the standard library, so that the
+// check shares no code with Relay.
 type mac struct {
 	h    hash.Hash
 	text []byte

@@ -21,7 +21,7 @@ import (
 // dataStart is how the data of an event begins.
 const dataStart = `{"n":`
 
-// receiver verifies every POST and notes what came, by endpoint and number of the event.
+// receiver verifies every POST and records deliveries by endpoint and number of the event.
 // Endpoint i has the path /e<i>.
 type receiver struct {
 	key    []byte // of the signatures
@@ -35,7 +35,7 @@ type receiver struct {
 	again   atomic.Int64
 	last    atomic.Int64 // time of the last first arrival, ns since the start
 	began   time.Time
-	wrong   atomic.Pointer[error] // the first POST that was not as it must be
+	wrong   atomic.Pointer[error] // the first wrong POST
 }
 
 func openReceiver(endpoints, events int) (*receiver, error) {
@@ -61,7 +61,7 @@ func (r *receiver) secret() string { return "whsec_" + base64.StdEncoding.Encode
 func (r *receiver) close() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	_ = r.server.ShutdownWithContext(ctx) // what hangs ends with the process
+	_ = r.server.ShutdownWithContext(ctx) // hanging requests end with the process
 	<-r.served
 }
 
@@ -75,7 +75,7 @@ func (r *receiver) handle(c *fasthttp.RequestCtx) {
 	}
 }
 
-// take notes one delivery.
+// take records one delivery.
 func (r *receiver) take(c *fasthttp.RequestCtx) error {
 	now := time.Now()
 	body := c.PostBody()
@@ -108,8 +108,7 @@ func (r *receiver) take(c *fasthttp.RequestCtx) error {
 
 var errNoNumbers = errors.New("no number or time in the event")
 
-// numbers finds the number and the time of sending in a body that holds the data as it
-// was sent.
+// numbers finds the number and the time of sending in a body with unchanged data.
 func numbers(body []byte) (n, sent int64, err error) {
 	_, rest, ok := bytes.Cut(body, []byte(dataStart))
 	if !ok {
@@ -130,8 +129,8 @@ func numbers(body []byte) (n, sent int64, err error) {
 	return n, sent, nil
 }
 
-// await returns once all deliveries have come. Errors: the context's cause, a delivery that
-// is not as it must be, deliveries that do not come.
+// await returns once all deliveries have come. Errors: the context's cause, a wrong delivery,
+// missing deliveries.
 func (r *receiver) await(ctx context.Context, deliveries int, progress func(done int)) error {
 	seen, moved := int64(0), time.Now()
 	for {

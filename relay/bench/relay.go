@@ -32,7 +32,7 @@ type process struct {
 	ended chan struct{} // closed when it has
 }
 
-// start writes a configuration and starts what it needs.
+// start writes a configuration and starts the processes.
 func (o *Options) start(ctx context.Context, dir string, w Workload, r *receiver) (_ *processes, err error) {
 	p := &processes{socket: filepath.Join(dir, "relay.sock"), log: filepath.Join(dir, "relay.log")}
 	defer func() {
@@ -81,8 +81,8 @@ func (o *Options) appendFsync() string {
 	return "everysec"
 }
 
-// configuration is the file, the outbox aside: endpoints in groups of Fan, each of which
-// gets the events of one type.
+// configuration is the file without the outbox: endpoints in groups of Fan, each of which gets
+// the events of one type.
 func configuration(socket string, w Workload, r *receiver) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `

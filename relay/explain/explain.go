@@ -1,6 +1,6 @@
-// Package explain tells the receivers of an event, the request that each would get first,
-// and when the next attempts would be. It sends, looks up and stores nothing. An
-// Explanation is a value, with JSON of its own; print.go writes it for people.
+// Package explain shows which endpoints get an event, the first request of each, and the times of
+// further attempts. It sends, resolves and stores nothing. An Explanation is a value with a JSON
+// form; print.go writes it for people.
 package explain
 
 import (
@@ -19,7 +19,7 @@ import (
 type Options struct {
 	Version string           // for User-Agent
 	Own     []netip.AddrPort // listeners of Relay: see OwnAddresses
-	Signed  bool             // sign with the endpoint's secrets, else signatures are masked
+	Signed  bool             // sign with the endpoint's secrets; otherwise signatures are masked
 	Now     time.Time        // of the attempt
 }
 
@@ -48,27 +48,27 @@ func OwnAddresses(c config.Config) []netip.AddrPort {
 	return own
 }
 
-// Explanation is what `relay explain` says.
+// Explanation is the output of `relay explain`.
 type Explanation struct {
 	Event     Event      `json:"event"`
 	Endpoints []Endpoint `json:"endpoints"`
 }
 
-// Event is the event as it would be kept.
+// Event is the event as it would be stored.
 type Event struct {
 	ID     string    `json:"id"`
-	Given  bool      `json:"id_given"` // else an accept makes another one
+	Given  bool      `json:"id_given"` // otherwise accept makes another one
 	Type   string    `json:"type"`
 	Time   time.Time `json:"time"`
 	Tenant string    `json:"tenant,omitempty"`
 	Key    string    `json:"key,omitempty"`
 }
 
-// Endpoint tells whether an endpoint gets the event, and what would be sent to it.
+// Endpoint says whether an endpoint gets the event, and has the first request.
 type Endpoint struct {
 	Name    string `json:"name"`
 	Gets    bool   `json:"gets"`
-	Held    bool   `json:"held"`              // it gets the event and is not enabled
+	Held    bool   `json:"held"`              // it gets the event, but is not enabled
 	Pattern string `json:"pattern,omitempty"` // that decided
 	Why     string `json:"why"`
 	Filtered
@@ -86,7 +86,7 @@ type Request struct {
 	Signed []Signer `json:"signed_by"`
 	HTTP2  bool     `json:"http2"` // offered
 
-	BodyError string `json:"body_error,omitempty"` // why there is no such request
+	BodyError string `json:"body_error,omitempty"` // why there is no request
 	Code      string `json:"code,omitempty"`       // of the attempt then
 }
 
@@ -102,11 +102,11 @@ type Signer struct {
 	Secrets int    `json:"secrets"`
 }
 
-// Plan tells when attempts are made and what bounds them.
+// Plan has the times and limits of attempts.
 type Plan struct {
 	Attempts        []Attempt `json:"attempts"`
 	RetryOn         []string  `json:"retry_on"`
-	Classes         []Class   `json:"retry_classes"` // the first that fits counts, else Attempts
+	Classes         []Class   `json:"retry_classes"` // the first that matches applies, else Attempts
 	MaxAgeMS        int64     `json:"max_age_ms"`    // 0 for unlimited
 	MaxRetryAfterMS int64     `json:"max_retry_after_ms"`
 	ConnectMS       int64     `json:"connect_timeout_ms"`
@@ -114,7 +114,7 @@ type Plan struct {
 	Limits
 	Egress Egress `json:"egress"`
 
-	// Hidden are the settings of which nothing is told, because env() or file() gives them.
+	// Hidden are the settings that are not shown, because env() or file() gave a part of them.
 	Hidden []string `json:"hidden,omitempty"`
 }
 
@@ -126,7 +126,7 @@ type Attempt struct {
 	MostMS  int64 `json:"most_ms"`
 }
 
-// Egress tells whether the address may be dialled.
+// Egress says whether connections to the address are allowed.
 type Egress struct {
 	Verdict        string   `json:"verdict"` // "allowed", "denied" or, for a name, "when_dialled"
 	Why            string   `json:"why,omitempty"`
@@ -168,8 +168,8 @@ func endpoint(e *policy.Endpoint, entry *outbox.Entry, o Options) Endpoint {
 	return out
 }
 
-// request makes the request of an endpoint that has no secrets left but, with
-// signed, the keys of its signatures.
+// request makes the request with an endpoint whose secrets are masked, except, with signed, the
+// keys of its signatures.
 func request(e *policy.Endpoint, event *outbox.Event, o Options) *Request {
 	shown := e.ShownURL()
 	safe := *e
@@ -191,12 +191,12 @@ func request(e *policy.Endpoint, event *outbox.Event, o Options) *Request {
 		safe.Signers = append(safe.Signers, s)
 	}
 	if !o.Signed {
-		safe.URL = shown // else signatures may be of the real one
+		safe.URL = shown // otherwise signatures may cover the real one
 	}
 	safe.Body = e.Body.Masked()
 	r, err := deliver.Preview(&safe, event, o.Version, o.Now)
 	body := r.Body
-	if err == nil && o.Signed { // signatures are of the real body
+	if err == nil && o.Signed { // signatures cover the real body
 		safe.Body = e.Body
 		r, err = deliver.Preview(&safe, event, o.Version, o.Now)
 	}

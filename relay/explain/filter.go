@@ -8,17 +8,16 @@ import (
 	"relay/policy"
 )
 
-// Filtered is what an endpoint's filters say of an event of a type that it wants.
+// Filtered is the result of an endpoint's filters for an event of a matching type.
 type Filtered struct {
-	Filter        string          `json:"filter,omitempty"`         // that decided; none when none had an objection
-	OutboxDecides bool            `json:"outbox_decides,omitempty"` // whether it gets it: by what was accepted before
-	Subject       json.RawMessage `json:"subject,omitempty"`        // of dedupe and crossing: what their by gives
-	WhenError     string          `json:"when_error,omitempty"`     // why the delivery would be failed at once
+	Filter        string          `json:"filter,omitempty"`         // that decided; none if none rejected the event
+	OutboxDecides bool            `json:"outbox_decides,omitempty"` // whether it gets the event depends on earlier events
+	Subject       json.RawMessage `json:"subject,omitempty"`        // of dedupe and crossing: the value of by
+	WhenError     string          `json:"when_error,omitempty"`     // why the delivery would fail at accept
 	Code          string          `json:"code,omitempty"`           // of the delivery then
 }
 
-// filter returns whether the endpoint gets the event, and why in words, "" for
-// nothing to say.
+// filter returns whether the endpoint gets the event, and the reason for people, "" for none.
 func filter(e *policy.Endpoint, event *outbox.Event, idGiven bool) (out Filtered, gets bool, why string) {
 	if e.Filter == nil {
 		return out, true, ""

@@ -2,7 +2,7 @@ package explain
 
 import "relay/policy"
 
-// Class is what follows attempts of one kind.
+// Class is the schedule after attempts of one kind.
 type Class struct {
 	After    string  `json:"after"` // as labelled in the file
 	DelaysMS []int64 `json:"delays_ms"`

@@ -15,7 +15,7 @@ import (
 	"relay/config"
 )
 
-// Print writes for people what JSON has in full; signed is that of Options.
+// Print writes an Explanation for people, with less than its JSON; signed is that of Options.
 func (x Explanation) Print(to io.Writer, signed bool) error {
 	var b bytes.Buffer
 	given := ""
@@ -109,7 +109,7 @@ func printPlan(b *bytes.Buffer, p *Plan) {
 	}
 }
 
-// printRetried tells what follows which answer.
+// printRetried writes which outcomes are retried, and when.
 func printRetried(b *bytes.Buffer, p *Plan) {
 	retried, final := "nothing", []string{"every other answer"}
 	if len(p.RetryOn) > 0 {
@@ -143,7 +143,7 @@ func printAttempts(b *bytes.Buffer, all []Attempt) {
 		}
 		fmt.Fprintf(w, "    %d\t%s\t%s\n", a.N, ms(a.AfterMS), jitter)
 	}
-	_ = w.Flush() // a Buffer takes all
+	_ = w.Flush() // a Buffer returns no error
 	b.Write(table.Bytes())
 }
 
@@ -253,8 +253,8 @@ func egressText(e Egress) string {
 	return text
 }
 
-// printable writes what could steer a terminal as JSON's escapes, which mean the same: it
-// can stand only in strings.
+// printable replaces characters that could control a terminal by JSON escapes. They occur only in
+// strings, so the meaning stays.
 func printable(body string) string {
 	var b strings.Builder
 	for _, r := range body {

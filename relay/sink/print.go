@@ -16,13 +16,13 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// Bounds of what is printed for people.
+// Bounds of output for people.
 const (
 	maxText  = 200     // bytes of one field
 	maxShown = 4 << 10 // bytes of a body
 
-	// Bodies beyond these are shown as they came: indentation grows with the
-	// square of the depth.
+	// Bodies beyond these are shown unchanged, because indentation grows with the square of the
+	// depth.
 	maxPretty = 64 << 10 // bytes
 	maxDepth  = 32
 )
@@ -34,10 +34,10 @@ type PrintOptions struct {
 	JSON  bool // one JSON object a line, in ASCII
 }
 
-// NewPrinter returns an Options.Observe that writes each request to w in one
-// Write, one at a time. Whatever came from outside is quoted or escaped, so that it
-// cannot steer a terminal or forge a line. Errors of w are passed over: a sink
-// answers on when nobody reads along.
+// NewPrinter returns an Options.Observe that writes each request to w in one Write, one at a
+// time. All data of requests is quoted or escaped, so that it can neither control a terminal nor
+// forge a line. Errors of w are ignored, because the sink must answer even if nobody reads the
+// output.
 func NewPrinter(w io.Writer, o PrintOptions) func(Received) {
 	var mu sync.Mutex
 	format := o.text
@@ -169,14 +169,14 @@ func (o PrintOptions) json(r Received) []byte {
 	}
 	text, err := json.Marshal(line)
 	if err != nil {
-		panic(err) // every field can be written
+		panic(err) // every field can be encoded
 	}
 	return append(ascii(text), '\n')
 }
 
-// ascii writes JSON with \u escapes for all that is not printable ASCII: the
-// control characters from U+007F on, and those that turn the text around, are
-// allowed in JSON and obeyed by terminals.
+// ascii writes JSON with \u escapes for all that is not printable ASCII: the control characters
+// from U+007F on, and those for the direction of text, are allowed in JSON, and terminals obey
+// them.
 func ascii(text []byte) []byte {
 	out := make([]byte, 0, len(text))
 	for _, r := range string(text) {
@@ -193,8 +193,8 @@ func ascii(text []byte) []byte {
 	return out
 }
 
-// quote is a field from outside: as it is when that is harmless, else as a Go
-// string; "-" when there is none.
+// quote is a field of a request: unchanged if that is harmless, else as a Go string; "-" if it is
+// missing.
 func quote(s string) string {
 	if s == "" {
 		return "-"
@@ -210,8 +210,7 @@ func quote(s string) string {
 	return quoted
 }
 
-// escape keeps what is printable, quotes too, and writes the rest as Go does:
-// \x1b, \u202e.
+// escape keeps printable characters and quotes, and escapes the rest like Go: \x1b, \u202e.
 func escape(s string) string {
 	var b strings.Builder
 	for s != "" {

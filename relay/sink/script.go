@@ -9,20 +9,19 @@ import (
 	"unicode/utf8"
 )
 
-// Bounds of a script. They keep a typing error from becoming a sink that
-// looks dead.
+// Bounds of a script. They prevent a typing error from making a sink look dead.
 const (
 	maxSteps = 1_000
 	maxCount = 1_000_000
 	maxDelay = 24 * time.Hour
 )
 
-// Script says what the sink answers, request by request. It is deterministic.
-// The zero value answers 200 for ever.
+// Script is the sequence of the sink's answers. It is deterministic. The zero value answers 200
+// for ever.
 type Script struct {
 	steps  []step
 	total  int64 // sum of the counts
-	repeat bool  // starts again at the end, else the last step goes on for ever
+	repeat bool  // starts again at the end; otherwise the last step repeats for ever
 }
 
 type step struct {
@@ -40,7 +39,7 @@ const (
 	Hang  Ending = "hang"  // nothing until the client goes away
 )
 
-// Answer is what one request gets.
+// Answer is the answer to one request.
 type Answer struct {
 	Status     int           // 200 to 599; 0 when Ending is set
 	Ending     Ending        // instead of a status
@@ -119,10 +118,10 @@ func scriptError(column int, word, hint string) error {
 	return fmt.Errorf("script column %d: step %s: %s", column, quote(word), hint)
 }
 
-// parseStep returns the step, or what to write instead.
+// parseStep returns the step, or a suggestion for what to write instead.
 func parseStep(word string) (st step, hint string) {
-	// No answer, count, duration or number of seconds holds one of these, but
-	// for the x that a misspelt word may have.
+	// No answer, count, duration or number of seconds holds one of these, except the x that a
+	// misspelt word may have.
 	const marks = "x@:"
 	head, rest := cut(word, marks)
 	switch e := Ending(head); e {
@@ -204,7 +203,7 @@ func (s Script) String() string {
 	return b.String()
 }
 
-// answer is what request n gets, from 0.
+// answer is the answer to request n, counted from 0.
 func (s Script) answer(n int64) Answer {
 	if len(s.steps) == 0 {
 		return Answer{Status: http.StatusOK}

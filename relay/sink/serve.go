@@ -23,9 +23,8 @@ const (
 	stopTimeout   = 2 * time.Second
 )
 
-// Serve answers on ln until ctx ends, then closes ln, ends delays and hangs,
-// lets answers under way go out and returns nil. It returns an error when ln
-// breaks before that.
+// Serve answers on ln until ctx ends, then closes ln, ends delays and hangs, lets answers under
+// way go out and returns nil. Error: ln failed before that.
 func Serve(ctx context.Context, ln net.Listener, s *Sink) error {
 	var open atomic.Int64
 	srv := &http.Server{
@@ -34,7 +33,7 @@ func Serve(ctx context.Context, ln net.Listener, s *Sink) error {
 		ReadTimeout:       readTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
-		// Requests end with ctx: this is what wakes delays and hangs.
+		// Requests end with ctx, which ends delays and hangs.
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		ConnState: func(c net.Conn, state http.ConnState) {
 			switch state {
@@ -57,14 +56,13 @@ func Serve(ctx context.Context, ln net.Listener, s *Sink) error {
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	if srv.Shutdown(grace) != nil {
-		srv.Close() // a client that holds on past the grace is cut
+		srv.Close() // clients that stay beyond the grace are disconnected
 	}
 	<-broken
 	return nil
 }
 
-// reset makes the client see a connection reset, where the connection can do
-// that: HTTP/2 streams and Unix sockets are closed.
+// reset resets the connection if it is TCP. HTTP/2 streams and Unix sockets are closed.
 func reset(control *http.ResponseController) {
 	conn, _, err := control.Hijack()
 	if err != nil {

@@ -1,7 +1,6 @@
-// Package sink plays an endpoint: it receives webhooks, verifies their
-// signatures, tells what came and answers by a script. The verbs sink and demo
-// are made of it. It trusts nobody: bodies, headers, time and memory are bounded,
-// and what it prints cannot steer a terminal.
+// Package sink plays a receiver: it takes webhooks, verifies their signatures, reports them and
+// answers by a script. The verbs sink and demo use it. It does not trust senders: bodies,
+// headers, time and memory are bounded, and its output cannot control a terminal.
 package sink
 
 import (
@@ -28,14 +27,13 @@ type Options struct {
 	Script  Script            // for every path without its own
 	Scripts map[string]Script // by URL path
 
-	// PerEvent runs the script anew for each event id, so that "503x3,200"
-	// fails every event three times. Without it the script runs once, over all
-	// requests in the order of arrival. A request without an id counts with the
-	// others of its path that have none.
+	// PerEvent starts the script again for each event id, so that "503x3,200" fails every event
+	// three times. Without it the script runs once, over all requests in the order of arrival.
+	// Requests of one path without an id share a script.
 	PerEvent bool
 
 	Verifiers []*sign.Verifier // all must pass; none = not checked
-	Endpoint  string           // its name, for schemes that sign it
+	Endpoint  string           // the endpoint's name, for schemes that sign it
 	Tolerance time.Duration    // how far a signature's time may be off; 0 = 5 minutes
 	MaxBody   int64            // bytes; 0 = 1 MiB
 	Remember  int              // how many event ids are known at a time, the latest ones; 0 = 65,536
@@ -45,30 +43,29 @@ type Options struct {
 	Observe func(Received)
 }
 
-// Signature is what came of checking a request's signatures.
+// Signature is the result of checking a request's signatures.
 type Signature string
 
 // The results.
 const (
-	Unchecked Signature = "unchecked" // no Verifiers, or no whole body to check
+	Unchecked Signature = "unchecked" // no Verifiers, or an incomplete body
 	Good      Signature = "ok"
 	Bad       Signature = "bad"
 )
 
-// Received is one POST. Unless Signature is Good, all of it but Time is the
-// word of its sender.
+// Received is one POST. Unless Signature is Good, all fields but Time are unverified.
 type Received struct {
 	Time       time.Time
 	Path       string
 	EventID    string // header webhook-id, else the body's "id"
 	EventType  string // the body's "type"
 	DeliveryID string // header Relay-Delivery
-	Attempt    int    // header Relay-Attempt, 0 when it says nothing
+	Attempt    int    // header Relay-Attempt, 0 if missing or invalid
 	Header     http.Header
-	Body       []byte // what was read of it, if it was too large or broke off
+	Body       []byte // the part that was read, if it was too large or broke off
 	Signature  Signature
-	Err        error // why the script was not asked: bad signature, body too large or broken off
-	Duplicate  bool  // this path answered the event id with 2xx before
+	Err        error // why the script was not used: bad signature, body too large or broken off
+	Duplicate  bool  // the event id was answered with 2xx at this path before
 	Answer     Answer
 }
 
@@ -82,7 +79,7 @@ type Totals struct {
 	Answers    map[string]int64 // by Answer.Kind
 }
 
-// Sink is an http.Handler that plays an endpoint.
+// Sink is an http.Handler that plays a receiver.
 type Sink struct {
 	o    Options
 	seed maphash.Seed
@@ -93,7 +90,7 @@ type Sink struct {
 	totals Totals
 }
 
-// event is what is remembered of one event id at one path.
+// event is the state of one event id at one path.
 type event struct {
 	requests int64
 	accepted bool // answered 2xx
@@ -116,9 +113,8 @@ func New(o Options) *Sink {
 
 const about = "This is relay sink, a webhook receiver for testing.\nPOST an event to any path: it is printed, its signature is checked and a script says the answer.\n"
 
-// ServeHTTP answers a POST by the script. A bad signature (401), a body that is
-// too large (413) and one that breaks off (400) take no step of it. A GET says
-// what this is.
+// ServeHTTP answers a POST by the script. A bad signature (401), a body that is too large (413)
+// and one that breaks off (400) use no step of it. A GET is answered with a description.
 func (s *Sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.Method {
 	case http.MethodPost:
@@ -137,7 +133,7 @@ func (s *Sink) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// receive reads and verifies a request; Answer is set when the script has no say.
+// receive reads and verifies a request; Answer is set if the script is not used.
 func (s *Sink) receive(w http.ResponseWriter, r *http.Request) Received {
 	got := Received{
 		Time:       time.Now(),
@@ -151,7 +147,7 @@ func (s *Sink) receive(w http.ResponseWriter, r *http.Request) Received {
 	}
 	got.Body, got.Err = io.ReadAll(http.MaxBytesReader(w, r.Body, s.o.MaxBody))
 
-	// A body of another shape, or none, leaves the fields empty that it lacks.
+	// Fields that the body lacks stay empty.
 	var body struct{ ID, Type string }
 	_ = json.Unmarshal(got.Body, &body)
 	got.EventID = cmp.Or(r.Header.Get("webhook-id"), body.ID)
@@ -196,8 +192,8 @@ func (s *Sink) verify(r *http.Request, got *Received) error {
 	return nil
 }
 
-// key finds an event again. Ids are hashed, so that memory is bounded whatever
-// their length; nobody outside knows the seed that collisions are made with.
+// key finds an event again. Ids are hashed, so that memory is bounded whatever their length; the
+// seed is secret, so senders cannot make collisions.
 func (s *Sink) key(got *Received) uint64 {
 	return maphash.Comparable(s.seed, [2]string{got.Path, got.EventID})
 }
@@ -219,7 +215,7 @@ func (s *Sink) decide(got *Received) {
 	}
 }
 
-// script is asked under the lock.
+// script is used under the lock.
 func (s *Sink) script(got *Received) {
 	key := s.key(got)
 	e, known := s.events.Get(key)
@@ -249,8 +245,8 @@ func (s *Sink) script(got *Received) {
 	got.Answer = script.answer(n)
 }
 
-// answer does what got.Answer says. A panic with ErrAbortHandler is how
-// net/http is told to close the connection without an answer.
+// answer carries out got.Answer. A panic with ErrAbortHandler makes net/http close the connection
+// without an answer.
 func (s *Sink) answer(w http.ResponseWriter, r *http.Request, got *Received) {
 	control := http.NewResponseController(w)
 	a := got.Answer
@@ -288,8 +284,8 @@ func (s *Sink) answer(w http.ResponseWriter, r *http.Request, got *Received) {
 	fmt.Fprintf(w, "%d: %s\n", a.Status, text)
 }
 
-// accepted notes that an event is being answered with 2xx: from here on it is
-// a duplicate. A client that left during the delay was never answered.
+// accepted records that an event is answered with 2xx, so that later ones are duplicates. It is
+// not called if the client left during the delay.
 func (s *Sink) accepted(got *Received) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
