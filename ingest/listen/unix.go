@@ -60,7 +60,7 @@ type Socket struct {
 	lock     *flock.Flock
 	lockFile fs.FileInfo       // that it is held on
 	now      *net.UnixListener // nil before the first
-	file     fs.FileInfo       // of now
+	file     fs.FileInfo       // the socket of the listener above
 	old      *net.UnixListener // whose file is gone; connections that wait there are still accepted
 	closed   bool
 }
