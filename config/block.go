@@ -240,6 +240,10 @@ func (b *Block) Require(name, example string) bool {
 // Warn adds a warning about an attribute; Relay starts all the same.
 func (b *Block) Warn(name, text string) { b.file.warn(fmt.Sprintf("%s: %s", b.At(name), text)) }
 
+// WarnOnce is Warn about one thing outside of the file, which key names, at the first of the
+// attributes that use it.
+func (b *Block) WarnOnce(name, key, text string) { b.file.warnOnce(b.At(name), key, text) }
+
 // String reads a string. Errors of the checks are shown with the place.
 func (b *Block) String(name string, to *string, checks ...func(string) error) bool {
 	b.note(Attribute{Name: name, Kind: "text", Default: written(*to != "", quote(*to))})

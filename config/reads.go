@@ -74,7 +74,7 @@ func (b *Block) PEM(name string, private bool) ([]byte, bool) {
 		return nil, false
 	}
 	if open && private {
-		b.file.warnOnce(p, path, "the file holds a private key and every user of this machine can read it; chmod 0600 it")
+		b.WarnOnce(name, path, "the file holds a private key and every user of this machine can read it; chmod 0600 it")
 	}
 	return data, true
 }

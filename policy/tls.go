@@ -61,7 +61,7 @@ func (t *tlsBlock) readPair(b *config.Block, cert, key []byte) {
 	}
 	t.Certificate = &pair
 	if end := pair.Leaf.NotAfter; time.Now().After(end) {
-		b.Warn("cert", fmt.Sprintf("the client certificate %q expired on %s: receivers will turn it away", b.At("cert").Quote(pair.Leaf.Subject.String()), end.UTC().Format(time.DateOnly)))
+		b.WarnOnce("cert", string(pair.Leaf.Raw), fmt.Sprintf("the client certificate %q expired on %s: receivers will turn it away", b.At("cert").Quote(pair.Leaf.Subject.String()), end.UTC().Format(time.DateOnly)))
 	}
 }
 
