@@ -12,10 +12,9 @@ import (
 	"relay/relay/client"
 )
 
-// announce writes the run files, by which verbs find this Relay without its configuration,
-// and returns how to remove them. The first place is beside the outbox of sqlite; the state
-// folder is where a verb looks that knows no configuration. Relay runs without run files,
-// too.
+// announce writes the run files, with which verbs find this Relay without its configuration, and
+// returns a function that removes them. One is beside the outbox of sqlite, the other in the
+// state folder, where verbs without a configuration look. Relay also runs without run files.
 func (c *command) announce(a *app.App, o app.Options, files []string) (withdraw func()) {
 	state := absolute(config.Default(c.env).Outbox.Path)
 	r := client.Running{
@@ -52,7 +51,7 @@ func (c *command) announce(a *app.App, o app.Options, files []string) (withdraw 
 	}
 }
 
-// reachable is how verbs are told of listeners: whole paths, sockets first.
+// reachable lists the listeners for the run file: absolute paths, sockets first.
 func reachable(addrs []net.Addr) []string {
 	unix, tcp := []string{}, []string{}
 	for _, a := range addrs {

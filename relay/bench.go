@@ -17,7 +17,7 @@ import (
 	"relay/relay/client"
 )
 
-// benchEvery is how often a terminal is shown how far a run is.
+// benchEvery is how often progress is shown on a terminal.
 const benchEvery = 200 * time.Millisecond
 
 func (c *command) bench() *cobra.Command {
@@ -60,7 +60,7 @@ func (c *command) bench() *cobra.Command {
 	return cmd
 }
 
-// pickWorkloads are those of these names, with other numbers where they are given.
+// pickWorkloads selects workloads by name, and applies the flags to them.
 func pickWorkloads(names []string, events, endpoints int) ([]bench.Workload, error) {
 	all := bench.Workloads()
 	var known []string
@@ -124,7 +124,7 @@ func (c *command) runBench(o *bench.Options, asJSON bool) error {
 	return t.Align(c.out)
 }
 
-// benchProgress shows on a terminal how far a run is; elsewhere it says nothing.
+// benchProgress shows progress if the output is a terminal.
 func (c *command) benchProgress() func(step string, done, of int) {
 	if !app.IsTerminal(c.err) {
 		return func(string, int, int) {}

@@ -33,8 +33,8 @@ func (c *command) load(flags []string) (*config.File, *policy.Policy, error) {
 	return file, p, nil
 }
 
-// read is load for files that are known. The File comes with an error, too, and then
-// tells only what was read.
+// read is load for known files. With an error it also returns a File, which then only lists the
+// files that were read.
 func (c *command) read(paths []string) (*config.File, *policy.Policy, error) {
 	file, err := config.Load(paths, c.env)
 	if err != nil && !file.Decodable() {
@@ -47,8 +47,7 @@ func (c *command) read(paths []string) (*config.File, *policy.Policy, error) {
 	return file, p, all
 }
 
-// diagnose prints diagnostics with the lines they are about, and returns what is
-// left to say.
+// diagnose prints diagnostics with their lines, and returns the error for the last line.
 func (c *command) diagnose(err error) error {
 	d, ok := errors.AsType[config.Diagnostics](err)
 	if !ok {
@@ -98,10 +97,10 @@ func (c *command) check() *cobra.Command {
 	return cmd
 }
 
-// connectPatience is how long the outbox's server may take for everything.
+// connectPatience bounds all calls to the outbox's server.
 const connectPatience = 15 * time.Second
 
-// probeOutbox looks at the outbox. One that cannot be reached is refused, too.
+// probeOutbox checks the outbox. An unreachable one is an error, too.
 func probeOutbox(c config.Config) []app.Finding {
 	ctx, cancel := context.WithTimeout(context.Background(), connectPatience)
 	defer cancel()
@@ -112,13 +111,13 @@ func probeOutbox(c config.Config) []app.Finding {
 	return found
 }
 
-// checked is what `relay check` says of a configuration that is good.
+// checked is the output of `relay check` for a valid configuration.
 type checked struct {
 	Files      []string          `json:"files"`
 	Outbox     string            `json:"outbox"`
 	Durability string            `json:"durability"`
 	Path       string            `json:"path,omitempty"`      // of sqlite
-	Redis      string            `json:"redis,omitempty"`     // where it is, without passwords
+	Redis      string            `json:"redis,omitempty"`     // its place, without passwords
 	Namespace  string            `json:"namespace,omitempty"` // of redis
 	Ingest     []string          `json:"ingest"`
 	Admin      []string          `json:"admin"`

@@ -26,7 +26,7 @@ import (
 	"relay/relay/sink"
 )
 
-// demoConfig is what a user would write; the demo runs on nothing else.
+// demoConfig is a file as a user would write it; the demo has no other settings.
 const demoConfig = `# The whole configuration of this demo. "relay check FILE" explains it.
 ingest {
   unix %[1]q {}
@@ -116,8 +116,7 @@ func (d *demo) run() (err error) {
 	}
 	d.introduce()
 
-	// Relay outlives the app by a moment, so that what was accepted last is seen
-	// to arrive.
+	// Relay runs a little longer than the app, so that the last events arrive while it runs.
 	saying := ctx
 	if d.length > 0 {
 		var stop context.CancelFunc
@@ -224,7 +223,7 @@ func (d *demo) asProcess(ctx context.Context) error {
 		if err := relay.Process.Kill(); err != nil {
 			return fmt.Errorf("kill: %w", err)
 		}
-		_ = relay.Wait() // it says that it was killed
+		_ = relay.Wait() // the error says that it was killed
 		fmt.Fprintf(d.out, "-- Relay (process %d) was killed with -9; the app goes on and repeats what was not answered\n", relay.Process.Pid)
 		wait(ctx, time.Second)
 		if relay, err = d.start(); err != nil {
@@ -238,7 +237,7 @@ func (d *demo) asProcess(ctx context.Context) error {
 	}
 	err = relay.Wait()
 	if _, ended := errors.AsType[*exec.ExitError](err); ended && relay.ProcessState.ExitCode() < 0 {
-		return nil // it got the signal before it listened for it: its outbox does not mind
+		return nil // it got the signal before it listened for signals, which does not harm its outbox
 	}
 	if err != nil {
 		return fmt.Errorf("relay: %w", err)
@@ -253,7 +252,7 @@ func (d *demo) start() (*exec.Cmd, error) {
 	}
 	cmd := exec.Command(self, "serve", "--config", d.file, "--grace", "1s")
 	cmd.Stderr = d.err
-	cmd.Env = append(os.Environ(), "STATE_DIRECTORY="+d.dir) // no verb is to take it for the Relay of this user
+	cmd.Env = append(os.Environ(), "STATE_DIRECTORY="+d.dir) // no verb must take it for the user's Relay
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start relay: %w", err)
 	}
@@ -311,7 +310,7 @@ Next: a file of your own (see relay.hcl.example) and "relay serve"%s
 	return nil
 }
 
-// wait tells whether d passed before ctx ended.
+// wait returns true after d, and false as soon as ctx ends.
 func wait(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -51,7 +51,7 @@ func (c *command) diff() *cobra.Command {
 	return cmd
 }
 
-// compared is what `relay diff` says.
+// compared is the output of `relay diff`.
 type compared struct {
 	Endpoints []comparedEndpoint  `json:"endpoints"`
 	Types     []policy.TypeChange `json:"event_types"`
@@ -71,8 +71,7 @@ type comparedSetting struct {
 	Means string `json:"means,omitempty"`
 }
 
-// compareEndpoint says what a change means; now is the endpoint, nil for one that is
-// removed.
+// compareEndpoint describes the effect of a change; now is the endpoint, nil if it is removed.
 func compareEndpoint(c policy.Change, now *policy.Endpoint) comparedEndpoint {
 	out := comparedEndpoint{Name: c.Endpoint, Kind: c.Kind}
 	switch {
@@ -89,7 +88,8 @@ func compareEndpoint(c policy.Change, now *policy.Endpoint) comparedEndpoint {
 	return out
 }
 
-// endpointMeaning says of a setting what cannot be seen in its values: whom it reaches.
+// endpointMeaning describes the effect of a changed setting that its values do not show: which
+// deliveries it affects.
 func endpointMeaning(s config.Change) string {
 	switch block, _, _ := strings.Cut(s.Name, "."); {
 	case s.Name == "url":
@@ -162,7 +162,8 @@ func printSettings(b *bytes.Buffer, settings []comparedSetting) {
 	}
 }
 
-// settingText is "concurrency: 16 → 4", and for what is not shown that it changed.
+// settingText is a text like "concurrency: 16 → 4", or only that the setting changed if its
+// values are not shown.
 func settingText(c config.Change) string {
 	header, isHeader := strings.CutPrefix(c.Name, "headers.")
 	switch {

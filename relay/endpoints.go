@@ -53,7 +53,7 @@ func (c *command) endpoints() *cobra.Command {
 	return cmd
 }
 
-// showEndpoints asks for one endpoint, or for all where name is "".
+// showEndpoints asks for one endpoint, or for all if name is "".
 func (c *command) showEndpoints(t client.Target, name string, asJSON bool) error {
 	path := "/v1/endpoints"
 	if name != "" {
@@ -109,8 +109,7 @@ func printEndpoints(to client.Output, endpoints []admin.Endpoint, now time.Time)
 	return to.Remark("AGREES no: the files of the Relays differ, and each delivers by its own. --json says who has which hash;\nbring the files into line and reload the Relays that are behind.\n")
 }
 
-// waits says why nothing is claimed, and how long that lasts at least; "-" where the
-// state says it already.
+// waits says why nothing is claimed, and for how long at least; "-" if the state says it already.
 func waits(e admin.Endpoint, now time.Time) string {
 	until := time.Time{}
 	switch e.Waiting {
@@ -127,8 +126,7 @@ func waits(e admin.Endpoint, now time.Time) string {
 	return e.Waiting
 }
 
-// reasons says why endpoints take no deliveries or have no consent, and
-// what ends it.
+// reasons says why endpoints take no deliveries or have no consent, and how to end that.
 func reasons(endpoints []admin.Endpoint) string {
 	var b strings.Builder
 	for _, e := range endpoints {

@@ -75,7 +75,7 @@ func noEndpoint(name string, p *policy.Policy) error {
 	return fmt.Errorf("the configuration has no endpoint %q.%s", name, config.Suggest(name, names))
 }
 
-// event reads the event as ingest would take it.
+// event reads the event as ingest would.
 func (c *command) event(path string, o ingest.Options) (outbox.Entry, error) {
 	in, name := c.in, "the event on standard input"
 	if path != "-" {

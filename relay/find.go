@@ -10,25 +10,25 @@ import (
 	"relay/relay/client"
 )
 
-// finding is how a verb is told which running Relay it talks to.
+// finding has the flags that select the running Relay for a verb.
 type finding struct {
 	configs []string
 	address string // --admin, or --to
 }
 
-// adminFlags are those of a verb that talks to the admin listener.
+// adminFlags adds the flags of verbs that talk to the admin listener.
 func adminFlags(cmd *cobra.Command, f *finding) {
 	configFlag(cmd, &f.configs)
 	cmd.Flags().StringVar(&f.address, "admin", "", "`address` of the admin listener: unix:/path/admin.sock or http://host:port; else $RELAY_ADMIN, the run file, the configuration. Its token: $RELAY_ADMIN_TOKEN, or the configuration's")
 }
 
-// admin finds the admin listener of the Relay that is meant.
+// admin finds the admin listener of the selected Relay.
 func (c *command) admin(f finding) (client.Target, error) {
 	t, err := c.finder(f).Admin(f.address)
 	return t, usage(err)
 }
 
-// ingest finds the listener for events of the Relay that is meant.
+// ingest finds the listener for events of the selected Relay.
 func (c *command) ingest(f finding, token string) (client.Target, error) {
 	t, err := c.finder(f).Ingest(f.address, token)
 	return t, usage(err)
@@ -45,7 +45,7 @@ func (c *command) output() client.Output {
 	return client.Output{Out: c.out, Err: c.err, Terminal: app.IsTerminal(c.out)}
 }
 
-// usage makes mistakes of the caller's ours.
+// usage converts usage errors of the package client to those of this one.
 func usage(err error) error {
 	if _, ok := errors.AsType[client.UsageError](err); ok {
 		return usageError{err}

@@ -2,9 +2,8 @@ package main
 
 import "golang.org/x/sys/unix"
 
-// hardenProcess keeps signing secrets out of core dumps and away from debuggers
-// of the same user. Both calls only tighten; where the system refuses them there is
-// nothing better to do.
+// hardenProcess keeps signing secrets out of core dumps and away from debuggers of the same user.
+// Both calls only restrict access; if the system refuses them, there is no alternative.
 func hardenProcess() {
 	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)

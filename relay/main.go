@@ -27,39 +27,39 @@ const (
 	exitUsage  = 2
 )
 
-// lastLines is how long a process that ends waits for what it has to say to be read.
+// lastLines is how long a process waits at its end for its log to be read.
 const lastLines = time.Second
 
 func main() {
 	os.Exit(run(os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
 }
 
-// streams are what a verb reads and prints to.
+// streams are the input and outputs of a verb.
 type streams struct {
 	in       io.Reader
 	out, err io.Writer
 }
 
-// command is what every verb is handed.
+// command is the common part of all verbs.
 type command struct {
 	streams
 	env   func(string) (string, bool)
-	lines *app.Lines // what err is since keepWriting; nil before
+	lines *app.Lines // replaces err after keepWriting; nil before
 }
 
-// keepWriting makes err one that nobody waits for and whose end is no end of the process:
-// without it a write to a pipe that nobody reads blocks, and one to a pipe whose
-// reader is gone brings SIGPIPE. Verbs that print and end are to die of that as any tool.
+// keepWriting replaces err, so that writes to it neither block nor end the process. Otherwise a
+// write blocks if nobody reads the pipe, and raises SIGPIPE if its reader is gone. Verbs that
+// print and end should end by SIGPIPE, like any tool.
 func (c *command) keepWriting() {
 	signal.Ignore(syscall.SIGPIPE)
 	c.lines = app.NewLines(c.err)
 	c.err = c.lines
 }
 
-// usageError is a mistake of the caller's: exit 2 with a one-line hint.
+// usageError is a mistake in the command line: exit 2 with a one-line hint.
 type usageError struct{ error }
 
-// run is the program: arguments to exit code.
+// run runs the program with these arguments and returns its exit code.
 func run(args []string, s streams) int {
 	c := &command{streams: s, env: os.LookupEnv}
 	root := c.root()
@@ -106,7 +106,7 @@ func (c *command) root() *cobra.Command {
 	return root
 }
 
-// noArgs refuses arguments; for the root it says which verb was meant.
+// noArgs refuses arguments; for the root command it suggests a verb.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -122,7 +122,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 	return usageError{err}
 }
 
-// argRange is cobra.RangeArgs in words of ours.
+// argRange is cobra.RangeArgs with a message of our own.
 func argRange(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		switch {
@@ -135,9 +135,8 @@ func argRange(least, most int) cobra.PositionalArgs {
 	}
 }
 
-// untilSignal returns a context that the first interrupt or SIGTERM ends, with
-// stop(signal) as its cause; again is called for the next ones. Verbs that do not call
-// it die of signals as usual.
+// untilSignal returns a context that the first interrupt or SIGTERM ends, with stop(signal) as
+// its cause; again is called for further ones. Without it signals end a verb as usual.
 func untilSignal(stop func(os.Signal) error, again func()) (context.Context, context.CancelFunc) {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)

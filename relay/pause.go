@@ -39,8 +39,8 @@ func (c *command) disable() *cobra.Command {
 		"Like relay pause, for longer: events go on to be accepted for them, and what comes in is held.")
 }
 
-// changeState is a verb of one route of endpoints. With a name that cannot be changed
-// it goes on with the others, and exits with 1.
+// changeState is a verb of one route of endpoints. If one endpoint cannot be changed it continues
+// with the others, and exits with 1.
 func (c *command) changeState(verb, short, long string) *cobra.Command {
 	var find finding
 	var asJSON bool
@@ -73,7 +73,7 @@ func (c *command) askState(t client.Target, verb string, names []string, asJSON 
 	for _, name := range names {
 		code, answer, err := t.Do(http.MethodPost, "/v1/endpoints/"+url.PathEscape(name)+"/"+verb, nil, nil)
 		if err != nil {
-			return errors.Join(append(refused, err)...) // the next ones would get no answer either
+			return errors.Join(append(refused, err)...) // the others would fail in the same way
 		}
 		var e admin.Endpoint
 		if code != http.StatusOK {

@@ -92,8 +92,7 @@ func changes(r *admin.Reloaded) (lines []string) {
 	return lines
 }
 
-// reloadRefusal prints what is wrong, a line for each problem, and returns what is left
-// to say.
+// reloadRefusal prints a line for each problem, and returns the error for the last line.
 func (c *command) reloadRefusal(t client.Target, code int, answer []byte) error {
 	var p struct {
 		Code        problem.Code

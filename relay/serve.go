@@ -16,9 +16,8 @@ import (
 	"relay/relay/app"
 )
 
-// lameDuck is how long ingest must have been idle before a SIGTERM closes it: the
-// app beside us often gets the same signal and still has something to say. A
-// person's Ctrl-C does not wait.
+// lameDuck is how long ingest must have been idle before a SIGTERM closes it, because the app
+// often gets the same signal and still sends events. Ctrl-C does not wait.
 const lameDuck = 2 * time.Second
 
 func (c *command) serve() *cobra.Command {
@@ -61,9 +60,8 @@ func (c *command) serve() *cobra.Command {
 	return cmd
 }
 
-// again returns how to read the configuration of the start once more. A file that was
-// found by the search order stays the one, so that its removal does not bring
-// another one into force.
+// again returns a function that reads the configuration of the start again. It does not repeat
+// the search order, so that removing the file does not activate another one.
 func (c *command) again(flags []string, file *config.File) func() (*config.File, *policy.Policy, error) {
 	if named, _ := c.env("RELAY_CONFIG"); len(flags) == 0 && named == "" {
 		flags = file.Paths
@@ -81,8 +79,8 @@ func (c *command) again(flags []string, file *config.File) func() (*config.File,
 	}
 }
 
-// serveApp runs an app, which was configured by files, until a signal ends it; the second
-// signal is at once.
+// serveApp runs an app, which was configured by files, until a signal ends it; a second signal
+// ends it at once.
 func (c *command) serveApp(o app.Options, files []string) error {
 	var a *app.App
 	opened := make(chan struct{})
@@ -100,7 +98,7 @@ func (c *command) serveApp(o app.Options, files []string) error {
 	})
 	defer cancel()
 
-	hup := make(chan os.Signal, 1) // from here on it does not end us
+	hup := make(chan os.Signal, 1) // from here on a signal does not end the process
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
 
@@ -117,7 +115,7 @@ func (c *command) serveApp(o app.Options, files []string) error {
 		for {
 			select {
 			case <-hup:
-				_, _ = a.Reload(listening, "SIGHUP") // it has logged what there is to say
+				_, _ = a.Reload(listening, "SIGHUP") // the app has logged it
 			case <-listening.Done():
 				return
 			}

@@ -87,8 +87,8 @@ func (c *command) sink() *cobra.Command {
 	return cmd
 }
 
-// verifiers makes what checks signatures, from secrets or from an endpoint of a
-// configuration; neither means that nothing is checked.
+// verifiers makes verifiers from secrets or from an endpoint of a configuration. Without either,
+// signatures are not checked.
 func (c *command) verifiers(scheme string, secrets, configs []string, endpoint string) ([]*sign.Verifier, error) {
 	switch {
 	case endpoint != "" && len(secrets) > 0:

@@ -59,7 +59,7 @@ func (c *command) types() *cobra.Command {
 type listedType struct {
 	Type        string          `json:"type"`
 	Description string          `json:"description"`
-	Fields      []policy.Field  `json:"fields"` // of the data; none where there is no schema
+	Fields      []policy.Field  `json:"fields"` // of the data; none without a schema
 	Example     json.RawMessage `json:"example,omitempty"`
 	Schema      json.RawMessage `json:"schema,omitempty"`
 }
@@ -126,7 +126,7 @@ func typesPage(list []listedType) string {
 		if t.Example != nil {
 			var indented bytes.Buffer
 			if err := json.Indent(&indented, t.Example, "", "  "); err != nil {
-				panic(err) // it was JSON when it was read
+				panic(err) // it was parsed as JSON
 			}
 			fmt.Fprintf(&b, "\n```json\n%s\n```\n", indented.String())
 		}
@@ -134,7 +134,7 @@ func typesPage(list []listedType) string {
 	return b.String()
 }
 
-// fieldName is a field's name, or what stands for data that is no object.
+// fieldName is a field's name, or a placeholder for data that is not an object.
 func fieldName(f policy.Field) string {
 	if f.Name == "" {
 		return "(data)"
@@ -149,8 +149,8 @@ func yesNo(b bool) string {
 	return "no"
 }
 
-// oneLine joins lines, so that a table stays one.
+// oneLine joins lines, so that they fit into a table.
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
-// cell is text that ends no cell of a Markdown table.
+// cell is text escaped for a cell of a Markdown table.
 func cell(s string) string { return strings.ReplaceAll(oneLine(s), "|", `\|`) }
