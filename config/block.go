@@ -97,7 +97,7 @@ func (b *Block) OneAndLabelled(kind string) (*Block, []*Block) {
 	return b.only(plain), b.Unique(labelled)
 }
 
-// only returns the first block. What others of its file hold is read as a part of it, so
+// only returns the first block. The content of others of its file is read as a part of it, so
 // that what else is wrong there is reported too.
 func (b *Block) only(blocks []*Block) *Block {
 	if len(blocks) == 0 {

@@ -54,7 +54,7 @@ func TestDiff(t *testing.T) {
 	}
 }
 
-// What a reload takes over needs no restart, whatever else differs.
+// Settings that a reload applies need no restart, whatever else differs.
 func TestNeedRestart(t *testing.T) {
 	load := func(text string) Config {
 		t.Helper()

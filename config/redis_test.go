@@ -38,7 +38,7 @@ func TestRedisWhere(t *testing.T) {
 	}
 }
 
-// What is told of a URL never repeats any of it.
+// Errors about a URL quote no part of it.
 func TestRedisURLErrorsShowNothing(t *testing.T) {
 	for _, url := range []string{
 		"secret", "secret://h", "redis://secret@", "redis://:secret", "redis://h:secret", "redis://u:secret%@h", "redis://u:sec\x7fret@h",

@@ -103,7 +103,7 @@ func TestKillFleetUnderLoad(t *testing.T) {
 		wait(ctx, 1500*time.Millisecond)
 		p := fleet[rand.IntN(len(fleet))]
 		p.kill()
-		p.start() // on the same machine, so it takes over at once
+		p.start() // on the same machine, so it gets the leases at once
 	}
 	wait(ctx, 1500*time.Millisecond)
 	fleet[0].kill()

@@ -39,7 +39,7 @@ func (c *command) health() *cobra.Command {
 	return cmd
 }
 
-// awaitHealth asks until the answer is good, for so long; at least once. Each time it looks anew
+// awaitHealth asks until the answer is good, for so long; at least once. Each time it looks again
 // for the Relay, which writes its run file when it has started.
 func (c *command) awaitHealth(find finding, path string, within time.Duration) error {
 	quiet := *c

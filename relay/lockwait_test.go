@@ -11,7 +11,7 @@ import (
 	"relay/relay/client"
 )
 
-// A supervisor starts the next Relay while the one before still runs: it waits, takes over,
+// A supervisor starts the next Relay while the one before still runs: it waits, gets the outbox,
 // and its run file stands.
 func TestNextStartsBeforeTheEnd(t *testing.T) {
 	for name, end := range map[string]syscall.Signal{"killed": syscall.SIGKILL, "stopped": syscall.SIGINT} {

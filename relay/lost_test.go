@@ -13,7 +13,7 @@ import (
 )
 
 // Cleaners of folders, and people, remove and move files of a Relay that runs. It makes its
-// socket anew, says what is missing, and accepts nothing that a restart would not find.
+// socket again, says what is missing, and accepts nothing that a restart would not find.
 func TestFilesAreTakenAway(t *testing.T) {
 	t.Parallel() // it mostly waits
 	receiver := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
@@ -48,7 +48,7 @@ func TestFilesAreTakenAway(t *testing.T) {
 
 	// Something else is in its place.
 	testkit.Until(t, "a folder in its place", func() bool {
-		_ = os.Remove(l.socket()) // it may just have been made anew
+		_ = os.Remove(l.socket()) // it may just have been made again
 		return os.Mkdir(l.socket(), 0o700) == nil
 	})
 	wantReady(503, l.socket()+": there is something that is not a socket")

@@ -76,7 +76,7 @@ func (c *command) sink() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&f.listen, "listen", "127.0.0.1:9000", "`host:port` to receive on")
 	cmd.Flags().StringVar(&f.answer, "answer", "200", "script of answers")
-	cmd.Flags().BoolVar(&f.perEvent, "per-event", false, "run the script anew for each event id")
+	cmd.Flags().BoolVar(&f.perEvent, "per-event", false, "start the script again for each event id")
 	cmd.Flags().StringArrayVar(&f.secrets, "secret", nil, "secret to verify with (repeatable: any may match); @FILE reads it from a file")
 	cmd.Flags().StringVar(&f.scheme, "scheme", "standard", "built-in signature scheme of --secret: "+strings.Join(sign.BuiltinNames(), ", "))
 	cmd.Flags().StringVar(&f.endpoint, "endpoint", "", "verify as this endpoint of the configuration signs")

@@ -114,7 +114,7 @@ func TestSocketIsMadeAnew(t *testing.T) {
 	}
 }
 
-// TestSocketOfAnother: what others have put at the path stays, and is told of, until it is
+// TestSocketOfAnother: a file of others at the path stays, and is reported, until it is
 // gone.
 func TestSocketOfAnother(t *testing.T) {
 	for name, put := range map[string]func(path string) (remove func() error, err error){

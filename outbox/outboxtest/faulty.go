@@ -50,7 +50,7 @@ func (f *Faulty) Before(method string, hook func(context.Context) error) {
 }
 
 // After runs hook when the store has answered a call of method: the work is
-// done. It may block. What it returns is the answer's error in the place of err;
+// done. It may block. Its result replaces err as the answer's error;
 // with one, the results are withheld, as when an answer is lost on its way. nil takes the hook away.
 func (f *Faulty) After(method string, hook func(ctx context.Context, err error) error) {
 	f.set(method, func(c *cue) { c.after = hook })

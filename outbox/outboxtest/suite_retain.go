@@ -20,7 +20,7 @@ func sized(id string, n int, endpoints ...string) outbox.Entry {
 
 const sizeLimit = 8 << 20
 
-// openSized puts an outbox with a limit in the place of the store.
+// openSized replaces the store by an outbox with a limit.
 func (s *suite) openSized() {
 	if err := s.store.Close(); err != nil {
 		s.Fatalf("Close: %v", err)

@@ -179,7 +179,7 @@ func testMarkEnds(s *suite) {
 		passing(false)
 		reap()
 		s.elapse(s.delay/2 - 10*time.Millisecond)
-		passing(false) // what was left out did not begin it anew
+		passing(false) // dropped events did not extend it
 		s.elapse(20 * time.Millisecond)
 	} else {
 		s.elapse(s.delay + 20*time.Millisecond)

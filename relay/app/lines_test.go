@@ -45,7 +45,7 @@ func (g *gate) Write(p []byte) (int, error) {
 
 func line(n int) string { return fmt.Sprintf("line %d %s\n", n, strings.Repeat("x", 1000)) }
 
-// Nobody waits for a writer that takes nothing. What it takes later is whole lines in
+// Nobody waits for a writer that takes nothing. Later it takes whole lines in
 // their order, and one that says how many are missing.
 func TestLinesNeverWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -90,7 +90,7 @@ func TestOwnEventsAreRouted(t *testing.T) {
 	})
 }
 
-// Raising never blocks; what is too much, or refused, is counted, and logged now and then.
+// Raising never blocks; events that are too many, or refused, are counted, and logged from time to time.
 func TestOwnEventsAreLostLoudly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer

@@ -119,7 +119,7 @@ func TestBatchWaits(t *testing.T) {
 	})
 }
 
-// What does not fit begins the next batch, what is too large for any goes alone, and
+// An event that does not fit begins the next batch, one that is too large for any goes alone, and
 // leases last, though the receiver is slow.
 func TestBatchOfBytes(t *testing.T) {
 	for _, delay := range []time.Duration{0, 14 * time.Second} {

@@ -27,7 +27,7 @@ func starts(results []Result) (at []time.Time) {
 }
 
 // Promise P9: over any window no more attempts begin than the limit and the burst allow,
-// and the limit is used. What waits holds no slot and has had no attempt.
+// and the limit is used. Waiting deliveries hold no slot and have had no attempt.
 func TestRateLimitHolds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -83,7 +83,7 @@ func failing() *policy.Breaker {
 }
 
 // An open breaker lets nothing begin and costs no delivery an attempt; one probe closes it
-// when the receiver is well again, and what waited goes out.
+// when the receiver works again, and waiting deliveries go out.
 func TestBreakerOpensAndCloses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
@@ -312,7 +312,7 @@ func TestNewURLEnables(t *testing.T) {
 }
 
 // An endpoint that fails for as long as the policy says is disabled; one success in between
-// starts the time anew.
+// starts the time again.
 func TestFailingDisables(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

@@ -69,7 +69,7 @@ var (
 )
 
 // Promises P7 and P9 and the gates under attack: whatever happens, nothing is lost, nothing
-// is sent without a lease or while it is held, the limit holds, and when all is well again
+// is sent without a lease or while it is held, the limit holds, and when all works again
 // everything is delivered soon.
 func TestAttack(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {

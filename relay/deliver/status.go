@@ -25,7 +25,7 @@ const (
 const (
 	ByOperator = gate.ByOperator
 	ByGone     = gate.Gone    // the receiver answered 410
-	ByFailing  = gate.Failing // no attempt went well for disable.after_failing
+	ByFailing  = gate.Failing // no attempt succeeded for disable.after_failing
 )
 
 // The causes of Status.Waiting.

@@ -56,7 +56,7 @@ func TestStatesOfAnEndpoint(t *testing.T) {
 	}
 }
 
-// While an endpoint was paused no attempt could go well: that time is not held against it.
+// While an endpoint was paused no attempt could succeed, so that time does not count.
 func TestPauseIsNoFailing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// An attempt that went well, with no rule in its way, costs its gate no object: no timer, no
+// A successful attempt without any rule costs its gate no allocation: no timer, no
 // context, no error of a reading.
 func TestAllocationsOfAnAttempt(t *testing.T) {
 	ctx := context.Background()

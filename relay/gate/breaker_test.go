@@ -163,7 +163,7 @@ func TestBreakerOpensProbesAndCloses(t *testing.T) {
 	})
 }
 
-// A rule of fewer probes than went well already still looks first.
+// If a new rule asks for fewer probes than have succeeded already, one more probe is made first.
 func TestFewerProbesAfterReload(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet()
@@ -202,7 +202,7 @@ func TestBreakerThatTheOutboxDoesNotKnow(t *testing.T) {
 	})
 }
 
-// What went well in a turn counts, and the next turn stays one, when that begins before the
+// Successes of a turn count, and the next turn stays one, when that begins before the
 // end of the first is written.
 func TestTurnBeginsBeforeTheLastIsWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

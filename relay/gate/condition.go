@@ -38,7 +38,7 @@ func (h *Hold) equal(other *Hold) bool {
 	return h.Since.Equal(other.Since) && h.Until.Equal(other.Until)
 }
 
-// Trouble is a time in which no attempt went well.
+// Trouble is a time in which no attempt succeeded.
 type Trouble struct {
 	Since    time.Time `json:"since"`
 	Last     time.Time `json:"last"`     // of the last failed attempt; the stored one may be older by up to worthKeepingAnew
@@ -60,7 +60,7 @@ type Halt struct {
 const (
 	ByOperator = "operator"
 	Gone       = "gone"    // the receiver answered 410
-	Failing    = "failing" // no attempt went well for too long
+	Failing    = "failing" // no attempt succeeded for too long
 )
 
 // Opening is a breaker that is open or half open.
@@ -68,7 +68,7 @@ type Opening struct {
 	Times int       `json:"times"` // how often it opened without having closed, from 1
 	Until time.Time `json:"until"` // after it attempts are probes
 
-	Good        int       `json:"good,omitempty"` // probes that went well
+	Good        int       `json:"good,omitempty"` // probes that succeeded
 	Prober      string    `json:"prober,omitempty"`
 	ProberUntil time.Time `json:"prober_until,omitzero"`
 }

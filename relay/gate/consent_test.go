@@ -51,7 +51,7 @@ func TestConsent(t *testing.T) {
 			t.Errorf("the rate of a consent that is over holds: %+v", s)
 		}
 
-		// What was said to another endpoint is not heard; another URL is asked anew.
+		// The answer to another endpoint is ignored; another URL is asked again.
 		same, other := *e, *e
 		same.Description = "x"
 		other.URL = &url.URL{Scheme: "https", Host: "b.test"}

@@ -105,7 +105,7 @@ func TestPaused(t *testing.T) {
 }
 
 // A decision that the outbox did not hear of is none, or nobody could end it; the next attempt
-// makes it anew.
+// makes it again.
 func TestDecisionsThatAreNotWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet()
@@ -195,7 +195,7 @@ func TestTroubleOutlastsARestart(t *testing.T) {
 	})
 }
 
-// While Relay does not run nothing can go well: that time is no failing.
+// While Relay does not run no attempt can succeed, so that time does not count as failing.
 func TestDowntimeIsNoTrouble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFleet()

@@ -143,7 +143,7 @@ func FuzzAnswer(f *testing.F) {
 	})
 }
 
-// The usual answers of usual servers are plain. What says more than that, or could be read in
+// The usual answers of usual servers are plain. A head that says more than that, or could be read in
 // two ways, is for fasthttp.
 func TestPlainAnswers(t *testing.T) {
 	for raw, plain := range map[string]bool{

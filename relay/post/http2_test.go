@@ -84,7 +84,7 @@ func TestNoHTTP2UnlessAskedFor(t *testing.T) {
 	}
 }
 
-// Fault F32: packets are dropped in silence after the connection served. PING finds it
+// Fault F32: packets are silently dropped after the first request of a connection. PING finds it
 // within 8 s, and the next attempt opens another one.
 func TestDeadHTTP2Connection(t *testing.T) {
 	for _, c := range []struct {

@@ -246,7 +246,7 @@ func (n *names) list() []string {
 	return slices.Clone(n.all)
 }
 
-// Fault F34: a receiver that wants to negotiate TLS anew in the middle, as only TLS 1.2
+// Fault F34: a receiver that wants to negotiate TLS again in the middle, as only TLS 1.2
 // allows, gets no.
 func TestRenegotiation(t *testing.T) {
 	for _, http2 := range []bool{false, true} {

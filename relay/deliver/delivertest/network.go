@@ -10,7 +10,7 @@ import (
 )
 
 // Network is a network in memory, for synctest bubbles: connections are
-// net.Pipe, which has no buffer. What is tested on it has siblings on real
+// net.Pipe, which has no buffer. Tests on it have siblings on real
 // sockets, which have one.
 type Network struct {
 	// Buffered gives connections buffers, which TLS and HTTP/2 need: both sides may write
@@ -68,7 +68,7 @@ func (n *Network) pipe(address string) (ours, theirs net.Conn) {
 	return a, b
 }
 
-// Lose drops, in silence, all that is sent from now on over buffered connections
+// Lose silently drops all that is sent from now on over buffered connections
 // that were dialled so far. New ones work.
 func (n *Network) Lose() {
 	n.mu.Lock()
