@@ -3,6 +3,7 @@
 package post
 
 import (
+	"errors"
 	"net"
 	"syscall"
 )
@@ -30,5 +31,5 @@ func newPeek(c net.Conn) *peek {
 
 // waiting reads nothing and does not wait.
 func (p *peek) waiting() bool {
-	return p.raw != nil && (p.raw.Read(p.look) != nil || p.err != syscall.EAGAIN)
+	return p.raw != nil && (p.raw.Read(p.look) != nil || !errors.Is(p.err, syscall.EAGAIN))
 }
