@@ -105,7 +105,7 @@ func endpointMeaning(s config.Change) string {
 	case s.Name == "retry.max_age":
 		return "of pending deliveries too"
 	case block == "tls":
-		return "from the next attempt on: connections are made anew"
+		return "from the next attempt on: connections are made again"
 	case block == "sign" || block == "signature" || block == "secrets" || block == "headers":
 		return "from the next attempt on, of pending deliveries too"
 	}

@@ -41,7 +41,7 @@ func TestFilesAreTakenAway(t *testing.T) {
 
 	testkit.Must(t, os.Remove(l.socket()))
 	testkit.Until(t, "the socket made anew", func() bool { return post(app, "evt_2") })
-	if n := l.log.Count("is made anew"); n != 1 {
+	if n := l.log.Count("is made again"); n != 1 {
 		t.Errorf("%d lines say that the socket was made anew", n)
 	}
 	wantReady(200, "ready")

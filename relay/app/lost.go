@@ -38,7 +38,7 @@ func (a *App) look(ctx context.Context) {
 		}
 		renewed, err := socket.Check(ctx)
 		if renewed {
-			a.o.Log.Warn().Str("component", s.name).Msgf("the socket %s was gone: it is made anew. Something cleans its folder", s.ln.Addr())
+			a.o.Log.Warn().Str("component", s.name).Msgf("the socket %s was gone: it is made again. Something cleans its folder", s.ln.Addr())
 		}
 		errs = append(errs, err)
 	}
