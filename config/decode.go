@@ -221,7 +221,8 @@ func checkPath(s string) error {
 	return nil
 }
 
-// checkSocket accepts a path that an address of a socket can hold. Sockets in the abstract namespace have no file mode, so anyone could connect.
+// checkSocket accepts a path that the address of a socket can hold. It refuses sockets in the
+// abstract namespace, because they have no file mode: anyone could connect.
 func checkSocket(s string) error {
 	switch {
 	case s == "" || strings.ContainsRune(s, 0):
