@@ -94,9 +94,15 @@ type ClaimRequest struct {
 	Max      int           // free worker slots, at least 1
 	Lease    time.Duration // longer than 4/3 of an attempt: an engine that leases ahead may have used 1/64 of it, one that answered slowly 1/4
 
-	// Fresh of the Max, at most, go to the newest of the deliveries that had no attempt
-	// yet, however many older ones wait: what happens now need not wait for a backlog.
-	// The rest goes to those that are due first.
+	// Behind says that the endpoint cannot keep up. It opens the endpoint's express lane,
+	// which stays open for LaneOpen after the last such claim: deliveries that are accepted
+	// meanwhile go into the lane, first in first out, as long as it has room. The engine
+	// bounds it (64 to 1,024); what does not fit joins the backlog.
+	Behind bool
+
+	// Fresh of the Max, at most, come from the express lane before older deliveries of the
+	// backlog, so that what happens now need not wait for it. Places that the lane cannot
+	// fill go to the backlog, and the other way round.
 	Fresh int
 
 	// FleetMax bounds the claims of the endpoint that are held at one time by all

@@ -9,6 +9,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
+)
+
+const (
+	// OrderSlack is by how much an engine may confuse the order of deliveries.
+	OrderSlack = time.Second
+
+	// LaneOpen is how long an express lane stays open after the last claim with Behind.
+	LaneOpen = 10 * time.Second
 )
 
 // Engine is the interface of every engine. One that processes share is a [Limiter], a [Clock] and
@@ -28,7 +37,9 @@ type Engine interface {
 //	    level that Durability names, and survives Reopen.
 //	G2  One commit: every event of a batch and every delivery of an event, or
 //	    nothing of it.
-//	G3  An endpoint's first claims come in the order of accept.
+//	G3  Order is about, not exact: oldest first. A delivery that waits for a claim is
+//	    passed over only for deliveries that were due before it joined the queue (by
+//	    its accept, due time, release or end of lease) or within [OrderSlack] after.
 //	G4  Endpoints are independent: nobody's backlog keeps another's work back.
 //	G5  A claim is exclusive until its lease ends, however many claim at once.
 //	G6  When a lease ends the delivery can be claimed again, with another
@@ -47,12 +58,14 @@ type Engine interface {
 //	G12 A cancelled context unblocks Claim; Close unblocks all calls, and calls
 //	    after it answer ErrClosed.
 //	G13 Data comes back byte for byte, whatever its bytes and size.
-//	G14 Release hands a delivery back at once and consumes no attempt.
+//	G14 Release hands a delivery back at once and consumes no attempt. It may lose its
+//	    place in the order.
 //	G15 Counts obey the equation of [Counts] at any time, over Reopen too.
 //	G16 When a store with one owner is opened again, claims of the dead owner
 //	    are claimable at once. (Shared engines: when the lease ends.)
-//	G17 Claims with Fresh take the newest deliveries without an attempt, those without it
-//	    pass none over; no delivery is lost or claimed twice by either.
+//	G17 While an endpoint is behind, new deliveries go into its express lane, as far as that
+//	    has room. Claims with Fresh take at most that many from it, oldest first, past the
+//	    backlog; no delivery is lost or claimed twice.
 //	G18 A note is written only on top of the revision that its writer knew; it
 //	    survives Reopen, and all who wait for notes hear of it.
 //	G19 With FleetMax no more claims of an endpoint are held at one time, by all processes together.

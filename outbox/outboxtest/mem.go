@@ -174,6 +174,9 @@ func (m *Mem) claimDue(r outbox.ClaimRequest) ([]outbox.Claim, wait, error) {
 	}
 	now := m.kept.now()
 	ep := m.kept.endpoint(r.Endpoint)
+	if r.Behind {
+		ep.laneUntil = now.Add(outbox.LaneOpen)
+	}
 	w := wait{changed: ep.changed}
 	all := r.Fresh > 0 || r.FleetMax > 0 // else the first ones are enough
 	var due []*delivery
@@ -215,18 +218,17 @@ func (m *Mem) claimDue(r outbox.ClaimRequest) ([]outbox.Claim, wait, error) {
 	return claims, w, nil
 }
 
-// pick chooses at most that many of the deliveries that are due: at most fresh of
-// them are the newest without an attempt, and come last, the others are the first.
+// pick chooses at most that many of the deliveries that are due: at most fresh of the
+// express lane, then the first of all.
 func pick(due []*delivery, most, fresh int) []*delivery {
-	var newest []*delivery
-	for _, d := range slices.Backward(due) {
-		if len(newest) < min(most, fresh) && d.Attempts == 0 {
-			newest = append(newest, d)
+	picked := make([]*delivery, 0, most)
+	for _, d := range due {
+		if d.lane && d.Attempts == 0 && len(picked) < min(most, fresh) {
+			picked = append(picked, d)
 		}
 	}
-	slices.Reverse(newest)
-	first := slices.DeleteFunc(due, func(d *delivery) bool { return slices.Contains(newest, d) })
-	return append(first[:min(len(first), most-len(newest))], newest...)
+	rest := slices.DeleteFunc(due, func(d *delivery) bool { return slices.Contains(picked, d) })
+	return append(picked, rest[:min(len(rest), most-len(picked))]...)
 }
 
 // Settle implements outbox.Store.

@@ -38,6 +38,7 @@ type delivery struct {
 	outbox.Delivery
 	event    *event
 	order    int64 // of accept, within the endpoint
+	lane     bool  // it was accepted into the express lane
 	attempts []outbox.Attempt
 	err      string    // why it was failed from the start
 	fence    uint64    // of the last claim
@@ -49,6 +50,8 @@ type endpoint struct {
 	changed  chan struct{} // closed, and replaced, when a claimer should look again
 	accepted int64
 	final    map[outbox.State]int64
+
+	laneUntil time.Time // the express lane is open until then
 }
 
 // known is what is remembered of an id or key: its first use.
@@ -57,6 +60,9 @@ type known struct {
 	receipts    []outbox.Receipt
 	at          time.Time
 }
+
+// laneSize bounds an express lane.
+const laneSize = 64
 
 // mark is the level that is remembered under a key.
 type mark struct {
@@ -103,6 +109,7 @@ func (k *contents) insert(e outbox.Entry, now time.Time) int {
 			},
 			event: ev,
 			order: ep.accepted,
+			lane:  now.Before(ep.laneUntil) && ep.inLane() < laneSize,
 		}
 		ev.deliveries = append(ev.deliveries, d)
 		k.deliveries[d.ID] = d
@@ -142,6 +149,16 @@ func (ep *endpoint) add(d *delivery) {
 	i, _ := slices.BinarySearchFunc(ep.pending, d, byDue)
 	ep.pending = slices.Insert(ep.pending, i, d)
 	ep.wake()
+}
+
+// inLane is how many deliveries of the express lane wait.
+func (ep *endpoint) inLane() (n int) {
+	for _, d := range ep.pending {
+		if d.lane && d.Attempts == 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // remove takes a pending delivery out.

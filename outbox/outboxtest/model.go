@@ -82,8 +82,8 @@ type modelEvent struct {
 
 type modelDelivery struct {
 	outbox.DeliveryRecord
-	order     int  // of accept
-	unordered bool // there is no order, since there are shards
+	unordered bool      // there is no order, because there are shards
+	joined    time.Time // at the latest: when it last joined the queue, but for the end of a lease
 	fences    []uint64
 	reaped    bool
 
@@ -137,7 +137,7 @@ func (m *model) note(e outbox.Entry, receipt outbox.Receipt, before time.Time) *
 			want.State, want.Finished, want.Code, want.Error = outbox.Failed, d.Created, term.Code, term.Error
 		}
 		m.want("new delivery", want, d)
-		event.deliveries = append(event.deliveries, &modelDelivery{DeliveryRecord: d, order: len(m.events), unordered: m.engine.Sharded})
+		event.deliveries = append(event.deliveries, &modelDelivery{DeliveryRecord: d, joined: after, unordered: m.engine.Sharded})
 	}
 	if len(left) > 0 {
 		m.Fatalf("event %s has deliveries that nobody asked for: %v", e.Event.ID, left)
@@ -248,7 +248,7 @@ func (m *model) settleOne(t *rapid.T) {
 	d.Attempts = append(d.Attempts, settlement.Attempt)
 	d.Delivery.Attempts++
 	d.leased, d.leasedMax = time.Time{}, time.Time{}
-	if state == outbox.Pending {
+	if d.joined = time.Now(); state == outbox.Pending {
 		d.Due = settlement.Due
 	}
 }
@@ -267,7 +267,7 @@ func (m *model) releaseSome(t *rapid.T) {
 	}
 	for _, c := range claims {
 		if d := m.delivery(c.ID); d.fences[len(d.fences)-1] == c.Fence {
-			d.leased, d.leasedMax = time.Time{}, time.Time{}
+			d.leased, d.leasedMax, d.joined = time.Time{}, time.Time{}, time.Now()
 		}
 	}
 }
@@ -301,7 +301,7 @@ func (m *model) reopenSometimes(t *rapid.T) {
 	m.reopen()
 	if m.engine.SingleOwner {
 		for _, d := range m.deliveries() {
-			d.leased, d.leasedMax = time.Time{}, time.Time{}
+			d.leased, d.leasedMax, d.joined = time.Time{}, time.Time{}, time.Now()
 		}
 	}
 }

@@ -3,6 +3,7 @@ package outboxtest
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"relay/outbox"
@@ -52,69 +53,103 @@ func numbered(prefix string, numbers ...int) []string {
 	return ids
 }
 
-func testFreshTakesNewest(s *suite) {
+// behind opens the express lane: it claims the oldest of the backlog for an endpoint that
+// cannot keep up.
+func (s *suite) behind(n int) []outbox.Claim {
+	s.Helper()
+	return s.claimAs(outbox.ClaimRequest{Max: n, Behind: true})
+}
+
+// testLane: what comes while an endpoint is behind goes past its backlog, first in first
+// out, as far as claims ask for it.
+func testLane(s *suite) {
 	s.accept(entries("evt_", backlog, "a", "b")...)
-	mixed := s.claimAs(outbox.ClaimRequest{Max: 6, Fresh: 2})
-	s.want("two of six fresh", numbered("evt_", 0, 1, 2, 3, 598, 599), eventIDs(mixed))
-	s.want("all fresh", numbered("evt_", 595, 596, 597), eventIDs(s.claimAs(outbox.ClaimRequest{Max: 3, Fresh: 3})))
-	s.want("none fresh", numbered("evt_", 4, 5), eventIDs(s.claimAs(outbox.ClaimRequest{Max: 2})))
-	s.accept(entries("evt_new", 3, "a")...)
-	s.want("what has just come", append(numbered("evt_", 6), numbered("evt_new", 2)...), eventIDs(s.claimAs(outbox.ClaimRequest{Max: 2, Fresh: 1})))
-	s.want("more than Max", numbered("evt_new", 0, 1), eventIDs(s.claimAs(outbox.ClaimRequest{Max: 2, Fresh: 9})))
+	s.want("the oldest", numbered("evt_", 0, 1), eventIDs(s.behind(2)))
+	s.accept(entries("evt_new", 5, "a")...)
+	claims := s.claimAs(outbox.ClaimRequest{Max: 4, Fresh: 2, Behind: true})
+	s.wantSet("two of four from the lane", append(numbered("evt_", 2, 3), numbered("evt_new", 0, 1)...), eventIDs(claims))
+	s.want("none from the lane", numbered("evt_", 4, 5), eventIDs(s.claimAs(outbox.ClaimRequest{Max: 2, Behind: true})))
+	s.want("all from the lane", numbered("evt_new", 2, 3), eventIDs(s.claimAs(outbox.ClaimRequest{Max: 2, Fresh: 9, Behind: true})))
 
-	// What was attempted is not fresh, however new it is.
-	s.retry(mixed[5], time.Now())
+	// Places that the lane cannot fill go to the backlog.
+	claims = s.claimAs(outbox.ClaimRequest{Max: 4, Fresh: 3, Behind: true})
+	s.wantSet("one from the lane", append(numbered("evt_", 6, 7, 8), numbered("evt_new", 4)...), eventIDs(claims))
+
+	// A delivery that was attempted is none of the lane's, however new it is.
+	s.accept(entry("evt_tried", "a"))
+	tried := s.claimAs(outbox.ClaimRequest{Max: 1, Fresh: 1, Behind: true})
+	s.want("from the lane", []string{"evt_tried"}, eventIDs(tried))
+	s.retry(tried[0], time.Now())
 	s.commit()
-	s.want("beside a retry", numbered("evt_", 594), eventIDs(s.claimAs(outbox.ClaimRequest{Max: 1, Fresh: 1})))
+	s.want("beside a retry", numbered("evt_", 9), eventIDs(s.claimAs(outbox.ClaimRequest{Max: 1, Fresh: 1, Behind: true})))
 
-	s.want("another endpoint", numbered("evt_", 0, 599), eventIDs(s.claimAs(outbox.ClaimRequest{Endpoint: "b", Max: 2, Fresh: 1})))
+	s.want("another endpoint has none", numbered("evt_", 0, 1), eventIDs(s.claimAs(outbox.ClaimRequest{Endpoint: "b", Max: 2, Fresh: 1})))
 }
 
-// testFreshOfFew: when there is less than asked for, all of it comes, once.
-func testFreshOfFew(s *suite) {
-	s.accept(entries("evt_", 3, "a")...)
-	claims := s.claimAs(outbox.ClaimRequest{Max: 5, Fresh: 4})
-	s.want("all that there is", numbered("evt_", 0, 1, 2), eventIDs(claims))
-	s.claimNone("a")
-	for i, c := range claims {
-		s.retry(c, time.Now().Add(time.Duration(i)*time.Millisecond).Truncate(time.Microsecond))
+// testLaneIsBounded: what does not fit joins the backlog, and comes behind it.
+func testLaneIsBounded(s *suite) {
+	s.accept(entries("evt_old", backlog, "a")...)
+	s.behind(1)
+	const burst = 3000
+	for i := range burst / 500 {
+		s.accept(entries(fmt.Sprintf("evt_%d", i), 500, "a")...)
 	}
-	s.elapse(3 * time.Millisecond)
-	s.accept(entry("evt_new", "a"))
-	s.want("retries have the places of fresh ones", append(numbered("evt_", 0, 1, 2), "evt_new"),
-		eventIDs(s.claimAs(outbox.ClaimRequest{Max: 4, Fresh: 3})))
+	fresh := 0
+	for {
+		c := s.claimAs(outbox.ClaimRequest{Max: 1, Fresh: 1, Behind: true})[0]
+		if strings.HasPrefix(c.EventID, "evt_old") {
+			break
+		}
+		if fresh++; fresh > 1024 {
+			s.Fatal("more than 1,024 deliveries came from the express lane")
+		}
+	}
+	if fresh < 64 {
+		s.Errorf("%d deliveries came from the express lane, want 64 at least", fresh)
+	}
+	old := s.claimAll("a", backlog-2)
+	for _, c := range old {
+		if !strings.HasPrefix(c.EventID, "evt_old") {
+			s.Fatalf("event %s was claimed before the older backlog", c.EventID)
+		}
+	}
+	s.claimAll("a", burst-fresh)
+	s.claimNone("a")
 }
 
-// testFreshComesBack: what was claimed as fresh comes back like any other claim, to
-// its place in the order.
-func testFreshComesBack(s *suite) {
+// testLaneCloses: once the endpoint keeps up, deliveries queue in order again.
+func testLaneCloses(s *suite) {
 	s.accept(entries("evt_", backlog, "a")...)
-	released := s.claimAs(outbox.ClaimRequest{Max: 2, Fresh: 2})
-	lost := s.claimAs(outbox.ClaimRequest{Max: 2, Fresh: 2, Lease: s.short})
-	s.want("claimed", numbered("evt_", 596, 597, 598, 599), eventIDs(slices.Concat(lost, released)))
+	s.behind(1)
+	s.elapse(outbox.LaneOpen + 2*outbox.OrderSlack)
+	s.accept(entry("evt_new", "a"))
+	s.want("the lane is closed", numbered("evt_", 1), eventIDs(s.claimAs(outbox.ClaimRequest{Max: 1, Fresh: 1})))
+}
+
+// testLaneComesBack: deliveries of the lane that are released, or whose lease ends, are
+// claimed again.
+func testLaneComesBack(s *suite) {
+	s.accept(entries("evt_", 20, "a")...)
+	s.behind(1)
+	s.accept(entries("evt_new", 4, "a")...)
+	released := s.claimAs(outbox.ClaimRequest{Max: 2, Fresh: 2, Behind: true})
+	lost := s.claimAs(outbox.ClaimRequest{Max: 2, Fresh: 2, Behind: true, Lease: s.short})
+	s.want("claimed", numbered("evt_new", 0, 1, 2, 3), eventIDs(slices.Concat(released, lost)))
 	if err := s.store.Release(s.ctx(), released...); err != nil {
 		s.Fatalf("Release: %v", err)
 	}
 	s.elapse(s.short + time.Millisecond)
-	again := s.claimAs(outbox.ClaimRequest{Max: 6, Fresh: 4})
-	s.want("claimed again", numbered("evt_", 0, 1, 596, 597, 598, 599), eventIDs(again))
+	again := eventIDs(s.claimAll("a", 19+4))
+	for _, id := range numbered("evt_new", 0, 1, 2, 3) {
+		if !slices.Contains(again, id) {
+			s.Errorf("event %s did not come back", id)
+		}
+	}
 	s.lost(lost[0])
-	if err := s.store.Release(s.ctx(), again[2:]...); err != nil {
-		s.Fatalf("Release: %v", err)
-	}
-
-	// Claims without Fresh pass none over for them.
-	var got, want []string
-	for n := 2; n < backlog; n++ {
-		want = append(want, numbered("evt_", n)...)
-	}
-	for len(got) < len(want) {
-		got = append(got, eventIDs(s.claimAs(outbox.ClaimRequest{Max: 7}))...)
-	}
-	s.want("the rest in order", want, got[:len(want)])
+	s.claimNone("a")
 }
 
-// testFreshDrain drains a backlog by both ends while more comes: each delivery is
+// testFreshDrain drains a backlog and the express lane while more comes: each delivery is
 // claimed for good once.
 func testFreshDrain(s *suite) {
 	s.accept(entries("evt_", backlog, "a")...)
@@ -130,7 +165,7 @@ func testFreshDrain(s *suite) {
 			s.commit()
 			s.reopen()
 		}
-		claims := s.claimAs(outbox.ClaimRequest{Max: 1 + n%9, Fresh: n % 5})
+		claims := s.claimAs(outbox.ClaimRequest{Max: 1 + n%9, Fresh: n % 5, Behind: n%4 > 0})
 		for i, c := range claims {
 			if delivered[c.ID] || slices.ContainsFunc(claims[:i], func(o outbox.Claim) bool { return o.ID == c.ID }) {
 				s.Fatalf("delivery of %s is claimed again", c.EventID)
@@ -156,8 +191,8 @@ func testFreshDrain(s *suite) {
 	s.wantCounts("a", outbox.Counts{Accepted: int64(total), Delivered: int64(total)})
 }
 
-// testRacingFresh: claimers who take from either end, or both, at once.
+// testRacingFresh: claimers of the backlog and of the express lane, at once.
 func testRacingFresh(s *suite) {
 	s.accept(entries("evt_old", backlog, "a")...)
-	s.race(func(i int) outbox.ClaimRequest { return outbox.ClaimRequest{Max: 1 + i%5, Fresh: i % 3} }, backlog, nil)
+	s.race(func(i int) outbox.ClaimRequest { return outbox.ClaimRequest{Max: 1 + i%5, Fresh: i % 3, Behind: i%2 > 0} }, backlog, nil)
 }

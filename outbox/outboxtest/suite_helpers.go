@@ -330,6 +330,12 @@ func (s *suite) want(what string, want, got any) {
 	}
 }
 
+// wantSet compares two lists whose order does not matter.
+func (s *suite) wantSet(what string, want, got []string) {
+	s.Helper()
+	s.want(what, slices.Sorted(slices.Values(want)), slices.Sorted(slices.Values(got)))
+}
+
 // deliveryIDs are the ids of an event's deliveries; they must differ.
 func (s *suite) deliveryIDs(eventID string) []string {
 	s.Helper()

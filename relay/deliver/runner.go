@@ -89,6 +89,7 @@ func (r *runner) claim(ctx context.Context, s *setup, most int, order *fairness)
 		Endpoint: r.name,
 		Max:      most,
 		Lease:    s.lease(),
+		Behind:   order.late,
 		Fresh:    order.fresh(most, s.endpoint.FreshShare),
 		FleetMax: s.endpoint.FleetConcurrency,
 	})
