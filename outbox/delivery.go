@@ -91,8 +91,13 @@ type Claim struct {
 // ClaimRequest asks for work of one endpoint.
 type ClaimRequest struct {
 	Endpoint string
-	Max      int           // free worker slots, at least 1
-	Lease    time.Duration // longer than 4/3 of an attempt: an engine that leases ahead may have used 1/64 of it, one that answered slowly 1/4
+	Max      int // free worker slots, at least 1
+
+	// Lease is how long the claims are exclusive. An engine may return up to 1/4 less, because
+	// its answer took time, so ask for at least 4/3 of the longest attempt. All claims of an
+	// endpoint ask for the same; where they differ, the longest that is under way may count for
+	// all of them.
+	Lease time.Duration
 
 	// Behind says that the endpoint cannot keep up. It opens the endpoint's express lane,
 	// which stays open for LaneOpen after the last such claim: deliveries that are accepted

@@ -21,12 +21,13 @@ func testModel(s *suite) {
 		runs++
 		s.TB = t // so that a failure is shrunk
 		m := &model{suite: s, run: runs, unit: 10 * time.Millisecond, way: 25 * time.Millisecond,
-			notes: map[string]outbox.Note{}, marks: map[string]*modelMark{}}
+			notes: map[string]outbox.Note{}, marks: map[string]*modelMark{}, leases: map[string]time.Duration{}}
 		if s.engine.Bubble {
 			m.unit, m.way = time.Minute, 0
 		}
 		for i := range m.endpoints {
 			m.endpoints[i] = fmt.Sprintf("%c%d", 'a'+i, runs)
+			m.leases[m.endpoints[i]] = rapid.SampledFrom([]time.Duration{m.unit, long}).Draw(t, "lease")
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"":             m.compareSometimes,
@@ -59,6 +60,7 @@ type model struct {
 	unit      time.Duration // time passes in steps of this order
 	way       time.Duration // how much later a server may count a lease from, than who asked it
 	endpoints [3]string
+	leases    map[string]time.Duration // by endpoint
 	events    []*modelEvent
 	batches   []modelBatch   // those with a key
 	claims    []outbox.Claim // every one ever given, by now lost or not

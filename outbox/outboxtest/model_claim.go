@@ -32,7 +32,7 @@ func (m *model) claimSome(t *rapid.T) {
 	r := outbox.ClaimRequest{
 		Endpoint: endpoint,
 		Max:      rapid.IntRange(1, 4).Draw(t, "max"),
-		Lease:    rapid.SampledFrom([]time.Duration{m.unit, long}).Draw(t, "lease"),
+		Lease:    m.leases[endpoint],
 		Behind:   rapid.Bool().Draw(t, "behind"),
 		Fresh:    rapid.SampledFrom([]int{0, 0, 1, 2, 4}).Draw(t, "fresh"),
 		FleetMax: rapid.SampledFrom([]int{0, 0, 0, 2, 5}).Draw(t, "fleet"),

@@ -130,9 +130,9 @@ func testLaneCloses(s *suite) {
 // claimed again.
 func testLaneComesBack(s *suite) {
 	s.accept(entries("evt_", 20, "a")...)
-	s.behind(1)
+	s.settle(s.behind(1)[0], outbox.Delivered)
 	s.accept(entries("evt_new", 4, "a")...)
-	released := s.claimAs(outbox.ClaimRequest{Max: 2, Fresh: 2, Behind: true})
+	released := s.claimAs(outbox.ClaimRequest{Max: 2, Fresh: 2, Behind: true, Lease: s.short})
 	lost := s.claimAs(outbox.ClaimRequest{Max: 2, Fresh: 2, Behind: true, Lease: s.short})
 	s.want("claimed", numbered("evt_new", 0, 1, 2, 3), eventIDs(slices.Concat(released, lost)))
 	if err := s.store.Release(s.ctx(), released...); err != nil {
