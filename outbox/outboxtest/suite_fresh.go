@@ -194,5 +194,7 @@ func testFreshDrain(s *suite) {
 // testRacingFresh: claimers of the backlog and of the express lane, at once.
 func testRacingFresh(s *suite) {
 	s.accept(entries("evt_old", backlog, "a")...)
-	s.race(func(i int) outbox.ClaimRequest { return outbox.ClaimRequest{Max: 1 + i%5, Fresh: i % 3, Behind: i%2 > 0} }, backlog, nil)
+	s.race(func(i int) outbox.ClaimRequest {
+		return outbox.ClaimRequest{Max: 1 + i%5, Fresh: i % 3, Behind: i%2 > 0}
+	}, backlog, nil)
 }
