@@ -14,24 +14,36 @@ func (s *Store) Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Clai
 		return nil, err
 	}
 	s.mu.Lock()
+	ep := s.endpoint(r.Endpoint)
+	s.mu.Unlock()
+	select {
+	case ep.turn <- struct{}{}:
+		defer func() { <-ep.turn }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-s.stop:
+		return nil, outbox.ErrClosed
+	case <-s.broken:
+		return nil, s.refused()
+	}
+
+	s.mu.Lock()
 	if s.refusal != nil {
 		defer s.mu.Unlock()
 		return nil, s.refusal
 	}
 	s.tick() // a lease that ends now, ended before
-	ep := s.endpoint(r.Endpoint)
-	if len(ep.waiters) == 0 {
-		if claims := s.lease(ep, r); len(claims) > 0 {
-			s.unlock()
-			return claims, nil
-		}
+	claims := s.lease(ep, r)
+	if len(claims) > 0 {
+		s.unlock()
+		return claims, nil
 	}
 	w := &waiter{request: r, claims: make(chan []outbox.Claim, 1)}
-	ep.waiters = append(ep.waiters, w)
+	ep.waiter = w
 	s.unlock()
 
 	select {
-	case claims := <-w.claims:
+	case claims = <-w.claims:
 		return claims, nil
 	case <-ctx.Done():
 		s.withdraw(ep, w)
@@ -47,9 +59,8 @@ func (s *Store) Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Clai
 func (s *Store) withdraw(ep *endpoint, w *waiter) {
 	s.mu.Lock()
 	defer s.unlock()
-	if i := slices.Index(ep.waiters, w); i >= 0 {
-		ep.waiters = slices.Delete(ep.waiters, i, i+1)
-		s.serve(ep) // the next one may have no such bound
+	if ep.waiter == w {
+		ep.waiter = nil
 		return
 	}
 	s.release(<-w.claims) // it was answered meanwhile
@@ -89,108 +100,98 @@ func (s *Store) unlock() {
 // owner calls it, when all that was settled is committed or still among the loaded: so
 // a row that it finds is nobody's.
 func (s *Store) refill(ep *endpoint) error {
-	now := s.clock.Now()
 	s.mu.Lock()
 	ep.asked = false
-	wanted, waiters := 0, len(ep.waiters)
-	for _, w := range ep.waiters {
-		wanted += max(w.request.Max, 1)
+	most, spare := queueLength-len(ep.fresh)-len(ep.retries), queueBytes-s.bytes
+	wanted := 0
+	if ep.waiter != nil {
+		wanted = max(ep.waiter.request.Max, 1)
 	}
-	length, bytes := queueLength-len(ep.fresh)-len(ep.retries), queueBytes-s.bytes
 	nextDue, last, more := ep.nextDue, ep.last, ep.more
-	newest, tail := 0, ep.tail
-	if ep.wanted > 0 {
-		newest = max(ep.wanted, queueLow)
-	}
-	known := ep.ahead()
-	ep.wanted = 0
 	s.mu.Unlock()
 
-	var loaded []*entry
-	most := max(wanted, length)
-	// load takes in the row that q is at, unless there is no room for it after n others.
-	load := func(q *query, n int) bool {
-		if bytes <= 0 {
-			most = min(most, waiters)
-		}
-		if n >= most {
-			return false
-		}
-		e := readEntry(q, ep)
-		bytes -= e.weight()
-		loaded = append(loaded, e)
-		return true
+	l := &loading{endpoint: ep, most: max(most, wanted), least: min(wanted, 1), spare: spare}
+	var err error
+	if now := s.clock.Now(); nextDue <= now {
+		nextDue, err = s.loadRetries(l, now)
 	}
-
-	if nextDue <= now {
-		nextDue = never
-		q := s.db.retryDue.int(ep.id)
-		for n := 0; q.step(); {
-			seq, due := q.stmt.ColumnInt64(0), q.stmt.ColumnInt64(1)
-			if _, ok := s.loaded[seq]; ok {
-				continue
-			}
-			if due > now || !load(q, n) {
-				nextDue = due
-				break
-			}
-			s.loaded[seq] = struct{}{}
-			n++
-		}
-		if err := q.done(); err != nil {
-			return fmt.Errorf("select retries: %w", err)
-		}
+	if err == nil && more {
+		last, more, err = s.loadFresh(l, last)
 	}
-	var joined []int64
-	if more {
-		more = false
-		q := s.db.freshDue.int(ep.id).int(last)
-		for n := 0; q.step(); {
-			seq := q.stmt.ColumnInt64(0)
-			if _, ok := ep.early[seq]; ok {
-				joined = append(joined, seq)
-			} else if load(q, n) {
-				n++
-			} else {
-				more = true
-				break
-			}
-			last = seq
-		}
-		if err := q.done(); err != nil {
-			return fmt.Errorf("select fresh deliveries: %w", err)
-		}
+	if err != nil {
+		return err
 	}
-	inOrder := len(loaded)
-	switch {
-	case !more:
-		tail = never
-	case newest > 0:
-		var err error
-		most = newest - known
-		if tail, err = s.loadNewest(ep, last, tail, load); err != nil {
-			return err
-		}
-	}
-
 	s.mu.Lock()
 	defer s.unlock()
-	ep.last, ep.more, ep.tail = last, more, tail
+	ep.last, ep.more = last, more
 	s.setDue(ep, nextDue)
-	s.join(ep, joined)
-	for i, e := range loaded {
-		if i >= inOrder {
-			ep.keepEarly(e)
-		}
+	for _, e := range l.loaded {
 		s.put(e)
 	}
-	if newest > 0 {
-		s.trimNewest(ep, newest)
-		ep.looked = true
-	}
 	s.serve(ep)
-	ep.looked = false
 	return nil
+}
+
+// loading is what a refill takes in.
+type loading struct {
+	endpoint    *endpoint
+	most, least int   // of a kind, and of a kind when memory is full
+	spare       int64 // bytes of memory
+	loaded      []*entry
+}
+
+// load takes in the row that q is at, unless there is no room for it after n others.
+func (l *loading) load(q *query, n int) bool {
+	if n >= l.most || l.spare <= 0 && n >= l.least {
+		return false
+	}
+	e := readEntry(q, l.endpoint)
+	l.spare -= e.weight()
+	l.loaded = append(l.loaded, e)
+	return true
+}
+
+// loadRetries loads retries that are due, and returns when the first other one is.
+func (s *Store) loadRetries(l *loading, now int64) (nextDue int64, err error) {
+	nextDue = never
+	q := s.db.retryDue.int(l.endpoint.id)
+	for n := 0; q.step(); {
+		seq, due := q.stmt.ColumnInt64(0), q.stmt.ColumnInt64(1)
+		if _, ok := s.loaded[seq]; ok {
+			continue
+		}
+		if due > now || !l.load(q, n) {
+			nextDue = due
+			break
+		}
+		s.loaded[seq] = struct{}{}
+		n++
+	}
+	if err := q.done(); err != nil {
+		return 0, fmt.Errorf("select retries: %w", err)
+	}
+	return nextDue, nil
+}
+
+// loadFresh loads fresh deliveries after the last one, but for those of the express lane.
+func (s *Store) loadFresh(l *loading, last int64) (_ int64, more bool, err error) {
+	q := s.db.freshDue.int(l.endpoint.id).int(last)
+	for n := 0; q.step(); {
+		seq := q.stmt.ColumnInt64(0)
+		if _, ok := l.endpoint.express[seq]; ok {
+			delete(l.endpoint.express, seq)
+		} else if !l.load(q, n) {
+			more = true
+			break
+		} else {
+			n++
+		}
+		last = seq
+	}
+	if err := q.done(); err != nil {
+		return 0, false, fmt.Errorf("select fresh deliveries: %w", err)
+	}
+	return last, more, nil
 }
 
 // readEntry reads a row of freshDue or retryDue.

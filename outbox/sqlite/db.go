@@ -32,7 +32,7 @@ type db struct {
 	findMark, setMark, dropMarks       *query
 	addFailed, addError                *query
 	findNote, setNote, notes           *query
-	freshDue, freshNewest, retryDue    *query
+	freshDue, retryDue                 *query
 	findEvent, deliveries, attempts    *query
 	oldestFresh, oldestRetried         *query
 	finals, dropDelivery, dropAttempts *query
@@ -107,9 +107,6 @@ func (d *db) prepare() error {
 		{&d.freshDue, `SELECT d.seq, d.due, d.attempts, d.code, e.id, e.type, e.time, e.tenant, e.key, e.accepted, e.data
 			FROM delivery d INDEXED BY delivery_pending CROSS JOIN event e ON e.seq = d.event
 			WHERE d.endpoint = ? AND d.state = 0 AND d.due = 0 AND d.seq > ? ORDER BY d.seq`},
-		{&d.freshNewest, `SELECT d.seq, d.due, d.attempts, d.code, e.id, e.type, e.time, e.tenant, e.key, e.accepted, e.data
-			FROM delivery d INDEXED BY delivery_pending CROSS JOIN event e ON e.seq = d.event
-			WHERE d.endpoint = ? AND d.state = 0 AND d.due = 0 AND d.seq > ? AND d.seq < ? ORDER BY d.seq DESC`},
 		{&d.retryDue, `SELECT d.seq, d.due, d.attempts, d.code, e.id, e.type, e.time, e.tenant, e.key, e.accepted, e.data
 			FROM delivery d INDEXED BY delivery_pending CROSS JOIN event e ON e.seq = d.event
 			WHERE d.endpoint = ? AND d.state = 0 AND d.due > 0 ORDER BY d.due, d.seq`},

@@ -208,9 +208,7 @@ func (s *Store) publish(accepts []*accept, settles []*settle, notes []*note, tou
 		if st.entry.due > 0 {
 			delete(s.loaded, st.entry.seq)
 		}
-		if st.entry.early {
-			delete(st.entry.endpoint.early, st.entry.seq)
-		}
+		delete(st.entry.endpoint.express, st.entry.seq)
 		if st.state == outbox.Pending {
 			s.dueBy(st.entry.endpoint, st.due) // a refill may have overlooked it
 		}

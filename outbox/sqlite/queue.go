@@ -14,8 +14,8 @@ import (
 
 // Bounds of what is kept in memory, however much waits on disk.
 const (
-	queueLength = 256      // deliveries in each of an endpoint's two queues
-	queueLow    = 64       // an endpoint with fewer is refilled; as many of its newest are kept for claims with Fresh
+	queueLength = 256      // deliveries in an endpoint's queues; its express lane has as many
+	queueLow    = 64       // an endpoint with fewer is refilled
 	queueBytes  = 32 << 20 // all entries, queued and leased; beyond it a waiting claim gets one at a time
 )
 
@@ -37,7 +37,7 @@ type entry struct {
 
 	fence uint64    // of the lease
 	until time.Time // its end
-	early bool      // loaded as one of the newest, while older ones may be on disk
+	lane  bool      // is one of the express lane
 }
 
 // ripe is when the delivery may be claimed: for a fresh one, since it was accepted.
@@ -68,11 +68,14 @@ func (q *queue) pop() *entry {
 type endpoint struct {
 	name string
 
-	fresh   queue     // never attempted
-	retries queue     // due for another attempt
-	newest  queue     // never attempted and ahead of what is on disk: for claims with Fresh
-	waiters []*waiter // claims that found nothing
-	leased  int
+	fresh     queue     // never attempted
+	retries   queue     // due for another attempt
+	lane      queue     // the express lane: accepted while the endpoint was behind
+	laneUntil time.Time // end of the time for which the lane is open
+	leased    int
+
+	turn   chan struct{} // held by the Claim that is under way
+	waiter *waiter       // which has found nothing so far
 
 	// What is on disk only. Fresh deliveries are loaded in the order of their
 	// numbers, so that one number tells them apart; for retries there is Store.loaded.
@@ -81,13 +84,10 @@ type endpoint struct {
 	nextDue int64 // when the first retry that is not loaded is due; never for none, 0 for unknown
 	place   int   // in the heap of due times, -1 for none
 	asked   bool  // is to be refilled
-	tail    int64 // fresh ones from this number on are loaded; never when the newest are not known
-	wanted  int   // how many of the newest the refill is to look for
-	looked  bool  // it has: there are no more to be had now
 
 	// These belong to the owner.
-	early   map[int64]*entry // those that were loaded early, until last comes to them
-	id      int64            // of its row, 0 before its first delivery
+	express map[int64]struct{} // deliveries of the lane that the refill is still to come to
+	id      int64              // of its row, 0 before its first delivery
 	counts  counts
 	changed *counts // by the transaction under way, nil when it does not touch them
 }
@@ -99,26 +99,28 @@ func (c counts) pending() int64 { return c.accepted - c.delivered - c.failed - c
 
 // active tells whether somebody works on the endpoint's deliveries. One that is
 // paused takes no memory.
-func (ep *endpoint) active() bool { return ep.leased > 0 || len(ep.waiters) > 0 }
+func (ep *endpoint) active() bool { return ep.leased > 0 || ep.waiter != nil }
 
 // onDisk tells whether a delivery could be claimed that is not in memory.
 func (ep *endpoint) onDisk(now int64) bool { return ep.more || ep.nextDue <= now }
 
-// next is the queue whose head was ripe first, nil when both are empty.
-func (ep *endpoint) next() *queue {
-	switch {
-	case len(ep.fresh) == 0 && len(ep.retries) == 0:
+// next is the queue whose head was ripe first. It is nil when all are empty, and when a
+// delivery that was ripe before is on disk only.
+func (ep *endpoint) next(now int64) *queue {
+	if ep.more && len(ep.fresh) == 0 {
 		return nil
-	case len(ep.fresh) == 0 || len(ep.retries) > 0 && ep.retries[0].ripe() <= ep.fresh[0].ripe():
-		return &ep.retries
 	}
-	return &ep.fresh
-}
-
-// behind tells whether a retry on disk was ripe before all that is in memory.
-func (ep *endpoint) behind(now int64) bool {
-	q := ep.next()
-	return ep.nextDue <= now && (q == nil || ep.nextDue < (*q)[0].ripe())
+	var first *queue
+	ripe := int64(never)
+	for _, q := range []*queue{&ep.retries, &ep.fresh, &ep.lane} {
+		if len(*q) > 0 && (*q)[0].ripe() < ripe {
+			first, ripe = q, (*q)[0].ripe()
+		}
+	}
+	if ep.nextDue <= now && ep.nextDue < ripe {
+		return nil
+	}
+	return first
 }
 
 // waiter is a Claim that waits.
@@ -147,7 +149,7 @@ type queues struct {
 func (q *queues) endpoint(name string) *endpoint {
 	ep := q.endpoints[name]
 	if ep == nil {
-		ep = &endpoint{name: name, nextDue: never, place: -1, tail: never}
+		ep = &endpoint{name: name, nextDue: never, place: -1, turn: make(chan struct{}, 1), express: map[int64]struct{}{}}
 		q.endpoints[name] = ep
 	}
 	return ep
@@ -157,12 +159,16 @@ func (q *queues) endpoint(name string) *endpoint {
 // is on disk.
 func (q *queues) arrive(e *entry) {
 	ep := e.endpoint
-	if ep.more || !ep.active() || len(ep.fresh) >= queueLength || q.bytes >= queueBytes {
+	e.lane = len(ep.lane) < queueLength && time.Now().Before(ep.laneUntil)
+	switch {
+	case q.bytes >= queueBytes || !e.lane && (ep.more || !ep.active() || len(ep.fresh) >= queueLength):
 		ep.more = true
-		q.arriveEarly(e)
 		return
+	case ep.more:
+		ep.express[e.seq] = struct{}{}
+	default:
+		ep.last = e.seq
 	}
-	ep.last = e.seq
 	q.put(e)
 }
 
@@ -172,22 +178,20 @@ func (q *queues) put(e *entry) {
 	switch {
 	case e.due > 0:
 		e.endpoint.retries.add(e)
-	case e.early:
-		e.endpoint.newest.add(e)
+	case e.lane:
+		e.endpoint.lane.add(e)
 	default:
 		e.endpoint.fresh.add(e)
 	}
 }
 
-// serve answers the endpoint's waiting claims, first come first served.
+// serve answers the endpoint's claim that waits, when there is something for it.
 func (q *queues) serve(ep *endpoint) {
-	for len(ep.waiters) > 0 {
-		claims := q.lease(ep, ep.waiters[0].request)
-		if len(claims) == 0 {
-			return
+	if w := ep.waiter; w != nil {
+		if claims := q.lease(ep, w.request); len(claims) > 0 {
+			ep.waiter = nil
+			w.claims <- claims
 		}
-		ep.waiters[0].claims <- claims
-		ep.waiters = slices.Delete(ep.waiters, 0, 1)
 	}
 }
 
@@ -198,33 +202,30 @@ func (q *queues) lease(ep *endpoint, r outbox.ClaimRequest) []outbox.Claim {
 		return nil
 	}
 	now, micros := time.Now(), q.clock.Now()
+	if r.Behind {
+		ep.laneUntil = now.Add(outbox.LaneOpen)
+	}
 	most := max(r.Max, 1)
 	if r.FleetMax > 0 {
 		if most = min(most, r.FleetMax-ep.leased); most <= 0 {
 			return nil // until one of them ends
 		}
 	}
-	var newest []*entry
-	if r.Fresh > 0 {
-		var known bool
-		if newest, known = q.takeNewest(ep, min(r.Fresh, most), most, micros); !known {
-			q.ask(ep)
-			return nil
-		}
+	fresh := min(r.Fresh, most, len(ep.lane))
+	if fresh < most && ep.onDisk(micros) && ep.next(micros) == nil {
+		q.ask(ep) // the backlog has its share
+		return nil
 	}
 	var claims []outbox.Claim
-	for len(claims) < most-len(newest) && !ep.behind(micros) {
-		from := ep.next()
-		if from == nil {
-			break
+	for from := &ep.lane; len(claims) < most; {
+		if len(claims) >= fresh {
+			if from = ep.next(micros); from == nil {
+				break
+			}
 		}
 		claims = append(claims, q.grant(from.pop(), now.Add(r.Lease)))
 	}
-	for _, e := range newest {
-		claims = append(claims, q.grant(e, now.Add(r.Lease)))
-	}
-	low := len(ep.fresh)+len(ep.retries) < queueLow && q.bytes < queueBytes
-	if ep.behind(micros) || ep.onDisk(micros) && (low || len(claims) == 0) {
+	if ep.onDisk(micros) && len(ep.fresh)+len(ep.retries) < queueLow && q.bytes < queueBytes {
 		q.ask(ep)
 	}
 	q.await(ep, micros)
@@ -327,7 +328,7 @@ func (s *Store) sweep() {
 	}
 	s.swept = now
 	for _, ep := range s.endpoints {
-		if len(ep.waiters) > 0 && ep.counts.pending() > 0 {
+		if ep.waiter != nil && ep.counts.pending() > 0 {
 			ep.more = true
 			s.setDue(ep, 0)
 			s.ask(ep)
