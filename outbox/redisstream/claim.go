@@ -2,7 +2,6 @@ package redisstream
 
 import (
 	"context"
-	"math"
 	"math/bits"
 	"slices"
 	"time"
@@ -12,106 +11,77 @@ import (
 
 // endpoint is what this process knows of an endpoint that it claims from.
 type endpoint struct {
-	name     string
-	waiters  []*waiter           // claims that wait, first come first
-	ahead    []*held             // leased, and not yet given to anybody; oldest due first
-	since    time.Time           // the last claim
-	last     outbox.ClaimRequest // that one: its lease and bound hold for all that wait
-	reserved int                 // deliveries that accepts under way may lease
-	fetching uint64              // shards with a fetch under way
-	asked    int                 // deliveries that fetches under way may lease
-	maybe    uint64              // shards where something may be due
-	news     uint64              // of these: it may be due before what is here
-	checking uint64              // shards with a fetch under way that may bring what is due before what comes meanwhile
-	issued   uint64              // fetches so far
-	newsDue  int64               // not before that, while there is news
-	checkDue int64               // the same of fetches under way
+	name   string
+	turn   chan struct{} // held by the Claim that is under way
+	waiter *waiter       // that Claim, while it waits
+	ready  []*held       // claimed in Redis, and not yet given to anybody
+	asked  int           // deliveries that calls under way may bring
+
+	maybe    uint64 // shards that may have something due
+	fetching uint64 // shards that are being asked
+	full     uint64 // shards where as many claims are held as may be: asked again soon
+
+	laneTold time.Time // when Redis last heard that the endpoint is behind
+	batch    int       // how many the last fetch asked for
+	fetched  time.Time // when it came back
 
 	due   time.Time // the next retry that is known
 	alarm *time.Timer
-	ends  time.Time // the first end of a lease that was given out, or before it
-
-	full    uint64 // shards where as many claims are held as may be: asked again soon
-	counted uint64 // shards whose claims made without a bound count for the bound, too
-	again   *time.Timer
-
-	coming    int  // retries that are due very soon, on their way to Redis
-	returning int  // deliveries that were ahead, on their way back to Redis
-	refitting bool // what was ahead gets other leases
-
-	// How many deliveries were given out lately, to lease as many ahead as are
-	// gone in a moment.
-	window      time.Time
-	given, pace int
+	again *time.Timer // after the bound was met
 }
 
 // waiter is a Claim that waits.
 type waiter struct {
-	max   int
-	fresh int // of these, at most, are the newest
-	lease time.Duration
-	began time.Time
-
-	// A claim of the newest waits until Redis was asked on its behalf.
-	unseen  uint64              // shards that were not
-	since   uint64              // fetches issued after this one count
-	patient bool                // it has waited a second time
+	outbox.ClaimRequest
+	began   time.Time
+	telling bool                // Redis must hear first that the endpoint is behind
 	got     chan []outbox.Claim // has room for the one answer
 }
 
-// held is a delivery that this process has leased.
+// held is a delivery that this process has claimed.
 type held struct {
-	claim  outbox.Claim
-	ref    ref
-	shard  *shard
-	member string // in the set of leases
-	lease  time.Duration
-	due    int64
-
-	newest  bool   // it was leased out of turn
-	bounded bool   // it counts for the bound of the fleet
-	waited  bool   // it was among those that wait again
-	before  string // its last record, "" for none
+	claim    outbox.Claim
+	ref      ref
+	shard    *shard
+	entry    entry
+	times    uint64    // how often the entry was claimed, this claim included
+	sent     time.Time // when Redis was asked
+	deadline int64     // by the clock of Redis, in microseconds: nobody takes the claim over before
+	bound    int       // of the fleet, under which it was claimed
+	waited   bool      // the delivery has come back to the line
+	before   string    // its last record, "" for none
+	settling bool      // its end is on its way to Redis
 }
+
+// claimKey names a claim within this process.
+type claimKey struct {
+	endpoint string
+	fence    uint64
+}
+
+func keyOf(c *outbox.Claim) claimKey { return claimKey{c.Endpoint, c.Fence} }
 
 const (
-	paceWindow = 100 * time.Millisecond
-	aheadMost  = 256 // deliveries of an endpoint that are leased ahead
-	aheadFrom  = 8   // given out in a window, from which on it is worth it
-	aheadSlack = 2 * time.Second
+	batchMost   = 256                    // deliveries that a fetch asks for beyond what a Claim does
+	batchWithin = 100 * time.Millisecond // in which a fetch must have been given out for the next one to be larger
+	readyMost   = time.Second            // how long deliveries wait here for a Claim
+	toldEvery   = time.Second            // how often Redis hears that an endpoint is behind
 )
-
-func newHeld(sh *shard, r ref, endpoint string, fence uint64, lease time.Duration, sent time.Time, event *outbox.Event) *held {
-	h := &held{
-		claim: outbox.Claim{Delivery: outbox.Delivery{EventID: r.event, Endpoint: endpoint, State: outbox.Pending}, Fence: fence},
-		ref:   r, shard: sh, member: member(fence, r, endpoint), lease: lease,
-	}
-	h.begin(r.order, event, sent)
-	return h
-}
-
-// begin completes what only Redis could say: the order of the event.
-func (h *held) begin(order int64, event *outbox.Event, sent time.Time) {
-	h.ref.order, h.due = order, order
-	created := h.ref.created()
-	h.claim.ID, h.claim.Due, h.claim.Created = h.ref.deliveryID(), created, created
-	h.claim.Event, h.claim.Until = event, sent.Add(h.lease)
-}
 
 // endpoint returns the endpoint of a name. The caller holds mu.
 func (s *Store) endpoint(name string) *endpoint {
 	e := s.endpoints[name]
 	if e == nil {
-		all := uint64(1)<<len(s.shards) - 1
-		e = &endpoint{name: name}
-		e.hear(all, 0)
+		e = &endpoint{name: name, turn: make(chan struct{}, 1), maybe: s.allShards()}
 		s.endpoints[name] = e
 	}
 	return e
 }
 
-// Claim implements outbox.Store. What this process accepted comes from memory;
-// Redis is read when it says that there is more.
+func (s *Store) allShards() uint64 { return uint64(1)<<len(s.shards) - 1 }
+
+// Claim implements outbox.Store. What this process accepts is claimed by the accept itself while
+// a Claim waits; else Redis is asked when it says that there is something.
 func (s *Store) Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Claim, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -122,17 +92,30 @@ func (s *Store) Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Clai
 		return nil, outbox.ErrClosed
 	}
 	e := s.endpoint(r.Endpoint)
-	if r.FleetMax != e.last.FleetMax {
-		s.rebound(e, r.FleetMax)
+	s.mu.Unlock()
+	select {
+	case e.turn <- struct{}{}:
+		defer func() { <-e.turn }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-s.stop:
+		return nil, outbox.ErrClosed
 	}
-	w := &waiter{max: max(r.Max, 1), lease: r.Lease, began: time.Now(), got: make(chan []outbox.Claim, 1)}
-	w.fresh = min(max(r.Fresh, 0), w.max)
-	w.ask(e)
-	e.waiters = append(e.waiters, w)
-	e.last, e.since = r, w.began
+	r.Max = max(r.Max, 1)
+	r.Fresh = min(max(r.Fresh, 0), r.Max)
+	w := &waiter{ClaimRequest: r, began: time.Now(), got: make(chan []outbox.Claim, 1)}
+	s.mu.Lock()
+	if w.telling = r.Behind && time.Since(e.laneTold) > toldEvery; w.telling {
+		e.maybe = s.allShards()
+	}
+	e.waiter = w
 	s.serve(e)
 	s.mu.Unlock()
+	return s.await(ctx, e, w)
+}
 
+// await waits for the answer to a Claim.
+func (s *Store) await(ctx context.Context, e *endpoint, w *waiter) ([]outbox.Claim, error) {
 	select {
 	case claims := <-w.got:
 		return claims, nil
@@ -140,7 +123,7 @@ func (s *Store) Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Clai
 	case <-s.stop:
 	}
 	s.mu.Lock()
-	e.waiters = slices.DeleteFunc(e.waiters, func(x *waiter) bool { return x == w })
+	e.waiter = nil
 	s.mu.Unlock()
 	select {
 	case claims := <-w.got: // it came at the last moment
@@ -153,292 +136,136 @@ func (s *Store) Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Clai
 	return nil, outbox.ErrClosed
 }
 
-// serve gives claims that wait what there is, and asks Redis where more may be.
-// The caller holds mu.
+// serve gives the Claim that waits what is here, and asks Redis where more may be. The
+// caller holds mu.
 func (s *Store) serve(e *endpoint) {
-	if s.closed {
+	w := e.waiter
+	if w == nil || s.closed {
 		return
 	}
-	if e.coming > 0 {
-		return // settled calls again: what comes may be the oldest
-	}
-	if e.refitting {
-		return // refit calls again: what is being extended may be the oldest, or the newest
-	}
-	if e.returning > 0 || e.unbounded() {
-		return // handBackAhead calls again: what goes back may be the oldest, or the newest
-	}
-	s.checkEnds(e)
-	for {
-		w, list := e.match()
-		if w == nil {
-			break
-		}
-		now := time.Now()
-		if i := slices.IndexFunc(list, func(h *held) bool { return !h.fits(w, now) }); i >= 0 {
-			if i == 0 || w.fresh > 0 {
-				s.refit(e, w.lease)
-				return
-			}
-			list = list[:i]
-		}
-		claims := make([]outbox.Claim, len(list))
-		for i, h := range list {
-			claims[i] = h.claim
-			e.endsBy(h.claim.Until)
-		}
-		if w.fresh == 0 {
-			e.ahead = e.ahead[len(list):]
-		} else {
-			e.ahead = slices.DeleteFunc(e.ahead, func(h *held) bool { return slices.Contains(list, h) })
-		}
-		e.waiters = slices.DeleteFunc(e.waiters, func(x *waiter) bool { return x == w })
-		e.give(len(claims), now)
-		w.got <- claims
-	}
-	want := e.demand()
-	if e.news != 0 && len(e.waiters) > 0 {
-		want = max(want, e.waiters[0].max) // those ahead wait for what may be older
-	}
-	open := e.maybe &^ e.full
-	if open == 0 || want+e.demandFresh() == 0 || len(e.waiters) == 0 && want < e.target()/2 {
+	s.giveUp(e, func(h *held) bool { return !h.fits(w) })
+	if !w.telling && e.answer(w) {
 		return
 	}
-	share := func(n int) int { return (n + bits.OnesCount64(open) - 1) / bits.OnesCount64(open) }
-	fresh := share(e.demandFresh())
-	want = max(share(want), fresh)
+	open := e.maybe &^ e.full &^ e.fetching
+	want := e.room() - e.asked
+	if open == 0 || want <= 0 && !w.telling {
+		return
+	}
+	n := bits.OnesCount64(open)
+	share := func(k int) int { return (k + n - 1) / n }
 	for i, sh := range s.shards {
-		if bit := uint64(1) << i; open&bit != 0 && e.fetching&bit == 0 {
-			if e.news&bit != 0 {
-				e.check(bit, e.newsDue)
-			} else if len(s.shards) == 1 {
-				e.check(bit, e.youngest()) // what an accept leases meanwhile may be younger than what this brings
-			}
+		if bit := uint64(1) << i; open&bit != 0 {
+			f := &fetch{endpoint: e, shard: sh, max: share(max(want, 1)), lease: w.Lease, fresh: share(w.Fresh), behind: w.Behind, bound: w.FleetMax}
 			e.maybe &^= bit
-			e.news &^= bit
 			e.fetching |= bit
-			e.asked += want
-			e.issued++
-			f := &fetch{endpoint: e, number: e.issued, max: want, fresh: fresh, lease: e.leaseAhead(), shard: sh}
-			f.bound, f.count = s.boundIn(sh, e.last.FleetMax), e.counted&bit == 0
+			e.asked += f.max
 			sh.claims.put(f)
 		}
 	}
 }
 
-// match returns the claim that is answered next, and what it gets of those ahead: the
-// oldest and, where it asks for them, the newest. Without an answer the claim is nil.
-func (e *endpoint) match() (w *waiter, list []*held) {
-	i := slices.IndexFunc(e.waiters, func(w *waiter) bool { return w.unseen == 0 })
-	if i < 0 {
-		return nil, nil
+// answer gives a Claim what is ready, and tells whether there was something.
+func (e *endpoint) answer(w *waiter) bool {
+	n := min(len(e.ready), w.Max)
+	if n == 0 {
+		return false
 	}
-	if w = e.waiters[i]; w.fresh == 0 {
-		list = e.ahead[:min(w.max, e.clear())]
-	} else if list = e.mix(w); list == nil {
-		return nil, nil
+	claims := make([]outbox.Claim, n)
+	for i, h := range e.ready[:n] {
+		claims[i] = h.claim
 	}
-	if len(list) == 0 {
-		return nil, nil
+	if e.ready = e.ready[n:]; len(e.ready) == 0 {
+		e.ready = nil
 	}
-	return w, list
+	e.waiter = nil
+	w.got <- claims
+	return true
 }
 
-// mix is what a claim gets that asks for some of the newest. It is nil when the claim
-// should wait, once, for a fetch that tells whether the rest are the oldest.
-func (e *endpoint) mix(w *waiter) []*held {
-	var newest []*held
-	for _, h := range slices.Backward(e.ahead) {
-		if len(newest) < w.fresh && h.claim.Attempts == 0 {
-			newest = append(newest, h)
-		}
+// fits tells whether a claim is what a Claim asks for: made under its bound, and about as long. One that was made for this very
+// Claim may have lost some of it on the way.
+func (h *held) fits(w *waiter) bool {
+	if w.FleetMax > 0 && h.bound != w.FleetMax {
+		return false
 	}
-	slices.Reverse(newest)
-	rest := min(w.max, len(e.ahead)) - len(newest)
-	first := slices.DeleteFunc(slices.Clone(e.ahead[:e.clear()]), func(h *held) bool { return slices.Contains(newest, h) })
-	first = first[:min(rest, len(first))]
-	if len(first) < rest && !w.patient && e.open() != 0 {
-		w.patient = true
-		w.ask(e)
+	return !h.sent.Before(w.began) || time.Until(h.claim.Until) >= w.Lease-w.Lease/64
+}
+
+// room is how many deliveries the Claim that waits has room for. While what fetches bring is
+// gone in a moment each asks for twice as many as the one before, so that a backlog does not
+// cost a round trip for each free worker. What waits here would stand in the way of the
+// express lane, and take the place of what others work on under a bound. The caller holds mu.
+func (e *endpoint) room() int {
+	w := e.waiter
+	if w.Behind || w.FleetMax > 0 || e.batch == 0 || time.Since(e.fetched) > batchWithin {
+		return w.Max
+	}
+	return max(w.Max, min(2*e.batch, batchMost))
+}
+
+// boundIn is a shard's part of a bound on claims: at least one, since each shard may
+// have something that is due.
+func (s *Store) boundIn(sh *shard, bound int) int {
+	if bound == 0 {
+		return 0
+	}
+	n := len(s.shards)
+	return max(1, (bound+n-1-sh.index)/n)
+}
+
+// hold takes what was claimed in Redis, for whoever claims next. The caller holds mu.
+func (s *Store) hold(e *endpoint, list []*held) {
+	for _, h := range list {
+		s.held[keyOf(&h.claim)] = h
+	}
+	e.ready = append(e.ready, list...)
+}
+
+// takeReady takes what no Claim should get any more. The caller holds mu.
+func (e *endpoint) takeReady(old func(*held) bool) (list []*held) {
+	if len(e.ready) == 0 {
 		return nil
 	}
-	return append(first, newest...)
+	e.ready = slices.DeleteFunc(e.ready, func(h *held) bool {
+		if !old(h) {
+			return false
+		}
+		h.settling = true
+		list = append(list, h)
+		return true
+	})
+	return list
 }
 
-// ask makes a claim of the newest wait for fetches that are not issued yet.
-func (w *waiter) ask(e *endpoint) {
-	if w.fresh > 0 {
-		w.unseen, w.since = e.open(), e.issued
+// giveUp hands back what no Claim should get any more. The caller holds mu.
+func (s *Store) giveUp(e *endpoint, old func(*held) bool) {
+	if list := e.takeReady(old); len(list) > 0 {
+		s.workers.Go(func() { s.handBack(list) }) // Close waits for it
 	}
 }
 
-// open are the shards that are asked now or may be, for what is there.
-func (e *endpoint) open() uint64 { return e.maybe&^e.full | e.fetching }
-
-// checkEnds makes news of what time alone has brought: a retry that is due, a
-// lease of ours that has ended. The caller holds mu.
-func (s *Store) checkEnds(e *endpoint) {
+// handBackIdle gives up what no Claim came for, and forgets leases that ended unnoticed.
+func (s *Store) handBackIdle() {
 	now := time.Now()
-	passed := func(t time.Time) bool { return !t.IsZero() && !now.Before(t) }
-	if len(e.ahead) == 0 || !passed(e.due) && !passed(e.ends) {
-		return
+	var list []*held
+	s.mu.Lock()
+	for _, e := range s.endpoints {
+		list = append(list, e.takeReady(func(h *held) bool { return now.Sub(h.sent) >= readyMost })...)
 	}
-	all := uint64(1)<<len(s.shards) - 1
-	e.hear(all, 0)
-	e.ends = time.Time{}
-	for _, h := range s.held {
-		if h.claim.Endpoint == e.name && h.claim.Until.After(now) {
-			e.endsBy(h.claim.Until)
+	for key, h := range s.held {
+		if now.Sub(h.claim.Until) > time.Minute {
+			delete(s.held, key)
 		}
 	}
+	s.mu.Unlock()
+	s.handBack(list)
 }
 
-// endsBy notes the end of a lease.
-func (e *endpoint) endsBy(t time.Time) {
-	if e.ends.IsZero() || t.Before(e.ends) {
-		e.ends = t
+func (s *Store) handBack(list []*held) {
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	if err := s.release(ctx, list); err != nil {
+		s.log.Warn().Err(err).Msg("deliveries that nobody came for were not handed back: they come again when the lease ends")
 	}
-}
-
-// hear notes that shards may have something that is due since a time, in
-// microseconds: what is ahead and due after it waits until they were asked.
-func (e *endpoint) hear(shards uint64, due int64) {
-	if e.news == 0 || due < e.newsDue {
-		e.newsDue = due
-	}
-	e.maybe, e.news = e.maybe|shards, e.news|shards
-}
-
-// check notes that a fetch is on its way to what may be due since a time.
-func (e *endpoint) check(shard uint64, due int64) {
-	if e.checking == 0 || due < e.checkDue {
-		e.checkDue = due
-	}
-	e.checking |= shard
-}
-
-// youngest is the due time of the last delivery ahead, 0 when there is none.
-func (e *endpoint) youngest() int64 {
-	if len(e.ahead) == 0 {
-		return 0
-	}
-	return e.ahead[len(e.ahead)-1].due
-}
-
-// clear is how many of the deliveries ahead are certainly the oldest.
-func (e *endpoint) clear() int {
-	until := int64(math.MaxInt64)
-	if e.news != 0 {
-		until = e.newsDue
-	}
-	if e.checking != 0 {
-		until = min(until, e.checkDue)
-	}
-	if n := slices.IndexFunc(e.ahead, func(h *held) bool { return h.due > until }); n >= 0 {
-		return n
-	}
-	return len(e.ahead)
-}
-
-// fits tells whether a lease is about what a claim asks for now. One that was made, or extended,
-// for this very claim may have lost more of it on the way: to ask again might take as long.
-func (h *held) fits(w *waiter, now time.Time) bool {
-	left, used := h.claim.Until.Sub(now), w.lease/64
-	if h.claim.Until.Add(-h.lease).After(w.began) {
-		used = w.lease / 4
-	}
-	return left >= w.lease-used && left <= w.lease+2*aheadSlack
-}
-
-// refit moves the end of the leases ahead to what is asked for now. The caller
-// holds mu.
-func (s *Store) refit(e *endpoint, lease time.Duration) {
-	list, bound := e.ahead, e.last.FleetMax
-	e.ahead, e.asked, e.refitting = nil, e.asked+len(list), true
-	s.lanes.Go(func() { // Close waits for it, to hand back what it extends
-		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
-		defer cancel()
-		kept, err := s.extend(ctx, list, lease)
-		if err != nil {
-			kept = nil // they come again when their lease ends
-		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		e.asked -= len(list)
-		e.refitting = false
-		for _, h := range kept {
-			h.bounded = h.bounded && bound == e.last.FleetMax
-		}
-		e.merge(kept)
-		if len(kept) < len(list) { // the others are in Redis again
-			e.hear(1<<len(s.shards)-1, 0)
-			for _, w := range e.waiters {
-				w.ask(e)
-			}
-		}
-		s.serve(e)
-	})
-}
-
-// demand is how many deliveries more can be leased. The caller holds mu.
-func (e *endpoint) demand() int {
-	n := e.target() - len(e.ahead) - e.reserved - e.asked
-	for _, w := range e.waiters {
-		n += w.max
-	}
-	return max(n, 0)
-}
-
-// demandFresh is how many of the newest are asked for. The caller holds mu.
-func (e *endpoint) demandFresh() (n int) {
-	for _, w := range e.waiters {
-		if w.unseen != 0 {
-			n += w.fresh
-		}
-	}
-	return n
-}
-
-// give notes that n deliveries were given out.
-func (e *endpoint) give(n int, now time.Time) {
-	e.turn(now)
-	e.given += n
-}
-
-func (e *endpoint) turn(now time.Time) {
-	switch passed := now.Sub(e.window); {
-	case passed >= 2*paceWindow:
-		e.window, e.given, e.pace = now, 0, 0
-	case passed >= paceWindow:
-		e.window, e.given, e.pace = now, 0, e.given
-	}
-}
-
-// target is how many deliveries to lease ahead: about what is given out in a
-// moment, so that none waits here while another Relay has time for it. What is ahead would
-// stand in the way of the newest, and take the place of what others work on under a bound.
-func (e *endpoint) target() int {
-	e.turn(time.Now())
-	if e.pace < aheadFrom || e.last.Fresh > 0 || e.last.FleetMax > 0 {
-		return 0
-	}
-	return min(e.pace, aheadMost)
-}
-
-func (e *endpoint) leaseAhead() time.Duration {
-	if e.target() > 0 {
-		return e.last.Lease + aheadSlack
-	}
-	return e.last.Lease
-}
-
-// merge puts deliveries ahead, oldest due first.
-func (e *endpoint) merge(list []*held) {
-	e.ahead = append(e.ahead, list...)
-	slices.SortStableFunc(e.ahead, func(a, b *held) int {
-		if a.due != b.due {
-			return int(max(-1, min(1, a.due-b.due)))
-		}
-		return int(max(-1, min(1, a.ref.order-b.ref.order)))
-	})
 }

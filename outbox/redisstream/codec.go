@@ -11,8 +11,12 @@ import (
 	"relay/outbox"
 )
 
-// format is the version of all that is kept. A Relay refuses another one.
-const format = "1"
+// format is the version of all that is kept. A Relay refuses another one. Format 1 kept claims in
+// a set of leases.
+const (
+	formatNumber = 2
+	format       = "2"
+)
 
 // An event is kept as one value that never changes:
 //

@@ -55,7 +55,7 @@ func (c *confirmation) wait(ctx context.Context) error {
 		return c.sh.note(err)
 	}
 	p := node.Pipeline()
-	p.ZAdd(ctx, c.sh.alive, redis.Z{Score: float64(c.sh.clock.at(time.Now()).UnixMicro()), Member: c.joined.fences.relay})
+	p.ZAdd(ctx, c.sh.alive, redis.Z{Score: float64(c.sh.clock.at(time.Now()).UnixMicro()), Member: c.joined.consumer})
 	c.ask(ctx, p)
 	_, _ = p.Exec(ctx) // each command has its own error
 	if c.enough() {

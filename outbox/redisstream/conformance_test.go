@@ -16,8 +16,9 @@ import (
 
 // commands are all that Relay's user of Redis must be allowed, as docs/redis.md says.
 const commands = "-@all +ping +client|setname +select +info +config|get +time +wait +waitaof +scan +eval +evalsha " +
-	"+exists +get +set +del +hget +hmget +hgetall +hset +hdel +hlen +hstrlen +hincrby " +
-	"+xadd +xlen +xrange +xrevrange +xdel +xread +zadd +zcard +zrange +zrem +zscore +zmscore +cluster|slots"
+	"+exists +get +set +del +hget +hmget +hgetall +hkeys +hset +hsetnx +hdel +hlen +hstrlen +hincrby " +
+	"+xadd +xlen +xrange +xrevrange +xdel +xread +xreadgroup +xack +xpending +xclaim +xautoclaim +xgroup|create +xgroup|delconsumer +xinfo|groups " +
+	"+zadd +zcard +zrange +zrem +zscore +cluster|slots"
 
 // TestConformance runs the suite that every engine passes, on a real server, with no
 // more rights than docs/redis.md asks for.

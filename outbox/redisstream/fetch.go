@@ -17,22 +17,23 @@ import (
 type fetch struct {
 	endpoint *endpoint
 	shard    *shard
-	number   uint64 // among those of the endpoint
 	max      int
-	fresh    int // of these, at most, are the newest
+	fresh    int // of these, at most, come from the express lane first
 	lease    time.Duration
-	bound    int    // of the shard, 0 for none
-	count    bool   // claims made without a bound, too
-	base     uint64 // first fence's counter
+	behind   bool
+	bound    int // of the fleet, 0 for none
 
 	got  []*held
-	next time.Duration // when to look again, 0 if that is not known
+	next time.Duration // until the next retry is due, 0 if there is none
 	more bool          // there may be more now
 	kept bool          // the bound keeps back what is due
 	err  error
 }
 
-// commitClaims leases what is due for several endpoints, in one round trip.
+// laneRoom is how many deliveries an express lane has room for.
+const laneRoom = 512
+
+// commitClaims claims what is due for several endpoints, in one round trip.
 func (sh *shard) commitClaims(list []*fetch) {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
@@ -41,85 +42,45 @@ func (sh *shard) commitClaims(list []*fetch) {
 		if err != nil {
 			f.err = err
 		}
-		sh.bring(ctx, f)
+		sh.bring(f)
 	}
 }
 
-// bring hands what a fetch leased to who waits for it.
-func (sh *shard) bring(ctx context.Context, f *fetch) {
+// bring hands what a fetch claimed to who waits for it.
+func (sh *shard) bring(f *fetch) {
 	s, e, bit := sh.s, f.endpoint, uint64(1)<<sh.index
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	asked := f.bound == s.boundIn(sh, e.last.FleetMax) // still, or again
-	var oldest []*held
-	for _, h := range f.got {
-		s.held[h.claim.Fence] = h
-		h.bounded = asked && f.bound > 0
-		if !h.newest {
-			oldest = append(oldest, h)
-		}
-	}
-	e.merge(f.got)
-	if surplus := e.takeSurplus(f.max); len(surplus) > 0 {
-		// Who waited for it has gone. While it is on its way back nothing younger is given out.
-		for _, h := range surplus {
-			delete(s.held, h.claim.Fence)
-		}
-		e.check(bit, surplus[0].due)
-		s.mu.Unlock()
-		err := s.release(ctx, surplus)
-		s.mu.Lock()
-		if err != nil {
-			s.log.Warn().Err(err).Str("endpoint", e.name).Msg("deliveries that nobody waits for were not handed back: they come again when the lease ends")
-		}
-	}
 	e.fetching &^= bit
-	e.checking &^= bit
 	e.asked -= f.max
+	s.hold(e, f.got)
+	if e.waiter != nil && e.fetching == 0 {
+		e.waiter.telling = false
+	}
 	if f.err != nil {
-		e.hear(bit, 0) // when Redis answers again everybody looks again
 		if lasts, _ := sh.outage(); lasts == 0 {
-			s.wakeAt(e, time.Now().Add(retryMost)) // it does already, and they have looked
+			s.wakeAt(e, time.Now().Add(retryMost)) // else everybody looks when Redis answers again
 		}
+		s.serve(e)
 		return
 	}
-	if asked && f.kept && e.maybe&bit == 0 { // else a claim has ended meanwhile
+	if f.behind {
+		e.laneTold = time.Now()
+	}
+	e.batch, e.fetched = 0, time.Now()
+	if f.more {
+		e.maybe |= bit
+		e.batch = f.max
+	}
+	if f.kept && e.maybe&bit == 0 { // else a claim has ended meanwhile
 		e.full |= bit
+		e.maybe |= bit
 		s.lookSoon(e)
 	}
-	if asked && f.bound > 0 && len(f.got) > 0 {
-		e.counted |= bit
-	}
-	left := f.more || f.kept
-	switch {
-	case left && len(oldest) > 0 && len(s.shards) == 1:
-		e.hear(bit, oldest[len(oldest)-1].due) // what is left there is younger than that, but older than the newest
-	case left && len(f.got) > 0 && len(s.shards) == 1:
-		e.hear(bit, 0)
-	case left: // there is no order among shards
-		e.maybe |= bit
-	}
-	for _, w := range e.waiters {
-		if f.number > w.since || !left && e.maybe&bit == 0 {
-			w.unseen &^= bit
-		}
-	}
-	if f.next > 0 && !(left && f.next <= time.Millisecond) { // a retry that is due already comes with what is left
+	if f.next > 0 {
 		s.wakeAt(e, time.Now().Add(f.next))
 	}
 	s.serve(e)
-}
-
-// takeSurplus takes what a fetch brought when nobody waits for it any more, at an
-// endpoint that is too slow for leases ahead.
-func (e *endpoint) takeSurplus(most int) []*held {
-	if len(e.waiters) > 0 || e.target() > 0 {
-		return nil
-	}
-	rest := len(e.ahead) - min(most, len(e.ahead))
-	surplus := slices.Clone(e.ahead[rest:])
-	e.ahead = e.ahead[:rest]
-	return surplus
 }
 
 // fetch asks for all of them in one pipeline, and completes what they got.
@@ -136,7 +97,6 @@ func (sh *shard) fetch(ctx context.Context, list []*fetch) error {
 	p := node.Pipeline()
 	cmds := make([]*redis.Cmd, len(list))
 	for i, f := range list {
-		f.base = sh.counter.Add(uint64(f.max)) - uint64(f.max)
 		cmds[i] = p.EvalSha(ctx, sh.s.scripts.claim.sha, f.keys(sh), f.args(sh, joined)...)
 	}
 	_, failed := p.Exec(ctx)
@@ -149,7 +109,7 @@ func (sh *shard) fetch(ctx context.Context, list []*fetch) error {
 			err = sh.note(err)
 		}
 		if err == nil {
-			err = f.read(sh, joined, v, sent)
+			err = f.read(sh, v, sent)
 		}
 		f.err = err
 		all = append(all, f.got...)
@@ -163,52 +123,75 @@ func (sh *shard) fetch(ctx context.Context, list []*fetch) error {
 
 func (f *fetch) keys(sh *shard) []string {
 	name := f.endpoint.name
-	list := []string{sh.lease, sh.bell, sh.backlog(name), sh.retries(name)}
-	if f.fresh > 0 || f.bound > 0 {
-		list = append(list, sh.created(name), sh.bounded(name))
-	}
-	return list
+	return []string{sh.backlog(name), sh.lane(name), sh.retries(name), sh.endpoints, sh.leases}
 }
 
 func (f *fetch) args(sh *shard, joined *session) []any {
-	list := []any{sh.prefix, f.endpoint.name, f.max, f.lease.Microseconds(), joined.fences.prefix, f.base}
-	if f.fresh > 0 || f.bound > 0 {
-		list = append(list, f.fresh, f.bound, f.count)
+	open := int64(0)
+	if f.behind {
+		open = (outbox.LaneOpen + toldEvery).Microseconds()
 	}
-	return list
+	return []any{sh.prefix, f.endpoint.name, joined.consumer, f.max, f.fresh, milliseconds(f.lease), open, sh.s.boundIn(sh, f.bound)}
+}
+
+// milliseconds is a lease as Redis counts it. It counts whole milliseconds, so one more keeps it
+// from ending a lease early.
+func milliseconds(lease time.Duration) int64 {
+	return int64((lease+time.Millisecond-1)/time.Millisecond) + 1
 }
 
 // read takes in the answer of the claim script.
-func (f *fetch) read(sh *shard, joined *session, v any, sent time.Time) error {
-	head, err := texts(v, 4)
+func (f *fetch) read(sh *shard, v any, sent time.Time) error {
+	list, err := texts(v, 3)
 	if err != nil {
 		return err
 	}
-	list, head := head[4:], head[:4]
-	if head[1] != "" {
-		now, _ := strconv.ParseInt(head[0], 10, 64)
-		due, _ := strconv.ParseInt(head[1], 10, 64)
+	now, _ := strconv.ParseInt(list[0], 10, 64)
+	if list[1] != "" {
+		due, _ := strconv.ParseInt(list[1], 10, 64)
 		f.next = max(time.Millisecond, time.Duration(due-now)*time.Microsecond)
 	}
-	got := len(list) / 3
-	newest, _ := strconv.Atoi(head[2])
-	f.more, f.kept = got >= f.max, head[3] != "" // those that cannot be made any more count, too
-	for i := 0; i+2 < len(list); i += 3 {
-		r, err := parseTail(list[i])
-		if err != nil {
-			sh.s.log.Error().Err(err).Str("endpoint", f.endpoint.name).Msg("a delivery is passed over")
-			continue
+	f.more, f.kept = list[2] == "m", list[2] == "f"
+	lease := leased{f.endpoint.name, f.lease, f.bound, sent, now}
+	for i := 3; i+3 < len(list); i += 4 {
+		times, _ := strconv.ParseUint(list[i+3], 10, 64)
+		if h := sh.claimed(lease, entry{list[i][0], list[i+1]}, list[i+2], times); h != nil {
+			f.got = append(f.got, h)
 		}
-		h := newHeld(sh, r, f.endpoint.name, joined.fences.fence(f.base+uint64(i/3)), f.lease, sent, nil)
-		h.due, _ = strconv.ParseInt(list[i+1], 10, 64)
-		h.waited = list[i+2] == "r"
-		h.newest = i/3 >= got-newest
-		if !h.waited {
-			h.claim.Event = sh.s.events.get(r.event)
-		}
-		f.got = append(f.got, h)
 	}
 	return nil
+}
+
+// leased is what claims that were made together have in common.
+type leased struct {
+	endpoint string
+	lease    time.Duration
+	bound    int // of the fleet
+	sent     time.Time
+	now      int64 // by the clock of Redis
+}
+
+// clockSlack is more than the times of a script differ from those that Redis notes for its claims.
+const clockSlack = 2 * time.Millisecond
+
+// claimed is a claim that a script made, nil if nothing can be said of it.
+func (sh *shard) claimed(l leased, at entry, tail string, times uint64) *held {
+	r, err := parseTail(tail)
+	if err != nil {
+		sh.s.log.Error().Err(err).Str("endpoint", l.endpoint).Msg("a delivery is passed over")
+		return nil
+	}
+	created := r.created()
+	return &held{
+		claim: outbox.Claim{
+			Delivery: outbox.Delivery{ID: r.deliveryID(), EventID: r.event, Endpoint: l.endpoint, State: outbox.Pending, Due: created, Created: created},
+			Fence:    newFence(at, sh.index, times), Until: l.sent.Add(l.lease),
+		},
+		ref: r, shard: sh, entry: at, times: times, sent: l.sent,
+		deadline: l.now + (l.lease - clockSlack).Microseconds(),
+		bound:    l.bound,
+		waited:   at.order() != r.order,
+	}
 }
 
 // complete reads what memory does not have: the events, and the records of
@@ -287,8 +270,8 @@ func (sh *shard) forget(ctx context.Context, h *held, why error) {
 	if errors.Is(why, errOver) {
 		counted = "0"
 	}
-	_, err := sh.eval(ctx, &sh.s.scripts.forget, []string{sh.lease, sh.counts, sh.created(h.claim.Endpoint)},
-		[]any{h.ref.tail(), h.member, h.claim.Endpoint, counted})
+	_, err := sh.eval(ctx, &sh.s.scripts.forget, []string{sh.stream(h.entry, h.claim.Endpoint), sh.counts, sh.created(h.claim.Endpoint)},
+		[]any{h.entry.id, h.ref.tail(), h.claim.Endpoint, counted})
 	sh.s.log.Error().Err(errors.Join(why, err)).Str("endpoint", h.claim.Endpoint).Str("event_id", h.ref.event).
 		Str("delivery_id", h.claim.ID).Str("state", string(outbox.Discarded)).Msg("a delivery cannot be made any more")
 }

@@ -2,11 +2,13 @@ package redisstream
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"relay/outbox"
@@ -26,22 +28,137 @@ const deadAfter = 10 * time.Second
 // forgetAfter is when what it said of itself is removed.
 const forgetAfter = time.Hour
 
-// introduction is what this Relay says of itself in the shard.
-func (sh *shard) introduction() ([]byte, error) {
-	host, err := os.Hostname()
+// join makes the shard's outbox if there is none, and gets this Relay its number and its name.
+func (sh *shard) join(ctx context.Context) error {
+	dead, err := sh.deadHere(ctx)
 	if err != nil {
-		host = "unknown"
+		return err
 	}
-	self := about{
-		Relay:   outbox.Relay{Host: host, PID: os.Getpid(), Version: sh.s.o.Version, Started: sh.s.started},
-		Process: thisProcess(),
+	token := rand.Text()
+	args := []any{rand.Text(), format, token, sh.s.place, deadAfter.Microseconds()}
+	for _, d := range dead {
+		args = append(args, d.name, d.token)
 	}
-	if sh.index == 0 { // where Fleet looks
-		sh.s.mu.Lock()
-		self.Endpoints = sh.s.hashes
-		sh.s.mu.Unlock()
+	sent := time.Now()
+	v, err := sh.eval(ctx, &sh.s.scripts.join, []string{sh.meta, sh.bell, sh.who, sh.alive}, args)
+	if err != nil {
+		return err
 	}
-	return json.Marshal(self)
+	received := time.Now()
+	answer, err := texts(v, 7)
+	if err != nil {
+		return err
+	}
+	if err := sh.readable(answer[3]); err != nil {
+		return err
+	}
+	relay, err := strconv.ParseInt(answer[1], 10, 64)
+	if err != nil {
+		return fmt.Errorf("%w: %q is no number of a Relay", outbox.ErrCorrupt, answer[1])
+	}
+	now, _ := strconv.ParseInt(answer[4], 10, 64)
+	sh.clock.observe(time.UnixMicro(now), sent, received)
+	sh.mu.Lock()
+	lost := sh.joined != nil && sh.joined.outbox != answer[0]
+	joined := &session{outbox: answer[0], relay: relay, consumer: answer[5], token: token}
+	sh.joined = joined
+	sh.lastBell = answer[2]
+	sh.mu.Unlock()
+	if lost {
+		sh.s.log.Error().Str("code", "outbox_epoch_changed").Str("outbox", sh.s.o.String()).
+			Msg("the outbox in Redis is not the one that this Relay worked on: it was emptied or replaced, and what was pending in it is gone")
+	}
+	// A full Redis must not keep a Relay from draining it: what it says of itself can wait.
+	if err := sh.tell(ctx, joined); err != nil && !errors.Is(err, outbox.ErrFull) {
+		return err
+	}
+	predecessors := names(dead)
+	if answer[6] != "" {
+		predecessors = append(predecessors, joined.consumer)
+	}
+	if err := sh.succeed(ctx, joined, predecessors); err != nil {
+		return err
+	}
+	sh.s.lookAgain(sh)
+	return nil
+}
+
+// readable is nil for the format that this Relay reads.
+func (sh *shard) readable(kept string) error {
+	switch n, err := strconv.Atoi(kept); {
+	case kept == format:
+		return nil
+	case err == nil && n < formatNumber:
+		return fmt.Errorf("the outbox in namespace %q has format %s, this Relay reads format %s only: drain it with the build that wrote it, or use another namespace", sh.s.o.Namespace, kept, format)
+	default:
+		return fmt.Errorf("the outbox in namespace %q has format %s, this Relay reads format %s: run the version of Relay that made it, or a newer one", sh.s.o.Namespace, kept, format)
+	}
+}
+
+// member is a Relay of the fleet, by its name.
+type member struct{ name, token string }
+
+// deadHere are Relays that ran on this machine and are certainly dead.
+func (sh *shard) deadHere(ctx context.Context) (dead []member, err error) {
+	node, err := sh.node(ctx)
+	if err != nil {
+		return nil, sh.note(err)
+	}
+	p := node.Pipeline()
+	said, who := p.HGetAll(ctx, sh.about), p.HGetAll(ctx, sh.who)
+	if _, err := p.Exec(ctx); err != nil {
+		return nil, sh.note(err)
+	}
+	for name, text := range said.Val() {
+		var other about
+		if json.Unmarshal([]byte(text), &other) == nil && other.Process.dead() {
+			dead = append(dead, member{name, who.Val()[name]})
+		}
+	}
+	return dead, nil
+}
+
+// succeed takes over at once what nobody works on: claims of dead Relays, and those of one that is
+// gone and had this Relay's name. It forgets Relays that are gone for long.
+func (sh *shard) succeed(ctx context.Context, joined *session, predecessors []string) error {
+	expired := 0
+	known := sh.known()
+	for _, name := range predecessors {
+		claims, err := sh.claimsOf(ctx, name)
+		if err != nil {
+			return err
+		}
+		claims = slices.DeleteFunc(claims, func(o orphan) bool { return known[o] })
+		n, err := sh.expire(ctx, name, claims)
+		if err != nil {
+			return err
+		}
+		expired += n
+	}
+	if expired > 0 {
+		sh.s.log.Info().Int("events", expired).Msg("took over the claims of a relay that died")
+	}
+	node, err := sh.node(ctx)
+	if err != nil {
+		return sh.note(err)
+	}
+	stale, err := node.ZRangeArgs(ctx, redis.ZRangeArgs{Key: sh.alive, ByScore: true, Start: "-inf", Stop: sh.clock.at(time.Now()).Add(-forgetAfter).UnixMicro()}).Result()
+	if err != nil {
+		return sh.note(err)
+	}
+	for _, name := range append(predecessors, stale...) {
+		if name != joined.consumer {
+			sh.gone = append(sh.gone, name)
+		}
+	}
+	return nil
+}
+
+func names(list []member) (all []string) {
+	for _, m := range list {
+		all = append(all, m.name)
+	}
+	return all
 }
 
 // SetEndpoints implements outbox.Fleet. It replaces the hashes that Options.Endpoints gave.
@@ -62,97 +179,86 @@ func (s *Store) SetEndpoints(ctx context.Context, hashes map[string]string) erro
 
 // tell writes the introduction anew. Where that fails, the next tick tries again.
 func (sh *shard) tell(ctx context.Context, joined *session) error {
-	text, err := sh.introduction()
+	text, err := sh.introduction(joined)
 	if err != nil {
 		return err
 	}
 	node, err := sh.node(ctx)
 	if err == nil {
-		err = node.HSet(ctx, sh.about, strconv.FormatInt(joined.fences.relay, 10), text).Err()
+		err = node.HSet(ctx, sh.about, joined.consumer, text).Err()
 	}
 	sh.untold.Store(err != nil)
 	return sh.note(err)
 }
 
-// present tells the fleet about this Relay, and takes back what dead ones held.
-func (sh *shard) present(ctx context.Context, joined *session) error {
-	text, err := sh.introduction()
-	if err != nil {
-		return err
+// introduction is what this Relay says of itself in the shard.
+func (sh *shard) introduction(joined *session) ([]byte, error) {
+	self := about{
+		Relay:   outbox.Relay{Number: joined.relay, Host: host(), PID: os.Getpid(), Version: sh.s.o.Version, Started: sh.s.started},
+		Process: thisProcess(),
 	}
-	node, err := sh.node(ctx)
-	if err != nil {
-		return sh.note(err)
+	if sh.index == 0 { // where Fleet looks
+		sh.s.mu.Lock()
+		self.Endpoints = sh.s.hashes
+		sh.s.mu.Unlock()
 	}
-	p := node.Pipeline()
-	p.HSet(ctx, sh.about, strconv.FormatInt(joined.fences.relay, 10), text)
-	others := p.HGetAll(ctx, sh.about)
-	stale := p.ZRangeArgs(ctx, redis.ZRangeArgs{Key: sh.alive, ByScore: true, Start: "-inf", Stop: sh.clock.at(time.Now()).Add(-forgetAfter).UnixMicro()})
-	if _, err := p.Exec(ctx); err != nil {
-		return sh.note(err)
-	}
-	gone := stale.Val()
-	for number, text := range others.Val() {
-		var other about
-		if json.Unmarshal([]byte(text), &other) != nil || !other.Process.dead() {
-			continue
-		}
-		n, err := sh.inherit(ctx, node, number)
-		if err != nil {
-			return err
-		}
-		if n > 0 {
-			sh.s.log.Info().Int("events", n).Msg("took over the claims of a relay that died on this machine")
-		}
-		gone = append(gone, number)
-	}
-	if len(gone) == 0 {
-		return nil
-	}
-	p = node.Pipeline()
-	for _, number := range gone {
-		p.ZRem(ctx, sh.alive, number)
-		p.HDel(ctx, sh.about, number)
-		p.HDel(ctx, sh.who, number)
-	}
-	_, err = p.Exec(ctx)
-	return sh.note(err)
+	return json.Marshal(self)
 }
 
-// inherit hands back all claims of another Relay, which is certainly dead: nobody
-// needs to wait for the end of its leases.
-func (sh *shard) inherit(ctx context.Context, node *redis.Client, number string) (int, error) {
-	members, err := node.ZRange(ctx, sh.lease, 0, -1).Result()
+func host() string {
+	name, err := os.Hostname()
 	if err != nil {
-		return 0, sh.note(err)
+		return "unknown"
 	}
-	var list []*held
-	for _, m := range members {
-		if !strings.HasPrefix(m, number+"-") {
-			continue
-		}
-		if h := sh.orphan(ctx, node, m); h != nil {
-			list = append(list, h)
-		}
+	return name
+}
+
+// forgetGone removes a Relay that is gone for good, where it has no claims any more. One that
+// has some is looked at again with a later heartbeat.
+func (sh *shard) forgetGone(ctx context.Context) {
+	if len(sh.gone) == 0 {
+		return
 	}
-	return len(list), sh.s.release(ctx, list)
+	name := sh.gone[0]
+	sh.gone = sh.gone[1:]
+	if left, err := sh.remove(ctx, name, ""); err != nil || !left {
+		sh.gone = append(sh.gone, name)
+	}
 }
 
 // leave takes this Relay out of the fleet.
 func (sh *shard) leave(ctx context.Context) {
-	joined, err := sh.session()
-	if err != nil {
-		return
+	if joined, err := sh.session(); err == nil {
+		_, _ = sh.remove(ctx, joined.consumer, joined.token) // else it is forgotten in an hour
 	}
+}
+
+// remove removes what a Relay said of itself, and its consumers, a number of endpoints at a time.
+func (sh *shard) remove(ctx context.Context, name, token string) (all bool, err error) {
 	node, err := sh.node(ctx)
 	if err != nil {
-		return
+		return false, sh.note(err)
 	}
-	p := node.Pipeline()
-	p.ZRem(ctx, sh.alive, joined.fences.relay)
-	p.HDel(ctx, sh.about, strconv.FormatInt(joined.fences.relay, 10))
-	p.HDel(ctx, sh.who, strconv.FormatInt(joined.fences.relay, 10))
-	_, _ = p.Exec(ctx) // else it is forgotten in an hour
+	fields, err := node.HKeys(ctx, sh.counts).Result()
+	if err != nil {
+		return false, sh.note(err)
+	}
+	endpoints := endpointsOf(fields)
+	all = true
+	for first := true; first || len(endpoints) > 0; first = false {
+		n := min(len(endpoints), checkGroup)
+		args := []any{sh.prefix, name, token, len(endpoints) <= n}
+		for _, e := range endpoints[:n] {
+			args = append(args, e)
+		}
+		v, err := sh.eval(ctx, &sh.s.scripts.leave, []string{sh.alive, sh.who, sh.about}, args)
+		if err != nil {
+			return false, err
+		}
+		all = all && v == "1"
+		endpoints = endpoints[n:]
+	}
+	return all, nil
 }
 
 // Relays implements outbox.Fleet. A Relay is shown until deadAfter has passed since its last heartbeat.
@@ -185,8 +291,7 @@ func (s *Store) Relays(ctx context.Context) ([]outbox.Relay, error) {
 		if json.Unmarshal([]byte(said.Val()[name]), &r) != nil {
 			continue // it has only just joined
 		}
-		r.Number, _ = strconv.ParseInt(name, 10, 64)
-		r.Seen, r.Self = seen, r.Number == joined.fences.relay
+		r.Seen, r.Self = seen, name == joined.consumer
 		fleet = append(fleet, r)
 	}
 	slices.SortFunc(fleet, func(a, b outbox.Relay) int { return int(max(-1, min(1, a.Number-b.Number))) })

@@ -16,45 +16,52 @@ import (
 //	i:<event id>   string  what retention leaves of an id that the app chose, until the window ends
 //	k:<key>        string  a request with an idempotency key, for the window
 //	m:<key>        string  level of a mark, 19 digits, for as long as it is remembered
-//	q:<endpoint>   stream  backlog: deliveries that nobody has claimed yet, in order of accept
-//	r:<endpoint>   zset    deliveries that wait again (retry, release, lost lease), by due time
-//	c:<endpoint>   zset    the same and their claims, by time of accept
-//	b:<endpoint>   zset    claims that count for a bound of the fleet; those without a lease are over
+//	q:<endpoint>   stream  backlog: an entry for each delivery that may be made; claims are its pending entries
+//	x:<endpoint>   stream  express lane, the same way, while there is one
+//	r:<endpoint>   zset    deliveries that wait for a retry, by due time
+//	c:<endpoint>   zset    deliveries that came back (retry, release), by time of accept
 //	l:<endpoint>   string  token bucket that is not full: "<level> <time> <units a µs> <units a token>"; only in shard 0
+//	endpoints      hash    <endpoint>|lease longest lease of its claims, in ms; |lane until when the express lane is open;
+//	                       |rung there while it has work that was rung for
 //	notes          hash    notes on endpoints: "<revision>|<text>"; only in shard 0
-//	lease          zset    claims, by the end of their lease
+//	leases         zset    endpoints with claims, by when the first lease may end
 //	agenda         zset    endpoints, by the next due time of a retry
 //	bell           stream  endpoints that got work (e), revisions of notes (n), the last few thousand
 //	done, failed   stream  finished deliveries in the order of their end, for retention
 //	counts         hash    <endpoint>|a accepted, |d delivered, |f failed, |x discarded
 //	meta           hash    outbox id, format, last order number, bytes in use, number of the last Relay, revision of the notes
-//	alive          zset    Relays by their last heartbeat
-//	who            hash    a random token of each Relay, by its number
+//	alive          zset    Relays by their last heartbeat; a Relay's name is that of its consumer
+//	who            hash    a random token of each Relay
 //	about          hash    what each Relay says of itself
 type keys struct {
-	prefix                    string
-	meta, lease, agenda, bell string
-	done, failed, counts      string
-	alive, who, about, notes  string
+	prefix                     string
+	meta, leases, agenda, bell string
+	done, failed, counts       string
+	alive, who, about, notes   string
+	endpoints                  string
 }
 
 func newKeys(namespace string, shard int) keys {
 	p := fmt.Sprintf("{%s:%d}:", namespace, shard)
 	return keys{
 		prefix: p,
-		meta:   p + "meta", lease: p + "lease", agenda: p + "agenda", bell: p + "bell",
+		meta:   p + "meta", leases: p + "leases", agenda: p + "agenda", bell: p + "bell",
 		done: p + "done", failed: p + "failed", counts: p + "counts",
 		alive: p + "alive", who: p + "who", about: p + "about", notes: p + "notes",
+		endpoints: p + "endpoints",
 	}
 }
+
+// group is the consumer group that every stream of deliveries has. Scripts know it, too.
+const group = "relay"
 
 func (k *keys) event(id string) string         { return k.prefix + "e:" + id }
 func (k *keys) tombstone(id string) string     { return k.prefix + "i:" + id }
 func (k *keys) request(key string) string      { return k.prefix + "k:" + key }
 func (k *keys) backlog(endpoint string) string { return k.prefix + "q:" + endpoint }
+func (k *keys) lane(endpoint string) string    { return k.prefix + "x:" + endpoint }
 func (k *keys) retries(endpoint string) string { return k.prefix + "r:" + endpoint }
 func (k *keys) created(endpoint string) string { return k.prefix + "c:" + endpoint }
-func (k *keys) bounded(endpoint string) string { return k.prefix + "b:" + endpoint }
 func (k *keys) bucket(endpoint string) string  { return k.prefix + "l:" + endpoint }
 
 // ref names a delivery within its shard. Its text, the tail, stands in sets and
@@ -96,43 +103,42 @@ func parseTail(tail string) (r ref, err error) {
 	return r, nil
 }
 
-// A fence is the number of the Relay, the shard and a counter, so that no two
-// claims ever share one. In Redis it is text: "<relay>-<shard>-<counter>".
+// entry is a delivery's place in a stream: what a claim is a pending entry of. Its id is the
+// order of the event and the number of the delivery, or a later order and 0 where the delivery
+// has come back to the line.
+type entry struct {
+	line byte   // 'q' backlog, 'x' express lane
+	id   string // "<order>-<n>"
+}
+
+// order is that of the entry's id.
+func (e entry) order() int64 {
+	text, _, _ := strings.Cut(e.id, "-")
+	n, _ := strconv.ParseInt(text, 10, 64) // 0 for an id that nobody gives
+	return n
+}
+
+// stream is the key of the entry's stream.
+func (k *keys) stream(e entry, endpoint string) string {
+	return k.prefix + string(e.line) + ":" + endpoint
+}
+
+// A fence is the order of the claimed entry, the shard, and how often the entry was claimed, so
+// that no two claims of a delivery share one and Redis can say whether a claim holds,
+// whoever asks.
 const (
-	counterBits = 38
-	shardBits   = 6 // 64 shards at most
+	timesBits = 6
+	shardBits = 6 // 64 shards at most
 )
 
-// fences gives out fences in one shard. The zero value is of no Relay.
-type fences struct {
-	relay  int64
-	prefix string // of the text
-	high   uint64
+func newFence(e entry, shard int, times uint64) uint64 {
+	return uint64(e.order())<<(shardBits+timesBits) | uint64(shard)<<timesBits | times&(1<<timesBits-1)
 }
 
-func newFences(relay int64, shard int) fences {
-	return fences{
-		relay:  relay,
-		prefix: fmt.Sprintf("%d-%d-", relay, shard),
-		high:   (uint64(relay)<<shardBits | uint64(shard)) << counterBits,
-	}
-}
+func shardOf(fence uint64) int { return int(fence >> timesBits & (1<<shardBits - 1)) }
 
-func (f fences) fence(counter uint64) uint64 { return f.high | counter&(1<<counterBits-1) }
+// orderOf is the order of the entry that a claim is of.
+func orderOf(fence uint64) int64 { return int64(fence >> (shardBits + timesBits)) }
 
-// relayOf is the number of the Relay that made a claim.
-func relayOf(fence uint64) int64 { return int64(fence >> (counterBits + shardBits)) }
-
-func shardOf(fence uint64) int { return int(fence >> counterBits & (1<<shardBits - 1)) }
-
-// member is a claim in the set of leases: "<fence>|<n>|<total>|<endpoint>|<event id>".
-func member(fence uint64, r ref, endpoint string) string {
-	b := make([]byte, 0, 40+len(endpoint)+len(r.event))
-	b = strconv.AppendInt(b, relayOf(fence), 10)
-	b = strconv.AppendInt(append(b, '-'), int64(shardOf(fence)), 10)
-	b = strconv.AppendUint(append(b, '-'), fence&(1<<counterBits-1), 10)
-	b = strconv.AppendInt(append(b, '|'), int64(r.n), 10)
-	b = strconv.AppendInt(append(b, '|'), int64(r.total), 10)
-	b = append(append(b, '|'), endpoint...)
-	return string(append(append(b, '|'), r.event...))
-}
+// timesOf is how often the entry was claimed, as far as a fence tells.
+func timesOf(fence uint64) uint64 { return fence & (1<<timesBits - 1) }

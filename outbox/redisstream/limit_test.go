@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -184,8 +183,8 @@ func TestBoundOfShards(t *testing.T) {
 	}
 }
 
-// A bound that was not there before counts claims made without it, and what was leased
-// ahead then goes back.
+// A bound that was not there before counts claims made without it, and what waits in memory
+// goes back.
 func TestBoundComes(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
@@ -194,7 +193,7 @@ func TestBoundComes(t *testing.T) {
 		acceptOne(t, s, fmt.Sprint("e", n), "a")
 	}
 	var held []outbox.Claim
-	for len(held) < 100 { // so fast that some are leased ahead
+	for len(held) < 100 { // so fast that more are claimed than asked for
 		held = append(held, claimSome(t, s, "a", 1, time.Minute)...)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
@@ -223,8 +222,5 @@ func TestBoundComes(t *testing.T) {
 	claims, err := other.Claim(ctx, r)
 	if err != nil || len(claims) == 0 || len(claims) > 10 {
 		t.Errorf("Claim after 10 have ended: %d, %v", len(claims), err)
-	}
-	if keys := fmt.Sprint(server.MustDo(t, "KEYS", "*b:a")); !strings.Contains(keys, "b:a") {
-		t.Errorf("keys %s, want the set of claims that count", keys)
 	}
 }

@@ -19,17 +19,11 @@ import (
 // reconcileAll looks through all events.
 func reconcileAll(t *testing.T, s *Store) (mended int) {
 	t.Helper()
-	for cursor := uint64(0); ; {
-		next, some, err := s.shards[0].reconcile(t.Context(), cursor)
-		if err != nil {
-			t.Fatalf("reconcile: %v", err)
-		}
-		mended += some
-		if next == 0 {
-			return mended
-		}
-		cursor = next
+	mended, err := s.shards[0].reconcile(t.Context())
+	if err != nil {
+		t.Fatalf("reconcile: %v", err)
 	}
+	return mended
 }
 
 // ids are the events of claims, sorted.
@@ -56,21 +50,35 @@ func TestReconcileDeletedKeys(t *testing.T) {
 		"XTRIM backlog": {nil, func(k keys) []string { return []string{"XTRIM", k.backlog("a"), "MAXLEN", "1"} }, 2},
 		"DEL backlog":   {nil, func(k keys) []string { return []string{"DEL", k.backlog("a")} }, 3},
 		"DEL retries": {func(t *testing.T, s *Store) {
-			claims := claimSome(t, s, "a", 3, time.Minute)
-			if err := s.Settle(t.Context(), claims[0], retry(claims[0], 0)); err != nil {
-				t.Fatal(err)
+			for _, c := range claimSome(t, s, "a", 3, time.Minute) {
+				if err := s.Settle(t.Context(), c, retry(c, 2*time.Second)); err != nil {
+					t.Fatal(err)
+				}
 			}
-			if err := s.Release(t.Context(), claims[1:]...); err != nil {
-				t.Fatal(err)
-			}
-			await(t, "the retry is recorded", func() bool {
-				r, err := s.Lookup(t.Context(), claims[0].EventID)
-				return err == nil && len(r.Deliveries[0].Attempts) == 1
+			await(t, "the retries are recorded", func() bool {
+				return server.MustDo(t, "ZCARD", s.shards[0].retries("a")) == int64(3)
 			})
 		}, func(k keys) []string { return []string{"DEL", k.retries("a")} }, 3},
-		"DEL lease": {func(t *testing.T, s *Store) {
+		"XGROUP DESTROY": {nil, func(k keys) []string { return []string{"XGROUP", "DESTROY", k.backlog("a"), group} }, 0},
+		"XGROUP DESTROY while they are claimed": {func(t *testing.T, s *Store) {
 			claimSome(t, s, "a", 3, time.Hour)
-		}, func(k keys) []string { return []string{"DEL", k.lease} }, 3},
+		}, func(k keys) []string { return []string{"XGROUP", "DESTROY", k.backlog("a"), group} }, 0},
+		"XGROUP DELCONSUMER": {func(t *testing.T, s *Store) {
+			claimSome(t, s, "a", 3, time.Hour)
+		}, func(k keys) []string { return []string{"XGROUP", "DELCONSUMER", k.backlog("a"), group, host()} }, 3},
+		"DEL leases": {func(t *testing.T, s *Store) {
+			claimSome(t, s, "a", 3, time.Second)
+		}, func(k keys) []string { return []string{"DEL", k.leases} }, 0},
+		"DEL agenda": {func(t *testing.T, s *Store) {
+			for _, c := range claimSome(t, s, "a", 3, time.Minute) {
+				if err := s.Settle(t.Context(), c, retry(c, 2*time.Second)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			await(t, "the retries are recorded", func() bool {
+				return server.MustDo(t, "ZCARD", s.shards[0].retries("a")) == int64(3)
+			})
+		}, func(k keys) []string { return []string{"DEL", k.agenda} }, 0},
 		"DEL times of accept": {func(t *testing.T, s *Store) {
 			if err := s.Release(t.Context(), claimSome(t, s, "a", 3, time.Hour)...); err != nil {
 				t.Fatal(err)
@@ -172,14 +180,20 @@ func TestEventDeleted(t *testing.T) {
 	if kept := server.MustDo(t, "EXISTS", key); kept != int64(1) {
 		t.Errorf("no record is left: this test tests nothing")
 	}
-	reconcileAll(t, s)
-	if kept := server.MustDo(t, "EXISTS", key); kept != int64(0) {
-		t.Errorf("the record of a deleted event stays for good")
-	}
 	if receipt := acceptOne(t, s, "under way", "a"); receipt.Duplicate {
 		t.Error("the event is known, though it was deleted")
 	}
-	deliver(t, s, claimSome(t, s, "a", 1, time.Minute)...)
+	claims = claimSome(t, s, "a", 1, time.Minute)
+	server.MustDo(t, "DEL", key)
+	deliver(t, s, claims...)
+	countsOf(t, s, "a")
+	if _, _, err := s.Reap(t.Context(), outbox.Retention{}); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "retention removes the record of a deleted event", func() bool {
+		_, _, err := s.Reap(t.Context(), outbox.Retention{})
+		return err == nil && server.MustDo(t, "EXISTS", key) == int64(0)
+	})
 }
 
 // Fault F23: another program has put something of another type where a key of ours

@@ -113,7 +113,7 @@ func (s *Store) Counts(ctx context.Context) (map[string]outbox.Counts, error) {
 	}
 	all := map[string]outbox.Counts{}
 	for _, sh := range s.shards {
-		v, err := sh.eval(ctx, &s.scripts.counts, []string{sh.counts, sh.lease}, []any{sh.prefix})
+		v, err := sh.eval(ctx, &s.scripts.counts, []string{sh.counts}, []any{sh.prefix})
 		if err != nil {
 			return nil, err
 		}

@@ -13,7 +13,7 @@ type script struct{ name, text, sha string }
 // or, refused before its first write, not at all. Only accept is refused when Redis
 // is out of memory: the others drain, or keep what is needed to drain.
 type scripts struct {
-	join, accept, claim, settle, release, extend, forget, tick, counts, reap, mend, notes, setnote, take script
+	join, leave, accept, claim, settle, forget, expire, tick, counts, reap, check, mend, free, notes, setnote, take script
 }
 
 //go:embed lua
@@ -25,8 +25,9 @@ func loadScripts() (s scripts, err error) {
 		return scripts{}, err
 	}
 	for name, to := range map[string]*script{
-		"join": &s.join, "accept": &s.accept, "claim": &s.claim, "settle": &s.settle, "release": &s.release, "extend": &s.extend,
-		"forget": &s.forget, "tick": &s.tick, "counts": &s.counts, "reap": &s.reap, "mend": &s.mend,
+		"join": &s.join, "leave": &s.leave, "accept": &s.accept, "claim": &s.claim, "settle": &s.settle,
+		"forget": &s.forget, "expire": &s.expire, "tick": &s.tick, "counts": &s.counts, "reap": &s.reap,
+		"check": &s.check, "mend": &s.mend, "free": &s.free,
 		"notes": &s.notes, "setnote": &s.setnote, "take": &s.take,
 	} {
 		body, err := files.ReadFile("lua/" + name + ".lua")

@@ -16,21 +16,19 @@ import (
 // settlement is one on its way in. One without a delivery only waits for those
 // before it.
 type settlement struct {
-	held   *held
-	record record
-	kept   []byte // the record as kept
-	strict bool   // its caller waits, and a lease that has ended is lost
-	atOnce bool   // it is a retry that may be due before Redis has it
-	slot   bool   // it holds one of the slots
-	done   chan error
+	held    *held
+	stream  string // what the claim is a pending entry of
+	record  record
+	kept    []byte // the record as kept
+	strict  bool   // its caller waits, and a lease that has ended is lost
+	release bool   // the delivery is handed back as it was: there is no record
+	slot    bool   // it holds one of the slots
+	done    chan error
 }
 
 // settleSoon is how much of a lease must be left for a settlement that nobody
 // waits for: it may take so long to Redis.
 const settleSoon = time.Second
-
-// soon is about as long as a settlement is on its way on a busy machine.
-const soon = 50 * time.Millisecond
 
 // Settle implements outbox.Store. It waits for Redis only when the lease is about
 // to end, or when 1,024 settlements wait already.
@@ -53,8 +51,9 @@ func (s *Store) Settle(ctx context.Context, c outbox.Claim, o outbox.Settlement)
 	if err != nil {
 		return free(err)
 	}
-	m := &settlement{held: h, slot: true, done: make(chan error, 1)}
-	m.record = record{state: o.State, attempts: h.claim.Attempts + 1, due: h.due, last: o.Attempt}
+	m := newSettlement(h)
+	m.slot = true
+	m.record = record{state: o.State, attempts: h.claim.Attempts + 1, due: h.claim.Due.UnixMicro(), last: o.Attempt}
 	if o.State == outbox.Pending {
 		m.record.due = ceilMicro(o.Due)
 		s.events.add(c.Event) // for the next attempt
@@ -63,11 +62,6 @@ func (s *Store) Settle(ctx context.Context, c outbox.Claim, o outbox.Settlement)
 	}
 	m.kept = m.record.encode()
 	m.strict = time.Until(h.claim.Until) < settleSoon
-	if m.atOnce = o.State == outbox.Pending && time.Until(h.shard.clock.moment(o.Due)) < soon; m.atOnce {
-		s.mu.Lock()
-		s.endpoint(c.Endpoint).coming++
-		s.mu.Unlock()
-	}
 	h.shard.settles.put(m)
 	if !m.strict {
 		return nil
@@ -80,6 +74,10 @@ func (s *Store) Settle(ctx context.Context, c outbox.Claim, o outbox.Settlement)
 	case <-s.ended:
 		return outbox.ErrClosed
 	}
+}
+
+func newSettlement(h *held) *settlement {
+	return &settlement{held: h, stream: h.shard.stream(h.entry, h.claim.Endpoint), done: make(chan error, 1)}
 }
 
 // ceilMicro rounds up, since nothing may be claimed before its due time.
@@ -99,13 +97,16 @@ func (s *Store) letGo(ctx context.Context, c outbox.Claim) (*held, error) {
 		s.mu.Unlock()
 		return nil, outbox.ErrClosed
 	}
-	h := s.held[c.Fence]
-	delete(s.held, c.Fence)
+	h := s.held[keyOf(&c)]
+	ended := h != nil && h.settling
+	if h != nil {
+		h.settling = true
+	}
 	s.mu.Unlock()
 	if h == nil {
 		return s.foreign(ctx, c)
 	}
-	if !time.Now().Before(h.claim.Until) {
+	if ended || !time.Now().Before(h.claim.Until) {
 		return nil, outbox.ErrLeaseLost
 	}
 	return h, nil
@@ -142,14 +143,34 @@ func (s *Store) foreign(ctx context.Context, c outbox.Claim) (*held, error) {
 	}
 	h := &held{
 		claim: c, ref: ref{order: order, n: n, total: len(endpoints), event: c.EventID},
-		shard: sh, due: c.Due.UnixMicro(), waited: true,
+		shard: sh, times: timesOf(c.Fence), waited: orderOf(c.Fence) != order,
 	}
-	h.member = member(c.Fence, h.ref, c.Endpoint)
 	h.claim.Until = time.Time{} // Redis decides
 	if err := h.fill(v[:2]); err != nil {
 		return nil, outbox.ErrLeaseLost
 	}
-	h.due = c.Due.UnixMicro()
+	h.claim.Due = c.Due
+	return sh.place(ctx, h)
+}
+
+// place finds the entry that a foreign claim is of.
+func (sh *shard) place(ctx context.Context, h *held) (*held, error) {
+	node, err := sh.node(ctx)
+	if err != nil {
+		return nil, sh.note(err)
+	}
+	h.entry = entry{'q', strconv.FormatInt(h.ref.order, 10) + "-" + strconv.Itoa(h.ref.n)}
+	if h.waited {
+		h.entry.id = strconv.FormatInt(orderOf(h.claim.Fence), 10) + "-0"
+		return h, nil
+	}
+	in, err := node.XRangeN(ctx, sh.lane(h.claim.Endpoint), h.entry.id, h.entry.id, 1).Result()
+	if err != nil {
+		return nil, sh.note(err)
+	}
+	if len(in) > 0 {
+		h.entry.line = 'x'
+	}
 	return h, nil
 }
 
@@ -163,7 +184,9 @@ func (sh *shard) commitSettles(list []*settlement) {
 	}
 	backoff := retryFirst / 5
 	for len(real) > 0 {
-		err := sh.trySettles(real)
+		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+		err := sh.trySettles(ctx, real)
+		cancel()
 		if err == nil {
 			break
 		}
@@ -183,111 +206,19 @@ func (sh *shard) commitSettles(list []*settlement) {
 		if m.held == nil {
 			m.done <- nil
 		}
-		if m.atOnce {
-			sh.s.came(sh, m.held.claim.Endpoint)
-		}
 		if m.slot {
 			<-sh.s.slots
 		}
 	}
 }
 
-// simple tells whether it is what nearly all are: a first attempt that delivered.
-func (m *settlement) simple() bool {
-	return m.record.state == outbox.Delivered && m.held.before == "" && !m.held.waited && !m.strict
-}
-
-// trySettles makes one call. It puts the simple ones first, which need no
-// decisions of the script but one.
-func (sh *shard) trySettles(list []*settlement) error {
-	slices.SortStableFunc(list, func(a, b *settlement) int {
-		switch sa, sb := a.simple(), b.simple(); {
-		case sa == sb:
-			return 0
-		case sa:
-			return -1
-		default:
-			return 1
-		}
-	})
-	type owner struct{ number, simple int }
-	owners, names, simple, bytes := map[string]*owner{}, []string{}, 0, 0
-	for _, m := range list {
-		o := owners[m.held.claim.Endpoint]
-		if o == nil {
-			names = append(names, m.held.claim.Endpoint)
-			o = &owner{number: len(names)}
-			owners[m.held.claim.Endpoint] = o
-		}
-		if m.simple() {
-			o.simple++
-			simple++
-			bytes += len(m.kept)
-		}
-	}
-	keys := make([]string, 0, 7+2*len(names)+len(list))
-	args := make([]any, 0, 4+2*len(names)+6*len(list))
-	keys = append(keys, sh.meta, sh.lease, sh.counts, sh.bell, sh.done, sh.failed, sh.agenda)
-	args = append(args, len(names), simple, len(list), bytes)
-	for _, name := range names {
-		keys = append(keys, sh.retries(name), sh.created(name))
-		args = append(args, name, owners[name].simple)
-	}
-	for _, m := range list {
-		keys = append(keys, sh.event(m.held.ref.event))
-	}
-	for _, column := range []func(m *settlement) any{
-		func(m *settlement) any { return m.held.member },
-		func(m *settlement) any { return m.held.ref.tail() },
-		func(m *settlement) any { return m.held.ref.n },
-		func(m *settlement) any { return m.kept },
-		func(m *settlement) any { return owners[m.held.claim.Endpoint].number },
-	} {
-		for _, m := range list[:simple] {
-			args = append(args, column(m))
-		}
-	}
-	for _, m := range list[simple:] {
-		h := m.held
-		what := make([]byte, 1, 4)
-		what[0] = letters[m.record.state]
-		if h.waited {
-			what = append(what, 'c')
-		}
-		if m.strict {
-			what = append(what, 's')
-		}
-		if h.before != "" {
-			what = append(what, 'h')
-		}
-		args = append(args, h.member, h.ref.tail(), owners[h.claim.Endpoint].number, h.ref.n, m.kept, what)
-		if h.before != "" {
-			args = append(args, fmt.Sprintf("%d.%d", h.ref.n, m.record.attempts-1), h.before)
-		}
-		if m.record.state == outbox.Pending {
-			args = append(args, m.record.due)
-		}
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
-	defer cancel()
-	v, err := sh.eval(ctx, &sh.s.scripts.settle, keys, args)
-	if err != nil {
-		return err
-	}
-	answer, _ := v.(string)
-	if len(answer) != len(list) {
-		return fmt.Errorf("%w: unexpected answer of the settle script", outbox.ErrUnavailable)
-	}
-	for i, m := range list {
-		sh.settled(m, answer[i] == '1')
-	}
-	return nil
-}
-
 // settled tells of one settlement.
 func (sh *shard) settled(m *settlement, holds bool) {
 	s, h := sh.s, m.held
 	if !holds {
+		s.mu.Lock()
+		delete(s.held, keyOf(&h.claim))
+		s.mu.Unlock()
 		m.done <- outbox.ErrLeaseLost
 		if !m.strict {
 			s.log.Warn().Str("endpoint", h.claim.Endpoint).Str("event_id", h.ref.event).Str("delivery_id", h.claim.ID).
@@ -295,27 +226,16 @@ func (sh *shard) settled(m *settlement, holds bool) {
 		}
 		return
 	}
-	if m.record.state == outbox.Pending {
-		s.mu.Lock()
-		if e := s.endpoints[h.claim.Endpoint]; e != nil && !s.closed {
+	s.mu.Lock()
+	delete(s.held, keyOf(&h.claim))
+	if e := s.endpoints[h.claim.Endpoint]; e != nil {
+		if m.record.state == outbox.Pending && !s.closed {
 			s.wakeAt(e, sh.clock.moment(time.UnixMicro(m.record.due)))
 		}
-		s.mu.Unlock()
+		s.freed(sh, e)
 	}
-	if h.bounded {
-		s.freed(sh, h.claim.Endpoint)
-	}
+	s.mu.Unlock()
 	m.done <- nil
-}
-
-// came notes that a retry that is due very soon is in Redis, or will not come.
-func (s *Store) came(sh *shard, name string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	e := s.endpoint(name)
-	e.coming--
-	e.hear(1<<sh.index, 0)
-	s.serve(e)
 }
 
 // Release implements outbox.Store.
@@ -334,71 +254,49 @@ func (s *Store) Release(ctx context.Context, claims ...outbox.Claim) error {
 	return s.release(ctx, list)
 }
 
-// releaseGroup is how many claims one script call hands back.
-const releaseGroup = 500
-
-// release hands back claims that are no longer in s.held.
+// release hands back claims that are settling already, in calls of its own.
 func (s *Store) release(ctx context.Context, list []*held) error {
-	byShard := map[*shard][]*held{}
+	byShard := map[*shard][]*settlement{}
 	for _, h := range list {
-		byShard[h.shard] = append(byShard[h.shard], h)
+		m := newSettlement(h)
+		m.strict, m.release = true, true
+		byShard[h.shard] = append(byShard[h.shard], m)
 	}
 	for sh, list := range byShard {
-		for len(list) > 0 {
-			n := min(len(list), releaseGroup)
-			args := []any{sh.prefix}
-			for _, h := range list[:n] {
-				args = append(args, h.ref.tail(), h.member, h.claim.Endpoint, h.due)
-			}
-			if _, err := sh.eval(ctx, &s.scripts.release, []string{sh.lease, sh.bell}, args); err != nil {
+		for some := range slices.Chunk(list, settleGroup) {
+			if err := sh.trySettles(ctx, some); err != nil {
 				return err
 			}
-			s.mu.Lock()
-			for _, h := range list[:n] {
-				if e := s.endpoints[h.claim.Endpoint]; e != nil && !s.closed {
-					e.full &^= 1 << sh.index
-					e.hear(1<<sh.index, min(h.due, sh.clock.at(time.Now()).UnixMicro()))
-					s.serve(e)
-				}
-			}
-			s.mu.Unlock()
-			list = list[n:]
 		}
+		s.mu.Lock()
+		for _, m := range list {
+			if e := s.endpoints[m.held.claim.Endpoint]; e != nil {
+				e.maybe |= 1 << sh.index
+				e.full &^= 1 << sh.index
+				s.serve(e)
+			}
+		}
+		s.mu.Unlock()
 	}
 	return nil
 }
 
-// extend moves the end of leases of one endpoint and returns those that have not
-// ended, which are held again.
-func (s *Store) extend(ctx context.Context, list []*held, lease time.Duration) (kept []*held, err error) {
-	byShard := map[*shard][]*held{}
-	for _, h := range list {
-		byShard[h.shard] = append(byShard[h.shard], h)
+// flush waits until the settlements that are in line are committed.
+func (s *Store) flush(ctx context.Context) error {
+	var list []*settlement
+	for _, sh := range s.shards {
+		m := &settlement{done: make(chan error, 1)}
+		sh.settles.put(m)
+		list = append(list, m)
 	}
-	for sh, list := range byShard {
-		args := []any{lease.Microseconds()}
-		for _, h := range list {
-			args = append(args, h.member)
-		}
-		sent := time.Now()
-		v, err := sh.eval(ctx, &s.scripts.extend, []string{sh.lease}, args)
-		answer, _ := v.(string)
-		s.mu.Lock()
-		for i, h := range list {
-			if err == nil && (len(answer) != len(list) || answer[i] != '1') {
-				continue
-			}
-			if err == nil {
-				h.lease, h.claim.Until = lease, sent.Add(lease)
-				kept = append(kept, h)
-				s.endpoint(h.claim.Endpoint).endsBy(h.claim.Until)
-			}
-			s.held[h.claim.Fence] = h // as it was, where Redis did not answer
-		}
-		s.mu.Unlock()
-		if err != nil {
-			return kept, err
+	for _, m := range list {
+		select {
+		case <-m.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.stop:
+			return nil
 		}
 	}
-	return kept, nil
+	return nil
 }

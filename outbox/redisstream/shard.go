@@ -2,7 +2,6 @@ package redisstream
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
@@ -22,15 +21,15 @@ type shard struct {
 	s     *Store
 	index int
 	keys
-	accepts *lane[*accept]
-	claims  *lane[*fetch]
-	settles *lane[*settlement]
+	accepts *batcher[*accept]
+	claims  *batcher[*fetch]
+	settles *batcher[*settlement]
 
-	counter atomic.Uint64 // of fences
-	clock   clock         // of Redis
-	untold  atomic.Bool   // the fleet has not heard of a reload
+	clock  clock       // of Redis
+	untold atomic.Bool // the fleet has not heard of a reload
 
 	toldSkew time.Duration // by which the clocks differ, as logged; of upkeep alone
+	gone     []string      // Relays of which consumers may be left; of upkeep alone
 
 	mu       sync.Mutex
 	joined   *session
@@ -40,19 +39,18 @@ type shard struct {
 	saidCode string    // why, then
 	told     bool      // this one was
 	unsure   time.Time // a script's answer was lost: claims of ours may be unknown to us; zero when not
-	orphans  map[string]bool
+	orphans  map[orphan]bool
 	lastBell string
 	weighed  time.Time // when the memory of Redis was last looked at
 	full     error     // what was seen then, nil while there is room
-	mended   time.Time // when reconcile last had its turn
-	cursor   uint64    // where it goes on
 }
 
 // session is what joining gives.
 type session struct {
-	outbox string // id of the outbox: another one means that all was lost
-	token  string // of this Relay: another one under its number means that a failover undid the join
-	fences fences
+	outbox   string // id of the outbox: another one means that all was lost
+	relay    int64  // number of this Relay
+	consumer string // its name, in the fleet and in the groups of streams
+	token    string // of this Relay: another one under its name means that it is another's
 }
 
 const (
@@ -66,18 +64,19 @@ const (
 
 func newShard(s *Store, index int) *shard {
 	sh := &shard{s: s, index: index, keys: newKeys(s.o.Namespace, index)}
-	sh.accepts = newLane(acceptWorkers, acceptWeight, func(a *accept) int { return a.weight }, sh.commitAccepts)
-	sh.claims = newLane(claimWorkers, claimGroup, func(*fetch) int { return 1 }, sh.commitClaims)
-	sh.settles = newLane(1, settleGroup, func(*settlement) int { return 1 }, sh.commitSettles)
+	sh.accepts = newBatcher(acceptWorkers, acceptWeight, func(a *accept) int { return a.weight }, sh.commitAccepts)
+	sh.claims = newBatcher(claimWorkers, claimGroup, func(*fetch) int { return 1 }, sh.commitClaims)
+	sh.settles = newBatcher(1, settleGroup, func(*settlement) int { return 1 }, sh.commitSettles)
 	return sh
 }
 
 func (sh *shard) start() {
-	sh.accepts.start(&sh.s.lanes, sh.s.stop)
-	sh.claims.start(&sh.s.lanes, sh.s.stop)
-	sh.settles.start(&sh.s.lanes, sh.s.stop)
+	sh.accepts.start(&sh.s.workers, sh.s.stop)
+	sh.claims.start(&sh.s.workers, sh.s.stop)
+	sh.settles.start(&sh.s.workers, sh.s.stop)
 	sh.s.loops.Go(sh.upkeep)
 	sh.s.loops.Go(sh.listen)
+	sh.s.loops.Go(sh.mend)
 }
 
 // errEpoch: the outbox is not the one that was joined: FLUSHALL, or a server that
@@ -224,53 +223,13 @@ func (sh *shard) session() (*session, error) {
 	return sh.joined, nil
 }
 
-// join makes the shard's outbox if there is none, and gets this Relay its number.
-func (sh *shard) join(ctx context.Context) error {
-	token := rand.Text()
-	sent := time.Now()
-	v, err := sh.eval(ctx, &sh.s.scripts.join, []string{sh.meta, sh.bell, sh.who}, []any{rand.Text(), format, token})
-	if err != nil {
-		return err
-	}
-	received := time.Now()
-	answer, err := texts(v, 5)
-	if err != nil {
-		return err
-	}
-	if answer[3] != format {
-		return fmt.Errorf("the outbox in namespace %q has format %s, this Relay reads format %s: run the version of Relay that made it, or a newer one", sh.s.o.Namespace, answer[3], format)
-	}
-	relay, err := strconv.ParseInt(answer[1], 10, 64)
-	if err != nil {
-		return fmt.Errorf("%w: %q is no number of a Relay", outbox.ErrCorrupt, answer[1])
-	}
-	now, _ := strconv.ParseInt(answer[4], 10, 64)
-	sh.clock.observe(time.UnixMicro(now), sent, received)
-	sh.mu.Lock()
-	lost := sh.joined != nil && sh.joined.outbox != answer[0]
-	joined := &session{outbox: answer[0], token: token, fences: newFences(relay, sh.index)}
-	sh.joined = joined
-	sh.lastBell = answer[2]
-	sh.mu.Unlock()
-	if lost {
-		sh.s.log.Error().Str("code", "outbox_epoch_changed").Str("outbox", sh.s.o.String()).
-			Msg("the outbox in Redis is not the one that this Relay worked on: it was emptied or replaced, and what was pending in it is gone")
-	}
-	// A full Redis must not keep a Relay from draining it: what it says of itself can wait.
-	if err := sh.present(ctx, joined); err != nil && !errors.Is(err, outbox.ErrFull) {
-		return err
-	}
-	sh.s.lookAgain(sh)
-	return nil
-}
-
 const (
 	tickEvery  = time.Second
 	retryFirst = 50 * time.Millisecond // after an error
 	retryMost  = time.Second
 )
 
-// upkeep joins, beats the heart, and takes back leases that ended, until Close.
+// upkeep joins and beats the heart, until Close.
 func (sh *shard) upkeep() {
 	backoff := retryFirst
 	for {
@@ -313,8 +272,8 @@ func (sh *shard) tick(ctx context.Context) (time.Duration, error) {
 		return 0, nil
 	}
 	sent := time.Now()
-	v, err := sh.eval(ctx, &sh.s.scripts.tick, []string{sh.meta, sh.lease, sh.agenda, sh.bell, sh.alive, sh.who},
-		[]any{sh.prefix, joined.outbox, joined.fences.relay, joined.token})
+	v, err := sh.eval(ctx, &sh.s.scripts.tick, []string{sh.meta, sh.leases, sh.agenda, sh.alive, sh.who, sh.endpoints},
+		[]any{sh.prefix, joined.outbox, joined.consumer, joined.token})
 	received := time.Now()
 	if errors.Is(err, errEpoch) {
 		return 0, sh.join(ctx)
@@ -332,10 +291,10 @@ func (sh *shard) tick(ctx context.Context) (time.Duration, error) {
 	if sh.index == 0 { // where notes are
 		sh.s.hearNotes(answer[4], sent)
 	}
-	sh.s.handBackAhead()
+	sh.s.handBackIdle()
 	sh.seekOrphans(ctx, joined)
 	sh.watchMemory(ctx)
-	sh.mend(ctx, joined)
+	sh.forgetGone(ctx)
 	if sh.untold.Load() {
 		_ = sh.tell(ctx, joined) // the next tick tries again
 	}
@@ -351,79 +310,6 @@ func (sh *shard) tick(ctx context.Context) (time.Duration, error) {
 		next = min(next, wait)
 	}
 	return next, nil
-}
-
-// bellBlock is how long one look at the bell waits. Close ends it sooner.
-const bellBlock = 5 * time.Second
-
-// listen hears of work that other Relays left for whoever has time, until Close.
-func (sh *shard) listen() {
-	backoff := retryFirst
-	for {
-		err := sh.hear()
-		select {
-		case <-sh.s.stop:
-			return
-		default:
-		}
-		if err == nil {
-			backoff = retryFirst
-			continue
-		}
-		if !sh.s.sleep(backoff/2 + mathrand.N(backoff)) {
-			return
-		}
-		backoff = min(2*backoff, retryMost)
-		sh.s.lookAgain(sh) // bells may have been missed
-	}
-}
-
-func (sh *shard) hear() error {
-	if _, err := sh.session(); err != nil {
-		return err
-	}
-	ctx := context.Background()
-	client, err := sh.s.conn.blocking(ctx, sh.bell)
-	if err != nil {
-		return sh.note(err)
-	}
-	sh.mu.Lock()
-	last := sh.lastBell
-	sh.mu.Unlock()
-	started := time.Now()
-	found, err := client.XRead(ctx, &redis.XReadArgs{Streams: []string{sh.bell, last}, Count: 1000, Block: bellBlock}).Result()
-	if isNil(err) {
-		sh.up()
-		if time.Since(started) > 2*bellBlock {
-			sh.s.lookAgain(sh) // this process was stopped for a while: the bell may have wrapped
-		}
-		return nil
-	}
-	select {
-	case <-sh.s.stop:
-		return nil
-	default:
-	}
-	if err != nil {
-		return sh.note(err)
-	}
-	for _, stream := range found {
-		names := make([]string, 0, len(stream.Messages))
-		for _, m := range stream.Messages {
-			last = m.ID
-			if name, ok := m.Values["e"].(string); ok {
-				names = append(names, name)
-			}
-			if revision, ok := m.Values["n"].(string); ok {
-				sh.s.hearNotes(revision, time.Time{})
-			}
-		}
-		sh.s.rung(sh, names)
-	}
-	sh.mu.Lock()
-	sh.lastBell = last
-	sh.mu.Unlock()
-	return nil
 }
 
 // texts reads a script's answer that is a list of texts.

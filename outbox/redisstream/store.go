@@ -1,7 +1,7 @@
 // Package redisstream is the shared outbox engine: any number of Relays keep one
-// backlog in Redis or Valkey. Payloads are kept once per event; a delivery that
-// somebody works on is in a set of leases, one that nobody has time for is in its
-// endpoint's stream, one that waits for a retry in its endpoint's set by due time.
+// backlog in Redis or Valkey. Payloads are kept once per event. Each endpoint has a
+// stream of its deliveries with one consumer group: what a Relay works on is its pending
+// entries there, and a delivery that waits for a retry is in a set by due time.
 // DESIGN.md tells why, and what each kind of fault leaves behind.
 //
 // Read in this order: keys.go (what is kept), lua/ (every change, one script
@@ -55,24 +55,24 @@ type Store struct {
 	events  *cache
 	window  time.Duration // how long ids and keys of the app are known
 	started time.Time
+	place   string // of this Relay: names its consumers
 
-	stop   chan struct{}  // closed by Close
-	ended  chan struct{}  // closed when the last settlements are in, or given up
-	slots  chan struct{}  // one token for each settlement that waits for its commit
-	broken chan struct{}  // never closed: outages pass, and Redis is not ours to open anew
-	lanes  sync.WaitGroup // workers
-	loops  sync.WaitGroup // upkeep and bells
+	stop    chan struct{}  // closed by Close
+	ended   chan struct{}  // closed when the last settlements are in, or given up
+	slots   chan struct{}  // one token for each settlement that waits for its commit
+	broken  chan struct{}  // never closed: outages pass, and Redis is not ours to open anew
+	workers sync.WaitGroup // of batchers, and what hands back
+	loops   sync.WaitGroup // upkeep, bells and reconcilers
 
-	handing  sync.Mutex // held while something ahead goes back, which Close waits for
 	closing  sync.Once
 	closeErr error
 
 	mu        sync.Mutex
 	closed    bool
 	endpoints map[string]*endpoint
-	held      map[uint64]*held  // what this process has claimed, by fence
-	notes     noted             // what is known of them
-	hashes    map[string]string // of the endpoints' settings, for the fleet; only read
+	held      map[claimKey]*held // what this process has claimed
+	notes     noted              // what is known of them
+	hashes    map[string]string  // of the endpoints' settings, for the fleet; only read
 }
 
 // Open connects to the outbox and makes it when there is none. When Redis does not
@@ -93,13 +93,16 @@ func open(ctx context.Context, o Options, window time.Duration) (*Store, error) 
 		return nil, err
 	}
 	s := &Store{
-		o: o, log: o.Log, window: window, started: time.Now().UTC(), hashes: o.Endpoints,
+		o: o, log: o.Log, window: window, started: time.Now().UTC(), place: host(), hashes: o.Endpoints,
 		stop: make(chan struct{}), ended: make(chan struct{}), broken: make(chan struct{}),
 		slots:     make(chan struct{}, settleBacklog),
 		endpoints: map[string]*endpoint{},
-		held:      map[uint64]*held{},
+		held:      map[claimKey]*held{},
 		events:    newCache(cacheBytes),
 		notes:     noted{heard: make(chan struct{})},
+	}
+	if o.Place != "" {
+		s.place += ":" + o.Place
 	}
 	if s.scripts, err = loadScripts(); err != nil {
 		return nil, err
@@ -226,7 +229,7 @@ func (s *Store) refusal() error {
 }
 
 // Close implements outbox.Store. Settlements in line are committed first, for up
-// to 2 seconds, and deliveries that were leased ahead are handed back.
+// to 2 seconds, and deliveries that no Claim came for are handed back.
 func (s *Store) Close() error {
 	s.closing.Do(func() {
 		s.mu.Lock()
@@ -238,18 +241,20 @@ func (s *Store) Close() error {
 			close(s.ended)
 			closed <- s.conn.Close() // calls to a Redis that hangs end now, not each after its timeout
 		})
-		s.lanes.Wait()
-		s.handing.Lock()
+		s.workers.Wait()
+		var ready []*held
 		s.mu.Lock()
-		ahead := s.takeAhead(time.Now(), 0) // with what the last fetches brought
+		s.stopTimers()
+		for _, e := range s.endpoints {
+			ready = append(ready, e.takeReady(func(*held) bool { return true })...)
+		}
 		s.mu.Unlock()
-		s.handing.Unlock()
 		if giveUp.Stop() {
 			close(s.ended)
 			ctx, cancel := context.WithTimeout(context.Background(), flushTimeout)
 			defer cancel()
-			if err := s.release(ctx, ahead); err != nil {
-				s.log.Warn().Err(err).Msg("deliveries leased ahead were not handed back: others take them over when the lease ends")
+			if err := s.release(ctx, ready); err != nil {
+				s.log.Warn().Err(err).Msg("deliveries that nobody came for were not handed back: others take them over when the lease ends")
 			}
 			for _, sh := range s.shards {
 				sh.leave(ctx)

@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -134,6 +135,9 @@ func openStore(ctx context.Context, o Options) (outbox.Engine, error) {
 	if c.Engine == "redis" {
 		r := redisOptions(c)
 		r.Log, r.Version = log, o.Version
+		if place, err := filepath.Abs(c.Path); err == nil { // the state folder
+			r.Place = place
+		}
 		if o.Policy != nil {
 			r.Endpoints = o.Policy.Hashes()
 		}

@@ -1,19 +1,21 @@
--- Accepts several batches, each whole or not at all. Not allowed beyond
--- maxmemory: Redis then refuses it before its first line.
+-- Accepts several batches, each whole or not at all, and claims for the caller's workers what
+-- is the oldest then. Not allowed beyond maxmemory: Redis then refuses it before its first line.
 --
--- KEYS: meta, lease, counts, bell, done; for each endpoint: backlog, retries; the events of all
+-- KEYS: meta, counts, bell, done, endpoints, leases; for each endpoint: backlog, lane; the events of all
 -- entries; the tombstones of those whose id the app chose; the records of requests with a key.
 -- ARGV: outbox id, limit in bytes, window in ms, number of endpoints, of batches, of entries,
 -- '1' if no id is there twice, no request has a key and no delivery is on terms, 't' if one is;
--- for each endpoint: name, how many deliveries the caller has time for (none where one is on
--- terms), for how long; for each batch: number of entries, fingerprint or '';
+-- the consumer, how many deliveries the express lane has room for;
+-- for each endpoint: name, how many deliveries the caller has workers for, for how many ms;
+-- for each batch: number of entries, fingerprint or '';
 -- for each entry: event, targets ('a' or 'g' for an id of the app or a generated one,
--- then two bytes for each endpoint), and for each target the member of a lease, or ''
--- when the caller has no time for that delivery, or its term: see appendTerm in codec.go.
+-- then two bytes for each endpoint), and where a delivery is on terms the term of each target
+-- or '': see appendTerm in codec.go.
 --
--- Returns for each endpoint whether its deliveries are leased ('l'), in the backlog ('q')
--- or, on terms, none to be claimed ('n'); then a string for each batch, or one for all: see read in accept.go.
-local meta, lease, counts, bell, done = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+-- Returns a string with 'm' for each endpoint that may have more to claim, '-' for others; the
+-- time; a list of claims: number of the endpoint, 'q' or 'x', the entry's id, the delivery;
+-- then a string for each batch, or one for all: see read in group.go.
+local meta, counts, bell, done = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local m = redis.call('HMGET', meta, 'id', 'last', 'bytes')
 if m[1] ~= ARGV[1] then return redis.error_reply('EPOCH the outbox is another one than before') end
 local last, bytes, limit = tonumber(m[2] or 0), tonumber(m[3] or 0), tonumber(ARGV[2])
@@ -21,33 +23,34 @@ local now, E, B, N = clock(), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARG
 
 -- Reads come before all writes: a key of another type ends the script here, not half-way.
 look('HLEN', counts)
-look('ZCARD', lease)
+look('ZCARD', KEYS[6])
 look('XLEN', bell)
 look('XLEN', done)
-local terms, prefix = ARGV[7] == 't', string.sub(meta, 1, -5)
+local terms, prefix, consumer = ARGV[7] == 't', string.sub(meta, 1, -5), ARGV[8]
 if terms then look('XLEN', prefix .. 'failed') end
-local endpoints, flags, a = {}, {}, 8
+local endpoints, fields, a = {}, {}, 10
 for i = 1, E do
-  local e = {name = ARGV[a], free = ARGV[a + 1] ~= '0', ends = text(now + tonumber(ARGV[a + 2])), backlog = KEYS[4 + 2 * i], queued = 0, accepted = 0, failed = 0}
-  e.length = look('XLEN', e.backlog)
-  if e.length > 0 then
-    e.free = false -- who came first goes first
-    local top = redis.call('XREVRANGE', e.backlog, '+', '-', 'COUNT', 1)
-    last = math.max(last, tonumber(string.match(top[1][1], '^%d+')))
-  elseif e.free then
-    local first = look('ZRANGE', KEYS[5 + 2 * i], 0, 0, 'WITHSCORES')
-    if first[2] and tonumber(first[2]) <= now then e.free = false end
-  end
-  flags[i] = e.free and 'l' or 'q'
-  endpoints[i] = e
+  local name = ARGV[a]
+  endpoints[i] = {name = name, free = tonumber(ARGV[a + 1]), lease = tonumber(ARGV[a + 2]),
+    backlog = KEYS[5 + 2 * i], lane = KEYS[6 + 2 * i], queued = 0, accepted = 0, failed = 0, room = 0}
+  fields[3 * i - 2], fields[3 * i - 1], fields[3 * i] = name .. '|lease', name .. '|lane', name .. '|rung'
+  look('XLEN', endpoints[i].backlog)
   a = a + 3
+end
+for from = 1, #fields, 999 do
+  local kept = look('HMGET', KEYS[5], unpack(fields, from, math.min(from + 998, #fields)))
+  for k = 1, #kept, 3 do
+    local e = endpoints[(from + k + 1) / 3]
+    e.longest, e.rung = tonumber(kept[k]), kept[k + 2]
+    if kept[k + 1] and tonumber(kept[k + 1]) > now then e.room = math.max(0, tonumber(ARGV[9]) - look('XLEN', e.lane)) end
+  end
 end
 -- pair is a number in two bytes, as events have it.
 local function pair(n) return string.char(math.floor(n / 256), n % 256) end
 
-local k, batches, idAt = 5 + 2 * E, a, #meta - 1 -- where the id begins in an event's key
+local k, batches, idAt = 6 + 2 * E, a, #meta - 1 -- where the id begins in an event's key
 a = a + 2 * B
-local leases, unwanted, failures = {}, {}, {}
+local unwanted, failures = {}, {}
 
 -- write keeps the entry whose event is KEYS[i] and whose arguments begin at ARGV[at]; over
 -- is what judge says of its deliveries, nil when none is on terms.
@@ -59,7 +62,7 @@ local function write(i, at, over)
   local total, made = (#targets - 1) / 2, 0
   for n = 0, total - 1 do
     local high, low = string.byte(targets, 2 * n + 2, 2 * n + 3)
-    local e, member = endpoints[high * 256 + low + 1], ARGV[at + 2 + n]
+    local e = endpoints[high * 256 + low + 1]
     local ended = over and over[n]
     if ended == '' then
       redis.call('HSET', KEYS[i], n, '-') -- as if retention had removed it
@@ -73,11 +76,15 @@ local function write(i, at, over)
         e.failed = e.failed + 1
         failures[#failures + 1] = o .. '.' .. n .. '.' .. total .. '|' .. string.sub(KEYS[i], idAt)
         failures[#failures + 1] = ''
-      elseif e.free and member ~= '' then
-        leases[#leases + 1] = e.ends
-        leases[#leases + 1] = member
       else
-        redis.call('XADD', e.backlog, o .. '-' .. n, 'r', total .. '|' .. string.sub(KEYS[i], idAt))
+        local tail = o .. '.' .. n .. '.' .. total .. '|' .. string.sub(KEYS[i], idAt)
+        if e.room > 0 then
+          e.room, e.fresh = e.room - 1, true
+          add(e.lane, last, n, tail)
+        else
+          e.late = true
+          add(e.backlog, last, n, tail)
+        end
         e.queued = e.queued + 1
       end
     end
@@ -113,7 +120,7 @@ local function judge(at, levels)
 end
 
 local function size(at) return #ARGV[at] + 420 + 60 * (#ARGV[at + 1] - 1) end
-local function after(at) return at + 2 + (#ARGV[at + 1] - 1) / 2 end
+local function after(at) return at + 2 + (terms and (#ARGV[at + 1] - 1) / 2 or 0) end
 
 -- exists counts how many of KEYS[from..to] are there.
 local function exists(from, to)
@@ -129,12 +136,11 @@ local function all()
   for _ = 1, N do sum, at = sum + size(at), after(at) end
   if limit > 0 and bytes + sum > limit then return nil end
   bytes = bytes + sum
-  local first = text(math.max(now, last + 1))
   for i = 1, N do
     write(k + i, a)
     a = after(a)
   end
-  return 'A' .. first
+  return 'A'
 end
 
 -- known finds out which of n entries are repeats: a mark for each, or the index of
@@ -190,9 +196,12 @@ local function batch(n, fingerprint, request, k, tombstone, at)
   if limit > 0 and sum > 0 and bytes + sum > limit then return 'F' end
   bytes = bytes + sum
 
-  local first, receipts = text(math.max(now, last + 1)), {}
+  local receipts = {}
   for i = 1, n do
-    if string.byte(marks[i]) == 110 then write(k + i, at, overs[i]) end
+    if string.byte(marks[i]) == 110 then
+      redis.call('DEL', KEYS[k + i]) -- records are left where somebody deleted the event
+      write(k + i, at, overs[i])
+    end
     if request then
       local deliveries = string.match(marks[i], '%d+') or text((#ARGV[at + 1] - 1) / 2)
       receipts[i] = string.sub(KEYS[k + i], idAt) .. ':' .. deliveries
@@ -203,12 +212,12 @@ local function batch(n, fingerprint, request, k, tombstone, at)
   if request then
     redis.call('SET', request, fingerprint .. nonce .. table.concat(receipts, ','), 'PX', ARGV[3])
   end
-  return 'M' .. first .. '|' .. table.concat(marks, ',')
+  return 'M' .. table.concat(marks, ',')
 end
 
 local answers = {}
-answers[2] = all()
-if not answers[2] then
+answers[4] = all()
+if not answers[4] then
   local tombstone, request, at = k + N, k + N, a
   for _ = 1, N do
     if string.byte(ARGV[at + 1]) == 97 then request = request + 1 end
@@ -224,7 +233,7 @@ if not answers[2] then
     -- A batch looks before it writes: one that meets a key of another type leaves no part
     -- of itself, and must not end the script half-way through the others.
     local ok, answer = pcall(batch, n, fingerprint, key, k, tombstone, a)
-    answers[b + 1] = ok and answer or 'E' .. (type(answer) == 'table' and answer.err or tostring(answer))
+    answers[b + 3] = ok and answer or 'E' .. (type(answer) == 'table' and answer.err or tostring(answer))
     for _ = 1, n do
       if string.byte(ARGV[a + 1]) == 97 then tombstone = tombstone + 1 end
       a = after(a)
@@ -233,12 +242,45 @@ if not answers[2] then
   end
 end
 
-many('ZADD', lease, leases)
+-- claim lets the caller's workers have what is the oldest at an endpoint now, whichever
+-- deliveries these are. It returns how many it claimed.
+local claims = {}
+local function claim(i, e)
+  local got = {['q:'] = {}, ['x:'] = {}, count = 0}
+  for _, line in ipairs({{'q:', e.backlog, e.late}, {'x:', e.lane, e.fresh}}) do
+    if got.count < e.free and (line[3] or e.rung) then
+      local which, c = line[1], #claims
+      for n, entry in ipairs(read(line[2], consumer, e.free - got.count)) do
+        got[which][n], got.count = entry[1], got.count + 1
+        claims[c + 1], claims[c + 2], claims[c + 3], claims[c + 4] = i, string.sub(which, 1, 1), entry[1], entry[2][2]
+        c = c + 4
+      end
+    end
+  end
+  if got.count > 0 then grant(prefix, e.name, consumer, got, e.lease, e.longest, now) end
+  return got.count
+end
+
+local flags = {}
 for i, e in ipairs(endpoints) do
+  flags[i] = '-'
   if e.accepted > 0 then redis.call('HINCRBY', counts, e.name .. '|a', e.accepted) end
   if e.failed > 0 then redis.call('HINCRBY', counts, e.name .. '|f', e.failed) end
-  if terms and not e.free and e.queued == 0 then flags[i] = 'n' end
-  if e.queued > 0 and e.length == 0 then ring(bell, e.name) end
+  local left = e.queued
+  if left > 0 and e.free > 0 then
+    local got = claim(i, e)
+    left = left - got
+    if e.rung and got < e.free then -- both lines are empty
+      redis.call('HDEL', KEYS[5], e.name .. '|rung')
+      left = 0
+    elseif e.rung then
+      left = 1
+    end
+  end
+  if left > 0 then
+    flags[i] = 'm'
+    if not e.rung then wake(prefix, e.name) end
+  end
 end
 for from = 1, #unwanted, 512 do
   redis.call('XADD', done, '*', unpack(unwanted, from, math.min(from + 511, #unwanted)))
@@ -246,6 +288,6 @@ end
 for from = 1, #failures, 512 do
   redis.call('XADD', prefix .. 'failed', '*', unpack(failures, from, math.min(from + 511, #failures)))
 end
-answers[1] = table.concat(flags)
+answers[1], answers[2], answers[3] = table.concat(flags), text(now), claims
 redis.call('HSET', meta, 'last', text(last), 'bytes', text(bytes))
 return answers

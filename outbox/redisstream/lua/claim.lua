@@ -1,115 +1,86 @@
--- Leases what is due at one endpoint, oldest due first; of the newest too, where that is asked for.
--- KEYS: lease, bell, backlog, retries; with a bound or some of the newest: created, bounded. ARGV: key
--- prefix, endpoint, how many, lease, fence prefix, first fence; with one of the two:
--- how many of the newest, the bound ('0' for none), '1' to count leases made without a bound, too.
--- Returns the time, when the next retry is due ('' for none), how many of the claims are
--- the newest, '1' if the bound keeps back what is due; then for each claim: its tail, its due
--- time, and where it was ('q' backlog, 'r' retries). The newest come last.
-local lease, bell, backlog, retries = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local prefix, endpoint, max = ARGV[1], ARGV[2], tonumber(ARGV[3])
+-- Claims what is due at one endpoint, about the oldest first.
+-- KEYS: backlog, lane, retries, endpoints, leases. ARGV: key prefix, endpoint, consumer, how
+-- many, how many of these from the express lane first, lease in ms, how many microseconds the
+-- lane is opened for ('0': it is not), the bound of the fleet ('0' for none).
+-- Returns the time, when the next retry is due ('' for none), 'm' if there may be more now
+-- or 'f' if the bound keeps it back; then for each claim: 'q' or 'x', the entry's id, the
+-- delivery, how often it was claimed.
+local prefix, endpoint, consumer, max = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local lease, open, bound = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local streams = {['q:'] = KEYS[1], ['x:'] = KEYS[2]}
 local now = clock()
-sweep(prefix, lease, bell, now)
+local kept = look('HMGET', KEYS[4], endpoint .. '|lease', endpoint .. '|lane', endpoint .. '|rung')
+local longest, lane, rung = tonumber(kept[1]), tonumber(kept[2]), kept[3]
+local mark = look('ZSCORE', KEYS[5], endpoint)
+look('XLEN', KEYS[1])
+if open > 0 and (not lane or lane < now + open - 500000) then
+  lane = now + open
+  redis.call('HSET', KEYS[4], endpoint .. '|lane', text(lane))
+end
+local promoted, ended, first = promote(prefix, endpoint, now), 0, nil
+if mark and tonumber(mark) <= now then ended, first = ends(prefix, endpoint, longest or lease, now) end
+local most = max
+if bound > 0 then most = math.max(0, math.min(max, bound + ended - held(prefix, endpoint))) end
 
--- held counts the claims of a bounded endpoint: those of its own set that still have their lease.
-local function held(bounded)
-  if ARGV[9] == '1' then
-    local others = {}
-    for _, member in ipairs(redis.call('ZRANGE', lease, 0, -1)) do
-      if string.match(member, '^[^|]*|%d+|%d+|([^|]*)|') == endpoint then
-        others[#others + 1], others[#others + 2] = text(now), member
-      end
+local out, got = {text(now), '', ''}, {['q:'] = {}, ['x:'] = {}, count = 0}
+local function claim(which, entry, times)
+  local list = got[which]
+  list[#list + 1] = entry[1]
+  got.count = got.count + 1
+  for _, v in ipairs({string.sub(which, 1, 1), entry[1], entry[2][2], times}) do out[#out + 1] = v end
+end
+
+-- takeOver claims what others held for too long, those first that were claimed first.
+local function takeOver(which)
+  local cursor = '0-0'
+  repeat
+    if got.count >= most then return end
+    local answer = redis.call('XAUTOCLAIM', streams[which], 'relay', consumer, longest or lease, cursor, 'COUNT', math.min(100, most - got.count))
+    cursor = answer[1]
+    for _, entry in ipairs(answer[2]) do
+      claim(which, entry, text(pending(streams[which], entry[1], entry[1], 1)[1][4]))
+      ended = ended - 1
     end
-    many('ZADD', bounded, others)
+  until cursor == '0-0'
+end
+if ended > 0 then
+  for _, which in ipairs({'q:', 'x:'}) do
+    if pending(streams[which])[1] then takeOver(which) end
   end
-  local members, ended = look('ZRANGE', bounded, 0, -1), {}
-  for from = 1, #members, 1000 do
-    for i, score in ipairs(redis.call('ZMSCORE', lease, unpack(members, from, math.min(from + 999, #members)))) do
-      if not score then ended[#ended + 1] = members[from + i - 1] end
-    end
-  end
-  many('ZREM', bounded, ended)
-  return #members - #ended
 end
 
--- newest finds deliveries without an attempt: in the backlog and, after a release or a lost
--- lease, among those that wait again. It returns them oldest first.
-local function newest(created, n)
-  local found = {}
-  for _, entry in ipairs(redis.call('XREVRANGE', backlog, '+', '-', 'COUNT', n)) do
-    local o, k = string.match(entry[1], '^(%d+)-(%d+)$')
-    found[#found + 1] = {o = o, at = o, tail = o .. '.' .. k .. '.' .. entry[2][2], entry = entry[1]}
-  end
-  local after = found[n] and '(' .. found[n].o or '-inf'
-  for _, tail in ipairs(redis.call('ZRANGE', created, '+inf', after, 'BYSCORE', 'REV', 'LIMIT', 0, n + 32)) do
-    local due = redis.call('ZSCORE', retries, tail)
-    local o, k, id = string.match(tail, '^(%d+)%.(%d+)%.%d+|(.*)$')
-    if due and tonumber(due) <= now and redis.call('HSTRLEN', prefix .. 'e:' .. id, k) == 0 then
-      found[#found + 1] = {o = o, at = text(tonumber(due)), tail = tail}
-    end
-  end
-  table.sort(found, function(a, b) return tonumber(a.o) > tonumber(b.o) end)
-  local out = {}
-  for i = math.min(n, #found), 1, -1 do out[#out + 1] = found[i] end
-  return out
+-- fresh claims from a stream up to so many that nobody has claimed.
+local function fresh(which, count)
+  count = math.min(count, most - got.count)
+  if count <= 0 then return end
+  for _, entry in ipairs(read(streams[which], consumer, count)) do claim(which, entry, '1') end
 end
+if lane then fresh('x:', tonumber(ARGV[5])) end
+fresh('q:', most)
+if lane then fresh('x:', most) end
 
-local most, bound, last, taken = max, tonumber(ARGV[8] or 0), {}, {}
-if bound > 0 then most = math.max(0, math.min(max, bound - held(KEYS[6]))) end
-if ARGV[7] and most > 0 then
-  -- Where the bound allows less than was asked for, both kinds get their share over time.
-  local n = math.floor((tonumber(ARGV[7]) * most + now % max) / max)
-  if n > 0 then last = newest(KEYS[5], n) end
-  for _, x in ipairs(last) do taken[x.o] = true end
-end
-
-local due = redis.call('ZRANGE', retries, '-inf', text(now), 'BYSCORE', 'LIMIT', 0, max, 'WITHSCORES')
-local waiting = redis.call('XRANGE', backlog, '-', '+', 'COUNT', max)
-local out, leases, fromBacklog, fromRetries = {text(now), '', tostring(#last), ''}, {}, {}, {}
-local until_, fence, d, w = text(now + tonumber(ARGV[4])), tonumber(ARGV[6]), 1, 1
-
-local function claim(tail, at, entry)
-  if entry then fromBacklog[#fromBacklog + 1] = entry else fromRetries[#fromRetries + 1] = tail end
-  local n, total, id = string.match(tail, '^%d+%.(%d+)%.(%d+)|(.*)$')
-  leases[#leases + 1] = until_
-  leases[#leases + 1] = ARGV[5] .. text(fence) .. '|' .. n .. '|' .. total .. '|' .. endpoint .. '|' .. id
-  fence = fence + 1
-  out[#out + 1], out[#out + 2], out[#out + 3] = tail, at, entry and 'q' or 'r'
-end
-
--- left tells whether there is more in either line, beside the newest.
-local function left()
-  while #last > 0 and due[d] and taken[string.match(due[d], '^%d+')] do d = d + 2 end
-  while #last > 0 and waiting[w] and taken[string.match(waiting[w][1], '^%d+')] do w = w + 1 end
-  return due[d] or waiting[w]
-end
-
-while #leases < 2 * (most - #last) and left() do
-  local o, n
-  if waiting[w] then o, n = string.match(waiting[w][1], '^(%d+)-(%d+)$') end
-  local retryFirst = due[d] and not o
-  if due[d] and o then
-    local score = tonumber(due[d + 1])
-    retryFirst = score < tonumber(o) or score == tonumber(o) and string.match(due[d], '^%d+') < o
-  end
-  if retryFirst then
-    claim(due[d], text(tonumber(due[d + 1])))
-    d = d + 2
+if got.count > 0 then grant(prefix, endpoint, consumer, got, lease, longest, now) end
+if mark and tonumber(mark) <= now then
+  if got.count > 0 then first = math.min(first or math.huge, now + lease * 1000) end
+  if ended > 0 then first = now end
+  if first then
+    redis.call('ZADD', KEYS[5], text(first), endpoint)
   else
-    claim(o .. '.' .. n .. '.' .. waiting[w][2][2], o, waiting[w][1])
-    w = w + 1
+    redis.call('ZREM', KEYS[5], endpoint)
   end
 end
-if most < max and left() then out[4] = '1' end
-for _, x in ipairs(last) do claim(x.tail, x.at, x.entry) end
-
--- The lease stands before the place in line is given up.
-many('ZADD', lease, leases)
-if bound > 0 then many('ZADD', KEYS[6], leases) end
-many('ZREM', retries, fromRetries)
-if #fromBacklog > 0 then
-  many('XDEL', backlog, fromBacklog)
-  if redis.call('XLEN', backlog) == 0 then redis.call('DEL', backlog) end
+if got.count < most then -- it is empty now
+  if rung then redis.call('HDEL', KEYS[4], endpoint .. '|rung') end
+  if lane and lane < now and redis.call('XLEN', KEYS[2]) == 0 then
+    redis.call('DEL', KEYS[2])
+    redis.call('HDEL', KEYS[4], endpoint .. '|lane')
+  end
+elseif most == max then
+  out[3] = 'm'
+elseif rung or promoted > 0 or ended > 0 then
+  out[3] = 'f'
 end
-local later = redis.call('ZRANGE', retries, 0, 0, 'WITHSCORES')
+if promoted > 0 and got.count >= most then wake(prefix, endpoint) end
+local later = redis.call('ZRANGE', KEYS[3], 0, 0, 'WITHSCORES')
 if later[2] then out[2] = text(tonumber(later[2])) end
 return out

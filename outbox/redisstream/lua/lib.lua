@@ -26,34 +26,128 @@ local function many(command, key, list)
   end
 end
 
--- ring tells all Relays that an endpoint has work.
-local function ring(bell, endpoint)
-  redis.call('XADD', bell, 'MAXLEN', '~', 4096, '*', 'e', endpoint)
+-- wake rings for an endpoint that has work, unless it was rung for already and no claim has
+-- found it empty since: every Relay whose claim waits looks after a ring.
+local function wake(prefix, endpoint)
+  if redis.call('HSET', prefix .. 'endpoints', endpoint .. '|rung', '1') == 1 then
+    redis.call('XADD', prefix .. 'bell', 'MAXLEN', '~', 4096, '*', 'e', endpoint)
+  end
 end
 
--- back puts a delivery among those of its endpoint that wait or wait again.
--- The second set, by time of accept, tells the oldest.
-local function back(prefix, endpoint, due, tail)
-  redis.call('ZADD', prefix .. 'r:' .. endpoint, due, tail)
+-- add appends a delivery to a stream. Ids rise with the outbox's order; where that was lost
+-- (keys deleted by hand) the server makes the next id.
+local function add(stream, order, n, tail)
+  local answer = redis.pcall('XADD', stream, text(order) .. '-' .. n, 'd', tail)
+  if type(answer) == 'table' and answer.err then redis.call('XADD', stream, '*', 'd', tail) end
+end
+
+-- back puts a delivery at the end of its endpoint's line, once more. The set by time of
+-- accept tells the oldest.
+local function back(prefix, endpoint, order, tail)
+  add(prefix .. 'q:' .. endpoint, order, 0, tail)
   redis.call('ZADD', prefix .. 'c:' .. endpoint, string.match(tail, '^%d+'), tail)
 end
 
--- sweep takes back the claims whose lease has ended, whoever had them.
-local function sweep(prefix, lease, bell, now)
-  local ended = redis.call('ZRANGE', lease, '-inf', text(now), 'BYSCORE', 'LIMIT', 0, 200)
-  if #ended == 0 then return end
-  local rung = {}
-  for _, member in ipairs(ended) do
-    local n, total, endpoint, id = string.match(member, '^[^|]*|(%d+)|(%d+)|([^|]*)|(.*)$')
-    local kept = n and redis.pcall('HMGET', prefix .. 'e:' .. id, 'o', n)
-    if kept and kept[1] then
-      local due = kept[2] and string.match(kept[2], '^p%d+,(%d+)') or kept[1]
-      back(prefix, endpoint, text(math.min(tonumber(due), now)), kept[1] .. '.' .. n .. '.' .. total .. '|' .. id)
-      rung[endpoint] = true
-    elseif n then
-      redis.call('HINCRBY', prefix .. 'counts', endpoint .. '|x', 1) -- its event was deleted, or is of another type
+-- orders returns a function that gives the next order number of the outbox, and one that keeps it.
+local function orders(prefix, now)
+  local last = math.max(tonumber(redis.call('HGET', prefix .. 'meta', 'last') or 0), now)
+  return function()
+    last = last + 1
+    return last
+  end, function() redis.call('HSET', prefix .. 'meta', 'last', text(last)) end
+end
+
+-- promote lets retries that are due join their endpoint's line. Returns how many did.
+local function promote(prefix, endpoint, now)
+  local retries = prefix .. 'r:' .. endpoint
+  local due = look('ZRANGE', retries, '-inf', text(now), 'BYSCORE', 'LIMIT', 0, 500)
+  if #due == 0 then return 0 end
+  local next, keep = orders(prefix, now)
+  for _, tail in ipairs(due) do back(prefix, endpoint, next(), tail) end
+  keep()
+  redis.call('ZREM', retries, unpack(due))
+  return #due
+end
+
+-- read lets a consumer claim the oldest entries that nobody has claimed. A group that is
+-- missing (the stream is new, or somebody destroyed it) is made from the stream's begin.
+local function read(stream, consumer, count)
+  local answer = redis.pcall('XREADGROUP', 'GROUP', 'relay', consumer, 'COUNT', count, 'STREAMS', stream, '>')
+  if type(answer) == 'table' and answer.err then
+    if not string.find(answer.err, 'NOGROUP', 1, true) then error({err = answer.err .. ' Key: ' .. stream}) end
+    redis.call('XGROUP', 'CREATE', stream, 'relay', '0', 'MKSTREAM')
+    answer = redis.call('XREADGROUP', 'GROUP', 'relay', consumer, 'COUNT', count, 'STREAMS', stream, '>')
+  end
+  return answer and answer[1] and answer[1][2] or {}
+end
+
+-- pending asks for claims; none where there is no group.
+local function pending(stream, ...)
+  local answer = redis.pcall('XPENDING', stream, 'relay', ...)
+  return not answer.err and answer or {}
+end
+
+-- held is how many claims an endpoint has.
+local function held(prefix, endpoint)
+  return (pending(prefix .. 'q:' .. endpoint)[1] or 0) + (pending(prefix .. 'x:' .. endpoint)[1] or 0)
+end
+
+-- ends tells how many claims of an endpoint have ended, and when the first of the others
+-- does (nil when there is none). The lease is in milliseconds.
+local function ends(prefix, endpoint, lease, now)
+  local ended, first = 0, nil
+  for _, stream in ipairs({prefix .. 'q:' .. endpoint, prefix .. 'x:' .. endpoint}) do
+    local from, page = '-', nil
+    repeat
+      page = pending(stream, from, '+', 1000)
+      for _, p in ipairs(page) do
+        local left = lease - p[3]
+        if left <= 0 then
+          ended = ended + 1
+        elseif not first or left < first then
+          first = left
+        end
+        from = '(' .. p[1]
+      end
+    until #page < 1000
+  end
+  return ended, first and now + first * 1000
+end
+
+-- grant notes claims that were made: their ids by stream, how many, their lease, and the
+-- one that the endpoint's claims have had. Claims end after the longest lease that is under way;
+-- a shorter one begins as if it had been idle for the difference.
+local function grant(prefix, endpoint, consumer, got, lease, longest, now)
+  if not longest or lease > longest then
+    redis.call('HSET', prefix .. 'endpoints', endpoint .. '|lease', lease)
+  elseif lease < longest then
+    if held(prefix, endpoint) == got.count then
+      redis.call('HSET', prefix .. 'endpoints', endpoint .. '|lease', lease)
+    else
+      for _, stream in ipairs({'q:', 'x:'}) do
+        for _, id in ipairs(got[stream]) do
+          redis.call('XCLAIM', prefix .. stream .. endpoint, 'relay', consumer, 0, id, 'IDLE', longest - lease, 'JUSTID')
+        end
+      end
     end
   end
-  redis.call('ZREM', lease, unpack(ended))
-  for endpoint in pairs(rung) do ring(bell, endpoint) end
+  redis.call('ZADD', prefix .. 'leases', 'LT', text(now + lease * 1000), endpoint)
+end
+
+-- stranded finds entries that were claimed once and are nobody's claim: somebody deleted a
+-- consumer with its claims. What is acknowledged is deleted, so all entries up to the last
+-- one that was claimed are claims.
+local function stranded(stream, most)
+  local groups, lost = redis.pcall('XINFO', 'GROUPS', stream), {}
+  for _, g in ipairs(groups.err and {} or groups) do
+    local info = {}
+    for i = 1, #g, 2 do info[g[i]] = g[i + 1] end
+    local known = redis.call('XRANGE', stream, '-', info['last-delivered-id'], 'COUNT', info.pending + most)
+    if info.name == 'relay' and #known > info.pending then
+      for _, entry in ipairs(known) do
+        if not pending(stream, entry[1], entry[1], 1)[1] then lost[#lost + 1] = entry end
+      end
+    end
+  end
+  return lost
 end

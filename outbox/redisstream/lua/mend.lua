@@ -1,30 +1,36 @@
 -- Puts pending deliveries that are nowhere back in line, to wait for their due time:
 -- somebody deleted entries.
--- KEYS: lease, bell. ARGV: key prefix; for each delivery: tail, endpoint.
+-- KEYS: meta. ARGV: key prefix; for each delivery: tail, endpoint.
 -- Returns how many were nowhere.
-local prefix, mended, claimed, rung = ARGV[1], 0, {}, {}
-for _, member in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
-  local place = string.match(member, '^[^|]*|(.*)$')
-  if place then claimed[place] = true end
+local prefix, mended, now, rung = ARGV[1], 0, clock(), {}
+local next, keep = orders(prefix, now)
+
+-- waits tells whether a delivery is where it was put first, or among the retries.
+local function waits(endpoint, first, tail)
+  for _, line in ipairs({'q:', 'x:'}) do
+    if #redis.call('XRANGE', prefix .. line .. endpoint, first, first) > 0 then return true end
+  end
+  return redis.call('ZSCORE', prefix .. 'r:' .. endpoint, tail)
 end
-local now = clock()
+
 for a = 2, #ARGV, 2 do
   local tail, endpoint = ARGV[a], ARGV[a + 1]
-  local o, n, total, id = string.match(tail, '^(%d+)%.(%d+)%.(%d+)|(.*)$')
-  local event = prefix .. 'e:' .. id
-  local record = redis.call('HGET', event, n)
-  if redis.call('HGET', event, 'o') == o and (not record or string.byte(record) == 112) and not claimed[n .. '|' .. total .. '|' .. endpoint .. '|' .. id]
-    and not redis.call('ZSCORE', prefix .. 'r:' .. endpoint, tail)
-    and #redis.call('XRANGE', prefix .. 'q:' .. endpoint, o .. '-' .. n, o .. '-' .. n) == 0 then
+  local o, n, id = string.match(tail, '^(%d+)%.(%d+)%.%d+|(.*)$')
+  local kept = redis.call('HMGET', prefix .. 'e:' .. id, 'o', n)
+  local record = kept[2]
+  if kept[1] == o and (not record or string.byte(record) == 112) and not waits(endpoint, o .. '-' .. n, tail) then
     local due = record and tonumber(string.match(record, '^p%d+,(%d+)')) or now
-    back(prefix, endpoint, text(due), tail)
     if due > now then
+      redis.call('ZADD', prefix .. 'r:' .. endpoint, text(due), tail)
+      redis.call('ZADD', prefix .. 'c:' .. endpoint, o, tail)
       redis.call('ZADD', prefix .. 'agenda', 'LT', text(due), endpoint)
     else
+      back(prefix, endpoint, next(), tail)
       rung[endpoint] = true
     end
     mended = mended + 1
   end
 end
-for endpoint in pairs(rung) do ring(KEYS[2], endpoint) end
+keep()
+for endpoint in pairs(rung) do wake(prefix, endpoint) end
 return mended

@@ -24,7 +24,9 @@ for _, entry in ipairs(entries) do
   for _, tail in ipairs(entry[2]) do -- fields and values, all the same
     local o, n, total, id = string.match(tail, '^(%d+)%.(%d+)%.(%d+)|(.*)$')
     local key = id and prefix .. 'e:' .. id
-    if key and redis.call('HGET', key, 'o') == o then
+    local order = key and redis.call('HGET', key, 'o')
+    if key and not order then redis.call('DEL', key) end -- records of an event that somebody deleted
+    if key and order == o then
       total = tonumber(total)
       local record = total > 0 and redis.call('HGET', key, n)
       if record and record ~= '-' then

@@ -1,0 +1,82 @@
+package redisstream
+
+import (
+	"context"
+	mathrand "math/rand/v2"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// bellBlock is how long one look at the bell waits. Close ends it sooner.
+const bellBlock = 5 * time.Second
+
+// listen hears of work that other Relays left for whoever has time, until Close.
+func (sh *shard) listen() {
+	backoff := retryFirst
+	for {
+		err := sh.hear()
+		select {
+		case <-sh.s.stop:
+			return
+		default:
+		}
+		if err == nil {
+			backoff = retryFirst
+			continue
+		}
+		if !sh.s.sleep(backoff/2 + mathrand.N(backoff)) {
+			return
+		}
+		backoff = min(2*backoff, retryMost)
+		sh.s.lookAgain(sh) // bells may have been missed
+	}
+}
+
+func (sh *shard) hear() error {
+	if _, err := sh.session(); err != nil {
+		return err
+	}
+	ctx := context.Background()
+	client, err := sh.s.conn.blocking(ctx, sh.bell)
+	if err != nil {
+		return sh.note(err)
+	}
+	sh.mu.Lock()
+	last := sh.lastBell
+	sh.mu.Unlock()
+	started := time.Now()
+	found, err := client.XRead(ctx, &redis.XReadArgs{Streams: []string{sh.bell, last}, Count: 1000, Block: bellBlock}).Result()
+	if isNil(err) {
+		sh.up()
+		if time.Since(started) > 2*bellBlock {
+			sh.s.lookAgain(sh) // this process was stopped for a while: the bell may have wrapped
+		}
+		return nil
+	}
+	select {
+	case <-sh.s.stop:
+		return nil
+	default:
+	}
+	if err != nil {
+		return sh.note(err)
+	}
+	for _, stream := range found {
+		names := make([]string, 0, len(stream.Messages))
+		for _, m := range stream.Messages {
+			last = m.ID
+			if name, ok := m.Values["e"].(string); ok {
+				names = append(names, name)
+			}
+			if revision, ok := m.Values["n"].(string); ok {
+				sh.s.hearNotes(revision, time.Time{})
+			}
+		}
+		sh.s.rung(sh, names)
+	}
+	sh.mu.Lock()
+	sh.lastBell = last
+	sh.mu.Unlock()
+	return nil
+}

@@ -1,0 +1,130 @@
+package redisstream
+
+import (
+	"context"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// orphanAge is longer than any call that may still be under way.
+const orphanAge = 6 * time.Second
+
+// pendingPage is how many claims of a stream are asked for at once.
+const pendingPage = 1000
+
+// orphan is a claim that Redis has and no process works on.
+type orphan struct {
+	endpoint string
+	entry    entry
+}
+
+// claimsOf returns the claims that a consumer has in Redis.
+func (sh *shard) claimsOf(ctx context.Context, consumer string) (list []orphan, err error) {
+	node, err := sh.node(ctx)
+	if err != nil {
+		return nil, sh.note(err)
+	}
+	endpoints, err := node.ZRange(ctx, sh.leases, 0, -1).Result()
+	if err != nil {
+		return nil, sh.note(err)
+	}
+	for _, name := range endpoints {
+		for _, line := range "qx" {
+			at := entry{line: byte(line)}
+			for from := "-"; from != ""; {
+				page, err := node.XPendingExt(ctx, &redis.XPendingExtArgs{
+					Stream: sh.stream(at, name), Group: group, Start: from, End: "+", Count: pendingPage, Consumer: consumer,
+				}).Result()
+				if reply(err) == "no_group" {
+					break
+				}
+				if err != nil {
+					return nil, sh.note(err)
+				}
+				from = ""
+				for _, p := range page {
+					list = append(list, orphan{name, entry{byte(line), p.ID}})
+					from = "(" + p.ID
+				}
+				if len(page) < pendingPage {
+					break
+				}
+			}
+		}
+	}
+	return list, nil
+}
+
+// expire ends the leases of claims that no process works on.
+func (sh *shard) expire(ctx context.Context, consumer string, list []orphan) (int, error) {
+	expired := 0
+	for len(list) > 0 {
+		n := min(len(list), pendingPage)
+		args := []any{sh.prefix, consumer}
+		for _, o := range list[:n] {
+			args = append(args, o.endpoint, string(o.entry.line), o.entry.id)
+		}
+		v, err := sh.eval(ctx, &sh.s.scripts.expire, []string{sh.leases}, args)
+		if err != nil {
+			return expired, err
+		}
+		some, _ := v.(int64)
+		expired += int(some)
+		list = list[n:]
+	}
+	return expired, nil
+}
+
+// seekOrphans looks for claims of this Relay that it does not know of, since the
+// answer to the script that made them was lost. Unknown twice in a row means so.
+func (sh *shard) seekOrphans(ctx context.Context, joined *session) {
+	sh.mu.Lock()
+	unsure, before := sh.unsure, sh.orphans
+	sh.mu.Unlock()
+	if unsure.IsZero() || time.Since(unsure) < orphanAge {
+		return
+	}
+	claims, err := sh.claimsOf(ctx, joined.consumer)
+	if err != nil {
+		return // noted; the next tick tries again
+	}
+	known := sh.known()
+	unknown := map[orphan]bool{}
+	var lost []orphan
+	for _, o := range claims {
+		if known[o] {
+			continue
+		}
+		unknown[o] = true
+		if before[o] {
+			lost = append(lost, o)
+		}
+	}
+	if _, err := sh.expire(ctx, joined.consumer, lost); err != nil {
+		return
+	}
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	switch {
+	case sh.unsure != unsure: // it happened again meanwhile
+		sh.orphans = nil
+	case before == nil && len(unknown) > 0:
+		sh.orphans, sh.unsure = unknown, time.Now()
+	default:
+		sh.orphans, sh.unsure = nil, time.Time{}
+	}
+}
+
+// known are the claims in this shard that this process has.
+func (sh *shard) known() map[orphan]bool {
+	sh.s.mu.Lock()
+	defer sh.s.mu.Unlock()
+	all := make(map[orphan]bool, len(sh.s.held))
+	for _, h := range sh.s.held {
+		if h.shard == sh {
+			all[orphan{h.claim.Endpoint, h.entry}] = true
+		}
+	}
+	return all
+}
