@@ -56,7 +56,7 @@ type Endpoint struct {
 	TLS              TLS
 
 	FleetConcurrency int        // attempts at a time of all Relays with this outbox; 0 for unlimited
-	FreshShare       float64    // of the slots, 0 to 1: goes to the newest events while a backlog waits
+	FreshShare       float64    // of the slots, 0 to 1: goes to new events while a backlog waits
 	RateLimit        *RateLimit // nil for none
 	ObeyRateHeaders  bool       // slow down according to RateLimit and X-RateLimit-* headers of answers
 	Breaker          *Breaker   // nil for none

@@ -16,7 +16,7 @@ type fairness struct {
 	credit float64 // slots owed to fresh deliveries
 }
 
-// fresh tells how many of n claims go to the newest deliveries.
+// fresh tells how many of n claims go to the express lane.
 func (f *fairness) fresh(n int, share float64) int {
 	if !f.late {
 		return 0
