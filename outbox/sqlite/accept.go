@@ -192,7 +192,7 @@ func (s *Store) knownEvents(a *accept) (fresh int, err error) {
 			if known = q.step(); known {
 				print = outbox.Fingerprint{} // of an id that the app did not choose then
 				copy(print[:], q.stmt.ColumnRawBlob(0))
-				deliveries = q.stmt.ColumnInt(1)
+				deliveries = countTargets(q.stmt.ColumnRawBlob(1))
 			}
 			if err := q.done(); err != nil {
 				return 0, fmt.Errorf("select event: %w", err)
@@ -219,7 +219,16 @@ func (s *Store) insertEvent(a *accept, i int, targets []*endpoint, now int64) (m
 			return 0, err
 		}
 	}
-	event, seq := new(a.events[i]), s.meta.nextEvent // a copy, or one delivery in memory keeps its whole batch there
+	event := new(a.events[i]) // a copy, or one delivery in memory keeps its whole batch there
+	var ids []byte
+	for _, ep := range targets {
+		if ep.id == 0 {
+			if err := s.addEndpoint(ep); err != nil {
+				return 0, err
+			}
+		}
+		ids = appendTarget(ids, ep)
+	}
 	kept := 0
 	if len(targets) == 0 {
 		kept = keptUnwanted
@@ -228,36 +237,38 @@ func (s *Store) insertEvent(a *accept, i int, targets []*endpoint, now int64) (m
 	if p := a.batch.Entries[i].Fingerprint; p != (outbox.Fingerprint{}) {
 		print = p[:]
 	}
-	err = s.db.addEvent.int(seq).text(event.ID).text(event.Type).int(event.Time.UnixMicro()).text(event.Tenant).text(event.Key).
-		int(now).int(s.meta.nextDelivery).int(int64(len(targets))).blob(print).int(int64(kept)).blob(event.Data).exec()
+	err = s.db.addEvent.int(s.meta.nextEvent).text(event.ID).text(event.Type).int(event.Time.UnixMicro()).text(event.Tenant).text(event.Key).
+		int(now).int(s.meta.nextDelivery).blob(ids).blob(print).int(int64(kept)).blob(event.Data).exec()
 	if errors.Is(err, sqlite3.CONSTRAINT_UNIQUE) {
 		return 0, &clash{a, i}
 	}
 	if err != nil {
 		return 0, fmt.Errorf("insert event: %w", err)
 	}
-	s.meta.nextEvent++
 	for j, ep := range targets {
-		if ep.id == 0 {
-			if err := s.addEndpoint(ep); err != nil {
-				return 0, err
-			}
-		}
-		e := &entry{seq: s.meta.nextDelivery, endpoint: ep, event: event, created: now}
+		e := &entry{seq: s.meta.nextDelivery, number: s.meta.nextEvent, endpoint: ep, event: event, created: now, due: now}
 		s.meta.nextDelivery++
 		s.count(ep).accepted++
 		if terms != nil && terms[j].Code != "" {
-			if err := s.insertFailed(e, seq, terms[j]); err != nil {
-				return 0, err
-			}
-			continue
+			err = s.insertFailed(e, terms[j])
+		} else {
+			err = s.insertPending(a, e)
 		}
-		if err := s.db.addDelivery.int(e.seq).int(seq).int(ep.id).exec(); err != nil {
-			return 0, fmt.Errorf("insert delivery: %w", err)
+		if err != nil {
+			return 0, err
 		}
-		a.entries = append(a.entries, e)
 	}
+	s.meta.nextEvent++
 	return len(targets), nil
+}
+
+// insertPending takes in a fresh delivery, with a row when it does not stay in memory.
+func (s *Store) insertPending(a *accept, e *entry) error {
+	a.entries = append(a.entries, e)
+	if s.place(e); e.row {
+		return s.addPending(e, e.due, 0, "")
+	}
+	return nil
 }
 
 // addEndpoint gives an endpoint its row.

@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -103,7 +102,7 @@ func TestStepIsKept(t *testing.T) {
 		time.Sleep(time.Minute) // the owner looks each minute
 		synctest.Wait()
 		err := s.do(t.Context(), func() error {
-			shift, err := s.db.number(`SELECT shift FROM clock`)
+			shift, err := s.db.number(`SELECT shift FROM meta`)
 			if want := (24 * time.Hour).Microseconds(); shift != want || err != nil {
 				t.Errorf("kept shift: %d, %v, want %d", shift, err, want)
 			}
@@ -155,7 +154,7 @@ func TestClosedWithClockSetBack(t *testing.T) {
 func TestSweep(t *testing.T) {
 	for name, forget := range map[string]func(s *Store, ep *endpoint){
 		"retry": func(s *Store, ep *endpoint) { s.setDue(ep, never) },
-		"fresh": func(_ *Store, ep *endpoint) { ep.more = false },
+		"fresh": func(s *Store, ep *endpoint) { s.setDue(ep, never) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -181,15 +180,5 @@ func TestSweep(t *testing.T) {
 				}
 			})
 		})
-	}
-}
-
-// TestClockOfOlderFormat opens an outbox whose times are the wall clock's.
-func TestClockOfOlderFormat(t *testing.T) {
-	dir := t.TempDir()
-	execute(t, filepath.Join(dir, databaseFile), fixture(t, 2))
-	s := openTest(t, Options{Dir: dir})
-	if off := time.Until(time.UnixMicro(s.clock.Now())).Abs(); off > time.Minute {
-		t.Errorf("its time is %v from the wall clock", off)
 	}
 }

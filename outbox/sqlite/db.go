@@ -23,21 +23,21 @@ type db struct {
 	wal     int       // pages in the write-ahead log that no checkpoint has copied
 	written time.Time // when the last of them were
 
-	begin, commit, rollback            *query
-	pages, freePages, vacuum           *query
-	findKey, addKey                    *query
-	knownEvent, addEvent               *query
-	addEndpoint, setCounts             *query
-	addDelivery, settle, addAttempt    *query
-	findMark, setMark, dropMarks       *query
-	addFailed, addError                *query
-	findNote, setNote, notes           *query
-	freshDue, retryDue                 *query
-	findEvent, deliveries, attempts    *query
-	oldestFresh, oldestRetried         *query
-	finals, dropDelivery, dropAttempts *query
-	spent, bare, dropEvent, strip      *query
-	dropKeys, saveNext, saveClock      *query
+	begin, commit, rollback         *query
+	pages, freePages, vacuum        *query
+	findKey, addKey                 *query
+	knownEvent, addEvent            *query
+	addEndpoint, setCounts          *query
+	addPending, dropPending, hasRow *query
+	addDone, addAttempt             *query
+	findMark, setMark, dropMarks    *query
+	findNote, setNote, notes        *query
+	due, unmarked                   *query
+	findEvent, ends, attempts       *query
+	oldestFresh, oldestRetried      *query
+	finals, dropDone, dropAttempts  *query
+	targets, bare, dropEvent, strip *query
+	dropKeys, saveMeta              *query
 }
 
 // connect opens the file at path. Closing the connection must never write to it:
@@ -70,6 +70,9 @@ func connect(path, vfs string) (*db, error) {
 // space.
 func escape(v string) string { return strings.ReplaceAll(url.QueryEscape(v), "+", "%20") }
 
+// attemptColumns are those of an attempt, in both tables that keep some.
+const attemptColumns = `started, took, dns, connect, tls, first_byte, status, outcome, error, head, body`
+
 // prepare compiles all statements once.
 func (d *db) prepare() error {
 	for _, p := range []struct {
@@ -85,52 +88,48 @@ func (d *db) prepare() error {
 
 		{&d.findKey, `SELECT print, receipts FROM idem WHERE key = ?`},
 		{&d.addKey, `INSERT INTO idem (key, print, receipts, expires) VALUES (?, ?, ?, ?)`},
-		{&d.knownEvent, `SELECT print, count FROM event WHERE id = ?`},
-		{&d.addEvent, `INSERT INTO event (seq, id, type, time, tenant, key, accepted, first, count, print, kept, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
+		{&d.knownEvent, `SELECT print, targets FROM event WHERE id = ?`},
+		{&d.addEvent, `INSERT INTO event (seq, id, type, time, tenant, key, accepted, first, targets, print, kept, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
 		{&d.addEndpoint, `INSERT INTO endpoint (id, name) VALUES (?, ?)`},
 		{&d.setCounts, `UPDATE endpoint SET accepted = ?, delivered = ?, failed = ?, discarded = ? WHERE id = ?`},
-		{&d.addDelivery, `INSERT INTO delivery (seq, event, endpoint) VALUES (?, ?, ?)`},
+
+		{&d.addPending, `INSERT INTO pending (endpoint, due, seq, event, attempts, code) VALUES (?, ?, ?, ?, ?, ?)`},
+		{&d.dropPending, `DELETE FROM pending WHERE endpoint = ? AND due = ? AND seq = ?`},
+		{&d.hasRow, `SELECT EXISTS (SELECT 1 FROM done WHERE seq = ?1) OR EXISTS (SELECT 1 FROM attempt WHERE id BETWEEN ?1 << 16 AND ?1 << 16 | 65535)
+			OR EXISTS (SELECT 1 FROM pending WHERE endpoint = ?2 AND due = ?3 AND seq = ?1)`},
+		{&d.addDone, `INSERT INTO done (seq, event, endpoint, state, attempts, finished, code, ` + attemptColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
+		{&d.addAttempt, `INSERT OR REPLACE INTO attempt (id, due, code, ` + attemptColumns + `) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
 
 		{&d.findMark, `SELECT level FROM mark WHERE key = ? AND expires > ?`},
 		{&d.setMark, `INSERT OR REPLACE INTO mark (key, level, expires) VALUES (?, ?, ?)`},
 		{&d.dropMarks, `DELETE FROM mark WHERE key IN (SELECT key FROM mark WHERE expires <= ? ORDER BY expires LIMIT ?)`},
-		{&d.addFailed, `INSERT INTO delivery (seq, event, endpoint, state, finished, code) VALUES (?, ?, ?, 2, ?, ?)`},
-		{&d.addError, `INSERT INTO attempt (id, started, took, dns, connect, tls, first_byte, status, error) VALUES (?, 0, 0, 0, 0, 0, 0, 0, ?)`},
-
-		{&d.settle, `UPDATE delivery SET state = ?, attempts = ?, due = ?, finished = ?, code = ? WHERE seq = ?`},
-		{&d.addAttempt, `INSERT OR REPLACE INTO attempt (id, started, took, dns, connect, tls, first_byte, status, outcome, code, error, head, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
 
 		{&d.findNote, `SELECT revision, text FROM note WHERE endpoint = ?`},
 		{&d.setNote, `INSERT OR REPLACE INTO note (endpoint, revision, text) VALUES (?, ?, ?)`},
 		{&d.notes, `SELECT endpoint, revision, text FROM note`},
 
-		{&d.freshDue, `SELECT d.seq, d.due, d.attempts, d.code, e.id, e.type, e.time, e.tenant, e.key, e.accepted, e.data
-			FROM delivery d INDEXED BY delivery_pending CROSS JOIN event e ON e.seq = d.event
-			WHERE d.endpoint = ? AND d.state = 0 AND d.due = 0 AND d.seq > ? ORDER BY d.seq`},
-		{&d.retryDue, `SELECT d.seq, d.due, d.attempts, d.code, e.id, e.type, e.time, e.tenant, e.key, e.accepted, e.data
-			FROM delivery d INDEXED BY delivery_pending CROSS JOIN event e ON e.seq = d.event
-			WHERE d.endpoint = ? AND d.state = 0 AND d.due > 0 ORDER BY d.due, d.seq`},
+		{&d.due, `SELECT p.seq, p.due, p.event, p.attempts, p.code, e.accepted, e.id, e.type, e.time, e.tenant, e.key, e.data
+			FROM pending p CROSS JOIN event e ON e.seq = p.event
+			WHERE p.endpoint = ? AND p.due >= ? ORDER BY p.due, p.seq`},
+		{&d.unmarked, `SELECT seq, accepted, first, targets FROM event WHERE seq > ? ORDER BY seq`},
 
-		{&d.findEvent, `SELECT type, time, tenant, key, accepted, first, count, data FROM event WHERE id = ? AND kept < 2`},
-		{&d.deliveries, `SELECT seq, endpoint, state, attempts, due, finished, code FROM delivery WHERE seq BETWEEN ? AND ?`},
-		{&d.attempts, `SELECT id, started, took, dns, connect, tls, first_byte, status, outcome, code, error, head, body FROM attempt WHERE id BETWEEN ? AND ?`},
-		{&d.oldestFresh, `SELECT d.seq, e.accepted FROM delivery d INDEXED BY delivery_pending CROSS JOIN event e ON e.seq = d.event
-			WHERE d.endpoint = ? AND d.state = 0 AND d.due = 0 ORDER BY d.seq LIMIT 1`},
-		{&d.oldestRetried, `SELECT d.seq, e.accepted FROM delivery d INDEXED BY delivery_retried CROSS JOIN event e ON e.seq = d.event
-			WHERE d.endpoint = ? AND d.state = 0 AND d.due > 0 ORDER BY d.seq LIMIT 1`},
+		{&d.findEvent, `SELECT seq, accepted, first, targets, id, type, time, tenant, key, data FROM event WHERE id = ? AND kept < 2`},
+		{&d.ends, `SELECT seq, state, attempts, finished, code, ` + attemptColumns + ` FROM done WHERE seq BETWEEN ? AND ?`},
+		{&d.attempts, `SELECT id, due, code, ` + attemptColumns + ` FROM attempt WHERE id BETWEEN ? AND ?`},
+		{&d.oldestFresh, `SELECT due FROM pending WHERE endpoint = ? AND due < ? AND attempts = 0 ORDER BY due LIMIT 1`},
+		{&d.oldestRetried, `SELECT e.accepted FROM pending p INDEXED BY pending_retried CROSS JOIN event e ON e.seq = p.event
+			WHERE p.endpoint = ? AND p.attempts > 0 ORDER BY p.seq LIMIT 1`},
 
-		{&d.finals, `SELECT seq, event FROM delivery INDEXED BY delivery_final WHERE state > 0 AND state = ? AND finished <= ? ORDER BY finished LIMIT ?`},
+		{&d.finals, `SELECT seq, event FROM done INDEXED BY done_state WHERE state = ? AND finished <= ? ORDER BY finished LIMIT ?`},
 		{&d.dropAttempts, `DELETE FROM attempt WHERE id BETWEEN ? AND ?`},
-		{&d.dropDelivery, `DELETE FROM delivery WHERE seq = ?`},
-		{&d.spent, `SELECT seq, print IS NOT NULL AND accepted > ? FROM event e WHERE seq = ?
-			AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.seq BETWEEN e.first AND e.first + e.count - 1)`},
+		{&d.dropDone, `DELETE FROM done WHERE seq = ?`},
+		{&d.targets, `SELECT print IS NOT NULL AND accepted > ?, accepted, first, targets FROM event WHERE seq = ?`},
 		{&d.bare, `SELECT seq, print IS NOT NULL AND accepted > ? FROM event INDEXED BY event_bare
 			WHERE kept > 0 AND kept = ? AND accepted <= ? ORDER BY accepted LIMIT ?`},
 		{&d.dropEvent, `DELETE FROM event WHERE seq = ?`},
 		{&d.strip, `UPDATE event SET kept = 2, tenant = NULL, key = NULL, data = NULL WHERE seq = ?`},
 		{&d.dropKeys, `DELETE FROM idem WHERE key IN (SELECT key FROM idem WHERE expires <= ? ORDER BY expires LIMIT ?)`},
-		{&d.saveNext, `UPDATE meta SET next_event = ?, next_delivery = ?`},
-		{&d.saveClock, `UPDATE clock SET seen = ?, shift = ?`},
+		{&d.saveMeta, `UPDATE meta SET epoch = ?, next_event = ?, next_delivery = ?, watermark = ?, seen = ?, shift = ?`},
 	} {
 		stmt, _, err := d.conn.PrepareFlags(p.sql, sqlite3.PREPARE_PERSISTENT)
 		if err != nil {

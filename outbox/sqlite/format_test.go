@@ -1,9 +1,7 @@
 package sqlite
 
 import (
-	"errors"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -12,40 +10,35 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"github.com/ncruces/go-sqlite3"
 
 	"relay/outbox"
 )
 
-// fixture is an outbox that a Relay of the given format version wrote.
-func fixture(t *testing.T, version int) string {
+// fixture is an outbox that a Relay of this format version wrote.
+func fixture(t *testing.T) string {
 	t.Helper()
-	sql, err := os.ReadFile(fmt.Sprintf("testdata/v%d.sql", version))
+	sql, err := os.ReadFile(fmt.Sprintf("testdata/v%d.sql", formatVersion))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return string(sql)
 }
 
-// TestFormat opens outboxes that Relay wrote, of this format and earlier ones (promise
-// P16), and finds everything in them.
+// TestFormat opens an outbox that Relay wrote (promise P16), and finds everything in it.
 func TestFormat(t *testing.T) {
-	notes := map[int][]outbox.Note{2: {{Endpoint: "billing", Revision: 4, Text: []byte("paused")}, {Endpoint: "search", Revision: 3}}}
-	notes[3] = notes[2]
-	for version := 1; version <= formatVersion; version++ {
-		t.Run(fmt.Sprint("version ", version), func(t *testing.T) {
-			dir := t.TempDir()
-			execute(t, filepath.Join(dir, "relay.db"), fixture(t, version))
-			s := openTest(t, Options{Dir: dir})
-			wantNotes(t, s, notes[version]...)
-			testFixture(t, s)
-			testFixtureMark(t, s, version)
-			if err := s.Close(); err != nil { // the format goes up once
-				t.Fatal(err)
-			}
-			wantNotes(t, openTest(t, Options{Dir: dir}), notes[version]...)
-		})
+	dir := t.TempDir()
+	execute(t, filepath.Join(dir, "relay.db"), fixture(t))
+	s := openTest(t, Options{Dir: dir})
+	notes := []outbox.Note{{Endpoint: "billing", Revision: 4, Text: []byte("paused")}, {Endpoint: "search", Revision: 3}}
+	wantNotes(t, s, notes...)
+	testFixture(t, s)
+	for i := range 2 { // level 3 is remembered
+		wantMade(t, s, i, marked(fmt.Sprint("evt_level", i), outbox.Mark{Key: "billing order/1", Level: int64(3 + i), For: time.Hour}))
 	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	wantNotes(t, openTest(t, Options{Dir: dir}), notes...)
 }
 
 func wantNotes(t *testing.T, s *Store, want ...outbox.Note) {
@@ -63,7 +56,7 @@ func wantNotes(t *testing.T, s *Store, want ...outbox.Note) {
 	}
 }
 
-// testFixture finds everything that the fixtures hold, whatever their version.
+// testFixture finds the events and deliveries that the fixture holds.
 func testFixture(t *testing.T, s *Store) {
 	t.Helper()
 	app1, err := s.Lookup(t.Context(), "app-1")
@@ -90,10 +83,32 @@ func testFixture(t *testing.T, s *Store) {
 	if diff := cmp.Diff(want, app1); diff != "" {
 		t.Errorf("Lookup (-want +got):\n%s", diff)
 	}
+	evt2, err := s.Lookup(t.Context(), "evt_2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	evt2want := []outbox.DeliveryRecord{
+		{
+			Delivery: outbox.Delivery{ID: "dlv_fixture11", EventID: "evt_2", Endpoint: "billing", State: outbox.Failed, Attempts: 2, Due: at(8_000000), Created: at(7_000001), Finished: at(11_000000), Code: "tls_name"},
+			Attempts: []outbox.Attempt{
+				{N: 1, Started: at(7_500000), Took: time.Millisecond, Outcome: "retry", Code: "connect", Error: "connection refused"},
+				{N: 2, Started: at(10_900000), Took: time.Millisecond, Outcome: "refused", Code: "tls_name", Error: "certificate is for another name"},
+			},
+		},
+		{Delivery: outbox.Delivery{ID: "dlv_fixture12", EventID: "evt_2", Endpoint: "search", State: outbox.Pending, Due: at(7_000001), Created: at(7_000001)}},
+		{
+			Delivery: outbox.Delivery{ID: "dlv_fixture13", EventID: "evt_2", Endpoint: "audit", State: outbox.Failed, Due: at(7_000001), Created: at(7_000001), Finished: at(7_000001), Code: "body_error"},
+			Error:    "no such field",
+		},
+	}
+	if diff := cmp.Diff(evt2want, evt2.Deliveries); diff != "" {
+		t.Errorf("Lookup (-want +got):\n%s", diff)
+	}
 	counts, err := s.Counts(t.Context())
 	wantCounts := map[string]outbox.Counts{
 		"billing": {Accepted: 2, Pending: 1, Failed: 1, Oldest: at(6_800000)},
 		"search":  {Accepted: 2, Pending: 1, Delivered: 1, Oldest: at(7_000001)},
+		"audit":   {Accepted: 2, Pending: 1, Failed: 1, Oldest: at(6_000000)},
 	}
 	if diff := cmp.Diff(wantCounts, counts); diff != "" || err != nil {
 		t.Errorf("Counts: %v (-want +got):\n%s", err, diff)
@@ -115,20 +130,15 @@ func testFixture(t *testing.T, s *Store) {
 	if c := claimOne(t, s, "search"); c.ID != "dlv_fixture12" || c.Fence != 4<<fenceBits+2 {
 		t.Errorf("Claim: %+v", c)
 	}
+	if c := claimOne(t, s, "audit"); c.ID != "dlv_fixture8" || c.Event.ID != "evt_1" {
+		t.Errorf("Claim: %+v", c)
+	}
 	mustAccept(t, s, event("evt_5", "search"))
-	if c := claimOne(t, s, "search"); c.ID != "dlv_fixture13" {
+	if c := claimOne(t, s, "search"); c.ID != "dlv_fixture14" {
 		t.Errorf("Claim: %+v", c)
 	}
 	if err := sound(t.Context(), s); err != nil {
 		t.Error(err)
-	}
-}
-
-// testFixtureMark finds level 3 remembered from version 2 on, and nothing before.
-func testFixtureMark(t *testing.T, s *Store, version int) {
-	t.Helper()
-	for i, want := range []int{max(2-version, 0), 1} {
-		wantMade(t, s, want, marked(fmt.Sprint("evt_level", i), outbox.Mark{Key: "billing order/1", Level: int64(3 + i), For: time.Hour}))
 	}
 }
 
@@ -137,12 +147,10 @@ func testFixtureMark(t *testing.T, s *Store, version int) {
 func TestSchema(t *testing.T) {
 	comments := regexp.MustCompile(`\s*--.*`)
 	spaces := regexp.MustCompile(`\s+`)
-	var schemas [formatVersion + 1]string
-	for i := range schemas {
+	var schemas []string
+	for _, sql := range []string{"", fixture(t)} {
 		dir := t.TempDir()
-		if i > 0 {
-			execute(t, filepath.Join(dir, "relay.db"), fixture(t, i))
-		}
+		execute(t, filepath.Join(dir, "relay.db"), sql)
 		s := openTest(t, Options{Dir: dir})
 		err := s.do(t.Context(), func() error {
 			q, err := s.db.query(`SELECT group_concat(sql, char(10)) FROM sqlite_schema`)
@@ -151,7 +159,7 @@ func TestSchema(t *testing.T) {
 			}
 			defer q.stmt.Close()
 			if q.step() {
-				schemas[i] = spaces.ReplaceAllString(comments.ReplaceAllString(q.stmt.ColumnText(0), ""), " ")
+				schemas = append(schemas, spaces.ReplaceAllString(comments.ReplaceAllString(q.stmt.ColumnText(0), ""), " "))
 			}
 			return q.done()
 		})
@@ -159,74 +167,8 @@ func TestSchema(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for i := 1; i < len(schemas); i++ {
-		if diff := cmp.Diff(schemas[i], schemas[0]); diff != "" {
-			t.Errorf("schema (-v%d.sql +new):\n%s", i, diff)
-		}
-	}
-}
-
-// TestPowerCutAmidMigration cuts the power at each write and sync while an outbox of
-// format version 1 is opened: it is whole before and after, of the one version or the
-// other.
-func TestPowerCutAmidMigration(t *testing.T) {
-	p := &powerTest{T: t, fs: newCrashFS(t), dir: t.TempDir(), durability: Fsync}
-	open := func() *db {
-		d, err := connect(filepath.Join(p.dir, databaseFile), p.Name())
-		if err == nil {
-			err = d.conn.Exec(`PRAGMA locking_mode = EXCLUSIVE`) // there is no shared memory
-		}
-		if err != nil {
-			t.Fatalf("cut %d: %v", p.seed, err)
-		}
-		return d
-	}
-	look := func() (version, tables int64) {
-		d := open()
-		version, err := d.number(`PRAGMA user_version`)
-		if err == nil {
-			tables, err = d.number(`SELECT count(*) FROM sqlite_schema WHERE name IN ('note', 'mark', 'mark_expires', 'clock')`)
-		}
-		if err = errors.Join(err, d.close()); err != nil {
-			t.Fatalf("cut %d: %v", p.seed, err)
-		}
-		return version, tables
-	}
-	d := open()
-	if err := errors.Join(d.conn.Exec(fixture(t, 1)), d.checkpoint(sqlite3.CHECKPOINT_TRUNCATE), d.close()); err != nil {
-		t.Fatal(err)
-	}
-	before := p.fs.clone()
-	seen := map[int64]int{}
-	for _, survival := range []float64{0, 0.5} {
-		for at, opened := 1, false; !opened; at++ {
-			p.seed, p.random = uint64(at), rand.New(rand.NewPCG(uint64(at), 0))
-			p.fs.files = before.clone().files
-			p.cutAt(at, survival)
-			s, err := Open(t.Context(), p.options())
-			if opened = err == nil; opened {
-				_ = s.Close()
-			}
-			p.fs.mu.Lock()
-			p.fs.fault = nil
-			p.fs.mu.Unlock()
-			version, tables := look()
-			if seen[version]++; (version-1)*2 != tables {
-				t.Errorf("cut %d: format version %d with %d of its tables and indexes", at, version, tables)
-			}
-			s = p.open()
-			wantNotes(t, s)
-			if r, err := s.Lookup(t.Context(), "app-1"); err != nil || len(r.Deliveries) != 2 {
-				t.Errorf("cut %d: Lookup: %+v, %v", at, r, err)
-			}
-			if err := sound(t.Context(), s); err != nil {
-				t.Errorf("cut %d: %v", at, err)
-			}
-			p.close(s)
-		}
-	}
-	if seen[1] == 0 || seen[formatVersion] == 0 || len(seen) != 2 {
-		t.Errorf("versions after the cuts: %v, want some of 1 and %d", seen, formatVersion)
+	if diff := cmp.Diff(schemas[1], schemas[0]); diff != "" {
+		t.Errorf("schema (-v%d.sql +new):\n%s", formatVersion, diff)
 	}
 }
 

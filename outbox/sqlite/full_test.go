@@ -223,7 +223,7 @@ func TestLeasedDeliveriesAreBounded(t *testing.T) {
 	defer s.mu.Unlock()
 	queued := int64(0)
 	for _, ep := range s.endpoints {
-		for _, q := range []queue{ep.fresh, ep.retries, ep.lane} {
+		for _, q := range []queue{ep.ready, ep.lane} {
 			for _, e := range q {
 				queued += e.weight()
 			}

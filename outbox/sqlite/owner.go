@@ -159,15 +159,20 @@ func (s *Store) work(g group) error {
 // commit writes batches, settlements and notes in one transaction and answers them.
 func (s *Store) commit(accepts []*accept, settles []*settle, notes []*note) error {
 	accepts = s.refuseRemoved(accepts)
-	if len(accepts)+len(settles)+len(notes) == 0 {
+	raise := s.raiseAt() <= s.clock.Now() && !time.Now().Before(s.stalled)
+	if len(accepts)+len(settles)+len(notes) == 0 && !raise {
 		return nil
 	}
-	touched, err := s.apply(accepts, settles, notes)
+	touched, err := s.apply(accepts, settles, notes, raise)
 	var c *clash
 	for errors.As(err, &c) {
 		c.accept.answer(&outbox.ConflictError{Index: c.index, ID: c.accept.events[c.index].ID})
 		accepts = slices.DeleteFunc(accepts, func(a *accept) bool { return a == c.accept })
-		touched, err = s.apply(accepts, settles, notes)
+		touched, err = s.apply(accepts, settles, notes, raise)
+	}
+	if isFull(err) && raise { // which can wait
+		s.raised = s.clock.Now()
+		touched, err = s.apply(accepts, settles, notes, false)
 	}
 	if isFull(err) {
 		for _, a := range accepts {
@@ -177,14 +182,14 @@ func (s *Store) commit(accepts []*accept, settles []*settle, notes []*note) erro
 		if err := s.makeRoom(); err != nil {
 			return err
 		}
-		touched, err = s.apply(nil, settles, notes)
+		touched, err = s.apply(nil, settles, notes, false)
 	}
 	if isFull(err) && len(notes) > 0 {
 		for _, n := range notes {
 			n.answer(fmt.Errorf("%w: %w", outbox.ErrUnavailable, err))
 		}
 		notes = nil
-		touched, err = s.apply(nil, settles, nil)
+		touched, err = s.apply(nil, settles, nil, false)
 	}
 	if isFull(err) { // even without the ballast: they stay in line
 		s.stalled = time.Now().Add(retryFull)
@@ -205,18 +210,22 @@ func (s *Store) commit(accepts []*accept, settles []*settle, notes []*note) erro
 func (s *Store) publish(accepts []*accept, settles []*settle, notes []*note, touched []*endpoint) {
 	s.mu.Lock()
 	for _, st := range settles {
-		if st.entry.due > 0 {
-			delete(s.loaded, st.entry.seq)
+		e := st.entry
+		if e.row {
+			delete(s.loaded, e.seq)
 		}
-		delete(st.entry.endpoint.express, st.entry.seq)
 		if st.state == outbox.Pending {
-			s.dueBy(st.entry.endpoint, st.due) // a refill may have overlooked it
+			s.dueBy(e.endpoint, st.due)
 		}
+		e.event = nil
 	}
 	for _, a := range accepts {
-		if a.err == nil {
-			for _, e := range a.entries {
-				s.arrive(e)
+		for _, e := range a.entries {
+			if e.row {
+				s.dueBy(e.endpoint, e.due)
+			} else {
+				s.put(e)
+				s.bare = append(s.bare, e)
 			}
 		}
 	}
@@ -246,17 +255,26 @@ func (s *Store) publish(accepts []*accept, settles []*settle, notes []*note, tou
 	}
 }
 
-// apply runs the transaction of a group and returns the endpoints whose counts it
-// changed. After an error all is as it was.
-func (s *Store) apply(accepts []*accept, settles []*settle, notes []*note) (touched []*endpoint, err error) {
+// apply runs the transaction of a group, which may raise the watermark, and returns the endpoints
+// that it changed. After an error all is as it was.
+func (s *Store) apply(accepts []*accept, settles []*settle, notes []*note, raise bool) (touched []*endpoint, err error) {
 	sync := "NORMAL" // losing a settlement repeats an attempt; losing an accepted event is not forgiven
 	if s.level == Fsync && len(accepts)+len(notes) > 0 {
 		sync = "FULL"
 	}
+	s.mu.Lock()
+	s.spare = queueBytes - s.bytes
+	s.mu.Unlock()
 	meta, known := s.meta, len(s.known)
-	err = s.db.transact(sync, func() error {
+	var r rise
+	err = s.db.transact(sync, func() (err error) {
 		if err := s.measure(); err != nil {
 			return err
+		}
+		if raise {
+			if r, err = s.raise(s.clock.Now()-s.raiseAfter.Microseconds(), raiseSlice); err != nil {
+				return err
+			}
 		}
 		for _, st := range settles {
 			if err := s.update(st); err != nil {
@@ -284,7 +302,7 @@ func (s *Store) apply(accepts []*accept, settles []*settle, notes []*note) (touc
 	touched, s.touched = s.touched, nil
 	for _, ep := range touched {
 		if err == nil {
-			ep.counts = *ep.changed
+			ep.counts = ep.changed.counts
 		}
 		ep.changed = nil
 	}
@@ -293,15 +311,19 @@ func (s *Store) apply(accepts []*accept, settles []*settle, notes []*note) (touc
 			ep.id = 0
 		}
 		s.meta, s.known = meta, s.known[:known]
+	} else if raise {
+		s.rose(r)
 	}
 	return touched, err
 }
 
-// count returns the endpoint's counts for the transaction under way to change.
-func (s *Store) count(ep *endpoint) *counts {
+// count returns what the transaction under way changes of the endpoint.
+func (s *Store) count(ep *endpoint) *change {
 	if ep.changed == nil {
-		changed := ep.counts
-		ep.changed = &changed
+		ep.changed = &change{counts: ep.counts}
+		s.mu.Lock()
+		ep.changed.room, ep.changed.lane = ep.space(time.Now(), s.clock.Now())
+		s.mu.Unlock()
 		s.touched = append(s.touched, ep)
 	}
 	return ep.changed
@@ -345,6 +367,9 @@ func (s *Store) sleep() time.Duration {
 	if !s.disk.hasBallast {
 		limit = min(limit, time.Until(s.disk.retry))
 	}
+	if at := s.raiseAt(); at != never && !time.Now().Before(s.stalled) {
+		limit = min(limit, time.Until(s.clock.Moment(at)))
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.arm(limit)
@@ -365,16 +390,9 @@ func (s *Store) heedClock() error {
 	return nil // the next reap keeps it
 }
 
-// keepClock is saveClock with a transaction of its own.
-func (s *Store) keepClock() error { return s.db.transact("NORMAL", s.saveClock) }
-
-// saveClock keeps the outbox's time in the transaction under way.
-func (s *Store) saveClock() error {
-	last := s.clock.State()
-	if err := s.db.saveClock.int(last.Seen).int(last.Shift).exec(); err != nil {
-		return fmt.Errorf("update clock: %w", err)
-	}
-	return nil
+// keepClock writes down the outbox's time.
+func (s *Store) keepClock() error {
+	return s.db.transact("NORMAL", func() error { return s.db.writeMeta(s.meta, s.clock.State()) })
 }
 
 // finished tells whether the store was closed and has answered everybody. What the

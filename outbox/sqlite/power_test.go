@@ -209,7 +209,7 @@ func (p *powerTest) check(s *Store) (lost int) {
 	}
 	kept := map[string]bool{}
 	err := s.do(p.Context(), func() error {
-		q, err := s.db.query(`SELECT id, data, count FROM event`)
+		q, err := s.db.query(`SELECT id, data, targets FROM event`)
 		if err != nil {
 			return err
 		}
@@ -217,7 +217,7 @@ func (p *powerTest) check(s *Store) (lost int) {
 		for q.step() {
 			id := q.stmt.ColumnText(0)
 			e := p.tried[id]
-			if string(q.stmt.ColumnRawBlob(1)) != string(e.Event.Data) || q.stmt.ColumnInt(2) != len(e.Endpoints) {
+			if string(q.stmt.ColumnRawBlob(1)) != string(e.Event.Data) || countTargets(q.stmt.ColumnRawBlob(2)) != len(e.Endpoints) {
 				p.Errorf("seed %d: event %s has other data or other deliveries than it had", p.seed, id)
 			}
 			kept[id] = true
@@ -252,25 +252,92 @@ func (p *powerTest) check(s *Store) (lost int) {
 	return lost
 }
 
-// sound checks the file, and its counts against its rows.
-func sound(ctx context.Context, s *Store) (err error) {
-	stop := s.do(ctx, func() error {
-		q, err2 := s.db.query(`SELECT integrity_check FROM pragma_integrity_check
-			UNION ALL SELECT 'counts of ' || name FROM endpoint e WHERE (accepted - delivered - failed - discarded, delivered, failed, discarded) <>
-				(SELECT count(*) FILTER (WHERE state = 0), count(*) FILTER (WHERE state = 1), count(*) FILTER (WHERE state = 2), count(*) FILTER (WHERE state = 3)
-					FROM delivery WHERE endpoint = e.id)
-			UNION ALL SELECT 'attempts of ' || seq FROM delivery d WHERE attempts <> (SELECT count(*) FROM attempt WHERE id BETWEEN d.seq << 16 AND d.seq << 16 | 65535)
-			UNION ALL SELECT 'deliveries of ' || id FROM event e WHERE kept < 2 AND count <> (SELECT count(*) FROM delivery WHERE event = e.seq AND seq BETWEEN e.first AND e.first + e.count - 1)`)
-		if err2 != nil {
-			return err2
+// sound checks the file, of which nothing was reaped: its counts against its rows, and each delivery
+// for being in one place.
+func sound(ctx context.Context, s *Store) error {
+	return errors.Join(soundRows(ctx, s, `SELECT 'ends at ' || name FROM endpoint e WHERE (delivered, failed, discarded) <>
+		(SELECT count(*) FILTER (WHERE state = 1), count(*) FILTER (WHERE state = 2), count(*) FILTER (WHERE state = 3) FROM done WHERE endpoint = e.id)`),
+		s.do(ctx, func() error { return soundDeliveries(s, 1) }))
+}
+
+// soundReaped checks a file of which something was reaped.
+func soundReaped(ctx context.Context, s *Store) error {
+	return errors.Join(soundRows(ctx, s, `SELECT 'ok'`), s.do(ctx, func() error { return soundDeliveries(s, 0) }))
+}
+
+// soundRows runs checks whose rows are faults or ok.
+func soundRows(ctx context.Context, s *Store, more string) (fault error) {
+	err := s.do(ctx, func() error {
+		q, err := s.db.query(more + ` UNION ALL SELECT integrity_check FROM pragma_integrity_check
+			UNION ALL SELECT 'attempts of ' || seq FROM pending p WHERE attempts <> (SELECT count(*) FROM attempt WHERE id BETWEEN p.seq << 16 AND p.seq << 16 | 65535)
+				OR attempts > 0 AND due <> (SELECT due FROM attempt WHERE id = p.seq << 16 | p.attempts)
+			UNION ALL SELECT 'attempts of ' || seq FROM done d WHERE max(attempts - 1, 0) <> (SELECT count(*) FROM attempt WHERE id BETWEEN d.seq << 16 AND d.seq << 16 | 65535)
+			UNION ALL SELECT 'attempt of nothing ' || id FROM attempt a WHERE (id >> 16) NOT IN (SELECT seq FROM pending UNION ALL SELECT seq FROM done)`)
+		if err != nil {
+			return err
 		}
 		defer q.stmt.Close()
 		for q.step() {
 			if v := q.stmt.ColumnText(0); v != "ok" {
-				err = errors.Join(err, errors.New(v))
+				fault = errors.Join(fault, errors.New(v))
 			}
 		}
 		return q.done()
 	})
-	return errors.Join(err, stop)
+	return errors.Join(fault, err)
+}
+
+// soundDeliveries finds each target of each event in one place: it is over, or pending with a row, or above
+// the watermark and in memory without one. What was reaped is in least = 0 places, below the
+// watermark. The owner calls it, and breaks on what is wrong.
+func soundDeliveries(s *Store, least int) error {
+	places, pending := map[string]int{}, map[int64]int64{}
+	count := func(sql string, pending map[int64]int64) error {
+		q, err := s.db.query(sql)
+		if err != nil {
+			return err
+		}
+		defer q.stmt.Close()
+		for q.step() {
+			places[fmt.Sprint(q.stmt.ColumnInt64(0), q.stmt.ColumnInt64(1), q.stmt.ColumnInt64(2))]++
+			pending[q.stmt.ColumnInt64(2)]++
+		}
+		return q.done()
+	}
+	fault := errors.Join(count(`SELECT seq, event, endpoint FROM done`, map[int64]int64{}), count(`SELECT seq, event, endpoint FROM pending`, pending))
+	for _, e := range s.bare {
+		if e.event != nil && !e.row {
+			places[fmt.Sprint(e.seq, e.number, e.endpoint.id)]++
+			pending[e.endpoint.id]++
+			if e.number <= s.meta.watermark {
+				fault = errors.Join(fault, fmt.Errorf("delivery %d without a row is of event %d, the watermark is %d", e.seq, e.number, s.meta.watermark))
+			}
+		}
+	}
+	q, err := s.db.query(`SELECT seq, first, targets FROM event WHERE kept < 2`)
+	if err != nil {
+		return err
+	}
+	defer q.stmt.Close()
+	for q.step() {
+		number := q.stmt.ColumnInt64(0)
+		targets, err := s.endpointsOf(q.stmt.ColumnRawBlob(2))
+		fault = errors.Join(fault, err)
+		for i, ep := range targets {
+			where := fmt.Sprint(q.stmt.ColumnInt64(1)+int64(i), number, ep.id)
+			if n := places[where]; n > 1 || n < least || n < 1 && number > s.meta.watermark {
+				fault = errors.Join(fault, fmt.Errorf("delivery, event, endpoint %s: found in %d places", where, n))
+			}
+			delete(places, where)
+		}
+	}
+	if len(places) > 0 {
+		fault = errors.Join(fault, fmt.Errorf("deliveries of no event: %v", places))
+	}
+	for _, ep := range s.known {
+		if n := pending[ep.id]; n != ep.counts.pending() {
+			fault = errors.Join(fault, fmt.Errorf("%d deliveries of %s are pending, counted are %+v", n, ep.name, ep.counts))
+		}
+	}
+	return errors.Join(fault, q.done())
 }

@@ -14,7 +14,8 @@ import (
 
 // Bounds of what is kept in memory, however much waits on disk.
 const (
-	queueLength = 256      // deliveries in an endpoint's queues; its express lane has as many
+	queueLength = 2048     // deliveries in an endpoint's queue
+	laneLength  = 256      // and in its express lane
 	queueLow    = 64       // an endpoint with fewer is refilled
 	queueBytes  = 32 << 20 // all entries, queued and leased; beyond it a waiting claim gets one at a time
 )
@@ -28,26 +29,24 @@ const never = math.MaxInt64
 // entry is a delivery in memory: queued, leased, or settled but not yet committed.
 type entry struct {
 	seq      int64
+	number   int64 // of its event
 	endpoint *endpoint
-	event    *outbox.Event
-	created  int64 // microseconds
-	due      int64 // microseconds, 0 for a fresh one; like all times here of the outbox's clock
+	event    *outbox.Event // nil when the delivery has left memory
+	created  int64         // microseconds
+	due      int64         // microseconds, created for a fresh one; like all times here of the outbox's clock
 	attempts int
 	code     string
 
 	fence uint64    // of the lease
 	until time.Time // its end
 	lane  bool      // is one of the express lane
+	row   bool      // has a row in pending; belongs to the owner
 }
-
-// ripe is when the delivery may be claimed: for a fresh one, since it was accepted.
-func (e *entry) ripe() int64 { return cmp.Or(e.due, e.created) }
 
 // weight is about what the entry takes in memory, in bytes.
 func (e *entry) weight() int64 { return int64(len(e.event.Data)) + 512 }
 
-// queue is entries by due time, then in the order of accept. Fresh ones have no
-// due time: they stay in the order of accept whatever the clock does.
+// queue is entries by due time, then in the order of accept.
 type queue []*entry
 
 func (q *queue) add(e *entry) {
@@ -68,8 +67,7 @@ func (q *queue) pop() *entry {
 type endpoint struct {
 	name string
 
-	fresh     queue     // never attempted
-	retries   queue     // due for another attempt
+	ready     queue     // due
 	lane      queue     // the express lane: accepted while the endpoint was behind
 	laneUntil time.Time // end of the time for which the lane is open
 	leased    int
@@ -77,19 +75,20 @@ type endpoint struct {
 	turn   chan struct{} // held by the Claim that is under way
 	waiter *waiter       // which has found nothing so far
 
-	// What is on disk only. Fresh deliveries are loaded in the order of their
-	// numbers, so that one number tells them apart; for retries there is Store.loaded.
-	last    int64 // the last fresh delivery that was loaded
-	more    bool  // there may be fresh ones after it
-	nextDue int64 // when the first retry that is not loaded is due; never for none, 0 for unknown
+	nextDue int64 // all that is on disk only is due then or later; never for none, 0 for unknown
 	place   int   // in the heap of due times, -1 for none
 	asked   bool  // is to be refilled
 
 	// These belong to the owner.
-	express map[int64]struct{} // deliveries of the lane that the refill is still to come to
-	id      int64              // of its row, 0 before its first delivery
+	id      int64 // of its row, 0 before its first delivery
 	counts  counts
-	changed *counts // by the transaction under way, nil when it does not touch them
+	changed *change // by the transaction under way, nil when it does not touch the endpoint
+}
+
+// change is an endpoint's part of a transaction.
+type change struct {
+	counts         // as they will be
+	room, lane int // deliveries that can go to its queue, and to its express lane
 }
 
 // counts are what outbox.Counts says, but for what follows from it.
@@ -102,25 +101,33 @@ func (c counts) pending() int64 { return c.accepted - c.delivered - c.failed - c
 func (ep *endpoint) active() bool { return ep.leased > 0 || ep.waiter != nil }
 
 // onDisk tells whether a delivery could be claimed that is not in memory.
-func (ep *endpoint) onDisk(now int64) bool { return ep.more || ep.nextDue <= now }
+func (ep *endpoint) onDisk(now int64) bool { return ep.nextDue <= now }
 
-// next is the queue whose head was ripe first. It is nil when all are empty, and when a
-// delivery that was ripe before is on disk only.
+// next is the queue whose head was due first. It is nil when both are empty, and when a
+// delivery that was due before is on disk only.
 func (ep *endpoint) next(now int64) *queue {
-	if ep.more && len(ep.fresh) == 0 {
-		return nil
-	}
 	var first *queue
-	ripe := int64(never)
-	for _, q := range []*queue{&ep.retries, &ep.fresh, &ep.lane} {
-		if len(*q) > 0 && (*q)[0].ripe() < ripe {
-			first, ripe = q, (*q)[0].ripe()
+	due := int64(never)
+	for _, q := range [...]*queue{&ep.ready, &ep.lane} {
+		if len(*q) > 0 && (*q)[0].due < due {
+			first, due = q, (*q)[0].due
 		}
 	}
-	if ep.nextDue <= now && ep.nextDue < ripe {
+	if ep.onDisk(now) && ep.nextDue < due {
 		return nil
 	}
 	return first
+}
+
+// space is how many deliveries can go to the endpoint's queue, and to its express lane.
+func (ep *endpoint) space(now time.Time, micros int64) (room, lane int) {
+	if ep.active() && !ep.onDisk(micros) {
+		room = max(queueLength-len(ep.ready), 0)
+	}
+	if now.Before(ep.laneUntil) {
+		lane = max(laneLength-len(ep.lane), 0)
+	}
+	return room, lane
 }
 
 // waiter is a Claim that waits.
@@ -149,39 +156,19 @@ type queues struct {
 func (q *queues) endpoint(name string) *endpoint {
 	ep := q.endpoints[name]
 	if ep == nil {
-		ep = &endpoint{name: name, nextDue: never, place: -1, turn: make(chan struct{}, 1), express: map[int64]struct{}{}}
+		ep = &endpoint{name: name, nextDue: never, place: -1, turn: make(chan struct{}, 1)}
 		q.endpoints[name] = ep
 	}
 	return ep
 }
 
-// arrive takes in a fresh delivery that has just been committed, or notes that it
-// is on disk.
-func (q *queues) arrive(e *entry) {
-	ep := e.endpoint
-	e.lane = len(ep.lane) < queueLength && time.Now().Before(ep.laneUntil)
-	switch {
-	case q.bytes >= queueBytes || !e.lane && (ep.more || !ep.active() || len(ep.fresh) >= queueLength):
-		ep.more = true
-		return
-	case ep.more:
-		ep.express[e.seq] = struct{}{}
-	default:
-		ep.last = e.seq
-	}
-	q.put(e)
-}
-
 // put queues an entry.
 func (q *queues) put(e *entry) {
 	q.bytes += e.weight()
-	switch {
-	case e.due > 0:
-		e.endpoint.retries.add(e)
-	case e.lane:
+	if e.lane {
 		e.endpoint.lane.add(e)
-	default:
-		e.endpoint.fresh.add(e)
+	} else {
+		e.endpoint.ready.add(e)
 	}
 }
 
@@ -225,7 +212,7 @@ func (q *queues) lease(ep *endpoint, r outbox.ClaimRequest) []outbox.Claim {
 		}
 		claims = append(claims, q.grant(from.pop(), now.Add(r.Lease)))
 	}
-	if ep.onDisk(micros) && len(ep.fresh)+len(ep.retries) < queueLow && q.bytes < queueBytes {
+	if ep.onDisk(micros) && len(ep.ready) < queueLow && q.bytes < queueBytes {
 		q.ask(ep)
 	}
 	q.await(ep, micros)
@@ -250,7 +237,7 @@ func (q *queues) claim(e *entry) outbox.Claim {
 			Endpoint: e.endpoint.name,
 			State:    outbox.Pending,
 			Attempts: e.attempts,
-			Due:      q.clock.Moment(e.ripe()),
+			Due:      q.clock.Moment(e.due),
 			Created:  q.clock.Moment(e.created),
 			Code:     e.code,
 		},
@@ -296,8 +283,8 @@ func (q *queues) handBack(entries []*entry) {
 	}
 }
 
-// tick hands back what is leased for longer than agreed and asks for the retries that
-// have become due.
+// tick hands back what is leased for longer than agreed and asks for what has become due
+// on disk.
 func (q *queues) tick() {
 	now := time.Now()
 	if !q.leaseEnd.IsZero() && !now.Before(q.leaseEnd) {
@@ -329,7 +316,6 @@ func (s *Store) sweep() {
 	s.swept = now
 	for _, ep := range s.endpoints {
 		if ep.waiter != nil && ep.counts.pending() > 0 {
-			ep.more = true
 			s.setDue(ep, 0)
 			s.ask(ep)
 		}
@@ -366,7 +352,7 @@ func (q *queues) ask(ep *endpoint) {
 	}
 }
 
-// setDue notes when the endpoint's first retry on disk is due.
+// setDue notes when the first delivery that is on disk only is due.
 func (q *queues) setDue(ep *endpoint, due int64) {
 	if ep.place >= 0 {
 		heap.Remove(&q.dues, ep.place)
@@ -375,7 +361,7 @@ func (q *queues) setDue(ep *endpoint, due int64) {
 	q.await(ep, q.clock.Now())
 }
 
-// await puts an endpoint whose first retry on disk is due later among the due times, if it is
+// await puts an endpoint whose first delivery on disk is due later among the due times, if it is
 // not there. The heap holds only times to come: what is due already is asked for when it
 // is wanted.
 func (q *queues) await(ep *endpoint, now int64) {
@@ -384,14 +370,14 @@ func (q *queues) await(ep *endpoint, now int64) {
 	}
 }
 
-// dueBy notes a retry that is on disk, or on its way.
+// dueBy notes a delivery that is on disk only.
 func (q *queues) dueBy(ep *endpoint, due int64) {
 	if due < ep.nextDue {
 		q.setDue(ep, due)
 	}
 }
 
-// dues is a heap of endpoints by the due time of their first retry on disk.
+// dues is a heap of endpoints by the due time of their first delivery on disk.
 type dues []*endpoint
 
 func (d dues) Len() int           { return len(d) }

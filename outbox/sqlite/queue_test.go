@@ -24,7 +24,7 @@ func held(s *Store) (deliveries int, bytes int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, ep := range s.endpoints {
-		deliveries += len(ep.fresh) + len(ep.retries) + len(ep.lane)
+		deliveries += len(ep.ready) + len(ep.lane)
 	}
 	return deliveries, s.bytes
 }

@@ -2,9 +2,10 @@ package sqlite
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
-	"time"
+	"slices"
 
 	"relay/outbox"
 )
@@ -23,90 +24,78 @@ func (s *Store) Lookup(ctx context.Context, eventID string) (*outbox.Record, err
 	return record, failed
 }
 
-func (s *Store) lookup(eventID string) (*outbox.Record, error) {
-	var r *outbox.Record
-	var first, count int64
+func (s *Store) lookup(eventID string) (r *outbox.Record, err error) {
+	var seq, accepted, first int64
+	var targets []*endpoint
 	q := s.db.findEvent.text(eventID)
 	if q.step() {
-		r = &outbox.Record{
-			Event: outbox.Event{
-				ID:     eventID,
-				Type:   q.stmt.ColumnText(0),
-				Time:   fromMicros(q.stmt.ColumnInt64(1)),
-				Tenant: q.stmt.ColumnText(2),
-				Key:    q.stmt.ColumnText(3),
-				Data:   q.stmt.ColumnBlob(7, nil),
-			},
-			Accepted: s.clock.Wall(q.stmt.ColumnInt64(4)),
-		}
-		first, count = q.stmt.ColumnInt64(5), q.stmt.ColumnInt64(6)
+		seq, accepted, first = q.stmt.ColumnInt64(0), q.stmt.ColumnInt64(1), q.stmt.ColumnInt64(2)
+		r = &outbox.Record{Event: readEvent(q, 4), Accepted: s.clock.Wall(accepted)}
+		targets, err = s.endpointsOf(q.stmt.ColumnRawBlob(3))
 	}
-	if err := q.done(); err != nil {
+	if err = errors.Join(err, q.done()); err != nil {
 		return nil, s.db.explain(fmt.Errorf("select event: %w", err))
 	}
 	if r == nil {
 		return nil, fmt.Errorf("event %s: %w", eventID, outbox.ErrNotFound)
 	}
-	if err := s.readDeliveries(r, first, first+count-1); err != nil {
+	all := make([]outbox.DeliveryRecord, len(targets))
+	for i, ep := range targets {
+		all[i].Delivery = outbox.Delivery{
+			ID: deliveryID(s.meta.prefix, first+int64(i)), EventID: eventID, Endpoint: ep.name,
+			State: outbox.Pending, Due: r.Accepted, Created: r.Accepted,
+		}
+	}
+	if err := errors.Join(s.readAttempts(all, first), s.readEnds(all, first)); err != nil {
 		return nil, s.db.explain(err)
+	}
+	for i, d := range all {
+		kept := d.State.Final() || len(d.Attempts) > 0 || seq > s.meta.watermark
+		if !kept { // it has a row, or retention took it
+			if kept, err = s.hasRow(first+int64(i), targets[i], accepted); err != nil {
+				return nil, s.db.explain(err)
+			}
+		}
+		if kept {
+			r.Deliveries = append(r.Deliveries, d)
+		}
 	}
 	return r, nil
 }
 
-// readDeliveries adds an event's deliveries first to last, and their attempts.
-func (s *Store) readDeliveries(r *outbox.Record, first, last int64) error {
-	places := map[int64]int{}
-	q := s.db.deliveries.int(first).int(last)
+// readAttempts reads the attempts of an event's deliveries, but for those that ended one.
+func (s *Store) readAttempts(all []outbox.DeliveryRecord, first int64) error {
+	q := s.db.attempts.int(attemptID(first, 0)).int(attemptID(first+int64(len(all))-1, maxAttempts))
 	for q.step() {
-		seq := q.stmt.ColumnInt64(0)
-		d := outbox.Delivery{
-			ID:       deliveryID(s.meta.prefix, seq),
-			EventID:  r.Event.ID,
-			Endpoint: s.known[q.stmt.ColumnInt64(1)-1].name,
-			State:    states[q.stmt.ColumnInt64(2)],
-			Attempts: q.stmt.ColumnInt(3),
-			Due:      r.Accepted,
-			Created:  r.Accepted,
-			Code:     q.stmt.ColumnText(6),
-		}
-		if due := q.stmt.ColumnInt64(4); due > 0 {
-			d.Due = s.clock.Wall(due)
-		}
-		if d.State.Final() {
-			d.Finished = s.clock.Wall(q.stmt.ColumnInt64(5))
-		}
-		places[seq] = len(r.Deliveries)
-		r.Deliveries = append(r.Deliveries, outbox.DeliveryRecord{Delivery: d})
-	}
-	if err := q.done(); err != nil {
-		return fmt.Errorf("select deliveries: %w", err)
-	}
-
-	q = s.db.attempts.int(attemptID(first, 0)).int(attemptID(last, maxAttempts))
-	for q.step() {
-		id, micros := q.stmt.ColumnInt64(0), func(column int) time.Duration {
-			return time.Duration(q.stmt.ColumnInt64(column)) * time.Microsecond
-		}
-		d := &r.Deliveries[places[id>>16]]
-		if id&maxAttempts == 0 {
-			d.Error = q.stmt.ColumnText(10)
-			continue
-		}
-		d.Attempts = append(d.Attempts, outbox.Attempt{
-			N:       int(id & maxAttempts),
-			Started: fromMicros(q.stmt.ColumnInt64(1)),
-			Took:    micros(2),
-			Timing:  outbox.Timing{DNS: micros(3), Connect: micros(4), TLS: micros(5), FirstByte: micros(6)},
-			Status:  q.stmt.ColumnInt(7),
-			Outcome: q.stmt.ColumnText(8),
-			Code:    q.stmt.ColumnText(9),
-			Error:   q.stmt.ColumnText(10),
-			Head:    q.stmt.ColumnText(11),
-			Body:    q.stmt.ColumnBlob(12, nil),
-		})
+		id := q.stmt.ColumnInt64(0)
+		d := &all[id>>16-first]
+		d.Delivery.Attempts, d.Code = int(id&maxAttempts), q.stmt.ColumnText(2)
+		d.Due = s.clock.Wall(q.stmt.ColumnInt64(1))
+		d.Attempts = append(d.Attempts, readAttempt(q, 3, d.Delivery.Attempts, d.Code))
 	}
 	if err := q.done(); err != nil {
 		return fmt.Errorf("select attempts: %w", err)
+	}
+	return nil
+}
+
+// readEnds reads which of an event's deliveries are over.
+func (s *Store) readEnds(all []outbox.DeliveryRecord, first int64) error {
+	q := s.db.ends.int(first).int(first + int64(len(all)) - 1)
+	for q.step() {
+		d := &all[q.stmt.ColumnInt64(0)-first]
+		d.State = states[q.stmt.ColumnInt64(1)]
+		d.Delivery.Attempts, d.Code = q.stmt.ColumnInt(2), q.stmt.ColumnText(4)
+		d.Finished = s.clock.Wall(q.stmt.ColumnInt64(3))
+		last := readAttempt(q, 5, d.Delivery.Attempts, d.Code)
+		if last.N > 0 {
+			d.Attempts = append(d.Attempts, last)
+		} else {
+			d.Error = last.Error
+		}
+	}
+	if err := q.done(); err != nil {
+		return fmt.Errorf("select ends of deliveries: %w", err)
 	}
 	return nil
 }
@@ -139,6 +128,12 @@ func (s *Store) Counts(ctx context.Context) (map[string]outbox.Counts, error) {
 }
 
 func (s *Store) countSlice(endpoints []*endpoint) (map[string]outbox.Counts, error) {
+	bare := map[*endpoint]int64{} // creation of the oldest delivery without a row
+	for _, e := range slices.Backward(s.bare) {
+		if e.event != nil {
+			bare[e.endpoint] = e.created
+		}
+	}
 	slice := map[string]outbox.Counts{}
 	for _, ep := range endpoints {
 		c := outbox.Counts{
@@ -153,26 +148,33 @@ func (s *Store) countSlice(endpoints []*endpoint) (map[string]outbox.Counts, err
 			if err != nil {
 				return nil, s.db.explain(err)
 			}
-			c.Oldest = oldest
+			if created, ok := bare[ep]; ok {
+				oldest = min(oldest, created)
+			}
+			c.Oldest = s.clock.Wall(oldest)
 		}
 		slice[ep.name] = c
 	}
 	return slice, nil
 }
 
-// oldest is the creation of the endpoint's oldest pending delivery: the first by
-// number, either of the fresh ones or of the others.
-func (s *Store) oldest(ep *endpoint) (time.Time, error) {
-	first, created := int64(never), int64(0)
-	for _, q := range []*query{s.db.oldestFresh, s.db.oldestRetried} {
-		if q.int(ep.id).step() && q.stmt.ColumnInt64(0) < first {
-			first, created = q.stmt.ColumnInt64(0), q.stmt.ColumnInt64(1)
+// oldest is the creation of the endpoint's oldest pending delivery that has a row. Fresh ones are
+// sought among those that are due before the oldest retry was made: no retries are there to
+// be passed, because they are due later than that.
+func (s *Store) oldest(ep *endpoint) (int64, error) {
+	oldest := int64(never)
+	for _, q := range []*query{s.db.oldestRetried.int(ep.id), s.db.oldestFresh.int(ep.id)} {
+		if q == s.db.oldestFresh {
+			q.int(oldest)
+		}
+		if q.step() {
+			oldest = q.stmt.ColumnInt64(0)
 		}
 		if err := q.done(); err != nil {
-			return time.Time{}, fmt.Errorf("select oldest delivery: %w", err)
+			return 0, fmt.Errorf("select oldest delivery: %w", err)
 		}
 	}
-	return s.clock.Wall(created), nil
+	return oldest, nil
 }
 
 // Health implements outbox.Store.

@@ -2,7 +2,9 @@ package sqlite
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -25,10 +27,18 @@ func (s *Store) Reap(ctx context.Context, r outbox.Retention) (removed int, more
 	var slice reaped
 	var full error
 	err = s.do(ctx, func() error {
+		var raised rise
 		err := s.db.transact("NORMAL", func() (err error) {
-			slice, err = s.reap(r)
+			// What is removed must not look like what has no row yet. It is older than this.
+			now := s.clock.Now()
+			if raised, err = s.raise(now-min(s.raiseAfter, r.Delivered, r.Failed).Microseconds(), math.MaxInt); err == nil {
+				slice, err = s.reap(r, now)
+			}
 			return err
 		})
+		if err == nil {
+			s.rose(raised)
+		}
 		if err == nil && !slice.more {
 			slice.more, err = s.shrink()
 		}
@@ -51,8 +61,7 @@ type reaped struct {
 }
 
 // reap removes a slice in the transaction under way.
-func (s *Store) reap(r outbox.Retention) (done reaped, err error) {
-	now := s.clock.Now()
+func (s *Store) reap(r outbox.Retention, now int64) (done reaped, err error) {
 	before := func(age time.Duration) int64 { return now - age.Microseconds() }
 	window := before(outbox.IdempotencyWindow)
 
@@ -69,17 +78,13 @@ func (s *Store) reap(r outbox.Retention) (done reaped, err error) {
 				return done, err
 			}
 		}
+		done.deliveries += len(rows)
+		done.more = done.more || len(rows) == reapSlice
 		for _, row := range slices.CompactFunc(rows, func(a, b [2]int64) bool { return a[1] == b[1] }) {
-			spent, err := s.db.spent.int(window).int(row[1]).pairs()
-			if err != nil {
-				return done, fmt.Errorf("select spent event: %w", err)
-			}
-			if err := s.dropEvents(spent); err != nil {
+			if err := s.dropSpent(row[1], window); err != nil {
 				return done, err
 			}
 		}
-		done.deliveries += len(rows)
-		done.more = done.more || len(rows) == reapSlice
 	}
 
 	for kept, age := range map[int64]time.Duration{keptUnwanted: r.Delivered, keptID: outbox.IdempotencyWindow} {
@@ -99,12 +104,7 @@ func (s *Store) reap(r outbox.Retention) (done reaped, err error) {
 		}
 		done.more = done.more || s.db.conn.Changes() == reapSlice
 	}
-
-	// The numbers of what is gone are never given again.
-	if err := s.db.saveNext.int(s.meta.nextEvent).int(s.meta.nextDelivery).exec(); err != nil {
-		return done, fmt.Errorf("update meta: %w", err)
-	}
-	return done, s.saveClock()
+	return done, nil
 }
 
 // dropDelivery removes a delivery and its attempts.
@@ -112,10 +112,30 @@ func (s *Store) dropDelivery(seq int64) error {
 	if err := s.db.dropAttempts.int(attemptID(seq, 0)).int(attemptID(seq, maxAttempts)).exec(); err != nil {
 		return fmt.Errorf("delete attempts: %w", err)
 	}
-	if err := s.db.dropDelivery.int(seq).exec(); err != nil {
+	if err := s.db.dropDone.int(seq).exec(); err != nil {
 		return fmt.Errorf("delete delivery: %w", err)
 	}
 	return nil
+}
+
+// dropSpent removes an event if it has no deliveries left.
+func (s *Store) dropSpent(number, window int64) (err error) {
+	var known, accepted, first int64
+	var targets []*endpoint
+	q := s.db.targets.int(window).int(number)
+	if q.step() {
+		known, accepted, first = q.stmt.ColumnInt64(0), q.stmt.ColumnInt64(1), q.stmt.ColumnInt64(2)
+		targets, err = s.endpointsOf(q.stmt.ColumnRawBlob(3))
+	}
+	if err = errors.Join(err, q.done()); err != nil {
+		return fmt.Errorf("select spent event: %w", err)
+	}
+	for i, ep := range targets {
+		if left, err := s.hasRow(first+int64(i), ep, accepted); left || err != nil {
+			return err
+		}
+	}
+	return s.dropEvents([][2]int64{{number, known}})
 }
 
 // dropEvents removes events, given with 1 for those whose id must be known again:

@@ -13,21 +13,21 @@ import (
 // Marks of the file format, in the header of the database.
 const (
 	applicationID = 0x52656C79 // "Rely"
-	formatVersion = 3          // PRAGMA user_version
+	formatVersion = 4          // PRAGMA user_version
 )
 
-// schema is format version 3. Times are microseconds since 1970 by the outbox's clock, but for
-// event.time and attempt.started, which are as they were given; durations are microseconds.
-//
-// A delivery's due time is 0 until its first attempt. So the pending index holds
-// an endpoint's fresh deliveries in the order of accept, whatever the clock did, and
-// behind them its retries in the order of their due times.
+// schema is format version 4. Times are microseconds since 1970 by the outbox's clock, but for
+// event.time and those of attempts, which are as they were given; durations are microseconds.
+// ../DESIGN.md tells which deliveries have a row, and where.
 const schema = `
 CREATE TABLE meta (
 	prefix TEXT NOT NULL,            -- of the ids of deliveries
 	epoch INTEGER NOT NULL,          -- how often the outbox was opened; upper bits of a fence
-	next_event INTEGER NOT NULL,     -- at least; rows above were written since the last reap
-	next_delivery INTEGER NOT NULL
+	next_event INTEGER NOT NULL,     -- at least; rows above were written since this one was
+	next_delivery INTEGER NOT NULL,
+	watermark INTEGER NOT NULL,      -- no delivery of an event up to this one is pending without a row
+	seen INTEGER NOT NULL,           -- the outbox's time was that far at least
+	shift INTEGER NOT NULL           -- of the wall clock against it
 ) STRICT;
 CREATE TABLE endpoint (
 	id INTEGER PRIMARY KEY,
@@ -45,28 +45,50 @@ CREATE TABLE event (
 	tenant TEXT,
 	key TEXT,
 	accepted INTEGER NOT NULL,
-	first INTEGER NOT NULL,          -- its deliveries are first to first + count - 1
-	count INTEGER NOT NULL,
+	first INTEGER NOT NULL,          -- its deliveries have the numbers from this one on,
+	targets BLOB,                    -- one for each of these endpoints, given by id as uvarints
 	print BLOB,                      -- fingerprint, when the app chose the id
 	kept INTEGER NOT NULL,           -- 0 for its deliveries, 1 though nobody wanted it, 2 only to know the id again
 	data BLOB
 ) STRICT;
 CREATE INDEX event_bare ON event(kept, accepted) WHERE kept > 0;
-CREATE TABLE delivery (
+CREATE INDEX event_type ON event(type, accepted);
+CREATE TABLE pending (
+	endpoint INTEGER NOT NULL,
+	due INTEGER NOT NULL,            -- of a fresh one: when its event was accepted
+	seq INTEGER NOT NULL,
+	event INTEGER NOT NULL,
+	attempts INTEGER NOT NULL,
+	code TEXT,
+	PRIMARY KEY (endpoint, due, seq)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX pending_retried ON pending(endpoint, seq) WHERE attempts > 0;
+CREATE TABLE done (
 	seq INTEGER PRIMARY KEY,
 	event INTEGER NOT NULL,
 	endpoint INTEGER NOT NULL,
-	state INTEGER NOT NULL DEFAULT 0, -- 0 pending, 1 delivered, 2 failed, 3 discarded
-	attempts INTEGER NOT NULL DEFAULT 0,
-	due INTEGER NOT NULL DEFAULT 0,
-	finished INTEGER NOT NULL DEFAULT 0,
-	code TEXT
+	state INTEGER NOT NULL,          -- 1 delivered, 2 failed, 3 discarded
+	attempts INTEGER NOT NULL,       -- 0 for one that was failed from the start
+	finished INTEGER NOT NULL,
+	code TEXT,
+	started INTEGER NOT NULL,        -- from here on the last attempt
+	took INTEGER NOT NULL,
+	dns INTEGER NOT NULL,
+	connect INTEGER NOT NULL,
+	tls INTEGER NOT NULL,
+	first_byte INTEGER NOT NULL,
+	status INTEGER NOT NULL,
+	outcome TEXT,
+	error TEXT,
+	head TEXT,
+	body BLOB
 ) STRICT;
-CREATE INDEX delivery_pending ON delivery(endpoint, due) WHERE state = 0;
-CREATE INDEX delivery_retried ON delivery(endpoint) WHERE state = 0 AND due > 0;
-CREATE INDEX delivery_final ON delivery(state, finished) WHERE state > 0;
+CREATE INDEX done_state ON done(state, finished);
+CREATE INDEX done_endpoint ON done(endpoint, state, finished);
 CREATE TABLE attempt (
-	id INTEGER PRIMARY KEY,          -- delivery * 65536 + number of the attempt; 0 holds the error of one that failed without any
+	id INTEGER PRIMARY KEY,          -- delivery * 65536 + number of the attempt
+	due INTEGER NOT NULL,            -- of the next one
+	code TEXT,
 	started INTEGER NOT NULL,
 	took INTEGER NOT NULL,
 	dns INTEGER NOT NULL,
@@ -75,7 +97,6 @@ CREATE TABLE attempt (
 	first_byte INTEGER NOT NULL,
 	status INTEGER NOT NULL,
 	outcome TEXT,
-	code TEXT,
 	error TEXT,
 	head TEXT,
 	body BLOB
@@ -87,10 +108,7 @@ CREATE TABLE idem (
 	expires INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX idem_expires ON idem(expires);
-` + laterTables + clockTable
-
-// laterTables are what format version 1 did not have.
-const laterTables = `CREATE TABLE note (
+CREATE TABLE note (
 	endpoint TEXT PRIMARY KEY,       -- by name: one without deliveries has no row
 	revision INTEGER NOT NULL,       -- rises with each write, over all rows; none is ever removed
 	text BLOB
@@ -103,20 +121,13 @@ CREATE TABLE mark (
 CREATE INDEX mark_expires ON mark(expires);
 `
 
-// clockTable is what format version 2 did not have: its times were the wall clock's.
-const clockTable = `CREATE TABLE clock (
-	seen INTEGER NOT NULL,           -- the outbox's time was that far at least
-	shift INTEGER NOT NULL           -- of the wall clock against it
-) STRICT;
-INSERT INTO clock VALUES (0, 0);
-`
-
 // meta is the row of the table meta.
 type meta struct {
 	prefix       string
 	epoch        uint64
 	nextEvent    int64
 	nextDelivery int64
+	watermark    int64
 	revision     uint64 // of the last note
 	clock        clock.State
 }
@@ -146,28 +157,12 @@ func (d *db) setup() error {
 		}
 	case id != applicationID:
 		return fmt.Errorf("this is no outbox of Relay but another program's database (application id %#x); choose another path", id)
-	case version < 1 || version > formatVersion:
+	case version > 0 && version < formatVersion:
+		return fmt.Errorf("it has format version %d and was written by a build before the first release, this Relay knows version %d; drain it with that build, or move it away", version, formatVersion)
+	case version != formatVersion:
 		return fmt.Errorf("it has format version %d, this Relay knows version %d; use the Relay that wrote it, or a newer one", version, formatVersion)
 	}
-	if err := d.configure(); err != nil {
-		return err
-	}
-	if version == 0 || version == formatVersion {
-		return nil
-	}
-	return d.upgrade(version)
-}
-
-// upgrade brings a file from an earlier format version to this one with one commit.
-func (d *db) upgrade(version int64) error {
-	later := clockTable
-	if version == 1 {
-		later = laterTables + clockTable
-	}
-	if err := d.conn.Exec(fmt.Sprintf(`BEGIN; %s PRAGMA user_version = %d; COMMIT`, later, formatVersion)); err != nil {
-		return fmt.Errorf("go to format version %d: %w", formatVersion, err)
-	}
-	return nil
+	return d.configure()
 }
 
 // create makes an empty outbox. It comes into being with one commit: before it,
@@ -187,7 +182,7 @@ func (d *db) create() error {
 	// Lower case letters and digits, 50 bits: enough to tell outboxes apart.
 	prefix := strings.ToLower(rand.Text()[:10])
 	if err := d.conn.Exec(fmt.Sprintf(`BEGIN; %s
-		INSERT INTO meta VALUES ('%s', 0, 1, 1);
+		INSERT INTO meta VALUES ('%s', 0, 1, 1, 0, 0, 0);
 		PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT`, schema, prefix, applicationID, formatVersion)); err != nil {
 		return err
 	}
@@ -205,12 +200,11 @@ func (d *db) configure() error {
 }
 
 // readMeta reads the meta row. The numbers to come are above all that are or were
-// in use.
+// in use, and the clock is not before the last accept.
 func (d *db) readMeta() (meta, error) {
-	q, err := d.query(`SELECT prefix, epoch,
-		max(next_event, 1 + coalesce((SELECT max(seq) FROM event), 0)),
-		max(next_delivery, 1 + coalesce((SELECT max(seq) FROM delivery), 0)),
-		(SELECT coalesce(max(revision), 0) FROM note), seen, shift FROM meta, clock`)
+	q, err := d.query(`SELECT prefix, epoch, max(next_event, 1 + coalesce(seq, 0)), next_delivery, watermark,
+		(SELECT coalesce(max(revision), 0) FROM note), max(seen, coalesce(accepted, 0)), shift, coalesce(first, 0), targets
+		FROM meta LEFT JOIN (SELECT * FROM event ORDER BY seq DESC LIMIT 1)`)
 	if err != nil {
 		return meta{}, err
 	}
@@ -221,9 +215,10 @@ func (d *db) readMeta() (meta, error) {
 			prefix:       q.stmt.ColumnText(0),
 			epoch:        uint64(q.stmt.ColumnInt64(1)),
 			nextEvent:    q.stmt.ColumnInt64(2),
-			nextDelivery: q.stmt.ColumnInt64(3),
-			revision:     uint64(q.stmt.ColumnInt64(4)),
-			clock:        clock.State{Seen: q.stmt.ColumnInt64(5), Shift: q.stmt.ColumnInt64(6)},
+			nextDelivery: max(q.stmt.ColumnInt64(3), q.stmt.ColumnInt64(8)+int64(countTargets(q.stmt.ColumnRawBlob(9)))),
+			watermark:    q.stmt.ColumnInt64(4),
+			revision:     uint64(q.stmt.ColumnInt64(5)),
+			clock:        clock.State{Seen: q.stmt.ColumnInt64(6), Shift: q.stmt.ColumnInt64(7)},
 		}
 	}
 	err = q.done()
@@ -236,10 +231,10 @@ func (d *db) readMeta() (meta, error) {
 	return m, nil
 }
 
-// raiseEpoch is the first write of every opening.
-func (d *db) raiseEpoch(now clock.State) error {
-	if err := d.conn.Exec(fmt.Sprintf(`BEGIN; UPDATE meta SET epoch = epoch + 1; UPDATE clock SET seen = %d, shift = %d; COMMIT`, now.Seen, now.Shift)); err != nil {
-		return fmt.Errorf("raise epoch: %w", err)
+// writeMeta writes the meta row in the transaction under way.
+func (d *db) writeMeta(m meta, now clock.State) error {
+	if err := d.saveMeta.int(int64(m.epoch)).int(m.nextEvent).int(m.nextDelivery).int(m.watermark).int(now.Seen).int(now.Shift).exec(); err != nil {
+		return fmt.Errorf("update meta: %w", err)
 	}
 	return nil
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
+	"time"
 
 	"relay/outbox"
 )
@@ -66,8 +68,7 @@ func (s *Store) queueSettle(c outbox.Claim, st outbox.Settlement) error {
 	st.Attempt.Body = bytes.Clone(st.Attempt.Body) // it is the caller's again
 	next := &settle{entry: e, attempt: st.Attempt, state: st.State}
 	if st.State == outbox.Pending {
-		next.due = max(s.clock.Of(st.Due), 1) // 0 is what is fresh
-		s.dueBy(e.endpoint, next.due)
+		next.due = s.clock.Of(st.Due)
 	} else {
 		next.finished = s.clock.Now()
 	}
@@ -80,30 +81,66 @@ func (s *Store) queueSettle(c outbox.Claim, st outbox.Settlement) error {
 
 // update writes a settlement in the transaction under way.
 func (s *Store) update(st *settle) error {
-	e, state := st.entry, 0
-	switch c := s.count(e.endpoint); st.state {
-	case outbox.Delivered:
-		state, c.delivered = 1, c.delivered+1
-	case outbox.Failed:
-		state, c.failed = 2, c.failed+1
-	case outbox.Discarded:
-		state, c.discarded = 3, c.discarded+1
-	}
-	n := e.attempts + 1
-	if err := s.db.settle.int(int64(state)).int(int64(n)).int(st.due).int(st.finished).text(st.attempt.Code).int(e.seq).exec(); err != nil {
-		return fmt.Errorf("update delivery: %w", err)
-	}
-	a := &st.attempt
+	e, n, a := st.entry, st.entry.attempts+1, &st.attempt
 	if s.room < -s.maxSize/16 {
 		a.Head, a.Body = "", nil // beyond max_size: what happened is kept, not what was said
 	}
-	err := s.db.addAttempt.int(attemptID(e.seq, n)).int(a.Started.UnixMicro()).int(a.Took.Microseconds()).
-		int(a.Timing.DNS.Microseconds()).int(a.Timing.Connect.Microseconds()).int(a.Timing.TLS.Microseconds()).int(a.Timing.FirstByte.Microseconds()).
-		int(int64(a.Status)).text(a.Outcome).text(a.Code).text(a.Error).text(a.Head).blob(a.Body).exec()
-	if err != nil {
-		return fmt.Errorf("insert attempt: %w", err)
+	if err := s.dropPending(e); err != nil {
+		return err
+	}
+	switch c := s.count(e.endpoint); st.state {
+	case outbox.Delivered:
+		c.delivered++
+	case outbox.Failed:
+		c.failed++
+	case outbox.Discarded:
+		c.discarded++
+	default:
+		if err := s.addPending(e, st.due, n, a.Code); err != nil {
+			return err
+		}
+		if err := s.db.addAttempt.int(attemptID(e.seq, n)).int(st.due).text(a.Code).attempt(a).exec(); err != nil {
+			return fmt.Errorf("insert attempt: %w", err)
+		}
+		return nil
+	}
+	return s.addDone(e, st.state, n, st.finished, a)
+}
+
+// addDone writes the end of a delivery, with its last attempt, the n-th, in the transaction
+// under way.
+func (s *Store) addDone(e *entry, state outbox.State, n int, finished int64, a *outbox.Attempt) error {
+	place := int64(slices.Index(states[:], state))
+	if err := s.db.addDone.int(e.seq).int(e.number).int(e.endpoint.id).int(place).int(int64(n)).int(finished).text(a.Code).attempt(a).exec(); err != nil {
+		return fmt.Errorf("insert end of a delivery: %w", err)
 	}
 	return nil
+}
+
+// attempt binds attemptColumns.
+func (q *query) attempt(a *outbox.Attempt) *query {
+	return q.int(a.Started.UnixMicro()).int(a.Took.Microseconds()).
+		int(a.Timing.DNS.Microseconds()).int(a.Timing.Connect.Microseconds()).int(a.Timing.TLS.Microseconds()).int(a.Timing.FirstByte.Microseconds()).
+		int(int64(a.Status)).text(a.Outcome).text(a.Error).text(a.Head).blob(a.Body)
+}
+
+// readAttempt reads the n-th attempt, whose attemptColumns begin at a column.
+func readAttempt(q *query, column, n int, code string) outbox.Attempt {
+	micros := func(i int) time.Duration {
+		return time.Duration(q.stmt.ColumnInt64(column+i)) * time.Microsecond
+	}
+	return outbox.Attempt{
+		N:       n,
+		Started: fromMicros(q.stmt.ColumnInt64(column)),
+		Took:    micros(1),
+		Timing:  outbox.Timing{DNS: micros(2), Connect: micros(3), TLS: micros(4), FirstByte: micros(5)},
+		Status:  q.stmt.ColumnInt(column + 6),
+		Outcome: q.stmt.ColumnText(column + 7),
+		Code:    code,
+		Error:   q.stmt.ColumnText(column + 8),
+		Head:    q.stmt.ColumnText(column + 9),
+		Body:    q.stmt.ColumnBlob(column+10, nil),
+	}
 }
 
 // attemptID is the row of a delivery's n-th attempt. All of a delivery's attempts

@@ -43,6 +43,7 @@ type Options struct {
 
 	free    func() (int64, error) // free disk space in bytes, for tests
 	ballast int64                 // bytes, for tests; 0 for ballastSize
+	raise   time.Duration         // for tests; 0 for raiseAfter
 	woke    func()                // called by the owner each time it wakes, for tests
 	wall    func() time.Time      // in the place of the machine's wall clock, for tests
 }
@@ -50,18 +51,22 @@ type Options struct {
 // Store is an open outbox. Its fields belong to the owner goroutine (run), but
 // for those below mu.
 type Store struct {
-	level   string
-	maxSize int64
-	log     zerolog.Logger
-	woke    func()           // nil but in tests,
-	wall    func() time.Time // and so is this
+	level      string
+	maxSize    int64
+	log        zerolog.Logger
+	raiseAfter time.Duration
+	woke       func()           // nil but in tests,
+	wall       func() time.Time // and so is this
 
 	db      *db
 	disk    *disk
 	meta    meta
 	known   []*endpoint        // those with a row, by id - 1
-	touched []*endpoint        // whose counts the transaction under way changes
-	loaded  map[int64]struct{} // retries that are in memory, by delivery number
+	touched []*endpoint        // which the transaction under way changes
+	loaded  map[int64]struct{} // numbers of deliveries that are in memory and have a row
+	bare    []*entry           // those that have none, in the order of accept, and some that are over
+	raised  int64              // when the watermark was raised last, by the outbox's clock
+	spare   int64              // bytes of memory for what the transaction under way accepts
 	room    int64              // bytes that may still be accepted
 	full    error              // why there is no room; nil while there is
 	stalled time.Time          // until then the disk is full even for settlements
@@ -116,20 +121,20 @@ func open(ctx context.Context, o Options) (s *Store, err error) {
 		return nil, err
 	}
 	s = &Store{
-		level:   o.Durability,
-		maxSize: cmp.Or(o.MaxSize, DefaultMaxSize),
-		log:     o.Log,
-		woke:    o.woke,
-		wall:    o.wall,
-		loaded:  map[int64]struct{}{},
-		wake:    make(chan struct{}, 1),
-		slots:   make(chan struct{}, backlog),
-		stop:    make(chan struct{}),
-		broken:  make(chan struct{}),
-		done:    make(chan struct{}),
-		noted:   make(chan struct{}),
-		swept:   time.Now(),
-		queues:  queues{endpoints: map[string]*endpoint{}, leases: map[uint64]*entry{}},
+		level:      o.Durability,
+		maxSize:    cmp.Or(o.MaxSize, DefaultMaxSize),
+		log:        o.Log,
+		raiseAfter: cmp.Or(o.raise, raiseAfter),
+		woke:       o.woke,
+		wall:       o.wall,
+		loaded:     map[int64]struct{}{},
+		wake:       make(chan struct{}, 1),
+		slots:      make(chan struct{}, backlog),
+		stop:       make(chan struct{}),
+		broken:     make(chan struct{}),
+		done:       make(chan struct{}),
+		noted:      make(chan struct{}),
+		swept:      time.Now(),
 	}
 	if s.disk, err = own(o); err != nil {
 		return nil, err
@@ -140,8 +145,8 @@ func open(ctx context.Context, o Options) (s *Store, err error) {
 	return s, nil
 }
 
-// load brings the store to work. It reads no delivery: those that are due are
-// loaded when their endpoint is claimed from.
+// load brings the store to work. Deliveries that are due are loaded when their endpoint is
+// claimed from.
 func (s *Store) load(o Options) error {
 	err := s.connect(o)
 	full := isFull(err)
@@ -169,7 +174,7 @@ func (s *Store) load(o Options) error {
 
 // connect opens the file and reads what the store must know.
 func (s *Store) connect(o Options) (err error) {
-	s.known = nil // of an attempt before
+	s.known, s.queues = nil, queues{endpoints: map[string]*endpoint{}, leases: map[uint64]*entry{}} // not of an attempt before
 	if s.db, err = connect(filepath.Join(o.Dir, databaseFile), o.VFS); err != nil {
 		return err
 	}
@@ -192,9 +197,13 @@ func (s *Store) loadFile() (err error) {
 	if err := s.loadEndpoints(); err != nil {
 		return err
 	}
-	s.prefix, s.fence, s.heard = s.meta.prefix, (s.meta.epoch+1)<<fenceBits, s.meta.revision
 	s.clock = clock.New(s.meta.clock, s.wall)
-	return s.db.raiseEpoch(s.clock.State())
+	if err := s.recover(); err != nil {
+		return err
+	}
+	s.prefix, s.fence, s.heard = s.meta.prefix, s.meta.epoch<<fenceBits, s.meta.revision
+	s.raised = s.clock.Now()
+	return nil
 }
 
 // fenceBits is how many bits of a fence count claims; those above are the epoch.
@@ -212,7 +221,7 @@ func (s *Store) loadEndpoints() error {
 		ep.id = int64(len(s.known) + 1) // rows are never removed
 		ep.counts = counts{q.stmt.ColumnInt64(1), q.stmt.ColumnInt64(2), q.stmt.ColumnInt64(3), q.stmt.ColumnInt64(4)}
 		if ep.counts.pending() > 0 {
-			ep.more, ep.nextDue = true, 0
+			ep.nextDue = 0
 		}
 		s.known = append(s.known, ep)
 	}

@@ -40,16 +40,7 @@ func (s *Store) passes(m *outbox.Mark, now int64) (bool, error) {
 }
 
 // insertFailed writes a delivery that is failed from the start; e goes to no queue.
-func (s *Store) insertFailed(e *entry, event int64, t outbox.Term) error {
+func (s *Store) insertFailed(e *entry, t outbox.Term) error {
 	s.count(e.endpoint).failed++
-	if err := s.db.addFailed.int(e.seq).int(event).int(e.endpoint.id).int(e.created).text(t.Code).exec(); err != nil {
-		return fmt.Errorf("insert failed delivery: %w", err)
-	}
-	if t.Error == "" {
-		return nil
-	}
-	if err := s.db.addError.int(attemptID(e.seq, 0)).text(t.Error).exec(); err != nil {
-		return fmt.Errorf("insert error: %w", err)
-	}
-	return nil
+	return s.addDone(e, outbox.Failed, 0, e.created, &outbox.Attempt{Code: t.Code, Error: t.Error, Started: fromMicros(0)})
 }
