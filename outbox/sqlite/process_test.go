@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 // killed. It prints a line for each thing that has happened.
 func child(what, dir string) error {
 	ctx := context.Background()
-	s, err := Open(ctx, Options{Dir: dir, ballast: 1})
+	s, err := Open(ctx, Options{Dir: dir, ballast: 1, raise: time.Millisecond})
 	if err != nil {
 		return err
 	}

@@ -40,7 +40,7 @@ type entry struct {
 	fence uint64    // of the lease
 	until time.Time // its end
 	lane  bool      // is one of the express lane
-	row   bool      // has a row in pending; belongs to the owner
+	row   bool      // may have a row in pending; belongs to the owner
 }
 
 // weight is about what the entry takes in memory, in bytes.

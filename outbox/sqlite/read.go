@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -162,19 +163,16 @@ func (s *Store) countSlice(endpoints []*endpoint) (map[string]outbox.Counts, err
 // sought among those that are due before the oldest retry was made: no retries are there to
 // be passed, because they are due later than that.
 func (s *Store) oldest(ep *endpoint) (int64, error) {
-	oldest := int64(never)
-	for _, q := range []*query{s.db.oldestRetried.int(ep.id), s.db.oldestFresh.int(ep.id)} {
-		if q == s.db.oldestFresh {
-			q.int(oldest)
-		}
-		if q.step() {
-			oldest = q.stmt.ColumnInt64(0)
-		}
-		if err := q.done(); err != nil {
-			return 0, fmt.Errorf("select oldest delivery: %w", err)
-		}
+	retried, err := s.db.oldestRetried.int(ep.id).number() // 0 for none
+	if err != nil {
+		return 0, fmt.Errorf("select oldest retry: %w", err)
 	}
-	return oldest, nil
+	retried = cmp.Or(retried, never)
+	fresh, err := s.db.oldestFresh.int(ep.id).int(retried).number()
+	if err != nil {
+		return 0, fmt.Errorf("select oldest delivery: %w", err)
+	}
+	return cmp.Or(fresh, retried), nil
 }
 
 // Health implements outbox.Store.
