@@ -203,7 +203,7 @@ func (q *queues) lease(ep *endpoint, r outbox.ClaimRequest) []outbox.Claim {
 		q.ask(ep) // the backlog has its share
 		return nil
 	}
-	var claims []outbox.Claim
+	claims := make([]outbox.Claim, 0, min(most, len(ep.ready)+len(ep.lane)))
 	for from := &ep.lane; len(claims) < most; {
 		if len(claims) >= fresh {
 			if from = ep.next(micros); from == nil {
