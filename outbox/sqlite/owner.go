@@ -160,8 +160,11 @@ func (s *Store) work(g group) error {
 func (s *Store) commit(accepts []*accept, settles []*settle, notes []*note) error {
 	accepts = s.refuseRemoved(accepts)
 	raise := s.raiseAt() <= s.clock.Now() && !time.Now().Before(s.stalled)
-	if len(accepts)+len(settles)+len(notes) == 0 && !raise {
-		return nil
+	if len(accepts)+len(settles)+len(notes) == 0 {
+		if !raise {
+			return nil
+		}
+		defer func(since time.Time) { s.db.written = since }(s.db.written) // the log rests all the same
 	}
 	touched, err := s.apply(accepts, settles, notes, raise)
 	var c *clash
