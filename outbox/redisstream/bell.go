@@ -11,7 +11,7 @@ import (
 // bellBlock is how long one look at the bell waits. Close ends it sooner.
 const bellBlock = 5 * time.Second
 
-// listen hears of work that other Relays left for whoever has time, until Close.
+// listen hears of work that other Relays left in Redis, until Close.
 func (sh *shard) listen() {
 	backoff := retryFirst
 	for {

@@ -14,16 +14,20 @@ type endpoint struct {
 	name   string
 	turn   chan struct{} // held by the Claim that is under way
 	waiter *waiter       // that Claim, while it waits
-	ready  []*held       // claimed in Redis, and not yet given to anybody
+	ready  []*lease      // claimed in Redis, and not yet given to anybody
 	asked  int           // deliveries that calls under way may bring
 
 	maybe    uint64 // shards that may have something due
 	fetching uint64 // shards that are being asked
 	full     uint64 // shards where as many claims are held as may be: asked again soon
 
-	laneTold time.Time // when Redis last heard that the endpoint is behind
-	batch    int       // how many the last fetch asked for
-	fetched  time.Time // when it came back
+	last     outbox.ClaimRequest // of the Claim that waits, or waited last
+	laneTold time.Time           // when Redis last heard that the endpoint is behind
+	fetched  time.Time           // when the last fetch came back
+
+	// How many deliveries were given out lately.
+	window      time.Time
+	given, pace int
 
 	due   time.Time // the next retry that is known
 	alarm *time.Timer
@@ -38,8 +42,8 @@ type waiter struct {
 	got     chan []outbox.Claim // has room for the one answer
 }
 
-// held is a delivery that this process has claimed.
-type held struct {
+// lease is a delivery that this process has claimed.
+type lease struct {
 	claim    outbox.Claim
 	ref      ref
 	shard    *shard
@@ -62,10 +66,11 @@ type claimKey struct {
 func keyOf(c *outbox.Claim) claimKey { return claimKey{c.Endpoint, c.Fence} }
 
 const (
-	batchMost   = 256                    // deliveries that a fetch asks for beyond what a Claim does
-	batchWithin = 100 * time.Millisecond // in which a fetch must have been given out for the next one to be larger
-	readyMost   = time.Second            // how long deliveries wait here for a Claim
-	toldEvery   = time.Second            // how often Redis hears that an endpoint is behind
+	paceWindow = 100 * time.Millisecond
+	aheadFrom  = 8           // given out in a window, from which on more are claimed than a Claim asks for
+	aheadMost  = 256         // deliveries that wait here for a Claim
+	readyMost  = time.Second // how long they wait
+	toldEvery  = time.Second // how often Redis hears that an endpoint is behind
 )
 
 // endpoint returns the endpoint of a name. The caller holds mu.
@@ -108,7 +113,7 @@ func (s *Store) Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Clai
 	if w.telling = r.Behind && time.Since(e.laneTold) > toldEvery; w.telling {
 		e.maybe = s.allShards()
 	}
-	e.waiter = w
+	e.waiter, e.last = w, r
 	s.serve(e)
 	s.mu.Unlock()
 	return s.await(ctx, e, w)
@@ -143,12 +148,12 @@ func (s *Store) serve(e *endpoint) {
 	if w == nil || s.closed {
 		return
 	}
-	s.giveUp(e, func(h *held) bool { return !h.fits(w) })
+	s.giveUp(e, func(h *lease) bool { return !h.fits(w) })
 	if !w.telling && e.answer(w) {
 		return
 	}
 	open := e.maybe &^ e.full &^ e.fetching
-	want := e.room() - e.asked
+	want := e.room()
 	if open == 0 || want <= 0 && !w.telling {
 		return
 	}
@@ -179,29 +184,50 @@ func (e *endpoint) answer(w *waiter) bool {
 		e.ready = nil
 	}
 	e.waiter = nil
+	e.roll(time.Now())
+	e.given += n
 	w.got <- claims
 	return true
 }
 
 // fits tells whether a claim is what a Claim asks for: made under its bound, and about as long. One that was made for this very
 // Claim may have lost some of it on the way.
-func (h *held) fits(w *waiter) bool {
+func (h *lease) fits(w *waiter) bool {
 	if w.FleetMax > 0 && h.bound != w.FleetMax {
 		return false
 	}
 	return !h.sent.Before(w.began) || time.Until(h.claim.Until) >= w.Lease-w.Lease/64
 }
 
-// room is how many deliveries the Claim that waits has room for. While what fetches bring is
-// gone in a moment each asks for twice as many as the one before, so that a backlog does not
-// cost a round trip for each free worker. What waits here would stand in the way of the
-// express lane, and take the place of what others work on under a bound. The caller holds mu.
+// room is how many deliveries more this process has use for: those that the Claim that waits
+// asks for, and about as many as are given out in a moment, so that an endpoint that
+// takes hundreds a second does not cost a round trip for each free worker. The caller holds mu.
 func (e *endpoint) room() int {
-	w := e.waiter
-	if w.Behind || w.FleetMax > 0 || e.batch == 0 || time.Since(e.fetched) > batchWithin {
-		return w.Max
+	n := e.ahead() - len(e.ready) - e.asked
+	if e.waiter != nil {
+		n += e.waiter.Max
 	}
-	return max(w.Max, min(2*e.batch, batchMost))
+	return max(n, 0)
+}
+
+// ahead is how many deliveries may wait here for a Claim. They would stand in the way of the
+// express lane, and take the place of what others work on under a bound.
+func (e *endpoint) ahead() int {
+	e.roll(time.Now())
+	if e.pace < aheadFrom || e.last.Behind || e.last.FleetMax > 0 {
+		return 0
+	}
+	return min(e.pace, aheadMost)
+}
+
+// roll begins a new window when it is time.
+func (e *endpoint) roll(now time.Time) {
+	switch passed := now.Sub(e.window); {
+	case passed >= 2*paceWindow:
+		e.window, e.given, e.pace = now, 0, 0
+	case passed >= paceWindow:
+		e.window, e.given, e.pace = now, 0, e.given
+	}
 }
 
 // boundIn is a shard's part of a bound on claims: at least one, since each shard may
@@ -214,20 +240,20 @@ func (s *Store) boundIn(sh *shard, bound int) int {
 	return max(1, (bound+n-1-sh.index)/n)
 }
 
-// hold takes what was claimed in Redis, for whoever claims next. The caller holds mu.
-func (s *Store) hold(e *endpoint, list []*held) {
+// hold takes what was claimed in Redis, for the next Claim. The caller holds mu.
+func (s *Store) hold(e *endpoint, list []*lease) {
 	for _, h := range list {
-		s.held[keyOf(&h.claim)] = h
+		s.leases[keyOf(&h.claim)] = h
 	}
 	e.ready = append(e.ready, list...)
 }
 
 // takeReady takes what no Claim should get any more. The caller holds mu.
-func (e *endpoint) takeReady(old func(*held) bool) (list []*held) {
+func (e *endpoint) takeReady(old func(*lease) bool) (list []*lease) {
 	if len(e.ready) == 0 {
 		return nil
 	}
-	e.ready = slices.DeleteFunc(e.ready, func(h *held) bool {
+	e.ready = slices.DeleteFunc(e.ready, func(h *lease) bool {
 		if !old(h) {
 			return false
 		}
@@ -239,7 +265,7 @@ func (e *endpoint) takeReady(old func(*held) bool) (list []*held) {
 }
 
 // giveUp hands back what no Claim should get any more. The caller holds mu.
-func (s *Store) giveUp(e *endpoint, old func(*held) bool) {
+func (s *Store) giveUp(e *endpoint, old func(*lease) bool) {
 	if list := e.takeReady(old); len(list) > 0 {
 		s.workers.Go(func() { s.handBack(list) }) // Close waits for it
 	}
@@ -248,21 +274,21 @@ func (s *Store) giveUp(e *endpoint, old func(*held) bool) {
 // handBackIdle gives up what no Claim came for, and forgets leases that ended unnoticed.
 func (s *Store) handBackIdle() {
 	now := time.Now()
-	var list []*held
+	var list []*lease
 	s.mu.Lock()
 	for _, e := range s.endpoints {
-		list = append(list, e.takeReady(func(h *held) bool { return now.Sub(h.sent) >= readyMost })...)
+		list = append(list, e.takeReady(func(h *lease) bool { return now.Sub(h.sent) >= readyMost })...)
 	}
-	for key, h := range s.held {
+	for key, h := range s.leases {
 		if now.Sub(h.claim.Until) > time.Minute {
-			delete(s.held, key)
+			delete(s.leases, key)
 		}
 	}
 	s.mu.Unlock()
 	s.handBack(list)
 }
 
-func (s *Store) handBack(list []*held) {
+func (s *Store) handBack(list []*lease) {
 	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 	defer cancel()
 	if err := s.release(ctx, list); err != nil {

@@ -39,7 +39,6 @@ type Options struct {
 	Log            zerolog.Logger
 	Endpoints      map[string]string // by name: what this Relay does with each
 	Version        string            // of this Relay
-	Place          string            // of this Relay on its machine (its state folder), for its name; may be empty
 }
 
 // Sentinel names a master that Sentinels watch. TLS, when it is on, is used with

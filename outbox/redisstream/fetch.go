@@ -23,7 +23,7 @@ type fetch struct {
 	behind   bool
 	bound    int // of the fleet, 0 for none
 
-	got  []*held
+	got  []*lease
 	next time.Duration // until the next retry is due, 0 if there is none
 	more bool          // there may be more now
 	kept bool          // the bound keeps back what is due
@@ -46,7 +46,7 @@ func (sh *shard) commitClaims(list []*fetch) {
 	}
 }
 
-// bring hands what a fetch claimed to who waits for it.
+// bring takes what a fetch claimed to the Claim that waits for it.
 func (sh *shard) bring(f *fetch) {
 	s, e, bit := sh.s, f.endpoint, uint64(1)<<sh.index
 	s.mu.Lock()
@@ -67,10 +67,9 @@ func (sh *shard) bring(f *fetch) {
 	if f.behind {
 		e.laneTold = time.Now()
 	}
-	e.batch, e.fetched = 0, time.Now()
+	e.fetched = time.Now()
 	if f.more {
 		e.maybe |= bit
-		e.batch = f.max
 	}
 	if f.kept && e.maybe&bit == 0 { // else a claim has ended meanwhile
 		e.full |= bit
@@ -100,7 +99,7 @@ func (sh *shard) fetch(ctx context.Context, list []*fetch) error {
 		cmds[i] = p.EvalSha(ctx, sh.s.scripts.claim.sha, f.keys(sh), f.args(sh, joined)...)
 	}
 	_, failed := p.Exec(ctx)
-	var all []*held
+	var all []*lease
 	for i, f := range list {
 		v, err := result(cmds[i], failed)
 		if isNoScript(err) {
@@ -116,7 +115,7 @@ func (sh *shard) fetch(ctx context.Context, list []*fetch) error {
 	}
 	bad, err := sh.complete(ctx, all)
 	for _, f := range list {
-		f.got = slices.DeleteFunc(f.got, func(h *held) bool { return err != nil || bad[h] })
+		f.got = slices.DeleteFunc(f.got, func(h *lease) bool { return err != nil || bad[h] })
 	}
 	return err
 }
@@ -152,18 +151,18 @@ func (f *fetch) read(sh *shard, v any, sent time.Time) error {
 		f.next = max(time.Millisecond, time.Duration(due-now)*time.Microsecond)
 	}
 	f.more, f.kept = list[2] == "m", list[2] == "f"
-	lease := leased{f.endpoint.name, f.lease, f.bound, sent, now}
+	given := grant{f.endpoint.name, f.lease, f.bound, sent, now}
 	for i := 3; i+3 < len(list); i += 4 {
 		times, _ := strconv.ParseUint(list[i+3], 10, 64)
-		if h := sh.claimed(lease, entry{list[i][0], list[i+1]}, list[i+2], times); h != nil {
+		if h := sh.claimed(given, parseEntry(list[i][0], list[i+1]), list[i+2], times); h != nil {
 			f.got = append(f.got, h)
 		}
 	}
 	return nil
 }
 
-// leased is what claims that were made together have in common.
-type leased struct {
+// grant is what claims that were made together have in common.
+type grant struct {
 	endpoint string
 	lease    time.Duration
 	bound    int // of the fleet
@@ -175,29 +174,41 @@ type leased struct {
 const clockSlack = 2 * time.Millisecond
 
 // claimed is a claim that a script made, nil if nothing can be said of it.
-func (sh *shard) claimed(l leased, at entry, tail string, times uint64) *held {
+func (sh *shard) claimed(g grant, at entry, tail string, times uint64) *lease {
 	r, err := parseTail(tail)
 	if err != nil {
-		sh.s.log.Error().Err(err).Str("endpoint", l.endpoint).Msg("a delivery is passed over")
+		sh.s.log.Error().Err(err).Str("endpoint", g.endpoint).Msg("a delivery is passed over")
 		return nil
 	}
+	return sh.newLease(g, at, r, times)
+}
+
+func (sh *shard) newLease(g grant, at entry, r ref, times uint64) *lease {
 	created := r.created()
-	return &held{
+	return &lease{
 		claim: outbox.Claim{
-			Delivery: outbox.Delivery{ID: r.deliveryID(), EventID: r.event, Endpoint: l.endpoint, State: outbox.Pending, Due: created, Created: created},
-			Fence:    newFence(at, sh.index, times), Until: l.sent.Add(l.lease),
+			Delivery: outbox.Delivery{ID: r.deliveryID(), EventID: r.event, Endpoint: g.endpoint, State: outbox.Pending, Due: created, Created: created},
+			Fence:    newFence(at, sh.index, times), Until: g.sent.Add(g.lease),
 		},
-		ref: r, shard: sh, entry: at, times: times, sent: l.sent,
-		deadline: l.now + (l.lease - clockSlack).Microseconds(),
-		bound:    l.bound,
-		waited:   at.order() != r.order,
+		ref: r, shard: sh, entry: at, times: times, sent: g.sent,
+		deadline: g.now + (g.lease - clockSlack).Microseconds(),
+		bound:    g.bound,
+		waited:   at.order != r.order,
 	}
 }
 
 // complete reads what memory does not have: the events, and the records of
 // deliveries that were settled before. It returns those that cannot be made.
-func (sh *shard) complete(ctx context.Context, list []*held) (bad map[*held]bool, err error) {
-	missing := slices.DeleteFunc(slices.Clone(list), func(h *held) bool { return h.claim.Event != nil && !h.waited })
+func (sh *shard) complete(ctx context.Context, list []*lease) (bad map[*lease]bool, err error) {
+	var missing []*lease
+	for _, h := range list {
+		if h.claim.Event == nil {
+			h.claim.Event = sh.s.events.get(h.ref.event)
+		}
+		if h.claim.Event == nil || h.waited {
+			missing = append(missing, h)
+		}
+	}
 	if len(missing) == 0 {
 		return nil, nil
 	}
@@ -208,9 +219,6 @@ func (sh *shard) complete(ctx context.Context, list []*held) (bad map[*held]bool
 	p := node.Pipeline()
 	answers := make([]*redis.SliceCmd, len(missing))
 	for i, h := range missing {
-		if h.claim.Event == nil {
-			h.claim.Event = sh.s.events.get(h.ref.event)
-		}
 		if h.claim.Event == nil {
 			answers[i] = p.HMGet(ctx, sh.event(h.ref.event), strconv.Itoa(h.ref.n), "o", "e")
 		} else {
@@ -224,7 +232,7 @@ func (sh *shard) complete(ctx context.Context, list []*held) (bad map[*held]bool
 		sh.mu.Unlock()
 		return nil, sh.note(err)
 	}
-	bad = map[*held]bool{}
+	bad = map[*lease]bool{}
 	for i, h := range missing {
 		if err := h.fill(answers[i].Val()); err != nil {
 			bad[h] = true
@@ -238,7 +246,7 @@ func (sh *shard) complete(ctx context.Context, list []*held) (bad map[*held]bool
 var errOver = errors.New("delivery is over already")
 
 // fill takes in what complete read.
-func (h *held) fill(v []any) error {
+func (h *lease) fill(v []any) error {
 	order, _ := v[1].(string)
 	if order != strconv.FormatInt(h.ref.order, 10) {
 		return fmt.Errorf("event %s is gone from redis", h.ref.event)
@@ -265,13 +273,13 @@ func (h *held) fill(v []any) error {
 }
 
 // forget ends a delivery that cannot be made.
-func (sh *shard) forget(ctx context.Context, h *held, why error) {
+func (sh *shard) forget(ctx context.Context, h *lease, why error) {
 	counted := "1"
 	if errors.Is(why, errOver) {
 		counted = "0"
 	}
 	_, err := sh.eval(ctx, &sh.s.scripts.forget, []string{sh.stream(h.entry, h.claim.Endpoint), sh.counts, sh.created(h.claim.Endpoint)},
-		[]any{h.entry.id, h.ref.tail(), h.claim.Endpoint, counted})
+		[]any{h.entry.id(), h.ref.tail(), h.claim.Endpoint, counted})
 	sh.s.log.Error().Err(errors.Join(why, err)).Str("endpoint", h.claim.Endpoint).Str("event_id", h.ref.event).
 		Str("delivery_id", h.claim.ID).Str("state", string(outbox.Discarded)).Msg("a delivery cannot be made any more")
 }

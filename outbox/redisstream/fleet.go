@@ -35,7 +35,7 @@ func (sh *shard) join(ctx context.Context) error {
 		return err
 	}
 	token := rand.Text()
-	args := []any{rand.Text(), format, token, sh.s.place, deadAfter.Microseconds()}
+	args := []any{rand.Text(), format, token, host(), deadAfter.Microseconds()}
 	for _, d := range dead {
 		args = append(args, d.name, d.token)
 	}

@@ -20,27 +20,31 @@ type acceptGroup struct {
 	names   []string // of endpoints
 	index   map[string]int
 	terms   bool  // whether any delivery is on terms
-	free    []int // deliveries that this process has room for, by endpoint
+	wanted  []int // deliveries, by endpoint
+	free    []int // how many of them this process has room for
 	leases  []time.Duration
 	keys    []string
 	args    []any
 	sent    time.Time
 
 	flags  string // of the endpoints, as the script answered
-	claims []*held
+	claims []*lease
 	fresh  map[string]*outbox.Event // what was written, by id
 }
 
-// gather finds out which endpoints the group is for.
+// gather counts the deliveries of each endpoint.
 func (g *acceptGroup) gather() {
 	for _, a := range g.accepts {
 		for i := range a.batch.Entries {
 			e := &a.batch.Entries[i]
 			for k, name := range e.Endpoints {
-				if _, ok := g.index[name]; !ok {
-					g.index[name] = len(g.names)
-					g.names = append(g.names, name)
+				n, ok := g.index[name]
+				if !ok {
+					n = len(g.names)
+					g.index[name] = n
+					g.names, g.wanted = append(g.names, name), append(g.wanted, 0)
 				}
+				g.wanted[n]++
 				g.terms = g.terms || e.Terms != nil && e.Terms[k] != (outbox.Term{})
 			}
 		}
@@ -48,15 +52,15 @@ func (g *acceptGroup) gather() {
 	g.free, g.leases = make([]int, len(g.names)), make([]time.Duration, len(g.names))
 }
 
-// reserve decides how many deliveries a group claims at once: as many as the Claim that waits
-// has room for. Under a bound of the fleet only claims may count.
+// reserve decides how many deliveries a group claims at once: as many as this process has room
+// for. Under a bound of the fleet only claims may count.
 func (s *Store) reserve(g *acceptGroup) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i, name := range g.names {
-		if e := s.endpoints[name]; e != nil && e.waiter != nil && e.waiter.FleetMax == 0 {
-			g.free[i] = max(0, e.room()-e.asked)
-			g.leases[i] = e.waiter.Lease
+		if e := s.endpoints[name]; e != nil && e.last.FleetMax == 0 {
+			g.free[i] = min(g.wanted[i], e.room())
+			g.leases[i] = e.last.Lease
 			e.asked += g.free[i]
 		}
 	}
@@ -68,7 +72,9 @@ func (s *Store) unreserve(g *acceptGroup) {
 	defer s.mu.Unlock()
 	for i, name := range g.names {
 		if g.free[i] > 0 {
-			s.endpoints[name].asked -= g.free[i]
+			e := s.endpoints[name]
+			e.asked -= g.free[i]
+			s.serve(e)
 		}
 	}
 }
@@ -150,10 +156,11 @@ func (g *acceptGroup) addTerms(e *outbox.Entry) {
 	}
 }
 
-// read gives every batch its receipts or its refusal, and takes in what was claimed. The
+// read gives every batch its receipts or its refusal, and takes in what was claimed. Events of
+// which deliveries are left in Redis stay in memory, since they may be claimed here. The
 // answers of the script: the flags of the endpoints, the time, the claims, then
 //
-//	A                  for all batches together: all are fresh
+//	A<order>           for all batches together: all are fresh, and their orders rise by one
 //
 // or for each batch:
 //
@@ -180,8 +187,8 @@ func (g *acceptGroup) read(v any) error {
 	now, _ := strconv.ParseInt(answers[n-1], 10, 64)
 	for i := 0; i+3 < len(claims); i += 4 {
 		at, _ := strconv.Atoi(claims[i])
-		l := leased{g.names[at-1], g.leases[at-1], 0, g.sent, now}
-		if h := g.sh.claimed(l, entry{claims[i+1][0], claims[i+2]}, claims[i+3], 1); h != nil {
+		given := grant{g.names[at-1], g.leases[at-1], 0, g.sent, now}
+		if h := g.sh.claimed(given, parseEntry(claims[i+1][0], claims[i+2]), claims[i+3], 1); h != nil {
 			g.claims = append(g.claims, h)
 		}
 	}
@@ -192,7 +199,40 @@ func (g *acceptGroup) read(v any) error {
 		}
 		g.answer(a, text[0], text[1:])
 	}
+	if answers[0][0] == 'A' {
+		order, _ := strconv.ParseInt(answers[0][1:], 10, 64)
+		g.claimOwn(order, now)
+	}
+	if strings.Contains(g.flags, "m") {
+		for _, e := range g.fresh {
+			g.sh.s.events.add(e)
+		}
+	}
 	return nil
+}
+
+// claimOwn makes the claims of endpoints of which just the deliveries of this group were claimed.
+func (g *acceptGroup) claimOwn(order, now int64) {
+	if !strings.ContainsAny(g.flags, "qx") {
+		return
+	}
+	for _, a := range g.accepts {
+		for i := range a.batch.Entries {
+			e := &a.batch.Entries[i]
+			for n, name := range e.Endpoints {
+				at := g.index[name]
+				line := g.flags[at]
+				if line != 'q' && line != 'x' {
+					continue
+				}
+				r := ref{order: order, n: n, total: len(e.Endpoints), event: e.Event.ID}
+				h := g.sh.newLease(grant{name, g.leases[at], 0, g.sent, now}, entry{line, order, int64(n)}, r, 1)
+				h.claim.Event = g.fresh[e.Event.ID]
+				g.claims = append(g.claims, h)
+			}
+			order++
+		}
+	}
 }
 
 // answer gives a batch its receipts, or its refusal.
@@ -252,23 +292,20 @@ func (g *acceptGroup) written(a *accept, marks []string) {
 }
 
 // take brings what an accept claimed to those who wait for it, and notes where there is
-// more. Events with deliveries that are left in Redis stay in memory, for whoever claims these here.
+// more.
 func (s *Store) take(ctx context.Context, g *acceptGroup) {
 	for _, h := range g.claims {
-		h.claim.Event = g.fresh[h.ref.event]
-	}
-	if strings.Contains(g.flags, "m") {
-		for _, e := range g.fresh {
-			s.events.add(e)
+		if h.claim.Event == nil {
+			h.claim.Event = g.fresh[h.ref.event]
 		}
 	}
 	bad, err := g.sh.complete(ctx, g.claims)
-	claims := slices.DeleteFunc(g.claims, func(h *held) bool { return err != nil || bad[h] })
+	claims := slices.DeleteFunc(g.claims, func(h *lease) bool { return err != nil || bad[h] })
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, h := range claims {
-		s.hold(s.endpoints[h.claim.Endpoint], []*held{h})
+		s.hold(s.endpoints[h.claim.Endpoint], []*lease{h})
 	}
 	for i, name := range g.names {
 		e := s.endpoints[name]

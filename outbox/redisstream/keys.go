@@ -107,15 +107,23 @@ func parseTail(tail string) (r ref, err error) {
 // order of the event and the number of the delivery, or a later order and 0 where the delivery
 // has come back to the line.
 type entry struct {
-	line byte   // 'q' backlog, 'x' express lane
-	id   string // "<order>-<n>"
+	line  byte // 'q' backlog, 'x' express lane
+	order int64
+	n     int64
 }
 
-// order is that of the entry's id.
-func (e entry) order() int64 {
-	text, _, _ := strings.Cut(e.id, "-")
-	n, _ := strconv.ParseInt(text, 10, 64) // 0 for an id that nobody gives
-	return n
+// parseEntry reads an id. Nobody gives one that cannot be read.
+func parseEntry(line byte, id string) entry {
+	order, n, _ := strings.Cut(id, "-")
+	e := entry{line: line}
+	e.order, _ = strconv.ParseInt(order, 10, 64)
+	e.n, _ = strconv.ParseInt(n, 10, 64)
+	return e
+}
+
+func (e entry) id() string {
+	b := strconv.AppendInt(make([]byte, 0, 24), e.order, 10)
+	return string(strconv.AppendInt(append(b, '-'), e.n, 10))
 }
 
 // stream is the key of the entry's stream.
@@ -124,15 +132,15 @@ func (k *keys) stream(e entry, endpoint string) string {
 }
 
 // A fence is the order of the claimed entry, the shard, and how often the entry was claimed, so
-// that no two claims of a delivery share one and Redis can say whether a claim holds,
-// whoever asks.
+// that no two claims of a delivery share one, and Redis can say whether a claim holds, also to
+// a process that did not make it.
 const (
 	timesBits = 6
 	shardBits = 6 // 64 shards at most
 )
 
 func newFence(e entry, shard int, times uint64) uint64 {
-	return uint64(e.order())<<(shardBits+timesBits) | uint64(shard)<<timesBits | times&(1<<timesBits-1)
+	return uint64(e.order)<<(shardBits+timesBits) | uint64(shard)<<timesBits | times&(1<<timesBits-1)
 }
 
 func shardOf(fence uint64) int { return int(fence >> timesBits & (1<<shardBits - 1)) }

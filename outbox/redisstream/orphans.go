@@ -44,7 +44,7 @@ func (sh *shard) claimsOf(ctx context.Context, consumer string) (list []orphan, 
 				}
 				from = ""
 				for _, p := range page {
-					list = append(list, orphan{name, entry{byte(line), p.ID}})
+					list = append(list, orphan{name, parseEntry(byte(line), p.ID)})
 					from = "(" + p.ID
 				}
 				if len(page) < pendingPage {
@@ -63,7 +63,7 @@ func (sh *shard) expire(ctx context.Context, consumer string, list []orphan) (in
 		n := min(len(list), pendingPage)
 		args := []any{sh.prefix, consumer}
 		for _, o := range list[:n] {
-			args = append(args, o.endpoint, string(o.entry.line), o.entry.id)
+			args = append(args, o.endpoint, string(o.entry.line), o.entry.id())
 		}
 		v, err := sh.eval(ctx, &sh.s.scripts.expire, []string{sh.leases}, args)
 		if err != nil {
@@ -120,8 +120,8 @@ func (sh *shard) seekOrphans(ctx context.Context, joined *session) {
 func (sh *shard) known() map[orphan]bool {
 	sh.s.mu.Lock()
 	defer sh.s.mu.Unlock()
-	all := make(map[orphan]bool, len(sh.s.held))
-	for _, h := range sh.s.held {
+	all := make(map[orphan]bool, len(sh.s.leases))
+	for _, h := range sh.s.leases {
 		if h.shard == sh {
 			all[orphan{h.claim.Endpoint, h.entry}] = true
 		}

@@ -251,7 +251,7 @@ func TestJudgeAOF(t *testing.T) {
 	}
 }
 
-// Under a server of before 7.2, WAITAOF is an error.
+// Under a server older than 7.2, WAITAOF is an error.
 func TestMeasureAOF(t *testing.T) {
 	s := redistest.Start(t, "--maxmemory", "1") // full from the start
 	m := nodeTest(t, connectTest(t, at(s.URL())))

@@ -153,7 +153,7 @@ func (sh *shard) readLine(ctx context.Context, endpoint string, back map[string]
 		from = ""
 		for _, m := range page {
 			tail, _ := m.Values["d"].(string)
-			if r, err := parseTail(tail); err == nil && (entry{id: m.ID}).order() != r.order {
+			if r, err := parseTail(tail); err == nil && parseEntry('q', m.ID).order != r.order {
 				back[tail] = true
 			}
 			if len(page) == linePage {

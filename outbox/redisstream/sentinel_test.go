@@ -152,7 +152,7 @@ func refusals(t *testing.T, s *redistest.Server, name string) int {
 // soon waits until there is no error.
 func soon(t *testing.T, what string, ask func() error) {
 	t.Helper()
-	deadline := time.Now().Add(40 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute) // a Sentinel that was kept from running waits 30 s (TILT)
 	for {
 		err := ask()
 		if err == nil {

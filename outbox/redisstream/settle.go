@@ -16,7 +16,7 @@ import (
 // settlement is one on its way in. One without a delivery only waits for those
 // before it.
 type settlement struct {
-	held    *held
+	lease   *lease
 	stream  string // what the claim is a pending entry of
 	record  record
 	kept    []byte // the record as kept
@@ -76,8 +76,8 @@ func (s *Store) Settle(ctx context.Context, c outbox.Claim, o outbox.Settlement)
 	}
 }
 
-func newSettlement(h *held) *settlement {
-	return &settlement{held: h, stream: h.shard.stream(h.entry, h.claim.Endpoint), done: make(chan error, 1)}
+func newSettlement(h *lease) *settlement {
+	return &settlement{lease: h, stream: h.shard.stream(h.entry, h.claim.Endpoint), done: make(chan error, 1)}
 }
 
 // ceilMicro rounds up, since nothing may be claimed before its due time.
@@ -91,13 +91,13 @@ func ceilMicro(t time.Time) int64 {
 
 // letGo takes a claim out of what this process holds. A claim that it does not
 // hold may be of the process before it: then Redis must say what is known.
-func (s *Store) letGo(ctx context.Context, c outbox.Claim) (*held, error) {
+func (s *Store) letGo(ctx context.Context, c outbox.Claim) (*lease, error) {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
 		return nil, outbox.ErrClosed
 	}
-	h := s.held[keyOf(&c)]
+	h := s.leases[keyOf(&c)]
 	ended := h != nil && h.settling
 	if h != nil {
 		h.settling = true
@@ -113,7 +113,7 @@ func (s *Store) letGo(ctx context.Context, c outbox.Claim) (*held, error) {
 }
 
 // foreign rebuilds what is known of a claim that is not this process's own.
-func (s *Store) foreign(ctx context.Context, c outbox.Claim) (*held, error) {
+func (s *Store) foreign(ctx context.Context, c outbox.Claim) (*lease, error) {
 	index := shardOf(c.Fence)
 	part := strings.SplitN(strings.TrimPrefix(c.ID, "dlv_"), "_", 3)
 	if index >= len(s.shards) || len(part) != 3 {
@@ -141,7 +141,7 @@ func (s *Store) foreign(ctx context.Context, c outbox.Claim) (*held, error) {
 	if err != nil {
 		return nil, outbox.ErrLeaseLost // the event is gone
 	}
-	h := &held{
+	h := &lease{
 		claim: c, ref: ref{order: order, n: n, total: len(endpoints), event: c.EventID},
 		shard: sh, times: timesOf(c.Fence), waited: orderOf(c.Fence) != order,
 	}
@@ -154,17 +154,18 @@ func (s *Store) foreign(ctx context.Context, c outbox.Claim) (*held, error) {
 }
 
 // place finds the entry that a foreign claim is of.
-func (sh *shard) place(ctx context.Context, h *held) (*held, error) {
+func (sh *shard) place(ctx context.Context, h *lease) (*lease, error) {
 	node, err := sh.node(ctx)
 	if err != nil {
 		return nil, sh.note(err)
 	}
-	h.entry = entry{'q', strconv.FormatInt(h.ref.order, 10) + "-" + strconv.Itoa(h.ref.n)}
+	h.entry = entry{'q', orderOf(h.claim.Fence), 0}
 	if h.waited {
-		h.entry.id = strconv.FormatInt(orderOf(h.claim.Fence), 10) + "-0"
 		return h, nil
 	}
-	in, err := node.XRangeN(ctx, sh.lane(h.claim.Endpoint), h.entry.id, h.entry.id, 1).Result()
+	h.entry.n = int64(h.ref.n)
+	id := h.entry.id()
+	in, err := node.XRangeN(ctx, sh.lane(h.claim.Endpoint), id, id, 1).Result()
 	if err != nil {
 		return nil, sh.note(err)
 	}
@@ -178,7 +179,7 @@ func (sh *shard) place(ctx context.Context, h *held) (*held, error) {
 func (sh *shard) commitSettles(list []*settlement) {
 	real := make([]*settlement, 0, len(list))
 	for _, m := range list {
-		if m.held != nil {
+		if m.lease != nil {
 			real = append(real, m)
 		}
 	}
@@ -203,7 +204,7 @@ func (sh *shard) commitSettles(list []*settlement) {
 		break
 	}
 	for _, m := range list {
-		if m.held == nil {
+		if m.lease == nil {
 			m.done <- nil
 		}
 		if m.slot {
@@ -214,10 +215,10 @@ func (sh *shard) commitSettles(list []*settlement) {
 
 // settled tells of one settlement.
 func (sh *shard) settled(m *settlement, holds bool) {
-	s, h := sh.s, m.held
+	s, h := sh.s, m.lease
 	if !holds {
 		s.mu.Lock()
-		delete(s.held, keyOf(&h.claim))
+		delete(s.leases, keyOf(&h.claim))
 		s.mu.Unlock()
 		m.done <- outbox.ErrLeaseLost
 		if !m.strict {
@@ -227,7 +228,7 @@ func (sh *shard) settled(m *settlement, holds bool) {
 		return
 	}
 	s.mu.Lock()
-	delete(s.held, keyOf(&h.claim))
+	delete(s.leases, keyOf(&h.claim))
 	if e := s.endpoints[h.claim.Endpoint]; e != nil {
 		if m.record.state == outbox.Pending && !s.closed {
 			s.wakeAt(e, sh.clock.moment(time.UnixMicro(m.record.due)))
@@ -240,7 +241,7 @@ func (sh *shard) settled(m *settlement, holds bool) {
 
 // Release implements outbox.Store.
 func (s *Store) Release(ctx context.Context, claims ...outbox.Claim) error {
-	var list []*held
+	var list []*lease
 	for _, c := range claims {
 		h, err := s.letGo(ctx, c)
 		switch {
@@ -255,7 +256,7 @@ func (s *Store) Release(ctx context.Context, claims ...outbox.Claim) error {
 }
 
 // release hands back claims that are settling already, in calls of its own.
-func (s *Store) release(ctx context.Context, list []*held) error {
+func (s *Store) release(ctx context.Context, list []*lease) error {
 	byShard := map[*shard][]*settlement{}
 	for _, h := range list {
 		m := newSettlement(h)
@@ -270,7 +271,7 @@ func (s *Store) release(ctx context.Context, list []*held) error {
 		}
 		s.mu.Lock()
 		for _, m := range list {
-			if e := s.endpoints[m.held.claim.Endpoint]; e != nil {
+			if e := s.endpoints[m.lease.claim.Endpoint]; e != nil {
 				e.maybe |= 1 << sh.index
 				e.full &^= 1 << sh.index
 				s.serve(e)

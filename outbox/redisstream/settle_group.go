@@ -13,7 +13,7 @@ import (
 // simple tells whether it is what nearly all are: a first attempt that delivered. The
 // script takes these together.
 func (m *settlement) simple() bool {
-	return m.record.state == outbox.Delivered && m.held.before == "" && !m.held.waited && !m.strict && m.held.times == 1
+	return m.record.state == outbox.Delivered && m.lease.before == "" && !m.lease.waited && !m.strict && m.lease.times == 1
 }
 
 // trySettles makes one call.
@@ -50,10 +50,10 @@ func rank(simple bool) int {
 // settleCall writes the keys and arguments of the settle script, in the order that it reads them.
 func (sh *shard) settleCall(list []*settlement) (keys []string, args []any) {
 	type stream struct{ number, simple int }
-	streams, inOrder := map[string]*stream{}, []*settlement{}
+	streams, inOrder, of := map[string]*stream{}, []*settlement{}, make([]*stream, len(list))
 	simple, bytes, deadline := 0, 0, int64(math.MaxInt64)
 	keys = append(make([]string, 0, 3+2*len(list)), sh.meta, sh.counts, sh.done)
-	for _, m := range list {
+	for i, m := range list {
 		x := streams[m.stream]
 		if x == nil {
 			x = &stream{number: len(streams) + 1}
@@ -61,32 +61,33 @@ func (sh *shard) settleCall(list []*settlement) (keys []string, args []any) {
 			inOrder = append(inOrder, m)
 			keys = append(keys, m.stream)
 		}
+		of[i] = x
 		if m.simple() {
 			x.simple++
 			simple++
 			bytes += len(m.kept)
-			deadline = min(deadline, m.held.deadline)
+			deadline = min(deadline, m.lease.deadline)
 		}
 	}
 	for _, m := range list {
-		keys = append(keys, sh.event(m.held.ref.event))
+		keys = append(keys, sh.event(m.lease.ref.event))
 	}
 	args = append(make([]any, 0, 6+3*len(streams)+4*simple+9*(len(list)-simple)), sh.prefix, len(streams), simple, len(list), bytes, deadline)
 	for _, m := range inOrder {
-		args = append(args, m.held.claim.Endpoint, string(m.held.entry.line), streams[m.stream].simple)
+		args = append(args, m.lease.claim.Endpoint, string(m.lease.entry.line), streams[m.stream].simple)
 	}
 	for _, column := range []func(m *settlement) any{
-		func(m *settlement) any { return m.held.entry.id },
-		func(m *settlement) any { return m.held.ref.tail() },
-		func(m *settlement) any { return m.held.ref.n },
+		func(m *settlement) any { return m.lease.entry.id() },
+		func(m *settlement) any { return m.lease.ref.tail() },
+		func(m *settlement) any { return m.lease.ref.n },
 		func(m *settlement) any { return m.kept },
 	} {
 		for _, m := range list[:simple] {
 			args = append(args, column(m))
 		}
 	}
-	for _, m := range list[simple:] {
-		args = append(args, streams[m.stream].number)
+	for i, m := range list[simple:] {
+		args = append(args, of[simple+i].number)
 		args = appendOther(args, m)
 	}
 	return keys, args
@@ -94,7 +95,7 @@ func (sh *shard) settleCall(list []*settlement) (keys []string, args []any) {
 
 // appendOther writes the arguments of a settlement that is not simple.
 func appendOther(args []any, m *settlement) []any {
-	h := m.held
+	h := m.lease
 	what := make([]byte, 1, 4)
 	what[0] = letters[m.record.state]
 	if m.release {
@@ -109,7 +110,7 @@ func appendOther(args []any, m *settlement) []any {
 	if h.before != "" && !m.release {
 		what = append(what, 'h')
 	}
-	args = append(args, h.entry.id, h.times, h.ref.tail(), h.ref.n, m.kept, what)
+	args = append(args, h.entry.id(), h.times, h.ref.tail(), h.ref.n, m.kept, what)
 	if h.before != "" && !m.release {
 		args = append(args, fmt.Sprintf("%d.%d", h.ref.n, m.record.attempts-1), h.before)
 	}

@@ -192,7 +192,7 @@ func (sh *shard) up() {
 	was := time.Since(sh.down)
 	sh.down, sh.downWhy = time.Time{}, nil
 	told := sh.told
-	sh.told = false // said stays: one call that fails again and again among others is told of now and then
+	sh.told = false // said stays: one call that fails again and again among others is told of once in a while
 	sh.mu.Unlock()
 	if told {
 		sh.s.log.Info().Dur("took", was).Msg("redis answers again")

@@ -55,8 +55,6 @@ type Store struct {
 	events  *cache
 	window  time.Duration // how long ids and keys of the app are known
 	started time.Time
-	place   string // of this Relay: names its consumers
-
 	stop    chan struct{}  // closed by Close
 	ended   chan struct{}  // closed when the last settlements are in, or given up
 	slots   chan struct{}  // one token for each settlement that waits for its commit
@@ -70,9 +68,9 @@ type Store struct {
 	mu        sync.Mutex
 	closed    bool
 	endpoints map[string]*endpoint
-	held      map[claimKey]*held // what this process has claimed
-	notes     noted              // what is known of them
-	hashes    map[string]string  // of the endpoints' settings, for the fleet; only read
+	leases    map[claimKey]*lease // what this process has claimed
+	notes     noted               // what is known of them
+	hashes    map[string]string   // of the endpoints' settings, for the fleet; only read
 }
 
 // Open connects to the outbox and makes it when there is none. When Redis does not
@@ -93,16 +91,13 @@ func open(ctx context.Context, o Options, window time.Duration) (*Store, error) 
 		return nil, err
 	}
 	s := &Store{
-		o: o, log: o.Log, window: window, started: time.Now().UTC(), place: host(), hashes: o.Endpoints,
+		o: o, log: o.Log, window: window, started: time.Now().UTC(), hashes: o.Endpoints,
 		stop: make(chan struct{}), ended: make(chan struct{}), broken: make(chan struct{}),
 		slots:     make(chan struct{}, settleBacklog),
 		endpoints: map[string]*endpoint{},
-		held:      map[claimKey]*held{},
+		leases:    map[claimKey]*lease{},
 		events:    newCache(cacheBytes),
 		notes:     noted{heard: make(chan struct{})},
-	}
-	if o.Place != "" {
-		s.place += ":" + o.Place
 	}
 	if s.scripts, err = loadScripts(); err != nil {
 		return nil, err
@@ -242,11 +237,11 @@ func (s *Store) Close() error {
 			closed <- s.conn.Close() // calls to a Redis that hangs end now, not each after its timeout
 		})
 		s.workers.Wait()
-		var ready []*held
+		var ready []*lease
 		s.mu.Lock()
 		s.stopTimers()
 		for _, e := range s.endpoints {
-			ready = append(ready, e.takeReady(func(*held) bool { return true })...)
+			ready = append(ready, e.takeReady(func(*lease) bool { return true })...)
 		}
 		s.mu.Unlock()
 		if giveUp.Stop() {

@@ -47,7 +47,7 @@ func TestSuccessorTakesOverAtOnce(t *testing.T) {
 	}
 	for said := bufio.NewScanner(out); said.Scan() && said.Text() != "claimed"; {
 	}
-	// While it lives nobody takes its claim, whoever joins.
+	// While it lives no Relay that joins takes its claim.
 	s = openStore(t, server.URL())
 	claims, _ := server.MustDo(t, "XPENDING", "{relay:0}:q:a", "relay", "-", "+", "10").([]any)
 	if len(claims) != 1 || claims[0].([]any)[2].(int64) > time.Minute.Milliseconds() {

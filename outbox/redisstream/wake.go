@@ -21,7 +21,7 @@ func (s *Store) rung(sh *shard, names []string) {
 	}
 }
 
-// lookAgain makes everybody who waits look into a shard.
+// lookAgain makes every Claim that waits look into a shard.
 func (s *Store) lookAgain(sh *shard) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -14,7 +14,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -135,9 +134,6 @@ func openStore(ctx context.Context, o Options) (outbox.Engine, error) {
 	if c.Engine == "redis" {
 		r := redisOptions(c)
 		r.Log, r.Version = log, o.Version
-		if place, err := filepath.Abs(c.Path); err == nil { // the state folder
-			r.Place = place
-		}
 		if o.Policy != nil {
 			r.Endpoints = o.Policy.Hashes()
 		}

@@ -12,8 +12,8 @@
 -- then two bytes for each endpoint), and where a delivery is on terms the term of each target
 -- or '': see appendTerm in codec.go.
 --
--- Returns a string with 'm' for each endpoint that may have more to claim, '-' for others; the
--- time; a list of claims: number of the endpoint, 'q' or 'x', the entry's id, the delivery;
+-- Returns a string with 'm' for each endpoint that may have more to claim, 'q' or 'x' where the
+-- deliveries of this accept are all claimed from that line, else '-'; the time; a list of claims: number of the endpoint, 'q' or 'x', the entry's id, the delivery;
 -- then a string for each batch, or one for all: see read in group.go.
 local meta, counts, bell, done = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local m = redis.call('HMGET', meta, 'id', 'last', 'bytes')
@@ -77,13 +77,14 @@ local function write(i, at, over)
         failures[#failures + 1] = o .. '.' .. n .. '.' .. total .. '|' .. string.sub(KEYS[i], idAt)
         failures[#failures + 1] = ''
       else
-        local tail = o .. '.' .. n .. '.' .. total .. '|' .. string.sub(KEYS[i], idAt)
+        local id, tail = o .. '-' .. n, o .. '.' .. n .. '.' .. total .. '|' .. string.sub(KEYS[i], idAt)
+        e.first = e.first or id
         if e.room > 0 then
           e.room, e.fresh = e.room - 1, true
-          add(e.lane, last, n, tail)
+          add(e.lane, id, tail)
         else
           e.late = true
-          add(e.backlog, last, n, tail)
+          add(e.backlog, id, tail)
         end
         e.queued = e.queued + 1
       end
@@ -136,11 +137,12 @@ local function all()
   for _ = 1, N do sum, at = sum + size(at), after(at) end
   if limit > 0 and bytes + sum > limit then return nil end
   bytes = bytes + sum
+  local first = text(math.max(now, last + 1))
   for i = 1, N do
     write(k + i, a)
     a = after(a)
   end
-  return 'A'
+  return 'A' .. first
 end
 
 -- known finds out which of n entries are repeats: a mark for each, or the index of
@@ -243,22 +245,28 @@ if not answers[4] then
 end
 
 -- claim lets the caller's workers have what is the oldest at an endpoint now, whichever
--- deliveries these are. It returns how many it claimed.
-local claims = {}
+-- deliveries these are. It returns how many it claimed, and 'q' or 'x' where they are just
+-- those of this accept, in that line: the caller knows them.
+local claims, plain = {}, string.byte(answers[4]) == 65
 local function claim(i, e)
-  local got = {['q:'] = {}, ['x:'] = {}, count = 0}
-  for _, line in ipairs({{'q:', e.backlog, e.late}, {'x:', e.lane, e.fresh}}) do
-    if got.count < e.free and (line[3] or e.rung) then
-      local which, c = line[1], #claims
-      for n, entry in ipairs(read(line[2], consumer, e.free - got.count)) do
-        got[which][n], got.count = entry[1], got.count + 1
-        claims[c + 1], claims[c + 2], claims[c + 3], claims[c + 4] = i, string.sub(which, 1, 1), entry[1], entry[2][2]
-        c = c + 4
-      end
+  local got, own = {count = 0}, nil
+  local function from(which, stream)
+    local entries = read(stream, consumer, e.free - got.count)
+    got[which], got.count = entries, got.count + #entries
+    if plain and not e.rung and #entries == e.queued and entries[1][1] == e.first then
+      own = which
+      return
+    end
+    local c = #claims
+    for _, entry in ipairs(entries) do
+      claims[c + 1], claims[c + 2], claims[c + 3], claims[c + 4] = i, which, entry[1], entry[2][2]
+      c = c + 4
     end
   end
+  if e.late or e.rung then from('q', e.backlog) end
+  if (e.fresh or e.rung) and got.count < e.free then from('x', e.lane) end
   if got.count > 0 then grant(prefix, e.name, consumer, got, e.lease, e.longest, now) end
-  return got.count
+  return got.count, own
 end
 
 local flags = {}
@@ -268,8 +276,9 @@ for i, e in ipairs(endpoints) do
   if e.failed > 0 then redis.call('HINCRBY', counts, e.name .. '|f', e.failed) end
   local left = e.queued
   if left > 0 and e.free > 0 then
-    local got = claim(i, e)
+    local got, own = claim(i, e)
     left = left - got
+    flags[i] = own or flags[i]
     if e.rung and got < e.free then -- both lines are empty
       redis.call('HDEL', KEYS[5], e.name .. '|rung')
       left = 0

@@ -14,7 +14,7 @@ for a = 2, #ARGV do
       out[#out + 1], out[#out + 2] = name, line
     end
   end
-  if held(prefix, name) > 0 then redis.call('ZADD', KEYS[2], 'NX', now, name) end
+  if claimed(prefix, name) > 0 then redis.call('ZADD', KEYS[2], 'NX', now, name) end
   local first = redis.call('ZRANGE', prefix .. 'r:' .. name, 0, 0, 'WITHSCORES')
   if first[2] then redis.call('ZADD', KEYS[3], 'LT', text(tonumber(first[2])), name) end
   local n = redis.call('HMGET', KEYS[1], name .. '|a', name .. '|d', name .. '|f', name .. '|x')

@@ -7,7 +7,7 @@
 -- delivery, how often it was claimed.
 local prefix, endpoint, consumer, max = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local lease, open, bound = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
-local streams = {['q:'] = KEYS[1], ['x:'] = KEYS[2]}
+local streams = {q = KEYS[1], x = KEYS[2]}
 local now = clock()
 local kept = look('HMGET', KEYS[4], endpoint .. '|lease', endpoint .. '|lane', endpoint .. '|rung')
 local longest, lane, rung = tonumber(kept[1]), tonumber(kept[2]), kept[3]
@@ -20,14 +20,14 @@ end
 local promoted, ended, first = promote(prefix, endpoint, now), 0, nil
 if mark and tonumber(mark) <= now then ended, first = ends(prefix, endpoint, longest or lease, now) end
 local most = max
-if bound > 0 then most = math.max(0, math.min(max, bound + ended - held(prefix, endpoint))) end
+if bound > 0 then most = math.max(0, math.min(max, bound + ended - claimed(prefix, endpoint))) end
 
-local out, got = {text(now), '', ''}, {['q:'] = {}, ['x:'] = {}, count = 0}
+local out, got = {text(now), '', ''}, {q = {}, x = {}, count = 0}
 local function claim(which, entry, times)
   local list = got[which]
-  list[#list + 1] = entry[1]
+  list[#list + 1] = entry
   got.count = got.count + 1
-  for _, v in ipairs({string.sub(which, 1, 1), entry[1], entry[2][2], times}) do out[#out + 1] = v end
+  for _, v in ipairs({which, entry[1], entry[2][2], times}) do out[#out + 1] = v end
 end
 
 -- takeOver claims what others held for too long, those first that were claimed first.
@@ -44,7 +44,7 @@ local function takeOver(which)
   until cursor == '0-0'
 end
 if ended > 0 then
-  for _, which in ipairs({'q:', 'x:'}) do
+  for _, which in ipairs({'q', 'x'}) do
     if pending(streams[which])[1] then takeOver(which) end
   end
 end
@@ -55,9 +55,9 @@ local function fresh(which, count)
   if count <= 0 then return end
   for _, entry in ipairs(read(streams[which], consumer, count)) do claim(which, entry, '1') end
 end
-if lane then fresh('x:', tonumber(ARGV[5])) end
-fresh('q:', most)
-if lane then fresh('x:', most) end
+if lane then fresh('x', tonumber(ARGV[5])) end
+fresh('q', most)
+if lane then fresh('x', most) end
 
 if got.count > 0 then grant(prefix, endpoint, consumer, got, lease, longest, now) end
 if mark and tonumber(mark) <= now then

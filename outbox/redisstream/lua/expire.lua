@@ -1,4 +1,4 @@
--- Ends the leases of a consumer's claims, so that whoever looks next takes them over.
+-- Ends the leases of a consumer's claims, so that the next Relay that looks takes them over.
 -- KEYS: leases. ARGV: key prefix, consumer; for each claim: endpoint, 'q' or 'x', id of the entry.
 -- Returns how many were its claims.
 local prefix, now, expired, woken = ARGV[1], clock(), 0, {}

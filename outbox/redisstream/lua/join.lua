@@ -1,7 +1,7 @@
 -- Makes the shard's outbox when there is none, and gives this Relay a number and the name
--- of a consumer: its place, or the place with a number where others have that name.
+-- of a consumer: its machine's, with a number where others have that name.
 -- KEYS: meta, bell, who, alive. ARGV: a new outbox id, the format, a token of this Relay, its
--- place, after how many microseconds without a heartbeat a Relay is gone; then
+-- machine, after how many microseconds without a heartbeat a Relay is gone; then
 -- names of Relays that are certainly dead, each with its entry in who.
 -- Returns the outbox id, the Relay's number, the last bell, the format, the time, the consumer,
 -- '1' if a Relay that is gone had that name.

@@ -1,6 +1,7 @@
 -- What several scripts share. Times are microseconds of the server's clock:
 -- they fit a double exactly, but tostring would round them.
-local function text(n) return string.format('%.0f', n) end
+local exact = string.format('%d', 2^52) == '4503599627370496' and '%d' or '%.0f' -- the faster one, where it is exact
+local function text(n) return string.format(exact, n) end
 
 local function clock()
   local t = redis.call('TIME')
@@ -36,15 +37,15 @@ end
 
 -- add appends a delivery to a stream. Ids rise with the outbox's order; where that was lost
 -- (keys deleted by hand) the server makes the next id.
-local function add(stream, order, n, tail)
-  local answer = redis.pcall('XADD', stream, text(order) .. '-' .. n, 'd', tail)
+local function add(stream, id, tail)
+  local answer = redis.pcall('XADD', stream, id, 'd', tail)
   if type(answer) == 'table' and answer.err then redis.call('XADD', stream, '*', 'd', tail) end
 end
 
 -- back puts a delivery at the end of its endpoint's line, once more. The set by time of
 -- accept tells the oldest.
 local function back(prefix, endpoint, order, tail)
-  add(prefix .. 'q:' .. endpoint, order, 0, tail)
+  add(prefix .. 'q:' .. endpoint, text(order) .. '-0', tail)
   redis.call('ZADD', prefix .. 'c:' .. endpoint, string.match(tail, '^%d+'), tail)
 end
 
@@ -87,8 +88,8 @@ local function pending(stream, ...)
   return not answer.err and answer or {}
 end
 
--- held is how many claims an endpoint has.
-local function held(prefix, endpoint)
+-- claimed is how many claims an endpoint has.
+local function claimed(prefix, endpoint)
   return (pending(prefix .. 'q:' .. endpoint)[1] or 0) + (pending(prefix .. 'x:' .. endpoint)[1] or 0)
 end
 
@@ -114,19 +115,19 @@ local function ends(prefix, endpoint, lease, now)
   return ended, first and now + first * 1000
 end
 
--- grant notes claims that were made: their ids by stream, how many, their lease, and the
--- one that the endpoint's claims have had. Claims end after the longest lease that is under way;
+-- grant notes claims that were made: their entries by line, how many, their lease, and the
+-- longest that claims of the endpoint have had. Claims end after the longest lease that is under way;
 -- a shorter one begins as if it had been idle for the difference.
 local function grant(prefix, endpoint, consumer, got, lease, longest, now)
   if not longest or lease > longest then
     redis.call('HSET', prefix .. 'endpoints', endpoint .. '|lease', lease)
   elseif lease < longest then
-    if held(prefix, endpoint) == got.count then
+    if claimed(prefix, endpoint) == got.count then
       redis.call('HSET', prefix .. 'endpoints', endpoint .. '|lease', lease)
     else
-      for _, stream in ipairs({'q:', 'x:'}) do
-        for _, id in ipairs(got[stream]) do
-          redis.call('XCLAIM', prefix .. stream .. endpoint, 'relay', consumer, 0, id, 'IDLE', longest - lease, 'JUSTID')
+      for _, line in ipairs({'q', 'x'}) do
+        for _, entry in ipairs(got[line] or {}) do
+          redis.call('XCLAIM', prefix .. line .. ':' .. endpoint, 'relay', consumer, 0, entry[1], 'IDLE', longest - lease, 'JUSTID')
         end
       end
     end

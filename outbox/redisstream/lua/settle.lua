@@ -74,28 +74,39 @@ end
 -- Nobody may take a claim over before its lease has ended, so those that are in time need no
 -- look. A record that is there already tells a repeat.
 if quick then
-  local at, whole = 1, true
+  local repeats
   for i = 1, F do
-    answer[i] = '1'
-    if redis.call('HSETNX', KEYS[event + i], ARGV[numbers + i], ARGV[records + i]) == 0 then whole, answer[i] = false, '' end
+    if redis.call('HSETNX', KEYS[event + i], ARGV[numbers + i], ARGV[records + i]) == 0 then
+      repeats = repeats or {}
+      repeats[i] = true
+    end
   end
+  local at = 1
   for _, stream in ipairs(streams) do
     if stream.n > 0 then
       stream.d = stream.n
       over(stream.key, unpack(ARGV, ids + at, ids + at + stream.n - 1))
-      for i = at, at + stream.n - 1 do
-        if answer[i] == '' then
+      for i = at, repeats and at + stream.n - 1 or 0 do
+        answer[i] = '1'
+        if repeats[i] then
           answer[i], stream.d = recorded(i, ARGV[numbers + i], ARGV[records + i]), stream.d - 1
           bytes = bytes - #ARGV[records + i]
-        elseif not whole or F % 2 == 1 then
+        else
           history.d[#history.d + 1] = ARGV[tails + i]
         end
       end
       at = at + stream.n
     end
   end
-  -- Tails stand as fields and as values.
-  if F > 0 and whole and F % 2 == 0 then redis.call('XADD', KEYS[3], '*', unpack(ARGV, tails + 1, tails + F)) end
+  if F > 0 and not repeats then
+    answer[1] = string.rep('1', F)
+    -- Tails stand as fields and as values: of an odd number one has an empty value.
+    if F % 2 == 0 then
+      redis.call('XADD', KEYS[3], '*', unpack(ARGV, tails + 1, tails + F))
+    else
+      redis.call('XADD', KEYS[3], '*', ARGV[tails + F], '', unpack(ARGV, tails + 1, tails + F - 1))
+    end
+  end
 else
   bytes = 0
   local i = 0
@@ -114,12 +125,12 @@ for i = F + 1, N do
   a = a + 7
   if string.find(what, 'h', 2, true) then s.name, s.before, a = ARGV[a], ARGV[a + 1], a + 2 end
   if s.state == 'p' then s.due, a = ARGV[a], a + 1 end
-  answer[i] = settle(i, s)
+  answer[#answer + 1] = settle(i, s)
 end
 
 for state, key in pairs({d = KEYS[3], f = prefix .. 'failed', x = KEYS[3]}) do
   local h = history[state]
-  if #h % 2 == 1 then h[#h + 1] = '' end -- of an odd number one has an empty value
+  if #h % 2 == 1 then h[#h + 1] = '' end
   for from = 1, #h, 512 do redis.call('XADD', key, '*', unpack(h, from, math.min(from + 511, #h))) end
 end
 for _, stream in ipairs(streams) do
