@@ -47,6 +47,7 @@ type lease struct {
 	claim    outbox.Claim
 	ref      ref
 	shard    *shard
+	outbox   string // in which it was claimed
 	entry    entry
 	times    uint64    // how often the entry was claimed, this claim included
 	sent     time.Time // when Redis was asked

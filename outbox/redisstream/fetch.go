@@ -105,10 +105,10 @@ func (sh *shard) fetch(ctx context.Context, list []*fetch) error {
 		if isNoScript(err) {
 			v, err = sh.eval(ctx, &sh.s.scripts.claim, f.keys(sh), f.args(sh, joined))
 		} else {
-			err = sh.note(err)
+			err = sh.noteScript(err)
 		}
 		if err == nil {
-			err = f.read(sh, v, sent)
+			err = f.read(sh, joined, v, sent)
 		}
 		f.err = err
 		all = append(all, f.got...)
@@ -122,7 +122,7 @@ func (sh *shard) fetch(ctx context.Context, list []*fetch) error {
 
 func (f *fetch) keys(sh *shard) []string {
 	name := f.endpoint.name
-	return []string{sh.backlog(name), sh.lane(name), sh.retries(name), sh.endpoints, sh.leases}
+	return []string{sh.backlog(name), sh.lane(name), sh.retries(name), sh.endpoints, sh.leases, sh.meta}
 }
 
 func (f *fetch) args(sh *shard, joined *session) []any {
@@ -130,7 +130,7 @@ func (f *fetch) args(sh *shard, joined *session) []any {
 	if f.behind {
 		open = (outbox.LaneOpen + toldEvery).Microseconds()
 	}
-	return []any{sh.prefix, f.endpoint.name, joined.consumer, f.max, f.fresh, milliseconds(f.lease), open, sh.s.boundIn(sh, f.bound)}
+	return []any{sh.prefix, f.endpoint.name, joined.consumer, f.max, f.fresh, milliseconds(f.lease), open, sh.s.boundIn(sh, f.bound), joined.outbox}
 }
 
 // milliseconds is a lease as Redis counts it. It counts whole milliseconds, so one more keeps it
@@ -140,7 +140,7 @@ func milliseconds(lease time.Duration) int64 {
 }
 
 // read takes in the answer of the claim script.
-func (f *fetch) read(sh *shard, v any, sent time.Time) error {
+func (f *fetch) read(sh *shard, joined *session, v any, sent time.Time) error {
 	list, err := texts(v, 3)
 	if err != nil {
 		return err
@@ -151,7 +151,7 @@ func (f *fetch) read(sh *shard, v any, sent time.Time) error {
 		f.next = max(time.Millisecond, time.Duration(due-now)*time.Microsecond)
 	}
 	f.more, f.kept = list[2] == "m", list[2] == "f"
-	given := grant{f.endpoint.name, f.lease, f.bound, sent, now}
+	given := grant{joined.outbox, f.endpoint.name, f.lease, f.bound, sent, now}
 	for i := 3; i+3 < len(list); i += 4 {
 		times, _ := strconv.ParseUint(list[i+3], 10, 64)
 		if h := sh.claimed(given, parseEntry(list[i][0], list[i+1]), list[i+2], times); h != nil {
@@ -163,6 +163,7 @@ func (f *fetch) read(sh *shard, v any, sent time.Time) error {
 
 // grant is what claims that were made together have in common.
 type grant struct {
+	outbox   string // its id
 	endpoint string
 	lease    time.Duration
 	bound    int // of the fleet
@@ -190,7 +191,7 @@ func (sh *shard) newLease(g grant, at entry, r ref, times uint64) *lease {
 			Delivery: outbox.Delivery{ID: r.deliveryID(), EventID: r.event, Endpoint: g.endpoint, State: outbox.Pending, Due: created, Created: created},
 			Fence:    newFence(at, sh.index, times), Until: g.sent.Add(g.lease),
 		},
-		ref: r, shard: sh, entry: at, times: times, sent: g.sent,
+		ref: r, shard: sh, outbox: g.outbox, entry: at, times: times, sent: g.sent,
 		deadline: g.now + (g.lease - clockSlack).Microseconds(),
 		bound:    g.bound,
 		waited:   at.order != r.order,

@@ -187,7 +187,7 @@ func (g *acceptGroup) read(v any) error {
 	now, _ := strconv.ParseInt(answers[n-1], 10, 64)
 	for i := 0; i+3 < len(claims); i += 4 {
 		at, _ := strconv.Atoi(claims[i])
-		given := grant{g.names[at-1], g.leases[at-1], 0, g.sent, now}
+		given := grant{g.joined.outbox, g.names[at-1], g.leases[at-1], 0, g.sent, now}
 		if h := g.sh.claimed(given, parseEntry(claims[i+1][0], claims[i+2]), claims[i+3], 1); h != nil {
 			g.claims = append(g.claims, h)
 		}
@@ -226,7 +226,7 @@ func (g *acceptGroup) claimOwn(order, now int64) {
 					continue
 				}
 				r := ref{order: order, n: n, total: len(e.Endpoints), event: e.Event.ID}
-				h := g.sh.newLease(grant{name, g.leases[at], 0, g.sent, now}, entry{line, order, int64(n)}, r, 1)
+				h := g.sh.newLease(grant{g.joined.outbox, name, g.leases[at], 0, g.sent, now}, entry{line, order, int64(n)}, r, 1)
 				h.claim.Event = g.fresh[e.Event.ID]
 				g.claims = append(g.claims, h)
 			}

@@ -97,6 +97,34 @@ func TestKillDataUnderLoad(t *testing.T) {
 	x.finish(s, o, 2*underWay)
 }
 
+// A settlement of a claim in an outbox that was emptied meanwhile counts for nothing in the
+// new one, before the heartbeat has told of it and after.
+func TestSettleAfterFlush(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	s := openTest(t, at(server.URL()))
+	for _, id := range []string{"e1", "e2"} {
+		acceptOne(t, s, id, "a")
+	}
+	claims := claimSome(t, s, "a", 2, time.Minute)
+	before, err := s.shards[0].session()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.MustDo(t, "FLUSHALL")
+	deliver(t, s, claims[0])
+	await(t, "the store has joined the new outbox", func() bool {
+		now, err := s.shards[0].session()
+		return err == nil && now.outbox != before.outbox
+	})
+	deliver(t, s, claims[1])
+	acceptOne(t, s, "e3", "a")
+	if c := countsOf(t, s, "a"); c.Accepted != 1 || c.Pending != 1 || c.Delivered != 0 {
+		t.Errorf("counts %+v, want one that is pending", c)
+	}
+	deliver(t, s, claimSome(t, s, "a", 1, time.Minute)...)
+}
+
 // Fault F23: the scripts are forgotten, again and again.
 func TestKillScriptsUnderLoad(t *testing.T) {
 	t.Parallel()

@@ -23,6 +23,7 @@ type settlement struct {
 	strict  bool   // its caller waits, and a lease that has ended is lost
 	release bool   // the delivery is handed back as it was: there is no record
 	slot    bool   // it holds one of the slots
+	over    bool   // it has its answer
 	done    chan error
 }
 
@@ -128,6 +129,10 @@ func (s *Store) foreign(ctx context.Context, c outbox.Claim) (*lease, error) {
 	if err := s.flush(ctx); err != nil {
 		return nil, err
 	}
+	joined, err := sh.session()
+	if err != nil {
+		return nil, err
+	}
 	node, err := sh.node(ctx)
 	if err != nil {
 		return nil, sh.note(err)
@@ -143,7 +148,7 @@ func (s *Store) foreign(ctx context.Context, c outbox.Claim) (*lease, error) {
 	}
 	h := &lease{
 		claim: c, ref: ref{order: order, n: n, total: len(endpoints), event: c.EventID},
-		shard: sh, times: timesOf(c.Fence), waited: orderOf(c.Fence) != order,
+		shard: sh, outbox: joined.outbox, times: timesOf(c.Fence), waited: orderOf(c.Fence) != order,
 	}
 	h.claim.Until = time.Time{} // Redis decides
 	if err := h.fill(v[:2]); err != nil {
@@ -188,6 +193,7 @@ func (sh *shard) commitSettles(list []*settlement) {
 		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 		err := sh.trySettles(ctx, real)
 		cancel()
+		real = slices.DeleteFunc(real, func(m *settlement) bool { return m.over })
 		if err == nil {
 			break
 		}
@@ -216,6 +222,7 @@ func (sh *shard) commitSettles(list []*settlement) {
 // settled tells of one settlement.
 func (sh *shard) settled(m *settlement, holds bool) {
 	s, h := sh.s, m.lease
+	m.over = true
 	if !holds {
 		s.mu.Lock()
 		delete(s.leases, keyOf(&h.claim))

@@ -3,6 +3,7 @@ package redisstream
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -16,8 +17,22 @@ func (m *settlement) simple() bool {
 	return m.record.state == outbox.Delivered && m.lease.before == "" && !m.lease.waited && !m.strict && m.lease.times == 1
 }
 
-// trySettles makes one call.
+// trySettles makes one call. Claims of an outbox that is not there any more are lost.
 func (sh *shard) trySettles(ctx context.Context, list []*settlement) error {
+	joined, err := sh.session()
+	if err != nil {
+		return err
+	}
+	list = slices.DeleteFunc(slices.Clone(list), func(m *settlement) bool {
+		lost := m.lease.outbox != joined.outbox
+		if lost {
+			sh.settled(m, false)
+		}
+		return lost
+	})
+	if len(list) == 0 {
+		return nil
+	}
 	slices.SortStableFunc(list, func(a, b *settlement) int {
 		sa, sb := a.simple(), b.simple()
 		if sa && sb {
@@ -25,8 +40,14 @@ func (sh *shard) trySettles(ctx context.Context, list []*settlement) error {
 		}
 		return cmp.Compare(rank(sa), rank(sb))
 	})
-	keys, args := sh.settleCall(list)
+	keys, args := sh.settleCall(joined, list)
 	v, err := sh.eval(ctx, &sh.s.scripts.settle, keys, args)
+	if errors.Is(err, errEpoch) {
+		for _, m := range list {
+			sh.settled(m, false)
+		}
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -48,7 +69,7 @@ func rank(simple bool) int {
 }
 
 // settleCall writes the keys and arguments of the settle script, in the order that it reads them.
-func (sh *shard) settleCall(list []*settlement) (keys []string, args []any) {
+func (sh *shard) settleCall(joined *session, list []*settlement) (keys []string, args []any) {
 	type stream struct{ number, simple int }
 	streams, inOrder, of := map[string]*stream{}, []*settlement{}, make([]*stream, len(list))
 	simple, bytes, deadline := 0, 0, int64(math.MaxInt64)
@@ -72,7 +93,7 @@ func (sh *shard) settleCall(list []*settlement) (keys []string, args []any) {
 	for _, m := range list {
 		keys = append(keys, sh.event(m.lease.ref.event))
 	}
-	args = append(make([]any, 0, 6+3*len(streams)+4*simple+9*(len(list)-simple)), sh.prefix, len(streams), simple, len(list), bytes, deadline)
+	args = append(make([]any, 0, 7+3*len(streams)+4*simple+9*(len(list)-simple)), sh.prefix, len(streams), simple, len(list), bytes, deadline, joined.outbox)
 	for _, m := range inOrder {
 		args = append(args, m.lease.claim.Endpoint, string(m.lease.entry.line), streams[m.stream].simple)
 	}

@@ -116,10 +116,15 @@ func (sh *shard) eval(ctx context.Context, sc *script, keys []string, args []any
 			return p.Eval(ctx, sc.text, keys, args...)
 		})
 	}
+	return v, sh.noteScript(err)
+}
+
+// noteScript is note for an answer of our own scripts, which may find another outbox.
+func (sh *shard) noteScript(err error) error {
 	if err != nil && isEpoch(err) {
-		return nil, errEpoch
+		return errEpoch
 	}
-	return v, sh.note(err)
+	return sh.note(err)
 }
 
 // result is a command's in a pipeline. Each has its own error, but when a new

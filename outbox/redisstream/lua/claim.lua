@@ -1,13 +1,14 @@
 -- Claims what is due at one endpoint, about the oldest first.
--- KEYS: backlog, lane, retries, endpoints, leases. ARGV: key prefix, endpoint, consumer, how
+-- KEYS: backlog, lane, retries, endpoints, leases, meta. ARGV: key prefix, endpoint, consumer, how
 -- many, how many of these from the express lane first, lease in ms, how many microseconds the
--- lane is opened for ('0': it is not), the bound of the fleet ('0' for none).
+-- lane is opened for ('0': it is not), the bound of the fleet ('0' for none), outbox id.
 -- Returns the time, when the next retry is due ('' for none), 'm' if there may be more now
 -- or 'f' if the bound keeps it back; then for each claim: 'q' or 'x', the entry's id, the
 -- delivery, how often it was claimed.
 local prefix, endpoint, consumer, max = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local lease, open, bound = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local streams = {q = KEYS[1], x = KEYS[2]}
+if redis.call('HGET', KEYS[6], 'id') ~= ARGV[9] then return redis.error_reply('EPOCH the outbox is another one than before') end
 local now = clock()
 local kept = look('HMGET', KEYS[4], endpoint .. '|lease', endpoint .. '|lane', endpoint .. '|rung')
 local longest, lane, rung = tonumber(kept[1]), tonumber(kept[2]), kept[3]

@@ -1,7 +1,7 @@
 -- Ends claims with their record, new state and due time, or hands them back.
 -- KEYS: meta, counts, done; the streams of all claims; the events of all claims.
 -- ARGV: key prefix, number of streams, of first attempts that delivered, of all claims, the
--- bytes of the records of the former, and until when all their leases last; for each stream: its
+-- bytes of the records of the former, until when all their leases last, outbox id; for each stream: its
 -- endpoint, 'q' or 'x', how many of the former; for the former, ordered by stream: ids of their entries,
 -- their tails, their numbers among the event's deliveries, their records; for each
 -- other claim: number of its stream, id of the entry, how often that was claimed, tail,
@@ -10,10 +10,11 @@
 -- count though nobody took it over yet, 'h' if a record before follows (its name, the
 -- record); for p follows the due time.
 -- Returns a string with '1' for each claim that this has ended, '0' for one whose lease was lost.
+if redis.call('HGET', KEYS[1], 'id') ~= ARGV[7] then return redis.error_reply('EPOCH the outbox is another one than before') end
 local prefix, S, F, N = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local now, bytes, quick = clock(), tonumber(ARGV[5]), nil
 quick = now < tonumber(ARGV[6])
-local streams, a = {}, 7
+local streams, a = {}, 8
 for i = 1, S do
   streams[i] = {key = KEYS[3 + i], endpoint = ARGV[a], line = ARGV[a + 1], n = tonumber(ARGV[a + 2]), d = 0, f = 0, x = 0, over = {}, ended = {}}
   a = a + 3
