@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	patience        = 30 * time.Second // to start, load, stop, agree
+	patience        = 2 * time.Minute  // to start, load, stop, agree: a Sentinel that was kept from running waits 30 s (TILT)
 	commandDeadline = 10 * time.Second // for one command
 	pollEvery       = 5 * time.Millisecond
 )
