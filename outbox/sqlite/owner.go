@@ -325,7 +325,7 @@ func (s *Store) count(ep *endpoint) *change {
 	if ep.changed == nil {
 		ep.changed = &change{counts: ep.counts}
 		s.mu.Lock()
-		ep.changed.room, ep.changed.lane = ep.space(time.Now(), s.clock.Now())
+		ep.changed.room, ep.changed.lane = s.space(ep)
 		s.mu.Unlock()
 		s.touched = append(s.touched, ep)
 	}

@@ -77,8 +77,8 @@ func (s *Store) dropPending(e *entry) error {
 	return nil
 }
 
-// recover gives a row to all that a process before had in memory only, and raises the epoch.
-func (s *Store) recover() error {
+// recoverRows gives a row to all that a process before had in memory only, and raises the epoch.
+func (s *Store) recoverRows() error {
 	return s.db.transact("FULL", func() error {
 		q := s.db.unmarked.int(s.meta.watermark)
 		for q.step() {

@@ -189,6 +189,32 @@ func TestRowsOnFullDisk(t *testing.T) {
 	})
 }
 
+// TestFewTakeNotAll gives many slow endpoints more than memory holds of each: there is room left for one
+// that comes late, whose deliveries need no row.
+func TestFewTakeNotAll(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Store) {
+		for e := range 24 {
+			name := fmt.Sprint("slow", e)
+			hold(t, s, name)
+			for i := range 24 {
+				var list []outbox.Entry
+				for j := range 100 {
+					list = append(list, sized(fmt.Sprintf("evt_%d_%d_%d", e, i, j), 1<<10, name))
+				}
+				mustAccept(t, s, list...)
+			}
+		}
+		if held, bytes := held(s); bytes > queueBytes*3/4 || held < 2*queueLength {
+			t.Errorf("%d deliveries of %d bytes are in memory", held, bytes)
+		}
+		hold(t, s, "late")
+		mustAccept(t, s, event("evt_late", "late"))
+		if c := claimOne(t, s, "late"); c.EventID != "evt_late" || s.leases[c.Fence].row {
+			t.Errorf("claimed %s, with a row: %v", c.EventID, s.leases[c.Fence].row)
+		}
+	})
+}
+
 // TestOldest finds the oldest pending delivery among fresh ones and retries, with a row and without.
 func TestOldest(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Store) {

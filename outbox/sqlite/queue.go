@@ -15,6 +15,7 @@ import (
 // Bounds of what is kept in memory, however much waits on disk.
 const (
 	queueLength = 2048     // deliveries in an endpoint's queue
+	queueShort  = 256      // in each when more than half of queueBytes are in use, so that no few endpoints take it all
 	laneLength  = 256      // and in its express lane
 	queueLow    = 64       // an endpoint with fewer is refilled
 	queueBytes  = 32 << 20 // all entries, queued and leased; beyond it a waiting claim gets one at a time
@@ -119,17 +120,6 @@ func (ep *endpoint) next(now int64) *queue {
 	return first
 }
 
-// space is how many deliveries can go to the endpoint's queue, and to its express lane.
-func (ep *endpoint) space(now time.Time, micros int64) (room, lane int) {
-	if ep.active() && !ep.onDisk(micros) {
-		room = max(queueLength-len(ep.ready), 0)
-	}
-	if now.Before(ep.laneUntil) {
-		lane = max(laneLength-len(ep.lane), 0)
-	}
-	return room, lane
-}
-
 // waiter is a Claim that waits.
 type waiter struct {
 	request outbox.ClaimRequest
@@ -160,6 +150,21 @@ func (q *queues) endpoint(name string) *endpoint {
 		q.endpoints[name] = ep
 	}
 	return ep
+}
+
+// space is how many deliveries can go to the endpoint's queue, and to its express lane.
+func (q *queues) space(ep *endpoint) (room, lane int) {
+	length := queueLength
+	if q.bytes > queueBytes/2 {
+		length = queueShort
+	}
+	if ep.active() && !ep.onDisk(q.clock.Now()) {
+		room = max(length-len(ep.ready), 0)
+	}
+	if time.Now().Before(ep.laneUntil) {
+		lane = max(laneLength-len(ep.lane), 0)
+	}
+	return room, lane
 }
 
 // put queues an entry.

@@ -198,7 +198,7 @@ func (s *Store) loadFile() (err error) {
 		return err
 	}
 	s.clock = clock.New(s.meta.clock, s.wall)
-	if err := s.recover(); err != nil {
+	if err := s.recoverRows(); err != nil {
 		return err
 	}
 	s.prefix, s.fence, s.heard = s.meta.prefix, s.meta.epoch<<fenceBits, s.meta.revision
