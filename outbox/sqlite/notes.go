@@ -108,9 +108,9 @@ func (s *Store) SetNote(ctx context.Context, n outbox.Note) (outbox.Note, error)
 	}
 }
 
-// write writes a note in the transaction under way. What refuses the note alone goes to
+// writeNote writes a note in the transaction under way. What refuses the note alone goes to
 // n.err.
-func (s *Store) write(n *note) error {
+func (s *Store) writeNote(n *note) error {
 	n.now, n.err = outbox.Note{Endpoint: n.wanted.Endpoint}, n.ctx.Err()
 	if n.err != nil {
 		return nil

@@ -132,7 +132,7 @@ func (s *Store) take() group {
 // work does all that a group asks for. After an error nobody knows what the disk
 // holds.
 func (s *Store) work(g group) error {
-	if err := s.commit(g.accepts, g.settles, g.notes); err != nil {
+	if err := s.commit(g); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -157,47 +157,47 @@ func (s *Store) work(g group) error {
 }
 
 // commit writes batches, settlements and notes in one transaction and answers them.
-func (s *Store) commit(accepts []*accept, settles []*settle, notes []*note) error {
-	accepts = s.refuseRemoved(accepts)
+func (s *Store) commit(g group) error {
+	g.accepts = s.refuseRemoved(g.accepts)
 	raise := s.raiseAt() <= s.clock.Now() && !time.Now().Before(s.stalled)
-	if len(accepts)+len(settles)+len(notes) == 0 {
+	if len(g.accepts)+len(g.settles)+len(g.notes) == 0 {
 		if !raise {
 			return nil
 		}
 		defer func(since time.Time) { s.db.written = since }(s.db.written) // the log rests all the same
 	}
-	touched, err := s.apply(accepts, settles, notes, raise)
+	touched, err := s.apply(g, raise)
 	var c *clash
 	for errors.As(err, &c) {
 		c.accept.answer(&outbox.ConflictError{Index: c.index, ID: c.accept.events[c.index].ID})
-		accepts = slices.DeleteFunc(accepts, func(a *accept) bool { return a == c.accept })
-		touched, err = s.apply(accepts, settles, notes, raise)
+		g.accepts = slices.DeleteFunc(slices.Clone(g.accepts), func(a *accept) bool { return a == c.accept })
+		touched, err = s.apply(g, raise)
 	}
 	if isFull(err) && raise { // which can wait
 		s.raised = s.clock.Now()
-		touched, err = s.apply(accepts, settles, notes, false)
+		touched, err = s.apply(g, false)
 	}
 	if isFull(err) {
-		for _, a := range accepts {
+		for _, a := range g.accepts {
 			a.answer(fmt.Errorf("%w: %w", outbox.ErrFull, err))
 		}
-		accepts = nil
+		g.accepts = nil
 		if err := s.makeRoom(); err != nil {
 			return err
 		}
-		touched, err = s.apply(nil, settles, notes, false)
+		touched, err = s.apply(g, false)
 	}
-	if isFull(err) && len(notes) > 0 {
-		for _, n := range notes {
+	if isFull(err) && len(g.notes) > 0 {
+		for _, n := range g.notes {
 			n.answer(fmt.Errorf("%w: %w", outbox.ErrUnavailable, err))
 		}
-		notes = nil
-		touched, err = s.apply(nil, settles, nil, false)
+		g.notes = nil
+		touched, err = s.apply(g, false)
 	}
 	if isFull(err) { // even without the ballast: they stay in line
 		s.stalled = time.Now().Add(retryFull)
 		s.mu.Lock()
-		s.settles = append(settles, s.settles...)
+		s.settles = append(g.settles, s.settles...)
 		s.halted = true
 		s.mu.Unlock()
 		return nil
@@ -205,14 +205,14 @@ func (s *Store) commit(accepts []*accept, settles []*settle, notes []*note) erro
 	if err != nil {
 		return err
 	}
-	s.publish(accepts, settles, notes, touched)
+	s.publish(g, touched)
 	return nil
 }
 
 // publish makes what was committed known: to the queues, then to the callers.
-func (s *Store) publish(accepts []*accept, settles []*settle, notes []*note, touched []*endpoint) {
+func (s *Store) publish(g group, touched []*endpoint) {
 	s.mu.Lock()
-	for _, st := range settles {
+	for _, st := range g.settles {
 		e := st.entry
 		if e.row {
 			delete(s.loaded, e.seq)
@@ -222,7 +222,7 @@ func (s *Store) publish(accepts []*accept, settles []*settle, notes []*note, tou
 		}
 		e.event = nil
 	}
-	for _, a := range accepts {
+	for _, a := range g.accepts {
 		for _, e := range a.entries {
 			if e.row {
 				s.dueBy(e.endpoint, e.due)
@@ -240,29 +240,29 @@ func (s *Store) publish(accepts []*accept, settles []*settle, notes []*note, tou
 		close(s.noted)
 		s.noted = make(chan struct{})
 	}
-	if s.halted && len(settles) > 0 {
+	if s.halted && len(g.settles) > 0 {
 		s.halted = false
 		for _, ep := range s.endpoints {
 			s.serve(ep)
 		}
 	}
 	s.mu.Unlock()
-	for range settles {
+	for range g.settles {
 		<-s.slots
 	}
-	for _, a := range accepts {
+	for _, a := range g.accepts {
 		a.answer(a.err)
 	}
-	for _, n := range notes {
+	for _, n := range g.notes {
 		n.answer(n.err)
 	}
 }
 
 // apply runs the transaction of a group, which may raise the watermark, and returns the endpoints
 // that it changed. After an error all is as it was.
-func (s *Store) apply(accepts []*accept, settles []*settle, notes []*note, raise bool) (touched []*endpoint, err error) {
+func (s *Store) apply(g group, raise bool) (touched []*endpoint, err error) {
 	sync := "NORMAL" // losing a settlement repeats an attempt; losing an accepted event is not forgiven
-	if s.level == Fsync && len(accepts)+len(notes) > 0 {
+	if s.level == Fsync && len(g.accepts)+len(g.notes) > 0 {
 		sync = "FULL"
 	}
 	s.mu.Lock()
@@ -271,36 +271,12 @@ func (s *Store) apply(accepts []*accept, settles []*settle, notes []*note, raise
 	meta, known := s.meta, len(s.known)
 	var r rise
 	err = s.db.transact(sync, func() (err error) {
-		if err := s.measure(); err != nil {
-			return err
-		}
 		if raise {
 			if r, err = s.raise(s.clock.Now()-s.raiseAfter.Microseconds(), raiseSlice); err != nil {
 				return err
 			}
 		}
-		for _, st := range settles {
-			if err := s.update(st); err != nil {
-				return err
-			}
-		}
-		for _, a := range accepts {
-			if err := s.insert(a); err != nil {
-				return err
-			}
-		}
-		for _, n := range notes {
-			if err := s.write(n); err != nil {
-				return err
-			}
-		}
-		for _, ep := range s.touched {
-			c := ep.changed
-			if err := s.db.setCounts.int(c.accepted).int(c.delivered).int(c.failed).int(c.discarded).int(ep.id).exec(); err != nil {
-				return fmt.Errorf("update counts: %w", err)
-			}
-		}
-		return nil
+		return s.write(g)
 	})
 	touched, s.touched = s.touched, nil
 	for _, ep := range touched {
@@ -318,6 +294,35 @@ func (s *Store) apply(accepts []*accept, settles []*settle, notes []*note, raise
 		s.rose(r)
 	}
 	return touched, err
+}
+
+// write writes all of a group in the transaction under way.
+func (s *Store) write(g group) error {
+	if err := s.measure(); err != nil {
+		return err
+	}
+	for _, st := range g.settles {
+		if err := s.update(st); err != nil {
+			return err
+		}
+	}
+	for _, a := range g.accepts {
+		if err := s.insert(a); err != nil {
+			return err
+		}
+	}
+	for _, n := range g.notes {
+		if err := s.writeNote(n); err != nil {
+			return err
+		}
+	}
+	for _, ep := range s.touched {
+		c := ep.changed
+		if err := s.db.setCounts.int(c.accepted).int(c.delivered).int(c.failed).int(c.discarded).int(ep.id).exec(); err != nil {
+			return fmt.Errorf("update counts: %w", err)
+		}
+	}
+	return nil
 }
 
 // count returns what the transaction under way changes of the endpoint.

@@ -323,3 +323,32 @@ func testClash(t *testing.T, s *Store) {
 		t.Error(err)
 	}
 }
+
+// TestClashOnBrokenDisk has the disk break when a group is written again without a batch that
+// clashed: everybody is answered.
+func TestClashOnBrokenDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fs := newCrashFS(t)
+		s := openTest(t, Options{Dir: t.TempDir(), VFS: t.Name(), ballast: 1})
+		mustAccept(t, s, event("evt_0", "a"))
+		release := busy(t, s)
+		answers := map[string]chan error{"evt_0": make(chan error), "evt_1": make(chan error)}
+		for _, id := range []string{"evt_0", "evt_1"} {
+			go func() {
+				_, err := s.Accept(t.Context(), batch(event(id, "a")))
+				answers[id] <- err
+			}()
+			synctest.Wait() // it is in line
+		}
+		fs.mu.Lock()
+		fs.fault = func(string, string) error { return errDead }
+		fs.mu.Unlock()
+		release()
+		if err := <-answers["evt_0"]; !errors.Is(err, outbox.ErrConflict) {
+			t.Errorf("Accept of an id that is taken: %v, want ErrConflict", err)
+		}
+		if err := <-answers["evt_1"]; !errors.Is(err, outbox.ErrUnavailable) {
+			t.Errorf("Accept: %v, want ErrUnavailable", err)
+		}
+	})
+}
