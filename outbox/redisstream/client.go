@@ -294,7 +294,7 @@ func (c *conn) masters(ctx context.Context) ([]*redis.Client, error) {
 	return all, err
 }
 
-// refresh learns anew who has which slot of a Cluster, after MOVED or ASK and
+// refresh reads again who has which slot of a Cluster, after MOVED or ASK and
 // after a master is gone. When nobody answers, what was known stays.
 func (c *conn) refresh(ctx context.Context) {
 	for _, u := range []redis.UniversalClient{c.data, c.reads} {

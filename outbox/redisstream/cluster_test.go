@@ -129,7 +129,7 @@ func testSlotMoves(t *testing.T, c *redistest.Cluster) {
 	}
 }
 
-// Fault F20 in a Cluster: the master of a shard is killed, its replica takes over,
+// Fault F20 in a Cluster: the master of a shard is killed, its replica replaces it,
 // and it comes back as replica. The level "replicated" loses nothing.
 func testClusterFailover(t *testing.T, c *redistest.Cluster) {
 	namespace, slots := spread(t, c, "f")

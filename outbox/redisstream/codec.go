@@ -71,7 +71,7 @@ func decodeEvent(id string, kept string) (*outbox.Event, []string, error) {
 // record is what is kept of a delivery that was settled at least once, with its
 // last attempt: "<state><attempts>,<due>,<finished>,<attempt>". Times are in
 // microseconds; scripts read the first two. One that is failed from the start has no attempts,
-// and in the place of the last what tells why.
+// and its attempt says why.
 type record struct {
 	state    outbox.State
 	attempts int

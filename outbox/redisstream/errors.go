@@ -63,7 +63,7 @@ func timedOut(err error) error {
 	return &fault{outbox.ErrUnavailable, "timeout", what, next, err}
 }
 
-// advice is what an operator is told of a code: what is the matter, and what next.
+// advice is what an operator reads about a code: what is the matter, and what next.
 func advice(code string) (what, next string) {
 	switch code {
 	case "oom":

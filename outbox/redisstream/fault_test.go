@@ -148,7 +148,7 @@ func (x *traffic) lose(wipe func()) {
 }
 
 // finish ends the load, waits until all is delivered, and checks the ledger
-// through a store that was opened anew.
+// through a store that was opened again.
 func (x *traffic) finish(s *Store, o Options, duplicates int) outboxtest.Tally {
 	x.t.Helper()
 	x.stop()

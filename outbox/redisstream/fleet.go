@@ -118,7 +118,7 @@ func (sh *shard) deadHere(ctx context.Context) (dead []member, err error) {
 	return dead, nil
 }
 
-// succeed takes over at once what nobody works on: claims of dead Relays, and those of one that is
+// succeed claims at once what nobody works on: claims of dead Relays, and those of one that is
 // gone and had this Relay's name. It forgets Relays that are gone for long.
 func (sh *shard) succeed(ctx context.Context, joined *session, predecessors []string) error {
 	expired := 0
@@ -177,7 +177,7 @@ func (s *Store) SetEndpoints(ctx context.Context, hashes map[string]string) erro
 	return sh.tell(ctx, joined)
 }
 
-// tell writes the introduction anew. Where that fails, the next tick tries again.
+// tell writes the introduction again. Where that fails, the next tick tries again.
 func (sh *shard) tell(ctx context.Context, joined *session) error {
 	text, err := sh.introduction(joined)
 	if err != nil {

@@ -174,7 +174,7 @@ func TestNameIsTakenOver(t *testing.T) {
 			t.Errorf("Lookup %s: %+v, %v, want one attempt", id, r, err)
 		}
 	}
-	await(t, "the other joins anew", func() bool {
+	await(t, "the other joins again", func() bool {
 		joined, err := cut.shards[0].session()
 		return err == nil && joined.consumer == before.consumer+"~2"
 	})

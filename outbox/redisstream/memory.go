@@ -103,7 +103,7 @@ func (sh *shard) memory(ctx context.Context, node *redis.Client) (memory, error)
 // memoryEvery is how old the last look at the memory of Redis may be.
 const memoryEvery = 2 * time.Second
 
-// watchMemory looks now and then, for crowded.
+// watchMemory looks rarely, for crowded.
 func (sh *shard) watchMemory(ctx context.Context) {
 	sh.mu.Lock()
 	fresh := time.Since(sh.weighed) < memoryEvery

@@ -98,7 +98,7 @@ func TestKillDataUnderLoad(t *testing.T) {
 }
 
 // A settlement of a claim in an outbox that was emptied meanwhile counts for nothing in the
-// new one, before the heartbeat has told of it and after.
+// new one, before the heartbeat has noticed it, and after.
 func TestSettleAfterFlush(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)

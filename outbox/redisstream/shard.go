@@ -197,7 +197,7 @@ func (sh *shard) up() {
 	was := time.Since(sh.down)
 	sh.down, sh.downWhy = time.Time{}, nil
 	told := sh.told
-	sh.told = false // said stays: one call that fails again and again among others is told of once in a while
+	sh.told = false // keep said, so that one call that keeps failing among good ones is logged at most every 30 s
 	sh.mu.Unlock()
 	if told {
 		sh.s.log.Info().Dur("took", was).Msg("redis answers again")

@@ -58,7 +58,7 @@ type Store struct {
 	stop    chan struct{}  // closed by Close
 	ended   chan struct{}  // closed when the last settlements are in, or given up
 	slots   chan struct{}  // one token for each settlement that waits for its commit
-	broken  chan struct{}  // never closed: outages pass, and Redis is not ours to open anew
+	broken  chan struct{}  // never closed: outages pass, and Redis is not ours to open again
 	workers sync.WaitGroup // of batchers, and what hands back
 	loops   sync.WaitGroup // upkeep, bells and reconcilers
 
