@@ -81,6 +81,7 @@ func (sh *shard) commitAccepts(accepts []*accept) {
 		if len(accepts) == 0 {
 			return
 		}
+		was, _ := sh.session()
 		err := sh.tryAccepts(accepts)
 		if err == nil {
 			return
@@ -90,7 +91,7 @@ func (sh *shard) commitAccepts(accepts []*accept) {
 			return
 		}
 		if errors.Is(err, errEpoch) {
-			if err := sh.join(accepts[0].ctx); err != nil {
+			if err := sh.join(accepts[0].ctx, was); err != nil {
 				sh.fell(err)
 			}
 		}

@@ -28,8 +28,17 @@ const deadAfter = 10 * time.Second
 // forgetAfter is when what it said of itself is removed.
 const forgetAfter = time.Hour
 
-// join makes the shard's outbox if there is none, and gets this Relay its number and its name.
-func (sh *shard) join(ctx context.Context) error {
+// join makes the shard's outbox if there is none, and gets this Relay its number and its name. It
+// does nothing if another call has joined since the session was was what the caller knew (nil: none).
+func (sh *shard) join(ctx context.Context, was *session) error {
+	sh.joining.Lock()
+	defer sh.joining.Unlock()
+	sh.mu.Lock()
+	done := sh.joined != was
+	sh.mu.Unlock()
+	if done {
+		return nil
+	}
 	dead, err := sh.deadHere(ctx)
 	if err != nil {
 		return err
@@ -146,6 +155,8 @@ func (sh *shard) succeed(ctx context.Context, joined *session, predecessors []st
 	if err != nil {
 		return sh.note(err)
 	}
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
 	for _, name := range append(predecessors, stale...) {
 		if name != joined.consumer {
 			sh.gone = append(sh.gone, name)
@@ -213,17 +224,22 @@ func host() string {
 	return name
 }
 
-// forgetGone removes a Relay that is gone for good, where it has no claims any more. One that
-// has some is looked at again with a later heartbeat.
+// forgetGone removes Relays that are gone for good. Those that have claims still are looked at again
+// with the next heartbeat.
 func (sh *shard) forgetGone(ctx context.Context) {
-	if len(sh.gone) == 0 {
-		return
+	sh.mu.Lock()
+	gone := sh.gone
+	sh.gone = nil
+	sh.mu.Unlock()
+	for i, name := range gone {
+		if all, err := sh.remove(ctx, name, ""); err == nil && all {
+			gone[i] = ""
+		}
 	}
-	name := sh.gone[0]
-	sh.gone = sh.gone[1:]
-	if left, err := sh.remove(ctx, name, ""); err != nil || !left {
-		sh.gone = append(sh.gone, name)
-	}
+	gone = slices.DeleteFunc(gone, func(name string) bool { return name == "" })
+	sh.mu.Lock()
+	sh.gone = append(sh.gone, gone...)
+	sh.mu.Unlock()
 }
 
 // leave takes this Relay out of the fleet.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -200,5 +201,32 @@ func TestOtherFormats(t *testing.T) {
 	}
 	if n := server.MustDo(t, "DBSIZE"); n != int64(1) {
 		t.Errorf("%v keys, want the one that was there", n)
+	}
+}
+
+// Whatever finds out at once that the outbox is another one, the Relay joins it once, under its
+// old name.
+func TestJoinsOnce(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	s := openTest(t, at(server.URL()))
+	sh := s.shards[0]
+	before, err := sh.session()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.MustDo(t, "FLUSHALL")
+	var joins sync.WaitGroup
+	for range 8 {
+		joins.Go(func() {
+			if err := sh.join(t.Context(), before); err != nil {
+				t.Errorf("join: %v", err)
+			}
+		})
+	}
+	joins.Wait()
+	after, err := sh.session()
+	if err != nil || after.relay != 1 || after.consumer != before.consumer {
+		t.Errorf("session %+v, %v, want the first number and the name %s", after, err, before.consumer)
 	}
 }

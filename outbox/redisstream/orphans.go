@@ -2,6 +2,7 @@ package redisstream
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -10,8 +11,10 @@ import (
 // orphanAge is longer than any call that may still be under way.
 const orphanAge = 6 * time.Second
 
-// pendingPage is how many claims of a stream are asked for at once.
-const pendingPage = 1000
+const (
+	claimsMost  = 100_000 // more than one Relay has of an endpoint
+	expireGroup = 1000    // claims of one script call
+)
 
 // orphan is a claim that Redis has and no process works on.
 type orphan struct {
@@ -32,24 +35,17 @@ func (sh *shard) claimsOf(ctx context.Context, consumer string) (list []orphan, 
 	for _, name := range endpoints {
 		for _, line := range "qx" {
 			at := entry{line: byte(line)}
-			for from := "-"; from != ""; {
-				page, err := node.XPendingExt(ctx, &redis.XPendingExtArgs{
-					Stream: sh.stream(at, name), Group: group, Start: from, End: "+", Count: pendingPage, Consumer: consumer,
-				}).Result()
-				if reply(err) == "no_group" {
-					break
-				}
-				if err != nil {
-					return nil, sh.note(err)
-				}
-				from = ""
-				for _, p := range page {
-					list = append(list, orphan{name, parseEntry(byte(line), p.ID)})
-					from = "(" + p.ID
-				}
-				if len(page) < pendingPage {
-					break
-				}
+			claims, err := node.XPendingExt(ctx, &redis.XPendingExtArgs{
+				Stream: sh.stream(at, name), Group: group, Start: "-", End: "+", Count: claimsMost, Consumer: consumer,
+			}).Result()
+			if reply(err) == "no_group" {
+				continue
+			}
+			if err != nil {
+				return nil, sh.note(err)
+			}
+			for _, p := range claims {
+				list = append(list, orphan{name, parseEntry(byte(line), p.ID)})
 			}
 		}
 	}
@@ -59,19 +55,17 @@ func (sh *shard) claimsOf(ctx context.Context, consumer string) (list []orphan, 
 // expire ends the leases of claims that no process works on.
 func (sh *shard) expire(ctx context.Context, consumer string, list []orphan) (int, error) {
 	expired := 0
-	for len(list) > 0 {
-		n := min(len(list), pendingPage)
+	for some := range slices.Chunk(list, expireGroup) {
 		args := []any{sh.prefix, consumer}
-		for _, o := range list[:n] {
+		for _, o := range some {
 			args = append(args, o.endpoint, string(o.entry.line), o.entry.id())
 		}
 		v, err := sh.eval(ctx, &sh.s.scripts.expire, []string{sh.leases}, args)
 		if err != nil {
 			return expired, err
 		}
-		some, _ := v.(int64)
-		expired += int(some)
-		list = list[n:]
+		n, _ := v.(int64)
+		expired += int(n)
 	}
 	return expired, nil
 }

@@ -29,10 +29,12 @@ type shard struct {
 	untold atomic.Bool // the fleet has not heard of a reload
 
 	toldSkew time.Duration // by which the clocks differ, as logged; of upkeep alone
-	gone     []string      // Relays of which consumers may be left; of upkeep alone
+
+	joining sync.Mutex // held while a join is under way
 
 	mu       sync.Mutex
 	joined   *session
+	gone     []string  // Relays of which consumers may be left
 	down     time.Time // since when Redis does not answer; zero while it does
 	downWhy  error
 	said     time.Time // when an outage was last logged
@@ -281,7 +283,7 @@ func (sh *shard) tick(ctx context.Context) (time.Duration, error) {
 		[]any{sh.prefix, joined.outbox, joined.consumer, joined.token})
 	received := time.Now()
 	if errors.Is(err, errEpoch) {
-		return 0, sh.join(ctx)
+		return 0, sh.join(ctx, joined)
 	}
 	if err != nil {
 		return 0, err

@@ -158,7 +158,7 @@ func (s *Store) begin(ctx context.Context) error {
 		}
 	}
 	for _, sh := range s.shards {
-		if err := sh.join(ctx); err != nil {
+		if err := sh.join(ctx, nil); err != nil {
 			return err
 		}
 	}
