@@ -149,7 +149,9 @@ func (s *Store) serve(e *endpoint) {
 	if w == nil || s.closed {
 		return
 	}
-	s.giveUp(e, func(h *lease) bool { return !h.fits(w) })
+	if unfit := e.takeReady(func(h *lease) bool { return !h.fits(w) }); len(unfit) > 0 {
+		s.workers.Go(func() { s.handBack(unfit) }) // Close waits for it
+	}
 	if !w.telling && e.answer(w) {
 		return
 	}
@@ -191,8 +193,8 @@ func (e *endpoint) answer(w *waiter) bool {
 	return true
 }
 
-// fits tells whether a claim is what a Claim asks for: made under its bound, and about as long. One that was made for this very
-// Claim may have lost some of it on the way.
+// fits tells whether a lease is what a Claim asks for: under its bound, and about as long. One
+// that was made for this very Claim may have lost some of it on the way.
 func (h *lease) fits(w *waiter) bool {
 	if w.FleetMax > 0 && h.bound != w.FleetMax {
 		return false
@@ -263,13 +265,6 @@ func (e *endpoint) takeReady(old func(*lease) bool) (list []*lease) {
 		return true
 	})
 	return list
-}
-
-// giveUp hands back what no Claim should get any more. The caller holds mu.
-func (s *Store) giveUp(e *endpoint, old func(*lease) bool) {
-	if list := e.takeReady(old); len(list) > 0 {
-		s.workers.Go(func() { s.handBack(list) }) // Close waits for it
-	}
 }
 
 // handBackIdle gives up what no Claim came for, and forgets leases that ended unnoticed.

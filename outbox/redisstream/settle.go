@@ -223,10 +223,16 @@ func (sh *shard) commitSettles(list []*settlement) {
 func (sh *shard) settled(m *settlement, holds bool) {
 	s, h := sh.s, m.lease
 	m.over = true
+	s.mu.Lock()
+	delete(s.leases, keyOf(&h.claim))
+	if e := s.endpoints[h.claim.Endpoint]; e != nil && holds {
+		if m.record.state == outbox.Pending && !s.closed {
+			s.wakeAt(e, sh.clock.moment(time.UnixMicro(m.record.due)))
+		}
+		s.freed(sh, e)
+	}
+	s.mu.Unlock()
 	if !holds {
-		s.mu.Lock()
-		delete(s.leases, keyOf(&h.claim))
-		s.mu.Unlock()
 		m.done <- outbox.ErrLeaseLost
 		if !m.strict {
 			s.log.Warn().Str("endpoint", h.claim.Endpoint).Str("event_id", h.ref.event).Str("delivery_id", h.claim.ID).
@@ -234,15 +240,6 @@ func (sh *shard) settled(m *settlement, holds bool) {
 		}
 		return
 	}
-	s.mu.Lock()
-	delete(s.leases, keyOf(&h.claim))
-	if e := s.endpoints[h.claim.Endpoint]; e != nil {
-		if m.record.state == outbox.Pending && !s.closed {
-			s.wakeAt(e, sh.clock.moment(time.UnixMicro(m.record.due)))
-		}
-		s.freed(sh, e)
-	}
-	s.mu.Unlock()
 	m.done <- nil
 }
 

@@ -307,13 +307,16 @@ func (sh *shard) tick(ctx context.Context) (time.Duration, error) {
 	}
 
 	next := tickEvery*3/4 + mathrand.N(tickEvery/2)
-	for _, at := range answer[1:3] {
+	for i, at := range answer[1:3] {
 		if at == "" {
 			continue
 		}
 		// Jitter, so that one Relay of a fleet does it and the others find it done.
 		due, _ := strconv.ParseInt(at, 10, 64)
 		wait := max(0, time.Duration(due-now)*time.Microsecond) + 5*time.Millisecond + mathrand.N(100*time.Millisecond)
+		if i == 0 { // a lease may end there; at most endpoints it was settled long before
+			wait = max(wait, tickEvery/4)
+		}
 		next = min(next, wait)
 	}
 	return next, nil
