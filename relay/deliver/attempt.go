@@ -105,7 +105,9 @@ func (r *runner) conclude(s *setup, claims []outbox.Claim, res *Result, e *endin
 			delay, wait, ok := nextDelay(&s.endpoint.Retry, c, &e.gate, &j, end, random)
 			switch {
 			case ok:
-				res.State, due, res.Due = outbox.Pending, end.Add(delay).UTC(), end.Add(wait).UTC()
+				// due keeps the monotonic reading (UTC would drop it), so that a clock that is set
+				// on the way to the outbox does not move it.
+				res.State, due, res.Due = outbox.Pending, end.Add(delay), end.Add(wait).UTC()
 			case j.alone: // too late for that: the answer is final
 				j = judge(s.endpoint, 1, e)
 			}

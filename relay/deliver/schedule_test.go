@@ -11,6 +11,7 @@ import (
 
 	"relay/config"
 	"relay/outbox"
+	"relay/outbox/outboxtest"
 	"relay/policy"
 	"relay/relay/deliver/delivertest"
 	"relay/relay/gate"
@@ -216,4 +217,29 @@ func TestContractConnectTimeout(t *testing.T) {
 			t.Errorf("delivery is %s, want failed", d.State)
 		}
 	})
+}
+
+// dueTimes is an outbox that notes the due times of settlements.
+type dueTimes struct {
+	*outboxtest.Mem
+	due chan time.Time
+}
+
+func (o *dueTimes) Settle(ctx context.Context, c outbox.Claim, s outbox.Settlement) error {
+	o.due <- s.Due
+	return o.Mem.Settle(ctx, c, s)
+}
+
+// Due times reach the outbox with a monotonic reading. A wall clock that is set between the
+// attempt and its settlement would move them otherwise. There is no such reading in a bubble.
+func TestDueTimeIsMonotonic(t *testing.T) {
+	w := newWorld(t)
+	source := &dueTimes{w.store, make(chan time.Time, 1)}
+	w.o.Source = source
+	e := w.inMemory("billing", delivertest.NewEndpoint(delivertest.Step{Status: 503}))
+	w.start(e)
+	w.accept(1, "billing")
+	if due := <-source.due; due == due.Round(0) {
+		t.Errorf("the due time %v has no monotonic reading", due)
+	}
 }
