@@ -1,3 +1,5 @@
+//go:build !race
+
 package main
 
 import (
@@ -238,16 +240,12 @@ func startForReload(t *testing.T) func(src string) string {
 	var running sync.WaitGroup
 	running.Go(func() { _ = a.Run(ctx) })
 	t.Cleanup(func() { stop(); running.Wait() })
-	seen := 0
 	return func(src string) string {
 		testkit.Must(t, os.WriteFile("live.hcl", []byte(src), 0o600))
 		done, err := a.Reload(t.Context(), "test")
 		lines.Flush(time.Minute)
 		answer, _ := json.Marshal(done)
-		text := log.String()
-		said := text[seen:]
-		seen = len(text)
-		return fmt.Sprint(said, string(answer), err)
+		return fmt.Sprint(log.Take(), string(answer), err)
 	}
 }
 

@@ -42,6 +42,14 @@ func (l *Log) String() string {
 	return l.b.String()
 }
 
+// Take returns what was written since the last Take, and forgets it.
+func (l *Log) Take() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer l.b.Reset()
+	return l.b.String()
+}
+
 // Count returns how many lines hold a text.
 func (l *Log) Count(text string) (n int) {
 	for line := range strings.Lines(l.String()) {
