@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -54,6 +55,10 @@ var canaries = []struct {
 	{"a schema", `{"type":"object","properties":{"` + mark + `":{"type":"` + mark + `"}}}`, []string{mark}},
 	{"a schema that refers", `{"$ref":"https://` + mark + `.example/x","pattern":"` + mark + `("}`, []string{mark}},
 }
+
+// chance is what may hold the digits of a canary by chance: hashes and ids, times of day,
+// durations that were measured.
+var chance = regexp.MustCompile(`[0-9a-f]{12,}|[0-9T:-]{15,}[0-9.]*|[0-9]+\.[0-9]+(ms|µs|m?s)|"took":[0-9.]+`)
 
 // ways are how an attribute can use what a call gives.
 var ways = []string{
@@ -170,7 +175,8 @@ func TestNothingQuotesWhatWasDrawn(t *testing.T) {
 	attributes = slices.DeleteFunc(attributes, func(a config.Attribute) bool {
 		return strings.HasPrefix(a.Block, "policy") && a.Block != `policy "LABEL" retry` && a.Block != `policy "LABEL" tls`
 	})
-	t.Chdir(t.TempDir())
+	dir := t.TempDir()
+	t.Chdir(dir)
 	testkit.Must(t, os.WriteFile("event.json", []byte(`{"type":"a.b","tenant":"t","data":{"n":5,"x":{}}}`), 0o600))
 	base := others("")
 	testkit.Must(t, os.WriteFile("base.hcl", []byte(base), 0o600))
@@ -187,6 +193,12 @@ func TestNothingQuotesWhatWasDrawn(t *testing.T) {
 				if ok {
 					accepted[a.Block+" "+a.Name]++
 				}
+				said = chance.ReplaceAllStringFunc(strings.ReplaceAll(said, dir, ""), func(s string) string {
+					if strings.ContainsAny(s, "abcdefµm:") {
+						return "" // digits alone may be those of a canary
+					}
+					return s
+				})
 				for _, m := range c.marks {
 					if i := strings.Index(said, m); i >= 0 {
 						t.Errorf("%s %s = %s with %s is quoted:\n…%s…\nin\n%s", a.Block, a.Name, value, c.name, said[max(0, i-200):min(len(said), i+100)], src)
