@@ -58,7 +58,7 @@ var canaries = []struct {
 
 // chance is what may hold the digits of a canary by chance: hashes and ids, times of day,
 // durations that were measured.
-var chance = regexp.MustCompile(`[0-9a-f]{12,}|[0-9T:-]{15,}[0-9.]*|[0-9]+\.[0-9]+(ms|µs|m?s)|"took":[0-9.]+`)
+var chance = regexp.MustCompile(`evt_[0-9a-f-]+|[0-9a-f]{12,}|[0-9T:-]{15,}[0-9.]*|[0-9]+\.[0-9]+(ms|µs|m?s)|"took":[0-9.]+`)
 
 // ways are how an attribute can use what a call gives.
 var ways = []string{
