@@ -82,6 +82,9 @@ func TestBlocksOfCommandsRun(t *testing.T) {
 		notes, sources := blocks(text, "sh")
 		var session []string
 		for i, source := range sources {
+			if strings.HasPrefix(notes[i], "run-by: ") {
+				continue // another test runs it, on an outbox in Redis
+			}
 			if reason, skip := strings.CutPrefix(notes[i], "not-run: "); skip {
 				skipped++
 				t.Logf("%s, block %d of sh is not run: %s", path, i+1, reason)

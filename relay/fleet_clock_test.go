@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -123,6 +124,10 @@ func TestFastClockInTheFleet(t *testing.T) {
 	// Nobody is taken for dead: the two, and the outbox that this test opened.
 	right.start()
 	right.await()
+	testkit.Until(t, "its admin to listen", func() bool {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(rightAdmin, "http://"))
+		return err == nil && conn.Close() == nil
+	})
 	for _, url := range []string{fastAdmin, rightAdmin} {
 		testkit.Until(t, "the fleet to be three", func() bool { return len(readiness(t, url).Relays) == 3 })
 	}

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"relay/internal/testkit"
 )
 
 // A backlog of one endpoint makes nothing slower at another one and, with fresh_share,
@@ -33,6 +35,7 @@ func TestNoisyNeighbour(t *testing.T) {
 			alone, empty := l.arrived(want, "healthy"), l.memory()
 
 			first, last := l.fill(backlog, "noisy")
+			testkit.Wait(t.Context(), 2*time.Second) // an endpoint is behind once its oldest delivery is a second late
 			var posting sync.WaitGroup
 			posting.Go(func() { l.drip("fresh", fresh, length, "noisy") })
 			l.drip("beside", healthy, length, "healthy")

@@ -30,8 +30,9 @@ type fetch struct {
 	err  error
 }
 
-// laneRoom is how many deliveries an express lane has room for.
-const laneRoom = 512
+// laneRoom is how many deliveries an express lane has room for. A long burst fills it, so that
+// what comes next waits for so many, at the pace of the endpoint.
+const laneRoom = 64
 
 // commitClaims claims what is due for several endpoints, in one round trip.
 func (sh *shard) commitClaims(list []*fetch) {

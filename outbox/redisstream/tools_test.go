@@ -16,7 +16,7 @@ import (
 )
 
 // sample is a command of docs/redis.md with the output that follows it there.
-var sample = regexp.MustCompile("(?s)```sh not-run: needs the Redis of the outbox\nredis-cli ([^\n]*)\n```\n```text\n(.*?)```")
+var sample = regexp.MustCompile("(?s)```sh run-by: TestToolsOfRedis\nredis-cli ([^\n]*)\n```\n```text\n(.*?)```")
 
 // numbers and machines differ from run to run; notes stand after an arrow.
 var (

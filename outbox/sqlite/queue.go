@@ -16,7 +16,7 @@ import (
 const (
 	queueLength = 2048     // deliveries in an endpoint's queue
 	queueShort  = 256      // in each when more than half of queueBytes are in use, so that no few endpoints take it all
-	laneLength  = 256      // and in its express lane
+	laneLength  = 64       // and in its express lane
 	queueLow    = 64       // an endpoint with fewer is refilled
 	queueBytes  = 32 << 20 // all entries, queued and leased; beyond it a waiting claim gets one at a time
 )

@@ -30,8 +30,8 @@ func TestWorkersRest(t *testing.T) {
 				for i := range c.bursts {
 					w.accept(c.each, "a", "b")
 					w.await(2 * c.each * (i + 1))
+					synctest.Wait() // an attempt is recorded before its worker rests
 				}
-				synctest.Wait()
 				if n := w.d.workers.resting.Load(); n != c.resting {
 					t.Errorf("%d workers rest, want %d", n, c.resting)
 				}
