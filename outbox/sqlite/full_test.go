@@ -249,7 +249,7 @@ func TestFewRefillsBetweenCommits(t *testing.T) {
 	}
 }
 
-// A settlement that Settle took and the disk did not is told by Close.
+// A settlement that Settle took and the disk did not is reported by Close.
 func TestCloseTellsOfLateFailure(t *testing.T) {
 	fs := newCrashFS(t)
 	s := openTest(t, Options{Dir: t.TempDir(), VFS: t.Name(), ballast: 1})

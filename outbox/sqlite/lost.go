@@ -13,8 +13,8 @@ import (
 )
 
 // Lost says that the outbox's path no longer leads to its files: they were moved away,
-// removed or replaced. What is accepted then would be lost with the process. It is nil while
-// all is in its place. A lock file that is gone is made anew. It is called by one goroutine
+// removed or replaced. An event that is accepted then is lost with the process. It is nil while
+// all is in its place. A lock file that is gone is made again. It is called by one goroutine
 // at a time, and not beside Close.
 func (s *Store) Lost() error {
 	for _, name := range []string{databaseFile, logFile} {

@@ -12,7 +12,7 @@ import (
 	"relay/outbox"
 )
 
-// TestLost: a folder that was moved, emptied or replaced is told of, and is found again when
+// TestLost: a folder that was moved, emptied or replaced is reported, and is found again when
 // it is back; the outbox works on meanwhile.
 func TestLost(t *testing.T) {
 	for _, c := range []struct {
@@ -54,7 +54,7 @@ func TestLost(t *testing.T) {
 					t.Fatalf("lost: %v, want %q", err, c.say)
 				}
 			}
-			// What has no name any more ends with the process. What was moved may be put back.
+			// A removed file ends with the process. A moved one may be put back.
 			_, err = s.Accept(t.Context(), outbox.Batch{Entries: []outbox.Entry{{Event: outbox.Event{ID: "evt_1", Type: "a", Data: []byte("{}")}, Endpoints: []string{"a"}}}})
 			if removed := c.name == "folder removed" || c.name == "log removed"; removed != errors.Is(err, outbox.ErrUnavailable) || err != nil && !strings.Contains(err.Error(), "was removed from the outbox folder "+dir) {
 				t.Errorf("accept: %v", err)

@@ -44,7 +44,7 @@ func TestNotesOnFullDisk(t *testing.T) {
 			t.Error("the disk was not full")
 		}
 
-		// The log starts anew, with room for less than this.
+		// The log starts again, with room for less than this.
 		limit(nil)
 		if err := s.Close(); err != nil {
 			t.Fatal(err)

@@ -128,7 +128,7 @@ func TestKilledWithAllInMemory(t *testing.T) {
 	}
 }
 
-// TestReapedIsNotFresh removes a delivery at once when it is over, while others of before are in memory
+// TestReapedIsNotFresh removes a delivery at once when it is over, while older ones are in memory
 // without a row. Killed then, the outbox must not take it for one of those.
 func TestReapedIsNotFresh(t *testing.T) {
 	fs := newCrashFS(t)

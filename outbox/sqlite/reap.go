@@ -29,7 +29,7 @@ func (s *Store) Reap(ctx context.Context, r outbox.Retention) (removed int, more
 	err = s.do(ctx, func() error {
 		var raised rise
 		err := s.db.transact("NORMAL", func() (err error) {
-			// What is removed must not look like what has no row yet. It is older than this.
+			// A removed delivery must not look like one without a row yet. It is older than this.
 			now := s.clock.Now()
 			if raised, err = s.raise(now-min(s.raiseAfter, r.Delivered, r.Failed).Microseconds(), math.MaxInt); err == nil {
 				slice, err = s.reap(r, now)

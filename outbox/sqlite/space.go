@@ -25,7 +25,7 @@ const (
 	cacheSize   = 8 << 20
 	walLong     = 1000                  // pages: then the write-ahead log is copied at the next chance
 	walTooLong  = 3000                  // pages: then it is copied at once
-	walLimit    = walTooLong * pageSize // of the log's file, when it starts anew
+	walLimit    = walTooLong * pageSize // of the log's file, when it starts again
 	ballastSize = 16 << 20              // given up when the disk is full: more than the log needs to be copied
 	minFree     = 64 << 20              // with less free disk nothing is accepted
 	vacuumSlice = 256                   // pages given back to the file system at a time
@@ -227,7 +227,7 @@ func fill(f *os.File, size int64) error {
 }
 
 // makeRoom gives the ballast up and copies the log into the file, so that the log
-// starts anew in space that it has already. Then settlements need no more.
+// starts again in space that it has already. Then settlements need no more.
 func (s *Store) makeRoom() error {
 	s.disk.dropBallast()
 	err := s.db.checkpoint(sqlite3.CHECKPOINT_PASSIVE)

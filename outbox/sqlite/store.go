@@ -45,7 +45,7 @@ type Options struct {
 	ballast int64                 // bytes, for tests; 0 for ballastSize
 	raise   time.Duration         // for tests; 0 for raiseAfter
 	woke    func()                // called by the owner each time it wakes, for tests
-	wall    func() time.Time      // in the place of the machine's wall clock, for tests
+	wall    func() time.Time      // instead of the machine's wall clock, for tests
 }
 
 // Store is an open outbox. Its fields belong to the owner goroutine (run), but
