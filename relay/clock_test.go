@@ -109,7 +109,7 @@ func (r *steppedRelay) do(action string) {
 // is forgotten.
 func TestSteppedClock(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds the program anew, with another package time")
+		t.Skip("compiles the whole program with another package time, which takes minutes; make test does it")
 	}
 	t.Parallel()
 	program := wallclock.Build(t, t.TempDir(), "relay/relay")

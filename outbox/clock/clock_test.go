@@ -105,11 +105,11 @@ func TestRestart(t *testing.T) {
 				s.by = test.then
 				c = New(last, s.wall)
 				want(t, "Now", begin.Add(time.Hour+test.want).UnixMicro(), c.Now())
-				want(t, "Wall of now", s.wall().UTC(), c.Wall(c.Now()))
+				want(t, "Wall at the present time", s.wall().UTC(), c.Wall(c.Now()))
 				s.by = 0 // it is set right
 				time.Sleep(time.Minute)
 				want(t, "Now, set right", begin.Add(time.Hour+test.want+time.Minute).UnixMicro(), c.Now())
-				want(t, "Wall of now, set right", time.Now().UTC(), c.Wall(c.Now()))
+				want(t, "Wall at the present time, set right", time.Now().UTC(), c.Wall(c.Now()))
 			})
 		})
 	}

@@ -174,7 +174,7 @@ func TestTLSOfAnEndpoint(t *testing.T) {
 			s.server.MaxVersion, s.endpoint.TLS.MinVersion = tls.VersionTLS12, tls.VersionTLS13
 		}, "tls_failed", ""},
 		{"TLS 1.3 wanted and there", func(s *secured) { s.endpoint.TLS.MinVersion = tls.VersionTLS13 }, "", ""},
-		{"TLS 1.1 is too little, whoever wants it", func(s *secured) {
+		{"TLS 1.1 is too little, for any receiver", func(s *secured) {
 			s.server.MinVersion, s.server.MaxVersion, s.endpoint.TLS.MinVersion = tls.VersionTLS11, tls.VersionTLS11, tls.VersionTLS11
 		}, "tls_failed", ""},
 
