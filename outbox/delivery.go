@@ -11,6 +11,7 @@ type Event struct {
 	Time   time.Time // of the occurrence by the app, else of accept; UTC, to the microsecond
 	Tenant string    // optional
 	Key    string    // optional: what the event is about, for ordering and dedupe by subject
+	Trace  string    // optional: traceparent, and after a space tracestate, of https://www.w3.org/TR/trace-context/
 	Data   []byte    // JSON as received; callers and engines must not change it
 }
 

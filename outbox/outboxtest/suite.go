@@ -64,6 +64,7 @@ func Run(t *testing.T, e Harness) {
 		{"G8 retry due at once", testRetryAtOnce},
 		{"G8 attempts survive reopen", testAttemptsSurvive},
 		{"G9 repeated id", testRepeatedID},
+		{"G9 repeated in another trace", testRepeatedTrace},
 		{"G9 repeated key", testRepeatedKey},
 		{"G9 one id twice in a batch", testIDTwiceInBatch},
 		{"G9 repeated after reopen", testRepeatedAfterReopen},

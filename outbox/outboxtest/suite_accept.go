@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -223,6 +224,7 @@ func testEventFields(s *suite) {
 		Time:   time.Date(1969, 12, 31, 23, 59, 59, 999_999_999, time.FixedZone("east", 3600)),
 		Tenant: "ténant 1",
 		Key:    "a/b:c é\n",
+		Trace:  "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 " + strings.Repeat("s", 512),
 		Data:   []byte("1"),
 	}
 	bare := outbox.Event{ID: "0", Type: "t", Time: time.Now(), Data: []byte("2")}

@@ -42,6 +42,17 @@ func testRepeatedID(s *suite) {
 	s.claimNone("a")
 }
 
+func testRepeatedTrace(s *suite) {
+	first := repeatable("app-1", "1", "a")
+	first.Event.Trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	s.accept(first)
+	again := first
+	again.Event.Trace = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01"
+	s.want("repeat", []outbox.Receipt{{ID: "app-1", Deliveries: 1, Duplicate: true}}, s.accept(again))
+	s.want("trace", first.Event.Trace, s.lookup("app-1").Event.Trace)
+	s.want("claimed trace", first.Event.Trace, s.claimOne("a").Event.Trace)
+}
+
 func testRepeatedKey(s *suite) {
 	first := s.acceptBatch(keyed("key", "1", "first"))
 	s.want("first", []outbox.Receipt{{ID: "evt_first0000", Deliveries: 1}, {ID: "evt_first0001"}, {ID: "evt_first0002", Deliveries: 1}}, first)

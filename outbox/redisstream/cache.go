@@ -26,7 +26,7 @@ func newCache(limit int) *cache {
 }
 
 // weight is about what an event costs in bytes.
-func weight(e *outbox.Event) int { return len(e.Data) + 400 }
+func weight(e *outbox.Event) int { return len(e.Data) + len(e.Trace) + 400 }
 
 func (c *cache) add(e *outbox.Event) {
 	c.mu.Lock()

@@ -20,18 +20,18 @@ const (
 
 // An event is kept as one value that never changes:
 //
-//	version 1 | fingerprint 32 | number of endpoints 2 | nonce 8 | time | type | tenant | key | endpoints | data
+//	version 2 | fingerprint 32 | number of endpoints 2 | nonce 8 | time | type | tenant | key | trace | endpoints | data
 //
 // The accept script reads the parts of fixed width. The nonce tells an accept that
 // is executed twice, because the answer to the first was lost, from another one.
 const (
-	eventVersion = 1
+	eventVersion = 2
 	eventHead    = 1 + 32 + 2 + 8
 	maxFanOut    = 1<<16 - 1
 )
 
 func encodeEvent(e *outbox.Entry, nonce uint64) []byte {
-	size := eventHead + 4*binary.MaxVarintLen64 + len(e.Event.Type) + len(e.Event.Tenant) + len(e.Event.Key) + len(e.Event.Data)
+	size := eventHead + 5*binary.MaxVarintLen64 + len(e.Event.Type) + len(e.Event.Tenant) + len(e.Event.Key) + len(e.Event.Trace) + len(e.Event.Data)
 	for _, name := range e.Endpoints {
 		size += len(name) + 2
 	}
@@ -44,6 +44,7 @@ func encodeEvent(e *outbox.Entry, nonce uint64) []byte {
 	b = appendString(b, e.Event.Type)
 	b = appendString(b, e.Event.Tenant)
 	b = appendString(b, e.Event.Key)
+	b = appendString(b, e.Event.Trace)
 	for _, name := range e.Endpoints {
 		b = appendString(b, name)
 	}
@@ -56,7 +57,7 @@ func decodeEvent(id string, kept string) (*outbox.Event, []string, error) {
 		return nil, nil, fmt.Errorf("%w: event %s cannot be read", outbox.ErrCorrupt, id)
 	}
 	d := decoder{rest: kept[eventHead:]}
-	e := &outbox.Event{ID: id, Time: time.UnixMicro(d.varint()).UTC(), Type: d.string(), Tenant: d.string(), Key: d.string()}
+	e := &outbox.Event{ID: id, Time: time.UnixMicro(d.varint()).UTC(), Type: d.string(), Tenant: d.string(), Key: d.string(), Trace: d.string()}
 	endpoints := make([]string, binary.BigEndian.Uint16([]byte(kept[33:35])))
 	for i := range endpoints {
 		endpoints[i] = d.string()

@@ -83,7 +83,7 @@ func (s *Store) Accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt, e
 // sizeOf is about what an entry takes in the file, with its share of the indexes
 // and, when the data is large, the rest of its last page.
 func sizeOf(e outbox.Entry) int64 {
-	size := int64(len(e.Event.Data)+len(e.Event.Tenant)+len(e.Event.Key)) + 512 + 256*int64(len(e.Endpoints))
+	size := int64(len(e.Event.Data)+len(e.Event.Tenant)+len(e.Event.Key)+len(e.Event.Trace)) + 512 + 256*int64(len(e.Endpoints))
 	for _, t := range e.Terms {
 		size += int64(len(t.Error))
 		if t.Mark != nil {
@@ -237,7 +237,7 @@ func (s *Store) insertEvent(a *accept, i int, targets []*endpoint, now int64) (m
 	if p := a.batch.Entries[i].Fingerprint; p != (outbox.Fingerprint{}) {
 		print = p[:]
 	}
-	err = s.db.addEvent.int(s.meta.nextEvent).text(event.ID).text(event.Type).int(event.Time.UnixMicro()).text(event.Tenant).text(event.Key).
+	err = s.db.addEvent.int(s.meta.nextEvent).text(event.ID).text(event.Type).int(event.Time.UnixMicro()).text(event.Tenant).text(event.Key).text(event.Trace).
 		int(now).int(s.meta.nextDelivery).blob(ids).blob(print).int(int64(kept)).blob(event.Data).exec()
 	if errors.Is(err, sqlite3.CONSTRAINT_UNIQUE) {
 		return 0, &clash{a, i}

@@ -89,7 +89,7 @@ func (d *db) prepare() error {
 		{&d.findKey, `SELECT print, receipts FROM idem WHERE key = ?`},
 		{&d.addKey, `INSERT INTO idem (key, print, receipts, expires) VALUES (?, ?, ?, ?)`},
 		{&d.knownEvent, `SELECT print, targets FROM event WHERE id = ?`},
-		{&d.addEvent, `INSERT INTO event (seq, id, type, time, tenant, key, accepted, first, targets, print, kept, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
+		{&d.addEvent, `INSERT INTO event (seq, id, type, time, tenant, key, trace, accepted, first, targets, print, kept, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
 		{&d.addEndpoint, `INSERT INTO endpoint (id, name) VALUES (?, ?)`},
 		{&d.setCounts, `UPDATE endpoint SET accepted = ?, delivered = ?, failed = ?, discarded = ? WHERE id = ?`},
 
@@ -108,12 +108,12 @@ func (d *db) prepare() error {
 		{&d.setNote, `INSERT OR REPLACE INTO note (endpoint, revision, text) VALUES (?, ?, ?)`},
 		{&d.notes, `SELECT endpoint, revision, text FROM note`},
 
-		{&d.due, `SELECT p.seq, p.due, p.event, p.attempts, p.code, e.accepted, e.id, e.type, e.time, e.tenant, e.key, e.data
+		{&d.due, `SELECT p.seq, p.due, p.event, p.attempts, p.code, e.accepted, e.id, e.type, e.time, e.tenant, e.key, e.trace, e.data
 			FROM pending p CROSS JOIN event e ON e.seq = p.event
 			WHERE p.endpoint = ? AND p.due >= ? ORDER BY p.due, p.seq`},
 		{&d.unmarked, `SELECT seq, accepted, first, targets FROM event WHERE seq > ? ORDER BY seq`},
 
-		{&d.findEvent, `SELECT seq, accepted, first, targets, id, type, time, tenant, key, data FROM event WHERE id = ? AND kept < 2`},
+		{&d.findEvent, `SELECT seq, accepted, first, targets, id, type, time, tenant, key, trace, data FROM event WHERE id = ? AND kept < 2`},
 		{&d.ends, `SELECT seq, state, attempts, finished, code, ` + attemptColumns + ` FROM done WHERE seq BETWEEN ? AND ?`},
 		{&d.attempts, `SELECT id, due, code, ` + attemptColumns + ` FROM attempt WHERE id BETWEEN ? AND ?`},
 		{&d.oldestFresh, `SELECT due FROM pending WHERE endpoint = ? AND due < ? AND attempts = 0 ORDER BY due LIMIT 1`},
@@ -127,7 +127,7 @@ func (d *db) prepare() error {
 		{&d.bare, `SELECT seq, print IS NOT NULL AND accepted > ? FROM event INDEXED BY event_bare
 			WHERE kept > 0 AND kept = ? AND accepted <= ? ORDER BY accepted LIMIT ?`},
 		{&d.dropEvent, `DELETE FROM event WHERE seq = ?`},
-		{&d.strip, `UPDATE event SET kept = 2, tenant = NULL, key = NULL, data = NULL WHERE seq = ?`},
+		{&d.strip, `UPDATE event SET kept = 2, tenant = NULL, key = NULL, trace = NULL, data = NULL WHERE seq = ?`},
 		{&d.dropKeys, `DELETE FROM idem WHERE key IN (SELECT key FROM idem WHERE expires <= ? ORDER BY expires LIMIT ?)`},
 		{&d.saveMeta, `UPDATE meta SET epoch = ?, next_event = ?, next_delivery = ?, watermark = ?, seen = ?, shift = ?`},
 	} {

@@ -249,6 +249,7 @@ func readEvent(q *query, column int) outbox.Event {
 		Time:   fromMicros(q.stmt.ColumnInt64(column + 2)),
 		Tenant: q.stmt.ColumnText(column + 3),
 		Key:    q.stmt.ColumnText(column + 4),
-		Data:   q.stmt.ColumnBlob(column+5, nil),
+		Trace:  q.stmt.ColumnText(column + 5),
+		Data:   q.stmt.ColumnBlob(column+6, nil),
 	}
 }

@@ -45,7 +45,7 @@ type entry struct {
 }
 
 // weight is about what the entry takes in memory, in bytes.
-func (e *entry) weight() int64 { return int64(len(e.event.Data)) + 512 }
+func (e *entry) weight() int64 { return int64(len(e.event.Data)+len(e.event.Trace)) + 512 }
 
 // queue is entries by due time, then in the order of accept.
 type queue []*entry

@@ -44,6 +44,7 @@ CREATE TABLE event (
 	time INTEGER NOT NULL,
 	tenant TEXT,
 	key TEXT,
+	trace TEXT,                      -- as in outbox.Event
 	accepted INTEGER NOT NULL,
 	first INTEGER NOT NULL,          -- its deliveries have the numbers from this one on,
 	targets BLOB,                    -- one for each of these endpoints, given by id as uvarints

@@ -27,6 +27,7 @@ CREATE TABLE event (
 	time INTEGER NOT NULL,
 	tenant TEXT,
 	key TEXT,
+	trace TEXT,
 	accepted INTEGER NOT NULL,
 	first INTEGER NOT NULL,
 	targets BLOB,
@@ -106,12 +107,12 @@ INSERT INTO meta VALUES ('fixture', 3, 5, 9, 5, 1770091511000000, 0);
 INSERT INTO endpoint VALUES (1, 'billing', 2, 0, 1, 0), (2, 'search', 2, 1, 0, 0), (3, 'audit', 2, 0, 1, 0);
 -- The watermark is at 5. Of event 4 a delivery is pending with a row, of event 6 one without.
 INSERT INTO event VALUES
-	(4, 'evt_1', 'user.created', 1770091505000000, NULL, NULL, 1770091506000000, 8, X'03', NULL, 0, CAST('{}' AS BLOB)),
-	(5, 'app-1', 'invoice.paid', 1770091506789123, 'acme', 'invoice/1', 1770091506800000, 9, X'0102',
+	(4, 'evt_1', 'user.created', 1770091505000000, NULL, NULL, NULL, 1770091506000000, 8, X'03', NULL, 0, CAST('{}' AS BLOB)),
+	(5, 'app-1', 'invoice.paid', 1770091506789123, 'acme', 'invoice/1', '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 app=1', 1770091506800000, 9, X'0102',
 		X'0101010101010101010101010101010101010101010101010101010101010101', 0, CAST('{"amount":1}' AS BLOB)),
-	(6, 'evt_2', 'invoice.paid', 1770091507000000, NULL, NULL, 1770091507000001, 11, X'010203', NULL, 0, NULL),
-	(7, 'evt_3', 'nobody.cares', 1770091508000000, NULL, NULL, 1770091508000001, 14, NULL, NULL, 1, CAST('{}' AS BLOB)),
-	(8, 'app-4', 'invoice.paid', 1770091505500000, NULL, NULL, 1770091509000001, 14, NULL,
+	(6, 'evt_2', 'invoice.paid', 1770091507000000, NULL, NULL, NULL, 1770091507000001, 11, X'010203', NULL, 0, NULL),
+	(7, 'evt_3', 'nobody.cares', 1770091508000000, NULL, NULL, NULL, 1770091508000001, 14, NULL, NULL, 1, CAST('{}' AS BLOB)),
+	(8, 'app-4', 'invoice.paid', 1770091505500000, NULL, NULL, NULL, 1770091509000001, 14, NULL,
 		X'0404040404040404040404040404040404040404040404040404040404040404', 2, NULL);
 INSERT INTO pending VALUES
 	(1, 1770091600000000, 9, 5, 1, 'http_503'),
