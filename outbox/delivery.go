@@ -13,7 +13,14 @@ type Event struct {
 	Key    string    // optional: what the event is about, for ordering and dedupe by subject
 	Trace  string    // optional: traceparent, and after a space tracestate, of https://www.w3.org/TR/trace-context/
 	Data   []byte    // JSON as received; callers and engines must not change it
+
+	Via    string  // how it was accepted: "unix", "http", "front", "relay"; optional
+	Relay  string  // which Relay accepted it; optional
+	Fields []Field // indexed fields of Data, no path twice, at most MaxFields
 }
+
+// MaxFields is how many indexed fields an Event has at most.
+const MaxFields = 8
 
 // Fingerprint identifies the content of a request, so that the same key with other content can be
 // told from a repeat. With the zero value the engine keeps no record to compare with.
@@ -75,6 +82,8 @@ type Delivery struct {
 	Created  time.Time
 	Finished time.Time // zero while pending
 	Code     string    // reason of the state: the last attempt's code
+	Origin   string    // id of the delivery that this one repeats, "" for none
+	Manual   bool      // made by an operator: a test, or a redelivery
 }
 
 // Claim is a worker's lease on a delivery. Exactly one Settle or Release ends
@@ -126,8 +135,15 @@ type Attempt struct {
 	Outcome string // delivered, retry, refused, gone
 	Code    string // stable reason in snake_case; when delivered "", or what was wrong with the answer's body
 	Error   string // for people; no secret, no payload
+	Reused  bool   // the connection had served before
+	Peer    string // address and port of the receiver, "" if there was no connection
+	Request string // method, URL and header lines as sent, values of secrets and signatures cut; bounded by the sender
 	Head    string // response header, bounded by the sender
 	Body    []byte // response body, bounded by the sender
+
+	Relay      string    // which Relay made it; optional
+	Generation int64     // of that Relay's configuration; 0 if not known
+	Next       time.Time // when the next attempt is due; zero if the delivery is over
 }
 
 // Timing splits Attempt.Took; parts that did not occur, like the dial of a reused connection, are

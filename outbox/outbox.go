@@ -28,6 +28,16 @@ type Engine interface {
 	Reader
 }
 
+// Operable is an Engine with all that an operator asks of it.
+type Operable interface {
+	Engine
+	History
+	Editor
+	Documents
+	Journal
+	Statistics
+}
+
 // Store is the part of an engine that moves events: accept, claim, settle. All methods
 // may be called at the same time.
 //

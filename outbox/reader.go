@@ -16,6 +16,7 @@ type Reader interface {
 type Record struct {
 	Event      Event
 	Accepted   time.Time
+	Erased     time.Time // when Event.Data was erased; zero if it was not
 	Deliveries []DeliveryRecord
 }
 

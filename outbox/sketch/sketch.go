@@ -1,0 +1,144 @@
+// Package sketch counts durations in logarithmic bins, so that quantiles of many processes and
+// periods can be added up. It is DDSketch (Masson, Rim, Lee: "DDSketch: A Fast and Fully-Mergeable
+// Quantile Sketch with Relative-Error Guarantees", VLDB 2019) for durations: the bins have fixed
+// borders, so sketches are added bin by bin and lose nothing.
+package sketch
+
+import (
+	"encoding/binary"
+	"errors"
+	"maps"
+	"math"
+	"slices"
+	"time"
+)
+
+// Accuracy is the largest relative error of a quantile.
+const Accuracy = 0.02
+
+// Bins is how many bins there are. The first one has all up to 10 µs, the last one all from about an hour on.
+const Bins = 496
+
+const shortest = 10 * time.Microsecond
+
+// gamma is the ratio of a bin's borders.
+const gamma = (1 + Accuracy) / (1 - Accuracy)
+
+// Sketch is a distribution of durations. The zero value is empty.
+type Sketch struct {
+	bins  map[int]int64
+	count int64
+	sum   time.Duration
+}
+
+// Bin returns the bin of a duration, from 0 to Bins-1.
+func Bin(d time.Duration) int {
+	if d <= shortest {
+		return 0
+	}
+	i := int(math.Ceil(math.Log(float64(d)/float64(shortest)) / math.Log(gamma)))
+	return min(i, Bins-1)
+}
+
+// value is the duration that is within Accuracy of all in the bin.
+func value(bin int) time.Duration {
+	if bin == 0 {
+		return shortest
+	}
+	return time.Duration(float64(shortest) * 2 * math.Pow(gamma, float64(bin)) / (gamma + 1))
+}
+
+// Add counts one duration.
+func (s *Sketch) Add(d time.Duration) { s.AddBin(Bin(d), 1, max(d, 0)) }
+
+// AddBin counts n durations of a bin, with their sum. A bin or number that cannot be is ignored.
+func (s *Sketch) AddBin(bin int, n int64, sum time.Duration) {
+	if bin < 0 || bin >= Bins || n <= 0 {
+		return
+	}
+	if s.bins == nil {
+		s.bins = map[int]int64{}
+	}
+	s.bins[bin] += n
+	s.count += n
+	s.sum += sum
+}
+
+// Merge adds all of o.
+func (s *Sketch) Merge(o *Sketch) {
+	for bin, n := range o.bins {
+		s.AddBin(bin, n, 0)
+	}
+	s.sum += o.sum
+}
+
+// Clone returns a copy.
+func (s *Sketch) Clone() Sketch { return Sketch{maps.Clone(s.bins), s.count, s.sum} }
+
+// Count returns how many durations were counted.
+func (s *Sketch) Count() int64 { return s.count }
+
+// Mean returns the exact mean, 0 if the sketch is empty.
+func (s *Sketch) Mean() time.Duration {
+	if s.count == 0 {
+		return 0
+	}
+	return s.sum / time.Duration(s.count)
+}
+
+// Quantile returns the duration that a part q of all does not exceed (0 to 1), within Accuracy; 0
+// if the sketch is empty.
+func (s *Sketch) Quantile(q float64) time.Duration {
+	if s.count == 0 {
+		return 0
+	}
+	rank := int64(math.Ceil(q * float64(s.count)))
+	for _, bin := range slices.Sorted(maps.Keys(s.bins)) {
+		if rank -= s.bins[bin]; rank <= 0 {
+			return value(bin)
+		}
+	}
+	return 0
+}
+
+// Append appends the sketch in a compact form: sum, then bins by their distance, as uvarints.
+func (s *Sketch) Append(b []byte) []byte {
+	b = binary.AppendUvarint(b, uint64(s.sum))
+	last := 0
+	for _, bin := range slices.Sorted(maps.Keys(s.bins)) {
+		b = binary.AppendUvarint(b, uint64(bin-last))
+		b = binary.AppendUvarint(b, uint64(s.bins[bin]))
+		last = bin
+	}
+	return b
+}
+
+// Parse reads what Append wrote.
+func Parse(b []byte) (Sketch, error) {
+	var s Sketch
+	if len(b) == 0 {
+		return s, nil
+	}
+	sum, n := binary.Uvarint(b)
+	if n <= 0 {
+		return s, errBroken
+	}
+	b = b[n:]
+	for bin := 0; len(b) > 0; {
+		distance, n := binary.Uvarint(b)
+		if n <= 0 || distance >= Bins {
+			return Sketch{}, errBroken
+		}
+		count, m := binary.Uvarint(b[n:])
+		bin += int(distance)
+		if m <= 0 || bin >= Bins || count == 0 || count > math.MaxInt64/2 {
+			return Sketch{}, errBroken
+		}
+		s.AddBin(bin, int64(count), 0)
+		b = b[n+m:]
+	}
+	s.sum = time.Duration(sum)
+	return s, nil
+}
+
+var errBroken = errors.New("sketch is broken")
