@@ -113,6 +113,17 @@ func (b *Block) only(blocks []*Block) *Block {
 	return one
 }
 
+// onceAtTop reports an attribute of the top level that stands in several files.
+func (b *Block) onceAtTop(name string) {
+	first := b.attr(name)
+	for _, a := range b.attrs {
+		if a.Name == name && a != first {
+			at := Place{at: a.NameRange, show: a.NameRange}
+			b.Fail(at, "Duplicate "+name, fmt.Sprintf("%s stands already at %s. Keep one.", name, first.NameRange))
+		}
+	}
+}
+
 // Unique reports blocks of the same Name. It returns all of them, so that what else is wrong
 // with them is reported too.
 func (b *Block) Unique(blocks []*Block) []*Block {

@@ -25,6 +25,9 @@ type Config struct {
 	Retention Retention
 	Log       Log
 
+	// SecretsKey seals what is stored and must stay secret: the first one seals, all of them open.
+	SecretsKey []Secret
+
 	drawn map[string]bool // attributes that env() or file() gave a part of: "outbox.url"
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"relay/internal/access"
+	"relay/internal/seal"
 )
 
 // decode reads the blocks of this package over the defaults.
@@ -21,6 +22,7 @@ func decode(root *Block, c Config) Config {
 	for _, name := range root.Drawn() {
 		d.config.drawn[name] = true
 	}
+	d.secretsKey()
 	d.ingest(root.One("ingest"))
 	d.outbox(root.Blocks("outbox", true))
 	d.admin(root.One("admin"))
@@ -46,6 +48,25 @@ type decoder struct {
 type listener struct {
 	what  string
 	place Place
+}
+
+// maxKeys bounds secrets_key: the present key, and old ones that values may be sealed with.
+const maxKeys = 8
+
+func (d *decoder) secretsKey() {
+	const name = "secrets_key"
+	d.root.onceAtTop(name)
+	items, _ := d.root.Secrets(name)
+	if len(items) > maxKeys {
+		d.root.Invalid(name, fmt.Sprintf("at most %d keys can be listed.", maxKeys))
+	}
+	for _, item := range items {
+		if len(item.Value) < seal.MinKey {
+			d.root.Fail(item.Place, "Invalid "+name, fmt.Sprintf("a key has at least %d characters: make one with openssl rand -hex 32", seal.MinKey))
+			continue
+		}
+		d.config.SecretsKey = append(d.config.SecretsKey, NewSecret(item.Value))
+	}
 }
 
 func (d *decoder) ingest(b *Block) {

@@ -68,6 +68,7 @@ func NeedRestart(old, new Config) []string {
 		{"outbox", old.Outbox, new.Outbox},
 		{"admin", old.Admin, new.Admin},
 		{"log", old.Log, new.Log},
+		{"secrets_key", old.SecretsKey, new.SecretsKey},
 	} {
 		if !reflect.DeepEqual(block.old, block.new) {
 			blocks = append(blocks, block.name)
@@ -98,6 +99,9 @@ func (c Config) allSettings() []Setting {
 		if s.Reveal() != "" {
 			all = append(all, Setting{Name: name, Value: "set", Hidden: s})
 		}
+	}
+	for i, k := range c.SecretsKey {
+		secret(fmt.Sprintf("secrets_key %d", i+1), k)
 	}
 	for _, u := range c.Ingest.Unix {
 		add("ingest.unix "+u.Path, fmt.Sprintf("mode %04o", u.Mode))

@@ -30,7 +30,7 @@ func (b *Block) value(e hclsyntax.Expression, ctx *hcl.EvalContext) (cty.Value, 
 	if f.took > fileBudget {
 		return cty.NilVal, nil, errFile
 	}
-	eval.Guard(e, b.source.plain.Functions)
+	eval.Guard(e, b.sourceOf(e).plain.Functions)
 	f.left.Begin(valueBudget, nil)
 	defer func() {
 		f.left.End()
@@ -43,10 +43,11 @@ func (b *Block) value(e hclsyntax.Expression, ctx *hcl.EvalContext) (cty.Value, 
 // the file, so for a secret only those without quotes are kept.
 func (b *Block) evaluate(e hclsyntax.Expression, want cty.Type, p Place, secret bool) (cty.Value, bool) {
 	d := drawingOf(e)
-	ctx := b.source.plain
+	from := b.sourceOf(e)
+	ctx := from.plain
 	if d.any && (secret || d.nested) {
 		ctx = ctx.NewChild()
-		ctx.Functions = b.source.draw(b.drawer(d, p, secret))
+		ctx.Functions = from.draw(b.drawer(d, p, secret))
 	}
 	hide := secret || d.any
 	v, diags, err := b.value(e, ctx)
@@ -66,7 +67,7 @@ func (b *Block) evaluate(e hclsyntax.Expression, want cty.Type, p Place, secret 
 		case hclsyntax.FunctionCallUnknownDiagExtra:
 			// HCL suggests names in the random order of a map.
 			name := extra.CalledFunctionName()
-			names := slices.Sorted(maps.Keys(b.source.plain.Functions))
+			names := slices.Sorted(maps.Keys(from.plain.Functions))
 			detail = fmt.Sprintf("There is no function named %q.%s", name, Suggest(name, names))
 		case hclsyntax.FunctionCallDiagExtra:
 			if name := extra.CalledFunctionName(); hide && name != "env" && name != "file" {
@@ -91,6 +92,14 @@ func (b *Block) evaluate(e hclsyntax.Expression, want cty.Type, p Place, secret 
 		return cty.NilVal, false
 	}
 	return v, true
+}
+
+// sourceOf is the file that an expression of the block is in. The top level may be in several.
+func (b *Block) sourceOf(e hclsyntax.Expression) *source {
+	if b.source != nil {
+		return b.source
+	}
+	return b.file.source(e.Range().Filename)
 }
 
 // drawer is env() and file() for an expression at a place.

@@ -115,6 +115,9 @@ var with = map[string]string{
 
 // fileWith is a file that has one attribute of one block, and all that it needs for that.
 func fileWith(a config.Attribute, value string) string {
+	if a.Block == "" { // of the top level
+		return a.Name + " = " + value + "\n" + others("")
+	}
 	return blockWith(strings.Fields(a.Block), "", a, value) + others(a.Block)
 }
 

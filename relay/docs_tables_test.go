@@ -55,6 +55,9 @@ func (a *tables) make(t *testing.T, kind, old string) string {
 	name, rest, _ := strings.Cut(kind, " ")
 	switch name {
 	case "attributes":
+		if rest == "top" {
+			rest = "" // no block
+		}
 		return a.attributeTable(t, rest, readRows(old))
 	case "problems":
 		return problemTable(t, readRows(old))

@@ -146,7 +146,11 @@ func problems(err error) []string {
 func needRestart(blocks []string) []string {
 	problems := make([]string, len(blocks))
 	for i, name := range blocks {
-		problems[i] = fmt.Sprintf("the %s block is not what this Relay was started with: restart to change it; nothing of the file was taken over", name)
+		what := name + " block"
+		if name == "secrets_key" {
+			what = name
+		}
+		problems[i] = fmt.Sprintf("the %s is not what this Relay was started with: restart to change it; nothing of the file was taken over", what)
 	}
 	return problems
 }
