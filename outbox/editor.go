@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -17,7 +18,7 @@ type Editor interface {
 	// context's; it is then unknown which of the changes were made, and the caller repeats them.
 	Edit(ctx context.Context, changes []Change) ([]Edited, error)
 
-	// Record stores an event with one delivery that has ended, for an attempt that was made outside the queue (a
+	// Record stores a new event with one delivery that has ended, for an attempt that was made outside the queue (a
 	// test). It counts as accepted and as settled, its delivery is Manual, and Statistics leave it
 	// out. A full outbox refuses it (ErrFull). Other errors: those of Accept.
 	Record(ctx context.Context, e Event, endpoint string, s Settlement) (deliveryID string, err error)
@@ -40,11 +41,11 @@ type Change struct {
 	// delivery is kept.
 	Once string
 
-	// Force, of Erase, erases although a delivery of the event is pending: that delivery becomes
-	// Discarded.
+	// Force, of Erase, erases although a delivery of the event is pending, claimed or not: that delivery becomes
+	// Discarded, and a claim of it is lost. Without Force such an Erase answers a *StateError.
 	Force bool
 
-	// Code of the delivery that Discard ends, in snake_case.
+	// Code of a delivery that Discard or Erase ends, in snake_case.
 	Code string
 }
 
@@ -60,10 +61,10 @@ const (
 	// Retry makes a pending delivery due now. One that is due already, or claimed, is left as it is.
 	Retry Action = "retry"
 
-	// Discard ends a pending delivery as Discarded. One that is claimed is ErrClaimed.
+	// Discard ends a pending delivery as Discarded. One that is claimed is ErrClaimed; one that is Discarded is left as it is.
 	Discard Action = "discard"
 
-	// Erase removes for good the data and Fields of an event and, from all attempts of its deliveries, Head and
+	// Erase removes for good the Data and Fields of an event and, from all attempts of its deliveries, Request, Head and
 	// Body. Records and counts stay.
 	Erase Action = "erase"
 )
@@ -109,9 +110,10 @@ type Documents interface {
 	AwaitDocuments(ctx context.Context, kind string, after uint64) error
 
 	// PutDocument writes a document by compare-and-set: d.Revision is the one that the writer
-	// knows, 0 for a document that is not there. A nil body removes it. The commit is as durable as an Accept. It
-	// returns the stored document: the one written or, with ErrConflict, another writer's. Other
-	// errors: ErrUnavailable, ErrClosed, the context's, after which it is unknown whether the
+	// knows, 0 for a document that is not there or was removed. An empty body removes it; where there is none nothing is
+	// written. The commit is as durable as an Accept. It
+	// returns the stored document: the one written or, with ErrConflict, another writer's (with Revision 0
+	// if there is none). Other errors: ErrUnavailable, ErrClosed, the context's, after which it is unknown whether the
 	// document was written.
 	PutDocument(ctx context.Context, d Document) (Document, error)
 }
@@ -121,7 +123,20 @@ type Document struct {
 	Kind     string // [a-z_], 1 to 32 bytes
 	Name     string // 1 to 256 bytes
 	Revision uint64 // rises with each write, over all documents of its kind at least
-	Body     []byte // at most MaxDocument bytes; nil if removed
+	Body     []byte // at most MaxDocument bytes; empty if removed
+}
+
+// Check returns an error if the document's kind, name or body is out of its bounds.
+func (d *Document) Check() error {
+	switch {
+	case d.Kind == "" || len(d.Kind) > 32 || strings.Trim(d.Kind, "abcdefghijklmnopqrstuvwxyz_") != "":
+		return fmt.Errorf("kind of a document is %q: it has 1 to 32 of a-z and _", d.Kind)
+	case d.Name == "" || len(d.Name) > 256:
+		return fmt.Errorf("name of a document has %d bytes: it has 1 to 256", len(d.Name))
+	case len(d.Body) > MaxDocument:
+		return fmt.Errorf("document %s %s has %d bytes: at most %d are possible", d.Kind, d.Name, len(d.Body), MaxDocument)
+	}
+	return nil
 }
 
 // MaxDocument is the largest body of a Document, in bytes.
@@ -144,9 +159,12 @@ type Journal interface {
 // MaxLines is how many lines a Journal keeps at least.
 const MaxLines = 100_000
 
+// MaxLine is the largest Line.Body, in bytes.
+const MaxLine = 16 << 10
+
 // Line of the Journal.
 type Line struct {
 	N    uint64 // from 1, without gaps
 	At   time.Time
-	Body []byte // at most 16 KiB
+	Body []byte // at most MaxLine bytes
 }

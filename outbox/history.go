@@ -3,7 +3,10 @@ package outbox
 import (
 	"context"
 	"errors"
+	"fmt"
+	"hash/fnv"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -35,7 +38,7 @@ type History interface {
 	Ages(ctx context.Context, endpoint string, quantiles []float64) ([]time.Duration, error)
 }
 
-// ErrCursor: the cursor is of another outbox, another query, another version, or none at all.
+// ErrCursor: the cursor is of another outbox, another query (see [Query.Sum]), another version, or none at all.
 var ErrCursor = errors.New("cursor is not one of this outbox and query")
 
 // Filter selects deliveries. All that is set must hold; the zero value selects all.
@@ -124,6 +127,33 @@ type Query struct {
 	Limit  int    // 1 to MaxPage
 	Cursor string // Next of the page before; "" for the first page
 	Offset int    // how many to leave out of the first page, at most MaxOffset; 0 with a Cursor
+}
+
+// Check returns an error if the query's numbers are out of their bounds.
+func (q *Query) Check() error {
+	switch {
+	case q.Limit < 1 || q.Limit > MaxPage:
+		return fmt.Errorf("limit of a page is %d: it can be from 1 to %d", q.Limit, MaxPage)
+	case q.Offset < 0 || q.Offset > MaxOffset:
+		return fmt.Errorf("offset of a page is %d: it can be from 0 to %d", q.Offset, MaxOffset)
+	case q.Offset > 0 && q.Cursor != "":
+		return errors.New("a page has a cursor or an offset, not both")
+	}
+	return nil
+}
+
+// Sum is a hash of what the pages of a query have in common; an engine puts it into its cursors. The times of the spans are
+// not part of it, so "the last hour" can be asked for from page to page, and of TypeLike only that it is set.
+func (q *Query) Sum() uint64 {
+	h := fnv.New64a()
+	manual := ""
+	if q.Manual != nil {
+		manual = strconv.FormatBool(*q.Manual)
+	}
+	_, _ = fmt.Fprintf(h, "%#v %#v %#v %#v %t %q %#v %q %#v %v %q %v %q %t %t %t", // a hash takes all
+		q.Endpoints, q.Except, q.States, q.Types, q.TypeLike != nil, q.Event, q.Tenants, q.Key, q.Fields,
+		q.Status, q.Code, q.Attempts, manual, q.Accepted.open(), q.Attempted.open(), q.Oldest)
+	return h.Sum64()
 }
 
 const (

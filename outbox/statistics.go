@@ -9,7 +9,7 @@ import (
 
 // Statistics is the part of an engine that remembers how deliveries ended.
 //
-//	G25 Counts are exact: each end of a delivery and each attempt is counted once, in the hour of its settlement, over Reopen too. Hours are rolled
+//	G25 Counts are exact: each end of a delivery and each attempt is counted once, in the hour (by the wall clock) of its settlement, over Reopen too. Hours are rolled
 //	    up to days (UTC) after HourlyFor and kept for DailyFor. Sums over rows are those of the whole.
 type Statistics interface {
 	// Statistics returns the rows that match q, in the order of Start. Errors: ErrUnavailable, ErrClosed, the

@@ -3,6 +3,7 @@ package outboxtest
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"fmt"
 	"maps"
 	"slices"
@@ -13,7 +14,7 @@ import (
 	"relay/outbox/clock"
 )
 
-var _ outbox.Engine = (*Mem)(nil)
+var _ outbox.Operable = (*Mem)(nil)
 
 // Mem is an outbox in memory: a real engine that passes the suite, for tests of
 // what stands on an outbox. It favours being plainly right over being fast. It
@@ -49,6 +50,10 @@ func NewMem(o MemOptions) *Mem {
 			marks:      map[string]mark{},
 			notes:      map[string]outbox.Note{},
 			noted:      make(chan struct{}),
+			name:       rand.Text(),
+			onces:      map[string]*delivery{},
+			documents:  map[string]*documents{},
+			stats:      map[statKey]*outbox.Stat{},
 			clock:      clock.New(clock.State{}, o.Wall),
 		},
 	}
@@ -212,7 +217,7 @@ func (m *Mem) claimDue(r outbox.ClaimRequest) ([]outbox.Claim, wait, error) {
 	for _, d := range pick(due, most, r.Fresh) {
 		m.kept.fence++
 		d.fence, d.until = m.kept.fence, now.Add(r.Lease)
-		claims = append(claims, outbox.Claim{Delivery: m.kept.claimed(d), Event: &d.event.Event, Fence: d.fence,
+		claims = append(claims, outbox.Claim{Delivery: m.kept.claimed(d), Event: new(d.event.Event), Fence: d.fence,
 			Until: m.kept.clock.Moment(d.until.UnixMicro())})
 	}
 	return claims, w, nil
@@ -248,20 +253,26 @@ func (m *Mem) Settle(_ context.Context, c outbox.Claim, s outbox.Settlement) err
 	ep := m.kept.endpoint(d.Endpoint)
 	ep.remove(d)
 
-	s.Attempt.Started = down(s.Attempt.Started)
-	s.Attempt.Body = bytes.Clone(s.Attempt.Body)
-	d.attempts = append(d.attempts, s.Attempt)
-	d.Attempts = len(d.attempts)
-	d.State, d.Code, d.until = s.State, s.Attempt.Code, time.Time{}
+	d.until = time.Time{}
+	d.record(s.Attempt)
+	m.kept.countAttempt(d)
 	if s.State == outbox.Pending {
+		d.Code = s.Attempt.Code
 		d.Due = time.UnixMicro(m.kept.clock.Of(s.Due)).UTC()
 		ep.add(d)
 		return nil
 	}
-	d.Finished = m.kept.now()
-	ep.final[s.State]++
+	m.kept.finish(d, s.State, s.Attempt.Code)
 	ep.wake() // FleetMax has a place again
 	return nil
+}
+
+// record adds an attempt.
+func (d *delivery) record(a outbox.Attempt) {
+	a.Started, a.Next = down(a.Started), down(a.Next)
+	a.Body = bytes.Clone(a.Body)
+	d.attempts = append(d.attempts, a)
+	d.Attempts = len(d.attempts)
 }
 
 // Release implements outbox.Store.
@@ -291,11 +302,7 @@ func (m *Mem) Lookup(_ context.Context, eventID string) (*outbox.Record, error) 
 	if e == nil {
 		return nil, outbox.ErrNotFound
 	}
-	r := &outbox.Record{Event: e.Event, Accepted: m.kept.wall(e.accepted)}
-	for _, d := range e.deliveries {
-		r.Deliveries = append(r.Deliveries, outbox.DeliveryRecord{Delivery: m.kept.shown(d), Attempts: slices.Clone(d.attempts), Error: d.err})
-	}
-	return r, nil
+	return m.kept.whole(e, e.deliveries...), nil
 }
 
 // Counts implements outbox.Store.
@@ -358,6 +365,7 @@ func (m *Mem) Reap(ctx context.Context, r outbox.Retention) (removed int, more b
 				return false
 			}
 			delete(k.deliveries, d.ID)
+			maps.DeleteFunc(k.onces, func(_ string, made *delivery) bool { return made == d })
 			removed++
 			return true
 		})

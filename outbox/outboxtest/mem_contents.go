@@ -25,24 +25,32 @@ type contents struct {
 	revision   uint64        // of the last note
 	noted      chan struct{} // closed, and replaced, when a note is written
 	clock      *clock.Clock  // all times are of this clock, but for those of events and attempts
+	name       string        // of the outbox, for its cursors
+	sequence   int64         // of the last delivery
+	onces      map[string]*delivery
+	documents  map[string]*documents // by kind
+	lines      []outbox.Line
+	stats      map[statKey]*outbox.Stat
 }
 
 type event struct {
 	outbox.Event
 	accepted   time.Time
-	deliveries []*delivery // in the order of Entry.Endpoints
+	erased     time.Time   // zero if it has its data
+	deliveries []*delivery // in the order of Entry.Endpoints, then those of Redeliver
 	size       int64
 }
 
 type delivery struct {
 	outbox.Delivery
-	event    *event
-	order    int64 // of accept, within the endpoint
-	lane     bool  // it was accepted into the express lane
-	attempts []outbox.Attempt
-	err      string    // why it was failed from the start
-	fence    uint64    // of the last claim
-	until    time.Time // end of that claim's lease, zero when it was settled or released
+	event      *event
+	order      int64 // of accept
+	lane       bool  // it was accepted into the express lane
+	attempts   []outbox.Attempt
+	err        string    // why it was failed from the start
+	unmeasured bool      // Statistics leave it out
+	fence      uint64    // of the last claim
+	until      time.Time // end of that claim's lease, zero when it was settled or released
 }
 
 type endpoint struct {
@@ -87,7 +95,7 @@ func (k *contents) pass(m outbox.Mark, now time.Time) bool {
 func (k *contents) insert(e outbox.Entry, now time.Time) int {
 	ev := &event{Event: e.Event, accepted: now}
 	ev.Time = down(ev.Time)
-	ev.Data = bytes.Clone(ev.Data)
+	ev.Data, ev.Fields = bytes.Clone(ev.Data), slices.Clone(ev.Fields)
 	for i, name := range e.Endpoints {
 		var term outbox.Term
 		if e.Terms != nil {
@@ -96,34 +104,48 @@ func (k *contents) insert(e outbox.Entry, now time.Time) int {
 		if term.Mark != nil && !k.pass(*term.Mark, now) {
 			continue
 		}
-		ep := k.endpoint(name)
-		ep.accepted++
-		d := &delivery{
-			Delivery: outbox.Delivery{
-				ID:       "dlv_" + rand.Text(),
-				EventID:  ev.ID,
-				Endpoint: name,
-				State:    outbox.Pending,
-				Due:      now,
-				Created:  now,
-			},
-			event: ev,
-			order: ep.accepted,
-			lane:  now.Before(ep.laneUntil) && ep.inLane() < laneSize,
-		}
-		ev.deliveries = append(ev.deliveries, d)
-		k.deliveries[d.ID] = d
+		d := k.newDelivery(ev, name, now)
 		if term.Code == "" {
-			ep.add(d)
+			k.endpoint(name).add(d)
 			continue
 		}
-		d.State, d.Finished, d.Code, d.err = outbox.Failed, now, term.Code, term.Error
-		ep.final[outbox.Failed]++
+		d.err = term.Error
+		k.finish(d, outbox.Failed, term.Code)
 	}
 	ev.size = sizeOf(ev.Event, len(ev.deliveries))
 	k.events[ev.ID] = ev
 	k.bytes += ev.size
 	return len(ev.deliveries)
+}
+
+// newDelivery adds a pending delivery to its event, but not yet to its endpoint's queue.
+func (k *contents) newDelivery(ev *event, endpoint string, now time.Time) *delivery {
+	ep := k.endpoint(endpoint)
+	ep.accepted++
+	k.sequence++
+	d := &delivery{
+		Delivery: outbox.Delivery{
+			ID:       "dlv_" + rand.Text(),
+			EventID:  ev.ID,
+			Endpoint: endpoint,
+			State:    outbox.Pending,
+			Due:      now,
+			Created:  now,
+		},
+		event: ev,
+		order: k.sequence,
+		lane:  now.Before(ep.laneUntil) && ep.inLane() < laneSize,
+	}
+	ev.deliveries = append(ev.deliveries, d)
+	k.deliveries[d.ID] = d
+	return d
+}
+
+// finish ends a delivery that is in no queue.
+func (k *contents) finish(d *delivery, s outbox.State, code string) {
+	d.State, d.Code, d.Finished = s, code, k.now()
+	k.endpoint(d.Endpoint).final[s]++
+	k.countEnd(d)
 }
 
 func (k *contents) endpoint(name string) *endpoint {
@@ -213,6 +235,15 @@ func (k *contents) shown(d *delivery) outbox.Delivery {
 	out := d.Delivery
 	out.Due, out.Created, out.Finished = k.wall(d.Due), k.wall(d.Created), k.wall(d.Finished)
 	return out
+}
+
+// whole is an event with some of its deliveries.
+func (k *contents) whole(e *event, deliveries ...*delivery) *outbox.Record {
+	r := &outbox.Record{Event: e.Event, Accepted: k.wall(e.accepted), Erased: k.wall(e.erased)}
+	for _, d := range deliveries {
+		r.Deliveries = append(r.Deliveries, outbox.DeliveryRecord{Delivery: k.shown(d), Attempts: slices.Clone(d.attempts), Error: d.err})
+	}
+	return r
 }
 
 // down brings a time to what an engine keeps: UTC, whole microseconds.
