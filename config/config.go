@@ -148,6 +148,8 @@ type Ingest struct {
 	HTTP    []HTTP
 	MaxBody int64 // bytes of one request body
 	Strict  bool  // refuse events of types that no event_type declares, and those that no endpoint wants
+
+	Index []string // paths of fields of every event's data by which deliveries can be found
 }
 
 // Unix is a listener on a Unix socket.

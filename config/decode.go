@@ -75,6 +75,7 @@ func (d *decoder) ingest(b *Block) {
 		unix, http = b.Blocks("unix", true), b.Blocks("http", true)
 		b.Size("max_body", &d.config.Ingest.MaxBody, KiB, 64*MiB)
 		b.Bool("strict", &d.config.Ingest.Strict)
+		d.config.Ingest.Index = b.Index("index")
 		b.Done()
 	}
 	in := &d.config.Ingest

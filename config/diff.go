@@ -113,6 +113,7 @@ func (c Config) allSettings() []Setting {
 	}
 	add("ingest.max_body", FormatSize(c.Ingest.MaxBody))
 	add("ingest.strict", strconv.FormatBool(c.Ingest.Strict))
+	add("ingest.index", strings.Join(c.Ingest.Index, " "))
 
 	o := c.Outbox
 	add("outbox", o.Engine)

@@ -49,6 +49,7 @@ type conn struct {
 	net.Conn
 	s     *Server
 	place *listen.Place
+	via   string // Event.Via
 	in    *bufio.Reader
 	state atomic.Int32
 
@@ -66,7 +67,11 @@ type conn struct {
 }
 
 func newConn(s *Server, nc net.Conn) *conn {
-	return &conn{Conn: nc, s: s, in: bufio.NewReaderSize(nc, readBuffer)}
+	via := "http"
+	if a := nc.LocalAddr(); a != nil && a.Network() == "unix" {
+		via = "unix"
+	}
+	return &conn{Conn: nc, s: s, via: via, in: bufio.NewReaderSize(nc, readBuffer)}
 }
 
 // retire stops a waiting connection from serving another request, and reports whether it was
@@ -265,6 +270,7 @@ func (c *conn) awaitBody(f framing) {
 func (c *conn) describe(path string) {
 	h, r := &c.header, &c.req
 	*r = Request{
+		Via:            c.via,
 		Method:         methodName(h.method),
 		Path:           path,
 		ContentType:    typeName(h.contentType),

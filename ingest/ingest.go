@@ -55,8 +55,10 @@ type Options struct {
 	// Type returns the declaration of an event type; see policy.Policy. nil: no type is declared.
 	Type func(eventType string) (t *policy.EventType, known bool)
 
-	MaxBody int64 // bytes of one request body; 0 = 256 KiB
-	Strict  bool  // refuse an event of a type that is not known, and one whose type no endpoint wants, instead of accepting it with 0 deliveries
+	MaxBody int64         // bytes of one request body; 0 = 256 KiB
+	Index   []string      // paths of fields of each event's data; see outbox.Event.Fields
+	Self    func() string // name of this Relay, for Event.Relay; optional
+	Strict  bool          // refuse an event of a type that is not known, and one whose type no endpoint wants, instead of accepting it with 0 deliveries
 	Log     zerolog.Logger
 
 	maxInFlight int64 // of tests: bytes of all bodies being handled, at least MaxBody; 0 = 64 MiB
@@ -89,6 +91,7 @@ func New(o Options) *Ingest {
 
 // Request is one HTTP request, of any library. Its strings may be kept, its body may not.
 type Request struct {
+	Via             string // Event.Via
 	Method          string
 	Path            string // percent-decoded, without the query
 	ContentType     string
@@ -186,7 +189,19 @@ func (in *Ingest) read(r *Request) (b outbox.Batch, many bool, p *problem.Proble
 	if p != nil {
 		return b, many, p
 	}
+	in.note(b.Entries, r.Via)
 	return b, many, in.complete(&b, many)
+}
+
+// note says in the events how they were accepted.
+func (in *Ingest) note(entries []outbox.Entry, via string) {
+	name := ""
+	if in.o.Self != nil {
+		name = in.o.Self()
+	}
+	for i := range entries {
+		entries[i].Event.Via, entries[i].Event.Relay = via, name
+	}
 }
 
 // complete adds missing fields, routes, and the fingerprints that identify repeats to the events.
@@ -207,6 +222,7 @@ func (in *Ingest) complete(b *outbox.Batch, many bool) *problem.Problem {
 		if e.Event.Time.IsZero() {
 			e.Event.Time = now
 		}
+		in.index(&e.Event)
 		if p := in.checkType(&e.Event); p != nil {
 			if many {
 				p.Index = new(i)

@@ -16,10 +16,15 @@ type Fleet interface {
 	// name. The caller must not change the map afterwards. After an error the engine retries by
 	// itself.
 	SetEndpoints(ctx context.Context, hashes map[string]string) error
+
+	// Name returns the name of this Relay, which no other Relay of the outbox has at the same time. It
+	// may change after an outage. It calls no server.
+	Name() string
 }
 
 // Relay is one of the Relays that share an outbox.
 type Relay struct {
+	Name      string
 	Number    int64 // given when it joined; a restart gives another
 	Host      string
 	PID       int

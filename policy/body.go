@@ -159,7 +159,7 @@ func (e *Endpoint) readBody(b *config.Block, lane *eval.Lane) {
 	case cloud == expr.CloudStructured:
 		body.kind, body.contentType, body.root = cloud, typeCloudEvents, expr.CloudEvent(source)
 		if b.Draws("source") {
-			body.masked, body.answers = expr.CloudEvent(hidden), config.NewSecret(source)
+			body.masked, body.answers = expr.CloudEvent(Hidden), config.NewSecret(source)
 		}
 	default:
 		body.kind, body.binary, body.root = cloud, source, expr.Data()

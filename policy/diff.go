@@ -67,7 +67,7 @@ func (e *Endpoint) allSettings() []config.Setting {
 		add("description", strconv.Quote(e.Description))
 	}
 	for _, h := range e.Headers {
-		all = append(all, config.Setting{Name: "headers." + h.ShownName(), Value: hidden, Hidden: h.Value})
+		all = append(all, config.Setting{Name: "headers." + h.ShownName(), Value: Hidden, Hidden: h.Value})
 	}
 	all = append(all, e.Body.settings()...)
 	add("concurrency", strconv.Itoa(e.Concurrency))

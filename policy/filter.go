@@ -187,7 +187,7 @@ type formula struct {
 // shown is the subject, masked if env() or file() gave a part of it.
 func (f *formula) shown(subject []byte) []byte {
 	if f.answers.Reveal() != "" {
-		return []byte(`"` + hidden + `"`)
+		return []byte(`"` + Hidden + `"`)
 	}
 	return subject
 }

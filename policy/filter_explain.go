@@ -31,7 +31,7 @@ func (f *Filter) Explain(d Decision) string {
 // show is the value of a setting, masked if it must not be shown.
 func (f *Filter) show(setting, value string) string {
 	if f.drawn.has(setting) {
-		return hidden
+		return Hidden
 	}
 	return value
 }
@@ -39,7 +39,7 @@ func (f *Filter) show(setting, value string) string {
 func (f *Filter) explainCrossing(d Decision) string {
 	c, value := f.Crossing, decimal(d.value)
 	if c.Value.answers.Reveal() != "" {
-		value = hidden
+		value = Hidden
 	}
 	switch {
 	case d.Term.Mark == nil:

@@ -191,7 +191,7 @@ type Header struct {
 // ShownName is the name, masked if it must not be shown.
 func (h Header) ShownName() string {
 	if h.drawn {
-		return hidden
+		return Hidden
 	}
 	return h.Name
 }

@@ -9,8 +9,8 @@ import (
 	"relay/config"
 )
 
-// hidden replaces values that are not shown.
-const hidden = config.Hidden
+// Hidden replaces values that are not shown.
+const Hidden = config.Hidden
 
 // drawn names settings, like "retry.schedule" and its block "retry", of which env() or file()
 // gave a part. They are neither shown nor logged, because results of env() and file() may be
@@ -65,7 +65,7 @@ func (e *Endpoint) Hides(setting string) bool { return e.drawn.has(setting) }
 // Show is the value of a setting, masked if it must not be shown.
 func (e *Endpoint) Show(setting, value string) string {
 	if e.Hides(setting) {
-		return hidden
+		return Hidden
 	}
 	return value
 }
@@ -80,7 +80,7 @@ func (e *Endpoint) Shown() *Endpoint {
 			drop()
 		}
 	}
-	clean("description", func() { s.Description = hidden })
+	clean("description", func() { s.Description = Hidden })
 	clean("events", func() { s.Events = Matcher{} })
 	clean("concurrency", func() { s.Concurrency = 0 })
 	clean("fleet_concurrency", func() { s.FleetConcurrency = 0 })
@@ -96,7 +96,7 @@ func (e *Endpoint) Shown() *Endpoint {
 	clean("disable", func() { s.Disable = Disable{} })
 	clean("egress", func() { s.Egress = Egress{} })
 	clean("tls", func() { s.TLS = TLS{} })
-	clean("origin", func() { s.Origin = hidden })
+	clean("origin", func() { s.Origin = Hidden })
 	return &s
 }
 
@@ -105,15 +105,15 @@ func (e *Endpoint) Shown() *Endpoint {
 func (e *Endpoint) ShownURL() *url.URL {
 	u := *e.URL
 	if u.User != nil {
-		u.User = url.User(hidden)
+		u.User = url.User(Hidden)
 	}
 	if u.RawQuery != "" {
-		u.RawQuery = hidden
+		u.RawQuery = Hidden
 	}
 	if e.drawn["url"] {
-		u.Host = hidden
+		u.Host = Hidden
 		if len(u.Path) > 1 {
-			u.Path, u.RawPath = "/"+hidden, "/"+hidden // String leaves * as it is
+			u.Path, u.RawPath = "/"+Hidden, "/"+Hidden // String leaves * as it is
 		}
 	}
 	return &u
@@ -127,21 +127,21 @@ func (e *Endpoint) Hush(text string) string {
 	}
 	var pairs []string
 	if e.drawn["url"] {
-		pairs = append(pairs, e.URL.Host, hidden, e.URL.Hostname(), hidden, e.RequestURL().Hostname(), hidden)
+		pairs = append(pairs, e.URL.Host, Hidden, e.URL.Hostname(), Hidden, e.RequestURL().Hostname(), Hidden)
 	}
 	if e.drawn["tls.server_name"] && e.TLS.ServerName != "" {
-		pairs = append(pairs, e.TLS.ServerName, hidden)
+		pairs = append(pairs, e.TLS.ServerName, Hidden)
 	}
 	return strings.NewReplacer(pairs...).Replace(text)
 }
 
 // settings are an endpoint's settings without its signatures. Values that must not be shown are
-// hidden.
+// Hidden.
 func (e *Endpoint) settings() []config.Setting {
 	all := e.allSettings()
 	for i, s := range all {
 		if e.drawn.has(s.Name) {
-			all[i].Value, all[i].Hidden = hidden, config.NewSecret(s.Value+"\n"+s.Hidden.Reveal())
+			all[i].Value, all[i].Hidden = Hidden, config.NewSecret(s.Value+"\n"+s.Hidden.Reveal())
 		}
 	}
 	return all

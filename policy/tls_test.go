@@ -180,7 +180,7 @@ func TestTLSContent(t *testing.T) {
 		t.Error("the content is not used")
 	}
 	for _, s := range e.settings() {
-		if strings.HasPrefix(s.Name, "tls.c") && s.Value != hidden {
+		if strings.HasPrefix(s.Name, "tls.c") && s.Value != Hidden {
 			t.Errorf("%s is shown as %s", s.Name, s.Value)
 		}
 	}

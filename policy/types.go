@@ -21,6 +21,8 @@ type EventType struct {
 	Description string
 	Schema      *Schema // of the data; nil for any
 	Example     []byte  // of the data, compact JSON; nil for none
+
+	Index []string // paths of fields of the data by which deliveries can be found
 }
 
 // Type returns the declaration of a type, nil for none. known is false if other types are
@@ -45,7 +47,7 @@ func (t *EventType) Hash() string {
 	if t.Schema != nil {
 		schema, budget = t.Schema.text, t.Schema.budget
 	}
-	return fingerprint(fmt.Appendf(nil, "%q %q %s %s %s", t.Name, t.Description, schema, t.Example, budget))
+	return fingerprint(fmt.Appendf(nil, "%q %q %s %s %s %q", t.Name, t.Description, schema, t.Example, budget, t.Index))
 }
 
 // TypeChange is the difference that another policy makes for one event type.
@@ -97,6 +99,7 @@ func (d *decoder) readTypes(blocks []*config.Block) []*EventType {
 		if b.String("example", &text) {
 			t.readExample(b, text)
 		}
+		t.Index = b.Index("index")
 		b.Done()
 		types = append(types, t)
 	}

@@ -277,6 +277,15 @@ func (sh *shard) remove(ctx context.Context, name, token string) (all bool, err 
 	return all, nil
 }
 
+// Name implements outbox.Fleet.
+func (s *Store) Name() string {
+	joined, err := s.shards[0].session()
+	if err != nil {
+		return host()
+	}
+	return joined.consumer
+}
+
 // Relays implements outbox.Fleet. A Relay is shown until deadAfter has passed since its last heartbeat.
 func (s *Store) Relays(ctx context.Context) ([]outbox.Relay, error) {
 	if err := s.refusal(); err != nil {
@@ -307,7 +316,7 @@ func (s *Store) Relays(ctx context.Context) ([]outbox.Relay, error) {
 		if json.Unmarshal([]byte(said.Val()[name]), &r) != nil {
 			continue // it has only just joined
 		}
-		r.Seen, r.Self = seen, name == joined.consumer
+		r.Name, r.Seen, r.Self = name, seen, name == joined.consumer
 		fleet = append(fleet, r)
 	}
 	slices.SortFunc(fleet, func(a, b outbox.Relay) int { return int(max(-1, min(1, a.Number-b.Number))) })

@@ -175,6 +175,17 @@ func (s *Signer) Names() []string {
 	return names
 }
 
+// Carriers are the names of the headers that carry a signature.
+func (s *Signer) Carriers() []string {
+	var names []string
+	for _, h := range s.scheme.spec.Headers {
+		if h.Value.uses("signature") {
+			names = append(names, h.Name)
+		}
+	}
+	return names
+}
+
 // Equal tells whether t signs every message as s does: by the same scheme, with the same secrets
 // in the same order.
 func (s *Signer) Equal(t *Signer) bool {

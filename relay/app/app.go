@@ -181,6 +181,8 @@ func (a *App) open(ctx context.Context) error {
 		Route:   func(e *outbox.Event) ([]string, []outbox.Term) { return now().Route(e) },
 		Type:    func(name string) (*policy.EventType, bool) { return a.live.Load().policy.Type(name) },
 		Strict:  c.Ingest.Strict,
+		Index:   c.Ingest.Index,
+		Self:    a.relayName(),
 		MaxBody: c.Ingest.MaxBody,
 		Log:     a.o.Log,
 	})
@@ -194,6 +196,7 @@ func (a *App) open(ctx context.Context) error {
 		Own:      func() []netip.AddrPort { return a.own },
 		MaxConns: a.shares.outgoing,
 		Grace:    a.o.Grace,
+		Self:     a.self(),
 		Raise:    a.events.raise,
 	}, a.o.Policy)
 	a.o.Policy = nil // live keeps it until a reload replaces it

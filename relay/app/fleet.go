@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,6 +15,7 @@ import (
 
 	"relay/outbox"
 	"relay/relay/admin"
+	"relay/relay/deliver"
 )
 
 // The first look is not at the start, because Relays disagree for a short time while a fleet gets
@@ -38,6 +40,25 @@ func (a *App) fleetOf() func(context.Context) (admin.Fleet, error) {
 		}
 		return fleetFrom(relays), nil
 	}
+}
+
+// relayName returns a function that tells the name of this Relay: that of its machine, unless the
+// outbox is shared and gives another one.
+func (a *App) relayName() func() string {
+	if store, shared := a.store.(outbox.Fleet); shared {
+		return store.Name
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return func() string { return host }
+}
+
+// self returns a function that tells which Relay this is, and which configuration it runs.
+func (a *App) self() func() deliver.Self {
+	name := a.relayName()
+	return func() deliver.Self { return deliver.Self{Relay: name(), Generation: a.live.Load().generation} }
 }
 
 // fleetFrom converts the outbox's answer to admin's types.

@@ -112,6 +112,7 @@ func (o *ownEvents) entry(r deliver.OwnEvent) (outbox.Entry, bool) {
 		Time: r.At.UTC().Truncate(time.Microsecond),
 		Key:  r.Endpoint,
 		Data: data,
+		Via:  "relay",
 	}}
 	names, terms := o.policy().Route(&e.Event)
 	for i, name := range names {

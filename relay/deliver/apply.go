@@ -67,6 +67,7 @@ func (d *Deliverer) closeLater(c *connections) {
 type setup struct {
 	endpoint *policy.Endpoint
 	url      string
+	record   *recorder
 	conns    *connections
 
 	// Ends when the setup is replaced, or nothing more is to be claimed.
@@ -127,6 +128,7 @@ func (r *runner) become(e *policy.Endpoint) (unused *connections) {
 		s := &setup{
 			endpoint: e,
 			url:      e.RequestURL().String(),
+			record:   newRecorder(e),
 			conns:    new(connections),
 		}
 		s.claiming, s.replace = context.WithCancel(r.d.claiming)

@@ -34,6 +34,7 @@ type Result struct {
 // ending is how an attempt ended.
 type ending struct {
 	answer  post.Answer
+	request string        // its record
 	failure *post.Failure // nil where an answer's status decides
 	gate    gate.Attempt  // the report to the gate
 }
@@ -48,8 +49,8 @@ func (r *runner) attempt(s *setup, claims []outbox.Claim, d *draft, probe bool) 
 	start := time.Now() // not in UTC, which drops the monotonic reading: a jump of the clock would change limits
 	began := r.d.at(start)
 	r.counts.begin(began, claims)
-	var e ending
-	e.answer, e.failure = r.try(s, claims, d, start)
+	self := r.d.o.Self()
+	e := r.try(s, claims, d, start)
 	if e.failure != nil && r.d.working.Err() != nil {
 		r.release(claims...)
 		r.d.unfinished.Add(1)
@@ -62,12 +63,17 @@ func (r *runner) attempt(s *setup, claims []outbox.Claim, d *draft, probe bool) 
 	a := &e.answer
 	res := Result{
 		Attempt: outbox.Attempt{
-			Started: began.UTC(),
-			Took:    end.Sub(start),
-			Timing:  a.Timing,
-			Status:  a.Status,
-			Head:    a.Head,
-			Body:    a.Body,
+			Started:    began.UTC(),
+			Took:       end.Sub(start),
+			Timing:     a.Timing,
+			Status:     a.Status,
+			Reused:     a.Reused,
+			Peer:       s.endpoint.Hush(a.Peer),
+			Request:    e.request,
+			Head:       a.Head,
+			Body:       a.Body,
+			Relay:      self.Relay,
+			Generation: self.Generation,
 		},
 	}
 	e.gate = gate.Attempt{Probe: probe, Status: a.Status, RetryAfter: gate.ParseRetryAfter(a.RetryAfter, r.d.at(end))}
@@ -141,27 +147,28 @@ func nextDelay(r *policy.Retry, c *outbox.Claim, a *gate.Attempt, j *judgement, 
 
 // try sends the events once. A panic makes the attempt fail, so that one event cannot end the
 // process again and again.
-func (r *runner) try(s *setup, claims []outbox.Claim, d *draft, now time.Time) (a post.Answer, f *post.Failure) {
+func (r *runner) try(s *setup, claims []outbox.Claim, d *draft, now time.Time) (e ending) {
 	defer func() {
 		if p := recover(); p != nil {
-			f = r.panicked(&claims[0], p)
+			e.failure = r.panicked(&claims[0], p)
 		}
 	}()
 	if d != nil {
 		d.seal(s.endpoint, claims, s.url, r.d.userAgent, now)
 	} else {
 		d = r.d.drafts.Get().(*draft)
-		if f := bodyFailure(d.build(s.endpoint, &claims[0], s.url, r.d.userAgent, now)); f != nil {
+		if e.failure = bodyFailure(d.build(s.endpoint, &claims[0], s.url, r.d.userAgent, now)); e.failure != nil {
 			r.keep(s, d)
-			return a, f
+			return e
 		}
 	}
-	a, f = s.sender(r.d).Send(r.d.working, post.Request{Header: d.header, Body: d.body, Until: now.Add(s.endpoint.Timeout.Total)})
-	if f != nil && f.Code == policy.CodeTimeout {
+	e.answer, e.failure = s.sender(r.d).Send(r.d.working, post.Request{Header: d.header, Body: d.body, Until: now.Add(s.endpoint.Timeout.Total)})
+	if f := e.failure; f != nil && f.Code == policy.CodeTimeout {
 		f.Text = s.late()
 	}
+	e.request = s.record.text(d.header)
 	r.keep(s, d)
-	return a, f
+	return e
 }
 
 func (r *runner) panicked(c *outbox.Claim, p any) *post.Failure {

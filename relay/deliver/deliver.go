@@ -42,6 +42,7 @@ type Options struct {
 	Version  string                  // of User-Agent: Relay/<Version>
 	Own      func() []netip.AddrPort // listeners of this process, never connected to; optional
 	MaxConns int                     // connections to all receivers together; 0 for no bound
+	Self     func() Self             // for the records of attempts; optional
 	Grace    time.Duration           // for attempts under way when Run is to end; default 20 s
 	Raise    func(OwnEvent)          // tells of what happened to endpoints and deliveries; must not block; optional
 
@@ -89,6 +90,9 @@ const (
 func New(o Options, p *policy.Policy) *Deliverer {
 	if o.Grace == 0 {
 		o.Grace = 20 * time.Second
+	}
+	if o.Self == nil {
+		o.Self = func() Self { return Self{} }
 	}
 	d := &Deliverer{
 		o:         o,

@@ -65,6 +65,7 @@ func addressOf(e *policy.Endpoint) string {
 type conn struct {
 	net.Conn
 	timing  outbox.Timing
+	peer    string // address and port
 	peeking bool   // Read brings nothing
 	closed  func() // gives the socket back
 }
@@ -179,7 +180,7 @@ func (d *dialer) connect(ctx context.Context, network, address string) (*conn, e
 		closed()
 		return nil, &dialError{err, d.limit(ctx, start, dialCode(err, false)), timing}
 	}
-	return &conn{Conn: c, timing: timing, closed: closed}, nil
+	return &conn{Conn: c, timing: timing, peer: c.RemoteAddr().String(), closed: closed}, nil
 }
 
 // socket waits for the right to open a connection, within the connect time.

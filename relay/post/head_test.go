@@ -47,6 +47,7 @@ func (c *told) Close() error {
 }
 
 func (c *told) SetDeadline(time.Time) error { return nil }
+func (c *told) RemoteAddr() net.Addr        { return &net.TCPAddr{} }
 
 // heard is what a sender makes of an answer.
 type heard struct {

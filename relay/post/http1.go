@@ -67,6 +67,7 @@ func (t *http1) Send(ctx context.Context, r Request) (Answer, *Failure) {
 		}
 		return a, orLate(f, r.Until)
 	}
+	a.Peer = l.base.peer
 	if a.Reused = l.reused; !l.reused {
 		a.Timing = l.base.timing
 	}

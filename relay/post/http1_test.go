@@ -258,6 +258,7 @@ func (c *answering) Read(b []byte) (int, error) {
 
 func (*answering) SetDeadline(time.Time) error { return nil }
 func (*answering) Close() error                { return nil }
+func (*answering) RemoteAddr() net.Addr        { return &net.TCPAddr{} }
 
 // keeper returns a sender with one connection, which is kept, and one request for it.
 func keeper(t testing.TB, answer string) (Sender, *answering, Request) {

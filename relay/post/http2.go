@@ -119,6 +119,7 @@ func (t *http2) try(ctx context.Context, r Request) (a Answer, answering bool, e
 		return a, false, err
 	}
 	defer t.pool.put(c)
+	a.Peer = c.base.peer
 	if a.Reused = reused; !reused {
 		a.Timing = c.base.timing
 	}

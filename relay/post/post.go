@@ -56,7 +56,8 @@ type Answer struct {
 	BodyFault *Failure
 
 	Timing outbox.Timing
-	Reused bool // the connection had served before
+	Reused bool   // the connection had served before
+	Peer   string // address and port of the receiver; "" if there was no connection
 
 	RateHeaders RateHeaders // if the endpoint obeys them
 }
