@@ -44,6 +44,7 @@ var arrows = map[string][]string{
 	"relay/post":                   {"outbox", "policy", "policy/sign"},
 	"relay/deliver":                {"internal/throttle", "outbox", "policy", "policy/rawjson", "relay/gate", "policy/sign", "relay/post"},
 	"relay/admin":                  {"ingest/problem", "outbox", "policy", "relay/deliver", "relay/gate"},
+	"relay/query":                  {"config", "ingest/problem", "outbox", "policy", "policy/rfc3339"},
 	"relay/bench":                  {},
 	"relay/metrics":                {"outbox", "relay/deliver"},
 	"relay/deliver/delivertest":    {"policy/sign"},

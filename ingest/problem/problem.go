@@ -66,6 +66,13 @@ const (
 	DisabledInFile         Code = "disabled_in_file"
 	InvalidConfig          Code = "invalid_config"
 	NeedsRestart           Code = "needs_restart"
+	InvalidParameter       Code = "invalid_parameter"
+	UnknownParameter       Code = "unknown_parameter"
+	NotIndexed             Code = "not_indexed"
+	InvalidCursor          Code = "invalid_cursor"
+	EventNotFound          Code = "event_not_found"
+	DeliveryNotFound       Code = "delivery_not_found"
+	OtherKind              Code = "other_kind"
 	InternalError          Code = "internal_error"
 )
 
@@ -127,6 +134,13 @@ var table = map[Code]About{
 	DisabledInFile:         {Status: 409, Title: "The file disables the endpoint"},
 	InvalidConfig:          {Status: 422, Title: "The configuration has errors"},
 	NeedsRestart:           {Status: 409, Title: "The change needs a restart"},
+	InvalidParameter:       {Status: 400, Title: "A parameter is not valid"},
+	UnknownParameter:       {Status: 400, Title: "There is no such parameter"},
+	NotIndexed:             {Status: 400, Title: "The field of the data is not indexed"},
+	InvalidCursor:          {Status: 400, Title: "The cursor is not valid"},
+	EventNotFound:          {Status: 404, Title: "There is no such event"},
+	DeliveryNotFound:       {Status: 404, Title: "There is no such delivery"},
+	OtherKind:              {Status: 404, Title: "The id is of something else"},
 	InternalError:          {Status: 500, Title: "Relay met an error of its own", Close: true},
 }
 
