@@ -51,7 +51,7 @@ func (q *Query) Values() url.Values {
 	return all
 }
 
-// Fixed is Values with times in the place of durations, so that it means the same later. A job keeps it.
+// Fixed is Values with times instead of durations, so that it means the same later. A job keeps it.
 func (q *Query) Fixed() url.Values {
 	all := q.Values()
 	for name, t := range map[string]*time.Time{
@@ -105,7 +105,7 @@ type Surroundings struct {
 	Labelled func(name, value string) []string
 }
 
-// Filter is the query for an engine, as of now. It returns the errors of Surroundings.
+// Filter is the query for an engine, with the present state of endpoints. It returns the errors of Surroundings.
 func (q *Query) Filter(ctx context.Context, s Surroundings) (outbox.Filter, error) {
 	f := q.find
 	for _, l := range q.labels {
