@@ -13,10 +13,7 @@ import (
 	"net/url"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
-
 	"relay/config"
-	"relay/outbox"
 	"relay/policy/expr"
 	"relay/policy/sign"
 )
@@ -29,7 +26,7 @@ type Policy struct {
 
 	types  map[string]*EventType
 	byName map[string]*Endpoint
-	routes *lru.Cache[string, *route] // by event type
+	router router
 }
 
 // Endpoint is a URL with its policy, in which named defaults and overrides are merged.
@@ -70,14 +67,7 @@ func New(endpoints []*Endpoint) *Policy {
 	for _, e := range endpoints {
 		p.byName[e.Name] = e
 	}
-	// The app chooses the types, so the cache is bounded: to about a million names
-	// in all, when each type goes to each endpoint.
-	size := min(max(1_000_000/max(len(endpoints), 1), 64), 4096)
-	cache, err := lru.New[string, *route](size)
-	if err != nil {
-		panic(err) // only for a size under 1
-	}
-	p.routes = cache
+	p.router.set(endpoints)
 	return p
 }
 
@@ -94,80 +84,6 @@ func (p *Policy) Adopt(old *Policy) {
 
 // Endpoint returns the endpoint of that name, or nil.
 func (p *Policy) Endpoint(name string) *Endpoint { return p.byName[name] }
-
-// route is the endpoints for events of one type, before filters.
-type route struct {
-	names    []string
-	filtered []*Endpoint // of names; nil if none of them has a filter
-}
-
-// Match names the endpoints whose patterns match the event type, before filters, in the order of
-// the file. Disabled ones are among them, because their deliveries are held. The answer is
-// shared: read only.
-func (p *Policy) Match(eventType string) []string { return p.route(eventType).names }
-
-// Route names the endpoints that get an event, in the order of the file. names is nil if no
-// endpoint's patterns match its type, and empty if the filters of all that match leave it
-// out. terms are nil or one for each of the names; one with CodeBusy says that the event
-// cannot be routed at this time. The answer is shared: read only.
-func (p *Policy) Route(e *outbox.Event) (names []string, terms []outbox.Term) {
-	r := p.route(e.Type)
-	if r.filtered == nil {
-		return r.names, nil
-	}
-	m := &metered{View: *ViewOf(e), meter: Meter{Most: mostFilters}}
-	m.Meter = &m.meter
-	return r.filter(&m.View)
-}
-
-// ViewOf is an event for filters and bodies. It shares the event's data.
-func ViewOf(e *outbox.Event) *View {
-	return &View{ID: e.ID, Type: e.Type, Tenant: e.Tenant, Key: e.Key, Time: e.Time, Data: e.Data}
-}
-
-// metered is a View with its Meter, in one piece of memory.
-type metered struct {
-	View
-	meter Meter
-}
-
-func (p *Policy) route(eventType string) *route {
-	if r, ok := p.routes.Get(eventType); ok {
-		return r
-	}
-	r, filtered := &route{}, false
-	for _, e := range p.Endpoints {
-		if e.Events.Match(eventType) {
-			r.names = append(r.names, e.Name)
-			filtered = filtered || e.Filter != nil
-		}
-	}
-	if filtered {
-		for _, name := range r.names {
-			r.filtered = append(r.filtered, p.byName[name])
-		}
-	}
-	p.routes.Add(eventType, r)
-	return r
-}
-
-func (r *route) filter(v *View) (names []string, terms []outbox.Term) {
-	names = make([]string, 0, len(r.filtered))
-	for _, e := range r.filtered {
-		d := e.Filter.Decide(e.Name, v)
-		if !d.Gets {
-			continue
-		}
-		if d.Term != (outbox.Term{}) && terms == nil {
-			terms = make([]outbox.Term, len(names), len(r.filtered))
-		}
-		names = append(names, e.Name)
-		if terms != nil {
-			terms = append(terms, d.Term)
-		}
-	}
-	return names, terms
-}
 
 // View is an event and its delivery, for filters and bodies.
 type View = expr.View

@@ -111,7 +111,7 @@ endpoint "off" {
 	for i := range 10_000 {
 		p.Match(fmt.Sprint("type.", i))
 	}
-	if n := p.routes.Len(); n > 4096 {
+	if n := p.router.types.Len(); n > 4096 {
 		t.Errorf("the cache has %d entries", n)
 	}
 	many := make([]*Endpoint, 10_000)
@@ -122,7 +122,7 @@ endpoint "off" {
 	for i := range 150 {
 		p.Match(fmt.Sprint("type.", i))
 	}
-	if n := p.routes.Len(); n != 100 {
+	if n := p.router.types.Len(); n != 100 {
 		t.Errorf("the cache has %d entries of 10,000 names, want 100", n)
 	}
 	if got := New(nil).Match("a"); got != nil {
