@@ -70,6 +70,7 @@ policy/sign/interop/node_modules: policy/sign/interop/package-lock.json
 	@touch $@
 
 docs:
+	$(GO) test -count=1 -run TestDocumentIsGenerated ./relay/admin -args -update
 	$(GO) test -count=1 -run TestDocsAreGenerated ./relay -args -update
 
 demo:

@@ -90,42 +90,6 @@ const (
 	changeTimeout = 10 * time.Second       // for the outbox to store a change
 )
 
-// New returns the handler of the admin routes.
-//
-//	GET /healthz              the process runs; never depends on the outbox or on receivers
-//	GET /readyz               200 when an accept would succeed now, else 503 with the reason
-//	GET /v1/endpoints         all endpoints (EndpointList): as in the file, then the others by name
-//	GET /v1/endpoints/{name}  one of them (Endpoint), or 404
-//	POST /v1/endpoints/{name}/pause, /resume, /enable, /disable
-//	                          change its state and answer it (Endpoint); what is so already is no error
-//	GET /metrics              for Prometheus
-//	POST /v1/reload           read the files again (Reloaded): all is taken over, or nothing
-//
-// The routes under /v1 refuse with application/problem+json and a stable code. Query
-// parameters are ignored.
-func New(o Options) http.Handler {
-	if o.Hush == nil {
-		o.Hush = func(text string) string { return text }
-	}
-	a := &api{o}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", a.healthz)
-	mux.HandleFunc("GET /readyz", a.readyz)
-	mux.HandleFunc("GET /v1/endpoints", a.listEndpoints)
-	mux.HandleFunc("GET /v1/endpoints/{name}", a.showEndpoint)
-	mux.HandleFunc("POST /v1/endpoints/{name}/pause", a.change(Deliverer.Pause))
-	mux.HandleFunc("POST /v1/endpoints/{name}/resume", a.change(Deliverer.Resume))
-	mux.HandleFunc("POST /v1/endpoints/{name}/enable", a.change(Deliverer.Enable))
-	mux.HandleFunc("POST /v1/endpoints/{name}/disable", a.change(Deliverer.Disable))
-	if o.Metrics != nil {
-		mux.Handle("GET /metrics", o.Metrics)
-	}
-	if o.Reload != nil {
-		mux.HandleFunc("POST /v1/reload", a.reload)
-	}
-	return mux
-}
-
 // Probes returns GET /healthz and /readyz for callers without a token, without reasons.
 // Kubernetes cannot send a token, and a verb may have lost its configuration.
 func Probes(o Options) http.Handler {

@@ -116,8 +116,11 @@ func (a *api) answerEndpoint(w http.ResponseWriter, r *http.Request, ended []str
 	answer(w, http.StatusOK, e)
 }
 
-// change is the route of one method that changes an endpoint's state.
-func (a *api) change(do func(d Deliverer, ctx context.Context, endpoint, by string) (deliver.Status, error)) http.HandlerFunc {
+// change is a method that changes an endpoint's state.
+type change func(d Deliverer, ctx context.Context, endpoint, by string) (deliver.Status, error)
+
+// change is the route of such a method.
+func (a *api) change(do change) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		// The change is made even if the client goes away.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), changeTimeout)
