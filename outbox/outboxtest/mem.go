@@ -54,6 +54,7 @@ func NewMem(o MemOptions) *Mem {
 			onces:      map[string]*delivery{},
 			documents:  map[string]*documents{},
 			stats:      map[statKey]*outbox.Stat{},
+			statKeys:   map[time.Time]int{},
 			clock:      clock.New(clock.State{}, o.Wall),
 		},
 	}

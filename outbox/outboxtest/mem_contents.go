@@ -31,6 +31,7 @@ type contents struct {
 	documents  map[string]*documents // by kind
 	lines      []outbox.Line
 	stats      map[statKey]*outbox.Stat
+	statKeys   map[time.Time]int // how many combinations an hour has, at least
 }
 
 type event struct {

@@ -3,6 +3,7 @@ package outboxtest
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -49,15 +50,10 @@ func (k *contents) row(d *delivery) *outbox.Stat {
 	hour := k.wall(k.now()).Truncate(time.Hour)
 	key := statKey{hour, time.Hour, d.Endpoint, d.event.Type, d.event.Tenant}
 	if k.stats[key] == nil {
-		keys := 0
-		for other := range k.stats {
-			if other.start.Equal(hour) && other.step == time.Hour {
-				keys++
-			}
-		}
-		if keys >= outbox.MaxStatKeys {
+		if k.statKeys[hour] >= outbox.MaxStatKeys {
 			key.kind, key.tenant = "", ""
 		}
+		k.statKeys[hour]++
 	}
 	return k.stat(key)
 }
@@ -74,15 +70,16 @@ func (k *contents) stat(key statKey) *outbox.Stat {
 // rollUp adds old hours to their days, and removes old days.
 func (k *contents) rollUp() {
 	now := k.wall(k.now())
+	maps.DeleteFunc(k.statKeys, func(hour time.Time, _ int) bool { return now.Sub(hour) > day })
 	for key, s := range k.stats {
 		age := now.Sub(key.start)
 		switch {
+		case age > outbox.DailyFor:
+			delete(k.stats, key)
 		case key.step == time.Hour && age > outbox.HourlyFor:
 			delete(k.stats, key)
 			key.start, key.step = key.start.Truncate(day), day
 			k.stat(key).Add(s)
-		case key.step == day && age > outbox.DailyFor:
-			delete(k.stats, key)
 		}
 	}
 }

@@ -57,3 +57,9 @@ func TestMemSettleAsHeld(t *testing.T) {
 	}
 	testkit.Must(t, m.Settle(t.Context(), claims[0], outbox.Settlement{State: outbox.Delivered}))
 }
+
+func TestMemOperable(t *testing.T) {
+	for _, shared := range []bool{false, true} {
+		outboxtest.RunOperable(t, mem(shared, nil))
+	}
+}
