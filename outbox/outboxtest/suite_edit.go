@@ -146,7 +146,7 @@ func testRedeliverOnce(s *suite) {
 	s.wantEdited(again, change)
 	s.wantCounts("a", outbox.Counts{Accepted: 3, Pending: 1, Failed: 2})
 
-	// It is the delivery of before, whatever became of it and is asked for now.
+	// It is the delivery that the first one made, whatever became of it and is asked for now.
 	elsewhere := change
 	elsewhere.Endpoint = "b"
 	s.wantEdited(again, elsewhere)
