@@ -24,7 +24,7 @@ var arrows = map[string][]string{
 	"outbox":                       {"outbox/sketch"},
 	"outbox/sketch":                {},
 	"outbox/clock":                 {},
-	"outbox/outboxtest":            {"outbox", "outbox/clock"},
+	"outbox/outboxtest":            {"outbox", "outbox/clock", "outbox/sketch"},
 	"internal/access":              {},
 	"internal/seal":                {},
 	"internal/throttle":            {},
