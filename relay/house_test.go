@@ -49,9 +49,10 @@ var arrows = map[string][]string{
 	"relay/metrics":                {"outbox", "relay/deliver"},
 	"relay/deliver/delivertest":    {"policy/sign"},
 	"relay/client":                 {"config", "ingest/problem", "internal/access"},
+	"relay/doctor":                 {"policy", "relay/admin", "relay/post"},
 	"relay/explain":                {"config", "outbox", "policy", "relay/deliver", "relay/post"},
 	"relay/app":                    {"config", "ingest", "ingest/listen", "ingest/problem", "internal/access", "internal/throttle", "outbox", "outbox/redisstream", "outbox/sqlite", "policy", "relay/admin", "relay/deliver", "relay/metrics"},
-	"relay":                        {"config", "ingest", "ingest/problem", "outbox", "policy", "relay/admin", "relay/app", "relay/bench", "relay/client", "relay/deliver", "relay/explain", "policy/sign", "relay/sink"},
+	"relay":                        {"config", "ingest", "ingest/problem", "outbox", "policy", "relay/admin", "relay/app", "relay/bench", "relay/client", "relay/deliver", "relay/doctor", "relay/explain", "policy/sign", "relay/sink"},
 }
 
 // homes says which files may import a module that the house keeps in one place.

@@ -102,7 +102,7 @@ func (c *command) root() *cobra.Command {
 	root.SetIn(c.in)
 	root.SetOut(c.out)
 	root.SetErr(c.err)
-	root.AddCommand(c.serve(), c.check(), c.explain(), c.diff(), c.keys(), c.send(), c.endpoints(), c.pause(), c.resume(), c.enable(), c.disable(), c.types(), c.health(), c.reload(), c.sink(), c.demo(), c.bench(), c.version())
+	root.AddCommand(c.serve(), c.check(), c.doctor(), c.explain(), c.diff(), c.keys(), c.send(), c.endpoints(), c.pause(), c.resume(), c.enable(), c.disable(), c.types(), c.health(), c.reload(), c.sink(), c.demo(), c.bench(), c.version())
 	return root
 }
 

@@ -93,14 +93,16 @@ func (sh *shard) join(ctx context.Context, was *session) error {
 }
 
 // readable is nil for the format that this Relay reads.
-func (sh *shard) readable(kept string) error {
+func (sh *shard) readable(kept string) error { return readable(sh.s.o.Namespace, kept) }
+
+func readable(namespace, kept string) error {
 	switch n, err := strconv.Atoi(kept); {
 	case kept == format:
 		return nil
 	case err == nil && n < formatNumber:
-		return fmt.Errorf("the outbox in namespace %q has format %s, this Relay reads format %s only: drain it with the build that wrote it, or use another namespace", sh.s.o.Namespace, kept, format)
+		return fmt.Errorf("the outbox in namespace %q has format %s, this Relay reads format %s only: drain it with the build that wrote it, or use another namespace", namespace, kept, format)
 	default:
-		return fmt.Errorf("the outbox in namespace %q has format %s, this Relay reads format %s: run the version of Relay that made it, or a newer one", sh.s.o.Namespace, kept, format)
+		return fmt.Errorf("the outbox in namespace %q has format %s, this Relay reads format %s: run the version of Relay that made it, or a newer one", namespace, kept, format)
 	}
 }
 

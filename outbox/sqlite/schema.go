@@ -156,6 +156,18 @@ func (d *db) setup() error {
 		if err := d.create(); err != nil {
 			return fmt.Errorf("create: %w", err)
 		}
+	default:
+		if err := readable(id, version); err != nil {
+			return err
+		}
+	}
+	return d.configure()
+}
+
+// readable is nil for a file of ours that has the format this Relay reads. The part of the error
+// after "; " says what to do.
+func readable(id, version int64) error {
+	switch {
 	case id != applicationID:
 		return fmt.Errorf("this is no outbox of Relay but another program's database (application id %#x); choose another path", id)
 	case version > 0 && version < formatVersion:
@@ -163,7 +175,7 @@ func (d *db) setup() error {
 	case version != formatVersion:
 		return fmt.Errorf("it has format version %d, this Relay knows version %d; use the Relay that wrote it, or a newer one", version, formatVersion)
 	}
-	return d.configure()
+	return nil
 }
 
 // create makes an empty outbox. It comes into being with one commit: before it,

@@ -57,6 +57,9 @@ func (t Target) String() string {
 	return strings.Join(all, ", ")
 }
 
+// PID is the process that says it listens there, 0 if none does.
+func (t Target) PID() int { return t.pid }
+
 // Do sends one request to a running Relay and returns the status and the body of its answer, with
 // any status.
 func (t Target) Do(method, path string, header http.Header, body []byte) (int, []byte, error) {

@@ -104,6 +104,17 @@ func NewClient(o Options) *Client {
 
 // Sender returns a Sender for e. It opens no connection. ctx is the context of all its requests.
 func (c *Client) Sender(ctx context.Context, e *policy.Endpoint) Sender {
+	d := c.dialer(e)
+	if e.HTTP2 && e.URL.Scheme == "https" {
+		d.tls.NextProtos = []string{"h2", "http/1.1"}
+		t := newHTTP2(e, d)
+		return c.bound(t, d, t.pool.spare)
+	}
+	t := newHTTP1(ctx, e, d, &c.exchanges)
+	return c.bound(t, d, t.pool.spare)
+}
+
+func (c *Client) dialer(e *policy.Endpoint) *dialer {
 	d := &dialer{
 		resolver:  c.o.Network.Resolver,
 		guard:     newGuard(e.Egress, c.o.Own),
@@ -112,13 +123,7 @@ func (c *Client) Sender(ctx context.Context, e *policy.Endpoint) Sender {
 		dialNet:   c.o.Network.Dial,
 	}
 	d.secure(e, c.o.Network.Roots)
-	if e.HTTP2 && e.URL.Scheme == "https" {
-		d.tls.NextProtos = []string{"h2", "http/1.1"}
-		t := newHTTP2(e, d)
-		return c.bound(t, d, t.pool.spare)
-	}
-	t := newHTTP1(ctx, e, d, &c.exchanges)
-	return c.bound(t, d, t.pool.spare)
+	return d
 }
 
 // bound gives a sender, which dials with d, its share of the sockets.
