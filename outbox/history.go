@@ -142,16 +142,17 @@ func (q *Query) Check() error {
 	return nil
 }
 
-// Sum is a hash of what the pages of a query have in common; an engine puts it into its cursors. The times of the spans are
-// not part of it, so "the last hour" can be asked for from page to page, and of TypeLike only that it is set.
+// Sum is a hash of what the pages of a query have in common; an engine puts it into its cursors. What may change from
+// page to page is not part of it: the times of the spans ("the last hour"), and Endpoints and Except (those that are paused
+// now). Of TypeLike only that it is set.
 func (q *Query) Sum() uint64 {
 	h := fnv.New64a()
 	manual := ""
 	if q.Manual != nil {
 		manual = strconv.FormatBool(*q.Manual)
 	}
-	_, _ = fmt.Fprintf(h, "%#v %#v %#v %#v %t %q %#v %q %#v %v %q %v %q %t %t %t", // a hash takes all
-		q.Endpoints, q.Except, q.States, q.Types, q.TypeLike != nil, q.Event, q.Tenants, q.Key, q.Fields,
+	_, _ = fmt.Fprintf(h, "%#v %#v %t %q %#v %q %#v %v %q %v %q %t %t %t", // a hash takes all
+		q.States, q.Types, q.TypeLike != nil, q.Event, q.Tenants, q.Key, q.Fields,
 		q.Status, q.Code, q.Attempts, manual, q.Accepted.open(), q.Attempted.open(), q.Oldest)
 	return h.Sum64()
 }
