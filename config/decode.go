@@ -31,6 +31,8 @@ func decode(root *Block, c Config) Config {
 	root.Blocks("policy", true) // package policy decodes these
 	root.Blocks("signature", true)
 	root.Blocks("event_type", true)
+	root.Blocks("body", true)
+	root.One("runtime")
 	if len(root.Blocks("endpoint", true)) == 0 {
 		root.file.warn("there is no endpoint block: events are accepted and go nowhere")
 	}

@@ -175,6 +175,22 @@ func (e *Endpoint) readBody(b *config.Block, lane *eval.Lane) {
 	e.Body = body
 }
 
+// ownBody reads the body of an endpoint from the attributes of its block.
+func (d *decoder) ownBody(e *Endpoint, b *config.Block) { e.readBody(b, d.lane) }
+
+// readBodies reads bodies that endpoints made at run time can have.
+func (d *decoder) readBodies(blocks []*config.Block) {
+	budget := d.policies[defaultPolicy].budget
+	for _, b := range blocks {
+		checkName(b)
+		b.Require("body", "body = { id = event.id, … }")
+		e := &Endpoint{Name: b.Name, Budget: budget}
+		e.readBody(b, d.lane)
+		b.Done()
+		d.bodies[b.Name] = e.Body
+	}
+}
+
 // compile compiles the attribute body, except for a cloudevent.
 func (b *Body) compile(from config.Deferred, site expr.Site, isForm bool) {
 	s := expr.NewScope(from, site, "event", "delivery", "endpoint")

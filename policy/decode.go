@@ -26,15 +26,17 @@ import (
 // false.
 func Decode(f *config.File) (*Policy, error) {
 	root := f.Root()
-	d := decoder{schemes: map[string]*sign.Scheme{}, policies: map[string]settings{}, shards: f.Config.Outbox.Redis.Shards,
+	d := decoder{schemes: map[string]*sign.Scheme{}, policies: map[string]settings{}, bodies: map[string]*Body{}, shards: f.Config.Outbox.Redis.Shards,
 		lane:      eval.NewLane(runtime.GOMAXPROCS(0) / 2),
 		listeners: f.Config.Listeners(), breakers: map[Breaker]*Breaker{}, rateLimits: map[RateLimit]*RateLimit{}, matchers: map[string]Matcher{}}
 	d.readSignatures(root.Unique(root.Blocks("signature", true)))
 	d.readPolicies(root.Unique(root.Blocks("policy", true)))
+	d.readBodies(root.Unique(root.Blocks("body", true)))
+	runtime := d.readRuntime(root.One("runtime"))
 	types := d.readTypes(root.Unique(root.Blocks("event_type", true)))
 	var endpoints []*Endpoint
 	for _, b := range root.Unique(root.Blocks("endpoint", true)) {
-		e := d.endpoint(b)
+		e := d.endpoint(b, d.ownBody)
 		endpoints = append(endpoints, e)
 		if f.Config.Ingest.Strict && len(types) > 0 {
 			e.warnUnknown(b, types)
@@ -45,6 +47,7 @@ func Decode(f *config.File) (*Policy, error) {
 	}
 	p := New(endpoints)
 	p.declare(types)
+	p.compiler = newCompiler(&d, runtime)
 	return p, nil
 }
 
@@ -54,7 +57,8 @@ type decoder struct {
 	schemeNames []string
 	policies    map[string]settings
 	policyNames []string
-	shards      int        // of the outbox; 0 if it has none
+	shards      int // of the outbox; 0 if it has none
+	bodies      map[string]*Body
 	lane        *eval.Lane // for everything that is evaluated for events
 	listeners   []string   // host:port of this Relay's own
 

@@ -61,6 +61,9 @@ func (e *Endpoint) allSettings() []config.Setting {
 	add := func(name, value string) { all = append(all, config.Setting{Name: name, Value: value}) }
 	all = append(all, config.Setting{Name: "url", Value: e.ShownURL().String(), Hidden: config.NewSecret(e.URL.String())})
 	add("enabled", strconv.FormatBool(e.Enabled))
+	if e.Made {
+		add("made", "at run time")
+	}
 	add("events", sorted(strings.Fields(e.Events.String())))
 	all = append(all, e.Filter.settings()...)
 	if e.Description != "" {

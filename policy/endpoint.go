@@ -12,8 +12,8 @@ import (
 	"relay/policy/sign"
 )
 
-// endpoint decodes a block. The result is used only if there was no problem.
-func (d *decoder) endpoint(b *config.Block) *Endpoint {
+// endpoint decodes a block. The result is used only if there was no problem. body makes its body.
+func (d *decoder) endpoint(b *config.Block, body func(*Endpoint, *config.Block)) *Endpoint {
 	checkName(b)
 	e := &Endpoint{Name: b.Name, Enabled: true}
 	b.String("description", &e.Description)
@@ -42,7 +42,7 @@ func (d *decoder) endpoint(b *config.Block) *Endpoint {
 	e.readFilter(b, d.shards, d.lane)
 	e.Signers = d.signers(b)
 	e.readHeaders(b)
-	e.readBody(b, d.lane)
+	body(e, b)
 	e.checkBatch(b)
 	b.Done()
 	return e

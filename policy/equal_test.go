@@ -168,6 +168,7 @@ func TestEqual(t *testing.T) {
 			func(e *Endpoint) { e.Batch.NDJSON = true },
 			func(e *Endpoint) { e.Batch.Split = true },
 		},
+		"Made":    {func(e *Endpoint) { e.Made = true }},
 		"Disable": {func(e *Endpoint) { e.Disable.OnGone = false }, func(e *Endpoint) { e.Disable.AfterFailing = 0 }},
 		"TLS": {
 			func(e *Endpoint) { e.TLS.CA = "b" }, // which Roots goes with

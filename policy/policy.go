@@ -24,9 +24,10 @@ type Policy struct {
 	Endpoints []*Endpoint  // in the order of the file
 	Types     []*EventType // in the order of the file; if empty, all types are undeclared
 
-	types  map[string]*EventType
-	byName map[string]*Endpoint
-	router router
+	types    map[string]*EventType
+	byName   map[string]*Endpoint
+	router   router
+	compiler *Compiler
 }
 
 // Endpoint is a URL with its policy, in which named defaults and overrides are merged.
@@ -36,6 +37,7 @@ type Endpoint struct {
 	URL              *url.URL
 	drawn            drawn
 	Enabled          bool // otherwise its deliveries are held
+	Made             bool // at run time, not by the file
 	Events           Matcher
 	Filter           *Filter        // nil for all events of the matching types
 	Headers          []Header       // as written, after Relay's own headers
