@@ -40,6 +40,7 @@ type process struct {
 	rules     string   // of policy "default", beside what configure writes
 	program   string   // "" for this test's own binary, which is Relay when it is called so
 	env       []string // beside this process's
+	args      []string // of serve, beside the configuration
 	cmd       *exec.Cmd
 	log       *testkit.Log
 	started   time.Time
@@ -115,8 +116,9 @@ func (p *process) start() {
 	}
 	p.log = new(testkit.Log)
 	p.cmd = &exec.Cmd{
-		Path: cmp.Or(p.program, self), Args: []string{"relay", "serve", "--config", filepath.Join(p.dir, "relay.hcl")},
+		Path: cmp.Or(p.program, self), Args: append([]string{"relay", "serve", "--config", filepath.Join(p.dir, "relay.hcl")}, p.args...),
 		Env: append(os.Environ(), p.env...), Stdout: p.log, Stderr: p.log,
+		WaitDelay: 5 * time.Second, // its app may outlive it, and has the same output
 	}
 	p.started = time.Now()
 	if err := p.cmd.Start(); err != nil {

@@ -3,4 +3,4 @@
 package main
 
 // hardenProcess does nothing here: see harden_linux.go.
-func hardenProcess() {}
+func hardenProcess(bool) {}

@@ -48,11 +48,13 @@ var arrows = map[string][]string{
 	"relay/bench":                  {},
 	"relay/metrics":                {"outbox", "relay/deliver"},
 	"relay/deliver/delivertest":    {"policy/sign"},
+	"relay/child":                  {},
+	"relay/systemd":                {},
 	"relay/client":                 {"config", "ingest/problem", "internal/access"},
 	"relay/doctor":                 {"policy", "relay/admin", "relay/post"},
 	"relay/explain":                {"config", "outbox", "policy", "relay/deliver", "relay/post"},
 	"relay/app":                    {"config", "ingest", "ingest/listen", "ingest/problem", "internal/access", "internal/throttle", "outbox", "outbox/redisstream", "outbox/sqlite", "policy", "relay/admin", "relay/deliver", "relay/metrics"},
-	"relay":                        {"config", "ingest", "ingest/problem", "outbox", "policy", "relay/admin", "relay/app", "relay/bench", "relay/client", "relay/deliver", "relay/doctor", "relay/explain", "policy/sign", "relay/sink"},
+	"relay":                        {"config", "ingest", "ingest/listen", "ingest/problem", "outbox", "policy", "relay/admin", "relay/app", "relay/bench", "relay/child", "relay/client", "relay/deliver", "relay/doctor", "relay/explain", "policy/sign", "relay/sink", "relay/systemd"},
 }
 
 // homes says which files may import a module that the house keeps in one place.
@@ -63,6 +65,7 @@ var homes = map[string]*regexp.Regexp{
 	"github.com/zclconf/go-cty":                regexp.MustCompile(`^(config|policy/expr)/|^policy/signature\.go$`),
 	"github.com/redis/go-redis/v9":             regexp.MustCompile(`^outbox/redisstream/`),
 	"github.com/valyala/fasthttp":              regexp.MustCompile(`^relay/(post/http1|bench/(load|receiver))\.go$`),
+	"github.com/coreos/go-systemd/v22":         regexp.MustCompile(`^relay/systemd/`),
 	"github.com/fsnotify/fsnotify":             regexp.MustCompile(`^relay/app/watch\.go$`),
 	"golang.org/x/crypto":                      regexp.MustCompile(`^internal/seal/`),
 	"golang.org/x/time":                        regexp.MustCompile(`^relay/gate/`),

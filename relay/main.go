@@ -51,13 +51,19 @@ type command struct {
 // write blocks if nobody reads the pipe, and raises SIGPIPE if its reader is gone. Verbs that
 // print and end should end by SIGPIPE, like any tool.
 func (c *command) keepWriting() {
-	signal.Ignore(syscall.SIGPIPE)
+	// Ignored it would be ignored by an app of relay serve --exec, too.
+	signal.Notify(make(chan os.Signal), syscall.SIGPIPE)
 	c.lines = app.NewLines(c.err)
 	c.err = c.lines
 }
 
 // usageError is a mistake in the command line: exit 2 with a one-line hint.
 type usageError struct{ error }
+
+// exitCode is what the app of relay serve --exec ended with; nothing is left to say.
+type exitCode int
+
+func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
 // run runs the program with these arguments and returns its exit code.
 func run(args []string, s streams) int {
@@ -74,6 +80,9 @@ func run(args []string, s streams) int {
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, new(exitCode)):
+		code, _ := errors.AsType[exitCode](err)
+		return int(code)
 	case errors.As(err, new(usageError)):
 		fmt.Fprintf(c.err, "relay: %v; see: %s --help\n", err, cmd.CommandPath())
 		return exitUsage

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/netip"
@@ -54,12 +55,38 @@ type Options struct {
 	// Watch is what Config and Policy were read from, to reload when it changes; nil if only
 	// Reload reloads.
 	Watch *config.File
+
+	// Given are sockets that a service manager opened; listeners of the file with the same
+	// addresses take them. Open fails if one is left. nil for none.
+	Given *listen.Given
+
+	Hooks Hooks
+}
+
+// Hooks are called as the life of an App goes on, to tell a service manager or another process.
+// They must not block. Those that are nil are left out.
+type Hooks struct {
+	Ready     func() // requests are answered, which they are with a refusal while the outbox is away
+	Reloading func() // the files are read again; Reloaded follows, with the error of a refusal
+	Reloaded  func(error)
+	Stopping  func()
+
+	// Alive is called every AliveEvery while the deliverer answers.
+	Alive      func()
+	AliveEvery time.Duration
+}
+
+func call(hook func()) {
+	if hook != nil {
+		hook()
+	}
 }
 
 // Stop, given as the cause of the context that ends Run, says how to stop.
 type Stop struct {
 	By     string        // the signal's name, for the log
 	Linger time.Duration // ingest stays open until it was idle for this long, but no longer than the grace
+	Drain  time.Duration // before that, deliveries go on until none is pending, but no longer than this
 }
 
 func (s Stop) Error() string { return "stopped by " + s.By }
@@ -79,7 +106,10 @@ type App struct {
 	started   time.Time
 	waited    time.Duration // of LockWait
 	request   atomic.Int64  // time of the last request to ingest, in Unix nanoseconds
+	draining  atomic.Bool
 	stopping  atomic.Bool
+	hurried   chan struct{} // closed by Hurry: a drain ends
+	hurry     sync.Once
 	aborted   chan struct{} // closed by Abort
 	abort     sync.Once
 
@@ -117,7 +147,7 @@ func Open(ctx context.Context, o Options) (*App, error) {
 	if o.Grace == 0 {
 		o.Grace = 20 * time.Second
 	}
-	a := &App{o: o, started: time.Now(), aborted: make(chan struct{})}
+	a := &App{o: o, started: time.Now(), hurried: make(chan struct{}), aborted: make(chan struct{})}
 	a.live.Store(&live{policy: o.Policy, hash: o.Policy.Hash(), retention: o.Config.Retention, generation: 1, at: a.started})
 	a.shares = shareFiles(limitOfFiles(), o.Config)
 	a.noteFiles(o.Watch, nil)
@@ -200,10 +230,30 @@ func (a *App) open(ctx context.Context) error {
 		Raise:    a.events.raise,
 	}, a.o.Policy)
 	a.o.Policy = nil // live keeps it until a reload replaces it
+	a.onClose("sockets that nothing uses", a.o.Given.Close)
 	if err := a.listenIngest(ctx, c.Ingest, in); err != nil {
 		return err
 	}
-	return a.listenAdmin(ctx, c.Admin)
+	if err := a.listenAdmin(ctx, c.Admin); err != nil {
+		return err
+	}
+	return a.o.Given.Left()
+}
+
+// unix listens on the socket at path, which a service manager may have opened.
+func (a *App) unix(ctx context.Context, path string, mode fs.FileMode) (net.Listener, error) {
+	if ln := a.o.Given.Unix(path); ln != nil {
+		return ln, nil
+	}
+	return patiently(ctx, a, func() (net.Listener, error) { return listen.Unix(ctx, path, mode) })
+}
+
+// tcp listens on host:port, which a service manager may have opened.
+func (a *App) tcp(ctx context.Context, addr string) (net.Listener, error) {
+	if ln := a.o.Given.TCP(addr); ln != nil {
+		return ln, nil
+	}
+	return patiently(ctx, a, func() (net.Listener, error) { return listen.TCP(ctx, addr) })
 }
 
 func (a *App) listenIngest(ctx context.Context, c config.Ingest, in *ingest.Ingest) error {
@@ -217,14 +267,14 @@ func (a *App) listenIngest(ctx context.Context, c config.Ingest, in *ingest.Inge
 		}))
 	}
 	for _, u := range c.Unix {
-		ln, err := patiently(ctx, a, func() (net.Listener, error) { return listen.Unix(ctx, u.Path, u.Mode) })
+		ln, err := a.unix(ctx, u.Path, u.Mode)
 		if err != nil {
 			return fmt.Errorf("open ingest: %w", err)
 		}
 		serve(ln, listen.Guard{AnyHost: true})
 	}
 	for _, h := range c.HTTP {
-		ln, err := patiently(ctx, a, func() (net.Listener, error) { return listen.TCP(ctx, h.Addr) })
+		ln, err := a.tcp(ctx, h.Addr)
 		if err != nil {
 			return fmt.Errorf("open ingest: %w", err)
 		}
@@ -248,14 +298,14 @@ func (a *App) listenAdmin(ctx context.Context, c config.Admin) error {
 		}))
 	}
 	if c.Unix != "" {
-		ln, err := patiently(ctx, a, func() (net.Listener, error) { return listen.Unix(ctx, c.Unix, 0o600) })
+		ln, err := a.unix(ctx, c.Unix, 0o600)
 		if err != nil {
 			return fmt.Errorf("open admin: %w", err)
 		}
 		serve(ln, listen.Guard{AnyHost: true})
 	}
 	if c.HTTP != "" {
-		ln, err := patiently(ctx, a, func() (net.Listener, error) { return listen.TCP(ctx, c.HTTP) })
+		ln, err := a.tcp(ctx, c.HTTP)
 		if err != nil {
 			return fmt.Errorf("open admin: %w", err)
 		}
@@ -358,6 +408,20 @@ func (a *App) Addrs(name string) []net.Addr {
 		}
 	}
 	return out
+}
+
+// TakesEvents says why an event would be refused now, nil if it would be accepted.
+func (a *App) TakesEvents(ctx context.Context) error {
+	return errors.Join(a.ready(), a.store.Health(ctx))
+}
+
+// Hurry ends a drain, or, if none is under way, does what Abort does.
+func (a *App) Hurry() {
+	if a.draining.Load() {
+		a.hurry.Do(func() { close(a.hurried) })
+		return
+	}
+	a.Abort()
 }
 
 // Abort cuts a stop short: it ends attempts, releases their claims and waits for nothing else.

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"path/filepath"
 	"time"
-
-	"relay/ingest/listen"
 )
 
 // lookEvery is how often Relay checks whether its files were removed or replaced.
@@ -32,7 +30,9 @@ func (a *App) look(ctx context.Context) {
 	}
 	var errs []error
 	for _, s := range a.servers {
-		socket, ok := s.ln.(*listen.Socket)
+		socket, ok := s.ln.(interface {
+			Check(context.Context) (renewed bool, err error)
+		})
 		if !ok || absolute(filepath.Dir(s.ln.Addr().String())) == home {
 			continue
 		}

@@ -38,7 +38,7 @@ func TestPauseHoldsAndResumeDelivers(t *testing.T) {
 	if code, body := askText(t, p.dir, "GET", "/v1/endpoints/a"); code != http.StatusOK || json.Unmarshal([]byte(body), &e) != nil || e.State != "paused" || e.Deliveries.Held != 1 {
 		t.Fatalf("while paused: %d %s", code, body)
 	}
-	if pending, held := a.waiting(t.Context()); pending != 0 || held != 1 {
+	if pending, held, _ := a.waiting(t.Context()); pending != 0 || held != 1 {
 		t.Errorf("%d pending and %d held", pending, held)
 	}
 	if _, body := askText(t, p.dir, "GET", "/metrics"); !strings.Contains(body, "relay_deliver_held{endpoint=\"a\"} 1\n") || !strings.Contains(body, "relay_deliver_waiting{endpoint=\"a\",cause=\"paused\"} 1\n") {

@@ -59,12 +59,31 @@ func (a *App) reload(ctx context.Context, by string, onlyOthers bool) (admin.Rel
 	before := a.seen
 	file, p, err := a.o.Load()
 	a.noteFiles(file, err)
-	switch {
-	case onlyOthers && a.seen == before:
+	if onlyOthers && a.seen == before {
 		return admin.Reloaded{}, errUnchanged
-	case err != nil:
-		return admin.Reloaded{}, a.refuse(by, problem.InvalidConfig, problems(err)...)
 	}
+	call(a.o.Hooks.Reloading)
+	var done admin.Reloaded
+	if err != nil {
+		err = a.refuse(by, problem.InvalidConfig, problems(err)...)
+	} else {
+		done, err = a.takeOver(ctx, by, start, read{file, p})
+	}
+	if told := a.o.Hooks.Reloaded; told != nil {
+		told(err)
+	}
+	return done, err
+}
+
+// read is what the files said.
+type read struct {
+	file   *config.File
+	policy *policy.Policy
+}
+
+// takeOver replaces the configuration by the one that was read, since start, or refuses it.
+func (a *App) takeOver(ctx context.Context, by string, start time.Time, r read) (admin.Reloaded, error) {
+	file, p := r.file, r.policy
 	if blocks := config.NeedRestart(a.o.Config, file.Config); len(blocks) > 0 {
 		return admin.Reloaded{}, a.refuse(by, problem.NeedsRestart, needRestart(blocks)...)
 	}

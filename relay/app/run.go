@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,8 +20,9 @@ const reapEvery = time.Minute
 // Run answers and delivers until ctx ends or a part fails permanently, then stops in order and
 // closes everything. It returns nil after a stop that was asked for, and may be called once.
 //
-// The order of a stop: deliveries are no longer claimed, at once; attempts under way finish, or
-// are handed back after the grace; ingest stays open meanwhile (and for Stop.Linger since its
+// The order of a stop: with Stop.Drain everything goes on until no delivery is pending, but no
+// longer than that; then deliveries are no longer claimed; attempts under way finish, or are
+// handed back after the grace; ingest stays open meanwhile (and for Stop.Linger since its
 // last request), because an app that got the same signal may still send events; then listeners
 // and outbox close.
 func (a *App) Run(ctx context.Context) (err error) {
@@ -54,7 +56,11 @@ func (a *App) Run(ctx context.Context) (err error) {
 	if a.o.Load != nil && a.o.Watch != nil {
 		upkeep.Go(func() { a.watchFiles(work) })
 	}
+	if a.o.Hooks.Alive != nil && a.o.Hooks.AliveEvery > 0 {
+		events.Go(func() { a.sayAlive(telling) })
+	}
 	a.logReady()
+	call(a.o.Hooks.Ready)
 
 	select {
 	case <-ctx.Done():
@@ -68,6 +74,10 @@ func (a *App) Run(ctx context.Context) (err error) {
 	}
 	errors.As(context.Cause(ctx), &stop)
 	a.o.Log.Info().Str("by", stop.By).Msg("stopping")
+	call(a.o.Hooks.Stopping)
+	if stop.Drain > 0 && a.broken() == nil && err == nil {
+		err = a.drain(stop.Drain, fatal)
+	}
 	a.stopping.Store(true)
 	a.request.Store(time.Now().UnixNano()) // idle time counts from here
 	deadline := time.Now().Add(a.o.Grace)
@@ -84,6 +94,63 @@ func (a *App) Run(ctx context.Context) (err error) {
 	events.Wait()
 	a.logStopped()
 	return errors.Join(a.broken(), err)
+}
+
+// sayAlive tells that the Relay works, as long as the deliverer answers.
+func (a *App) sayAlive(ctx context.Context) {
+	every(ctx, a.o.Hooks.AliveEvery, func() {
+		a.deliverer.Status() // it does not return if a lock is never freed
+		a.o.Hooks.Alive()
+	})
+}
+
+// drainEvery is how often a drain looks whether deliveries are left.
+const drainEvery = 100 * time.Millisecond
+
+// drain waits until no delivery is pending that this Relay makes, for d, or until Hurry or Abort.
+// With other Relays at the outbox there is nothing to wait for: they go on. It returns the error
+// of a part that failed meanwhile.
+func (a *App) drain(d time.Duration, fatal <-chan error) error {
+	a.draining.Store(true)
+	defer a.draining.Store(false)
+	over := time.NewTimer(d)
+	defer over.Stop()
+	look := time.NewTicker(drainEvery)
+	defer look.Stop()
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		left, _, err := a.waiting(ctx)
+		others := a.others(ctx)
+		cancel()
+		if err == nil && left == 0 || others {
+			return nil
+		}
+		select {
+		case <-look.C:
+		case <-over.C:
+			a.o.Log.Warn().Int64("pending", left).Str("next", "they are made when a Relay opens this outbox again; give --drain more time to make them now").
+				Msg("the time for a drain is over: deliveries are left")
+			return nil
+		case <-a.hurried:
+			return nil
+		case <-a.aborted:
+			return nil
+		case <-a.store.Broken():
+			return nil
+		case err := <-fatal:
+			return err
+		}
+	}
+}
+
+// others tells whether other Relays deliver from the outbox.
+func (a *App) others(ctx context.Context) bool {
+	shared, ok := a.store.(outbox.Fleet)
+	if !ok {
+		return false
+	}
+	relays, err := shared.Relays(ctx)
+	return err == nil && slices.ContainsFunc(relays, func(r outbox.Relay) bool { return !r.Self })
 }
 
 // broken says why the outbox cannot go on, nil while it can.
@@ -234,7 +301,7 @@ func (a *App) logReady() {
 }
 
 func (a *App) warnHeld(ctx context.Context) {
-	if _, held := a.waiting(ctx); held > 0 {
+	if _, held, _ := a.waiting(ctx); held > 0 {
 		a.o.Log.Warn().Int64("held", held).Msg("deliveries are held for endpoints that are paused, disabled or no longer in the file")
 	}
 }
@@ -243,16 +310,16 @@ func (a *App) warnHeld(ctx context.Context) {
 func (a *App) logStopped() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	pending, held := a.waiting(ctx)
+	pending, held, _ := a.waiting(ctx)
 	a.o.Log.Info().Int64("pending", pending).Int64("held", held).Int("unfinished", a.deliverer.Unfinished()).Msg("stopped")
 }
 
 // waiting counts the deliveries that are not over: those of endpoints that take deliveries as
-// pending, the others as held.
-func (a *App) waiting(ctx context.Context) (pending, held int64) {
+// pending, the others as held. A broken outbox has logged why it does not answer.
+func (a *App) waiting(ctx context.Context) (pending, held int64, err error) {
 	counts, err := a.store.Counts(ctx)
 	if err != nil {
-		return 0, 0 // a broken outbox has logged why
+		return 0, 0, err
 	}
 	p := a.live.Load().policy
 	active := map[string]bool{}
@@ -266,5 +333,5 @@ func (a *App) waiting(ctx context.Context) (pending, held int64) {
 			held += c.Pending
 		}
 	}
-	return pending, held
+	return pending, held, nil
 }

@@ -25,7 +25,7 @@ func TestHeldIsToldFromPending(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if pending, held := a.waiting(t.Context()); pending != 1 || held != 2 {
+	if pending, held, _ := a.waiting(t.Context()); pending != 1 || held != 2 {
 		t.Errorf("%d pending and %d held, want 1 and 2", pending, held)
 	}
 }
