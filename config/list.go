@@ -187,17 +187,22 @@ func (b *Block) pairs(a *hclsyntax.Attribute, object *hclsyntax.ObjectConsExpr, 
 
 // Map reads an object of strings, values hidden, in the order of the file; an object made by a
 // function is in the order of its keys. Keys with a null value are left out.
-func (b *Block) Map(name string) []Entry {
-	b.note(Attribute{Name: name, Kind: "object", Secret: true})
+func (b *Block) Map(name string) []Entry { return b.entries(name, true) }
+
+// TextMap is Map for values that may be shown.
+func (b *Block) TextMap(name string) []Entry { return b.entries(name, false) }
+
+func (b *Block) entries(name string, secret bool) []Entry {
+	b.note(Attribute{Name: name, Kind: "object", Secret: secret})
 	a := b.ask(name)
 	if a == nil {
 		return nil
 	}
 	var entries []Entry
 	if object, ok := a.Expr.(*hclsyntax.ObjectConsExpr); ok {
-		pairs, _ := b.pairs(a, object, true)
+		pairs, _ := b.pairs(a, object, secret)
 		for _, p := range pairs {
-			if v, ok := b.evaluate(p.Expr, cty.String, p.Place, true); ok && !v.IsNull() {
+			if v, ok := b.evaluate(p.Expr, cty.String, p.Place, secret); ok && !v.IsNull() {
 				if text, ok := b.tidy(name, p.Place, v.AsString()); ok {
 					entries = append(entries, Entry{p.Key, p.KeyPlace, NewSecret(text), p.Place})
 				}
@@ -205,8 +210,8 @@ func (b *Block) Map(name string) []Entry {
 		}
 		return entries
 	}
-	whole := place(a, true, a.Expr)
-	v, ok := b.evaluate(a.Expr, cty.Map(cty.String), whole, true)
+	whole := place(a, secret, a.Expr)
+	v, ok := b.evaluate(a.Expr, cty.Map(cty.String), whole, secret)
 	if !ok || v.IsNull() {
 		return nil
 	}

@@ -69,6 +69,7 @@ func (e *Endpoint) allSettings() []config.Setting {
 	if e.Description != "" {
 		add("description", strconv.Quote(e.Description))
 	}
+	all = append(all, e.labelSettings()...)
 	for _, h := range e.Headers {
 		all = append(all, config.Setting{Name: "headers." + h.ShownName(), Value: Hidden, Hidden: h.Value})
 	}

@@ -17,6 +17,7 @@ func (d *decoder) endpoint(b *config.Block, body func(*Endpoint, *config.Block))
 	checkName(b)
 	e := &Endpoint{Name: b.Name, Enabled: true}
 	b.String("description", &e.Description)
+	e.readLabels(b)
 	b.Bool("enabled", &e.Enabled)
 
 	policy := defaultPolicy

@@ -40,7 +40,7 @@ func TestEqual(t *testing.T) {
 			t.Fatal(err)
 		}
 		return &Endpoint{
-			Name: "a", Description: "d", Enabled: true, Events: m, Concurrency: 4,
+			Name: "a", Description: "d", Labels: []Label{{"project", "web"}}, Enabled: true, Events: m, Concurrency: 4,
 			Filter: filterOf(t, `
 				tenants = ["one", "two"]
 				when    = event.data.a == env("NAME")
@@ -79,6 +79,7 @@ func TestEqual(t *testing.T) {
 	changes := map[string][]func(*Endpoint){
 		"Name":        {func(e *Endpoint) { e.Name = "b" }},
 		"Description": {func(e *Endpoint) { e.Description = "" }},
+		"Labels":      {func(e *Endpoint) { e.Labels = nil }, func(e *Endpoint) { e.Labels[0].Value = "app" }, func(e *Endpoint) { e.Labels[0].Name = "team" }},
 		"URL":         {func(e *Endpoint) { e.URL.Path = "/" }, func(e *Endpoint) { e.URL.RawQuery = "token=two" }, func(e *Endpoint) { e.URL.User = url.User("u") }},
 		"Enabled":     {func(e *Endpoint) { e.Enabled = false }},
 		"Events":      {func(e *Endpoint) { e.Events = Matcher{} }},

@@ -153,6 +153,9 @@ func dumpEndpoint(b *strings.Builder, e *Endpoint) {
 	if !e.Enabled || e.Description != "" {
 		fmt.Fprintf(b, "  enabled=%t description=%q\n", e.Enabled, e.Description)
 	}
+	for _, l := range e.Labels {
+		fmt.Fprintf(b, "  label %s=%q\n", l.Name, l.Value)
+	}
 	fmt.Fprintf(b, "  events include=%q exclude=%q\n", e.Events.include, e.Events.exclude)
 	dumpFilter(b, e)
 	for _, h := range e.Headers {

@@ -34,6 +34,7 @@ type Policy struct {
 type Endpoint struct {
 	Name             string
 	Description      string
+	Labels           []Label // by name
 	URL              *url.URL
 	drawn            drawn
 	Enabled          bool // otherwise its deliveries are held

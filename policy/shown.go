@@ -46,7 +46,7 @@ func selfHidden() []string {
 func (d drawn) has(setting string) bool {
 	block, _, _ := strings.Cut(setting, ".")
 	switch block {
-	case "retry", "rate_limit", "batch": // one line of several attributes
+	case "retry", "rate_limit", "batch", "labels": // one line of several attributes, or several of one
 		return d[block]
 	case "handshake":
 		return d["handshake"] || d["origin"]
@@ -81,6 +81,7 @@ func (e *Endpoint) Shown() *Endpoint {
 		}
 	}
 	clean("description", func() { s.Description = Hidden })
+	clean("labels", func() { s.Labels = nil })
 	clean("events", func() { s.Events = Matcher{} })
 	clean("concurrency", func() { s.Concurrency = 0 })
 	clean("fleet_concurrency", func() { s.FleetConcurrency = 0 })

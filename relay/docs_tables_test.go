@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"go/ast"
@@ -25,8 +26,10 @@ import (
 	"relay/ingest/problem"
 	"relay/outbox"
 	"relay/policy"
+	"relay/relay/admin"
 	"relay/relay/deliver"
 	"relay/relay/metrics"
+	"relay/relay/query"
 )
 
 // tables makes the generated parts of the pages. A part keeps what only people can write: the
@@ -65,6 +68,10 @@ func (a *tables) make(t *testing.T, kind, old string) string {
 		return codeTable(t, readRows(old))
 	case "metrics":
 		return metricTable(t)
+	case "filters":
+		return filterTable()
+	case "routes":
+		return routeTable(t)
 	case "verbs":
 		if rest == "table" {
 			return a.verbTable()
@@ -208,6 +215,62 @@ func problemTable(t *testing.T, old rows) string {
 	for _, name := range old.in(names) {
 		about := problem.Code(name).About()
 		line(b, code(name), strconv.Itoa(about.Status), about.Title, old.written(t, name, 3))
+	}
+	return b.String()
+}
+
+// filterTable lists the parameters of filters.
+func filterTable() string {
+	b := table("parameter", "value", "routes", "meaning")
+	for _, p := range query.Params() {
+		kind := p.Kind
+		if p.Values != nil && p.Kind != "true or false" {
+			kind = code(strings.Join(p.Values, "` `"))
+		}
+		if p.Many {
+			kind += ", several"
+		}
+		var uses []string
+		for _, u := range []struct {
+			use  query.Use
+			name string
+		}{{query.Lists, "lists"}, {query.Bulk, "bulk"}, {query.Tail, "tail"}, {query.Stats, "stats"}} {
+			if p.Use&u.use != 0 {
+				uses = append(uses, u.name)
+			}
+		}
+		about := p.About
+		if p.Example != "" {
+			about += ". Example: " + code(p.Example)
+		}
+		line(b, code(p.Shown()), kind, strings.Join(uses, " "), about)
+	}
+	return b.String()
+}
+
+// routeTable lists the operations of the OpenAPI document.
+func routeTable(t *testing.T) string {
+	t.Helper()
+	type operation struct {
+		Summary, Description string
+		Verb                 string `json:"x-verb"`
+	}
+	var document struct {
+		Paths map[string]map[string]operation
+	}
+	if err := json.Unmarshal(admin.Document("v1"), &document); err != nil {
+		t.Fatal(err)
+	}
+	b := table("route", "verb", "what")
+	for _, path := range slices.Sorted(maps.Keys(document.Paths)) {
+		for _, method := range slices.Sorted(maps.Keys(document.Paths[path])) {
+			o := document.Paths[path][method]
+			verb := ""
+			if o.Verb != "" {
+				verb = code(o.Verb)
+			}
+			line(b, code(strings.ToUpper(method)+" "+path), verb, strings.TrimSpace(o.Summary+". "+o.Description))
+		}
 	}
 	return b.String()
 }

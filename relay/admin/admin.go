@@ -30,6 +30,7 @@ type Outbox interface {
 // Deliverer is the part of deliver.Deliverer that admin needs.
 type Deliverer interface {
 	Status() []deliver.Status
+	StatusOf(endpoint string) (deliver.Status, bool)
 	Pause(ctx context.Context, endpoint, by string) (deliver.Status, error)
 	Resume(ctx context.Context, endpoint, by string) (deliver.Status, error)
 	Enable(ctx context.Context, endpoint, by string) (deliver.Status, error)
@@ -55,9 +56,17 @@ type Relay struct {
 	Endpoints map[string]string `json:"-"`    // hashes of their settings, by name
 }
 
+// Records is the part of the outbox that finds what is stored.
+type Records interface {
+	outbox.Reader
+	outbox.History
+	outbox.Statistics
+}
+
 // Options of the handler. Outbox, Deliverer and Policy must be given.
 type Options struct {
 	Outbox    Outbox
+	Records   Records // nil: there are no routes of deliveries, events and statistics
 	Deliverer Deliverer
 	Engine    string                // of the outbox, as the file names it
 	Policy    func() *policy.Policy // that runs now
@@ -81,6 +90,9 @@ type Options struct {
 	Reload func(ctx context.Context) (Reloaded, error)
 
 	Config func() Config // optional
+
+	// Indexed tells whether the file that runs indexes a path of the data; nil: any path may be asked for.
+	Indexed func(path string) bool
 }
 
 const (
@@ -88,6 +100,7 @@ const (
 	fleetTimeout  = 500 * time.Millisecond // the fleet is not essential, so it may be missing
 	countsTimeout = 5 * time.Second        // for the counts of all endpoints
 	changeTimeout = 10 * time.Second       // for the outbox to store a change
+	recordTimeout = 10 * time.Second       // for finding what is stored
 )
 
 // Probes returns GET /healthz and /readyz for callers without a token, without reasons.
@@ -190,5 +203,7 @@ func write(w http.ResponseWriter, code int, contentType string, body any) {
 	w.Header().Set("Content-Type", contentType)
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(body) // the client has gone
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false) // payloads stay as they came
+	_ = e.Encode(body)     // the client has gone
 }

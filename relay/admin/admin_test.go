@@ -50,6 +50,15 @@ type gates struct {
 
 func (g *gates) Status() []deliver.Status { return g.status }
 
+func (g *gates) StatusOf(endpoint string) (deliver.Status, bool) {
+	for _, s := range g.status {
+		if s.Endpoint == endpoint {
+			return s, true
+		}
+	}
+	return deliver.Status{}, false
+}
+
 func (g *gates) change(what, endpoint, by string, to deliver.State) (deliver.Status, error) {
 	g.asked = append(g.asked, what+" "+endpoint+" by "+by)
 	if g.err != nil {

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"relay/ingest/problem"
+	"relay/outbox/outboxtest"
 	"relay/relay/query"
 )
 
@@ -48,7 +49,7 @@ func everyRoute() []route {
 			f.Set(reflect.MakeFunc(f.Type(), func([]reflect.Value) []reflect.Value { return nil }))
 		}
 	}
-	o.Metrics = http.NotFoundHandler()
+	o.Metrics, o.Records = http.NotFoundHandler(), outboxtest.NewMem(outboxtest.MemOptions{})
 	return newAPI(o).table()
 }
 
@@ -386,7 +387,12 @@ func TestTableOfRoutes(t *testing.T) {
 
 // specialSchemas are those of types that write their JSON themselves.
 func specialSchemas() map[reflect.Type]object {
-	return map[reflect.Type]object{}
+	return map[reflect.Type]object{
+		reflect.TypeFor[Total](): {"anyOf": []any{
+			object{"type": "integer"},
+			object{"type": "object", "properties": object{"at_least": object{"type": "integer"}}, "required": []string{"at_least"}},
+		}},
+	}
 }
 
 // What is at no route is refused like all else.

@@ -2,7 +2,6 @@ package admin
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -11,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"relay/ingest/problem"
 	"relay/outbox"
 	"relay/policy"
 	"relay/relay/deliver"
@@ -32,18 +30,20 @@ type EndpointList struct {
 // Endpoint is an endpoint for operators. It contains no secret: neither user and query of the URL
 // nor headers.
 type Endpoint struct {
-	Name        string     `json:"name"`
-	URL         string     `json:"url,omitempty"`
-	State       string     `json:"state"`                 // active, paused, disabled, removed, elsewhere
-	Reason      string     `json:"reason,omitempty"`      // of the state, for people
-	Code        string     `json:"code,omitempty"`        // of the state: operator, gone, failing; consent if an active one lacks it
-	Since       time.Time  `json:"since,omitzero"`        // of the state, if known
-	Paused      bool       `json:"paused,omitempty"`      // beside another state that is shown: it needs resume, too
-	Enabled     bool       `json:"enabled"`               // by the file
-	Events      string     `json:"events,omitempty"`      // patterns, or "all"
-	Concurrency int        `json:"concurrency,omitempty"` // attempts at the same time, of each Relay
-	Hash        string     `json:"hash,omitempty"`        // changes with the settings
-	Deliveries  Deliveries `json:"deliveries"`
+	Name        string            `json:"name"`
+	Description string            `json:"description,omitempty"`
+	Labels      map[string]string `json:"labels,omitempty"`
+	URL         string            `json:"url,omitempty"`
+	State       string            `json:"state"`                 // active, paused, disabled, removed, elsewhere
+	Reason      string            `json:"reason,omitempty"`      // of the state, for people
+	Code        string            `json:"code,omitempty"`        // of the state: operator, gone, failing; consent if an active one lacks it
+	Since       time.Time         `json:"since,omitzero"`        // of the state, if known
+	Paused      bool              `json:"paused,omitempty"`      // beside another state that is shown: it needs resume, too
+	Enabled     bool              `json:"enabled"`               // by the file
+	Events      string            `json:"events,omitempty"`      // patterns, or "all"
+	Concurrency int               `json:"concurrency,omitempty"` // attempts at the same time, of each Relay
+	Hash        string            `json:"hash,omitempty"`        // changes with the settings
+	Deliveries  Deliveries        `json:"deliveries"`
 
 	// As the answering Relay sees it now.
 	Waiting   string     `json:"waiting,omitempty"`   // why nothing is claimed, one of deliver.WaitCauses
@@ -205,26 +205,49 @@ func (v *view) hashes(name string) map[int64]string {
 	return at
 }
 
+// state is that of an endpoint.
+func (v *view) state(name string) string {
+	state := removed
+	switch {
+	case v.policy.Endpoint(name) != nil:
+		state = string(deliver.Active)
+	case v.isFleet && len(v.hashes(name)) > 0:
+		state = elsewhere
+	default:
+		return state // even if it was paused before
+	}
+	if s := v.status[name].State; s != "" && s != deliver.Active {
+		state = string(s)
+	}
+	return state
+}
+
 func (v *view) endpoint(name string) Endpoint {
-	out := Endpoint{Name: name, State: removed}
+	out := Endpoint{Name: name, State: v.state(name)}
 	if v.isFleet {
 		out.Relays = v.hashes(name)
 		if len(out.Relays) > 0 {
 			_, differ := v.fleet.Disagreements[name]
-			out.State, out.Agrees = elsewhere, new(!differ)
+			out.Agrees = new(!differ)
 		}
 	}
 	if e := v.policy.Endpoint(name); e != nil {
-		out.State = string(deliver.Active)
 		url := e.ShownURL()
 		url.User, url.RawQuery, url.ForceQuery = nil, "", false // they may hold a credential
 		out.URL, out.Enabled, out.Events = url.String(), e.Enabled, e.Show("events", e.Events.String())
-		out.Concurrency, out.Hash = e.Shown().Concurrency, e.Hash()
+		shown := e.Shown()
+		out.Description, out.Concurrency, out.Hash = shown.Description, shown.Concurrency, e.Hash()
+		for _, l := range shown.Labels {
+			if out.Labels == nil {
+				out.Labels = map[string]string{}
+			}
+			out.Labels[l.Name] = l.Value
+		}
 	}
 	out.describe(v.status[name])
 	c := v.counts[name]
 	out.Deliveries = Deliveries{Accepted: c.Accepted, Delivered: c.Delivered, Failed: c.Failed, Discarded: c.Discarded}
-	if out.State == string(deliver.Active) || out.State == elsewhere {
+	if takes(out.State) {
 		out.Deliveries.Pending = c.Pending
 	} else {
 		out.Deliveries.Held = c.Pending
@@ -236,38 +259,15 @@ func (v *view) endpoint(name string) Endpoint {
 	return out
 }
 
-// describe adds the deliverer's status. An endpoint that is in no file stays removed, even if it
-// was paused before; one in the files of other Relays may be paused.
+// takes tells whether deliveries of an endpoint in this state are made; else they are held.
+func takes(state string) bool { return state == string(deliver.Active) || state == elsewhere }
+
+// describe adds the deliverer's status.
 func (out *Endpoint) describe(s deliver.Status) {
-	if s.State != "" && s.State != deliver.Active && out.State != removed {
-		out.State = string(s.State)
-	}
 	out.Reason, out.Code, out.Since, out.Paused = s.Reason, s.Code, s.Since, s.PausedToo
 	out.Waiting, out.Breaker, out.OpenUntil, out.HeldUntil = s.Waiting, s.Breaker, s.OpenUntil, s.HeldUntil
 	if s.Limit > 0 {
 		out.RateLimit = &RateLimit{PerSecond: s.Limit, Tokens: s.Tokens}
 	}
 	out.InFlight, out.Attempts = s.InFlight, s.Attempts
-}
-
-// refuse says why a route under /v1 does not answer.
-func refuse(w http.ResponseWriter, err error) {
-	code, detail := problem.InternalError, err.Error()
-	refused, isReload := errors.AsType[*ReloadError](err)
-	switch {
-	case isReload:
-		code = refused.Code
-	case errors.Is(err, deliver.ErrNoEndpoint):
-		code = problem.EndpointNotFound
-		detail += ": GET /v1/endpoints lists them"
-	case errors.Is(err, deliver.ErrInFile):
-		code = problem.DisabledInFile
-	case errors.Is(err, outbox.ErrUnavailable), errors.Is(err, outbox.ErrClosed), errors.Is(err, context.DeadlineExceeded):
-		code = problem.OutboxUnavailable
-	}
-	p := problem.New(code, detail)
-	if isReload {
-		p.Diagnostics = refused.Problems
-	}
-	p.Write(w)
 }

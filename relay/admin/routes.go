@@ -50,6 +50,9 @@ func commonCodes() []problem.Code {
 func (a *api) table() []route {
 	all := a.healthRoutes()
 	all = append(all, a.endpointRoutes()...)
+	if a.Records != nil {
+		all = append(all, a.recordRoutes()...)
+	}
 	if a.Reload != nil {
 		all = append(all, a.reloadRoutes()...)
 	}

@@ -15,6 +15,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -290,6 +291,10 @@ func (a *App) listenAdmin(ctx context.Context, c config.Admin) error {
 		Policy:  func() *policy.Policy { return a.live.Load().policy },
 		Version: a.o.Version, Ready: a.ready, Fleet: a.fleetOf(), Config: a.configStatus,
 		Reload: a.reloadRoute(), Metrics: a.metrics, Clock: a.clock(), Hush: a.o.Config.Hush,
+		Indexed: a.indexed,
+	}
+	if records, ok := a.store.(admin.Records); ok {
+		options.Records = records
 	}
 	serve := func(ln net.Listener, g listen.Guard) {
 		a.serve("admin", ln, listen.NewServer(listen.ServerOptions{
@@ -326,6 +331,12 @@ func guardAdmin(g listen.Guard, o admin.Options) http.Handler {
 		}
 		whole.ServeHTTP(w, r)
 	})
+}
+
+// indexed tells whether deliveries can be found by a path of the data.
+func (a *App) indexed(path string) bool {
+	return slices.Contains(a.o.Config.Ingest.Index, path) ||
+		slices.ContainsFunc(a.live.Load().policy.Types, func(t *policy.EventType) bool { return slices.Contains(t.Index, path) })
 }
 
 // clock is the outbox's own, nil if it has none.

@@ -44,6 +44,17 @@ func Preview(e *policy.Endpoint, event *outbox.Event, version string, now time.T
 	return r, nil
 }
 
+// Body returns the body that an attempt for e would have, without what a batch adds to it. The error is that of
+// Preview.
+func Body(e *policy.Endpoint, event *outbox.Event, deliveryID string) ([]byte, error) {
+	var d draft
+	c := outbox.Claim{Delivery: outbox.Delivery{ID: deliveryID, EventID: event.ID, Endpoint: e.Name}, Event: event}
+	if err := d.appendBody(e, &c); err != nil {
+		return nil, err
+	}
+	return d.body, nil
+}
+
 // Span is when an attempt begins after the first one: the sum of the schedule's delays, at the
 // least and the most jitter. The duration of attempts and Retry-After come on top.
 type Span struct {

@@ -5,6 +5,16 @@ import (
 
 	"relay/policy"
 	"relay/policy/sign"
+	"relay/relay/post"
+)
+
+// MaxKeptBody is how much of an answer's body a record has, in bytes.
+const MaxKeptBody = post.MaxKeptBody
+
+// The codes of a delivered attempt whose answer's body was not whole.
+const (
+	CodeBodyCut     = post.CodeBodyCut
+	CodeBodyTimeout = post.CodeBodyTimeout
 )
 
 // maxKeptRequest bounds the record of a request, in bytes.

@@ -10,6 +10,9 @@ import (
 	"golang.org/x/net/http/httpguts"
 )
 
+// MaxKeptBody is how much of an answer's body is kept, in bytes.
+const MaxKeptBody = maxKeptBody
+
 // readBody reads up to maxBody bytes and returns the first maxKeptBody of them.
 func readBody(r io.Reader) ([]byte, error) {
 	kept, err := io.ReadAll(io.LimitReader(r, maxKeptBody))

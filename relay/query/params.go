@@ -63,6 +63,7 @@ func Params() []Param {
 		{Name: "limit", Kind: "number", Use: Lists, Example: "50", About: "items of a page, 1 to 100; 20 by default", read: readLimit},
 		{Name: "cursor", Kind: "text", Use: Lists, Example: "", About: "`next` of the page before, with the same filter", read: readCursor},
 		{Name: "offset", Kind: "number", Use: Lists, Example: "40", About: "items to leave out, at most 10,000, without `cursor`", read: readOffset},
+		{Name: "total", Kind: "true or false", Use: Lists, Values: []string{"true", "false"}, Example: "false", About: "count all pages, for 200 ms at most; `true` by default", read: readTotal},
 		{Name: "by", Kind: "word", Use: Stats, Values: []string{"endpoint", "type", "tenant"}, Example: "endpoint", About: "one row for each of them", read: readBy},
 		{Name: "step", Kind: "word", Use: Stats, Values: []string{"hour", "day", "week", "month"}, Example: "day", About: "one row for each of them, in UTC; weeks begin on Monday", read: readStep},
 	}

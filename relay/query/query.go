@@ -25,6 +25,7 @@ type Query struct {
 	Limit  int    // 1 to outbox.MaxPage; DefaultLimit unless given
 	Offset int    // 0 to outbox.MaxOffset
 	Cursor string // the engine's, "" for the first page
+	Total  bool   // the answer has the number of all pages' items
 
 	By   string        // of statistics: "", endpoint, type or tenant
 	Step string        // of statistics: "", hour, day, week or month
@@ -88,7 +89,7 @@ func (q *Query) Next(engine string) string {
 func (q *Query) digest() string {
 	h := fnv.New32a()
 	for _, name := range slices.Sorted(maps.Keys(q.asks)) {
-		if name != "cursor" && name != "limit" && name != "offset" {
+		if name != "cursor" && name != "limit" && name != "offset" && name != "total" {
 			fmt.Fprintf(h, "%q%q", name, q.asks[name])
 		}
 	}

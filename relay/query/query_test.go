@@ -149,7 +149,7 @@ func TestBadValues(t *testing.T) {
 		{Lists, "since=yesterday"}, {Lists, "since=2026-01-31"}, {Lists, "since=2026-01-31T12:00:00+01:00"}, {Lists, "since=-2h"}, {Lists, "since=0001-01-01T00:00:00Z"}, {Lists, "until=300y"}, {Lists, "since=9999-12-31T23:59:59-01:00"},
 		{Lists, "since=1h&until=2h"}, {Lists, "since=1h&until=1h"}, {Lists, "attempted_since=1h&attempted_until=2h"}, {Lists, "attempted_since=soon"}, {Lists, "attempted_until=3"},
 		{Lists, "data.colour=red"}, {Lists, "data=red"}, {Lists, "data.=red"}, {Lists, "data." + long + "=red"}, {Lists, "data.deviceId=a&data.deviceId=b"},
-		{Lists, "order=up"}, {Lists, "limit=0"}, {Lists, "limit=101"}, {Lists, "limit=all"}, {Lists, "offset=-1"}, {Lists, "offset=10001"},
+		{Lists, "order=up"}, {Lists, "limit=0"}, {Lists, "limit=101"}, {Lists, "limit=all"}, {Lists, "offset=-1"}, {Lists, "offset=10001"}, {Lists, "total=no"},
 		{Lists, "cursor=abc"}, {Lists, "cursor=zz.1.x"}, {Lists, "cursor=gp3sk5tc00.1.x"}, {Lists, "cursor=gp3sk5tc00.1"}, {Lists, "cursor=" + strings.Repeat("1", 20) + ".a.b"}, {Lists, "cursor=1." + long + long}, {Lists, "cursor=1.a."},
 		{Lists, "statte=failed"}, {Lists, "=failed"}, {Lists, long + "=1"}, {Lists, "by=type"},
 		{Bulk, "limit=5"}, {Bulk, "cursor=1.a.b"}, {Tail, "since=1h"}, {Stats, "state=failed"}, {Stats, "by=code"}, {Stats, "step=minute"},

@@ -227,6 +227,11 @@ func readCursor(q *Query, _ *reader, v string) error {
 	return nil
 }
 
+func readTotal(q *Query, _ *reader, v string) error {
+	q.Total = v == "true"
+	return nil
+}
+
 func readBy(q *Query, _ *reader, v string) error {
 	q.By = v
 	return nil

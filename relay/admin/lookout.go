@@ -1,0 +1,127 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"net/url"
+	"time"
+
+	"relay/ingest/problem"
+	"relay/outbox"
+	"relay/policy"
+	"relay/relay/deliver"
+	"relay/relay/query"
+)
+
+// lookout is the state of endpoints while a request is answered. It asks for each one when it is needed.
+type lookout struct {
+	a          *api
+	ctx        context.Context
+	policy     *policy.Policy
+	generation int64
+	known      map[string]bool // whether the endpoint takes deliveries
+	fleet      *view           // of endpoints in no file of this Relay; nil until one is asked for
+}
+
+func (a *api) lookout(ctx context.Context) *lookout {
+	l := &lookout{a: a, ctx: ctx, policy: a.Policy(), known: map[string]bool{}}
+	if a.Config != nil {
+		l.generation = a.Config().Generation
+	}
+	return l
+}
+
+// takes tells whether deliveries of the endpoint are made now.
+func (l *lookout) takes(name string) bool {
+	known, ok := l.known[name]
+	if ok {
+		return known
+	}
+	v := &view{policy: l.policy, status: map[string]deliver.Status{}}
+	if s, ok := l.a.Deliverer.StatusOf(name); ok {
+		v.status[name] = s
+	}
+	if l.policy.Endpoint(name) == nil {
+		if l.fleet == nil {
+			l.fleet = new(view)
+			l.fleet.fleet, l.fleet.isFleet = l.a.fleet(l.ctx)
+		}
+		v.fleet, v.isFleet = l.fleet.fleet, l.fleet.isFleet
+	}
+	known = takes(v.state(name))
+	l.known[name] = known
+	return known
+}
+
+// surroundings are those of queries.
+func (a *api) surroundings() query.Surroundings {
+	return query.Surroundings{
+		Held: func(ctx context.Context) ([]string, error) {
+			v, err := a.look(ctx)
+			if err != nil {
+				return nil, err
+			}
+			var names []string
+			for _, name := range v.names() {
+				if !takes(v.state(name)) {
+					names = append(names, name)
+				}
+			}
+			return names, nil
+		},
+		Labelled: func(name, value string) []string { return a.Policy().Labelled(name, value) },
+	}
+}
+
+// parser reads queries of this moment.
+func (a *api) parser() query.Parser {
+	return query.Parser{Now: a.now(), Indexed: func(path string) bool { return a.Indexed == nil || a.Indexed(path) }}
+}
+
+// now is the time by the outbox's clock, which the times of deliveries are of.
+func (a *api) now() time.Time {
+	if a.Clock != nil {
+		return a.Clock.At(time.Now())
+	}
+	return time.Now()
+}
+
+// parse reads the query string of a request.
+func (a *api) parse(u *url.URL, use query.Use) (*query.Query, error) {
+	values, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return nil, &query.Error{Code: problem.InvalidParameter, Detail: "the query string is not well-formed: % is written %25, and ; %3B"}
+	}
+	return a.parser().Values(values, use)
+}
+
+const (
+	pageTime  = 2 * time.Second        // for finding the items of a page
+	countTime = 200 * time.Millisecond // for counting all of them
+)
+
+// page returns the items of a page. An engine may answer with fewer than there are, after a bounded
+// amount of work; page asks it on until the page is full, or for pageTime.
+func (a *api) page(ctx context.Context, q outbox.Query) (outbox.Page, error) {
+	until := time.Now().Add(pageTime)
+	page, err := a.Records.Deliveries(ctx, q)
+	for err == nil && page.Next != "" && len(page.Items) < q.Limit && time.Now().Before(until) {
+		rest := q
+		rest.Cursor, rest.Offset, rest.Limit = page.Next, 0, q.Limit-len(page.Items)
+		var more outbox.Page
+		more, err = a.Records.Deliveries(ctx, rest)
+		page.Items, page.Next = append(page.Items, more.Items...), more.Next
+	}
+	return page, err
+}
+
+// count counts deliveries for countTime.
+func (a *api) count(ctx context.Context, f outbox.Filter) (Total, error) {
+	ctx, cancel := context.WithTimeout(ctx, countTime)
+	defer cancel()
+	n, exact, err := a.Records.Count(ctx, f)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = nil
+	}
+	return Total{N: n, AtLeast: !exact}, err
+}
