@@ -16,7 +16,7 @@ import (
 func (a *api) recordRoutes() []route {
 	return []route{{
 		id: "listDeliveries", method: "GET", path: "/v1/deliveries", verb: "relay deliveries", summary: "Find deliveries",
-		about:  "A page holds fewer items than `limit`, or none, and still has a `next`, where finding more takes over 2 s.",
+		about:  "A page holds fewer items than `limit`, or none, and still has a `next`, where finding more would take longer than 2 s.",
 		filter: query.Lists, answer: DeliveryList{}, codes: filterCodes(problem.InvalidCursor), handle: a.listDeliveries,
 	}, {
 		id: "getDelivery", method: "GET", path: "/v1/deliveries/{id}", verb: "relay deliveries ID", summary: "Show one delivery with its payload and all attempts",

@@ -99,7 +99,7 @@ func (a *api) endpointRoutes() []route {
 	} {
 		all = append(all, route{
 			id: c.verb + "Endpoint", method: "POST", path: "/v1/endpoints/{name}/" + c.verb, verb: "relay " + c.verb + " NAME", summary: c.summary,
-			about:  "What is so already is no error.",
+			about:  "It is no error if the endpoint is in that state already.",
 			answer: Endpoint{}, codes: append(c.codes, problem.EndpointNotFound), handle: a.change(c.do),
 		})
 	}
