@@ -34,6 +34,8 @@ func (c *logged) Write(b []byte) (int, error) { return c.log.Write(b) }
 
 func (c *logged) Read([]byte) (int, error) { return 0, io.EOF }
 
+func (c *logged) RemoteAddr() net.Addr { return &net.TCPAddr{} }
+
 func (c *logged) Close() error { return nil }
 
 func (c *logged) SetDeadline(time.Time) error { return nil }

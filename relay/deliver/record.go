@@ -31,7 +31,9 @@ type recorder struct {
 func newRecorder(e *policy.Endpoint) *recorder {
 	r := &recorder{first: "POST " + e.ShownURL().String() + "\r\n", more: 512}
 	for _, s := range e.Signers {
-		r.cut = append(r.cut, s.Carriers()...)
+		if s != nil { // a test's: signing panics, and only there
+			r.cut = append(r.cut, s.Carriers()...)
+		}
 	}
 	for _, h := range e.Headers {
 		r.cut = append(r.cut, h.Name)
