@@ -1,0 +1,293 @@
+// Package registry keeps the endpoints that are made at run time. Each is a document of the
+// outbox, so all Relays of the outbox have it within a second and it outlives restarts. Its secrets
+// are sealed. It is compiled by the decoder of the file, within the bounds of the file's block
+// runtime.
+//
+// An endpoint that cannot be compiled, because the file changed or a key of secrets_key is lost,
+// is not in force: its deliveries are held, and Endpoint.Flaws says why.
+package registry
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"relay/config"
+	"relay/internal/seal"
+	"relay/outbox"
+	"relay/policy"
+)
+
+// kind of the documents.
+const kind = "endpoint"
+
+// Options of a Registry. All but Keys and Now must be given.
+type Options struct {
+	Store   outbox.Documents
+	Keys    *seal.Keys     // of secrets_key; nil for none
+	File    *policy.Policy // at the start; see Use
+	Changed func()         // Made has another answer now; calls do not overlap
+	Log     zerolog.Logger
+	Now     func() time.Time // nil: time.Now
+}
+
+// Registry is the endpoints made at run time. Its methods may be called at the same time.
+type Registry struct {
+	o Options
+
+	mu       sync.Mutex
+	file     *policy.Policy
+	entries  map[string]*entry
+	revision uint64 // of the last document that was read
+	asked    uint64 // counts changes of entries
+	done     uint64 // those that Changed was told of
+	told     *sync.Cond
+	ring     chan struct{} // holds one when asked > done
+}
+
+// entry is a document with what became of it.
+type entry struct {
+	revision uint64
+	stored   stored
+	compiled *policy.Endpoint // nil if there are flaws
+	flaws    config.Flaws
+}
+
+// stored is the body of a document.
+type stored struct {
+	Spec    json.RawMessage `json:"spec"` // without secrets
+	Secrets []storedSecret  `json:"secrets,omitempty"`
+	Created time.Time       `json:"created"`
+	Updated time.Time       `json:"updated"`
+}
+
+// New makes an empty Registry; Load fills it.
+func New(o Options) *Registry {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	r := &Registry{o: o, file: o.File, entries: map[string]*entry{}, ring: make(chan struct{}, 1)}
+	r.told = sync.NewCond(&r.mu)
+	return r
+}
+
+// Load reads all documents. Errors: those of the store.
+func (r *Registry) Load(ctx context.Context) error {
+	all, revision, err := r.o.Store.Documents(ctx, kind, 0)
+	if err != nil {
+		return fmt.Errorf("read endpoints made at run time: %w", err)
+	}
+	r.take(all, revision)
+	return nil
+}
+
+// take puts documents into force. Documents that are older than what is known change nothing.
+func (r *Registry) take(all []outbox.Document, revision uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	changed := false
+	for _, d := range all {
+		old := r.entries[d.Name]
+		switch {
+		case old != nil && old.revision >= d.Revision:
+			continue
+		case d.Body == nil:
+			delete(r.entries, d.Name)
+		default:
+			e := &entry{revision: d.Revision}
+			if json.Unmarshal(d.Body, &e.stored) != nil {
+				e.stored = stored{} // of which withSecrets says that it cannot be read
+			}
+			r.compile(d.Name, e)
+			r.entries[d.Name] = e
+		}
+		changed = true
+	}
+	r.revision = max(r.revision, revision)
+	if changed {
+		r.change()
+	}
+}
+
+// change notes that entries have changed. The caller holds mu.
+func (r *Registry) change() {
+	r.asked++
+	select {
+	case r.ring <- struct{}{}:
+	default:
+	}
+}
+
+// compile makes the endpoint of an entry, and logs why it cannot. The caller holds mu.
+func (r *Registry) compile(name string, e *entry) {
+	if e.compiled, e.flaws = r.compiled(r.file.Compiler(), name, &e.stored); e.flaws != nil {
+		r.o.Log.Error().Str("endpoint", name).Err(e.flaws).Msg("an endpoint made at run time is not in force, and its deliveries are held")
+	}
+}
+
+func (r *Registry) compiled(c *policy.Compiler, name string, s *stored) (*policy.Endpoint, config.Flaws) {
+	spec, err := r.withSecrets(name, s)
+	if err != nil {
+		return nil, config.Flaws{{Detail: err.Error()}}
+	}
+	e, err := c.Compile(name, spec)
+	if err == nil {
+		return e, nil
+	}
+	if flaws, ok := errors.AsType[config.Flaws](err); ok {
+		return nil, flaws
+	}
+	return nil, config.Flaws{{Detail: err.Error()}}
+}
+
+// Prepare compiles all endpoints for another file. Endpoints that are in force and do not fit that file
+// are errors, by name; if there are none, use puts the rest into force. It does not call
+// Changed.
+func (r *Registry) Prepare(file *policy.Policy) (errs map[string]config.Flaws, use func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	next := make(map[string]*entry, len(r.entries))
+	errs = map[string]config.Flaws{}
+	for name, e := range r.entries {
+		again := *e
+		again.compiled, again.flaws = r.compiled(file.Compiler(), name, &e.stored)
+		if e.flaws == nil && again.flaws != nil && file.Endpoint(name) == nil {
+			errs[name] = again.flaws
+		}
+		next[name] = &again
+	}
+	return errs, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.file = file
+		for name, e := range r.entries {
+			if again := next[name]; again != nil && again.revision == e.revision {
+				r.entries[name] = again
+				continue
+			}
+			r.compile(name, e) // it was changed meanwhile
+		}
+	}
+}
+
+// fixed tells whether the file has an endpoint of this name. The caller holds mu.
+func (r *Registry) fixed(name string) bool {
+	e := r.file.Endpoint(name)
+	return e != nil && !e.Made
+}
+
+// Made returns the endpoints that are in force, by name. Those whose name the file has are left
+// out.
+func (r *Registry) Made() []*policy.Endpoint {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	made := make([]*policy.Endpoint, 0, len(r.entries))
+	for name, e := range r.entries {
+		if e.compiled != nil && !r.fixed(name) {
+			made = append(made, e.compiled)
+		}
+	}
+	slices.SortFunc(made, func(a, b *policy.Endpoint) int { return cmp.Compare(a.Name, b.Name) })
+	return made
+}
+
+// Follow calls Changed after changes, those of other Relays too, and ends overlaps of secrets, until
+// ctx ends. It returns nil then, or the error of a store that was closed.
+func (r *Registry) Follow(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var tell sync.WaitGroup
+	defer tell.Wait()
+	tell.Go(func() { r.tell(ctx) })
+	for {
+		err := r.o.Store.AwaitDocuments(ctx, kind, r.known())
+		if err == nil {
+			err = r.read(ctx)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, outbox.ErrClosed):
+			cancel()
+			return err
+		case err != nil: // an outage
+			r.o.Log.Warn().Err(err).Msg("endpoints made at run time cannot be read now; tried again")
+			sleep(ctx, time.Second)
+		}
+	}
+}
+
+func (r *Registry) known() uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.revision
+}
+
+func (r *Registry) read(ctx context.Context) error {
+	all, revision, err := r.o.Store.Documents(ctx, kind, r.known())
+	if err == nil {
+		r.take(all, revision)
+	}
+	return err
+}
+
+// tell calls Changed. It rests ten times as long as a call took, so that many changes in a row
+// cost a tenth of a processor at most.
+func (r *Registry) tell(ctx context.Context) {
+	for {
+		overlap := time.NewTimer(r.untilNextEnd())
+		select {
+		case <-ctx.Done():
+			overlap.Stop()
+			return
+		case <-overlap.C:
+			r.endOverlaps()
+		case <-r.ring:
+		}
+		overlap.Stop()
+		r.mu.Lock()
+		asked := r.asked
+		r.mu.Unlock()
+		began := time.Now()
+		r.o.Changed()
+		took := time.Since(began)
+		r.mu.Lock()
+		r.done = asked
+		r.told.Broadcast()
+		r.mu.Unlock()
+		sleep(ctx, min(10*took, time.Second/2))
+	}
+}
+
+// settled waits until changes that were made before are in force in this Relay, for a second at
+// most.
+func (r *Registry) settled(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.told.Broadcast()
+	})()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for asked := r.asked; r.done < asked && ctx.Err() == nil; {
+		r.told.Wait()
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}

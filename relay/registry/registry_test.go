@@ -1,0 +1,367 @@
+package registry
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+
+	"relay/config"
+	"relay/internal/seal"
+	"relay/outbox/outboxtest"
+	"relay/policy"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const file = `
+runtime {
+  max_endpoints = 5
+  per_tenant    = 2
+}
+policy "customer" {}
+endpoint "fixed" {
+  url  = "https://fixed.test/"
+  sign = ["none"]
+}
+`
+
+func policyOf(t testing.TB, text string) *policy.Policy {
+	t.Helper()
+	f, err := config.Parse("relay.hcl", []byte(text), func(string) (string, bool) { return "", false })
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := policy.Decode(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func keysOf(t testing.TB, texts ...string) *seal.Keys {
+	t.Helper()
+	k, err := seal.New(texts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+var keyA, keyB = strings.Repeat("a", 32), strings.Repeat("b", 32)
+
+// world is a Registry at work, in a bubble.
+type world struct {
+	*Registry
+	t       *testing.T
+	store   *outboxtest.Mem
+	changed atomic.Int64
+}
+
+func open(t *testing.T, store *outboxtest.Mem, text string, keys *seal.Keys) *world {
+	t.Helper()
+	w := &world{t: t, store: store}
+	w.Registry = New(Options{Store: store, Keys: keys, File: policyOf(t, text), Changed: func() { w.changed.Add(1) }, Log: zerolog.Nop()})
+	if err := w.Load(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var following sync.WaitGroup
+	following.Go(func() { _ = w.Follow(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		following.Wait()
+	})
+	return w
+}
+
+func newStore() *outboxtest.Mem { return outboxtest.NewMem(outboxtest.MemOptions{Shared: true}) }
+
+func (w *world) create(object string) Endpoint {
+	w.t.Helper()
+	e, err := w.Create(w.t.Context(), json.RawMessage(object))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return e
+}
+
+func (w *world) names() (names []string) {
+	for _, e := range w.Made() {
+		names = append(names, e.Name)
+	}
+	return names
+}
+
+// An endpoint comes into force at once here, within a second elsewhere, and is there after a restart. Its secret is
+// made, and lies sealed in the outbox.
+func TestLife(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore()
+		one := open(t, store, file, keysOf(t, keyA))
+		two := open(t, store.Join(), file, keysOf(t, keyA))
+		e := one.create(`{"name":"acme","url":"https://acme.test/?a=1","tenants":["acme"],"description":"big 12345678901234567890"}`)
+		if e.Name != "acme" || e.Secrets != 1 || e.Flaws != nil || e.Revision == 0 || e.Created.IsZero() {
+			t.Errorf("made %+v", e)
+		}
+		if got := one.names(); !slices.Equal(got, []string{"acme"}) || one.changed.Load() == 0 {
+			t.Errorf("in force: %v, told %d times", got, one.changed.Load())
+		}
+		time.Sleep(time.Second)
+		if got := two.names(); !slices.Equal(got, []string{"acme"}) || two.changed.Load() == 0 {
+			t.Errorf("in force at the other Relay: %v, told %d times", got, two.changed.Load())
+		}
+		secrets, err := two.Secrets("acme")
+		if err != nil || len(secrets.Secrets) != 1 || !strings.HasPrefix(secrets.Secrets[0].Secret, "whsec_") {
+			t.Fatalf("secrets: %+v, %v", secrets, err)
+		}
+		d, err := store.Document(t.Context(), kind, "acme")
+		if err != nil || strings.Contains(string(d.Body), secrets.Secrets[0].Secret) {
+			t.Errorf("the secret lies open in the outbox: %v", err)
+		}
+		if _, err := two.Patch(t.Context(), "acme", e.Revision, json.RawMessage(`{"description":null,"timeout":{"total":"9s"}}`)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		if got := one.Made()[0]; got.Timeout.Total != 9*time.Second || got.Description != "" || got.URL.RawQuery != "a=1" {
+			t.Errorf("after the patch of the other Relay: %+v", got)
+		}
+		if again, err := one.Secrets("acme"); err != nil || again.Secrets[0] != secrets.Secrets[0] {
+			t.Errorf("the patch changed the secret: %v", err)
+		}
+		again := open(t, store.Crash(), file, keysOf(t, keyB, keyA)) // a new key, the old one behind it
+		if got := again.names(); !slices.Equal(got, []string{"acme"}) {
+			t.Errorf("after a restart: %v", got)
+		}
+		if err := again.Delete(t.Context(), "acme", 0); err != nil || again.names() != nil {
+			t.Errorf("after delete: %v, %v", again.names(), err)
+		}
+		if _, err := again.Get("acme"); !errors.Is(err, ErrUnknown) {
+			t.Errorf("Get after delete: %v", err)
+		}
+	})
+}
+
+// Two Relays that make one name at once: one wins. Two that change one endpoint: none of the changes is lost.
+func TestRaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore()
+		relays := []*world{open(t, store, file, keysOf(t, keyA)), open(t, store.Join(), file, keysOf(t, keyA)), open(t, store.Join(), file, keysOf(t, keyA))}
+		var made, exist atomic.Int64
+		var wg sync.WaitGroup
+		for i, w := range relays {
+			wg.Go(func() {
+				_, err := w.Create(t.Context(), json.RawMessage(fmt.Sprintf(`{"name":"acme","url":"https://acme.test/%d"}`, i)))
+				switch {
+				case err == nil:
+					made.Add(1)
+				case errors.Is(err, ErrExists):
+					exist.Add(1)
+				default:
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if made.Load() != 1 || exist.Load() != 2 {
+			t.Errorf("%d made, %d refused", made.Load(), exist.Load())
+		}
+		time.Sleep(time.Second)
+		for i, w := range relays {
+			wg.Go(func() {
+				patch := fmt.Sprintf(`{"headers":{"X-%d":"a"}}`, i)
+				if _, err := w.Patch(t.Context(), "acme", 0, json.RawMessage(patch)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		time.Sleep(time.Second)
+		for _, w := range relays {
+			if n := len(w.Made()[0].Headers); n != 3 {
+				t.Errorf("%d headers", n)
+			}
+		}
+		e, err := relays[0].Get("acme")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := relays[1].Patch(t.Context(), "acme", e.Revision-1, json.RawMessage(`{}`)); !errors.Is(err, ErrChanged) {
+			t.Errorf("patch of an older revision: %v", err)
+		}
+		if err := relays[1].Delete(t.Context(), "acme", e.Revision-1); !errors.Is(err, ErrChanged) {
+			t.Errorf("delete of an older revision: %v", err)
+		}
+	})
+}
+
+// During an overlap old and new secret sign, afterwards the new one alone.
+func TestRotation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := open(t, newStore(), file, keysOf(t, keyA))
+		w.create(`{"name":"acme","url":"https://acme.test/","secret":"0123456789abcdef","sign":["github"]}`)
+		rotate := func(secret string, overlap time.Duration) []Secret {
+			t.Helper()
+			s, err := w.Rotate(t.Context(), "acme", secret, overlap)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s.Secrets
+		}
+		if s := rotate("second-second-16", time.Hour); len(s) != 2 || s[0].Secret != "second-second-16" || s[1].Until.IsZero() {
+			t.Errorf("after a rotation: %+v", s)
+		}
+		if s := rotate("third-third-third", 2*time.Hour); len(s) != 3 || s[2].Until.Sub(time.Now()) > time.Hour {
+			t.Errorf("after a rotation during one: %+v", s)
+		}
+		told := w.changed.Load()
+		time.Sleep(time.Hour + time.Second)
+		if s, _ := w.Secrets("acme"); len(s.Secrets) != 2 || w.changed.Load() == told {
+			t.Errorf("after the overlap: %+v", s)
+		}
+		time.Sleep(time.Hour)
+		if s, _ := w.Secrets("acme"); len(s.Secrets) != 1 {
+			t.Errorf("after both overlaps: %+v", s)
+		}
+		if s := rotate("", 0); len(s) != 1 || !strings.HasPrefix(s[0].Secret, "whsec_") {
+			t.Errorf("without an overlap: %+v", s)
+		}
+		if _, err := w.Rotate(t.Context(), "acme", "short", 0); err == nil || !strings.Contains(err.Error(), "secrets") || strings.Contains(err.Error(), "short-") {
+			t.Errorf("a short secret: %v", err)
+		}
+		if _, err := w.Rotate(t.Context(), "acme", "", 8*24*time.Hour); !errors.Is(err, ErrOverlap) {
+			t.Errorf("a long overlap: %v", err)
+		}
+		for range 20 {
+			if _, err := w.Rotate(t.Context(), "acme", "", time.Hour); err != nil {
+				if !errors.Is(err, ErrTooManySecrets) {
+					t.Error(err)
+				}
+				return
+			}
+		}
+		t.Error("any number of secrets may sign")
+	})
+}
+
+// Without the key of its secret an endpoint is not in force: nothing goes out unsigned.
+func TestLostKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore()
+		open(t, store, file, keysOf(t, keyA)).create(`{"name":"acme","url":"https://acme.test/"}`)
+		w := open(t, store.Join(), file, keysOf(t, keyB))
+		e, err := w.Get("acme")
+		if err != nil || len(w.Made()) != 0 || len(e.Flaws) != 1 || !strings.Contains(e.Flaws[0].Detail, "secrets_key") {
+			t.Errorf("%+v, %v; in force: %v", e, err, w.names())
+		}
+		if _, err := w.Secrets("acme"); !errors.Is(err, ErrLostKey) {
+			t.Errorf("Secrets: %v", err)
+		}
+		if _, err := w.Rotate(t.Context(), "acme", "", 0); err != nil || len(w.Made()) != 1 {
+			t.Errorf("after a rotation: %v, in force %v", err, w.names())
+		}
+	})
+}
+
+func TestRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore()
+		w := open(t, store, file, keysOf(t, keyA))
+		w.create(`{"name":"a1","url":"https://a.test/","tenants":["a"]}`)
+		w.create(`{"name":"a2","url":"https://a.test/","tenants":["a","b"]}`)
+		for object, want := range map[string]string{
+			`[]`: "write a JSON object",
+			`{"name":"fixed","url":"https://a.test/"}`:                               ErrFixed.Error(),
+			`{"name":"a1","url":"https://a.test/"}`:                                  ErrExists.Error(),
+			`{"name":7,"url":"https://a.test/"}`:                                     "/name: write a text",
+			`{"name":"a b","url":"https://a.test/"}`:                                 "name",
+			`{"name":"","url":"https://a.test/"}`:                                    "name",
+			`{"url":"https://a.test/","secrets":["0123456789abcdef"]}`:               "/secrets: give one",
+			`{"url":"https://a.test/","secret":"canary-15-bytes","sign":["github"]}`: "secrets",
+			`{"url":"https://a.test/","tenants":["b","a"]}`:                          `per_tenant = 2, of tenant "a"`,
+			`{"url":"nope"}`: "/url: ",
+		} {
+			_, err := w.Create(t.Context(), json.RawMessage(object))
+			if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "canary") {
+				t.Errorf("%s: %v, want %s", object, err, want)
+			}
+		}
+		for patch, want := range map[string]string{
+			`{"secret":"x"}`:   "/secret: a secret is changed by rotation",
+			`{"secrets":[]}`:   "/secrets: a secret is changed by rotation",
+			`{"name":"other"}`: "/name: a name cannot be changed",
+			`{"url":null}`:     "Missing url",
+			`"x"`:              "write a JSON object",
+		} {
+			if _, err := w.Patch(t.Context(), "a1", 0, json.RawMessage(patch)); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %v, want %s", patch, err, want)
+			}
+		}
+		if _, err := w.Patch(t.Context(), "fixed", 0, json.RawMessage(`{}`)); !errors.Is(err, ErrFixed) {
+			t.Errorf("patch of the file's: %v", err)
+		}
+		if err := w.Delete(t.Context(), "nobody", 0); !errors.Is(err, ErrUnknown) {
+			t.Errorf("delete of none: %v", err)
+		}
+		for i := range 3 {
+			w.create(fmt.Sprintf(`{"name":"n%d","url":"https://a.test/"}`, i))
+		}
+		if _, err := w.Create(t.Context(), json.RawMessage(`{"url":"https://a.test/"}`)); !errors.Is(err, ErrQuota) {
+			t.Errorf("the sixth: %v", err)
+		}
+		if e, err := w.Replace(t.Context(), "n0", 0, json.RawMessage(`{"name":"n0","url":"https://b.test/"}`)); err != nil || e.Secrets != 1 {
+			t.Errorf("replace: %+v, %v", e, err)
+		}
+		bare := open(t, newStore(), file, nil)
+		if _, err := bare.Create(t.Context(), json.RawMessage(`{"url":"https://a.test/"}`)); !errors.Is(err, ErrNoKey) {
+			t.Errorf("without secrets_key: %v", err)
+		}
+		bare.create(`{"url":"https://a.test/","sign":["none"]}`)
+		plain := open(t, newStore(), `runtime { secrets = "plain" }`, nil)
+		plain.create(`{"url":"https://a.test/"}`)
+		off := open(t, newStore(), `runtime { enabled = false }`, nil)
+		if _, err := off.Create(t.Context(), json.RawMessage(`{"url":"https://a.test/","sign":["none"]}`)); !errors.Is(err, ErrOff) {
+			t.Errorf("where it is off: %v", err)
+		}
+	})
+}
+
+// Another file compiles the endpoints again; those that do not fit it are named before it is used.
+func TestPrepare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := open(t, newStore(), file, keysOf(t, keyA))
+		w.create(`{"name":"acme","url":"https://acme.test/","policy":"customer"}`)
+		w.create(`{"name":"other","url":"https://other.test/"}`)
+		errs, _ := w.Prepare(policyOf(t, `policy "default" {}`))
+		if len(errs) != 1 || errs["acme"][0].Pointer != "/policy" {
+			t.Errorf("without its policy: %v", errs)
+		}
+		if got := w.names(); !slices.Equal(got, []string{"acme", "other"}) {
+			t.Errorf("Prepare changed what is in force: %v", got)
+		}
+		errs, use := w.Prepare(policyOf(t, `
+			policy "customer" { concurrency = 3 }
+			endpoint "other" {
+			  url  = "https://file.test/"
+			  sign = ["none"]
+			}`))
+		use()
+		made := w.Made()
+		if len(errs) != 0 || len(made) != 1 || made[0].Concurrency != 3 {
+			t.Errorf("%v, in force: %v", errs, w.names())
+		}
+		if _, err := w.Get("other"); !errors.Is(err, ErrFixed) {
+			t.Errorf("a name that the file took: %v", err)
+		}
+	})
+}
