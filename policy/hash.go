@@ -16,16 +16,20 @@ import (
 func (p *Policy) Hashes() map[string]string {
 	all := make(map[string]string, len(p.Endpoints))
 	for _, e := range p.Endpoints {
-		all[e.Name] = e.Hash()
+		if !e.Made { // all Relays of the outbox have the same of these
+			all[e.Name] = e.Hash()
+		}
 	}
 	return all
 }
 
-// Hash is 12 hex digits over the hashes of all endpoints and event types, in order.
+// Hash is 12 hex digits over the hashes of all endpoints of the file and event types, in order.
 func (p *Policy) Hash() string {
 	h := sha256.New()
 	for _, e := range p.Endpoints {
-		fmt.Fprintln(h, e.Name, e.Hash())
+		if !e.Made {
+			fmt.Fprintln(h, e.Name, e.Hash())
+		}
 	}
 	for _, t := range p.Types {
 		fmt.Fprintln(h, "event_type", t.Name, t.Hash())

@@ -32,6 +32,7 @@ import (
 	"relay/relay/admin"
 	"relay/relay/deliver"
 	"relay/relay/metrics"
+	"relay/relay/registry"
 )
 
 // Options of an App.
@@ -97,6 +98,7 @@ type App struct {
 	o         Options
 	store     outbox.Engine
 	deliverer *deliver.Deliverer
+	registry  *registry.Registry // of endpoints made at run time
 	metrics   *metrics.Metrics
 	events    *ownEvents
 	servers   []server
@@ -200,6 +202,11 @@ func (a *App) open(ctx context.Context) error {
 	a.store = store
 	a.onClose("outbox", store.Close)
 
+	if documents, ok := store.(outbox.Documents); ok {
+		if err := a.openRegistry(ctx, documents); err != nil {
+			return err
+		}
+	}
 	now := func() *policy.Policy { return a.live.Load().policy }
 	a.metrics = a.newMetrics()
 	a.events = newOwnEvents(store.Accept, now, a.metrics.OwnEventsDropped, a.o.Log.With().Str("component", "deliver").Logger())

@@ -88,6 +88,12 @@ func (a *App) takeOver(ctx context.Context, by string, start time.Time, r read) 
 		return admin.Reloaded{}, a.refuse(by, problem.NeedsRestart, needRestart(blocks)...)
 	}
 
+	made, misfits := a.madeFor(p)
+	if misfits != nil {
+		return admin.Reloaded{}, a.refuse(by, problem.InvalidConfig, misfits...)
+	}
+	p = made()
+
 	old := a.live.Load()
 	p.Adopt(old.policy)
 	now := &live{policy: p, hash: p.Hash(), retention: file.Config.Retention, generation: old.generation + 1, at: time.Now(), change: old.change}

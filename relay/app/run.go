@@ -52,6 +52,9 @@ func (a *App) Run(ctx context.Context) (err error) {
 	upkeep.Go(func() { every(work, relieveEvery, func() { a.relieve(work) }) })
 	upkeep.Go(func() { every(work, lookEvery, func() { a.look(work) }) })
 	upkeep.Go(func() { a.watchFleet(work) })
+	if a.registry != nil {
+		upkeep.Go(func() { _ = a.registry.Follow(work) }) // it ends with work, or with the outbox
+	}
 	upkeep.Go(debug.FreeOSMemory) // the time for reading the files
 	if a.o.Load != nil && a.o.Watch != nil {
 		upkeep.Go(func() { a.watchFiles(work) })
