@@ -47,7 +47,7 @@ type Registry struct {
 	entries  map[string]*entry
 	revision uint64 // of the last document that was read
 	asked    uint64 // counts changes of entries
-	done     uint64 // those that Changed was told of
+	done     uint64 // those of which Changed knows
 	told     *sync.Cond
 	ring     chan struct{} // holds one when asked > done
 }
