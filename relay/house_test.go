@@ -44,6 +44,8 @@ var arrows = map[string][]string{
 	"relay/post":                   {"outbox", "policy", "policy/sign"},
 	"relay/deliver":                {"internal/throttle", "outbox", "policy", "policy/rawjson", "relay/gate", "policy/sign", "relay/post"},
 	"relay/admin":                  {"ingest/problem", "outbox", "outbox/sketch", "policy", "relay/deliver", "relay/explain", "relay/gate", "relay/query"},
+	"relay/audit":                  {"outbox"},
+	"relay/jobs":                   {"outbox", "relay/audit", "relay/query"},
 	"relay/query":                  {"config", "ingest/problem", "outbox", "policy", "policy/rfc3339"},
 	"relay/bench":                  {},
 	"relay/metrics":                {"outbox", "relay/deliver"},
@@ -80,7 +82,7 @@ var logKeys = []string{
 	"component", "event_id", "delivery_id", "endpoint", "attempt", "outcome", "state", "status",
 	"took", "next_at", "code", "error", "repeats", "events",
 	"by", "version", "next", "outbox", "durability", "endpoints", "ingest", "admin", "pending", "held", "unfinished", "removed",
-	"generation", "hash", "lines", "step",
+	"generation", "hash", "lines", "step", "job", "done", "skipped",
 }
 
 // sources parses every Go file of the product, tests aside.

@@ -140,6 +140,8 @@ func testRedeliverOnce(s *suite) {
 	change := outbox.Change{Action: outbox.Redeliver, Delivery: old, Once: "job_1/" + strings.Repeat("x", 58)}
 	both := s.editAll(change, change)
 	s.want("second of the same in one call", outbox.Edited{Delivery: both[0].Delivery, Repeated: true}, both[1])
+	made := s.record(both[0].Delivery)
+	s.want("made by an operator, and of which", []any{true, old}, []any{made.Manual, made.Origin})
 	again := outbox.Edited{Delivery: both[0].Delivery, Repeated: true}
 	s.wantEdited(again, change)
 	s.reopen()

@@ -1,0 +1,85 @@
+// Package audit is the record of what operators changed: who, when, what, and how many deliveries it was
+// about. It is kept in the outbox's journal.
+package audit
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"relay/outbox"
+)
+
+// Entry is a change that an operator made. It holds no secret and no payload.
+type Entry struct {
+	N     uint64    `json:"-"` // number in the journal
+	Time  time.Time `json:"-"`
+	Who   string    `json:"who"`             // name of a token, or user id of a process of this machine
+	Verb  string    `json:"verb"`            // as on the command line: pause, redeliver, …
+	What  string    `json:"what"`            // endpoint, delivery, event or job that was changed
+	Count *int64    `json:"count,omitempty"` // of deliveries or events; nil for what is not counted
+
+	Before json.RawMessage `json:"before,omitempty"` // what was changed, as far as it is known
+	After  json.RawMessage `json:"after,omitempty"`
+}
+
+// most bounds Before and After, in bytes, so that an Entry fits into a line.
+const most = 6 << 10
+
+// Write adds an entry to the journal. What is too long of Before and After is left out. Errors:
+// those of outbox.Journal.Append.
+func Write(ctx context.Context, j outbox.Journal, e Entry) error {
+	e.What = short(e.What)
+	e.Who = short(e.Who)
+	e.Before, e.After = bounded(e.Before), bounded(e.After)
+	body, err := json.Marshal(e)
+	if err != nil {
+		return fmt.Errorf("write audit: %w", err)
+	}
+	if _, err := j.Append(ctx, body); err != nil {
+		return fmt.Errorf("write audit: %w", err)
+	}
+	return nil
+}
+
+// Read returns at most limit entries with numbers below before, 0 for the newest, newest first. Errors: those of
+// outbox.Journal.Lines.
+func Read(ctx context.Context, j outbox.Journal, before uint64, limit int) ([]Entry, error) {
+	lines, err := j.Lines(ctx, before, limit)
+	if err != nil {
+		return nil, fmt.Errorf("read audit: %w", err)
+	}
+	all := make([]Entry, len(lines))
+	for i, l := range lines {
+		if err := json.Unmarshal(l.Body, &all[i]); err != nil {
+			all[i].What = "a line that this version of Relay cannot read"
+		}
+		all[i].N, all[i].Time = l.N, l.At.UTC()
+	}
+	return all, nil
+}
+
+// State is v as JSON, for Before and After.
+func State(v any) json.RawMessage {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return nil // the entry says less
+	}
+	return text
+}
+
+func short(s string) string {
+	if len(s) > 300 {
+		return strings.ToValidUTF8(s[:300], "")
+	}
+	return s
+}
+
+func bounded(text json.RawMessage) json.RawMessage {
+	if len(text) > most {
+		return json.RawMessage(`"too long to be kept"`)
+	}
+	return text
+}

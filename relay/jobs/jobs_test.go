@@ -1,0 +1,521 @@
+package jobs_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"relay/internal/testkit"
+	"relay/outbox"
+	"relay/outbox/outboxtest"
+	"relay/relay/jobs"
+)
+
+func TestRedeliver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := open(t, outboxtest.MemOptions{})
+		accept(t, m, "f", 250, "a", outbox.Failed)
+		accept(t, m, "d", 5, "a", outbox.Delivered)
+		accept(t, m, "o", 5, "b", outbox.Failed)
+		accept(t, m, "g", 5, "gone", outbox.Failed)
+		w := newWorld(t, m)
+		w.run()
+		defer w.stop()
+		job := w.start(jobs.Job{Action: outbox.Redeliver}, "endpoint=a&endpoint=gone&state=failed")
+		if job.State != jobs.Waiting || job.Created.IsZero() {
+			t.Errorf("new job: %+v", job)
+		}
+		job = w.over(job.ID)
+		if job.State != jobs.Done || job.Done != 250 || skipped(job) != "endpoint_removed 5" || job.Matched != 255 || !job.Exact || job.Error != "" {
+			t.Errorf("job: %+v", job)
+		}
+		if job.Started.Before(job.Created) || job.Ended.Before(job.Started) || job.Relay != "relay-1" || job.Who != "support" {
+			t.Errorf("job: %+v", job)
+		}
+		n := repeats(t, m)
+		for _, i := range all(t, m, outbox.Filter{Endpoints: []string{"a"}, States: []outbox.State{outbox.Failed}}) {
+			if n[i.ID] != 1 {
+				t.Errorf("%s was redelivered %d times", i.ID, n[i.ID])
+			}
+		}
+		if len(n) != 250 {
+			t.Errorf("%d deliveries were redelivered, want 250", len(n))
+		}
+		if w.log.Count(job.ID) != 2 || audited(t, m, job.ID) != 1 {
+			t.Errorf("log:\n%s", w.log)
+		}
+
+		// To another endpoint; a second job makes one more of each.
+		job = w.over(w.start(jobs.Job{Action: outbox.Redeliver, To: "b"}, "state=failed&endpoint=gone&endpoint=b").ID)
+		if job.Done != 10 || skipped(job) != "" {
+			t.Errorf("job to another endpoint: %+v", job)
+		}
+		if got := len(all(t, m, outbox.Filter{Endpoints: []string{"b"}, Manual: new(true)})); got != 10 {
+			t.Errorf("%d redeliveries at b, want 10", got)
+		}
+	})
+}
+
+// What a job makes is none of its own work, however fast it fails.
+func TestNotItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := open(t, outboxtest.MemOptions{})
+		accept(t, m, "f", 30, "a", outbox.Failed)
+		w := newWorld(t, m)
+		w.box.after = func(call string) {
+			if call != "Edit" {
+				return
+			}
+			for {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+				claims, err := m.Claim(ctx, outbox.ClaimRequest{Endpoint: "a", Max: 100, Lease: time.Hour})
+				cancel()
+				if err != nil {
+					return
+				}
+				for _, c := range claims {
+					testkit.Must(t, m.Settle(t.Context(), c, outbox.Settlement{State: outbox.Failed}))
+				}
+			}
+		}
+		w.run()
+		defer w.stop()
+		job := w.over(w.start(jobs.Job{Action: outbox.Redeliver, Rate: 10}, "state=failed").ID)
+		if job.Done != 30 || skipped(job) != "" {
+			t.Errorf("job: %+v", job)
+		}
+	})
+}
+
+func TestOtherActions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := open(t, outboxtest.MemOptions{})
+		accept(t, m, "later", 20, "a", outbox.Pending)
+		accept(t, m, "due", 10, "a", "")
+		accept(t, m, "f", 7, "b", outbox.Failed)
+		w := newWorld(t, m)
+		w.run()
+		defer w.stop()
+		job := w.over(w.start(jobs.Job{Action: outbox.Retry}, "endpoint=a").ID)
+		if job.Done != 20 || skipped(job) != "already 10" {
+			t.Errorf("retry: %+v", job)
+		}
+		claims, err := m.Claim(t.Context(), outbox.ClaimRequest{Endpoint: "a", Max: 5, Lease: time.Hour})
+		testkit.Must(t, err)
+		job = w.over(w.start(jobs.Job{Action: outbox.Discard}, "until=0s").ID)
+		if job.Done != 25 || skipped(job) != "under_way 5, failed 7" {
+			t.Errorf("discard: %+v, %s", job, skipped(job))
+		}
+		item := all(t, m, outbox.Filter{States: []outbox.State{outbox.Discarded}})[0]
+		if item.Code != jobs.CodeDiscarded {
+			t.Errorf("discarded: %+v", item)
+		}
+		_, err = m.Accept(t.Context(), outbox.Batch{Entries: []outbox.Entry{{Event: outbox.Event{ID: "evt_twice", Type: "t"}, Endpoints: []string{"c", "d"}}}})
+		testkit.Must(t, err)
+		time.Sleep(time.Millisecond)
+		job = w.over(w.start(jobs.Job{Action: outbox.Erase}, "until=0s").ID)
+		if job.Done != 32 || skipped(job) != "pending 6" { // 5 are claimed, one event waits at two endpoints
+			t.Errorf("erase: %+v, %s", job, skipped(job))
+		}
+		job = w.over(w.start(jobs.Job{Action: outbox.Erase, Force: true}, "until=0s").ID)
+		if job.Done != 6 || skipped(job) != "already 32" {
+			t.Errorf("erase with force: %+v, %s", job, skipped(job))
+		}
+		if err := m.Settle(t.Context(), claims[0], outbox.Settlement{State: outbox.Delivered}); !errors.Is(err, outbox.ErrLeaseLost) {
+			t.Errorf("Settle of what was erased: %v", err)
+		}
+		job = w.over(w.start(jobs.Job{Action: outbox.Redeliver}, "endpoint=a&endpoint=b").ID)
+		if job.Done != 0 || skipped(job) != "erased 37" {
+			t.Errorf("redeliver of what was erased: %+v, %s", job, skipped(job))
+		}
+	})
+}
+
+// TestCrashes ends the outbox after each call in turn, before or after a change, as kill -9 does.
+func TestCrashes(t *testing.T) {
+	const n = 24
+	for _, action := range []outbox.Action{outbox.Redeliver, outbox.Discard, outbox.Retry, outbox.Erase} {
+		for crash := 1; ; crash++ {
+			reached := false
+			synctest.Test(t, func(t *testing.T) {
+				m := open(t, outboxtest.MemOptions{})
+				state := outbox.Failed
+				if action == outbox.Discard || action == outbox.Retry {
+					state = outbox.Pending
+				}
+				accept(t, m, "f", n, "a", state)
+				filter := "state=" + string(state)
+				w := newWorld(t, m)
+				job := w.start(jobs.Job{Action: action, Rate: 5}, filter)
+				calls := 0
+				count := func() bool { calls++; return calls == crash }
+				w.box.set(func(string) error {
+					if count() {
+						reached = true
+						testkit.Must(t, m.Close())
+					}
+					return nil
+				})
+				w.box.after = func(string) {
+					if count() {
+						reached = true
+						testkit.Must(t, m.Close())
+					}
+				}
+				w.run()
+				for range 1000 {
+					time.Sleep(100 * time.Millisecond)
+					if got, err := w.jobs.Get(t.Context(), job.ID); err != nil || got.State.Over() {
+						break // crashed, or done
+					}
+				}
+				w.stop()
+
+				m = m.Crash()
+				again := newWorld(t, m)
+				again.run()
+				defer again.stop()
+				job = again.over(job.ID)
+				if job.State != jobs.Done || job.Done != n || skipped(job) != "" {
+					t.Errorf("%s with a crash at call %d: done %d, skipped %s: %+v", action, crash, job.Done, skipped(job), job)
+				}
+				if made := repeats(t, m); action == outbox.Redeliver && len(made) != n {
+					t.Errorf("crash at call %d: %d were redelivered, want %d", crash, len(made), n)
+				}
+				for id, times := range repeats(t, m) {
+					if times != 1 {
+						t.Errorf("crash at call %d: %s was redelivered %d times", crash, id, times)
+					}
+				}
+			})
+			if !reached {
+				if crash < 20 {
+					t.Errorf("%s took %d calls only", action, crash)
+				}
+				break
+			}
+		}
+	}
+}
+
+// A Relay that stops hands its jobs over at once.
+func TestStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := open(t, outboxtest.MemOptions{Shared: true})
+		accept(t, m, "f", 40, "a", outbox.Failed)
+		w := newWorld(t, m, func(o *jobs.Options) { o.Alone = false })
+		w.run()
+		id := w.start(jobs.Job{Action: outbox.Redeliver, Rate: 2}, "state=failed").ID
+		time.Sleep(5 * time.Second)
+		w.stop()
+		job, err := w.jobs.Get(t.Context(), id)
+		testkit.Must(t, err)
+		if job.State != jobs.Waiting || job.Done < 8 || job.Done > 12 {
+			t.Errorf("after a stop: %+v", job)
+		}
+		begin := time.Now()
+		other := newWorld(t, m.Join(), func(o *jobs.Options) { o.Alone, o.Relay = false, "relay-2" })
+		other.run()
+		defer other.stop()
+		job = other.over(id)
+		if took := time.Since(begin); took > 20*time.Second {
+			t.Errorf("the rest took %v: the lease of who stopped was waited for", took)
+		}
+		if job.Done != 40 || job.Relay != "relay-2" || len(repeats(t, m)) != 40 {
+			t.Errorf("job: %+v", job)
+		}
+	})
+}
+
+// Of the Relays of a fleet one works on a job. When it dies another one goes on after its lease.
+func TestFleet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := open(t, outboxtest.MemOptions{Shared: true})
+		accept(t, m, "f", 200, "a", outbox.Failed)
+		var all []*world
+		for i := range 3 {
+			joined := m.Join()
+			w := newWorld(t, joined, func(o *jobs.Options) { o.Alone, o.Relay = false, fmt.Sprintf("relay-%d", i+1) })
+			w.run()
+			defer w.stop()
+			all = append(all, w)
+		}
+		id := all[0].start(jobs.Job{Action: outbox.Redeliver, Rate: 10}, "state=failed").ID
+		time.Sleep(7 * time.Second)
+		busy := -1
+		for i, w := range all {
+			if len(w.box.edits) > 0 {
+				if busy >= 0 {
+					t.Errorf("Relays %d and %d work on the job at the same time", busy, i)
+				}
+				busy = i
+			}
+		}
+		if busy < 0 {
+			t.Fatal("no Relay works on the job")
+		}
+		testkit.Must(t, all[busy].box.Close()) // without a word to the others
+		dead := time.Now()
+		rest := all[(busy+1)%3]
+		job := rest.over(id)
+		if job.Done != 200 || job.State != jobs.Done || len(repeats(t, m)) != 200 {
+			t.Errorf("job: %+v", job)
+		}
+		for id, times := range repeats(t, m) {
+			if times != 1 {
+				t.Errorf("%s was redelivered %d times", id, times)
+			}
+		}
+		for i, w := range all {
+			if i == busy || len(w.box.edits) == 0 {
+				continue
+			}
+			if after := w.box.edits[0].at.Sub(dead); after < 5*time.Second || after > 25*time.Second {
+				t.Errorf("another Relay went on after %v, want about the lease", after)
+			}
+		}
+	})
+}
+
+func TestCancel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := open(t, outboxtest.MemOptions{Shared: true})
+		accept(t, m, "f", 100, "a", outbox.Failed)
+		w := newWorld(t, m, func(o *jobs.Options) { o.Alone = false })
+		waiting := w.start(jobs.Job{Action: outbox.Redeliver}, "state=failed")
+		job, err := w.jobs.Cancel(t.Context(), waiting.ID, "boss")
+		testkit.Must(t, err)
+		if job.State != jobs.Cancelled || job.CancelledBy != "boss" || job.Ended.IsZero() {
+			t.Errorf("cancelled before it began: %+v", job)
+		}
+		if job, err := w.jobs.Cancel(t.Context(), waiting.ID, "other"); !errors.Is(err, jobs.ErrOver) || job.CancelledBy != "boss" {
+			t.Errorf("cancelled twice: %+v, %v", job, err)
+		}
+		if _, err := w.jobs.Cancel(t.Context(), "job_absent", "other"); !errors.Is(err, outbox.ErrNotFound) {
+			t.Errorf("cancel of no job: %v", err)
+		}
+
+		w.run()
+		defer w.stop()
+		other := newWorld(t, m.Join(), func(o *jobs.Options) { o.Alone, o.Relay = false, "relay-2" })
+		id := w.start(jobs.Job{Action: outbox.Redeliver, Rate: 1}, "state=failed").ID
+		time.Sleep(10 * time.Second)
+		job, err = other.jobs.Cancel(t.Context(), id, "boss") // at another Relay than that which works on it
+		testkit.Must(t, err)
+		if job.State != jobs.Running {
+			t.Errorf("cancelled while it ran: %+v", job)
+		}
+		if _, err := w.jobs.Cancel(t.Context(), id, "other"); !errors.Is(err, jobs.ErrOver) {
+			t.Errorf("cancelled twice: %v", err)
+		}
+		time.Sleep(2 * time.Second)
+		job, err = w.jobs.Get(t.Context(), id)
+		testkit.Must(t, err)
+		made := len(repeats(t, m))
+		if job.State != jobs.Cancelled || job.Done != int64(made) || made < 9 || made > 12 {
+			t.Errorf("%d were redelivered: %+v", made, job)
+		}
+		time.Sleep(time.Minute)
+		if after := len(repeats(t, m)); after != made {
+			t.Errorf("%d were redelivered after the end", after-made)
+		}
+		if _, err := w.jobs.Cancel(t.Context(), id, "other"); !errors.Is(err, jobs.ErrOver) {
+			t.Errorf("cancelled after its end: %v", err)
+		}
+	})
+}
+
+func TestRateIsKept(t *testing.T) {
+	for _, rate := range []float64{0.5, 3, 40, 1000} {
+		synctest.Test(t, func(t *testing.T) {
+			m := open(t, outboxtest.MemOptions{})
+			n := min(int(20*rate)+5, 600)
+			accept(t, m, "f", n, "a", outbox.Failed)
+			w := newWorld(t, m)
+			w.run()
+			defer w.stop()
+			begin := time.Now()
+			job := w.over(w.start(jobs.Job{Action: outbox.Redeliver, Rate: rate}, "state=failed").ID)
+			took := job.Ended.Sub(begin).Seconds()
+			if most := float64(n)/rate*1.2 + 3; took > most || took < float64(n)/rate*0.8-1 {
+				t.Errorf("%d at %v/s took %.1f s", n, rate, took)
+			}
+			for i, first := range w.box.edits {
+				sum := 0
+				for _, e := range w.box.edits[i:] {
+					if e.at.Sub(first.at) < time.Second {
+						sum += e.changes
+					}
+				}
+				if float64(sum) > max(1, rate)*1.1 {
+					t.Errorf("%d changes in a second, rate is %v", sum, rate)
+				}
+			}
+		})
+	}
+}
+
+// What goes wrong at the outbox for a while delays a job.
+func TestOutages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := open(t, outboxtest.MemOptions{})
+		accept(t, m, "f", 60, "a", outbox.Failed)
+		w := newWorld(t, m)
+		calls := 0
+		w.box.set(func(string) error {
+			if calls++; calls%3 != 0 {
+				return fmt.Errorf("edit: %w", outbox.ErrUnavailable)
+			}
+			return nil
+		})
+		w.run()
+		defer w.stop()
+		values := "state=failed"
+		w.box.set(nil)
+		id := w.start(jobs.Job{Action: outbox.Redeliver, Rate: 20}, values).ID
+		w.box.set(func(string) error {
+			if calls++; calls%3 != 0 {
+				return fmt.Errorf("edit: %w", outbox.ErrUnavailable)
+			}
+			return nil
+		})
+		job := w.over(id)
+		if job.State != jobs.Done || job.Done != 60 || skipped(job) != "" || len(repeats(t, m)) != 60 {
+			t.Errorf("job: %+v", job)
+		}
+	})
+}
+
+func TestFullOutbox(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := open(t, outboxtest.MemOptions{MaxBytes: 40*1024 + 20*512 + 40*7 + 100})
+		accept(t, m, "f", 40, "a", outbox.Failed)
+		w := newWorld(t, m)
+		w.run()
+		defer w.stop()
+		id := w.start(jobs.Job{Action: outbox.Redeliver}, "state=failed").ID
+		time.Sleep(time.Minute)
+		job, err := w.jobs.Get(t.Context(), id)
+		testkit.Must(t, err)
+		if job.State != jobs.Running || job.Done != 20 || job.Error == "" || skipped(job) != "" {
+			t.Fatalf("in a full outbox: %+v", job)
+		}
+		for range 20 { // ended and reaped
+			claims, err := m.Claim(t.Context(), outbox.ClaimRequest{Endpoint: "a", Max: 1, Lease: time.Hour})
+			testkit.Must(t, err)
+			testkit.Must(t, m.Settle(t.Context(), claims[0], outbox.Settlement{State: outbox.Delivered}))
+		}
+		time.Sleep(time.Second)
+		_, err = m.Edit(t.Context(), nil)
+		testkit.Must(t, err)
+		_, _, err = m.Reap(t.Context(), outbox.Retention{Failed: 1000 * time.Hour})
+		testkit.Must(t, err)
+		_, _, err = m.Reap(t.Context(), outbox.Retention{})
+		testkit.Must(t, err)
+		job = w.over(id)
+		if job.State != jobs.Done || job.Error != "" || job.Seen() != 40 {
+			t.Errorf("after there was room: %+v", job)
+		}
+	})
+}
+
+// A cursor that the outbox does not know any more makes a job begin again, and nothing is done twice.
+func TestCursorIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := open(t, outboxtest.MemOptions{})
+		accept(t, m, "f", 50, "a", outbox.Failed)
+		w := newWorld(t, m)
+		calls := 0
+		w.box.set(func(call string) error {
+			if call == "Deliveries" {
+				if calls++; calls == 3 {
+					return outbox.ErrCursor
+				}
+			}
+			return nil
+		})
+		w.run()
+		defer w.stop()
+		job := w.over(w.start(jobs.Job{Action: outbox.Redeliver, Rate: 5}, "state=failed").ID)
+		if job.State != jobs.Done || job.Done != 50 || len(repeats(t, m)) != 50 || len(all(t, m, outbox.Filter{Manual: new(true)})) != 50 {
+			t.Errorf("job: %+v", job)
+		}
+		w.box.set(func(call string) error {
+			if call == "Deliveries" {
+				return outbox.ErrCursor
+			}
+			return nil
+		})
+		job = w.over(w.start(jobs.Job{Action: outbox.Redeliver}, "state=failed").ID)
+		if job.State != jobs.Broken || job.Error == "" {
+			t.Errorf("job without a cursor that is known: %+v", job)
+		}
+	})
+}
+
+func TestOldJobsAreRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := open(t, outboxtest.MemOptions{})
+		w := newWorld(t, m)
+		for n := range jobs.Keep + 30 {
+			job := w.start(jobs.Job{Action: outbox.Discard}, "state=pending")
+			if n%3 != 0 {
+				continue
+			}
+			time.Sleep(time.Millisecond)
+			_, err := w.jobs.Cancel(t.Context(), job.ID, "boss")
+			testkit.Must(t, err)
+			if n%90 == 0 {
+				w.run()
+				time.Sleep(time.Second)
+				w.stop()
+			}
+		}
+		w.run()
+		defer w.stop()
+		time.Sleep(10 * time.Second)
+		list, err := w.jobs.List(t.Context())
+		testkit.Must(t, err)
+		if len(list) != jobs.Keep {
+			t.Errorf("%d jobs are kept, want %d", len(list), jobs.Keep)
+		}
+		for i := range list[1:] {
+			if list[i].Created.Before(list[i+1].Created) {
+				t.Error("jobs are not listed newest first")
+			}
+		}
+		time.Sleep(jobs.KeepFor + 2*time.Hour)
+		list, err = w.jobs.List(t.Context())
+		testkit.Must(t, err)
+		if len(list) != 0 {
+			t.Errorf("%d jobs are kept after %v", len(list), jobs.KeepFor)
+		}
+	})
+}
+
+func TestTooManyJobs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := open(t, outboxtest.MemOptions{})
+		w := newWorld(t, m)
+		for range jobs.MaxOpen {
+			w.start(jobs.Job{Action: outbox.Discard}, "state=pending")
+		}
+		if _, err := w.jobs.Start(t.Context(), jobs.Job{Action: outbox.Discard}); !errors.Is(err, jobs.ErrTooMany) {
+			t.Errorf("one job more: %v", err)
+		}
+		w.run()
+		defer w.stop()
+		time.Sleep(time.Minute)
+		list, err := w.jobs.List(t.Context())
+		testkit.Must(t, err)
+		for _, job := range list {
+			if job.State != jobs.Done {
+				t.Errorf("job: %+v", job)
+			}
+		}
+		w.start(jobs.Job{Action: outbox.Discard}, "state=pending")
+	})
+}
