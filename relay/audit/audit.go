@@ -28,7 +28,7 @@ type Entry struct {
 // most bounds Before and After, in bytes, so that an Entry fits into a line.
 const most = 6 << 10
 
-// Write adds an entry to the journal. What is too long of Before and After is left out. Errors:
+// Write adds an entry to the journal. A state that is too long is left out. Errors:
 // those of outbox.Journal.Append.
 func Write(ctx context.Context, j outbox.Journal, e Entry) error {
 	e.What = short(e.What)
