@@ -178,7 +178,7 @@ func (j *Jobs) get(ctx context.Context, id string) (*document, error) {
 }
 
 // Cancel ends a job. A Relay that works on it stops after the changes that it is at, within a second or two; until
-// then the job stays running. What was done stays done. Errors: ErrOver, with the job, if it has ended or was
+// then the job stays running. Changes that were made stay. Errors: ErrOver, with the job, if it has ended or was
 // cancelled; outbox.ErrNotFound; the outbox's.
 func (j *Jobs) Cancel(ctx context.Context, id, who string) (Job, error) {
 	for {
