@@ -141,7 +141,7 @@ func (b *Block) Unique(blocks []*Block) []*Block {
 // notBuilt is what to say of attributes and blocks that the product will have one day: they
 // must not look like a typing error. It is "" of others.
 func notBuilt(name string) string {
-	if name == "front" || name == "alert" {
+	if name == "alert" {
 		return fmt.Sprintf("%q is not built yet in this version of Relay. Remove it.", name)
 	}
 	return ""

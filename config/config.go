@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,6 +25,8 @@ type Config struct {
 	Admin     Admin
 	Retention Retention
 	Log       Log
+	Fronts    []Front
+	ACME      ACME
 
 	// SecretsKey seals what is stored and must stay secret: the first one seals, all of them open.
 	SecretsKey []Secret
@@ -48,6 +51,14 @@ func (c Config) hides(setting string) bool {
 			if c.drawn["outbox."+part] {
 				return true
 			}
+		}
+	case "front.upstream":
+		if c.drawn["front.path.upstream"] {
+			return true
+		}
+	case "front.http":
+		if c.drawn["front.https"] {
+			return true
 		}
 	case "ingest.unix":
 		name = "ingest.unix.mode"
@@ -115,6 +126,22 @@ func (c Config) places() map[string][]string {
 		"admin.unix":    {c.Admin.Unix},
 		"admin.http":    {c.Admin.HTTP, host},
 	}
+	for _, f := range c.Fronts {
+		for _, u := range append([]Upstream{f.Upstream}, f.upstreams()...) {
+			host, _, _ := net.SplitHostPort(u.Addr)
+			all["front.upstream"] = append(all["front.upstream"], u.Addr, host)
+		}
+		for _, addr := range slices.Concat(f.HTTPS, f.HTTP) {
+			host, _, _ := net.SplitHostPort(addr)
+			all["front.http"] = append(all["front.http"], addr, host)
+		}
+	}
+	for setting, address := range map[string]string{"acme.ca": c.ACME.CA, "acme.on_demand.ask": c.ACME.Ask} {
+		if u, err := url.Parse(address); err == nil {
+			all[setting] = append(all[setting], address, u.Host, u.Hostname())
+		}
+	}
+	all["acme.email"] = []string{c.ACME.Email}
 	if t := r.TLS; t != nil {
 		all["outbox.tls.server_name"] = []string{t.ServerName}
 	}

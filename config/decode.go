@@ -26,6 +26,8 @@ func decode(root *Block, c Config) Config {
 	d.ingest(root.One("ingest"))
 	d.outbox(root.Blocks("outbox", true))
 	d.admin(root.One("admin"))
+	d.acme(root.One("acme"))
+	d.fronts(root.Unique(root.Blocks("front", true)))
 	d.retention(root.One("retention"))
 	d.log(root.One("log"))
 	root.Blocks("policy", true) // package policy decodes these

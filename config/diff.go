@@ -133,6 +133,12 @@ func (c Config) allSettings() []Setting {
 	add("retention.failed", FormatDuration(c.Retention.Failed))
 	add("log.level", c.Log.Level)
 	add("log.format", c.Log.Format)
+	if len(c.Fronts) > 0 {
+		all = append(all, c.ACME.settings()...)
+	}
+	for i := range c.Fronts {
+		all = append(all, c.Fronts[i].settings()...)
+	}
 	return all
 }
 

@@ -101,6 +101,10 @@ var good = map[string]string{
 	`endpoint "LABEL" crossing`:   "by = event.id\n value = event.data.n\n at = [1]\n",
 	`signature "LABEL"`:           "signed = \"${body}\"\n headers = { X-S = signature }\n",
 	`event_type "LABEL"`:          "",
+	`front "LABEL"`:               "upstream = \"http://127.0.0.1:1\"\n https = []\n http = [\"127.0.0.1:0\"]\n",
+	`front "LABEL" path "LABEL"`:  "upstream = \"http://127.0.0.1:1\"\n",
+	`acme eab`:                    "key_id = \"k\"\n hmac = \"aGFsbG8\"\n",
+	`acme on_demand`:              "ask = \"http://127.0.0.1:1/\"\n",
 	`outbox "redis" sentinel`:     "master = \"m\"\n addrs = [\"127.0.0.1:1\"]\n",
 	`outbox "redis" cluster`:      "addrs = [\"127.0.0.1:1\"]\n",
 	`endpoint "LABEL" rate_limit`: "limit = 1\n",
@@ -160,7 +164,7 @@ func blockWith(path []string, above string, a config.Attribute, value string) st
 	} else {
 		inside += a.Name + " = " + value + "\n"
 	}
-	label := map[string]string{`http "LABEL"`: `http "127.0.0.1:0"`, `unix "LABEL"`: `unix "in.sock"`, `retry "LABEL"`: `retry "429"`, `policy "LABEL"`: `policy "default"`}[head]
+	label := map[string]string{`http "LABEL"`: `http "127.0.0.1:0"`, `unix "LABEL"`: `unix "in.sock"`, `retry "LABEL"`: `retry "429"`, `path "LABEL"`: `path "/x/*"`, `policy "LABEL"`: `policy "default"`}[head]
 	if label == "" {
 		label = strings.ReplaceAll(head, "LABEL", "x")
 	}

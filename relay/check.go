@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -121,8 +122,50 @@ type checked struct {
 	Namespace  string            `json:"namespace,omitempty"` // of redis
 	Ingest     []string          `json:"ingest"`
 	Admin      []string          `json:"admin"`
+	Fronts     []checkedFront    `json:"fronts,omitempty"`
 	Endpoints  []checkedEndpoint `json:"endpoints"`
 	Connect    []app.Finding     `json:"connect,omitempty"` // with --connect
+}
+
+type checkedFront struct {
+	Host         string   `json:"host"`
+	Listens      []string `json:"listens"`
+	Upstream     string   `json:"upstream,omitempty"`
+	Serve        []string `json:"serve,omitempty"`
+	Certificates string   `json:"certificates,omitempty"` // "acme" or "files"
+}
+
+// checkedFronts are the fronts of a file.
+func checkedFronts(cfg config.Config) []checkedFront {
+	var all []checkedFront
+	for _, f := range cfg.Fronts {
+		out := checkedFront{Host: f.Host, Listens: []string{}, Upstream: cfg.Show("front.upstream", f.Upstream.String()), Serve: f.Serve}
+		for _, addr := range f.HTTPS {
+			out.Listens = append(out.Listens, "https://"+cfg.Show("front.http", addr))
+			out.Certificates = "files"
+		}
+		if f.ByACME() {
+			out.Certificates = "acme"
+		}
+		for _, addr := range f.HTTP {
+			out.Listens = append(out.Listens, "http://"+cfg.Show("front.http", addr))
+		}
+		all = append(all, out)
+	}
+	return all
+}
+
+// sentence says what a front does.
+func (f checkedFront) sentence() string {
+	to := append([]string{}, f.Serve...)
+	if f.Upstream != "" {
+		to = append(to, f.Upstream)
+	}
+	text := fmt.Sprintf("front %s at %s to %s", f.Host, strings.Join(f.Listens, ", "), cmp.Or(strings.Join(to, ", "), "its paths"))
+	if f.Certificates != "" {
+		text += ", certificates from " + f.Certificates
+	}
+	return text
 }
 
 type checkedEndpoint struct {
@@ -140,7 +183,7 @@ func (c *command) printChecked(file *config.File, p *policy.Policy, found []app.
 	out := checked{
 		Files: file.Paths, Outbox: cfg.Outbox.Engine, Durability: cfg.Show("outbox.durability", cfg.Outbox.Durability), Path: cfg.Show("outbox.path", cfg.Outbox.Path),
 		Redis: cfg.Show("outbox.server", cfg.Outbox.Redis.Where()), Namespace: cfg.Show("outbox.namespace", cfg.Outbox.Redis.Namespace),
-		Ingest: []string{}, Admin: []string{}, Endpoints: []checkedEndpoint{}, Connect: found,
+		Ingest: []string{}, Admin: []string{}, Fronts: checkedFronts(cfg), Endpoints: []checkedEndpoint{}, Connect: found,
 	}
 	for _, u := range cfg.Ingest.Unix {
 		out.Ingest = append(out.Ingest, "unix:"+u.Path)
@@ -174,6 +217,9 @@ func (c *command) printChecked(file *config.File, p *policy.Policy, found []app.
 		fmt.Fprintf(c.out, "outbox %s (%s) at %s, namespace %s\n", out.Outbox, out.Durability, out.Redis, out.Namespace)
 	} else {
 		fmt.Fprintf(c.out, "outbox %s (%s) in %s\n", out.Outbox, out.Durability, out.Path)
+	}
+	for _, f := range out.Fronts {
+		fmt.Fprintln(c.out, f.sentence())
 	}
 	for _, f := range found {
 		fmt.Fprintf(c.out, "  %s: %s\n", f.Level, f.What)

@@ -52,6 +52,8 @@ func beside(block, name string) string {
 		return "strategy = \"exponential\"\n"
 	case strings.HasSuffix(block, " retry") && name == "strategy":
 		return `schedule = ["5s"]` + "\n"
+	case block == `front "LABEL"` && name != "upstream":
+		return "upstream = \"http://127.0.0.1:1\"\n"
 	case strings.HasPrefix(block, "signature"):
 		return "signed = \"${body}\"\nheaders = { \"X-A\" = signature }\n"
 	}
@@ -61,7 +63,7 @@ func beside(block, name string) string {
 // meaning is what a file with this text in one block means.
 func meaning(t *testing.T, block, text string) (config.Config, *policy.Policy) {
 	t.Helper()
-	labels := map[string]string{"http": "127.0.0.1:1", "unix": "a.sock", "policy": "default", "retry": "429"}
+	labels := map[string]string{"http": "127.0.0.1:1", "unix": "a.sock", "policy": "default", "retry": "429", "path": "/x/*"}
 	file, ends := "", ""
 	for _, m := range regexp.MustCompile(`(\w+)( "\w+")?`).FindAllStringSubmatch(block, -1) {
 		label := m[2]

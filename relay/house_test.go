@@ -48,6 +48,7 @@ var arrows = map[string][]string{
 	"relay/jobs":                   {"outbox", "relay/audit", "relay/query"},
 	"relay/query":                  {"config", "ingest/problem", "outbox", "policy", "policy/rfc3339"},
 	"relay/bench":                  {},
+	"relay/front":                  {"config", "ingest", "ingest/listen", "ingest/problem", "internal/throttle", "policy/sign"},
 	"relay/metrics":                {"outbox", "relay/deliver"},
 	"relay/deliver/delivertest":    {"policy/sign"},
 	"relay/child":                  {},
@@ -56,7 +57,7 @@ var arrows = map[string][]string{
 	"relay/doctor":                 {"policy", "relay/admin", "relay/post"},
 	"relay/registry":               {"config", "internal/seal", "outbox", "policy", "policy/sign"},
 	"relay/explain":                {"config", "outbox", "policy", "relay/deliver", "relay/post"},
-	"relay/app":                    {"config", "ingest", "ingest/listen", "ingest/problem", "internal/access", "internal/seal", "internal/throttle", "outbox", "outbox/redisstream", "outbox/sqlite", "policy", "relay/admin", "relay/deliver", "relay/metrics", "relay/registry"},
+	"relay/app":                    {"config", "ingest", "ingest/listen", "ingest/problem", "internal/access", "internal/seal", "internal/throttle", "outbox", "outbox/redisstream", "outbox/sqlite", "policy", "relay/admin", "relay/deliver", "relay/front", "relay/metrics", "relay/registry"},
 	"relay":                        {"config", "ingest", "ingest/listen", "ingest/problem", "outbox", "policy", "relay/admin", "relay/app", "relay/bench", "relay/child", "relay/client", "relay/deliver", "relay/doctor", "relay/explain", "policy/sign", "relay/sink", "relay/systemd"},
 }
 
@@ -69,6 +70,7 @@ var homes = map[string]*regexp.Regexp{
 	"github.com/redis/go-redis/v9":             regexp.MustCompile(`^outbox/redisstream/`),
 	"github.com/valyala/fasthttp":              regexp.MustCompile(`^relay/(post/http1|bench/(load|receiver))\.go$`),
 	"github.com/coreos/go-systemd/v22":         regexp.MustCompile(`^relay/systemd/`),
+	"github.com/andybalholm/brotli":            regexp.MustCompile(`^relay/front/events\.go$`),
 	"github.com/fsnotify/fsnotify":             regexp.MustCompile(`^relay/app/watch\.go$`),
 	"golang.org/x/crypto":                      regexp.MustCompile(`^internal/seal/`),
 	"golang.org/x/time":                        regexp.MustCompile(`^relay/gate/`),
@@ -83,6 +85,7 @@ var logKeys = []string{
 	"took", "next_at", "code", "error", "repeats", "events",
 	"by", "version", "next", "outbox", "durability", "endpoints", "ingest", "admin", "pending", "held", "unfinished", "removed",
 	"generation", "hash", "lines", "step", "job", "done", "skipped",
+	"front", "host", "upstream", "method", "path", "protocol", "client", "bytes",
 }
 
 // sources parses every Go file of the product, tests aside.

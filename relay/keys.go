@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -29,7 +28,7 @@ func (c *command) keys() *cobra.Command {
 				return err
 			}
 			if asJSON {
-				return client.JSON(c.out, publicKeys(p))
+				return client.JSON(c.out, p.PublicKeys())
 			}
 			return c.printKeys(p)
 		},
@@ -39,24 +38,9 @@ func (c *command) keys() *cobra.Command {
 	return cmd
 }
 
-// publicKeys has each key once, in the order of the file.
-func publicKeys(p *policy.Policy) sign.JWKS {
-	set := sign.JWKS{Keys: []sign.JWK{}}
-	for _, e := range p.Endpoints {
-		for _, s := range e.Signers {
-			for _, k := range s.PublicKeys() {
-				if !slices.Contains(set.Keys, k) {
-					set.Keys = append(set.Keys, k)
-				}
-			}
-		}
-	}
-	return set
-}
-
 // printKeys has a line for each key of an endpoint, with the schemes that sign with it.
 func (c *command) printKeys(p *policy.Policy) error {
-	if len(publicKeys(p).Keys) == 0 {
+	if len(p.PublicKeys().Keys) == 0 {
 		fmt.Fprintln(c.err, "no endpoint signs with an Ed25519 key; one is a secret like whsk_$(openssl rand -base64 32)")
 		return nil
 	}

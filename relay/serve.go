@@ -61,7 +61,7 @@ func (c *command) serve() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			o := app.Options{Config: file.Config, Policy: p, Version: version, Grace: grace, LockWait: lockWait, Load: c.again(configs, file)}
+			o := app.Options{Config: file.Config, Policy: p, Version: version, Grace: grace, LockWait: lockWait, Load: c.again(configs, file), Hush: c.lines.Hush}
 			if hush := file.Config.Hushes(); hush != nil {
 				c.lines.Hush(hush)
 			}

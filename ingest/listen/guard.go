@@ -61,9 +61,7 @@ func (g Guard) Wrap(next http.Handler) http.Handler {
 			p.Write(w)
 			return
 		}
-		if pl := placeOf(r.Context()); pl != nil {
-			pl.Busy()
-		}
+		Passed(r.Context())
 		next.ServeHTTP(w, r)
 	})
 }

@@ -5,6 +5,7 @@ package listen
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log"
 	"net"
@@ -54,15 +55,24 @@ func NewServer(o ServerOptions) *Server {
 		},
 	}
 	s.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
-		pl, _ := s.conns.Load(c)
+		pl, _ := s.conns.Load(bare(c))
 		return context.WithValue(ctx, placeKey{}, pl)
 	}
 	s.ConnState = s.note
 	return s
 }
 
+// bare is the connection that was accepted, without TLS.
+func bare(c net.Conn) net.Conn {
+	if t, ok := c.(*tls.Conn); ok {
+		return t.NetConn()
+	}
+	return c
+}
+
 // note records a connection's state.
 func (s *Server) note(c net.Conn, state http.ConnState) {
+	c = bare(c)
 	switch state {
 	case http.StateIdle:
 		if pl, ok := s.conns.Load(c); ok {
@@ -79,6 +89,19 @@ func (s *Server) note(c net.Conn, state http.ConnState) {
 // called for several listeners.
 func (s *Server) Serve(l net.Listener) error {
 	return s.Server.Serve(&capped{Listener: l, s: s, closed: make(chan struct{})})
+}
+
+// ServeTLS is Serve with the TLSConfig of the server.
+func (s *Server) ServeTLS(l net.Listener) error {
+	return s.Server.ServeTLS(&capped{Listener: l, s: s, closed: make(chan struct{})}, "", "")
+}
+
+// Passed records that a request passed what guards the server, so that its connection keeps its
+// place.
+func Passed(ctx context.Context) {
+	if pl := placeOf(ctx); pl != nil {
+		pl.Busy()
+	}
 }
 
 // capped is a listener that returns a connection when there is a place for it. The connection

@@ -57,6 +57,10 @@ const (
 	UnknownHost            Code = "unknown_host"
 	CrossOrigin            Code = "cross_origin"
 	Unauthorized           Code = "unauthorized"
+	BadGateway             Code = "bad_gateway"
+	GatewayTimeout         Code = "gateway_timeout"
+	EventRefused           Code = "event_refused"
+	EventInvalid           Code = "event_invalid"
 	HeaderTooLarge         Code = "header_too_large"
 	TooManyHeaders         Code = "too_many_headers"
 	OutboxFull             Code = "outbox_full"
@@ -125,6 +129,10 @@ var table = map[Code]About{
 	UnknownHost:            {Status: 421, Title: "The Host header names another server"},
 	CrossOrigin:            {Status: 403, Title: "Requests from web pages are refused"},
 	Unauthorized:           {Status: 401, Title: "The bearer token is missing or wrong", Close: true},
+	BadGateway:             {Status: 502, Title: "The upstream does not answer"},
+	GatewayTimeout:         {Status: 504, Title: "The upstream does not answer in time"},
+	EventRefused:           {Status: 503, Title: "An event of the answer was not accepted", RetryAfter: 2},
+	EventInvalid:           {Status: 502, Title: "An event of the answer is not valid"},
 	HeaderTooLarge:         {Status: 431, Title: "The header is too large", Close: true},
 	TooManyHeaders:         {Status: 431, Title: "The request has too many headers", Close: true},
 	OutboxFull:             {Status: 507, Title: "The outbox is full", RetryAfter: 30},

@@ -31,6 +31,7 @@ import (
 	"relay/policy"
 	"relay/relay/admin"
 	"relay/relay/deliver"
+	"relay/relay/front"
 	"relay/relay/metrics"
 	"relay/relay/registry"
 )
@@ -53,6 +54,10 @@ type Options struct {
 	// Load reads the files of the start again, for Reload. With an error it may return a File,
 	// which then lists the files that were read. nil if there are no files.
 	Load func() (*config.File, *policy.Policy, error)
+
+	// Hush is called with what removes values from log lines that must not be shown, when a reload
+	// changes them; see config.Config.Hushes. nil if nothing is removed.
+	Hush func(func(text string) string)
 
 	// Watch is what Config and Policy were read from, to reload when it changes; nil if only
 	// Reload reloads.
@@ -102,6 +107,7 @@ type App struct {
 	metrics   *metrics.Metrics
 	events    *ownEvents
 	servers   []server
+	front     *front.Front
 	own       []netip.AddrPort
 	shares    shares                  // of the process's limit of open files
 	missing   atomic.Pointer[missing] // nil while all files are in their place
@@ -151,7 +157,7 @@ func Open(ctx context.Context, o Options) (*App, error) {
 		o.Grace = 20 * time.Second
 	}
 	a := &App{o: o, started: time.Now(), hurried: make(chan struct{}), aborted: make(chan struct{})}
-	a.live.Store(&live{policy: o.Policy, hash: o.Policy.Hash(), retention: o.Config.Retention, generation: 1, at: a.started})
+	a.live.Store(&live{policy: o.Policy, hash: o.Policy.Hash(), retention: o.Config.Retention, generation: 1, at: a.started, documents: documentsOf(o.Policy)})
 	a.shares = shareFiles(limitOfFiles(), o.Config)
 	a.noteFiles(o.Watch, nil)
 	if err := a.open(ctx); err != nil {
@@ -245,6 +251,9 @@ func (a *App) open(ctx context.Context) error {
 	if err := a.listenAdmin(ctx, c.Admin); err != nil {
 		return err
 	}
+	if err := a.openFront(ctx, in); err != nil {
+		return err
+	}
 	return a.o.Given.Left()
 }
 
@@ -291,10 +300,9 @@ func (a *App) listenIngest(ctx context.Context, c config.Ingest, in *ingest.Inge
 	return nil
 }
 
-func (a *App) listenAdmin(ctx context.Context, c config.Admin) error {
-	log := a.o.Log.With().Str("component", "admin").Logger()
-	options := admin.Options{
-		Outbox: a.store, Deliverer: a.deliverer, Engine: a.o.Config.Outbox.Engine, Log: log,
+func (a *App) adminOptions() admin.Options {
+	return admin.Options{
+		Outbox: a.store, Deliverer: a.deliverer, Engine: a.o.Config.Outbox.Engine, Log: a.o.Log.With().Str("component", "admin").Logger(),
 		Policy:  func() *policy.Policy { return a.live.Load().policy },
 		Version: a.o.Version, Ready: a.ready, Fleet: a.fleetOf(), Config: a.configStatus,
 		Reload: a.reloadRoute(), Metrics: a.metrics, Clock: a.clock(), Hush: a.o.Config.Hush,
@@ -303,10 +311,14 @@ func (a *App) listenAdmin(ctx context.Context, c config.Admin) error {
 	if records, ok := a.store.(admin.Records); ok {
 		options.Records = records
 	}
+}
+
+func (a *App) listenAdmin(ctx context.Context, c config.Admin) error {
+	options := a.adminOptions()
 	serve := func(ln net.Listener, g listen.Guard) {
 		a.serve("admin", ln, listen.NewServer(listen.ServerOptions{
 			Handler: guardAdmin(g, options),
-			Log:     log,
+			Log:     options.Log,
 		}))
 	}
 	if c.Unix != "" {

@@ -3,6 +3,7 @@ package app
 import (
 	"fmt"
 	"math"
+	"slices"
 	"syscall"
 
 	"relay/config"
@@ -28,6 +29,7 @@ type shares struct {
 	limit    int // of open files
 	ingest   int // of each listener of events
 	admin    int // of each listener of the operator
+	front    int // of each listener of fronts
 	outgoing int // to receivers
 }
 
@@ -40,8 +42,13 @@ func limitOfFiles() int {
 	return int(min(limit.Cur, math.MaxInt32))
 }
 
-// shareFiles divides the limit without the reserve: one half for connections to receivers, three
-// eighths for listeners of events, one eighth for the operator's listeners.
+// maxFrontConns bounds the connections of a front's listener, whatever the limit of open files.
+const maxFrontConns = 16384
+
+// shareFiles divides the limit without the reserve: where there are fronts, one half for them,
+// which have a connection to the upstream for each of a client. Of the rest one half is for
+// connections to receivers, three eighths for listeners of events, one eighth for the operator's
+// listeners. Fronts that a reload brings to a Relay without any have an eighth.
 func shareFiles(limit int, c config.Config) shares {
 	ingest := len(c.Ingest.Unix) + len(c.Ingest.HTTP)
 	admin := 0
@@ -54,6 +61,13 @@ func shareFiles(limit int, c config.Config) shares {
 	if c.Outbox.Engine == "redis" {
 		left -= redisOptions(c.Outbox).Connections()
 	}
+	fronts := frontListeners(c)
+	left -= filesPerListener * fronts
+	front := left / 8
+	if fronts > 0 {
+		front = left / 2
+		left -= front
+	}
 	each := func(part, listeners int) int {
 		return min(max(2, part/max(1, listeners)), listen.DefaultMaxConns)
 	}
@@ -62,8 +76,20 @@ func shareFiles(limit int, c config.Config) shares {
 		limit:    limit,
 		ingest:   each(incoming-incoming/4, ingest),
 		admin:    each(incoming/4, admin),
+		front:    min(max(2, front/2/max(1, fronts)), maxFrontConns),
 		outgoing: max(2, (left-incoming)*2/3), // the rest is for files that opening one needs for a short time
 	}
+}
+
+// frontListeners counts the addresses that fronts listen on.
+func frontListeners(c config.Config) int {
+	all := map[string]bool{}
+	for _, f := range c.Fronts {
+		for _, addr := range slices.Concat(f.HTTPS, f.HTTP) {
+			all[addr] = true
+		}
+	}
+	return len(all)
 }
 
 // warnFewFiles logs what a low limit means.

@@ -17,18 +17,21 @@ func TestShareFiles(t *testing.T) {
 	many.Ingest.HTTP, many.Admin.Unix = make([]config.HTTP, 5), "admin.sock"
 	redis := sqlite
 	redis.Outbox = config.Outbox{Engine: "redis", Redis: config.Redis{Shards: 4}}
+	fronts := sqlite
+	fronts.Fronts = []config.Front{{HTTPS: []string{":443"}, HTTP: []string{":80"}}, {HTTPS: []string{":443"}}}
 	for _, c := range []struct {
 		name  string
 		limit int
 		c     config.Config
 		want  shares
 	}{
-		{"few", 64, sqlite, shares{64, 6, 4, 12}},
-		{"usual", 1024, sqlite, shares{1024, 186, 124, 332}},
-		{"plenty", 1 << 20, sqlite, shares{1 << 20, 1024, 1024, 349516}},
-		{"many listeners", 256, many, shares{256, 13, 13, 70}},
-		{"redis", 256, redis, shares{256, 38, 25, 68}},
-		{"far too few", 16, sqlite, shares{16, 2, 2, 2}},
+		{"few", 64, sqlite, shares{64, 6, 4, 2, 12}},
+		{"usual", 1024, sqlite, shares{1024, 186, 124, 62, 332}},
+		{"plenty", 1 << 20, sqlite, shares{1 << 20, 1024, 1024, 16384, 349516}},
+		{"many listeners", 256, many, shares{256, 13, 13, 13, 70}},
+		{"redis", 256, redis, shares{256, 38, 25, 12, 68}},
+		{"fronts", 1024, fronts, shares{1024, 93, 61, 123, 165}},
+		{"far too few", 16, sqlite, shares{16, 2, 2, 2, 2}},
 	} {
 		got := shareFiles(c.limit, c.c)
 		if got != c.want {

@@ -14,6 +14,7 @@ import (
 	"relay/outbox"
 	"relay/policy"
 	"relay/relay/admin"
+	"relay/relay/front"
 )
 
 // live is the part of an App that a reload replaces, as a whole.
@@ -23,6 +24,7 @@ type live struct {
 	hash       string // of the policy
 	generation int64  // 1 at the start
 	at         time.Time
+	documents  func() front.Documents
 	change     *admin.Change // the last one; nil if there was none since the start
 }
 
@@ -92,11 +94,15 @@ func (a *App) takeOver(ctx context.Context, by string, start time.Time, r read) 
 	if misfits != nil {
 		return admin.Reloaded{}, a.refuse(by, problem.InvalidConfig, misfits...)
 	}
+	fronts, err := a.front.Prepare(ctx, file.Config.Fronts, file.Config.ACME)
+	if err != nil {
+		return admin.Reloaded{}, a.refuse(by, problem.InvalidConfig, file.Config.Hush(err.Error()))
+	}
 	p = made()
 
 	old := a.live.Load()
 	p.Adopt(old.policy)
-	now := &live{policy: p, hash: p.Hash(), retention: file.Config.Retention, generation: old.generation + 1, at: time.Now(), change: old.change}
+	now := &live{policy: p, hash: p.Hash(), retention: file.Config.Retention, generation: old.generation + 1, at: time.Now(), change: old.change, documents: documentsOf(p)}
 	done := differences(old.policy, p)
 	done.Generation, done.Hash = now.generation, now.hash
 	if done.Differs() {
@@ -107,6 +113,10 @@ func (a *App) takeOver(ctx context.Context, by string, start time.Time, r read) 
 	a.refused.Store(nil) // first, so that nobody sees the new configuration with the last error
 	a.live.Store(now)
 	a.deliverer.Apply(p)
+	if a.o.Hush != nil {
+		a.o.Hush(file.Config.Hushes())
+	}
+	fronts.Apply()
 
 	for _, w := range file.Warnings {
 		a.o.Log.Warn().Msg(w)

@@ -30,7 +30,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWork()
-	fatal := make(chan error, len(a.servers)+3)
+	fatal := make(chan error, len(a.servers)+4)
 
 	telling, stopTelling := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopTelling()
@@ -42,6 +42,11 @@ func (a *App) Run(ctx context.Context) (err error) {
 			}
 		})
 	}
+	servers.Go(func() {
+		if err := a.front.Serve(); !errors.Is(err, listen.ErrServerClosed) {
+			fatal <- err
+		}
+	})
 	drain.Go(func() {
 		if err := a.deliverer.Run(work); err != nil {
 			fatal <- fmt.Errorf("deliver: %w", err)
@@ -202,6 +207,11 @@ func (a *App) shutdown(deadline time.Time) {
 			}
 		})
 	}
+	wg.Go(func() {
+		if a.front.Shutdown(ctx) != nil {
+			_ = a.front.Close()
+		}
+	})
 	wg.Wait()
 }
 
@@ -292,6 +302,9 @@ func (a *App) logReady() {
 			addrs = append(addrs, addr.Network()+":"+shown)
 		}
 		e = e.Strs(name, addrs)
+	}
+	if len(a.o.Config.Fronts) > 0 {
+		e = e.Strs("front", a.frontAddrs())
 	}
 	e.Msg("ready")
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)

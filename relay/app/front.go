@@ -1,0 +1,75 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"relay/ingest"
+	"relay/ingest/listen"
+	"relay/policy"
+	"relay/relay/front"
+)
+
+// openFront opens the listeners of the file's fronts. Without any it opens nothing, until a
+// reload brings some.
+func (a *App) openFront(ctx context.Context, in *ingest.Ingest) error {
+	guard := listen.Guard{Token: a.o.Config.Admin.Token.Reveal(), AnyHost: true} // the front chooses by host
+	a.front = front.New(front.Options{
+		Ingest:    in,
+		OnRequest: func() { a.request.Store(time.Now().UnixNano()) },
+		Admin:     guardAdmin(guard, a.adminOptions()),
+		WellKnown: func() front.Documents { return a.live.Load().documents() },
+		Listen:    a.tcp,
+		MaxConns: a.shares.front,
+		Log:      a.o.Log,
+	})
+	a.onClose("front", a.front.Close)
+	next, err := a.front.Prepare(ctx, a.o.Config.Fronts, a.o.Config.ACME)
+	if err != nil {
+		return err
+	}
+	next.Apply()
+	return nil
+}
+
+// documentsOf makes what is published of a policy, once it is asked for.
+func documentsOf(p *policy.Policy) func() front.Documents {
+	return sync.OnceValue(func() front.Documents {
+		d := front.Documents{Keys: p.PublicKeys(), Types: []front.TypeShown{}, Signs: []string{}}
+		for _, t := range p.Types {
+			shown := front.TypeShown{Type: t.Name, Description: t.Description, Example: t.Example}
+			if t.Schema != nil {
+				shown.Schema = t.Schema.Text()
+			}
+			d.Types = append(d.Types, shown)
+		}
+		for _, e := range p.Endpoints {
+			for _, s := range e.Signers {
+				d.Signs = append(d.Signs, s.Scheme().Name())
+			}
+		}
+		slices.Sort(d.Signs)
+		d.Signs = slices.Compact(d.Signs)
+		return d
+	})
+}
+
+// frontAddrs are where the fronts listen, for people.
+func (a *App) frontAddrs() []string {
+	var all []string
+	for i := range a.o.Config.Fronts {
+		f := &a.o.Config.Fronts[i]
+		for kind, addrs := range map[string][]string{"https": f.HTTPS, "http": f.HTTP} {
+			for _, addr := range addrs {
+				if at := a.front.Addr(kind, addr); at != nil {
+					all = append(all, fmt.Sprintf("%s:%s", kind, a.o.Config.Show("front.http", at.String())))
+				}
+			}
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
