@@ -77,7 +77,7 @@ func TestFrontErrors(t *testing.T) {
 		`front "a.example" { ` + up + `https = ["127.0.0.1:7070"] }`:                                              "Duplicate listener",
 		`front "a.example" { ` + up + `https = ["127.0.0.1:7071"] }`:                                              "Duplicate listener",
 		`front "a.example" { ` + up + `https = [":80"] }`:                                                         "either of https or of http",
-		`front "a.example" { ` + up + `http = [] } acme { challenges = ["http-01"] }`:                            "needs an address in http",
+		`front "a.example" { ` + up + `http = [] } acme { challenges = ["http-01"] }`:                             "needs an address in http",
 		`front "a.example" { ` + up + `https = []; tls { cert = "testdata/no.pem"; key = "testdata/no.pem" } }`:   "no such file",
 		`front "a.example" { ` + up + `tls { cert = "-----BEGIN CERTIFICATE-----" } }`:                            "Missing key",
 		`front "a.example" { ` + up + `tls { cert = "-----BEGIN CERTIFICATE-----"; key = "-----BEGIN canary" } }`: "cannot be used together",

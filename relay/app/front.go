@@ -23,8 +23,8 @@ func (a *App) openFront(ctx context.Context, in *ingest.Ingest) error {
 		Admin:     guardAdmin(guard, a.adminOptions()),
 		WellKnown: func() front.Documents { return a.live.Load().documents() },
 		Listen:    a.tcp,
-		MaxConns: a.shares.front,
-		Log:      a.o.Log,
+		MaxConns:  a.shares.front,
+		Log:       a.o.Log,
 	})
 	a.onClose("front", a.front.Close)
 	next, err := a.front.Prepare(ctx, a.o.Config.Fronts, a.o.Config.ACME)
