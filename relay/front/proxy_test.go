@@ -397,10 +397,12 @@ func TestUpstreamTroubles(t *testing.T) {
 // Interim answers, 100 Continue and trailers pass.
 func TestInterimAnswersAndTrailers(t *testing.T) {
 	to := app(t, func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Link", "</a.css>; rel=preload")
-		w.Header().Set("Relay-Event", "leak")
-		w.WriteHeader(http.StatusEarlyHints)
-		w.Header().Del("Relay-Event")
+		if r.URL.Path == "/hints" {
+			w.Header().Set("Link", "</a.css>; rel=preload")
+			w.Header().Set("Relay-Event", "leak")
+			w.WriteHeader(http.StatusEarlyHints)
+			w.Header().Del("Relay-Event")
+		}
 		body, _ := io.ReadAll(r.Body)
 		w.Header().Set("Trailer", "X-Sum, Relay-Event-Data")
 		fmt.Fprintf(w, "%s %s", body, r.Trailer.Get("X-Check"))
@@ -412,29 +414,34 @@ func TestInterimAnswersAndTrailers(t *testing.T) {
 	s := newStage(t)
 	s.open(s.frontTo(to))
 	for _, h2 := range []bool{false, true} {
-		var continued bool
-		var hints, leaked string
-		r := request(t, "POST", "https://"+host+"/", "", "Expect", "100-continue")
-		r.Body, r.ContentLength = io.NopCloser(strings.NewReader("body")), -1
-		r.Trailer = http.Header{"X-Check": {"sum"}}
-		client := s.client(h2)
-		client.Transport.(*http.Transport).ExpectContinueTimeout = time.Minute
-		res, err := client.Do(r.WithContext(httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
-			Got100Continue: func() { continued = true },
-			Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
-				if code == http.StatusEarlyHints {
-					hints, leaked = h.Get("Link"), h.Get("Relay-Event")
-				}
-				return nil
-			},
-		})))
-		testkit.Must(t, err)
-		body := bodyOf(t, res)
-		if body != "body sum" || hints == "" || leaked != "" || !continued {
-			t.Errorf("h2 %v: body %q, hints %q, leaked %q, continued %v", h2, body, hints, leaked, continued)
-		}
-		if res.Trailer.Get("X-Sum") != "42" || res.Trailer.Get("X-Late") != "43" || strings.Contains(fmt.Sprint(res.Trailer, res.Header), "leak") {
-			t.Errorf("h2 %v: trailers %v", h2, res.Trailer)
+		for _, path := range []string{"/", "/hints"} {
+			var continued bool
+			var hints, leaked string
+			r := request(t, "POST", "https://"+host+path, "")
+			if path == "/" {
+				r.Header.Set("Expect", "100-continue")
+			}
+			r.Body, r.ContentLength = io.NopCloser(strings.NewReader("body")), -1
+			r.Trailer = http.Header{"X-Check": {"sum"}}
+			client := s.client(h2)
+			client.Transport.(*http.Transport).ExpectContinueTimeout = time.Minute
+			res, err := client.Do(r.WithContext(httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+				Got100Continue: func() { continued = true },
+				Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
+					if code == http.StatusEarlyHints {
+						hints, leaked = h.Get("Link"), h.Get("Relay-Event")
+					}
+					return nil
+				},
+			})))
+			testkit.Must(t, err)
+			body := bodyOf(t, res)
+			if body != "body sum" || leaked != "" || (hints != "") != (path == "/hints") || continued != (path == "/") {
+				t.Errorf("h2 %v, %s: body %q, hints %q, leaked %q, continued %v", h2, path, body, hints, leaked, continued)
+			}
+			if res.Trailer.Get("X-Sum") != "42" || res.Trailer.Get("X-Late") != "43" || strings.Contains(fmt.Sprint(res.Trailer, res.Header), "leak") {
+				t.Errorf("h2 %v: trailers %v", h2, res.Trailer)
+			}
 		}
 	}
 }
