@@ -301,7 +301,7 @@ func (a *App) listenIngest(ctx context.Context, c config.Ingest, in *ingest.Inge
 }
 
 func (a *App) adminOptions() admin.Options {
-	return admin.Options{
+	options := admin.Options{
 		Outbox: a.store, Deliverer: a.deliverer, Engine: a.o.Config.Outbox.Engine, Log: a.o.Log.With().Str("component", "admin").Logger(),
 		Policy:  func() *policy.Policy { return a.live.Load().policy },
 		Version: a.o.Version, Ready: a.ready, Fleet: a.fleetOf(), Config: a.configStatus,
@@ -311,6 +311,7 @@ func (a *App) adminOptions() admin.Options {
 	if records, ok := a.store.(admin.Records); ok {
 		options.Records = records
 	}
+	return options
 }
 
 func (a *App) listenAdmin(ctx context.Context, c config.Admin) error {
