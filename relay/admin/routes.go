@@ -52,6 +52,7 @@ func (a *api) table() []route {
 	all = append(all, a.endpointRoutes()...)
 	if a.Records != nil {
 		all = append(all, a.recordRoutes()...)
+		all = append(all, a.statRoutes()...)
 	}
 	if a.Reload != nil {
 		all = append(all, a.reloadRoutes()...)

@@ -167,6 +167,11 @@ func (q *Query) Statistics(ctx context.Context, s Surroundings) (outbox.StatQuer
 	return outbox.StatQuery{Span: q.Span, Endpoints: f.Endpoints, Types: f.Types, Tenants: f.Tenants}, err
 }
 
+// OfEvents tells whether the query selects by types or tenants of events, not by endpoints alone.
+func (q *Query) OfEvents() bool {
+	return q.find.Types != nil || q.find.TypeLike != nil || q.find.Tenants != nil
+}
+
 // TypeLike tells whether the query holds for an event type.
 func (q *Query) TypeLike(eventType string) bool {
 	return (q.find.TypeLike == nil || q.find.TypeLike(eventType)) && (q.find.Types == nil || slices.Contains(q.find.Types, eventType))
