@@ -8,7 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"relay/config"
 	"relay/ingest/problem"
 	"relay/outbox"
 	"relay/outbox/sketch"
@@ -83,6 +82,7 @@ type Ages struct {
 
 const (
 	maxStatRows = 10_000
+	day         = 24 * time.Hour
 	agesTime    = 500 * time.Millisecond // for the ages of all backlogs
 )
 
@@ -139,15 +139,15 @@ func statSpan(q *query.Query, now time.Time) (outbox.Span, error) {
 		s.Until = now
 	}
 	if s.Since.IsZero() {
-		back := map[string]time.Duration{"": config.Day, "hour": config.Day, "day": 30 * config.Day, "week": 84 * config.Day, "month": 365 * config.Day}[q.Step]
+		back := map[string]time.Duration{"": day, "hour": day, "day": 30 * day, "week": 84 * day, "month": 365 * day}[q.Step]
 		s.Since = s.Until.Add(-back)
 	}
 	if q.Step == "hour" && s.Since.Before(now.Add(-outbox.HourlyFor-time.Hour)) {
 		return s, refusal(problem.InvalidParameter, "step", "step hour goes back 14 days, as long as hours are kept: write step=day, or since=14d")
 	}
 	unit := func(t time.Time) time.Duration {
-		if t.Before(now.Add(config.Day - outbox.HourlyFor)) {
-			return config.Day
+		if t.Before(now.Add(day - outbox.HourlyFor)) {
+			return day
 		}
 		return time.Hour
 	}
@@ -199,16 +199,16 @@ func group(stats []outbox.Stat, q *query.Query) ([]*statGroup, error) {
 // stepStart is the beginning of the step that has t; the zero time without steps.
 func stepStart(t time.Time, step string) time.Time {
 	t = t.UTC()
-	day := time.Date(t.Year(), t.Month(), t.Day(), 0, 0, 0, 0, time.UTC)
+	date := time.Date(t.Year(), t.Month(), t.Day(), 0, 0, 0, 0, time.UTC)
 	switch step {
 	case "hour":
 		return t.Truncate(time.Hour)
 	case "day":
-		return day
+		return date
 	case "week":
-		return day.AddDate(0, 0, -(int(day.Weekday())+6)%7)
+		return date.AddDate(0, 0, -(int(date.Weekday())+6)%7)
 	case "month":
-		return day.AddDate(0, 0, 1-day.Day())
+		return date.AddDate(0, 0, 1-date.Day())
 	}
 	return time.Time{}
 }
