@@ -3,6 +3,7 @@
 # make docs     write the generated tables of README.md and docs/
 # make demo     the main job in one terminal
 # make interop  requests for the platforms' own libraries to verify
+# make deploy   check examples/deploy with the types and tools of those who read them
 # make bench    benchmarks, for reading, not for passing
 # make fuzz     every fuzz target for FUZZTIME
 # make soak     the long crash loops, and attacks on the gates
@@ -21,7 +22,7 @@ RACE = -race -gcflags='github.com/ncruces/go-sqlite3-wasm/...=-race=false'
 # Files with misspelt words on purpose (what the operator may have typed), and lists of others.
 QUOTED = ':!policy/testdata' ':!*.sum' ':!*lock.json'
 
-.PHONY: build test lint vuln setup interop docs demo bench fuzz soak figures
+.PHONY: build test lint vuln setup interop deploy docs demo bench fuzz soak figures
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./relay
@@ -32,7 +33,7 @@ test: setup lint vuln
 	$(GO) test $(RACE) -shuffle=on ./...
 	$(GO) test -run Allocations ./ingest ./policy/sign ./relay/deliver ./relay/gate ./relay/post
 	$(GO) test -run 'Quotes(What|Nothing)' ./relay
-	$(MAKE) interop
+	$(MAKE) interop deploy
 
 lint:
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted"; exit 1; }
@@ -70,6 +71,10 @@ interop: build policy/sign/interop/node_modules
 policy/sign/interop/node_modules: policy/sign/interop/package-lock.json
 	cd policy/sign/interop && npm ci --no-audit --no-fund --prefer-offline
 	@touch $@
+
+# A module of its own: its tests need the types of Kubernetes, Compose and Nomad.
+deploy:
+	cd examples/deploy/check && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) test ./...
 
 docs:
 	$(GO) test -count=1 -run TestDocumentIsGenerated ./relay/admin -args -update

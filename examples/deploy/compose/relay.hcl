@@ -1,0 +1,14 @@
+ingest {
+  unix "/run/relay/relay.sock" {}
+}
+
+outbox "redis" {
+  url       = env("REDIS_URL")
+  namespace = "shop"
+}
+
+endpoint "billing" {
+  url     = "https://billing.example.com/hooks"
+  events  = ["invoice.*"]
+  secrets = [env("BILLING_SECRET")]
+}
