@@ -61,21 +61,9 @@ func (r *runner) attempt(s *setup, claims []outbox.Claim, d *draft, probe bool) 
 	end := time.Now()
 
 	a := &e.answer
-	res := Result{
-		Attempt: outbox.Attempt{
-			Started:    began.UTC(),
-			Took:       end.Sub(start),
-			Timing:     a.Timing,
-			Status:     a.Status,
-			Reused:     a.Reused,
-			Peer:       s.endpoint.Hush(a.Peer),
-			Request:    e.request,
-			Head:       a.Head,
-			Body:       a.Body,
-			Relay:      self.Relay,
-			Generation: self.Generation,
-		},
-	}
+	res := Result{Attempt: s.recordOf(&e)}
+	res.Attempt.Started, res.Attempt.Took = began.UTC(), end.Sub(start)
+	res.Attempt.Relay, res.Attempt.Generation = self.Relay, self.Generation
 	e.gate = gate.Attempt{Probe: probe, Status: a.Status, RetryAfter: gate.ParseRetryAfter(a.RetryAfter, r.d.at(end))}
 	if s.endpoint.ObeyRateHeaders {
 		rate := gate.RateHeaders(a.RateHeaders)
@@ -88,6 +76,20 @@ func (r *runner) attempt(s *setup, claims []outbox.Claim, d *draft, probe bool) 
 	r.conclude(s, claims, &res, &e)
 	e.gate.InFlight = r.counts.end()
 	r.gate.Ended(r.d.settling, e.gate)
+}
+
+// recordOf is the part of an attempt's record that its request and answer give.
+func (s *setup) recordOf(e *ending) outbox.Attempt {
+	a := &e.answer
+	return outbox.Attempt{
+		Timing:  a.Timing,
+		Status:  a.Status,
+		Reused:  a.Reused,
+		Peer:    s.endpoint.Hush(a.Peer),
+		Request: e.request,
+		Head:    a.Head,
+		Body:    a.Body,
+	}
 }
 
 // conclude judges an attempt that just ended, for the gate too, and settles its deliveries. res
