@@ -59,7 +59,7 @@ func (d *decoder) readRuntime(b *config.Block) *Runtime {
 
 // always are the members that every endpoint made at run time may have.
 func always() []string {
-	return []string{"url", "events", "tenants", "when", "policy", "sign", "secrets", "headers", "body", "description", "enabled"}
+	return []string{"url", "events", "tenants", "when", "policy", "sign", "secrets", "headers", "body", "description", "labels", "enabled"}
 }
 
 // overridable are the parts of a policy that runtime can open.

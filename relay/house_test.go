@@ -43,7 +43,7 @@ var arrows = map[string][]string{
 	"relay/gate":                   {"outbox", "policy"},
 	"relay/post":                   {"outbox", "policy", "policy/sign"},
 	"relay/deliver":                {"internal/throttle", "outbox", "policy", "policy/rawjson", "relay/gate", "policy/sign", "relay/post"},
-	"relay/admin":                  {"ingest/problem", "outbox", "outbox/sketch", "policy", "relay/deliver", "relay/explain", "relay/gate", "relay/query"},
+	"relay/admin":                  {"config", "ingest/problem", "outbox", "outbox/sketch", "policy", "relay/deliver", "relay/explain", "relay/gate", "relay/query", "relay/registry"},
 	"relay/audit":                  {"outbox"},
 	"relay/jobs":                   {"outbox", "relay/audit", "relay/query"},
 	"relay/query":                  {"config", "ingest/problem", "outbox", "policy", "policy/rfc3339"},

@@ -77,6 +77,14 @@ const (
 	EventNotFound          Code = "event_not_found"
 	DeliveryNotFound       Code = "delivery_not_found"
 	OtherKind              Code = "other_kind"
+	InvalidEndpoint        Code = "invalid_endpoint"
+	EndpointInFile         Code = "endpoint_in_file"
+	EndpointExists         Code = "endpoint_exists"
+	Changed                Code = "changed_meanwhile"
+	RuntimeOff             Code = "runtime_off"
+	QuotaReached           Code = "quota_reached"
+	NoSecretsKey           Code = "no_secrets_key"
+	HasPending             Code = "has_pending"
 	InternalError          Code = "internal_error"
 )
 
@@ -149,6 +157,14 @@ var table = map[Code]About{
 	EventNotFound:          {Status: 404, Title: "There is no such event"},
 	DeliveryNotFound:       {Status: 404, Title: "There is no such delivery"},
 	OtherKind:              {Status: 404, Title: "The id is of something else"},
+	InvalidEndpoint:        {Status: 422, Title: "The settings of the endpoint have errors"},
+	EndpointInFile:         {Status: 409, Title: "The file has the endpoint"},
+	EndpointExists:         {Status: 409, Title: "There is such an endpoint already"},
+	Changed:                {Status: 412, Title: "Somebody else changed it meanwhile"},
+	RuntimeOff:             {Status: 409, Title: "The file allows no endpoints at run time"},
+	QuotaReached:           {Status: 409, Title: "There are as many as are allowed"},
+	NoSecretsKey:           {Status: 409, Title: "The secret cannot be sealed or opened"},
+	HasPending:             {Status: 409, Title: "Deliveries are pending"},
 	InternalError:          {Status: 500, Title: "Relay met an error of its own", Close: true},
 }
 

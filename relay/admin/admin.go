@@ -85,6 +85,8 @@ type Options struct {
 
 	Clock outbox.Clock // of an outbox that has its own; nil for this process's
 
+	Registry Registry // of endpoints made at run time; nil if the outbox keeps none
+
 	// Reload reads the files again. Errors: *ReloadError. nil if there are no files; there is
 	// then no such route.
 	Reload func(ctx context.Context) (Reloaded, error)

@@ -240,7 +240,7 @@ func TestEndpoints(t *testing.T) {
 		path string
 		want []Endpoint
 	}{
-		{"all", o, "/v1/endpoints?page=7", []Endpoint{shownB, shownA, removedC, removedZ}},
+		{"all", o, "/v1/endpoints?limit=1000", []Endpoint{shownB, shownA, removedC, removedZ}},
 		{"with a fleet", shared, "/v1/endpoints", []Endpoint{fleetB, fleetA, elsewhereC, removedZ}},
 		{"with a fleet that is unknown", blind, "/v1/endpoints", []Endpoint{shownB, shownA, removedC, removedZ}},
 		{"none", Options{Outbox: box{}, Policy: running()}, "/v1/endpoints", []Endpoint{}},

@@ -22,6 +22,7 @@ import (
 	"relay/ingest/problem"
 	"relay/outbox/outboxtest"
 	"relay/relay/query"
+	"relay/relay/registry"
 )
 
 var update = flag.Bool("update", false, "write openapi.json")
@@ -49,6 +50,7 @@ func everyRoute() []route {
 			f.Set(reflect.MakeFunc(f.Type(), func([]reflect.Value) []reflect.Value { return nil }))
 		}
 	}
+	o.Registry = (*registry.Registry)(nil)
 	o.Metrics, o.Records = http.NotFoundHandler(), outboxtest.NewMem(outboxtest.MemOptions{})
 	return newAPI(o).table()
 }

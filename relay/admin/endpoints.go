@@ -14,17 +14,20 @@ import (
 	"relay/policy"
 	"relay/relay/deliver"
 	"relay/relay/gate"
+	"relay/relay/registry"
 )
 
 // The states of an endpoint that is in no file of this Relay.
 const (
 	removed   = string(gate.StateRemoved)
 	elsewhere = string(gate.StateElsewhere)
+	invalid   = "invalid" // made at run time, and not in force
 )
 
 // EndpointList is the answer of GET /v1/endpoints.
 type EndpointList struct {
 	Endpoints []Endpoint `json:"endpoints"`
+	Total     int        `json:"total"` // that fit the query, on all pages
 }
 
 // Endpoint is an endpoint for operators. It contains no secret: neither user and query of the URL
@@ -34,7 +37,7 @@ type Endpoint struct {
 	Description string            `json:"description,omitempty"`
 	Labels      map[string]string `json:"labels,omitempty"`
 	URL         string            `json:"url,omitempty"`
-	State       string            `json:"state"`                 // active, paused, disabled, removed, elsewhere
+	State       string            `json:"state"`                 // active, paused, disabled, removed, elsewhere; invalid for one made at run time that is not in force
 	Reason      string            `json:"reason,omitempty"`      // of the state, for people
 	Code        string            `json:"code,omitempty"`        // of the state: operator, gone, failing; consent if an active one lacks it
 	Since       time.Time         `json:"since,omitzero"`        // of the state, if known
@@ -44,6 +47,8 @@ type Endpoint struct {
 	Concurrency int               `json:"concurrency,omitempty"` // attempts at the same time, of each Relay
 	Hash        string            `json:"hash,omitempty"`        // changes with the settings
 	Deliveries  Deliveries        `json:"deliveries"`
+
+	Made *Made `json:"made,omitempty"` // of one that was made at run time
 
 	// As the answering Relay sees it now.
 	Waiting   string     `json:"waiting,omitempty"`   // why nothing is claimed, one of deliver.WaitCauses
@@ -90,11 +95,12 @@ func (a *api) listEndpoints(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
-	list := EndpointList{Endpoints: []Endpoint{}}
-	for _, name := range v.names() {
-		list.Endpoints = append(list.Endpoints, v.endpoint(name))
+	s, err := selectionOf(r.URL.Query())
+	if err != nil {
+		refuse(w, err)
+		return
 	}
-	answer(w, http.StatusOK, list)
+	answer(w, http.StatusOK, s.list(v))
 }
 
 func (a *api) showEndpoint(w http.ResponseWriter, r *http.Request) { a.answerEndpoint(w, r, nil) }
@@ -144,6 +150,7 @@ type view struct {
 	policy  *policy.Policy
 	status  map[string]deliver.Status
 	counts  map[string]outbox.Counts
+	made    map[string]registry.Endpoint
 	fleet   Fleet
 	isFleet bool
 	now     time.Time
@@ -159,6 +166,12 @@ func (a *api) look(ctx context.Context) (*view, error) {
 	v := &view{policy: a.Policy(), status: map[string]deliver.Status{}, counts: counts, now: time.Now()}
 	for _, s := range a.Deliverer.Status() {
 		v.status[s.Endpoint] = s
+	}
+	if a.Registry != nil {
+		v.made = map[string]registry.Endpoint{}
+		for _, e := range a.Registry.List() {
+			v.made[e.Name] = e
+		}
 	}
 	v.fleet, v.isFleet = a.fleet(ctx)
 	return v, nil
@@ -177,6 +190,9 @@ func (v *view) names() []string {
 	for name := range v.status {
 		others[name] = true
 	}
+	for name := range v.made {
+		others[name] = true
+	}
 	for _, r := range v.fleet.Relays {
 		for name := range r.Endpoints {
 			others[name] = true
@@ -191,7 +207,8 @@ func (v *view) names() []string {
 func (v *view) knows(name string) bool {
 	_, counted := v.counts[name]
 	_, remembered := v.status[name]
-	return counted || remembered || v.policy.Endpoint(name) != nil || len(v.hashes(name)) > 0
+	_, made := v.made[name]
+	return counted || remembered || made || v.policy.Endpoint(name) != nil || len(v.hashes(name)) > 0
 }
 
 // hashes are those of the endpoint's settings at each Relay of the fleet that has it.
@@ -211,6 +228,8 @@ func (v *view) state(name string) string {
 	switch {
 	case v.policy.Endpoint(name) != nil:
 		state = string(deliver.Active)
+	case v.made[name].Flaws != nil:
+		return invalid
 	case v.isFleet && len(v.hashes(name)) > 0:
 		state = elsewhere
 	default:
@@ -245,6 +264,11 @@ func (v *view) endpoint(name string) Endpoint {
 		}
 	}
 	out.describe(v.status[name])
+	if e, ok := v.made[name]; ok && (v.policy.Endpoint(name) == nil || v.policy.Endpoint(name).Made) {
+		if out.Made = madeOf(e); out.State == invalid {
+			out.Reason = e.Flaws[0].Error()
+		}
+	}
 	c := v.counts[name]
 	out.Deliveries = Deliveries{Accepted: c.Accepted, Delivered: c.Delivered, Failed: c.Failed, Discarded: c.Discarded}
 	if takes(out.State) {
@@ -270,4 +294,15 @@ func (out *Endpoint) describe(s deliver.Status) {
 		out.RateLimit = &RateLimit{PerSecond: s.Limit, Tokens: s.Tokens}
 	}
 	out.InFlight, out.Attempts = s.InFlight, s.Attempts
+}
+
+// backlog is how many deliveries are not over.
+func (e *Endpoint) backlog() int64 { return e.Deliveries.Pending + e.Deliveries.Held }
+
+// created is when it was made at run time, zero if it was not.
+func (e *Endpoint) created() time.Time {
+	if e.Made == nil {
+		return time.Time{}
+	}
+	return e.Made.Created
 }

@@ -54,6 +54,9 @@ func (a *api) table() []route {
 		all = append(all, a.recordRoutes()...)
 		all = append(all, a.statRoutes()...)
 	}
+	if a.Registry != nil {
+		all = append(all, a.madeRoutes()...)
+	}
 	if a.Reload != nil {
 		all = append(all, a.reloadRoutes()...)
 	}
@@ -82,7 +85,8 @@ func (a *api) healthRoutes() []route {
 func (a *api) endpointRoutes() []route {
 	all := []route{{
 		id: "listEndpoints", method: "GET", path: "/v1/endpoints", verb: "relay endpoints", summary: "List all endpoints",
-		about:  "Those of the file in its order, then the others by name.",
+		about:  "Those of the file in its order, then the others by name. All parameters must hold.",
+		params: selectionParams(),
 		answer: EndpointList{}, handle: a.listEndpoints,
 	}, {
 		id: "getEndpoint", method: "GET", path: "/v1/endpoints/{name}", verb: "relay endpoints NAME", summary: "Show one endpoint",

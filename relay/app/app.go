@@ -311,6 +311,9 @@ func (a *App) adminOptions() admin.Options {
 	if records, ok := a.store.(admin.Records); ok {
 		options.Records = records
 	}
+	if a.registry != nil {
+		options.Registry = a.registry
+	}
 	return options
 }
 

@@ -1,0 +1,313 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"relay/config"
+	"relay/ingest/problem"
+	"relay/outbox"
+	"relay/relay/registry"
+)
+
+// Registry keeps the endpoints made at run time: see package registry.
+type Registry interface {
+	Get(name string) (registry.Endpoint, error)
+	List() []registry.Endpoint
+	Text(name string) (string, error)
+	Create(ctx context.Context, object json.RawMessage) (registry.Endpoint, error)
+	Replace(ctx context.Context, name string, match uint64, object json.RawMessage) (registry.Endpoint, error)
+	Patch(ctx context.Context, name string, match uint64, patch json.RawMessage) (registry.Endpoint, error)
+	Delete(ctx context.Context, name string, match uint64) error
+	Secrets(name string) (registry.Secrets, error)
+	Rotate(ctx context.Context, name, secret string, overlap time.Duration) (registry.Secrets, error)
+}
+
+// Made is what an endpoint has that was made at run time.
+type Made struct {
+	Revision string          `json:"revision"` // changes with each change; for If-Match
+	Settings json.RawMessage `json:"settings"` // as they were given, without secrets
+	Secrets  int             `json:"secrets"`  // how many sign now
+	Created  time.Time       `json:"created"`
+	Updated  time.Time       `json:"updated"`
+	Flaws    []Flaw          `json:"flaws,omitempty"` // why it is not in force: its deliveries are held
+}
+
+// Flaw is a problem of an endpoint's settings.
+type Flaw struct {
+	Pointer string `json:"pointer"` // into the settings (RFC 6901); "" for the whole
+	Detail  string `json:"detail"`
+}
+
+// Settings are those of an endpoint made at run time: named like the attributes and blocks of an endpoint in the
+// file, with name and secret, which are made if they are absent.
+type Settings map[string]any
+
+// Exported is an endpoint as a file has it.
+type Exported struct {
+	HCL string `json:"hcl"` // without secrets
+}
+
+// Rotation asks for a new secret.
+type Rotation struct {
+	Secret  string `json:"secret,omitempty"`  // made if it is absent
+	Overlap string `json:"overlap,omitempty"` // how long the old ones sign along: a duration up to 7d; 24h by default
+}
+
+const maxSettings = 64 << 10
+
+func madeOf(e registry.Endpoint) *Made {
+	m := &Made{Revision: revision(e.Revision), Settings: e.Spec, Secrets: e.Secrets, Created: e.Created, Updated: e.Updated}
+	for _, f := range e.Flaws {
+		m.Flaws = append(m.Flaws, Flaw(f))
+	}
+	return m
+}
+
+func revision(n uint64) string { return strconv.FormatUint(n, 10) }
+
+func (a *api) madeRoutes() []route {
+	changes := []problem.Code{problem.InvalidEndpoint, problem.EndpointInFile, problem.EndpointNotFound, problem.Changed, problem.RuntimeOff,
+		problem.QuotaReached, problem.NoSecretsKey, problem.OutboxFull, problem.BodyTooLarge}
+	match := "If-Match with the endpoint's revision refuses the change if somebody else made one meanwhile."
+	return []route{{
+		id: "createEndpoint", method: "POST", path: "/v1/endpoints", verb: "relay endpoints add", summary: "Make an endpoint",
+		about: "It is in force here with the answer, and at all Relays of the outbox within a second. Without a secret one is made.",
+		body:  Settings{}, status: http.StatusCreated, answer: Endpoint{}, codes: append(changes, problem.EndpointExists), handle: a.createEndpoint,
+	}, {
+		id: "patchEndpoint", method: "PATCH", path: "/v1/endpoints/{name}", verb: "relay endpoints set NAME", summary: "Change an endpoint made at run time",
+		about: "The body is a JSON merge patch (RFC 7396): null takes a setting away. " + match,
+		body:  Settings{}, answer: Endpoint{}, codes: changes, handle: a.changeMade(Registry.Patch),
+	}, {
+		id: "putEndpoint", method: "PUT", path: "/v1/endpoints/{name}", verb: "relay endpoints set NAME --replace", summary: "Replace the settings of an endpoint made at run time",
+		about: "Its secrets stay. " + match,
+		body:  Settings{}, answer: Endpoint{}, codes: changes, handle: a.changeMade(Registry.Replace),
+	}, {
+		id: "deleteEndpoint", method: "DELETE", path: "/v1/endpoints/{name}", verb: "relay endpoints rm NAME", summary: "Delete an endpoint made at run time",
+		about:  "It is refused while deliveries are pending, unless forced: they are held then. " + match,
+		params: []param{{"force", "true: although deliveries are pending", "true"}},
+		status: http.StatusNoContent, codes: append(changes, problem.HasPending, problem.InvalidParameter), handle: a.deleteEndpoint,
+	}, {
+		id: "exportEndpoint", method: "GET", path: "/v1/endpoints/{name}/hcl", verb: "relay endpoints export NAME", summary: "Show an endpoint made at run time as a file has it, without secrets",
+		answer: Exported{}, codes: []problem.Code{problem.EndpointInFile, problem.EndpointNotFound, problem.InvalidEndpoint}, handle: a.exportEndpoint,
+	}, {
+		id: "getSecret", method: "GET", path: "/v1/endpoints/{name}/secret", verb: "relay secret show NAME", summary: "Read the secrets of an endpoint made at run time",
+		about:  "The newest first. It is written into the audit.",
+		answer: registry.Secrets{}, codes: []problem.Code{problem.EndpointInFile, problem.EndpointNotFound, problem.NoSecretsKey}, handle: a.showSecret,
+	}, {
+		id: "rotateSecret", method: "POST", path: "/v1/endpoints/{name}/secret/rotate", verb: "relay secret rotate NAME", summary: "Give an endpoint made at run time a new secret",
+		about: "The old ones sign along for the overlap.",
+		body:  Rotation{}, answer: registry.Secrets{}, codes: append(changes, problem.InvalidParameter), handle: a.rotateSecret,
+	}}
+}
+
+// refuseMade is refuse for errors of a Registry.
+func refuseMade(w http.ResponseWriter, err error) {
+	if flaws, ok := errors.AsType[config.Flaws](err); ok {
+		p := problem.New(problem.InvalidEndpoint, flaws[0].Error())
+		p.Pointer = flaws[0].Pointer
+		for _, f := range flaws {
+			p.Diagnostics = append(p.Diagnostics, f.Error())
+		}
+		p.Write(w)
+		return
+	}
+	for _, known := range []struct {
+		err  error
+		code problem.Code
+	}{
+		{registry.ErrUnknown, problem.EndpointNotFound},
+		{registry.ErrFixed, problem.EndpointInFile},
+		{registry.ErrExists, problem.EndpointExists},
+		{registry.ErrChanged, problem.Changed},
+		{registry.ErrOff, problem.RuntimeOff},
+		{registry.ErrQuota, problem.QuotaReached},
+		{registry.ErrNoKey, problem.NoSecretsKey},
+		{registry.ErrLostKey, problem.NoSecretsKey},
+		{registry.ErrTooManySecrets, problem.QuotaReached},
+		{registry.ErrOverlap, problem.InvalidParameter},
+		{outbox.ErrFull, problem.OutboxFull},
+	} {
+		if errors.Is(err, known.err) {
+			problem.New(known.code, err.Error()).Write(w)
+			return
+		}
+	}
+	refuse(w, err)
+}
+
+// readSettings reads the body of a request; false if it was refused.
+func readSettings(w http.ResponseWriter, r *http.Request) (json.RawMessage, bool) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxSettings))
+	if err != nil {
+		problem.New(problem.BodyTooLarge, "the settings of an endpoint have at most 64 KiB").Write(w)
+		return nil, false
+	}
+	return body, true
+}
+
+// matching is the revision of If-Match, 0 for none; false if the request was refused.
+func matching(w http.ResponseWriter, r *http.Request) (uint64, bool) {
+	text := r.Header.Get("If-Match")
+	if text == "" || text == "*" {
+		return 0, true
+	}
+	n, err := strconv.ParseUint(strings.Trim(text, `"`), 10, 64)
+	if err != nil || n == 0 {
+		problem.New(problem.Changed, "If-Match is no revision of an endpoint: read the endpoint again").Write(w)
+		return 0, false
+	}
+	return n, true
+}
+
+func (a *api) createEndpoint(w http.ResponseWriter, r *http.Request) {
+	body, ok := readSettings(w, r)
+	if !ok {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), changeTimeout)
+	defer cancel()
+	made, err := a.Registry.Create(ctx, body)
+	if err != nil {
+		refuseMade(w, err)
+		return
+	}
+	a.noteMade(made.Name, "asked to make an endpoint")
+	w.Header().Set("Location", "/v1/endpoints/"+made.Name)
+	a.answerMade(w, r, http.StatusCreated, made)
+}
+
+// noteMade logs a change of an endpoint made at run time.
+func (a *api) noteMade(name, line string) {
+	a.Log.Info().Str("by", "admin").Str("endpoint", name).Msg(line)
+}
+
+// answerMade answers an endpoint made at run time.
+func (a *api) answerMade(w http.ResponseWriter, r *http.Request, status int, made registry.Endpoint) {
+	v, err := a.look(r.Context())
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	w.Header().Set("ETag", `"`+revision(made.Revision)+`"`)
+	answer(w, status, v.endpoint(made.Name))
+}
+
+// changeMade is the route of a method that changes an endpoint made at run time.
+func (a *api) changeMade(do func(g Registry, ctx context.Context, name string, match uint64, object json.RawMessage) (registry.Endpoint, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		match, ok := matching(w, r)
+		if !ok {
+			return
+		}
+		body, ok := readSettings(w, r)
+		if !ok {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), changeTimeout)
+		defer cancel()
+		made, err := do(a.Registry, ctx, r.PathValue("name"), match, body)
+		if err != nil {
+			refuseMade(w, err)
+			return
+		}
+		a.noteMade(made.Name, "asked to change an endpoint")
+		a.answerMade(w, r, http.StatusOK, made)
+	}
+}
+
+func (a *api) deleteEndpoint(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("name")
+	match, ok := matching(w, r)
+	if !ok {
+		return
+	}
+	force := r.URL.Query().Get("force")
+	if force != "" && force != "true" && force != "false" {
+		p := problem.New(problem.InvalidParameter, "force is true or false")
+		p.Field = "force"
+		p.Write(w)
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), changeTimeout)
+	defer cancel()
+	if _, err := a.Registry.Get(name); err != nil {
+		refuseMade(w, err)
+		return
+	}
+	counts, err := a.Outbox.Counts(ctx)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	if n := counts[name].Pending; n > 0 && force != "true" {
+		problem.New(problem.HasPending, fmt.Sprintf("%d deliveries of it are pending. force=true deletes it and holds them; discard them before, if they are not wanted", n)).Write(w)
+		return
+	}
+	if err := a.Registry.Delete(ctx, name, match); err != nil {
+		refuseMade(w, err)
+		return
+	}
+	a.noteMade(name, "asked to delete an endpoint")
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (a *api) exportEndpoint(w http.ResponseWriter, r *http.Request) {
+	text, err := a.Registry.Text(r.PathValue("name"))
+	if err != nil {
+		refuseMade(w, err)
+		return
+	}
+	answer(w, http.StatusOK, Exported{text})
+}
+
+func (a *api) showSecret(w http.ResponseWriter, r *http.Request) {
+	secrets, err := a.Registry.Secrets(r.PathValue("name"))
+	if err != nil {
+		refuseMade(w, err)
+		return
+	}
+	a.noteMade(r.PathValue("name"), "asked for the secrets of an endpoint")
+	answer(w, http.StatusOK, secrets)
+}
+
+func (a *api) rotateSecret(w http.ResponseWriter, r *http.Request) {
+	body, ok := readSettings(w, r)
+	if !ok {
+		return
+	}
+	var ask Rotation
+	if len(body) > 0 && json.Unmarshal(body, &ask) != nil {
+		problem.New(problem.InvalidEndpoint, `write {"secret":"…","overlap":"24h"}, or nothing`).Write(w)
+		return
+	}
+	overlap := registry.DefaultOverlap
+	if ask.Overlap != "" && ask.Overlap != "0" {
+		var err error
+		if overlap, err = config.DurationBetween(ask.Overlap, 0, registry.MaxOverlap); err != nil {
+			p := problem.New(problem.InvalidParameter, "overlap: "+err.Error())
+			p.Field = "overlap"
+			p.Write(w)
+			return
+		}
+	} else if ask.Overlap == "0" {
+		overlap = 0
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), changeTimeout)
+	defer cancel()
+	name := r.PathValue("name")
+	secrets, err := a.Registry.Rotate(ctx, name, ask.Secret, overlap)
+	if err != nil {
+		refuseMade(w, err)
+		return
+	}
+	a.noteMade(name, "asked to rotate the secret of an endpoint")
+	answer(w, http.StatusOK, secrets)
+}
