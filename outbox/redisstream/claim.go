@@ -149,10 +149,7 @@ func (s *Store) serve(e *endpoint) {
 	if w == nil || s.closed {
 		return
 	}
-	if unfit := e.takeReady(func(h *lease) bool { return !h.fits(w) }); len(unfit) > 0 {
-		s.workers.Go(func() { s.handBack(unfit) }) // Close waits for it
-	}
-	if !w.telling && e.answer(w) {
+	if !w.telling && s.answer(e, w) {
 		return
 	}
 	open := e.maybe &^ e.full &^ e.fetching
@@ -173,33 +170,53 @@ func (s *Store) serve(e *endpoint) {
 	}
 }
 
-// answer gives a Claim what is ready, and tells whether there was something.
-func (e *endpoint) answer(w *waiter) bool {
-	n := min(len(e.ready), w.Max)
-	if n == 0 {
+// answer gives a Claim what is ready, and tells whether there was something. Leases that are
+// not what the Claim asks for go back. The caller holds mu.
+func (s *Store) answer(e *endpoint, w *waiter) bool {
+	if len(e.ready) == 0 {
 		return false
 	}
-	claims := make([]outbox.Claim, n)
-	for i, h := range e.ready[:n] {
-		claims[i] = h.claim
+	var claims []outbox.Claim
+	var unfit []*lease
+	now, taken := time.Now(), 0
+	for _, h := range e.ready {
+		if len(claims) == w.Max {
+			break
+		}
+		taken++
+		if !h.fits(w, now) {
+			h.settling = true
+			unfit = append(unfit, h)
+			continue
+		}
+		if claims == nil {
+			claims = make([]outbox.Claim, 0, min(len(e.ready), w.Max))
+		}
+		claims = append(claims, h.claim)
 	}
-	if e.ready = e.ready[n:]; len(e.ready) == 0 {
+	if e.ready = e.ready[taken:]; len(e.ready) == 0 {
 		e.ready = nil
 	}
+	if len(unfit) > 0 {
+		s.workers.Go(func() { s.handBack(unfit) }) // Close waits for it
+	}
+	if len(claims) == 0 {
+		return false
+	}
 	e.waiter = nil
-	e.roll(time.Now())
-	e.given += n
+	e.roll(now)
+	e.given += len(claims)
 	w.got <- claims
 	return true
 }
 
 // fits tells whether a lease is what a Claim asks for: under its bound, and about as long. One
 // that was made for this very Claim may have lost some of it on the way.
-func (h *lease) fits(w *waiter) bool {
+func (h *lease) fits(w *waiter, now time.Time) bool {
 	if w.FleetMax > 0 && h.bound != w.FleetMax {
 		return false
 	}
-	return !h.sent.Before(w.began) || time.Until(h.claim.Until) >= w.Lease-w.Lease/64
+	return !h.sent.Before(w.began) || h.claim.Until.Sub(now) >= w.Lease-w.Lease/64
 }
 
 // room is how many deliveries more this process has use for: those that the Claim that waits

@@ -37,12 +37,8 @@ func (s *Store) Settle(ctx context.Context, c outbox.Claim, o outbox.Settlement)
 	if o.State != outbox.Pending && !o.State.Final() {
 		return fmt.Errorf("settle delivery %s: %q is not a state to settle as", c.ID, o.State)
 	}
-	select { // before the claim is given up here
-	case s.slots <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-s.stop:
-		return outbox.ErrClosed
+	if err := s.slot(ctx); err != nil { // before the claim is given up here
+		return err
 	}
 	free := func(err error) error {
 		<-s.slots
@@ -73,6 +69,23 @@ func (s *Store) Settle(ctx context.Context, c outbox.Claim, o outbox.Settlement)
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-s.ended:
+		return outbox.ErrClosed
+	}
+}
+
+// slot waits for one of the slots.
+func (s *Store) slot(ctx context.Context) error {
+	select {
+	case s.slots <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case s.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.stop:
 		return outbox.ErrClosed
 	}
 }

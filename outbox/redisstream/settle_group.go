@@ -69,6 +69,7 @@ func rank(simple bool) int {
 }
 
 // settleCall writes the keys and arguments of the settle script, in the order that it reads them.
+// The list is in order: simple ones by stream, then the others.
 func (sh *shard) settleCall(joined *session, list []*settlement) (keys []string, args []any) {
 	type stream struct{ number, simple int }
 	streams, inOrder, of := map[string]*stream{}, []*settlement{}, make([]*stream, len(list))
@@ -90,28 +91,64 @@ func (sh *shard) settleCall(joined *session, list []*settlement) (keys []string,
 			deadline = min(deadline, m.lease.deadline)
 		}
 	}
-	for _, m := range list {
-		keys = append(keys, sh.event(m.lease.ref.event))
-	}
-	args = append(make([]any, 0, 7+3*len(streams)+4*simple+9*(len(list)-simple)), sh.prefix, len(streams), simple, len(list), bytes, deadline, joined.outbox)
+	events, byEvent := groupByEvent(list[:simple])
+	args = append(make([]any, 0, 8+3*len(streams)+4*simple+len(events)+9*(len(list)-simple)),
+		sh.prefix, len(streams), simple, len(events), len(list), bytes, deadline, joined.outbox)
 	for _, m := range inOrder {
 		args = append(args, m.lease.claim.Endpoint, string(m.lease.entry.line), streams[m.stream].simple)
 	}
-	for _, column := range []func(m *settlement) any{
-		func(m *settlement) any { return m.lease.entry.id() },
-		func(m *settlement) any { return m.lease.ref.tail() },
-		func(m *settlement) any { return m.lease.ref.n },
-		func(m *settlement) any { return m.kept },
-	} {
-		for _, m := range list[:simple] {
-			args = append(args, column(m))
-		}
+	for _, m := range list[:simple] {
+		args = append(args, m.lease.entry.id())
+	}
+	for _, m := range list[:simple] {
+		args = append(args, m.lease.ref.tail())
+	}
+	for _, e := range events {
+		keys = append(keys, sh.event(byEvent[e.from].lease.ref.event))
+		args = append(args, e.to-e.from)
+	}
+	for _, m := range byEvent {
+		args = append(args, m.lease.ref.n, m.kept)
 	}
 	for i, m := range list[simple:] {
+		keys = append(keys, sh.event(m.lease.ref.event))
 		args = append(args, of[simple+i].number)
 		args = appendOther(args, m)
 	}
 	return keys, args
+}
+
+// run is a part of a list.
+type run struct{ from, to int }
+
+// groupByEvent puts settlements of one event side by side, so that their records are written
+// together, and returns where each event's are.
+func groupByEvent(list []*settlement) ([]run, []*settlement) {
+	numbers := make(map[string]int, len(list))
+	of, events := make([]int, len(list)), make([]run, 0, len(list))
+	for i, m := range list {
+		n, ok := numbers[m.lease.ref.event]
+		if !ok {
+			n = len(events)
+			numbers[m.lease.ref.event] = n
+			events = append(events, run{})
+		}
+		of[i] = n
+		events[n].to++
+	}
+	at := 0
+	for n := range events {
+		count := events[n].to
+		events[n] = run{at, at}
+		at += count
+	}
+	sorted := make([]*settlement, len(list))
+	for i, m := range list {
+		e := &events[of[i]]
+		sorted[e.to] = m
+		e.to++
+	}
+	return events, sorted
 }
 
 // appendOther writes the arguments of a settlement that is not simple.

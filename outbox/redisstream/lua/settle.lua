@@ -1,40 +1,36 @@
 -- Ends claims with their record, new state and due time, or hands them back.
--- KEYS: meta, counts, done; the streams of all claims; the events of all claims.
--- ARGV: key prefix, number of streams, of first attempts that delivered, of all claims, the
--- bytes of the records of the former, until when all their leases last, outbox id; for each stream: its
+-- KEYS: meta, counts, done; the streams of all claims; each event of which a first attempt delivered,
+-- once; the events of all other claims.
+-- ARGV: key prefix, number of streams, of first attempts that delivered, of their events, of all claims,
+-- the bytes of the records of the former, until when all their leases last, outbox id; for each stream: its
 -- endpoint, 'q' or 'x', how many of the former; for the former, ordered by stream: ids of their entries,
--- their tails, their numbers among the event's deliveries, their records; for each
+-- their tails; for each of their events, how many of them, then for these: number among the
+-- event's deliveries, record; for each
 -- other claim: number of its stream, id of the entry, how often that was claimed, tail,
 -- number of the delivery, record, and what it is: a letter for the state (p, d, f, x; r hands
 -- it back), then 'c' if it had come back to the line before, 's' if a lease past its end does not
 -- count though nobody took it over yet, 'h' if a record before follows (its name, the
 -- record); for p follows the due time.
 -- Returns a string with '1' for each claim that this has ended, '0' for one whose lease was lost.
-if redis.call('HGET', KEYS[1], 'id') ~= ARGV[7] then return redis.error_reply('EPOCH the outbox is another one than before') end
-local prefix, S, F, N = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local now, bytes, quick = clock(), tonumber(ARGV[5]), nil
-quick = now < tonumber(ARGV[6])
-local streams, a = {}, 8
+if redis.call('HGET', KEYS[1], 'id') ~= ARGV[8] then return redis.error_reply('EPOCH the outbox is another one than before') end
+local prefix, S, F, E, N = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local now, bytes, quick = clock(), tonumber(ARGV[6]), nil
+quick = now < tonumber(ARGV[7])
+local streams, a = {}, 9
 for i = 1, S do
   streams[i] = {key = KEYS[3 + i], endpoint = ARGV[a], line = ARGV[a + 1], n = tonumber(ARGV[a + 2]), d = 0, f = 0, x = 0, over = {}, ended = {}}
   a = a + 3
 end
 local event = 3 + S
-local ids, tails, numbers, records = a - 1, a - 1 + F, a - 1 + 2 * F, a - 1 + 3 * F
-a = a + 4 * F
+local ids, tails, sums, written = a - 1, a - 1 + F, a - 1 + 2 * F, a - 1 + 2 * F + E
+a = a + 4 * F + E
 local answer, history = {}, {d = {}, f = {}, x = {}}
 local next, keep, woken
 
--- over ends entries: they are no claims any more, and gone from their stream.
-local function over(stream, ...)
-  redis.call('XACK', stream, 'relay', ...)
-  redis.call('XDEL', stream, ...)
-end
-
 -- recorded tells that a record stands there already: this very settlement was executed
 -- before and its answer lost ('1'), or another one came first.
-local function recorded(i, n, record)
-  return redis.call('HGET', KEYS[event + i], n) == record and '1' or '0'
+local function recorded(key, n, record)
+  return redis.call('HGET', key, n) == record and '1' or '0'
 end
 
 -- ours tells whether an entry is claimed still, by the claim that was the times-th.
@@ -45,16 +41,16 @@ local function ours(s)
   return not s.strict or claim[3] < tonumber(redis.call('HGET', prefix .. 'endpoints', s.stream.endpoint .. '|lease') or 0)
 end
 
-local function settle(i, s)
-  if not ours(s) then return s.state ~= 'r' and recorded(i, s.n, s.record) or '0' end
-  local stream, key = s.stream, KEYS[event + i]
+local function settle(key, s)
+  if not ours(s) then return s.state ~= 'r' and recorded(key, s.n, s.record) or '0' end
+  local stream = s.stream
   if s.state == 'r' then
     if not next then next, keep = orders(prefix, now) end
     back(prefix, stream.endpoint, next(), s.tail)
     woken = woken or {}
     woken[stream.endpoint] = true
   else
-    if redis.call('HGET', key, s.n) ~= (s.before or false) then return recorded(i, s.n, s.record) end
+    if redis.call('HGET', key, s.n) ~= (s.before or false) then return recorded(key, s.n, s.record) end
     bytes = bytes + #s.record
     redis.call('HSET', key, s.n, s.record)
     if s.before then redis.call('HSET', key, s.name, s.before) end
@@ -72,53 +68,75 @@ local function settle(i, s)
   return '1'
 end
 
--- Nobody may take a claim over before its lease has ended, so those that are in time need no
--- look. A record that is there already tells a repeat.
-if quick then
-  local repeats
-  for i = 1, F do
-    if redis.call('HSETNX', KEYS[event + i], ARGV[numbers + i], ARGV[records + i]) == 0 then
-      repeats = repeats or {}
-      repeats[i] = true
-    end
-  end
-  local at = 1
+-- finish ends the claims of first attempts that delivered, and tells whether all were pending.
+local function finish()
+  local at, all = ids + 1, true
   for _, stream in ipairs(streams) do
-    if stream.n > 0 then
-      stream.d = stream.n
-      over(stream.key, unpack(ARGV, ids + at, ids + at + stream.n - 1))
-      for i = at, repeats and at + stream.n - 1 or 0 do
-        answer[i] = '1'
-        if repeats[i] then
-          answer[i], stream.d = recorded(i, ARGV[numbers + i], ARGV[records + i]), stream.d - 1
-          bytes = bytes - #ARGV[records + i]
-        else
-          history.d[#history.d + 1] = ARGV[tails + i]
-        end
-      end
-      at = at + stream.n
+    local n = stream.n
+    if n > 0 then
+      if redis.call('XACK', stream.key, 'relay', unpack(ARGV, at, at + n - 1)) < n then all = false end
+      redis.call('XDEL', stream.key, unpack(ARGV, at, at + n - 1))
+      at, stream.d = at + n, n
     end
   end
-  if F > 0 and not repeats then
-    answer[1] = string.rep('1', F)
-    -- Tails stand as fields and as values: of an odd number one has an empty value.
-    if F % 2 == 0 then
-      redis.call('XADD', KEYS[3], '*', unpack(ARGV, tails + 1, tails + F))
-    else
-      redis.call('XADD', KEYS[3], '*', ARGV[tails + F], '', unpack(ARGV, tails + 1, tails + F - 1))
+  return all
+end
+
+-- eachFirst calls f for each of these claims: its number, stream, event, number of the delivery, record.
+local function eachFirst(f)
+  local records, at, i = {}, written, 0
+  for e = 1, E do
+    local of = {}
+    for _ = 1, tonumber(ARGV[sums + e]) do
+      of[ARGV[at + 1]] = ARGV[at + 2]
+      at = at + 2
     end
+    records[KEYS[event + e]] = of
   end
-else
-  bytes = 0
-  local i = 0
   for _, stream in ipairs(streams) do
     for _ = 1, stream.n do
       i = i + 1
-      answer[i] = settle(i, {stream = stream, id = ARGV[ids + i], times = '1', tail = ARGV[tails + i],
-        n = ARGV[numbers + i], record = ARGV[records + i], state = 'd'})
+      local n, id = string.match(ARGV[tails + i], '^%d+%.(%d+)%.%d+|(.*)$')
+      local key = prefix .. 'e:' .. id
+      f(i, stream, key, n, records[key][n])
     end
   end
 end
+
+-- Nobody may take a claim over before its lease has ended, and what is pending was not settled
+-- before, so those that are in time need no look at their records. Where some are not
+-- pending, this very call was executed before and its answer lost, or somebody deleted groups or
+-- consumers: a record that is there already tells a repeat.
+if not quick then
+  bytes = 0
+  eachFirst(function(i, stream, key, n, record)
+    answer[i] = settle(key, {stream = stream, id = ARGV[ids + i], times = '1', tail = ARGV[tails + i], n = n, record = record, state = 'd'})
+  end)
+elseif F > 0 and finish() then
+  local at = written
+  for e = 1, E do
+    local n = 2 * tonumber(ARGV[sums + e])
+    redis.call('HSET', KEYS[event + e], unpack(ARGV, at + 1, at + n))
+    at = at + n
+  end
+  answer[1] = string.rep('1', F)
+  -- Tails stand as fields and as values: of an odd number one has an empty value.
+  if F % 2 == 0 then
+    redis.call('XADD', KEYS[3], '*', unpack(ARGV, tails + 1, tails + F))
+  else
+    redis.call('XADD', KEYS[3], '*', ARGV[tails + F], '', unpack(ARGV, tails + 1, tails + F - 1))
+  end
+elseif F > 0 then
+  eachFirst(function(i, stream, key, n, record)
+    if redis.call('HSETNX', key, n, record) == 1 then
+      answer[i] = '1'
+      history.d[#history.d + 1] = ARGV[tails + i]
+    else
+      answer[i], stream.d, bytes = recorded(key, n, record), stream.d - 1, bytes - #record
+    end
+  end)
+end
+event = event + E - F
 for i = F + 1, N do
   local s = {stream = streams[tonumber(ARGV[a])], id = ARGV[a + 1], times = ARGV[a + 2], tail = ARGV[a + 3], n = ARGV[a + 4], record = ARGV[a + 5]}
   local what = ARGV[a + 6]
@@ -126,7 +144,7 @@ for i = F + 1, N do
   a = a + 7
   if string.find(what, 'h', 2, true) then s.name, s.before, a = ARGV[a], ARGV[a + 1], a + 2 end
   if s.state == 'p' then s.due, a = ARGV[a], a + 1 end
-  answer[#answer + 1] = settle(i, s)
+  answer[#answer + 1] = settle(KEYS[event + i], s)
 end
 
 for state, key in pairs({d = KEYS[3], f = prefix .. 'failed', x = KEYS[3]}) do
@@ -135,7 +153,10 @@ for state, key in pairs({d = KEYS[3], f = prefix .. 'failed', x = KEYS[3]}) do
   for from = 1, #h, 512 do redis.call('XADD', key, '*', unpack(h, from, math.min(from + 511, #h))) end
 end
 for _, stream in ipairs(streams) do
-  if #stream.over > 0 then over(stream.key, unpack(stream.over)) end
+  if #stream.over > 0 then
+    redis.call('XACK', stream.key, 'relay', unpack(stream.over))
+    redis.call('XDEL', stream.key, unpack(stream.over))
+  end
   for _, state in ipairs({'d', 'f', 'x'}) do
     if stream[state] > 0 then redis.call('HINCRBY', KEYS[2], stream.endpoint .. '|' .. state, stream[state]) end
   end
