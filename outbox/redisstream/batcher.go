@@ -7,16 +7,18 @@ import "sync"
 // group under way; with a single worker groups are in order.
 type batcher[T any] struct {
 	most   int         // weight of a group, unless its first is heavier
+	alone  int         // weight under way from which on the next group waits, so that it grows
 	weight func(T) int // of one
 	run    func([]T)
 	wake   chan struct{}
 
-	mu    sync.Mutex
-	queue []T
+	mu       sync.Mutex
+	queue    []T
+	underWay int // weight
 }
 
-func newBatcher[T any](workers, most int, weight func(T) int, run func([]T)) *batcher[T] {
-	return &batcher[T]{most: most, weight: weight, run: run, wake: make(chan struct{}, workers)}
+func newBatcher[T any](workers, most, alone int, weight func(T) int, run func([]T)) *batcher[T] {
+	return &batcher[T]{most: most, alone: alone, weight: weight, run: run, wake: make(chan struct{}, workers)}
 }
 
 func (b *batcher[T]) put(x T) {
@@ -34,15 +36,12 @@ func (b *batcher[T]) start(wg *sync.WaitGroup, stop <-chan struct{}) {
 	for range cap(b.wake) {
 		wg.Go(func() {
 			for {
-				if group := b.take(); len(group) > 0 {
-					b.run(group)
-					continue
+				for b.runNext() {
 				}
 				select {
 				case <-b.wake:
 				case <-stop:
-					if group := b.take(); len(group) > 0 {
-						b.run(group)
+					if b.runNext() {
 						continue
 					}
 					return
@@ -52,22 +51,41 @@ func (b *batcher[T]) start(wg *sync.WaitGroup, stop <-chan struct{}) {
 	}
 }
 
-// take returns the next group, nil when there is none.
-func (b *batcher[T]) take() []T {
+// runNext runs the next group, and returns false when there is none to run now: the queue is
+// empty, or whoever has a heavy group under way comes for what waits.
+func (b *batcher[T]) runNext() bool {
+	group, weight := b.take()
+	if len(group) == 0 {
+		return false
+	}
+	b.run(group)
+	b.mu.Lock()
+	b.underWay -= weight
+	b.mu.Unlock()
+	return true
+}
+
+// take returns the next group and its weight.
+func (b *batcher[T]) take() (group []T, weight int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	n, weight := 0, 0
+	if b.underWay >= b.alone {
+		return nil, 0
+	}
+	n := 0
 	for n < len(b.queue) {
-		weight += b.weight(b.queue[n])
-		if n > 0 && weight > b.most {
+		next := weight + b.weight(b.queue[n])
+		if n > 0 && next > b.most {
 			break
 		}
+		weight = next
 		n++
 	}
-	group := b.queue[:n:n]
+	group = b.queue[:n:n]
 	b.queue = b.queue[n:]
 	if len(b.queue) == 0 {
 		b.queue = nil
 	}
-	return group
+	b.underWay += weight
+	return group, weight
 }

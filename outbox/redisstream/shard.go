@@ -60,15 +60,16 @@ const (
 	claimWorkers  = 2
 	acceptWeight  = 256 << 10 // bytes of a group
 	acceptEntry   = 2 << 10   // least weight of an entry: at most 128 in a group of small ones
+	acceptAlone   = 16 << 10  // a script call for each endpoint and group costs more than waiting for a larger group
 	settleGroup   = 256
 	claimGroup    = 64
 )
 
 func newShard(s *Store, index int) *shard {
 	sh := &shard{s: s, index: index, keys: newKeys(s.o.Namespace, index)}
-	sh.accepts = newBatcher(acceptWorkers, acceptWeight, func(a *accept) int { return a.weight }, sh.commitAccepts)
-	sh.claims = newBatcher(claimWorkers, claimGroup, func(*fetch) int { return 1 }, sh.commitClaims)
-	sh.settles = newBatcher(1, settleGroup, func(*settlement) int { return 1 }, sh.commitSettles)
+	sh.accepts = newBatcher(acceptWorkers, acceptWeight, acceptAlone, func(a *accept) int { return a.weight }, sh.commitAccepts)
+	sh.claims = newBatcher(claimWorkers, claimGroup, claimWorkers*claimGroup, func(*fetch) int { return 1 }, sh.commitClaims)
+	sh.settles = newBatcher(1, settleGroup, settleGroup, func(*settlement) int { return 1 }, sh.commitSettles)
 	return sh
 }
 

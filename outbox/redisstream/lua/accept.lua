@@ -52,6 +52,17 @@ local k, batches, idAt = 6 + 2 * E, a, #meta - 1 -- where the id begins in an ev
 a = a + 2 * B
 local unwanted, failures = {}, {}
 
+-- digits has the texts of small numbers: Lua makes them by printf, which costs more than the rest of a delivery's text.
+local digits = {}
+local function short(n)
+  local known = digits[n]
+  if not known then
+    known = text(n)
+    digits[n] = known
+  end
+  return known
+end
+
 -- write keeps the entry whose event is KEYS[i] and whose arguments begin at ARGV[at]; over
 -- is what judge says of its deliveries, nil when none is on terms.
 local function write(i, at, over)
@@ -60,6 +71,7 @@ local function write(i, at, over)
   local targets, o = ARGV[at + 1], text(last)
   redis.call('HSET', KEYS[i], 'e', ARGV[at], 'o', o)
   local total, made = (#targets - 1) / 2, 0
+  local before, after = o .. '.', '.' .. short(total) .. '|' .. string.sub(KEYS[i], idAt) -- of a number, in a delivery's text
   for n = 0, total - 1 do
     local high, low = string.byte(targets, 2 * n + 2, 2 * n + 3)
     local e = endpoints[high * 256 + low + 1]
@@ -74,10 +86,11 @@ local function write(i, at, over)
         redis.call('HSET', KEYS[i], n, record)
         bytes = bytes + #record
         e.failed = e.failed + 1
-        failures[#failures + 1] = o .. '.' .. n .. '.' .. total .. '|' .. string.sub(KEYS[i], idAt)
+        failures[#failures + 1] = before .. short(n) .. after
         failures[#failures + 1] = ''
       else
-        local id, tail = o .. '-' .. n, o .. '.' .. n .. '.' .. total .. '|' .. string.sub(KEYS[i], idAt)
+        local number = short(n)
+        local id, tail = o .. '-' .. number, before .. number .. after
         e.first = e.first or id
         if e.room > 0 then
           e.room, e.fresh = e.room - 1, true
@@ -91,7 +104,7 @@ local function write(i, at, over)
     end
   end
   if made == 0 then
-    unwanted[#unwanted + 1] = o .. '.0.' .. total .. '|' .. string.sub(KEYS[i], idAt)
+    unwanted[#unwanted + 1] = before .. '0' .. after
     unwanted[#unwanted + 1] = ''
   end
   if made < total then
