@@ -17,14 +17,13 @@ import (
 // before it.
 type settlement struct {
 	lease   *lease
-	stream  string // what the claim is a pending entry of
 	record  record
-	kept    []byte // the record as kept
-	strict  bool   // its caller waits, and a lease that has ended is lost
-	release bool   // the delivery is handed back as it was: there is no record
-	slot    bool   // it holds one of the slots
-	over    bool   // it has its answer
-	done    chan error
+	kept    []byte     // the record as kept
+	strict  bool       // its caller waits, and a lease that has ended is lost
+	release bool       // the delivery is handed back as it was: there is no record
+	slot    bool       // it holds one of the slots
+	over    bool       // it has its answer
+	done    chan error // nil when nobody waits
 }
 
 // settleSoon is how much of a lease must be left for a settlement that nobody
@@ -41,7 +40,7 @@ func (s *Store) Settle(ctx context.Context, c outbox.Claim, o outbox.Settlement)
 		return err
 	}
 	free := func(err error) error {
-		<-s.slots
+		s.slots.give(1)
 		return err
 	}
 	h, err := s.letGo(ctx, c)
@@ -58,7 +57,9 @@ func (s *Store) Settle(ctx context.Context, c outbox.Claim, o outbox.Settlement)
 		m.record.finished = h.shard.clock.at(time.Now()).UnixMicro()
 	}
 	m.kept = m.record.encode()
-	m.strict = time.Until(h.claim.Until) < settleSoon
+	if m.strict = time.Until(h.claim.Until) < settleSoon; m.strict {
+		m.done = make(chan error, 1)
+	}
 	h.shard.settles.put(m)
 	if !m.strict {
 		return nil
@@ -75,23 +76,30 @@ func (s *Store) Settle(ctx context.Context, c outbox.Claim, o outbox.Settlement)
 
 // slot waits for one of the slots.
 func (s *Store) slot(ctx context.Context) error {
-	select {
-	case s.slots <- struct{}{}:
-		return nil
-	default:
-	}
-	select {
-	case s.slots <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-s.stop:
-		return outbox.ErrClosed
+	for {
+		more := s.slots.take()
+		if more == nil {
+			return nil
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.stop:
+			return outbox.ErrClosed
+		}
 	}
 }
 
 func newSettlement(h *lease) *settlement {
-	return &settlement{lease: h, stream: h.shard.stream(h.entry, h.claim.Endpoint), done: make(chan error, 1)}
+	return &settlement{lease: h}
+}
+
+// answer tells whoever waits for the settlement.
+func (m *settlement) answer(err error) {
+	if m.done != nil {
+		m.done <- err
+	}
 }
 
 // ceilMicro rounds up, since nothing may be claimed before its due time.
@@ -218,42 +226,51 @@ func (sh *shard) commitSettles(list []*settlement) {
 			continue
 		}
 		for _, m := range real {
-			m.done <- err
+			m.answer(err)
 		}
 		break
 	}
+	freed := 0
 	for _, m := range list {
 		if m.lease == nil {
-			m.done <- nil
+			m.answer(nil)
 		}
 		if m.slot {
-			<-sh.s.slots
+			freed++
 		}
 	}
+	sh.s.slots.give(freed)
 }
 
-// settled tells of one settlement.
-func (sh *shard) settled(m *settlement, holds bool) {
-	s, h := sh.s, m.lease
-	m.over = true
+// settled tells of settlements. The answer has '1' for each whose claim held; an empty one
+// says that all are lost.
+func (sh *shard) settled(list []*settlement, answer string) {
+	s := sh.s
+	held := func(i int) bool { return answer != "" && answer[i] == '1' }
 	s.mu.Lock()
-	delete(s.leases, keyOf(&h.claim))
-	if e := s.endpoints[h.claim.Endpoint]; e != nil && holds {
-		if m.record.state == outbox.Pending && !s.closed {
-			s.wakeAt(e, sh.clock.moment(time.UnixMicro(m.record.due)))
+	for i, m := range list {
+		h := m.lease
+		m.over = true
+		delete(s.leases, keyOf(&h.claim))
+		if e := s.endpoints[h.claim.Endpoint]; e != nil && held(i) {
+			if m.record.state == outbox.Pending && !s.closed {
+				s.wakeAt(e, sh.clock.moment(time.UnixMicro(m.record.due)))
+			}
+			s.freed(sh, e)
 		}
-		s.freed(sh, e)
 	}
 	s.mu.Unlock()
-	if !holds {
-		m.done <- outbox.ErrLeaseLost
-		if !m.strict {
+	for i, m := range list {
+		if held(i) {
+			m.answer(nil)
+			continue
+		}
+		m.answer(outbox.ErrLeaseLost)
+		if h := m.lease; !m.strict {
 			s.log.Warn().Str("endpoint", h.claim.Endpoint).Str("event_id", h.ref.event).Str("delivery_id", h.claim.ID).
 				Msg("an attempt was recorded too late: its lease is lost and it is made again")
 		}
-		return
 	}
-	m.done <- nil
 }
 
 // Release implements outbox.Store.

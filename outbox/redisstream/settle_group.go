@@ -1,12 +1,10 @@
 package redisstream
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 
 	"relay/outbox"
 )
@@ -23,29 +21,27 @@ func (sh *shard) trySettles(ctx context.Context, list []*settlement) error {
 	if err != nil {
 		return err
 	}
-	list = slices.DeleteFunc(slices.Clone(list), func(m *settlement) bool {
-		lost := m.lease.outbox != joined.outbox
-		if lost {
-			sh.settled(m, false)
+	call := settleCall{sh: sh}
+	var lost []*settlement
+	for _, m := range list {
+		switch {
+		case m.lease.outbox != joined.outbox:
+			lost = append(lost, m)
+		case m.simple():
+			call.simple = append(call.simple, m)
+		default:
+			call.others = append(call.others, m)
 		}
-		return lost
-	})
-	if len(list) == 0 {
+	}
+	sh.settled(lost, "")
+	if len(call.simple)+len(call.others) == 0 {
 		return nil
 	}
-	slices.SortStableFunc(list, func(a, b *settlement) int {
-		sa, sb := a.simple(), b.simple()
-		if sa && sb {
-			return cmp.Compare(a.stream, b.stream)
-		}
-		return cmp.Compare(rank(sa), rank(sb))
-	})
-	keys, args := sh.settleCall(joined, list)
+	keys, args := call.build(joined)
+	list = append(call.simple, call.others...)
 	v, err := sh.eval(ctx, &sh.s.scripts.settle, keys, args)
 	if errors.Is(err, errEpoch) {
-		for _, m := range list {
-			sh.settled(m, false)
-		}
+		sh.settled(list, "")
 		return nil
 	}
 	if err != nil {
@@ -55,52 +51,62 @@ func (sh *shard) trySettles(ctx context.Context, list []*settlement) error {
 	if len(answer) != len(list) {
 		return fmt.Errorf("%w: unexpected answer of the settle script", outbox.ErrUnavailable)
 	}
-	for i, m := range list {
-		sh.settled(m, answer[i] == '1')
-	}
+	sh.settled(list, answer)
 	return nil
 }
 
-func rank(simple bool) int {
-	if simple {
-		return 0
-	}
-	return 1
+// settleCall is what one script call settles.
+type settleCall struct {
+	sh             *shard
+	simple, others []*settlement
 }
 
-// settleCall writes the keys and arguments of the settle script, in the order that it reads them.
-// The list is in order: simple ones by stream, then the others.
-func (sh *shard) settleCall(joined *session, list []*settlement) (keys []string, args []any) {
-	type stream struct{ number, simple int }
-	streams, inOrder, of := map[string]*stream{}, []*settlement{}, make([]*stream, len(list))
-	simple, bytes, deadline := 0, 0, int64(math.MaxInt64)
-	keys = append(make([]string, 0, 3+2*len(list)), sh.meta, sh.counts, sh.done)
-	for i, m := range list {
-		x := streams[m.stream]
-		if x == nil {
-			x = &stream{number: len(streams) + 1}
-			streams[m.stream] = x
-			inOrder = append(inOrder, m)
-			keys = append(keys, m.stream)
-		}
-		of[i] = x
-		if m.simple() {
-			x.simple++
-			simple++
-			bytes += len(m.kept)
-			deadline = min(deadline, m.lease.deadline)
+// stream names a stream of deliveries.
+type stream struct {
+	line     byte
+	endpoint string
+}
+
+func (m *settlement) stream() stream { return stream{m.lease.entry.line, m.lease.claim.Endpoint} }
+
+// build writes the keys and arguments of the settle script, in the order that it reads them. It
+// puts simple settlements in the order of their streams.
+func (c *settleCall) build(joined *session) (keys []string, args []any) {
+	sh := c.sh
+	streams, byStream := groupBy(c.simple, (*settlement).stream)
+	c.simple = byStream
+	events, byEvent := groupBy(byStream, func(m *settlement) string { return m.lease.ref.event })
+	bytes, deadline := 0, int64(math.MaxInt64)
+	for _, m := range byStream {
+		bytes += len(m.kept)
+		deadline = min(deadline, m.lease.deadline)
+	}
+	number := map[stream]int{}
+	inOrder := make([]stream, 0, len(streams)+len(c.others))
+	for _, list := range [][]*settlement{first(streams, byStream), c.others} {
+		for _, m := range list {
+			if x := m.stream(); number[x] == 0 {
+				inOrder = append(inOrder, x)
+				number[x] = len(inOrder)
+			}
 		}
 	}
-	events, byEvent := groupByEvent(list[:simple])
-	args = append(make([]any, 0, 8+3*len(streams)+4*simple+len(events)+9*(len(list)-simple)),
-		sh.prefix, len(streams), simple, len(events), len(list), bytes, deadline, joined.outbox)
-	for _, m := range inOrder {
-		args = append(args, m.lease.claim.Endpoint, string(m.lease.entry.line), streams[m.stream].simple)
+
+	keys = append(make([]string, 0, 3+len(inOrder)+len(events)+len(c.others)), sh.meta, sh.counts, sh.done)
+	args = append(make([]any, 0, 8+3*len(inOrder)+len(events)+4*len(byStream)+10*len(c.others)),
+		sh.prefix, len(inOrder), len(byStream), len(events), len(byStream)+len(c.others), bytes, deadline, joined.outbox)
+	for i, x := range inOrder {
+		keys = append(keys, sh.prefix+string(x.line)+":"+x.endpoint)
+		simple := 0
+		if i < len(streams) {
+			simple = streams[i].to - streams[i].from
+		}
+		args = append(args, x.endpoint, string(x.line), simple)
 	}
-	for _, m := range list[:simple] {
+	for _, m := range byStream {
 		args = append(args, m.lease.entry.id())
 	}
-	for _, m := range list[:simple] {
+	for _, m := range byStream {
 		args = append(args, m.lease.ref.tail())
 	}
 	for _, e := range events {
@@ -110,9 +116,9 @@ func (sh *shard) settleCall(joined *session, list []*settlement) (keys []string,
 	for _, m := range byEvent {
 		args = append(args, m.lease.ref.n, m.kept)
 	}
-	for i, m := range list[simple:] {
+	for _, m := range c.others {
 		keys = append(keys, sh.event(m.lease.ref.event))
-		args = append(args, of[simple+i].number)
+		args = append(args, number[m.stream()])
 		args = appendOther(args, m)
 	}
 	return keys, args
@@ -121,34 +127,44 @@ func (sh *shard) settleCall(joined *session, list []*settlement) (keys []string,
 // run is a part of a list.
 type run struct{ from, to int }
 
-// groupByEvent puts settlements of one event side by side, so that their records are written
-// together, and returns where each event's are.
-func groupByEvent(list []*settlement) ([]run, []*settlement) {
-	numbers := make(map[string]int, len(list))
-	of, events := make([]int, len(list)), make([]run, 0, len(list))
+// groupBy puts settlements of one key side by side, in the order in which the keys come, and
+// returns where each key's are.
+func groupBy[K comparable](list []*settlement, key func(*settlement) K) ([]run, []*settlement) {
+	numbers := make(map[K]int, len(list))
+	of, runs := make([]int, len(list)), make([]run, 0, len(list))
 	for i, m := range list {
-		n, ok := numbers[m.lease.ref.event]
+		k := key(m)
+		n, ok := numbers[k]
 		if !ok {
-			n = len(events)
-			numbers[m.lease.ref.event] = n
-			events = append(events, run{})
+			n = len(runs)
+			numbers[k] = n
+			runs = append(runs, run{})
 		}
 		of[i] = n
-		events[n].to++
+		runs[n].to++
 	}
 	at := 0
-	for n := range events {
-		count := events[n].to
-		events[n] = run{at, at}
+	for n := range runs {
+		count := runs[n].to
+		runs[n] = run{at, at}
 		at += count
 	}
-	sorted := make([]*settlement, len(list))
+	grouped := make([]*settlement, len(list))
 	for i, m := range list {
-		e := &events[of[i]]
-		sorted[e.to] = m
-		e.to++
+		r := &runs[of[i]]
+		grouped[r.to] = m
+		r.to++
 	}
-	return events, sorted
+	return runs, grouped
+}
+
+// first returns the first settlement of each run.
+func first(runs []run, list []*settlement) []*settlement {
+	heads := make([]*settlement, len(runs))
+	for i, r := range runs {
+		heads[i] = list[r.from]
+	}
+	return heads
 }
 
 // appendOther writes the arguments of a settlement that is not simple.

@@ -57,7 +57,7 @@ type Store struct {
 	started time.Time
 	stop    chan struct{}  // closed by Close
 	ended   chan struct{}  // closed when the last settlements are in, or given up
-	slots   chan struct{}  // one token for each settlement that waits for its commit
+	slots   slots          // for settlements that wait for their commit
 	broken  chan struct{}  // never closed: outages pass, and Redis is not ours to open again
 	workers sync.WaitGroup // of batchers, and what hands back
 	loops   sync.WaitGroup // upkeep, bells and reconcilers
@@ -93,7 +93,7 @@ func open(ctx context.Context, o Options, window time.Duration) (*Store, error) 
 	s := &Store{
 		o: o, log: o.Log, window: window, started: time.Now().UTC(), hashes: o.Endpoints,
 		stop: make(chan struct{}), ended: make(chan struct{}), broken: make(chan struct{}),
-		slots:     make(chan struct{}, settleBacklog),
+		slots:     slots{free: settleBacklog},
 		endpoints: map[string]*endpoint{},
 		leases:    map[claimKey]*lease{},
 		events:    newCache(cacheBytes),
