@@ -52,7 +52,7 @@ func (b *batcher[T]) start(wg *sync.WaitGroup, stop <-chan struct{}) {
 }
 
 // runNext runs the next group, and returns false when there is none to run now: the queue is
-// empty, or whoever has a heavy group under way comes for what waits.
+// empty, or a heavy group is under way, whose worker comes for what waits.
 func (b *batcher[T]) runNext() bool {
 	group, weight := b.take()
 	if len(group) == 0 {

@@ -95,7 +95,7 @@ func newSettlement(h *lease) *settlement {
 	return &settlement{lease: h}
 }
 
-// answer tells whoever waits for the settlement.
+// answer tells the caller that waits for the settlement.
 func (m *settlement) answer(err error) {
 	if m.done != nil {
 		m.done <- err
