@@ -25,6 +25,7 @@ type Config struct {
 	Admin     Admin
 	Retention Retention
 	Log       Log
+	Trace     Trace
 	Fronts    []Front
 	ACME      ACME
 
@@ -120,11 +121,16 @@ func (c Config) places() map[string][]string {
 		}
 	}
 	host, _, _ := net.SplitHostPort(c.Admin.HTTP)
+	var collector []string
+	if u, err := url.Parse(c.Trace.OTLP); err == nil && u.Host != "" {
+		collector = []string{c.Trace.OTLP, u.Host, u.Hostname(), u.Path}
+	}
 	all := map[string][]string{
 		"outbox.path":   {c.Outbox.Path},
 		"outbox.server": server,
 		"admin.unix":    {c.Admin.Unix},
 		"admin.http":    {c.Admin.HTTP, host},
+		"trace.otlp":    collector,
 	}
 	for _, f := range c.Fronts {
 		for _, u := range append([]Upstream{f.Upstream}, f.upstreams()...) {
@@ -236,6 +242,7 @@ func Default(env func(string) (string, bool)) Config {
 		Admin:     Admin{HTTP: "127.0.0.1:7071"},
 		Retention: Retention{Delivered: 72 * time.Hour, Failed: 30 * Day},
 		Log:       Log{Level: "info"},
+		Trace:     defaultTrace(),
 	}
 }
 

@@ -30,6 +30,7 @@ func decode(root *Block, c Config) Config {
 	d.fronts(root.Unique(root.Blocks("front", true)))
 	d.retention(root.One("retention"))
 	d.log(root.One("log"))
+	d.trace(root.One("trace"))
 	root.Blocks("policy", true) // package policy decodes these
 	root.Blocks("signature", true)
 	root.Blocks("event_type", true)

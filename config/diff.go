@@ -68,6 +68,7 @@ func NeedRestart(old, new Config) []string {
 		{"outbox", old.Outbox, new.Outbox},
 		{"admin", old.Admin, new.Admin},
 		{"log", old.Log, new.Log},
+		{"trace", old.Trace, new.Trace},
 		{"secrets_key", old.SecretsKey, new.SecretsKey},
 	} {
 		if !reflect.DeepEqual(block.old, block.new) {
@@ -133,6 +134,7 @@ func (c Config) allSettings() []Setting {
 	add("retention.failed", FormatDuration(c.Retention.Failed))
 	add("log.level", c.Log.Level)
 	add("log.format", c.Log.Format)
+	all = append(all, c.Trace.settings()...)
 	if len(c.Fronts) > 0 {
 		all = append(all, c.ACME.settings()...)
 	}

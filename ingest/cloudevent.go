@@ -15,6 +15,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"relay/ingest/problem"
+	"relay/internal/trace"
 	"relay/outbox"
 	"relay/policy"
 	"relay/policy/rawjson"
@@ -31,6 +32,8 @@ import (
 //	subject          the key
 //	tenant           (an extension) the tenant
 //	datacontenttype  must be JSON
+//	traceparent,     (the distributed tracing extension) are kept with the event where Relay
+//	tracestate       traces or sends trace contexts on
 //	others           are checked for their form and not kept
 
 // specVersion is the only supported version.
@@ -50,6 +53,8 @@ type cloudEvent struct {
 	source      string
 	version     string
 	contentType string // "" is JSON
+	traceParent string // of the distributed tracing extension, with traceState
+	traceState  string
 }
 
 // set sets one attribute. The caller adds the place to the problem.
@@ -82,6 +87,10 @@ func (c *cloudEvent) set(name, value string) *problem.Problem {
 		return p
 	case "datacontenttype":
 		c.contentType = value
+	case "traceparent":
+		c.traceParent = value
+	case "tracestate":
+		c.traceState = value
 	default:
 		return checkExtension(name)
 	}
@@ -130,6 +139,7 @@ func (c *cloudEvent) entry(data []byte) (e outbox.Entry, p *problem.Problem) {
 		c.event.ID = "evt_" + hex.EncodeToString(h.Sum(nil)[:16])
 	}
 	e.Event = c.event
+	e.Event.Trace = trace.Kept(c.traceParent, c.traceState)
 	return e, nil
 }
 

@@ -282,6 +282,9 @@ func (c *conn) describe(path string) {
 	for _, key := range h.keys {
 		r.IdempotencyKey = append(r.IdempotencyKey, string(key))
 	}
+	if len(h.parents) == 1 && c.s.o.Ingest.traced() { // several are none: W3C Trace Context, section 3.2
+		r.TraceParent, r.TraceState = string(h.parents[0]), string(bytes.Join(h.states, []byte(",")))
+	}
 	if len(h.codings) > 0 {
 		r.ContentEncoding = string(bytes.Join(h.codings, []byte(",")))
 	}

@@ -36,6 +36,7 @@ type fields struct {
 	host, contentType           []byte
 	site, origin, authorization []byte
 	keys, codings               [][]byte
+	parents, states             [][]byte    // traceparent and tracestate
 	attributes                  [][2][]byte // of a CloudEvent: names without attributePrefix, and values
 }
 
@@ -67,7 +68,7 @@ func headerEnd(text []byte, from int) (int, *problem.Problem) {
 // read reads a whole header, from the request line to the empty line. It reuses the memory of the
 // last header.
 func (h *header) read(text []byte) (p *problem.Problem) {
-	*h = header{fields: fields{keys: h.keys[:0], codings: h.codings[:0], attributes: h.attributes[:0]}}
+	*h = header{fields: fields{keys: h.keys[:0], codings: h.codings[:0], parents: h.parents[:0], states: h.states[:0], attributes: h.attributes[:0]}}
 	line, rest, _ := bytes.Cut(text, crlf)
 	if p = h.requestLine(line); p != nil {
 		return p
@@ -186,6 +187,14 @@ func (f *fields) rest(name, value []byte) {
 	case len("Idempotency-Key"):
 		if isNamed(name, "idempotency-key") {
 			f.keys = append(f.keys, value)
+		}
+	case len("Traceparent"):
+		if isNamed(name, "traceparent") {
+			f.parents = append(f.parents, value)
+		}
+	case len("Tracestate"):
+		if isNamed(name, "tracestate") {
+			f.states = append(f.states, value)
 		}
 	case len("Content-Encoding"):
 		if isNamed(name, "content-encoding") {

@@ -21,6 +21,7 @@ import (
 
 	"relay/ingest/problem"
 	"relay/internal/throttle"
+	"relay/internal/trace"
 	"relay/outbox"
 	"relay/policy"
 )
@@ -61,6 +62,12 @@ type Options struct {
 	Strict  bool          // refuse an event of a type that is not known, and one whose type no endpoint wants, instead of accepting it with 0 deliveries
 	Log     zerolog.Logger
 
+	// Trace records a span of each accept in a trace that is sampled; nil for none. KeepTrace
+	// reports whether trace contexts of requests are kept anyway, for endpoints that send them
+	// on; nil for never.
+	Trace     *trace.Tracer
+	KeepTrace func() bool
+
 	maxInFlight int64 // of tests: bytes of all bodies being handled, at least MaxBody; 0 = 64 MiB
 }
 
@@ -96,7 +103,9 @@ type Request struct {
 	Path            string // percent-decoded, without the query
 	ContentType     string
 	ContentEncoding string
-	IdempotencyKey  []string    // all values of that header
+	IdempotencyKey  []string // all values of that header
+	TraceParent     string   // and TraceState: of those headers, if Relay keeps them
+	TraceState      string
 	Attributes      []Attribute // of a CloudEvent in binary mode: all headers that begin with "ce-"
 	Body            []byte      // read only, and valid until Handle returns
 }
@@ -134,11 +143,14 @@ func response(p *problem.Problem) Response {
 // If ctx ends during the commit, it is unknown whether the events were accepted. The app then
 // repeats the request with the same id or Idempotency-Key, and gets the first receipt.
 func (in *Ingest) Handle(ctx context.Context, r *Request) Response {
+	began := time.Now()
 	b, many, p := in.read(r)
 	if p != nil {
 		return response(p)
 	}
+	spans := in.follow(b.Entries, r, began)
 	receipts, p := in.accept(ctx, b)
+	in.record(spans, b.Entries, receipts, p)
 	if p != nil {
 		if !many {
 			p.Index = nil // there is only one event

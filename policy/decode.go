@@ -83,6 +83,7 @@ type settings struct {
 	fleetConcurrency int
 	freshShare       float64
 	http2            bool
+	propagateTrace   bool
 	connectionMaxAge time.Duration
 	obeyRateHeaders  bool
 	timeout          Timeout
@@ -144,6 +145,7 @@ func (s *settings) read(b *config.Block) {
 	b.Int("fleet_concurrency", &s.fleetConcurrency, 0, 1024)
 	b.Float("fresh_share", &s.freshShare, 0, 1)
 	b.Bool("http2", &s.http2)
+	b.Bool("propagate_trace", &s.propagateTrace)
 	b.Duration("connection_max_age", &s.connectionMaxAge, time.Second, 24*time.Hour)
 	b.Bool("obey_rate_headers", &s.obeyRateHeaders)
 	if t := b.One("timeout"); t != nil {
@@ -184,6 +186,7 @@ func (s *settings) read(b *config.Block) {
 // fill writes the settings into an endpoint.
 func (s *settings) fill(e *Endpoint) {
 	e.Concurrency, e.FleetConcurrency, e.FreshShare = s.concurrency, s.fleetConcurrency, s.freshShare
+	e.PropagateTrace = s.propagateTrace
 	e.HTTP2, e.ConnectionMaxAge, e.ObeyRateHeaders, e.Timeout, e.Budget = s.http2, s.connectionMaxAge, s.obeyRateHeaders, s.timeout, s.budget
 	e.Retry, e.RateLimit, e.Breaker, e.Disable = s.retry.spell(), s.rateLimit.spell(), s.breaker.spell(), s.disable
 	e.Batch, e.Egress, e.TLS = s.batch.spell(), s.egress, s.tls.spell()

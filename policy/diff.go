@@ -76,6 +76,7 @@ func (e *Endpoint) allSettings() []config.Setting {
 	all = append(all, e.Body.settings()...)
 	add("concurrency", strconv.Itoa(e.Concurrency))
 	add("http2", strconv.FormatBool(e.HTTP2))
+	add("propagate_trace", strconv.FormatBool(e.PropagateTrace))
 	add("connection_max_age", config.FormatDuration(e.ConnectionMaxAge))
 	if e.Handshake {
 		add("handshake", e.Origin)

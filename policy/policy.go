@@ -28,6 +28,7 @@ type Policy struct {
 	byName   map[string]*Endpoint
 	router   router
 	compiler *Compiler
+	traced   bool // an endpoint has PropagateTrace
 }
 
 // Endpoint is a URL with its policy, in which named defaults and overrides are merged.
@@ -45,6 +46,7 @@ type Endpoint struct {
 	Body             *Body          // nil for the default one: {"id","type","timestamp","data"}
 	Signers          []*sign.Signer // each signs every request; empty for sign = ["none"]
 	Concurrency      int            // attempts at a time in each Relay
+	PropagateTrace   bool           // requests carry the trace context of their event
 	HTTP2            bool           // offered to the receiver, if URL is https
 	ConnectionMaxAge time.Duration  // of a connection when a request begins; 0 for unlimited
 	Handshake        bool           // the receiver is asked for its consent before the first event
@@ -69,6 +71,7 @@ func New(endpoints []*Endpoint) *Policy {
 	p := &Policy{Endpoints: endpoints, byName: make(map[string]*Endpoint, len(endpoints))}
 	for _, e := range endpoints {
 		p.byName[e.Name] = e
+		p.traced = p.traced || e.PropagateTrace
 	}
 	p.router.set(endpoints)
 	return p
@@ -84,6 +87,9 @@ func (p *Policy) Adopt(old *Policy) {
 		}
 	}
 }
+
+// PropagatesTrace reports whether an endpoint has PropagateTrace.
+func (p *Policy) PropagatesTrace() bool { return p.traced }
 
 // Endpoint returns the endpoint of that name, or nil.
 func (p *Policy) Endpoint(name string) *Endpoint { return p.byName[name] }

@@ -25,6 +25,7 @@ import (
 	"relay/config"
 	"relay/ingest"
 	"relay/ingest/listen"
+	"relay/internal/trace"
 	"relay/outbox"
 	"relay/outbox/redisstream"
 	"relay/outbox/sqlite"
@@ -106,6 +107,7 @@ type App struct {
 	registry  *registry.Registry // of endpoints made at run time
 	metrics   *metrics.Metrics
 	events    *ownEvents
+	tracer    *trace.Tracer // nil for none
 	servers   []server
 	front     *front.Front
 	own       []netip.AddrPort
@@ -214,6 +216,7 @@ func (a *App) open(ctx context.Context) error {
 		}
 	}
 	now := func() *policy.Policy { return a.live.Load().policy }
+	a.tracer = newTracer(a.o)
 	a.metrics = a.newMetrics()
 	a.events = newOwnEvents(store.Accept, now, a.metrics.OwnEventsDropped, a.o.Log.With().Str("component", "deliver").Logger())
 	in := ingest.New(ingest.Options{
@@ -222,7 +225,8 @@ func (a *App) open(ctx context.Context) error {
 			raise:    a.events.raise,
 			lost:     a.lostOutbox,
 		},
-		Route:   func(e *outbox.Event) ([]string, []outbox.Term) { return now().Route(e) },
+		Route: func(e *outbox.Event) ([]string, []outbox.Term) { return now().Route(e) },
+		Trace: a.tracer, KeepTrace: func() bool { return now().PropagatesTrace() },
 		Type:    func(name string) (*policy.EventType, bool) { return a.live.Load().policy.Type(name) },
 		Strict:  c.Ingest.Strict,
 		Index:   c.Ingest.Index,
@@ -242,6 +246,7 @@ func (a *App) open(ctx context.Context) error {
 		Grace:    a.o.Grace,
 		Self:     a.self(),
 		Raise:    a.events.raise,
+		Trace:    a.tracer,
 	}, a.o.Policy)
 	a.o.Policy = nil // live keeps it until a reload replaces it
 	a.onClose("sockets that nothing uses", a.o.Given.Close)
@@ -371,10 +376,11 @@ func (a *App) clock() outbox.Clock {
 // newMetrics asks the deliverer only during a scrape.
 func (a *App) newMetrics() *metrics.Metrics {
 	return metrics.New(metrics.Options{
-		Version: a.o.Version,
-		Outbox:  a.store,
-		Status:  func() []deliver.Status { return a.deliverer.Status() },
-		InFiles: a.inFiles,
+		Version:      a.o.Version,
+		Outbox:       a.store,
+		Status:       func() []deliver.Status { return a.deliverer.Status() },
+		InFiles:      a.inFiles,
+		TraceDropped: a.tracer.Dropped,
 		LogDropped: func() uint64 {
 			if a.o.LogDropped == nil {
 				return 0

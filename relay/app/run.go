@@ -53,6 +53,12 @@ func (a *App) Run(ctx context.Context) (err error) {
 		}
 	})
 	events.Go(func() { a.events.run(telling) })
+	tracing, stopTracing := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopTracing()
+	var spans sync.WaitGroup
+	if a.tracer != nil {
+		spans.Go(func() { a.tracer.Run(tracing) })
+	}
 	upkeep.Go(func() { every(work, reapEvery, func() { a.reap(work) }) })
 	upkeep.Go(func() { every(work, relieveEvery, func() { a.relieve(work) }) })
 	upkeep.Go(func() { every(work, lookEvery, func() { a.look(work) }) })
@@ -100,6 +106,8 @@ func (a *App) Run(ctx context.Context) (err error) {
 	servers.Wait() // an operator may have changed an endpoint up to now
 	stopTelling()
 	events.Wait()
+	stopTracing()
+	spans.Wait()
 	a.logStopped()
 	return errors.Join(a.broken(), err)
 }

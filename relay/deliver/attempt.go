@@ -122,6 +122,7 @@ func (r *runner) conclude(s *setup, claims []outbox.Claim, res *Result, e *endin
 		}
 		res.Attempt.Outcome, res.Attempt.Code, res.Attempt.Error = string(j.outcome), j.code, j.text
 		r.settle(c, res, due)
+		r.d.record(c, res, len(claims))
 		r.counts.record(j.outcome, res.Attempt.Took)
 	}
 }
@@ -164,6 +165,7 @@ func (r *runner) try(s *setup, claims []outbox.Claim, d *draft, now time.Time) (
 			return e
 		}
 	}
+	d.header = r.d.appendTrace(d.header, s.endpoint, claims)
 	e.answer, e.failure = s.sender(r.d).Send(r.d.working, post.Request{Header: d.header, Body: d.body, Until: now.Add(s.endpoint.Timeout.Total)})
 	if f := e.failure; f != nil && f.Code == policy.CodeTimeout {
 		f.Text = s.late()

@@ -18,6 +18,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"relay/internal/trace"
 	"relay/outbox"
 	"relay/policy"
 	"relay/relay/gate"
@@ -43,6 +44,7 @@ type Options struct {
 	Own      func() []netip.AddrPort // listeners of this process, never connected to; optional
 	MaxConns int                     // connections to all receivers together; 0 for no bound
 	Self     func() Self             // for the records of attempts; optional
+	Trace    *trace.Tracer           // records attempts of events in traces that are sampled; nil for none
 	Grace    time.Duration           // for attempts under way when Run is to end; default 20 s
 	Raise    func(OwnEvent)          // tells of what happened to endpoints and deliveries; must not block; optional
 

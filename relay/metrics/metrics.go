@@ -55,6 +55,9 @@ type Options struct {
 	// LogDropped counts lost log lines.
 	LogDropped func() uint64
 
+	// TraceDropped counts lost spans.
+	TraceDropped func() uint64
+
 	// InFiles names the endpoints that are in the file of a Relay of this outbox; deliveries of
 	// others are held. It obeys the context's deadline.
 	InFiles func(ctx context.Context) map[string]bool
@@ -108,10 +111,14 @@ func New(o Options) *Metrics {
 		Name: "relay_log_dropped_total",
 		Help: "Lines of the log that were lost, because nobody read them fast enough or they could not be written.",
 	}, func() float64 { return float64(o.LogDropped()) })
+	traceDropped := prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "relay_trace_dropped_total",
+		Help: "Spans that were lost, because the collector did not take them or too many waited for it.",
+	}, func() float64 { return float64(o.TraceDropped()) })
 	m.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		build, m.events, m.unwanted, m.refused, m.ownEvents, logDropped, newState(m))
+		build, m.events, m.unwanted, m.refused, m.ownEvents, logDropped, traceDropped, newState(m))
 	return m
 }
 

@@ -72,7 +72,7 @@ func fleet() Options {
 		Config: func() Config {
 			return Config{Generation: 3, Hash: "0123456789ab", LoadedAt: time.Unix(1e9, 5e8), Refused: true}
 		},
-		LogDropped: func() uint64 { return 7 },
+		LogDropped: func() uint64 { return 7 }, TraceDropped: func() uint64 { return 9 },
 		InFiles: func(context.Context) map[string]bool {
 			return map[string]bool{"busy": true, "held": true, "idle": true, "theirs": true}
 		},
