@@ -11,13 +11,19 @@ import (
 func TestAllocationsOfConn(t *testing.T) {
 	var h header
 	text := []byte("POST /v1/events HTTP/1.1\r\nHost: localhost\r\nUser-Agent: app\r\nContent-Type: application/json\r\n" +
-		"Authorization: Bearer t0ken\r\nIdempotency-Key: k\r\nContent-Length: 2\r\n\r\n")
+		"Authorization: Bearer t0ken\r\nIdempotency-Key: k\r\nTraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\nContent-Length: 2\r\n\r\n")
 	if n := testing.AllocsPerRun(100, func() {
 		if p := h.read(text); p != nil {
 			t.Fatal(p)
 		}
 	}); n != 0 {
 		t.Errorf("a header makes %v objects", n)
+	}
+	off := New(Options{Outbox: nowhere{}, Route: to("billing"), KeepTrace: func() bool { return false }})
+	asked := &conn{s: &Server{o: ServerOptions{Ingest: off}}, header: h}
+	asked.header.keys = nil
+	if n := testing.AllocsPerRun(100, func() { asked.describe("/v1/events") }); n != 0 || asked.req.TraceParent != "" {
+		t.Errorf("a traceparent that is not kept makes %v objects", n)
 	}
 	c, res := new(conn), Response{Status: 202, ContentType: "application/json", Body: []byte("{}")}
 	if n := testing.AllocsPerRun(100, func() { c.encode(&res, false, false) }); n != 0 {

@@ -19,4 +19,8 @@ func TestAllocationsOfAttempt(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() { r.attempt(r.now, claims, nil, false) }); n != 2 {
 		t.Errorf("%v objects, want 2", n)
 	}
+	claims[0].Event.Trace = fromApp // kept by a Relay that traces
+	if n := testing.AllocsPerRun(100, func() { r.attempt(r.now, claims, nil, false) }); n != 2 {
+		t.Errorf("of an event with a trace, %v objects, want 2", n)
+	}
 }
