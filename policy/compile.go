@@ -64,7 +64,7 @@ func always() []string {
 
 // overridable are the parts of a policy that runtime can open.
 func overridable() []string {
-	return []string{"concurrency", "fleet_concurrency", "fresh_share", "http2", "connection_max_age", "obey_rate_headers", "timeout",
+	return []string{"concurrency", "fleet_concurrency", "fresh_share", "http2", "propagate_trace", "connection_max_age", "obey_rate_headers", "timeout",
 		"budget", "retry", "rate_limit", "breaker", "batch", "disable", "egress", "tls", "sample", "dedupe", "crossing", "handshake", "origin"}
 }
 

@@ -39,6 +39,7 @@ func TestDiff(t *testing.T) {
 		{"batch", with("batch {}"), with("batch {\n max_events = 10\n max_wait = \"1m\"\n format = \"ndjson\"\n}"), []config.Change{
 			{Name: "batch", Old: "100 events, 1s, 256KiB, array, on_refused split", New: "10 events, 1m, 256KiB, ndjson, on_refused split"}}},
 		{"batch off", with("batch {}"), with(``), []config.Change{{Name: "batch", Old: "100 events, 1s, 256KiB, array, on_refused split"}}},
+		{"traces", with(``), with(`propagate_trace = true`), []config.Change{{Name: "propagate_trace", Old: "false", New: "true"}}},
 		{"http2", with(``), with(`http2 = true`), []config.Change{{Name: "http2", Old: "false", New: "true"}}},
 		{"handshake", with(``), with("handshake = true\norigin = \"a.test\""), []config.Change{{Name: "handshake", New: "a.test"}}},
 		{"timeout", with(``), with("timeout {\n connect = \"1s\"\n total = \"90s\"\n}"), []config.Change{

@@ -84,7 +84,8 @@ type Request struct {
 	Header []Header `json:"header"`
 	Body   string   `json:"body"`
 	Signed []Signer `json:"signed_by"`
-	HTTP2  bool     `json:"http2"` // offered
+	HTTP2  bool     `json:"http2"`           // offered
+	Trace  bool     `json:"trace,omitempty"` // traceparent and tracestate of the event are sent, if it has them
 
 	BodyError string `json:"body_error,omitempty"` // why there is no request
 	Code      string `json:"code,omitempty"`       // of the attempt then
@@ -181,7 +182,7 @@ func request(e *policy.Endpoint, event *outbox.Event, o Options) *Request {
 		}
 		safe.Headers = append(safe.Headers, policy.Header{Name: name, Value: config.NewSecret(config.Hidden)})
 	}
-	out := &Request{URL: shown.String(), Header: []Header{}, Signed: []Signer{}, HTTP2: e.HTTP2 && e.URL.Scheme == "https"}
+	out := &Request{URL: shown.String(), Header: []Header{}, Signed: []Signer{}, HTTP2: e.HTTP2 && e.URL.Scheme == "https", Trace: e.PropagateTrace}
 	safe.Origin = e.Shown().Origin
 	for _, s := range e.Signers {
 		out.Signed = append(out.Signed, Signer{s.Scheme().Name(), s.Signing()})

@@ -75,6 +75,9 @@ func printRequest(b *bytes.Buffer, r *Request, signed bool) {
 	default:
 		fmt.Fprintf(b, "  signed       %s; --sign shows signatures\n", strings.Join(signers, ", "))
 	}
+	if r.Trace {
+		fmt.Fprintf(b, "  trace        traceparent and tracestate of the event are sent, if it has them\n")
+	}
 	if r.HTTP2 {
 		fmt.Fprintf(b, "  http2        offered: a receiver that takes it gets the same as HTTP/2\n")
 	}
