@@ -121,16 +121,11 @@ func (c Config) places() map[string][]string {
 		}
 	}
 	host, _, _ := net.SplitHostPort(c.Admin.HTTP)
-	var collector []string
-	if u, err := url.Parse(c.Trace.OTLP); err == nil && u.Host != "" {
-		collector = []string{c.Trace.OTLP, u.Host, u.Hostname(), u.Path}
-	}
 	all := map[string][]string{
 		"outbox.path":   {c.Outbox.Path},
 		"outbox.server": server,
 		"admin.unix":    {c.Admin.Unix},
 		"admin.http":    {c.Admin.HTTP, host},
-		"trace.otlp":    collector,
 	}
 	for _, f := range c.Fronts {
 		for _, u := range append([]Upstream{f.Upstream}, f.upstreams()...) {
@@ -142,7 +137,7 @@ func (c Config) places() map[string][]string {
 			all["front.http"] = append(all["front.http"], addr, host)
 		}
 	}
-	for setting, address := range map[string]string{"acme.ca": c.ACME.CA, "acme.on_demand.ask": c.ACME.Ask} {
+	for setting, address := range map[string]string{"acme.ca": c.ACME.CA, "acme.on_demand.ask": c.ACME.Ask, "trace.otlp": c.Trace.OTLP} {
 		if u, err := url.Parse(address); err == nil {
 			all[setting] = append(all[setting], address, u.Host, u.Hostname())
 		}

@@ -112,6 +112,7 @@ relay_log_dropped_total 7
 relay_outbox_fill_ratio 0.25
 relay_outbox_up 1
 relay_own_events_dropped_total 2
+relay_trace_dropped_total 9
 relay_deliver_attempts_total{endpoint="busy",outcome="delivered"} 5
 relay_deliver_attempts_total{endpoint="busy",outcome="retry"} 1
 relay_deliver_attempts_total{endpoint="busy",outcome="refused"} 0
