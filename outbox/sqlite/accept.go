@@ -25,8 +25,18 @@ type accept struct {
 	err      error
 	done     chan struct{}
 
-	entries []*entry // its pending deliveries, for the queues in memory
-	repeats [][2]int // places of entries that repeat an earlier one, and of that one
+	entries []*entry    // its pending deliveries, for the queues in memory
+	made    []madeEvent // what it has written
+	repeats [][2]int    // places of entries that repeat an earlier one, and of that one
+}
+
+// madeEvent is an event that was written, with the numbers of its deliveries from first on.
+type madeEvent struct {
+	number  int64
+	event   *outbox.Event
+	first   int64
+	targets []*endpoint
+	manual  bool
 }
 
 // answer gives the batch its answer, unless it has one.
@@ -84,6 +94,9 @@ func (s *Store) Accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt, e
 // and, when the data is large, the rest of its last page.
 func sizeOf(e outbox.Entry) int64 {
 	size := int64(len(e.Event.Data)+len(e.Event.Tenant)+len(e.Event.Key)+len(e.Event.Trace)) + 512 + 256*int64(len(e.Endpoints))
+	for _, f := range e.Event.Fields {
+		size += int64(len(f.Value)) + 32
+	}
 	for _, t := range e.Terms {
 		size += int64(len(t.Error))
 		if t.Mark != nil {
@@ -101,6 +114,7 @@ func sizeOf(e outbox.Entry) int64 {
 // transaction.
 func (s *Store) insert(a *accept) error {
 	a.receipts, a.entries, a.repeats, a.err = make([]outbox.Receipt, len(a.events)), a.entries[:0], a.repeats[:0], nil
+	a.made = a.made[:0]
 	if a.err = a.ctx.Err(); a.err != nil {
 		return nil
 	}
@@ -220,31 +234,14 @@ func (s *Store) insertEvent(a *accept, i int, targets []*endpoint, now int64) (m
 		}
 	}
 	event := new(a.events[i]) // a copy, or one delivery in memory keeps its whole batch there
-	var ids []byte
-	for _, ep := range targets {
-		if ep.id == 0 {
-			if err := s.addEndpoint(ep); err != nil {
-				return 0, err
-			}
-		}
-		ids = appendTarget(ids, ep)
-	}
-	kept := 0
-	if len(targets) == 0 {
-		kept = keptUnwanted
-	}
-	var print []byte
-	if p := a.batch.Entries[i].Fingerprint; p != (outbox.Fingerprint{}) {
-		print = p[:]
-	}
-	err = s.db.addEvent.int(s.meta.nextEvent).text(event.ID).text(event.Type).int(event.Time.UnixMicro()).text(event.Tenant).text(event.Key).text(event.Trace).
-		int(now).int(s.meta.nextDelivery).blob(ids).blob(print).int(int64(kept)).blob(event.Data).exec()
+	err = s.addEvent(event, targets, a.batch.Entries[i].Fingerprint, now)
 	if errors.Is(err, sqlite3.CONSTRAINT_UNIQUE) {
 		return 0, &clash{a, i}
 	}
 	if err != nil {
-		return 0, fmt.Errorf("insert event: %w", err)
+		return 0, err
 	}
+	a.made = append(a.made, madeEvent{number: s.meta.nextEvent, event: event, first: s.meta.nextDelivery, targets: targets})
 	for j, ep := range targets {
 		e := &entry{seq: s.meta.nextDelivery, number: s.meta.nextEvent, endpoint: ep, event: event, created: now, due: now}
 		s.meta.nextDelivery++
@@ -260,6 +257,37 @@ func (s *Store) insertEvent(a *accept, i int, targets []*endpoint, now int64) (m
 	}
 	s.meta.nextEvent++
 	return len(targets), nil
+}
+
+// addEvent writes an event, whose deliveries have the next numbers.
+func (s *Store) addEvent(event *outbox.Event, targets []*endpoint, print outbox.Fingerprint, accepted int64) error {
+	var ids []byte
+	for _, ep := range targets {
+		if ep.id == 0 {
+			if err := s.addEndpoint(ep); err != nil {
+				return err
+			}
+		}
+		ids = appendTarget(ids, ep)
+	}
+	kept := 0
+	if len(targets) == 0 {
+		kept = keptUnwanted
+	}
+	var known []byte
+	if print != (outbox.Fingerprint{}) {
+		known = print[:]
+	}
+	more, err := s.appendEventMore(nil, event)
+	if err != nil {
+		return err
+	}
+	err = s.db.addEvent.int(s.meta.nextEvent).text(event.ID).text(event.Type).int(event.Time.UnixMicro()).text(event.Tenant).text(event.Key).text(event.Trace).
+		int(accepted).int(s.meta.nextDelivery).blob(ids).blob(known).int(int64(kept)).blob(more).blob(event.Data).exec()
+	if err != nil {
+		return fmt.Errorf("insert event: %w", err)
+	}
+	return nil
 }
 
 // insertPending takes in a fresh delivery, with a row when it does not stay in memory.

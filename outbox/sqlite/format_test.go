@@ -65,18 +65,24 @@ func testFixture(t *testing.T, s *Store) {
 	}
 	at := func(micros int64) time.Time { return time.UnixMicro(1770091500_000000 + micros).UTC() }
 	want := &outbox.Record{
-		Event:    outbox.Event{ID: "app-1", Type: "invoice.paid", Time: at(6_789123), Tenant: "acme", Key: "invoice/1", Trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 app=1", Data: []byte(`{"amount":1}`)},
+		Event:    outbox.Event{ID: "app-1", Type: "invoice.paid", Time: at(6_789123), Tenant: "acme", Key: "invoice/1", Trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 app=1", Data: []byte(`{"amount":1}`),
+			Via: "http", Relay: "relay-1", Fields: []outbox.Field{{Path: "data.amount", Value: "1"}}},
 		Accepted: at(6_800000),
 		Deliveries: []outbox.DeliveryRecord{
 			{
 				Delivery: outbox.Delivery{ID: "dlv_fixture9", EventID: "app-1", Endpoint: "billing", State: outbox.Pending, Attempts: 1, Due: at(100_000000), Created: at(6_800000), Code: "http_503"},
 				Attempts: []outbox.Attempt{{N: 1, Started: at(9_500000), Took: 1500 * time.Microsecond,
 					Timing: outbox.Timing{DNS: 100 * time.Microsecond, Connect: 200 * time.Microsecond, TLS: 300 * time.Microsecond, FirstByte: 1400 * time.Microsecond},
-					Status: 503, Outcome: "retry", Code: "http_503", Error: "receiver answered 503", Head: "HTTP/1.1 503 Service Unavailable", Body: []byte("busy")}},
+					Status: 503, Outcome: "retry", Code: "http_503", Error: "receiver answered 503", Head: "HTTP/1.1 503 Service Unavailable", Body: []byte("busy"),
+					Reused: true, Peer: "10.0.0.7:443", Request: "POST https://billing.example/hook", Relay: "relay-1", Generation: 1, Next: at(9_501000)}},
 			},
 			{
 				Delivery: outbox.Delivery{ID: "dlv_fixture10", EventID: "app-1", Endpoint: "search", State: outbox.Delivered, Attempts: 1, Due: at(6_800000), Created: at(6_800000), Finished: at(10_000000)},
 				Attempts: []outbox.Attempt{{N: 1, Started: at(9_600000), Took: time.Millisecond, Timing: outbox.Timing{FirstByte: 900 * time.Microsecond}, Status: 200, Outcome: "delivered", Head: "HTTP/1.1 200 OK"}},
+			},
+			{
+				Delivery: outbox.Delivery{ID: "dlv_fixture14", EventID: "app-1", Endpoint: "search", State: outbox.Delivered, Attempts: 1, Due: at(10_200000), Created: at(10_200000), Finished: at(11_000000), Origin: "dlv_fixture10", Manual: true},
+				Attempts: []outbox.Attempt{{N: 1, Started: at(10_500000), Took: time.Millisecond, Status: 200, Outcome: "delivered"}},
 			},
 		},
 	}
@@ -104,10 +110,14 @@ func testFixture(t *testing.T, s *Store) {
 	if diff := cmp.Diff(evt2want, evt2.Deliveries); diff != "" {
 		t.Errorf("Lookup (-want +got):\n%s", diff)
 	}
+	if !evt2.Erased.Equal(at(12_000000)) {
+		t.Errorf("event evt_2 was erased %v", evt2.Erased)
+	}
+	testFixtureOperable(t, s)
 	counts, err := s.Counts(t.Context())
 	wantCounts := map[string]outbox.Counts{
 		"billing": {Accepted: 2, Pending: 1, Failed: 1, Oldest: at(6_800000)},
-		"search":  {Accepted: 2, Pending: 1, Delivered: 1, Oldest: at(7_000001)},
+		"search":  {Accepted: 3, Pending: 1, Delivered: 2, Oldest: at(7_000001)},
 		"audit":   {Accepted: 2, Pending: 1, Failed: 1, Oldest: at(6_000000)},
 	}
 	if diff := cmp.Diff(wantCounts, counts); diff != "" || err != nil {
@@ -134,11 +144,41 @@ func testFixture(t *testing.T, s *Store) {
 		t.Errorf("Claim: %+v", c)
 	}
 	mustAccept(t, s, event("evt_5", "search"))
-	if c := claimOne(t, s, "search"); c.ID != "dlv_fixture14" {
+	if c := claimOne(t, s, "search"); c.ID != "dlv_fixture15" {
 		t.Errorf("Claim: %+v", c)
 	}
 	if err := sound(t.Context(), s); err != nil {
 		t.Error(err)
+	}
+}
+
+// testFixtureOperable finds what operators see.
+func testFixtureOperable(t *testing.T, s *Store) {
+	t.Helper()
+	page, err := s.Deliveries(t.Context(), outbox.Query{Limit: 10})
+	var got []string
+	for _, i := range page.Items {
+		got = append(got, fmt.Sprint(i.ID, " ", i.EventID, " ", i.State, " ", i.Attempts))
+	}
+	want := []string{"dlv_fixture14 app-1 delivered 1", "dlv_fixture13 evt_2 failed 0", "dlv_fixture12 evt_2 pending 0", "dlv_fixture11 evt_2 failed 2",
+		"dlv_fixture10 app-1 delivered 1", "dlv_fixture9 app-1 pending 1", "dlv_fixture8 evt_1 pending 0"}
+	if diff := cmp.Diff(want, got); diff != "" || err != nil || page.Next != "" {
+		t.Errorf("Deliveries: %v, next %q (-want +got):\n%s", err, page.Next, diff)
+	}
+	documents, revision, err := s.Documents(t.Context(), "job", 0)
+	if len(documents) != 1 || documents[0].Name != "a" || revision != 3 || err != nil {
+		t.Errorf("Documents: %+v, %d, %v", documents, revision, err)
+	}
+	if line, err := s.Append(t.Context(), nil); line.N != 2 || err != nil {
+		t.Errorf("Append: %+v, %v", line, err)
+	}
+	rows, err := s.Statistics(t.Context(), outbox.StatQuery{})
+	var failed, delivered int64
+	for _, row := range rows {
+		failed, delivered = failed+row.Failed, delivered+row.Delivered
+	}
+	if len(rows) != 2 || failed != 1 || delivered != 2 || err != nil {
+		t.Errorf("Statistics: %+v, %v", rows, err)
 	}
 }
 

@@ -9,30 +9,6 @@ import (
 	"relay/outbox"
 )
 
-// note is a note on its way into the database.
-type note struct {
-	ctx    context.Context
-	wanted outbox.Note // on top of its revision
-
-	// What came of it; valid once done is closed.
-	now  outbox.Note
-	err  error
-	done chan struct{}
-}
-
-// answer gives the note its answer, unless it has one.
-func (n *note) answer(err error) {
-	select {
-	case <-n.done:
-	default:
-		n.err = err
-		if err != nil && !errors.Is(err, outbox.ErrConflict) {
-			n.now = outbox.Note{}
-		}
-		close(n.done)
-	}
-}
-
 // Notes implements outbox.Notebook.
 func (s *Store) Notes(ctx context.Context) (notes []outbox.Note, revision uint64, err error) {
 	var read []outbox.Note // still run's own after a context's error
@@ -83,53 +59,38 @@ func (s *Store) AwaitNotes(ctx context.Context, after uint64) error {
 
 // SetNote implements outbox.Notebook.
 func (s *Store) SetNote(ctx context.Context, n outbox.Note) (outbox.Note, error) {
-	if err := ctx.Err(); err != nil {
-		return outbox.Note{}, err
-	}
 	if len(n.Text) > outbox.MaxNote {
 		return outbox.Note{}, fmt.Errorf("note of endpoint %s has %d bytes, at most %d are possible", n.Endpoint, len(n.Text), outbox.MaxNote)
 	}
 	n.Text = bytes.Clone(n.Text) // it is the caller's again when ctx ends
-	w := &note{ctx: ctx, wanted: n, done: make(chan struct{})}
-	s.mu.Lock()
-	if s.refusal != nil {
-		defer s.mu.Unlock()
-		return outbox.Note{}, s.refusal
+	var stored outbox.Note
+	err := s.change(ctx, writing{run: func() (refusal, err error) {
+		stored, refusal, err = s.writeNote(n)
+		return refusal, err
+	}})
+	if err != nil && !errors.Is(err, outbox.ErrConflict) {
+		return outbox.Note{}, err
 	}
-	s.writes = append(s.writes, w)
-	s.mu.Unlock()
-	s.nudge()
-
-	select {
-	case <-w.done:
-		return w.now, w.err
-	case <-ctx.Done():
-		return outbox.Note{}, ctx.Err()
-	}
+	return stored, err
 }
 
-// writeNote writes a note in the transaction under way. What refuses the note alone goes to
-// n.err.
-func (s *Store) writeNote(n *note) error {
-	n.now, n.err = outbox.Note{Endpoint: n.wanted.Endpoint}, n.ctx.Err()
-	if n.err != nil {
-		return nil
-	}
-	q := s.db.findNote.text(n.wanted.Endpoint)
+// writeNote writes a note in the transaction under way, unless another one is there.
+func (s *Store) writeNote(n outbox.Note) (stored outbox.Note, refusal, err error) {
+	stored.Endpoint = n.Endpoint
+	q := s.db.findNote.text(n.Endpoint)
 	if q.step() {
-		n.now.Revision, n.now.Text = uint64(q.stmt.ColumnInt64(0)), q.stmt.ColumnBlob(1, nil)
+		stored.Revision, stored.Text = uint64(q.stmt.ColumnInt64(0)), q.stmt.ColumnBlob(1, nil)
 	}
 	if err := q.done(); err != nil {
-		return fmt.Errorf("select note: %w", err)
+		return stored, nil, fmt.Errorf("select note: %w", err)
 	}
-	if n.now.Revision != n.wanted.Revision {
-		n.err = outbox.ErrConflict
-		return nil
+	if stored.Revision != n.Revision {
+		return stored, outbox.ErrConflict, nil
 	}
 	s.meta.revision++
-	n.now = outbox.Note{Endpoint: n.wanted.Endpoint, Revision: s.meta.revision, Text: n.wanted.Text}
-	if err := s.db.setNote.text(n.now.Endpoint).int(int64(n.now.Revision)).blob(n.now.Text).exec(); err != nil {
-		return fmt.Errorf("write note: %w", err)
+	n.Revision = s.meta.revision
+	if err := s.db.setNote.text(n.Endpoint).int(int64(n.Revision)).blob(n.Text).exec(); err != nil {
+		return stored, nil, fmt.Errorf("write note: %w", err)
 	}
-	return nil
+	return n, nil, nil
 }

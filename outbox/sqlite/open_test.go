@@ -34,7 +34,7 @@ func TestRefuse(t *testing.T) {
 		corrupt bool
 		say     string
 	}{
-		{"newer version", func(t *testing.T, path string) { execute(t, path, `PRAGMA user_version = 7`) }, false, "format version 7, this Relay knows version 4"},
+		{"newer version", func(t *testing.T, path string) { execute(t, path, `PRAGMA user_version = 7`) }, false, "format version 7, this Relay knows version 5"},
 		{"older version", func(t *testing.T, path string) { execute(t, path, `PRAGMA user_version = 3`) }, false, "drain it with that build, or move it away"},
 		{"another program's", func(t *testing.T, path string) { execute(t, path, `PRAGMA application_id = 99`) }, false, "no outbox of Relay"},
 		{"another program's, unmarked", func(t *testing.T, path string) {

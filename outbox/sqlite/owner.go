@@ -98,7 +98,7 @@ func (s *Store) run() {
 type group struct {
 	accepts []*accept
 	settles []*settle
-	notes   []*note
+	changes []*writing
 	calls   []*call
 	refills []*endpoint
 }
@@ -112,7 +112,7 @@ func (s *Store) take() group {
 		size += s.accepts[n].size
 		n++
 	}
-	g := group{accepts: slices.Clone(s.accepts[:n]), notes: s.writes, calls: s.calls}
+	g := group{accepts: slices.Clone(s.accepts[:n]), changes: s.writes, calls: s.calls}
 	r := min(len(s.refills), groupRefills)
 	g.refills, s.refills = s.refills[:r:r], s.refills[r:]
 	if len(s.refills) > 0 {
@@ -132,9 +132,11 @@ func (s *Store) take() group {
 // work does all that a group asks for. After an error nobody knows what the disk
 // holds.
 func (s *Store) work(g group) error {
+	began := time.Now()
 	if err := s.commit(g); err != nil {
 		return err
 	}
+	long := slice(time.Since(began), len(g.accepts)+len(g.settles) > 0, len(g.calls))
 	s.mu.Lock()
 	s.tick()
 	s.sweep()
@@ -148,19 +150,23 @@ func (s *Store) work(g group) error {
 		}
 	}
 	for _, c := range g.calls {
+		s.until = time.Now().Add(long)
 		if err := c.run(); err != nil {
 			return err
 		}
 		c.answer(nil)
 	}
+	if err := s.chores(); err != nil {
+		return err
+	}
 	return s.tend()
 }
 
-// commit writes batches, settlements and notes in one transaction and answers them.
+// commit writes batches, settlements and changes in one transaction and answers them.
 func (s *Store) commit(g group) error {
 	g.accepts = s.refuseRemoved(g.accepts)
 	raise := s.raiseAt() <= s.clock.Now() && !time.Now().Before(s.stalled)
-	if len(g.accepts)+len(g.settles)+len(g.notes) == 0 {
+	if len(g.accepts)+len(g.settles)+len(g.changes) == 0 {
 		if !raise {
 			return nil
 		}
@@ -187,11 +193,11 @@ func (s *Store) commit(g group) error {
 		}
 		touched, err = s.apply(g, false)
 	}
-	if isFull(err) && len(g.notes) > 0 {
-		for _, n := range g.notes {
-			n.answer(fmt.Errorf("%w: %w", outbox.ErrUnavailable, err))
+	if isFull(err) && len(g.changes) > 0 {
+		for _, c := range g.changes {
+			c.answer(fmt.Errorf("%w: %w", outbox.ErrUnavailable, err))
 		}
-		g.notes = nil
+		g.changes = nil
 		touched, err = s.apply(g, false)
 	}
 	if isFull(err) { // even without the ballast: they stay in line
@@ -232,6 +238,16 @@ func (s *Store) publish(g group, touched []*endpoint) {
 			}
 		}
 	}
+	for _, a := range g.accepts {
+		for _, m := range a.made {
+			s.addToList(m)
+		}
+	}
+	for _, c := range g.changes {
+		if c.err == nil && c.then != nil {
+			c.then()
+		}
+	}
 	for _, ep := range touched {
 		s.serve(ep)
 	}
@@ -253,8 +269,8 @@ func (s *Store) publish(g group, touched []*endpoint) {
 	for _, a := range g.accepts {
 		a.answer(a.err)
 	}
-	for _, n := range g.notes {
-		n.answer(n.err)
+	for _, c := range g.changes {
+		c.answer(c.err)
 	}
 }
 
@@ -262,13 +278,15 @@ func (s *Store) publish(g group, touched []*endpoint) {
 // that it changed. After an error all is as it was.
 func (s *Store) apply(g group, raise bool) (touched []*endpoint, err error) {
 	sync := "NORMAL" // losing a settlement repeats an attempt; losing an accepted event is not forgiven
-	if s.level == Fsync && len(g.accepts)+len(g.notes) > 0 {
+	if s.level == Fsync && len(g.accepts)+len(g.changes) > 0 {
 		sync = "FULL"
 	}
 	s.mu.Lock()
 	s.spare = queueBytes - s.bytes
 	s.mu.Unlock()
-	meta, known := s.meta, len(s.known)
+	meta, known, named := s.meta, len(s.known), len(s.names.texts)
+	s.now = s.clock.Now()
+	s.stats.begin()
 	var r rise
 	err = s.db.transact(sync, func() (err error) {
 		if raise {
@@ -290,10 +308,16 @@ func (s *Store) apply(g group, raise bool) (touched []*endpoint, err error) {
 			ep.id = 0
 		}
 		s.meta, s.known = meta, s.known[:known]
-	} else if raise {
+		s.names.cut(named)
+		s.putBack()
+		return nil, err
+	}
+	s.stats.commit()
+	s.letGo()
+	if raise {
 		s.rose(r)
 	}
-	return touched, err
+	return touched, nil
 }
 
 // write writes all of a group in the transaction under way.
@@ -311,10 +335,17 @@ func (s *Store) write(g group) error {
 			return err
 		}
 	}
-	for _, n := range g.notes {
-		if err := s.writeNote(n); err != nil {
+	for _, c := range g.changes {
+		if c.err = c.ctx.Err(); c.err != nil {
+			continue
+		}
+		var err error
+		if c.err, err = c.run(); err != nil {
 			return err
 		}
+	}
+	if err := s.writeTally(); err != nil {
+		return err
 	}
 	for _, ep := range s.touched {
 		c := ep.changed
@@ -343,7 +374,14 @@ func (s *Store) tend() error {
 	if !s.checkpointDue() {
 		return nil
 	}
-	err := s.db.checkpoint(sqlite3.CHECKPOINT_PASSIVE)
+	mode := sqlite3.CheckpointMode(sqlite3.CHECKPOINT_PASSIVE)
+	if s.scrub {
+		mode = sqlite3.CHECKPOINT_TRUNCATE
+	}
+	err := s.db.checkpoint(mode)
+	if err == nil {
+		s.scrub = false
+	}
 	if isFull(err) {
 		return s.makeRoom()
 	}
@@ -374,6 +412,9 @@ func (s *Store) sleep() time.Duration {
 	}
 	if !s.disk.hasBallast {
 		limit = min(limit, time.Until(s.disk.retry))
+	}
+	if at := s.choresAt(); !at.IsZero() {
+		limit = min(limit, max(time.Until(at), 0))
 	}
 	if at := s.raiseAt(); at != never && !time.Now().Before(s.stalled) {
 		limit = min(limit, time.Until(s.clock.Moment(at)))
@@ -422,7 +463,7 @@ func (s *Store) fail(cause error, g group) {
 	}
 	s.refusal = cmp.Or(s.refusal, err)
 	g.accepts = append(g.accepts, s.accepts...)
-	g.notes = append(g.notes, s.writes...)
+	g.changes = append(g.changes, s.writes...)
 	g.calls = append(g.calls, s.calls...)
 	s.accepts, s.writes, s.calls, s.settles = nil, nil, nil, nil
 	s.mu.Unlock()
@@ -430,8 +471,8 @@ func (s *Store) fail(cause error, g group) {
 	for _, a := range g.accepts {
 		a.answer(err)
 	}
-	for _, n := range g.notes {
-		n.answer(err)
+	for _, c := range g.changes {
+		c.answer(err)
 	}
 	for _, c := range g.calls {
 		c.answer(err)

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -48,10 +49,9 @@ func (s *Store) endpointsOf(targets []byte) ([]*endpoint, error) {
 	return list, nil
 }
 
-// hasRow tells whether a delivery has a row of any kind, when its event was accepted at the
-// time given.
-func (s *Store) hasRow(seq int64, ep *endpoint, accepted int64) (bool, error) {
-	n, err := s.db.hasRow.int(seq).int(ep.id).int(accepted).number()
+// hasRow tells whether a delivery has a row: it is over, or pending.
+func (s *Store) hasRow(seq int64) (bool, error) {
+	n, err := s.db.hasRow.int(seq).number()
 	if err != nil {
 		return false, fmt.Errorf("select delivery: %w", err)
 	}
@@ -90,7 +90,7 @@ func (s *Store) recoverRows() error {
 			}
 			for i, ep := range targets {
 				e := &entry{seq: first + int64(i), number: s.meta.watermark, endpoint: ep}
-				if known, err := s.hasRow(e.seq, ep, accepted); err != nil {
+				if known, err := s.hasRow(e.seq); err != nil {
 					return err
 				} else if known {
 					continue
@@ -144,7 +144,7 @@ func (s *Store) raise(before int64, limit int) (r rise, err error) {
 func (s *Store) rose(r rise) {
 	for _, e := range s.bare[:r.rows] {
 		if e.event != nil {
-			s.loaded[e.seq] = struct{}{}
+			s.loaded[e.seq] = e
 		}
 	}
 	if s.bare = s.bare[r.rows:]; len(s.bare) == 0 {
@@ -220,11 +220,16 @@ func (s *Store) refill(ep *endpoint) error {
 			attempts: q.stmt.ColumnInt(3),
 			code:     q.stmt.ColumnText(4),
 			created:  q.stmt.ColumnInt64(5),
-			event:    new(readEvent(q, 6)),
+			manual:   q.stmt.ColumnType(6) != sqlite3.NULL,
+			origin:   q.stmt.ColumnInt64(6),
+			event:    new(outbox.Event),
 			row:      true,
 		}
+		if err := s.readEvent(q, 7, e.event); err != nil {
+			return errors.Join(err, q.done())
+		}
 		spare -= e.weight()
-		s.loaded[seq] = struct{}{}
+		s.loaded[seq] = e
 		loaded = append(loaded, e)
 	}
 	if err := q.done(); err != nil {
@@ -242,14 +247,15 @@ func (s *Store) refill(ep *endpoint) error {
 }
 
 // readEvent reads an event whose columns begin at one.
-func readEvent(q *query, column int) outbox.Event {
-	return outbox.Event{
+func (s *Store) readEvent(q *query, column int, e *outbox.Event) error {
+	*e = outbox.Event{
 		ID:     q.stmt.ColumnText(column),
 		Type:   q.stmt.ColumnText(column + 1),
 		Time:   fromMicros(q.stmt.ColumnInt64(column + 2)),
 		Tenant: q.stmt.ColumnText(column + 3),
 		Key:    q.stmt.ColumnText(column + 4),
 		Trace:  q.stmt.ColumnText(column + 5),
-		Data:   q.stmt.ColumnBlob(column+6, nil),
+		Data:   q.stmt.ColumnBlob(column+7, nil),
 	}
+	return s.readEventMore(q.stmt.ColumnRawBlob(column+6), e)
 }

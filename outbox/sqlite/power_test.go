@@ -331,8 +331,8 @@ func soundRows(ctx context.Context, s *Store, more string) (fault error) {
 	err := s.do(ctx, func() error {
 		q, err := s.db.query(more + ` UNION ALL SELECT integrity_check FROM pragma_integrity_check
 			UNION ALL SELECT 'attempts of ' || seq FROM pending p WHERE attempts <> (SELECT count(*) FROM attempt WHERE id BETWEEN p.seq << 16 AND p.seq << 16 | 65535)
-				OR attempts > 0 AND due <> (SELECT due FROM attempt WHERE id = p.seq << 16 | p.attempts)
-			UNION ALL SELECT 'attempts of ' || seq FROM done d WHERE max(attempts - 1, 0) <> (SELECT count(*) FROM attempt WHERE id BETWEEN d.seq << 16 AND d.seq << 16 | 65535)
+				OR attempts > 0 AND due > (SELECT due FROM attempt WHERE id = p.seq << 16 | p.attempts)
+			UNION ALL SELECT 'attempts of ' || seq FROM done d WHERE attempts - (started IS NOT NULL) <> (SELECT count(*) FROM attempt WHERE id BETWEEN d.seq << 16 AND d.seq << 16 | 65535)
 			UNION ALL SELECT 'attempt of nothing ' || id FROM attempt a WHERE (id >> 16) NOT IN (SELECT seq FROM pending UNION ALL SELECT seq FROM done)`)
 		if err != nil {
 			return err
@@ -392,6 +392,19 @@ func soundDeliveries(s *Store, least int) error {
 			delete(places, where)
 		}
 	}
+	m, err := s.db.query(`SELECT seq, event, endpoint FROM manual`)
+	if err != nil {
+		return err
+	}
+	defer m.stmt.Close()
+	for m.step() {
+		where := fmt.Sprint(m.stmt.ColumnInt64(0), m.stmt.ColumnInt64(1), m.stmt.ColumnInt64(2))
+		if n := places[where]; n > 1 {
+			fault = errors.Join(fault, fmt.Errorf("redelivery, event, endpoint %s: found in %d places", where, n))
+		}
+		delete(places, where)
+	}
+	fault = errors.Join(fault, m.done())
 	if len(places) > 0 {
 		fault = errors.Join(fault, fmt.Errorf("deliveries of no event: %v", places))
 	}

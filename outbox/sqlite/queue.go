@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"relay/outbox"
@@ -37,6 +38,8 @@ type entry struct {
 	due      int64         // microseconds, created for a fresh one; like all times here of the outbox's clock
 	attempts int
 	code     string
+	manual   bool  // an operator made it,
+	origin   int64 // as a repeat of this one; 0 for none
 
 	fence uint64    // of the lease
 	until time.Time // its end
@@ -81,8 +84,10 @@ type endpoint struct {
 	asked   bool  // is to be refilled
 
 	// These belong to the owner.
-	id      int64 // of its row, 0 before its first delivery
+	id      int64  // of its row, 0 before its first delivery
+	term    uint64 // in lists, 0 when it is not known yet
 	counts  counts
+	gone    counts  // so many of them were removed
 	changed *change // by the transaction under way, nil when it does not touch the endpoint
 }
 
@@ -94,6 +99,23 @@ type change struct {
 
 // counts are what outbox.Counts says, but for what follows from it.
 type counts struct{ accepted, delivered, failed, discarded int64 }
+
+// end counts the end of a delivery.
+func (c *counts) end(state outbox.State) {
+	switch state {
+	case outbox.Delivered:
+		c.delivered++
+	case outbox.Failed:
+		c.failed++
+	case outbox.Discarded:
+		c.discarded++
+	}
+}
+
+// plus is the sum of both.
+func (c counts) plus(o counts) counts {
+	return counts{c.accepted + o.accepted, c.delivered + o.delivered, c.failed + o.failed, c.discarded + o.discarded}
+}
 
 func (c counts) pending() int64 { return c.accepted - c.delivered - c.failed - c.discarded }
 
@@ -235,6 +257,10 @@ func (q *queues) grant(e *entry, until time.Time) outbox.Claim {
 }
 
 func (q *queues) claim(e *entry) outbox.Claim {
+	origin := ""
+	if e.origin > 0 {
+		origin = deliveryID(q.prefix, e.origin)
+	}
 	return outbox.Claim{
 		Delivery: outbox.Delivery{
 			ID:       deliveryID(q.prefix, e.seq),
@@ -245,6 +271,8 @@ func (q *queues) claim(e *entry) outbox.Claim {
 			Due:      q.clock.Moment(e.due),
 			Created:  q.clock.Moment(e.created),
 			Code:     e.code,
+			Origin:   origin,
+			Manual:   e.manual,
 		},
 		Event: e.event,
 		Fence: e.fence,
@@ -410,6 +438,16 @@ func (d *dues) Pop() any {
 // deliveryID is unique beyond one outbox: the prefix is drawn when it is made.
 func deliveryID(prefix string, seq int64) string {
 	return "dlv_" + prefix + strconv.FormatInt(seq, 10)
+}
+
+// deliveryNumber is the reverse of deliveryID, 0 for what is no id of this outbox.
+func deliveryNumber(prefix, id string) int64 {
+	digits, ok := strings.CutPrefix(id, "dlv_"+prefix)
+	seq, err := strconv.ParseInt(digits, 10, 64)
+	if !ok || err != nil || deliveryID(prefix, seq) != id {
+		return 0
+	}
+	return max(seq, 0)
 }
 
 // fromMicros is a time that the app or a worker gave: it stays what it was. Those of the

@@ -8,6 +8,8 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/ncruces/go-sqlite3"
+
 	"relay/outbox"
 )
 
@@ -25,80 +27,147 @@ func (s *Store) Lookup(ctx context.Context, eventID string) (*outbox.Record, err
 	return record, failed
 }
 
-func (s *Store) lookup(eventID string) (r *outbox.Record, err error) {
-	var seq, accepted, first int64
-	var targets []*endpoint
-	q := s.db.findEvent.text(eventID)
-	if q.step() {
-		seq, accepted, first = q.stmt.ColumnInt64(0), q.stmt.ColumnInt64(1), q.stmt.ColumnInt64(2)
-		r = &outbox.Record{Event: readEvent(q, 4), Accepted: s.clock.Wall(accepted)}
-		targets, err = s.endpointsOf(q.stmt.ColumnRawBlob(3))
-	}
-	if err = errors.Join(err, q.done()); err != nil {
-		return nil, s.db.explain(fmt.Errorf("select event: %w", err))
-	}
-	if r == nil {
+func (s *Store) lookup(eventID string) (*outbox.Record, error) {
+	r, err := s.readRecord(s.db.findEvent.text(eventID), 0)
+	if err == nil && r == nil {
 		return nil, fmt.Errorf("event %s: %w", eventID, outbox.ErrNotFound)
 	}
-	all := make([]outbox.DeliveryRecord, len(targets))
-	for i, ep := range targets {
-		all[i].Delivery = outbox.Delivery{
-			ID: deliveryID(s.meta.prefix, first+int64(i)), EventID: eventID, Endpoint: ep.name,
-			State: outbox.Pending, Due: r.Accepted, Created: r.Accepted,
-		}
-	}
-	if err := errors.Join(s.readAttempts(all, first), s.readEnds(all, first)); err != nil {
+	return r, err
+}
+
+// readRecord reads an event with its deliveries, or with one of them; nil when there is no such event.
+func (s *Store) readRecord(q *query, only int64) (*outbox.Record, error) {
+	r, number, parts, err := s.readParts(q)
+	if err != nil {
 		return nil, s.db.explain(err)
 	}
-	for i, d := range all {
-		kept := d.State.Final() || len(d.Attempts) > 0 || seq > s.meta.watermark
-		if !kept { // it has a row, or retention took it
-			if kept, err = s.hasRow(first+int64(i), targets[i], accepted); err != nil {
-				return nil, s.db.explain(err)
-			}
+	for _, p := range parts {
+		if only > 0 && p.seq != only {
+			continue
 		}
-		if kept {
+		d, found, err := s.readDelivery(p, number)
+		if err != nil {
+			return nil, s.db.explain(err)
+		}
+		if found {
+			d.EventID = r.Event.ID
 			r.Deliveries = append(r.Deliveries, d)
 		}
 	}
 	return r, nil
 }
 
-// readAttempts reads the attempts of an event's deliveries, but for those that ended one.
-func (s *Store) readAttempts(all []outbox.DeliveryRecord, first int64) error {
-	q := s.db.attempts.int(attemptID(first, 0)).int(attemptID(first+int64(len(all))-1, maxAttempts))
-	for q.step() {
-		id := q.stmt.ColumnInt64(0)
-		d := &all[id>>16-first]
-		d.Delivery.Attempts, d.Code = int(id&maxAttempts), q.stmt.ColumnText(2)
-		d.Due = s.clock.Wall(q.stmt.ColumnInt64(1))
-		d.Attempts = append(d.Attempts, readAttempt(q, 3, d.Delivery.Attempts, d.Code))
-	}
-	if err := q.done(); err != nil {
-		return fmt.Errorf("select attempts: %w", err)
-	}
-	return nil
+// part is a delivery of an event.
+type part struct {
+	seq, created, origin int64
+	endpoint             *endpoint
+	manual, target       bool
 }
 
-// readEnds reads which of an event's deliveries are over.
-func (s *Store) readEnds(all []outbox.DeliveryRecord, first int64) error {
-	q := s.db.ends.int(first).int(first + int64(len(all)) - 1)
+// readParts reads an event, and which deliveries it had.
+func (s *Store) readParts(q *query) (r *outbox.Record, number int64, parts []part, err error) {
+	var accepted, first int64
+	var targets []*endpoint
+	if q.step() {
+		number, accepted, first = q.stmt.ColumnInt64(0), q.stmt.ColumnInt64(1), q.stmt.ColumnInt64(2)
+		r = &outbox.Record{Accepted: s.clock.Wall(accepted)}
+		if erased := q.stmt.ColumnInt64(4); erased > 0 {
+			r.Erased = s.clock.Wall(erased)
+		}
+		targets, err = s.endpointsOf(q.stmt.ColumnRawBlob(3))
+		err = errors.Join(err, s.readEvent(q, 5, &r.Event))
+	}
+	if err = errors.Join(err, q.done()); err != nil {
+		return nil, 0, nil, fmt.Errorf("select event: %w", err)
+	}
+	if r == nil {
+		return nil, 0, nil, nil
+	}
+	for i, ep := range targets {
+		parts = append(parts, part{seq: first + int64(i), created: accepted, endpoint: ep, target: true})
+	}
+	q = s.db.manualOf.int(number)
 	for q.step() {
-		d := &all[q.stmt.ColumnInt64(0)-first]
+		seq := q.stmt.ColumnInt64(0)
+		if i := seq - first; i >= 0 && i < int64(len(targets)) {
+			parts[i].manual = true
+			continue
+		}
+		ep, known := s.endpointAt(q.stmt.ColumnInt64(1))
+		if !known {
+			return nil, 0, nil, errors.Join(fmt.Errorf("select redeliveries: %w", sqlite3.CORRUPT), q.done())
+		}
+		parts = append(parts, part{seq: seq, created: q.stmt.ColumnInt64(2), origin: q.stmt.ColumnInt64(3), endpoint: ep, manual: true})
+	}
+	if err := q.done(); err != nil {
+		return nil, 0, nil, fmt.Errorf("select redeliveries: %w", err)
+	}
+	return r, number, parts, nil
+}
+
+// endpointAt returns the endpoint of a row.
+func (s *Store) endpointAt(id int64) (ep *endpoint, known bool) {
+	if id < 1 || id > int64(len(s.known)) {
+		return nil, false
+	}
+	return s.known[id-1], true
+}
+
+// readDelivery reads a delivery with its attempts. It is not found when retention took it.
+func (s *Store) readDelivery(p part, number int64) (d outbox.DeliveryRecord, found bool, err error) {
+	created := s.clock.Wall(p.created)
+	d.Delivery = outbox.Delivery{
+		ID: deliveryID(s.meta.prefix, p.seq), Endpoint: p.endpoint.name,
+		State: outbox.Pending, Due: created, Created: created, Manual: p.manual,
+	}
+	if p.origin > 0 {
+		d.Origin = deliveryID(s.meta.prefix, p.origin)
+	}
+	q := s.db.attempts.int(attemptID(p.seq, 0)).int(attemptID(p.seq, maxAttempts))
+	for q.step() {
+		n, code := int(q.stmt.ColumnInt64(0)&maxAttempts), q.stmt.ColumnText(2)
+		a, wrong := s.readAttempt(q, 3, n, code)
+		err = errors.Join(err, wrong)
+		d.Delivery.Attempts, d.Code, d.Due = n, code, s.clock.Wall(q.stmt.ColumnInt64(1))
+		d.Attempts = append(d.Attempts, a)
+	}
+	if err = errors.Join(err, q.done()); err != nil {
+		return d, false, fmt.Errorf("select attempts: %w", err)
+	}
+	if found, err = s.readEnd(p.seq, &d); found || err != nil {
+		return d, found, err
+	}
+	q = s.db.pendings.int(p.seq).int(p.seq)
+	if q.step() {
+		found = true
+		d.Due = s.clock.Wall(q.stmt.ColumnInt64(1))
+	}
+	if err := q.done(); err != nil {
+		return d, false, fmt.Errorf("select pending delivery: %w", err)
+	}
+	return d, found || p.target && number > s.meta.watermark, nil
+}
+
+// readEnd reads whether and how a delivery ended.
+func (s *Store) readEnd(seq int64, d *outbox.DeliveryRecord) (found bool, err error) {
+	q := s.db.ends.int(seq).int(seq)
+	if q.step() {
+		found = true
 		d.State = states[q.stmt.ColumnInt64(1)]
 		d.Delivery.Attempts, d.Code = q.stmt.ColumnInt(2), q.stmt.ColumnText(4)
 		d.Finished = s.clock.Wall(q.stmt.ColumnInt64(3))
-		last := readAttempt(q, 5, d.Delivery.Attempts, d.Code)
-		if last.N > 0 {
+		if q.stmt.ColumnType(5) != sqlite3.NULL {
+			var last outbox.Attempt
+			last, err = s.readAttempt(q, 5, d.Delivery.Attempts, d.Code)
 			d.Attempts = append(d.Attempts, last)
 		} else {
-			d.Error = last.Error
+			d.Error = q.stmt.ColumnText(13)
 		}
 	}
-	if err := q.done(); err != nil {
-		return fmt.Errorf("select ends of deliveries: %w", err)
+	if err = errors.Join(err, q.done()); err != nil {
+		return false, fmt.Errorf("select end of a delivery: %w", err)
 	}
-	return nil
+	return found, nil
 }
 
 // countsSlice is how many endpoints are counted in one go, so that ten thousand of

@@ -2,11 +2,12 @@ package sqlite
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"slices"
 	"time"
+
+	"github.com/ncruces/go-sqlite3"
 
 	"relay/outbox"
 )
@@ -14,6 +15,9 @@ import (
 // reapSlice is how much of a kind one Reap removes at most: a few milliseconds of
 // the owner's time.
 const reapSlice = 200
+
+// reapWalk is how many deliveries one Reap looks at while it walks past those that are kept.
+const reapWalk = 1000
 
 // Why an event is kept that has no deliveries.
 const (
@@ -34,10 +38,17 @@ func (s *Store) Reap(ctx context.Context, r outbox.Retention) (removed int, more
 			if raised, err = s.raise(now-min(s.raiseAfter, r.Delivered, r.Failed).Microseconds(), math.MaxInt); err == nil {
 				slice, err = s.reap(r, now)
 			}
+			if err == nil {
+				err = s.countGone(slice.gone)
+			}
 			return err
 		})
 		if err == nil {
 			s.rose(raised)
+			s.walked = slice.walked
+			for ep, gone := range slice.gone {
+				ep.gone = ep.gone.plus(gone)
+			}
 		}
 		if err == nil && !slice.more {
 			slice.more, err = s.shrink()
@@ -57,7 +68,9 @@ func (s *Store) Reap(ctx context.Context, r outbox.Retention) (removed int, more
 // reaped is what one slice removed.
 type reaped struct {
 	deliveries int
-	more       bool // a bound was met
+	more       bool  // a bound was met
+	walked     int64 // as Store.walked will be
+	gone       map[*endpoint]counts
 }
 
 // reap removes a slice in the transaction under way.
@@ -65,25 +78,15 @@ func (s *Store) reap(r outbox.Retention, now int64) (done reaped, err error) {
 	before := func(age time.Duration) int64 { return now - age.Microseconds() }
 	window := before(outbox.IdempotencyWindow)
 
+	if err := s.reapPunctual(before(r.Delivered), window, &done); err != nil {
+		return done, err
+	}
 	for _, final := range []struct {
 		state int64 // place in states
 		age   time.Duration
 	}{{1, r.Delivered}, {2, r.Failed}, {3, r.Delivered}} {
-		rows, err := s.db.finals.int(final.state).int(before(final.age)).int(reapSlice).pairs()
-		if err != nil {
-			return done, fmt.Errorf("select final deliveries: %w", err)
-		}
-		for _, row := range rows {
-			if err := s.dropDelivery(row[0]); err != nil {
-				return done, err
-			}
-		}
-		done.deliveries += len(rows)
-		done.more = done.more || len(rows) == reapSlice
-		for _, row := range slices.CompactFunc(rows, func(a, b [2]int64) bool { return a[1] == b[1] }) {
-			if err := s.dropSpent(row[1], window); err != nil {
-				return done, err
-			}
+		if err := s.reapLate(final.state, before(final.age), window, &done); err != nil {
+			return done, err
 		}
 	}
 
@@ -107,6 +110,82 @@ func (s *Store) reap(r outbox.Retention, now int64) (done reaped, err error) {
 	return done, nil
 }
 
+// over is a delivery that ended.
+type over struct{ seq, event, endpoint, state int64 }
+
+// reapLate removes deliveries that are in the index of late ones.
+func (s *Store) reapLate(state, before, window int64, done *reaped) error {
+	var rows []over
+	q := s.db.finals.int(state).int(before).int(reapSlice)
+	for q.step() {
+		rows = append(rows, over{q.stmt.ColumnInt64(0), q.stmt.ColumnInt64(1), q.stmt.ColumnInt64(2), q.stmt.ColumnInt64(3)})
+	}
+	if err := q.done(); err != nil {
+		return fmt.Errorf("select final deliveries: %w", err)
+	}
+	done.more = done.more || len(rows) == reapSlice
+	return s.dropDeliveries(rows, window, done)
+}
+
+// reapPunctual removes deliveries that were delivered soon after their accept. These are in no index: they lie in
+// the order of accept, so none is old enough behind the first that was accepted too late for that.
+func (s *Store) reapPunctual(before, window int64, done *reaped) error {
+	var rows []over
+	walked, passed := s.walked, false
+	q := s.db.punctual.int(s.walked)
+	for seen := 0; q.step(); seen++ {
+		if len(rows) == reapSlice || seen == reapWalk {
+			done.more = true
+			break
+		}
+		if q.stmt.ColumnInt64(6) > before {
+			break
+		}
+		seq, late := q.stmt.ColumnInt64(0), q.stmt.ColumnInt64(4) > 0
+		switch {
+		case late:
+		case q.stmt.ColumnInt64(5) <= before:
+			rows = append(rows, over{seq, q.stmt.ColumnInt64(1), q.stmt.ColumnInt64(2), q.stmt.ColumnInt64(3)})
+		default:
+			passed = true // it is found again
+		}
+		if !passed {
+			walked = seq
+		}
+	}
+	if err := q.done(); err != nil {
+		return fmt.Errorf("select delivered deliveries: %w", err)
+	}
+	done.walked = walked
+	return s.dropDeliveries(rows, window, done)
+}
+
+// dropDeliveries removes deliveries, and events that have none left.
+func (s *Store) dropDeliveries(rows []over, window int64, done *reaped) error {
+	for _, row := range rows {
+		if err := s.dropDelivery(row.seq); err != nil {
+			return err
+		}
+		ep, known := s.endpointAt(row.endpoint)
+		if !known || row.state < 1 || row.state >= int64(len(states)) {
+			return fmt.Errorf("delete delivery: %w", sqlite3.CORRUPT)
+		}
+		if done.gone == nil {
+			done.gone = map[*endpoint]counts{}
+		}
+		gone := done.gone[ep]
+		gone.end(states[row.state])
+		done.gone[ep] = gone
+	}
+	done.deliveries += len(rows)
+	for _, row := range slices.CompactFunc(rows, func(a, b over) bool { return a.event == b.event }) {
+		if err := s.dropSpent(row.event, window); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // dropDelivery removes a delivery and its attempts.
 func (s *Store) dropDelivery(seq int64) error {
 	if err := s.db.dropAttempts.int(attemptID(seq, 0)).int(attemptID(seq, maxAttempts)).exec(); err != nil {
@@ -115,23 +194,28 @@ func (s *Store) dropDelivery(seq int64) error {
 	if err := s.db.dropDone.int(seq).exec(); err != nil {
 		return fmt.Errorf("delete delivery: %w", err)
 	}
+	if err := s.db.dropManual.int(seq).exec(); err != nil {
+		return fmt.Errorf("delete redelivery: %w", err)
+	}
 	return nil
 }
 
 // dropSpent removes an event if it has no deliveries left.
 func (s *Store) dropSpent(number, window int64) (err error) {
-	var known, accepted, first int64
-	var targets []*endpoint
+	var known, first, repeated int64
+	targets := 0
 	q := s.db.targets.int(window).int(number)
 	if q.step() {
-		known, accepted, first = q.stmt.ColumnInt64(0), q.stmt.ColumnInt64(1), q.stmt.ColumnInt64(2)
-		targets, err = s.endpointsOf(q.stmt.ColumnRawBlob(3))
+		known, first, targets, repeated = q.stmt.ColumnInt64(0), q.stmt.ColumnInt64(1), countTargets(q.stmt.ColumnRawBlob(2)), q.stmt.ColumnInt64(3)
 	}
-	if err = errors.Join(err, q.done()); err != nil {
+	if err = q.done(); err != nil {
 		return fmt.Errorf("select spent event: %w", err)
 	}
-	for i, ep := range targets {
-		if left, err := s.hasRow(first+int64(i), ep, accepted); left || err != nil {
+	if repeated > 0 {
+		return nil // by a redelivery, whose row goes with it
+	}
+	for i := range targets {
+		if left, err := s.hasRow(first + int64(i)); left || err != nil {
 			return err
 		}
 	}
@@ -167,4 +251,15 @@ func (s *Store) shrink() (more bool, err error) {
 		return false, fmt.Errorf("shrink file: %w", err)
 	}
 	return many()
+}
+
+// countGone writes how many deliveries were removed.
+func (s *Store) countGone(gone map[*endpoint]counts) error {
+	for ep, c := range gone {
+		c = c.plus(ep.gone)
+		if err := s.db.goneCounts.int(c.delivered).int(c.failed).int(c.discarded).int(ep.id).exec(); err != nil {
+			return fmt.Errorf("update counts: %w", err)
+		}
+	}
+	return nil
 }

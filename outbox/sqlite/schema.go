@@ -13,10 +13,10 @@ import (
 // Marks of the file format, in the header of the database.
 const (
 	applicationID = 0x52656C79 // "Rely"
-	formatVersion = 4          // PRAGMA user_version
+	formatVersion = 5          // PRAGMA user_version
 )
 
-// schema is format version 4. Times are microseconds since 1970 by the outbox's clock, but for
+// schema is format version 5. Times are microseconds since 1970 by the outbox's clock, but for
 // event.time and those of attempts, which are as they were given; durations are microseconds.
 // ../DESIGN.md tells which deliveries have a row, and where.
 const schema = `
@@ -27,7 +27,15 @@ CREATE TABLE meta (
 	next_delivery INTEGER NOT NULL,
 	watermark INTEGER NOT NULL,      -- no delivery of an event up to this one is pending without a row
 	seen INTEGER NOT NULL,           -- the outbox's time was that far at least
-	shift INTEGER NOT NULL           -- of the wall clock against it
+	shift INTEGER NOT NULL,          -- of the wall clock against it
+	listed INTEGER NOT NULL,         -- postings have all deliveries of the segments below this one
+	listed_event INTEGER NOT NULL,   -- no event below this one has deliveries in other segments
+	tallied INTEGER NOT NULL,        -- of the rows of tally up to this one,
+	tallied_keys INTEGER NOT NULL    -- so many keys are in stat already
+) STRICT;
+CREATE TABLE name (                  -- texts that come again and again, by number
+	id INTEGER PRIMARY KEY,
+	text TEXT NOT NULL
 ) STRICT;
 CREATE TABLE endpoint (
 	id INTEGER PRIMARY KEY,
@@ -35,7 +43,10 @@ CREATE TABLE endpoint (
 	accepted INTEGER NOT NULL DEFAULT 0,  -- counts since the outbox was made,
 	delivered INTEGER NOT NULL DEFAULT 0, -- written in the commit of what they count
 	failed INTEGER NOT NULL DEFAULT 0,
-	discarded INTEGER NOT NULL DEFAULT 0
+	discarded INTEGER NOT NULL DEFAULT 0,
+	gone_delivered INTEGER NOT NULL DEFAULT 0, -- so many of them were removed
+	gone_failed INTEGER NOT NULL DEFAULT 0,
+	gone_discarded INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE event (
 	seq INTEGER PRIMARY KEY,
@@ -50,10 +61,11 @@ CREATE TABLE event (
 	targets BLOB,                    -- one for each of these endpoints, given by id as uvarints
 	print BLOB,                      -- fingerprint, when the app chose the id
 	kept INTEGER NOT NULL,           -- 0 for its deliveries, 1 though nobody wanted it, 2 only to know the id again
+	erased INTEGER,                  -- when its data was
+	more BLOB,                       -- see appendEventMore
 	data BLOB
 ) STRICT;
 CREATE INDEX event_bare ON event(kept, accepted) WHERE kept > 0;
-CREATE INDEX event_type ON event(type, accepted);
 CREATE TABLE pending (
 	endpoint INTEGER NOT NULL,
 	due INTEGER NOT NULL,            -- of a fresh one: when its event was accepted
@@ -64,15 +76,27 @@ CREATE TABLE pending (
 	PRIMARY KEY (endpoint, due, seq)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX pending_retried ON pending(endpoint, seq) WHERE attempts > 0;
+CREATE INDEX pending_seq ON pending(seq);
+CREATE TABLE manual (                -- deliveries that an operator made
+	seq INTEGER PRIMARY KEY,
+	event INTEGER NOT NULL,
+	endpoint INTEGER NOT NULL,
+	created INTEGER NOT NULL,
+	origin INTEGER NOT NULL,         -- the delivery that it repeats; 0 for a target of its event
+	once TEXT                        -- of the change that made it
+) STRICT;
+CREATE INDEX manual_event ON manual(event);
+CREATE UNIQUE INDEX manual_once ON manual(once) WHERE once IS NOT NULL;
 CREATE TABLE done (
 	seq INTEGER PRIMARY KEY,
 	event INTEGER NOT NULL,
 	endpoint INTEGER NOT NULL,
 	state INTEGER NOT NULL,          -- 1 delivered, 2 failed, 3 discarded
-	attempts INTEGER NOT NULL,       -- 0 for one that was failed from the start
+	late INTEGER NOT NULL,           -- 0 if delivered within lateAfter of its accept
+	attempts INTEGER NOT NULL,
 	finished INTEGER NOT NULL,
 	code TEXT,
-	started INTEGER NOT NULL,        -- from here on the last attempt
+	started INTEGER,                 -- from here on the last attempt; NULL if it is among the others, or there is none
 	took INTEGER NOT NULL,
 	dns INTEGER NOT NULL,
 	connect INTEGER NOT NULL,
@@ -81,11 +105,13 @@ CREATE TABLE done (
 	status INTEGER NOT NULL,
 	outcome TEXT,
 	error TEXT,
+	more BLOB,                       -- see appendAttemptMore
+	request TEXT,
 	head TEXT,
 	body BLOB
 ) STRICT;
-CREATE INDEX done_state ON done(state, finished);
-CREATE INDEX done_endpoint ON done(endpoint, state, finished);
+CREATE INDEX done_late ON done(state, finished) WHERE late > 0;
+CREATE INDEX done_state ON done(state, seq) WHERE state > 1;
 CREATE TABLE attempt (
 	id INTEGER PRIMARY KEY,          -- delivery * 65536 + number of the attempt
 	due INTEGER NOT NULL,            -- of the next one
@@ -99,7 +125,55 @@ CREATE TABLE attempt (
 	status INTEGER NOT NULL,
 	outcome TEXT,
 	error TEXT,
+	more BLOB,
+	request TEXT,
 	head TEXT,
+	body BLOB
+) STRICT;
+CREATE TABLE posting (               -- of a segment of deliveries, by number
+	segment INTEGER NOT NULL,
+	term INTEGER NOT NULL,           -- hash of what they have in common, or below 0 a bucket of rare terms
+	list BLOB NOT NULL,
+	PRIMARY KEY (segment, term)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE type (                  -- of all events that are in postings
+	name TEXT PRIMARY KEY
+) STRICT, WITHOUT ROWID;
+CREATE TABLE tally (                 -- what each commit settled, until it is in stat
+	id INTEGER PRIMARY KEY,
+	body BLOB NOT NULL
+) STRICT;
+CREATE TABLE stat (
+	step INTEGER NOT NULL,           -- hours: 1 or 24
+	start INTEGER NOT NULL,          -- hours since 1970, by the wall clock
+	endpoint INTEGER NOT NULL,
+	type TEXT NOT NULL,
+	tenant TEXT NOT NULL,
+	delivered INTEGER NOT NULL,
+	failed INTEGER NOT NULL,
+	discarded INTEGER NOT NULL,
+	first_try INTEGER NOT NULL,
+	attempts INTEGER NOT NULL,
+	took BLOB,                       -- sketch
+	PRIMARY KEY (step, start, endpoint, type, tenant)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE document (
+	kind TEXT NOT NULL,
+	name TEXT NOT NULL,
+	revision INTEGER NOT NULL,       -- rises with each write, over all rows of a kind
+	changed INTEGER NOT NULL,
+	body BLOB,                       -- NULL once it was removed
+	PRIMARY KEY (kind, name)
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX document_revision ON document(kind, revision);
+CREATE INDEX document_removed ON document(changed) WHERE body IS NULL;
+CREATE TABLE kind (                  -- of documents
+	name TEXT PRIMARY KEY,
+	revision INTEGER NOT NULL        -- of the last write
+) STRICT, WITHOUT ROWID;
+CREATE TABLE line (                  -- of the journal
+	n INTEGER PRIMARY KEY,
+	at INTEGER NOT NULL,
 	body BLOB
 ) STRICT;
 CREATE TABLE idem (
@@ -130,6 +204,11 @@ type meta struct {
 	nextDelivery int64
 	watermark    int64
 	revision     uint64 // of the last note
+	line         uint64 // of the journal, the last one
+	tallied      int64
+	talliedKeys  int
+	listed       int64
+	listedEvent  int64
 	clock        clock.State
 }
 
@@ -195,7 +274,7 @@ func (d *db) create() error {
 	// Lower case letters and digits, 50 bits: enough to tell outboxes apart.
 	prefix := strings.ToLower(rand.Text()[:10])
 	if err := d.conn.Exec(fmt.Sprintf(`BEGIN; %s
-		INSERT INTO meta VALUES ('%s', 0, 1, 1, 0, 0, 0);
+		INSERT INTO meta VALUES ('%s', 0, 1, 1, 0, 0, 0, 0, 1, 0, 0);
 		PRAGMA application_id = %d; PRAGMA user_version = %d; COMMIT`, schema, prefix, applicationID, formatVersion)); err != nil {
 		return err
 	}
@@ -216,7 +295,9 @@ func (d *db) configure() error {
 // in use, and the clock is not before the last accept.
 func (d *db) readMeta() (meta, error) {
 	q, err := d.query(`SELECT prefix, epoch, max(next_event, 1 + coalesce(seq, 0)), next_delivery, watermark,
-		(SELECT coalesce(max(revision), 0) FROM note), max(seen, coalesce(accepted, 0)), shift, coalesce(first, 0), targets
+		(SELECT coalesce(max(revision), 0) FROM note), max(seen, coalesce(accepted, 0)), shift, coalesce(first, 0), targets,
+		(SELECT coalesce(max(seq), 0) FROM manual), (SELECT coalesce(max(n), 0) FROM line),
+		tallied, tallied_keys, listed, listed_event
 		FROM meta LEFT JOIN (SELECT * FROM event ORDER BY seq DESC LIMIT 1)`)
 	if err != nil {
 		return meta{}, err
@@ -228,9 +309,14 @@ func (d *db) readMeta() (meta, error) {
 			prefix:       q.stmt.ColumnText(0),
 			epoch:        uint64(q.stmt.ColumnInt64(1)),
 			nextEvent:    q.stmt.ColumnInt64(2),
-			nextDelivery: max(q.stmt.ColumnInt64(3), q.stmt.ColumnInt64(8)+int64(countTargets(q.stmt.ColumnRawBlob(9)))),
+			nextDelivery: max(q.stmt.ColumnInt64(3), q.stmt.ColumnInt64(8)+int64(countTargets(q.stmt.ColumnRawBlob(9))), q.stmt.ColumnInt64(10)+1),
 			watermark:    q.stmt.ColumnInt64(4),
 			revision:     uint64(q.stmt.ColumnInt64(5)),
+			line:         uint64(q.stmt.ColumnInt64(11)),
+			tallied:      q.stmt.ColumnInt64(12),
+			talliedKeys:  q.stmt.ColumnInt(13),
+			listed:       q.stmt.ColumnInt64(14),
+			listedEvent:  q.stmt.ColumnInt64(15),
 			clock:        clock.State{Seen: q.stmt.ColumnInt64(6), Shift: q.stmt.ColumnInt64(7)},
 		}
 	}

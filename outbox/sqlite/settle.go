@@ -3,6 +3,7 @@ package sqlite
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -83,64 +84,101 @@ func (s *Store) queueSettle(c outbox.Claim, st outbox.Settlement) error {
 func (s *Store) update(st *settle) error {
 	e, n, a := st.entry, st.entry.attempts+1, &st.attempt
 	if s.room < -s.maxSize/16 {
-		a.Head, a.Body = "", nil // beyond max_size: what happened is kept, not what was said
+		a.Request, a.Head, a.Body = "", "", nil // beyond max_size: what happened is kept, not what was said
 	}
 	if err := s.dropPending(e); err != nil {
 		return err
 	}
-	switch c := s.count(e.endpoint); st.state {
-	case outbox.Delivered:
-		c.delivered++
-	case outbox.Failed:
-		c.failed++
-	case outbox.Discarded:
-		c.discarded++
-	default:
+	s.tally(e, settled{state: st.state, n: n, attempt: true, took: a.Took})
+	c := s.count(e.endpoint) // which is served after the commit, whatever the state
+	if st.state == outbox.Pending {
 		if err := s.addPending(e, st.due, n, a.Code); err != nil {
 			return err
 		}
-		if err := s.db.addAttempt.int(attemptID(e.seq, n)).int(st.due).text(a.Code).attempt(a).exec(); err != nil {
-			return fmt.Errorf("insert attempt: %w", err)
-		}
-		return nil
+		return s.addAttempt(e, n, st.due, a)
 	}
-	return s.addDone(e, st.state, n, st.finished, a)
+	c.end(st.state)
+	return s.addDone(e, end{state: st.state, attempts: n, finished: st.finished, code: a.Code, last: a})
 }
 
-// addDone writes the end of a delivery, with its last attempt, the n-th, in the transaction
-// under way.
-func (s *Store) addDone(e *entry, state outbox.State, n int, finished int64, a *outbox.Attempt) error {
-	place := int64(slices.Index(states[:], state))
-	if err := s.db.addDone.int(e.seq).int(e.number).int(e.endpoint.id).int(place).int(int64(n)).int(finished).text(a.Code).attempt(a).exec(); err != nil {
+// addAttempt writes the n-th attempt of a delivery that goes on, in the transaction under way.
+func (s *Store) addAttempt(e *entry, n int, due int64, a *outbox.Attempt) error {
+	q := s.db.addAttempt.int(attemptID(e.seq, n)).int(due).text(a.Code)
+	if err := s.bindAttempt(q, a); err != nil {
+		return err
+	}
+	if err := q.exec(); err != nil {
+		return fmt.Errorf("insert attempt: %w", err)
+	}
+	return nil
+}
+
+// end is the end of a delivery.
+type end struct {
+	state    outbox.State
+	attempts int
+	finished int64
+	code     string
+	last     *outbox.Attempt // nil when it is among the others, or there was none
+	error    string          // of one without an attempt
+}
+
+// addDone writes the end of a delivery, with its last attempt, in the transaction under way.
+func (s *Store) addDone(e *entry, end end) error {
+	late := int64(1)
+	if end.state == outbox.Delivered && end.finished-e.created <= lateAfter.Microseconds() && e.seq > s.walked {
+		late = 0
+	}
+	place := int64(slices.Index(states[:], end.state))
+	q := s.db.addDone.int(e.seq).int(e.number).int(e.endpoint.id).int(place).int(late).int(int64(end.attempts)).int(end.finished).text(end.code)
+	if end.last != nil {
+		if err := s.bindAttempt(q, end.last); err != nil {
+			return err
+		}
+	} else {
+		q.null().int(0).int(0).int(0).int(0).int(0).int(0).null().text(end.error).null().null().null().null()
+	}
+	if err := q.exec(); err != nil {
 		return fmt.Errorf("insert end of a delivery: %w", err)
 	}
 	return nil
 }
 
-// attempt binds attemptColumns.
-func (q *query) attempt(a *outbox.Attempt) *query {
-	return q.int(a.Started.UnixMicro()).int(a.Took.Microseconds()).
+// bindAttempt binds attemptColumns.
+func (s *Store) bindAttempt(q *query, a *outbox.Attempt) error {
+	more, err := s.appendAttemptMore(nil, a)
+	if err != nil {
+		return errors.Join(err, q.done())
+	}
+	q.int(a.Started.UnixMicro()).int(a.Took.Microseconds()).
 		int(a.Timing.DNS.Microseconds()).int(a.Timing.Connect.Microseconds()).int(a.Timing.TLS.Microseconds()).int(a.Timing.FirstByte.Microseconds()).
-		int(int64(a.Status)).text(a.Outcome).text(a.Error).text(a.Head).blob(a.Body)
+		int(int64(a.Status)).text(shortOutcome(a.Outcome)).text(a.Error).blob(more).text(a.Request).text(a.Head).blob(a.Body)
+	return nil
 }
 
 // readAttempt reads the n-th attempt, whose attemptColumns begin at a column.
-func readAttempt(q *query, column, n int, code string) outbox.Attempt {
+func (s *Store) readAttempt(q *query, column, n int, code string) (outbox.Attempt, error) {
+	a, err := s.readLean(q, column, n, code)
+	a.Request, a.Head, a.Body = q.stmt.ColumnText(column+10), q.stmt.ColumnText(column+11), q.stmt.ColumnBlob(column+12, nil)
+	return a, err
+}
+
+// readLean reads an attempt's leanColumns.
+func (s *Store) readLean(q *query, column, n int, code string) (outbox.Attempt, error) {
 	micros := func(i int) time.Duration {
 		return time.Duration(q.stmt.ColumnInt64(column+i)) * time.Microsecond
 	}
-	return outbox.Attempt{
+	a := outbox.Attempt{
 		N:       n,
 		Started: fromMicros(q.stmt.ColumnInt64(column)),
 		Took:    micros(1),
 		Timing:  outbox.Timing{DNS: micros(2), Connect: micros(3), TLS: micros(4), FirstByte: micros(5)},
 		Status:  q.stmt.ColumnInt(column + 6),
-		Outcome: q.stmt.ColumnText(column + 7),
+		Outcome: longOutcome(q.stmt.ColumnText(column + 7)),
 		Code:    code,
 		Error:   q.stmt.ColumnText(column + 8),
-		Head:    q.stmt.ColumnText(column + 9),
-		Body:    q.stmt.ColumnBlob(column+10, nil),
 	}
+	return a, s.readAttemptMore(q.stmt.ColumnRawBlob(column+9), &a)
 }
 
 // attemptID is the row of a delivery's n-th attempt. All of a delivery's attempts

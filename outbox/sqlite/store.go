@@ -19,7 +19,7 @@ import (
 	"relay/outbox/clock"
 )
 
-var _ outbox.Engine = (*Store)(nil)
+var _ outbox.Operable = (*Store)(nil)
 
 // The levels of durability.
 const (
@@ -61,16 +61,27 @@ type Store struct {
 	db      *db
 	disk    *disk
 	meta    meta
-	known   []*endpoint        // those with a row, by id - 1
-	touched []*endpoint        // which the transaction under way changes
-	loaded  map[int64]struct{} // numbers of deliveries that are in memory and have a row
-	bare    []*entry           // those that have none, in the order of accept, and some that are over
-	raised  int64              // when the watermark was raised last, by the outbox's clock
-	spare   int64              // bytes of memory for what the transaction under way accepts
-	room    int64              // bytes that may still be accepted
-	full    error              // why there is no room; nil while there is
-	stalled time.Time          // until then the disk is full even for settlements
-	swept   time.Time          // when what is pending was looked for last
+	known   []*endpoint      // those with a row, by id - 1
+	touched []*endpoint      // which the transaction under way changes
+	loaded  map[int64]*entry // deliveries that are in memory and have a row, by number
+	bare    []*entry         // those that have none, in the order of accept, and some that are over
+	raised  int64            // when the watermark was raised last, by the outbox's clock
+	spare   int64            // bytes of memory for what the transaction under way accepts
+	room    int64            // bytes that may still be accepted
+	full    error            // why there is no room; nil while there is
+	stalled time.Time        // until then the disk is full even for settlements
+	swept   time.Time        // when what is pending was looked for last
+	names   names
+	stats   tallies
+	taken   []taken   // out of memory by the transaction under way
+	now     int64     // of the transaction under way
+	until   time.Time // the read under way should pause then
+	lists   lists
+
+	agePending bool      // old statistics are to be rolled up
+	rested     time.Time // no chores until then, for want of room
+	scrub      bool      // the log holds what was erased
+	walked     int64     // no delivery up to this one is over that is not in the index of late ones
 
 	wake   chan struct{} // something waits for the owner
 	slots  chan struct{} // one token for each settlement that waits for its commit
@@ -86,10 +97,11 @@ type Store struct {
 	refusal error // why calls are refused, nil while the store works
 	accepts []*accept
 	settles []*settle
-	writes  []*note
+	writes  []*writing
 	calls   []*call
 	heard   uint64        // revision of the last note that is committed
 	noted   chan struct{} // closed, and replaced, when a note is committed
+	told    map[string]*news
 	queues
 }
 
@@ -127,13 +139,14 @@ func open(ctx context.Context, o Options) (s *Store, err error) {
 		raiseAfter: cmp.Or(o.raise, raiseAfter),
 		woke:       o.woke,
 		wall:       o.wall,
-		loaded:     map[int64]struct{}{},
+		loaded:     map[int64]*entry{},
 		wake:       make(chan struct{}, 1),
 		slots:      make(chan struct{}, backlog),
 		stop:       make(chan struct{}),
 		broken:     make(chan struct{}),
 		done:       make(chan struct{}),
 		noted:      make(chan struct{}),
+		told:       map[string]*news{},
 		swept:      time.Now(),
 	}
 	if s.disk, err = own(o); err != nil {
@@ -201,6 +214,15 @@ func (s *Store) loadFile() (err error) {
 	if err := s.recoverRows(); err != nil {
 		return err
 	}
+	if err := s.names.load(s.db); err != nil {
+		return err
+	}
+	if err := s.loadTallies(); err != nil {
+		return err
+	}
+	if err := s.openLists(); err != nil {
+		return err
+	}
 	s.prefix, s.fence, s.heard = s.meta.prefix, s.meta.epoch<<fenceBits, s.meta.revision
 	s.raised = s.clock.Now()
 	return nil
@@ -211,7 +233,7 @@ const fenceBits = 40
 
 // loadEndpoints reads the endpoints and their counts.
 func (s *Store) loadEndpoints() error {
-	q, err := s.db.query(`SELECT name, accepted, delivered, failed, discarded FROM endpoint ORDER BY id`)
+	q, err := s.db.query(`SELECT name, accepted, delivered, failed, discarded, gone_delivered, gone_failed, gone_discarded FROM endpoint ORDER BY id`)
 	if err != nil {
 		return err
 	}
@@ -220,6 +242,7 @@ func (s *Store) loadEndpoints() error {
 		ep := s.endpoint(q.stmt.ColumnText(0))
 		ep.id = int64(len(s.known) + 1) // rows are never removed
 		ep.counts = counts{q.stmt.ColumnInt64(1), q.stmt.ColumnInt64(2), q.stmt.ColumnInt64(3), q.stmt.ColumnInt64(4)}
+		ep.gone = counts{0, q.stmt.ColumnInt64(5), q.stmt.ColumnInt64(6), q.stmt.ColumnInt64(7)}
 		if ep.counts.pending() > 0 {
 			ep.nextDue = 0
 		}

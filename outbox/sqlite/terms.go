@@ -41,6 +41,7 @@ func (s *Store) passes(m *outbox.Mark, now int64) (bool, error) {
 
 // insertFailed writes a delivery that is failed from the start; e goes to no queue.
 func (s *Store) insertFailed(e *entry, t outbox.Term) error {
-	s.count(e.endpoint).failed++
-	return s.addDone(e, outbox.Failed, 0, e.created, &outbox.Attempt{Code: t.Code, Error: t.Error, Started: fromMicros(0)})
+	s.count(e.endpoint).end(outbox.Failed)
+	s.tally(e, settled{state: outbox.Failed})
+	return s.addDone(e, end{state: outbox.Failed, finished: e.created, code: t.Code, error: t.Error})
 }

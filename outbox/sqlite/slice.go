@@ -1,0 +1,102 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// What reads much does it in slices of the owner's time, between commits.
+const (
+	sliceIdle  = 2 * time.Millisecond   // for a slice while nothing waits for a commit
+	sliceBusy  = 100 * time.Microsecond // at least; else
+	sliceShare = 12                     // of the time of the last commit, the share of one part
+)
+
+// read lets the owner run a function again and again until it is done, each time until Store.spent tells that it should
+// pause. What run writes to is its own after a context's error. An error that run returns is the caller's
+// alone: it breaks nothing.
+func (s *Store) read(ctx context.Context, run func() (done bool, err error)) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	for done := false; !done; {
+		var failed error
+		err := s.do(ctx, func() error {
+			if done, failed = run(); failed != nil {
+				failed = s.db.explain(failed)
+			}
+			return nil
+		})
+		if err == nil {
+			err = failed
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// spent tells a read that its slice is over.
+func (s *Store) spent() bool { return !time.Now().Before(s.until) }
+
+// slice is how long a read may go on, when so many share what is left beside a commit that took so long.
+func slice(commit time.Duration, busy bool, readers int) time.Duration {
+	if !busy {
+		return sliceIdle
+	}
+	return max(min(commit/sliceShare, sliceIdle)/time.Duration(max(readers, 1)), sliceBusy)
+}
+
+// choresAt is when chores has something to do, zero for never.
+func (s *Store) choresAt() time.Time {
+	if time.Now().Before(s.rested) {
+		return s.rested
+	}
+	at := s.stats.rollAt()
+	if s.listDue() || s.agePending {
+		at = time.Now()
+	}
+	return at
+}
+
+// chores does a slice of what is due: sums of statistics, lists of deliveries, old hours.
+func (s *Store) chores() error {
+	now := time.Now()
+	if now.Before(s.rested) || now.Before(s.stalled) {
+		return nil
+	}
+	if hour := s.clock.Wall(s.clock.Now()).Unix() / 3600; hour != s.stats.aged {
+		s.stats.aged, s.agePending = hour, true
+	}
+	rested := s.db.written
+	var err error
+	switch at := s.stats.rollAt(); {
+	case s.listDue():
+		err = s.list()
+	case !at.IsZero() && !now.Before(at):
+		err = s.rollUp()
+	case s.agePending && s.stats.readers == 0:
+		s.agePending, err = s.age()
+		err = errors.Join(err, s.forget())
+	default:
+		return nil
+	}
+	s.db.written = rested // the log rests all the same
+	if isFull(err) {
+		s.rested = now.Add(retryFull)
+		return nil
+	}
+	if at := s.choresAt(); err == nil && !at.IsZero() && !now.Before(at) {
+		s.nudge()
+	}
+	return err
+}
+
+// forget removes documents that were removed long ago, a slice at a time.
+func (s *Store) forget() error {
+	return s.db.transact("NORMAL", func() error {
+		return s.db.dropDocuments.int(s.clock.Now() - keepRemoved.Microseconds()).int(rollSlice).exec()
+	})
+}

@@ -1,0 +1,627 @@
+package sqlite
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/ncruces/go-sqlite3"
+
+	"relay/outbox"
+)
+
+// walk goes through the deliveries that match a filter, segment by segment: what the lists have in common, then
+// row by row what is left. It pauses when its slice is over.
+type walk struct {
+	s      *Store
+	filter outbox.Filter
+	oldest bool  // oldest first
+	counts bool  // nobody looks at the items
+	after  int64 // the delivery after which it begins, 0 for the first one
+
+	begun    bool
+	from, to int64 // deliveries between these, both included
+	next     int64 // the next one to look at
+	over     bool
+	rows     int // looked at
+	segments int
+
+	terms   [][]uint64    // one of each of these
+	states  whichStates   // that match
+	only    []int64       // nil, or all that can match
+	segment int64         // whose bits follow; -1 for none
+	set     bitmap        // of deliveries to look at
+	pending bitmap        // of those that may be pending
+	ends    outbox.Filter // the part of the filter that the end of a delivery tells
+	event   bool          // the filter asks for more than that
+}
+
+// whichStates tells which states match.
+type whichStates struct{ pending, delivered, failed, discarded bool }
+
+// passed is the last delivery that was looked at.
+func (w *walk) passed() int64 {
+	if w.oldest {
+		return w.next - 1
+	}
+	return w.next + 1
+}
+
+// run goes on until the slice is over, there is no more, or yield wants no more.
+func (w *walk) run(yield func(item *outbox.Item, seq int64) (more bool)) error {
+	if !w.begun {
+		if err := w.begin(); err != nil {
+			return err
+		}
+	}
+	for !w.over {
+		seq, err := w.candidate()
+		if err != nil {
+			return err
+		}
+		if seq > 0 {
+			item, found, err := w.read(seq)
+			if err != nil {
+				return err
+			}
+			if found && w.filter.Match(item) && !yield(item, seq) {
+				return nil
+			}
+		}
+		if w.s.spent() {
+			return nil
+		}
+	}
+	return nil
+}
+
+// begin finds out where to look.
+func (w *walk) begin() error {
+	s, f := w.s, &w.filter
+	w.begun, w.segment = true, -1
+	w.from, w.to = 1, s.meta.nextDelivery-1
+	has := func(state outbox.State) bool { return f.States == nil || slices.Contains(f.States, state) }
+	w.states = whichStates{has(outbox.Pending), has(outbox.Delivered), has(outbox.Failed), has(outbox.Discarded)}
+	w.ends = outbox.Filter{Endpoints: f.Endpoints, Except: f.Except, States: f.States, Status: f.Status, Code: f.Code, Attempts: f.Attempts, Attempted: f.Attempted}
+	w.event = !w.counts || f.Types != nil || f.TypeLike != nil || f.Event != "" || f.Tenants != nil || f.Key != "" || len(f.Fields) > 0 || f.Manual != nil || f.Accepted != outbox.Span{}
+	if err := w.bound(); err != nil {
+		return err
+	}
+	if w.after > 0 && w.oldest {
+		w.from = max(w.from, w.after+1)
+	} else if w.after > 0 {
+		w.to = min(w.to, w.after-1)
+	}
+	if f.Event != "" {
+		if err := w.ofEvent(); err != nil {
+			return err
+		}
+	}
+	w.chooseTerms()
+	if w.next = w.to; w.oldest {
+		w.next = w.from
+	}
+	w.over = w.from > w.to
+	return nil
+}
+
+// bound turns the span of accepts into numbers of deliveries.
+func (w *walk) bound() error {
+	if since := w.filter.Accepted.Since; !since.IsZero() {
+		e, err := w.s.eventBefore(since)
+		if err != nil {
+			return err
+		}
+		w.from = max(w.from, e.first+e.targets) // those after the last event before
+	}
+	if until := w.filter.Accepted.Until; !until.IsZero() {
+		e, err := w.s.eventBefore(until)
+		if err != nil {
+			return err
+		}
+		next, err := w.s.eventAfter(e.number)
+		if err != nil {
+			return err
+		}
+		if next.number > 0 {
+			w.to = min(w.to, next.first-1)
+		}
+	}
+	return nil
+}
+
+// ofEvent lists the deliveries of the event that the filter names.
+func (w *walk) ofEvent() error {
+	r, _, parts, err := w.s.readParts(w.s.db.findEvent.text(w.filter.Event))
+	if err != nil {
+		return err
+	}
+	w.only = []int64{}
+	if r == nil {
+		w.from, w.to = 1, 0
+		return nil
+	}
+	for _, p := range parts {
+		if p.seq >= w.from && p.seq <= w.to {
+			w.only = append(w.only, p.seq)
+		}
+	}
+	slices.Sort(w.only)
+	if !w.oldest {
+		slices.Reverse(w.only)
+	}
+	return nil
+}
+
+// mostTerms is how many values of one kind are looked up in lists. With more, each delivery is read.
+const mostTerms = 100
+
+// chooseTerms finds out which lists have what the filter asks for.
+func (w *walk) chooseTerms() {
+	s, f := w.s, &w.filter
+	add := func(terms []uint64) {
+		if len(terms) <= mostTerms {
+			w.terms = append(w.terms, terms)
+		}
+	}
+	if f.Endpoints != nil {
+		var terms []uint64
+		for _, name := range f.Endpoints {
+			terms = append(terms, termOf(termEndpoint, name))
+		}
+		add(terms)
+	}
+	if f.Types != nil {
+		add(typeTerms(f.Types))
+	}
+	if f.TypeLike != nil && f.Types == nil {
+		var like []string
+		for name := range s.lists.types {
+			if f.TypeLike(name) {
+				like = append(like, name)
+			}
+		}
+		// What is in memory has types that are not known yet, so the deliveries there are read.
+		if len(like) <= mostTerms {
+			w.terms = append(w.terms, append(typeTerms(like), termAny))
+		}
+	}
+	if f.Tenants != nil && !slices.Contains(f.Tenants, "") {
+		var terms []uint64
+		for _, name := range f.Tenants {
+			terms = append(terms, termOf(termTenant, name))
+		}
+		add(terms)
+	}
+	if f.Key != "" {
+		add([]uint64{termOf(termKey, f.Key)})
+	}
+	for _, field := range f.Fields {
+		add([]uint64{fieldTerm(field)})
+	}
+	if f.Manual != nil && *f.Manual {
+		add([]uint64{termOf(termManual)})
+	}
+}
+
+// termAny stands for all deliveries of a segment that is in memory.
+const termAny = ^uint64(0)
+
+func typeTerms(types []string) (terms []uint64) {
+	for _, name := range types {
+		terms = append(terms, termOf(termType, name))
+	}
+	return terms
+}
+
+// candidate returns the next delivery to look at, 0 for none yet.
+func (w *walk) candidate() (seq int64, err error) {
+	if w.only != nil {
+		if len(w.only) == 0 {
+			w.over = true
+			return 0, nil
+		}
+		seq, w.only = w.only[0], w.only[1:]
+		w.next = seq + w.ahead()
+		return seq, nil
+	}
+	if w.segment < 0 {
+		if err := w.enter(); w.over || err != nil {
+			return 0, err
+		}
+	}
+	place := w.set.last()
+	if w.oldest {
+		place = w.set.first()
+	}
+	base := w.segment << segmentBits
+	if place < 0 { // the segment is over
+		w.segment = -1
+		if w.next = base - 1; w.oldest {
+			w.next = base + segmentSize
+		}
+		return 0, nil
+	}
+	w.set.clear(uint64(place))
+	w.next = base + place + w.ahead()
+	return base + place, nil
+}
+
+// ahead is the way to the next number.
+func (w *walk) ahead() int64 {
+	if w.oldest {
+		return 1
+	}
+	return -1
+}
+
+// enter goes to the next segment that has deliveries in a state that matches.
+func (w *walk) enter() error {
+	seq, err := w.nearest()
+	if err != nil {
+		return err
+	}
+	if seq < w.from || seq > w.to {
+		w.over = true
+		return nil
+	}
+	w.next, w.segment = seq, seq>>segmentBits
+	w.segments++
+	base := w.segment << segmentBits
+	from, to := max(w.from-base, 0), min(w.to-base, segmentSize-1)
+	if w.oldest {
+		from = max(from, seq-base)
+	} else {
+		to = min(to, seq-base)
+	}
+	for i := range w.set {
+		w.set[i] = ^uint64(0)
+	}
+	w.set.keep(from, to)
+	for _, terms := range w.terms {
+		if err := w.narrow(terms); err != nil {
+			return err
+		}
+	}
+	return w.narrowStates(base)
+}
+
+// narrow keeps the deliveries that have one of some terms.
+func (w *walk) narrow(terms []uint64) error {
+	if w.set.last() < 0 {
+		return nil
+	}
+	var union bitmap
+	for _, term := range terms {
+		if term == termAny {
+			if w.segment >= w.s.meta.listed {
+				return nil
+			}
+			continue
+		}
+		known, err := w.s.listed(w.segment, term, &union)
+		if err != nil {
+			return err
+		}
+		if !known {
+			return nil
+		}
+	}
+	w.set.and(&union)
+	return nil
+}
+
+// narrowStates keeps the deliveries in states that match, as far as indexes tell.
+func (w *walk) narrowStates(base int64) error {
+	w.pending = bitmap{}
+	if w.set.last() < 0 {
+		return nil
+	}
+	if w.states.pending {
+		if err := w.mark(w.s.db.pendingBetween.int(base).int(base+segmentSize-1), base, &w.pending); err != nil {
+			return err
+		}
+		for _, e := range w.s.bareFrom(base) {
+			if e.seq >= base+segmentSize {
+				break
+			}
+			if e.event != nil {
+				w.pending.set(uint64(e.seq - base))
+			}
+		}
+	}
+	if w.states.delivered {
+		return nil
+	}
+	match := w.pending
+	for state, wanted := range map[int64]bool{2: w.states.failed, 3: w.states.discarded} {
+		if wanted {
+			if err := w.mark(w.s.db.stateBetween.int(state).int(base).int(base+segmentSize-1), base, &match); err != nil {
+				return err
+			}
+		}
+	}
+	w.set.and(&match)
+	return nil
+}
+
+// mark adds the numbers that a query returns to a bitmap.
+func (w *walk) mark(q *query, base int64, set *bitmap) error {
+	for q.step() {
+		set.set(uint64(q.stmt.ColumnInt64(0) - base))
+	}
+	if err := q.done(); err != nil {
+		return fmt.Errorf("select deliveries by state: %w", err)
+	}
+	return nil
+}
+
+// bareFrom returns the deliveries without a row from a number on.
+func (s *Store) bareFrom(seq int64) []*entry {
+	i, _ := slices.BinarySearchFunc(s.bare, seq, func(e *entry, seq int64) int { return int(e.seq - seq) })
+	return s.bare[i:]
+}
+
+// nearest is the next delivery from w.next on that is in a state that matches; outside of from and to for none.
+func (w *walk) nearest() (nearest int64, err error) {
+	db := w.s.db
+	nearest = w.from - 1
+	if w.oldest {
+		nearest = w.to + 1
+	}
+	look := func(q *query) {
+		if q.step() {
+			if seq := q.stmt.ColumnInt64(0); w.oldest {
+				nearest = min(nearest, seq)
+			} else {
+				nearest = max(nearest, seq)
+			}
+		}
+		err = errors.Join(err, q.done())
+	}
+	end, pending := db.endBelow, db.pendingBelow
+	if w.oldest {
+		end, pending = db.endAbove, db.pendingAbove
+	}
+	switch {
+	case w.states.delivered && w.oldest:
+		look(db.doneAbove.int(w.next).int(never))
+	case w.states.delivered:
+		look(db.doneBelow.int(w.next).int(0))
+	default:
+		for state, wanted := range map[int64]bool{2: w.states.failed, 3: w.states.discarded} {
+			if wanted {
+				look(end.int(state).int(w.next))
+			}
+		}
+	}
+	if w.states.pending {
+		look(pending.int(w.next))
+		nearest = w.nearestBare(nearest)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("select next delivery: %w", err)
+	}
+	return nearest, nil
+}
+
+// nearestBare is the nearer one of a delivery and the next that is in memory without a row.
+func (w *walk) nearestBare(nearest int64) int64 {
+	if w.oldest {
+		for _, e := range w.s.bareFrom(w.next) {
+			if e.event != nil {
+				return min(nearest, e.seq)
+			}
+		}
+		return nearest
+	}
+	all := w.s.bare
+	upto := len(all) - len(w.s.bareFrom(w.next+1))
+	for _, e := range slices.Backward(all[:upto]) {
+		if e.event != nil {
+			return max(nearest, e.seq)
+		}
+	}
+	return nearest
+}
+
+// read reads a delivery, if it is there and the end of it matches. A delivery that is not there tells where the
+// next one is.
+func (w *walk) read(seq int64) (item *outbox.Item, found bool, err error) {
+	w.rows++
+	item = &outbox.Item{}
+	number, found, err := w.readDone(seq, item)
+	if err != nil {
+		return nil, false, err
+	}
+	if !found {
+		if !w.states.pending || w.only == nil && !w.pending.has(uint64(seq&(segmentSize-1))) {
+			return nil, false, nil
+		}
+		if number, found, err = w.readPending(seq, item); !found || err != nil {
+			return nil, false, err
+		}
+	}
+	if !w.ends.Match(item) {
+		return nil, false, nil
+	}
+	if w.event {
+		err = w.s.fillItem(item, seq, number)
+	}
+	return item, err == nil, err
+}
+
+// readDone reads a delivery that is over. When it is not, deliveries are passed over that are not there either.
+func (w *walk) readDone(seq int64, item *outbox.Item) (number int64, found bool, err error) {
+	base := seq &^ (segmentSize - 1)
+	q := w.s.db.doneBelow.int(seq).int(base)
+	if w.oldest {
+		q = w.s.db.doneAbove.int(seq).int(base + segmentSize - 1)
+	}
+	at := base - 1
+	if w.oldest {
+		at = base + segmentSize
+	}
+	if q.step() {
+		at = q.stmt.ColumnInt64(0)
+	}
+	if found = at == seq; found {
+		number = q.stmt.ColumnInt64(1)
+		err = w.s.readDoneItem(q, seq, item)
+	} else if w.only == nil {
+		w.skip(seq, at)
+	}
+	if err = errors.Join(err, q.done()); err != nil {
+		return 0, false, fmt.Errorf("select end of a delivery: %w", err)
+	}
+	if found && item.Last == nil && item.Attempts > 0 {
+		item.Last, err = w.s.readLast(seq, item.Attempts)
+	}
+	return number, found, err
+}
+
+// skip passes over deliveries between two that are neither over nor pending.
+func (w *walk) skip(seq, at int64) {
+	base := seq &^ (segmentSize - 1)
+	gone := w.pending
+	between := bitmap{}
+	for i := range between {
+		between[i] = ^uint64(0)
+	}
+	if w.oldest {
+		between.keep(seq-base, at-base-1)
+	} else {
+		between.keep(at-base+1, seq-base)
+	}
+	for i := range w.set {
+		w.set[i] &= ^between[i] | gone[i]
+	}
+}
+
+// readDoneItem fills in what the end of a delivery tells.
+func (s *Store) readDoneItem(q *query, seq int64, item *outbox.Item) error {
+	ep, known := s.endpointAt(q.stmt.ColumnInt64(2))
+	state := q.stmt.ColumnInt64(3)
+	if !known || state < 1 || state >= int64(len(states)) {
+		return sqlite3.CORRUPT
+	}
+	item.Delivery = outbox.Delivery{
+		ID: deliveryID(s.meta.prefix, seq), Endpoint: ep.name, State: states[state], Attempts: q.stmt.ColumnInt(4),
+		Finished: s.clock.Wall(q.stmt.ColumnInt64(5)), Code: q.stmt.ColumnText(6),
+	}
+	if q.stmt.ColumnType(7) == sqlite3.NULL {
+		item.Error = q.stmt.ColumnText(7 + 8)
+		return nil
+	}
+	last, err := s.readLean(q, 7, item.Attempts, item.Code)
+	item.Last, item.Error = &last, last.Error
+	return err
+}
+
+// readLast reads the last attempt of a delivery whose end has none.
+func (s *Store) readLast(seq int64, n int) (last *outbox.Attempt, err error) {
+	q := s.db.lastAttempt.int(attemptID(seq, n))
+	if q.step() {
+		var a outbox.Attempt
+		a, err = s.readLean(q, 1, n, q.stmt.ColumnText(0))
+		last = &a
+	}
+	if err = errors.Join(err, q.done()); err != nil {
+		return nil, fmt.Errorf("select last attempt: %w", err)
+	}
+	return last, nil
+}
+
+// readPending reads a pending delivery.
+func (w *walk) readPending(seq int64, item *outbox.Item) (number int64, found bool, err error) {
+	s := w.s
+	item.Delivery = outbox.Delivery{ID: deliveryID(s.meta.prefix, seq), State: outbox.Pending}
+	q := s.db.pendingAt.int(seq)
+	if found = q.step(); found {
+		ep, known := s.endpointAt(q.stmt.ColumnInt64(0))
+		if !known {
+			return 0, false, errors.Join(sqlite3.CORRUPT, q.done())
+		}
+		item.Endpoint, item.Due, number = ep.name, s.clock.Wall(q.stmt.ColumnInt64(1)), q.stmt.ColumnInt64(2)
+		item.Attempts, item.Code = q.stmt.ColumnInt(3), q.stmt.ColumnText(4)
+	}
+	if err := q.done(); err != nil {
+		return 0, false, fmt.Errorf("select pending delivery: %w", err)
+	}
+	if !found {
+		e := s.findBare(seq)
+		if e == nil {
+			return 0, false, nil
+		}
+		item.Endpoint, item.Due, number = e.endpoint.name, s.clock.Wall(e.due), e.number
+		return number, true, nil
+	}
+	if item.Attempts > 0 {
+		if item.Last, err = s.readLast(seq, item.Attempts); item.Last != nil {
+			item.Error = item.Last.Error
+		}
+	}
+	return number, true, err
+}
+
+// fillItem fills in what the event of a delivery tells.
+func (s *Store) fillItem(item *outbox.Item, seq, number int64) error {
+	d := entry{seq: seq, number: number}
+	erased, err := s.readHead(&d)
+	if err != nil {
+		return err
+	}
+	item.EventID, item.Type, item.Tenant, item.Key = d.event.ID, d.event.Type, d.event.Tenant, d.event.Key
+	item.Time, item.Fields, item.Erased = d.event.Time, d.event.Fields, erased
+	item.Created, item.Manual = s.clock.Wall(d.created), d.manual
+	if d.origin > 0 {
+		item.Origin = deliveryID(s.meta.prefix, d.origin)
+	}
+	if item.Due.IsZero() {
+		item.Due = item.Created
+	}
+	return nil
+}
+
+// eventRow is where an event's deliveries are.
+type eventRow struct{ number, accepted, first, targets int64 }
+
+// eventBefore finds the last event that was accepted before a time, by halving: the outbox's time never goes back.
+func (s *Store) eventBefore(t time.Time) (eventRow, error) {
+	var found eventRow
+	low, high := int64(0), s.meta.nextEvent // the event is above low, or low; it is below high
+	for low+1 < high {
+		e, err := s.eventAtOrBelow((low + high) / 2)
+		switch {
+		case err != nil:
+			return found, err
+		case e.number == 0 || e.number <= low: // there is none in the lower half
+			low = (low + high) / 2
+		case s.clock.Wall(e.accepted).Before(t):
+			found, low = e, (low+high)/2
+		default:
+			high = e.number
+		}
+	}
+	return found, nil
+}
+
+func (s *Store) eventAtOrBelow(number int64) (e eventRow, err error) {
+	return readEventRow(s.db.eventBelow.int(number))
+}
+
+// eventAfter is the next event after one.
+func (s *Store) eventAfter(number int64) (eventRow, error) {
+	return readEventRow(s.db.eventAbove.int(number))
+}
+
+func readEventRow(q *query) (e eventRow, err error) {
+	if q.step() {
+		e = eventRow{q.stmt.ColumnInt64(0), q.stmt.ColumnInt64(1), q.stmt.ColumnInt64(2), int64(countTargets(q.stmt.ColumnRawBlob(3)))}
+	}
+	if err := q.done(); err != nil {
+		return e, fmt.Errorf("select event: %w", err)
+	}
+	return e, nil
+}
