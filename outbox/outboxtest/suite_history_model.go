@@ -369,8 +369,12 @@ func (p *past) compare(name string, f outbox.Filter, items []outbox.Item) {
 	var ids []string
 	for n, i := range got {
 		ids = append(ids, i.ID)
-		if !reflect.DeepEqual(want[i.ID], i) {
-			p.want("filter by "+name+": item", want[i.ID], i)
+		wanted := want[i.ID]
+		if i.State.Final() {
+			wanted.Due, i.Due = time.Time{}, time.Time{} // without a meaning
+		}
+		if !reflect.DeepEqual(wanted, i) {
+			p.want("filter by "+name+": item", wanted, i)
 		}
 		if n > 0 {
 			later := i.Created.Sub(got[n-1].Created)

@@ -59,10 +59,12 @@ func (r *statRead) begin() (wait bool, err error) {
 		s.stats.aged, s.agePending = s.hourNow(), false
 		if s.stats.readers == 0 {
 			if s.agePending, err = s.age(); err != nil && !isFull(err) {
-				return true, err
+				return false, err
 			}
 		}
-		return s.agePending, nil
+		if s.agePending {
+			return true, nil
+		}
 	}
 	r.begun = true
 	s.stats.readers++

@@ -316,7 +316,7 @@ func (s *Store) rollUp() error {
 		return err
 	}
 	if t.written = until; until == len(t.order) {
-		t.frozen, t.order = nil, nil
+		t.frozen, t.order, t.written = nil, nil, 0
 	}
 	return nil
 }

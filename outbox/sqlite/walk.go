@@ -455,13 +455,12 @@ func (w *walk) read(seq int64) (item *outbox.Item, found bool, err error) {
 // readDone reads a delivery that is over. When it is not, deliveries are passed over that are not there either.
 func (w *walk) readDone(seq int64, item *outbox.Item) (number int64, found bool, err error) {
 	base := seq &^ (segmentSize - 1)
-	q := w.s.db.doneBelow.int(seq).int(base)
+	var q *query
+	at := base - 1 // of the next one
 	if w.oldest {
-		q = w.s.db.doneAbove.int(seq).int(base + segmentSize - 1)
-	}
-	at := base - 1
-	if w.oldest {
-		at = base + segmentSize
+		q, at = w.s.db.doneAbove.int(seq).int(base+segmentSize-1), base+segmentSize
+	} else {
+		q = w.s.db.doneBelow.int(seq).int(base)
 	}
 	if q.step() {
 		at = q.stmt.ColumnInt64(0)
@@ -476,7 +475,9 @@ func (w *walk) readDone(seq int64, item *outbox.Item) (number int64, found bool,
 		return 0, false, fmt.Errorf("select end of a delivery: %w", err)
 	}
 	if found && item.Last == nil && item.Attempts > 0 {
-		item.Last, err = w.s.readLast(seq, item.Attempts)
+		if item.Last, err = w.s.readLast(seq, item.Attempts); item.Last != nil {
+			item.Error = item.Last.Error
+		}
 	}
 	return number, found, err
 }
