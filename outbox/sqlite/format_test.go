@@ -65,7 +65,7 @@ func testFixture(t *testing.T, s *Store) {
 	}
 	at := func(micros int64) time.Time { return time.UnixMicro(1770091500_000000 + micros).UTC() }
 	want := &outbox.Record{
-		Event:    outbox.Event{ID: "app-1", Type: "invoice.paid", Time: at(6_789123), Tenant: "acme", Key: "invoice/1", Trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 app=1", Data: []byte(`{"amount":1}`),
+		Event: outbox.Event{ID: "app-1", Type: "invoice.paid", Time: at(6_789123), Tenant: "acme", Key: "invoice/1", Trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 app=1", Data: []byte(`{"amount":1}`),
 			Via: "http", Relay: "relay-1", Fields: []outbox.Field{{Path: "data.amount", Value: "1"}}},
 		Accepted: at(6_800000),
 		Deliveries: []outbox.DeliveryRecord{
