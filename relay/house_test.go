@@ -30,7 +30,7 @@ var arrows = map[string][]string{
 	"internal/throttle":            {},
 	"internal/trace":               {"internal/throttle"},
 	"internal/trace/tracetest":     {},
-	"outbox/sqlite":                {"internal/access", "outbox", "outbox/clock"},
+	"outbox/sqlite":                {"internal/access", "outbox", "outbox/clock", "outbox/sketch"},
 	"outbox/redisstream":           {"internal/throttle", "outbox"},
 	"outbox/redisstream/redistest": {},
 	"policy":                       {"config", "config/eval", "outbox", "policy/expr", "policy/rawjson", "policy/rfc3339", "policy/sign"},

@@ -15,12 +15,6 @@ func TestConformance(t *testing.T) { outboxtest.Run(t, engine(nil)) }
 // TestOperable runs the suite of what an operator asks for.
 func TestOperable(t *testing.T) { outboxtest.RunOperable(t, engine(nil)) }
 
-// TestOperableStepped runs it while the wall clock is set.
-func TestOperableStepped(t *testing.T) {
-	steps := new(outboxtest.Steps)
-	outboxtest.RunOperable(t, outboxtest.Stepped(engine(steps.Wall), steps))
-}
-
 // TestConformanceStepped runs it while the wall clock is set by up to a day, forward and back:
 // nothing is forgotten, and nothing comes early or late.
 func TestConformanceStepped(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 	"relay/outbox"
 )
 
-// keepRemoved is how long a document that was removed is told of.
+// keepRemoved is how long Documents answers with a document that was removed.
 const keepRemoved = 2 * time.Hour
 
 // Documents implements outbox.Documents.

@@ -450,7 +450,7 @@ func (e *edits) erase(c outbox.Change) (edited outbox.Edited, err error) {
 // wipe overwrites the data of an event, and what was said in its attempts.
 func (e *edits) wipe(r *outbox.Record, number int64, parts []part) error {
 	s := e.s
-	// What is freed is overwritten with zeros. The log holds the old pages until it is cut short; see tend.
+	// SQLite overwrites with zeros what it frees. The log holds the old pages until it is cut short; see tend.
 	if err := s.db.conn.Exec(`PRAGMA secure_delete = ON`); err != nil {
 		return fmt.Errorf("set secure_delete: %w", err)
 	}

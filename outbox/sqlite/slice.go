@@ -14,7 +14,7 @@ const (
 )
 
 // read lets the owner run a function again and again until it is done, each time until Store.spent tells that it should
-// pause. What run writes to is its own after a context's error. An error that run returns is the caller's
+// pause. After a context's error run may still write to its variables. An error that run returns is the caller's
 // alone: it breaks nothing.
 func (s *Store) read(ctx context.Context, run func() (done bool, err error)) error {
 	if err := ctx.Err(); err != nil {
