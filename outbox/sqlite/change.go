@@ -25,8 +25,8 @@ func (c *writing) answer(err error) {
 	}
 }
 
-// change makes a change in the next commit, which is as durable as that of an accept. What run writes to is its own
-// after a context's error.
+// change makes a change in the next commit, which is as durable as that of an accept. After a context's
+// error run may still write to its variables.
 func (s *Store) change(ctx context.Context, c writing) error {
 	if err := ctx.Err(); err != nil {
 		return err
