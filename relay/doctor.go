@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -170,7 +171,11 @@ func (c *command) examineEndpoints(ctx context.Context, cfg config.Config, p *po
 // ownAddresses are the listeners of the file, which no endpoint may point at.
 func ownAddresses(c config.Config) []netip.AddrPort {
 	var own []netip.AddrPort
-	for _, l := range c.Listeners() {
+	listeners := c.Listeners()
+	for _, f := range c.Fronts {
+		listeners = slices.Concat(listeners, f.HTTPS, f.HTTP)
+	}
+	for _, l := range listeners {
 		host, port, _ := net.SplitHostPort(l)
 		n, err := strconv.ParseUint(port, 10, 16)
 		if err != nil || n == 0 {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -64,6 +65,14 @@ func ExamineListeners(c config.Config) []Finding {
 	}
 	if c.Admin.HTTP != "" {
 		try("admin", c.Admin.HTTP)
+	}
+	var fronts []string // which share addresses
+	for _, f := range c.Fronts {
+		fronts = slices.Concat(fronts, f.HTTPS, f.HTTP)
+	}
+	slices.Sort(fronts)
+	for _, addr := range slices.Compact(fronts) {
+		try("front", addr)
 	}
 	for _, u := range c.Ingest.Unix {
 		all = append(all, examineSocket("ingest", u.Path)...)

@@ -33,8 +33,9 @@ func TestExamineListeners(t *testing.T) {
 	all := ExamineListeners(config.Config{
 		Ingest: config.Ingest{HTTP: []config.HTTP{{Addr: taken}}, Unix: []config.Unix{{Path: socket}}},
 		Admin:  config.Admin{HTTP: taken, Unix: socket},
+		Fronts: []config.Front{{Host: "a.example", HTTPS: []string{taken}}, {Host: "b.example", HTTPS: []string{taken}}},
 	})
-	wants := []string{"ingest cannot listen on " + taken, "admin cannot listen on " + taken, "ingest cannot listen on " + socket + ": another program", "admin cannot listen on " + socket}
+	wants := []string{"ingest cannot listen on " + taken, "admin cannot listen on " + taken, "front cannot listen on " + taken, "ingest cannot listen on " + socket + ": another program", "admin cannot listen on " + socket}
 	if len(all) != len(wants) {
 		t.Fatalf("%+v", all)
 	}
