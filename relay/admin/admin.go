@@ -11,6 +11,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -31,6 +32,7 @@ type Outbox interface {
 type Deliverer interface {
 	Status() []deliver.Status
 	StatusOf(endpoint string) (deliver.Status, bool)
+	Listen(hear func(*outbox.Item)) (stop func())
 	Pause(ctx context.Context, endpoint, by string) (deliver.Status, error)
 	Resume(ctx context.Context, endpoint, by string) (deliver.Status, error)
 	Enable(ctx context.Context, endpoint, by string) (deliver.Status, error)
@@ -93,6 +95,9 @@ type Options struct {
 
 	Config func() Config // optional
 
+	// Stopping is closed when the process stops, to end answers that have no end of their own; nil for never.
+	Stopping <-chan struct{}
+
 	// Indexed tells whether the file that runs indexes a path of the data; nil: any path may be asked for.
 	Indexed func(path string) bool
 }
@@ -108,7 +113,7 @@ const (
 // Probes returns GET /healthz and /readyz for callers without a token, without reasons.
 // Kubernetes cannot send a token, and a verb may have lost its configuration.
 func Probes(o Options) http.Handler {
-	a := &api{o}
+	a := &api{Options: o}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, status{Status: "ok"})
@@ -126,7 +131,10 @@ func Probes(o Options) http.Handler {
 }
 
 // api has a method for each route.
-type api struct{ Options }
+type api struct {
+	Options
+	tails atomic.Int64 // readers of /v1/tail
+}
 
 // status is the body of both health routes. Readiness also has the outbox, its Relays if known,
 // and the running configuration, for information only.

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -46,9 +47,37 @@ type gates struct {
 	status []deliver.Status
 	err    error
 	asked  []string
+
+	mu   sync.Mutex
+	hear []func(*outbox.Item)
 }
 
 func (g *gates) Status() []deliver.Status { return g.status }
+
+func (g *gates) Listen(hear func(*outbox.Item)) (stop func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.hear = append(g.hear, hear)
+	n := len(g.hear) - 1
+	return func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		g.hear[n] = nil
+	}
+}
+
+// tell tells all who listen of an attempt, and returns how many those are.
+func (g *gates) tell(i *outbox.Item) (listening int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, hear := range g.hear {
+		if hear != nil {
+			listening++
+			hear(i)
+		}
+	}
+	return listening
+}
 
 func (g *gates) StatusOf(endpoint string) (deliver.Status, bool) {
 	for _, s := range g.status {

@@ -152,7 +152,11 @@ func (d *documenter) response(r *route, answer any, description string) object {
 	if media == "" {
 		media = "application/json"
 	}
-	out["content"] = object{media: object{"schema": d.schema(reflect.TypeOf(answer))}}
+	content := object{"schema": d.schema(reflect.TypeOf(answer))}
+	if r.example != "" {
+		content["example"] = r.example
+	}
+	out["content"] = object{media: content}
 	return out
 }
 

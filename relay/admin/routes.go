@@ -25,6 +25,7 @@ type route struct {
 	status  int            // of success; 0 = 200
 	answer  any            // zero value of the answer's type; nil for no body
 	media   string         // of the answer; "" = application/json
+	example string         // of the answer, where media is another
 	failure map[int]any    // other answers that are no problems, by status
 	codes   []problem.Code // of its own; every route has commonCodes, too
 
@@ -57,6 +58,7 @@ func (a *api) table() []route {
 	if a.Registry != nil {
 		all = append(all, a.madeRoutes()...)
 	}
+	all = append(all, a.tailRoutes()...)
 	if a.Reload != nil {
 		all = append(all, a.reloadRoutes()...)
 	}
@@ -139,7 +141,7 @@ func newAPI(o Options) *api {
 	if o.Hush == nil {
 		o.Hush = func(text string) string { return text }
 	}
-	return &api{o}
+	return &api{Options: o}
 }
 
 // refuseUnrouted refuses a request that fits no route. handler is the mux's own refusal, which knows the

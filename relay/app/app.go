@@ -122,6 +122,7 @@ type App struct {
 	hurried   chan struct{} // closed by Hurry: a drain ends
 	hurry     sync.Once
 	aborted   chan struct{} // closed by Abort
+	closing   chan struct{} // closed when listeners close
 	abort     sync.Once
 
 	live    atomic.Pointer[live]
@@ -158,7 +159,7 @@ func Open(ctx context.Context, o Options) (*App, error) {
 	if o.Grace == 0 {
 		o.Grace = 20 * time.Second
 	}
-	a := &App{o: o, started: time.Now(), hurried: make(chan struct{}), aborted: make(chan struct{})}
+	a := &App{o: o, started: time.Now(), hurried: make(chan struct{}), aborted: make(chan struct{}), closing: make(chan struct{})}
 	a.live.Store(&live{policy: o.Policy, hash: o.Policy.Hash(), retention: o.Config.Retention, generation: 1, at: a.started, documents: documentsOf(o.Policy)})
 	a.shares = shareFiles(limitOfFiles(), o.Config)
 	a.noteFiles(o.Watch, nil)
@@ -311,7 +312,7 @@ func (a *App) adminOptions() admin.Options {
 		Policy:  func() *policy.Policy { return a.live.Load().policy },
 		Version: a.o.Version, Ready: a.ready, Fleet: a.fleetOf(), Config: a.configStatus,
 		Reload: a.reloadRoute(), Metrics: a.metrics, Clock: a.clock(), Hush: a.o.Config.Hush,
-		Indexed: a.indexed,
+		Indexed: a.indexed, Stopping: a.closing,
 	}
 	if records, ok := a.store.(admin.Records); ok {
 		options.Records = records

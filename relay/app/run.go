@@ -102,6 +102,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 	drain.Wait()
 	upkeep.Wait()
 	a.linger(stop.Linger, deadline)
+	close(a.closing)
 	a.shutdown(deadline)
 	servers.Wait() // an operator may have changed an endpoint up to now
 	stopTelling()

@@ -120,7 +120,7 @@ func (r *runner) conclude(s *setup, claims []outbox.Claim, res *Result, e *endin
 				j = judge(s.endpoint, 1, e)
 			}
 		}
-		res.Attempt.Outcome, res.Attempt.Code, res.Attempt.Error = string(j.outcome), j.code, j.text
+		res.Attempt.Outcome, res.Attempt.Code, res.Attempt.Error, res.Attempt.Next = string(j.outcome), j.code, j.text, res.Due
 		r.settle(c, res, due)
 		r.d.record(c, res, len(claims))
 		r.counts.record(j.outcome, res.Attempt.Took)
@@ -217,6 +217,7 @@ func (r *runner) settle(c *outbox.Claim, res *Result, due time.Time) {
 		return
 	}
 	r.logAttempt(res)
+	r.d.tell(c, res)
 	r.d.raiseFailed(res)
 	if r.d.o.observe != nil {
 		r.d.o.observe(*res)

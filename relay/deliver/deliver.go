@@ -64,6 +64,7 @@ type Deliverer struct {
 	aborted    chan struct{}
 	abort      sync.Once
 	unfinished atomic.Int64
+	listeners  atomic.Pointer[[]*listener] // nil for none
 
 	// A stop ends these contexts one after the other: first claims, then attempts, then waiting
 	// for the outbox to take records.

@@ -1,0 +1,211 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"relay/ingest/problem"
+	"relay/outbox"
+	"relay/relay/query"
+)
+
+func (a *api) tailRoutes() []route {
+	return []route{{
+		id: "tail", method: "GET", path: "/v1/tail", verb: "relay tail", summary: "Follow attempts of this Relay as they end, as server-sent events",
+		about: "Event `attempt` is an attempt that ended. Event `lost` says how many were left out because the reader was too slow. Event `end` is the last one: Relay stops. " +
+			"A comment comes every 15 s. What ended before the request is not sent: see /v1/deliveries.",
+		filter: query.Tail, media: "text/event-stream", answer: AttemptEnded{}, example: tailExample,
+		codes: filterCodes(problem.Overloaded), handle: a.tail,
+	}}
+}
+
+const tailExample = `event: attempt
+data: {"outcome":"retry","id":"dlv_1","event":{"id":"evt_1","type":"invoice.paid","time":"2026-01-31T12:00:00Z"},"endpoint":"billing","state":"pending","code":"http_503","error":"the receiver answered 503","attempts":1,"max_attempts":10,"created":"2026-01-31T12:00:00Z","next_attempt":"2026-01-31T12:00:05Z","last":{"n":1,"started":"2026-01-31T12:00:00Z","took_ms":3.5,"status":503,"code":"http_503"}}
+
+event: lost
+data: {"lost":12}
+
+`
+
+// AttemptEnded is an attempt that ended, with its delivery as it is then.
+type AttemptEnded struct {
+	Outcome string `json:"outcome"` // of the attempt: delivered, retry, refused or gone
+	Delivery
+}
+
+const (
+	maxTails  = 64               // at a time
+	tailRoom  = 1024             // attempts that wait for a reader; further ones are lost
+	heartbeat = 15 * time.Second // between comments, so that nobody on the way takes the connection for dead
+	tailWrite = time.Minute      // for a reader that takes nothing
+)
+
+// tail is one reader.
+type tail struct {
+	a    *api
+	w    http.ResponseWriter
+	rc   *http.ResponseController
+	room chan *outbox.Item
+	lost atomic.Int64
+	told int64 // of lost
+
+	mu      sync.Mutex
+	stopped bool // the last deadline of writes is set
+}
+
+func (a *api) tail(w http.ResponseWriter, r *http.Request) {
+	q, err := a.parse(r.URL, query.Tail)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	s := a.surroundings()
+	s.Held = func(context.Context) ([]string, error) { return []string{}, nil } // no attempt is made for them
+	filter, err := q.Filter(r.Context(), s)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	if a.tails.Add(1) > maxTails {
+		a.tails.Add(-1)
+		refuse(w, refusal(problem.Overloaded, "", fmt.Sprintf("%d others read already: end one of them", maxTails)))
+		return
+	}
+	defer a.tails.Add(-1)
+	t := &tail{a: a, w: w, rc: http.NewResponseController(w), room: make(chan *outbox.Item, tailRoom)}
+	defer a.Deliverer.Listen(func(i *outbox.Item) { t.hear(&filter, i) })()
+	t.follow(r.Context())
+}
+
+// hear takes an attempt that just ended; it never waits.
+func (t *tail) hear(f *outbox.Filter, i *outbox.Item) {
+	if !f.Match(i) {
+		return
+	}
+	select {
+	case t.room <- i:
+	default:
+		t.lost.Add(1)
+	}
+}
+
+// follow writes until the reader has gone, or Relay stops.
+func (t *tail) follow(ctx context.Context) {
+	t.w.Header().Set("Content-Type", "text/event-stream")
+	t.w.Header().Set("Cache-Control", "no-store")
+	t.w.Header().Set("X-Accel-Buffering", "no") // a proxy must not wait for the end
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go t.awaitStop(ctx)
+	beat := time.NewTicker(heartbeat)
+	defer beat.Stop()
+	err := t.comment()
+	for err == nil {
+		select {
+		case i := <-t.room:
+			err = t.attempts(ctx, i)
+		case <-beat.C:
+			if err = t.loss(); err == nil {
+				err = t.comment()
+			}
+		case <-t.a.Stopping:
+			_ = t.event("end", struct{}{}) // and if it fails, nobody reads
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// awaitStop bounds the writes once Relay stops: a reader that takes nothing holds up no stop.
+func (t *tail) awaitStop(ctx context.Context) {
+	select {
+	case <-t.a.Stopping:
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.stopped = true
+		_ = t.rc.SetWriteDeadline(time.Now().Add(time.Second))
+	case <-ctx.Done():
+	}
+}
+
+// attempts writes one attempt and all that wait behind it, then flushes.
+func (t *tail) attempts(ctx context.Context, i *outbox.Item) error {
+	l := t.a.lookout(ctx)
+	for n := 0; ; n++ {
+		if err := t.loss(); err != nil {
+			return err
+		}
+		if err := t.write("attempt", AttemptEnded{Outcome: i.Last.Outcome, Delivery: l.delivery(i)}); err != nil {
+			return err
+		}
+		if n == tailRoom {
+			return t.flush()
+		}
+		select {
+		case i = <-t.room:
+		default:
+			return t.flush()
+		}
+	}
+}
+
+// loss says how many attempts were lost since the last time.
+func (t *tail) loss() error {
+	lost := t.lost.Load()
+	n := lost - t.told
+	if n == 0 {
+		return nil
+	}
+	t.told = lost
+	return t.event("lost", Lost{n})
+}
+
+// Lost is how many attempts a slow reader did not get, since it was told before.
+type Lost struct {
+	Lost int64 `json:"lost"`
+}
+
+func (t *tail) comment() error {
+	t.extend()
+	if _, err := t.w.Write([]byte(": relay\n\n")); err != nil {
+		return err
+	}
+	return t.flush()
+}
+
+func (t *tail) event(name string, data any) error {
+	if err := t.write(name, data); err != nil {
+		return err
+	}
+	return t.flush()
+}
+
+func (t *tail) write(name string, data any) error {
+	text, err := json.Marshal(data)
+	if err != nil {
+		return err
+	}
+	t.extend()
+	_, err = fmt.Fprintf(t.w, "event: %s\ndata: %s\n\n", name, text)
+	return err
+}
+
+func (t *tail) flush() error {
+	t.extend()
+	return t.rc.Flush()
+}
+
+// extend gives the reader time for what comes next, unless Relay stops.
+func (t *tail) extend() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.stopped {
+		_ = t.rc.SetWriteDeadline(time.Now().Add(tailWrite)) // a writer without deadlines needs none
+	}
+}

@@ -1,0 +1,285 @@
+package admin
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"relay/ingest/listen"
+	"relay/outbox"
+	"relay/relay/deliver/delivertest"
+)
+
+// tailing is a server in memory, with the limits of every admin listener.
+type tailing struct {
+	t      *testing.T
+	gates  *gates
+	client *http.Client
+	stop   chan struct{}
+	server *listen.Server
+}
+
+func newTailing(t *testing.T) *tailing {
+	t.Helper()
+	p := decodePolicy(t, "endpoint \"billing\" {\n url = \"https://b.example.com\"\n sign = [\"none\"]\n labels = { project = \"web\" }\n}")
+	x := &tailing{t: t, gates: gatesOf(p), stop: make(chan struct{})}
+	network := delivertest.NewNetwork()
+	l, err := network.Listen("admin.test:80")
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.server = listen.NewServer(listen.ServerOptions{
+		Handler: New(Options{Outbox: box{}, Policy: running(p.Endpoints...), Deliverer: x.gates, Stopping: x.stop}),
+		Log:     zerolog.Nop(),
+	})
+	served := make(chan error, 1)
+	go func() { served <- x.server.Serve(l) }()
+	x.client = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return network.Dial(ctx, "tcp", "admin.test:80")
+	}}}
+	t.Cleanup(func() {
+		x.client.CloseIdleConnections()
+		x.server.Close()
+		<-served
+	})
+	return x
+}
+
+// reading is an open stream.
+type reading struct {
+	*bufio.Reader
+	close func()
+}
+
+func (x *tailing) read(query string) reading {
+	x.t.Helper()
+	resp, err := x.client.Get("http://admin.test/v1/tail" + query)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	if resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "text/event-stream" {
+		x.t.Fatalf("%d %v", resp.StatusCode, resp.Header)
+	}
+	r := reading{bufio.NewReader(resp.Body), func() { resp.Body.Close() }}
+	x.t.Cleanup(r.close)
+	return r
+}
+
+// next is the next event, or a comment with the name ":"; "" at the end.
+func (r reading) next() (name, data string) {
+	for {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			return "", ""
+		}
+		line = strings.TrimSuffix(line, "\n")
+		switch {
+		case line == "":
+			return name, data
+		case strings.HasPrefix(line, ":"):
+			name = ":"
+		case strings.HasPrefix(line, "event: "):
+			name = strings.TrimPrefix(line, "event: ")
+		case strings.HasPrefix(line, "data: "):
+			data = strings.TrimPrefix(line, "data: ")
+		}
+	}
+}
+
+// event skips comments.
+func (r reading) event() (name, data string) {
+	for {
+		if name, data = r.next(); name != ":" {
+			return name, data
+		}
+	}
+}
+
+// attemptOf is one that ended for the n-th event.
+func attemptOf(n int, endpoint, eventType string) *outbox.Item {
+	return &outbox.Item{
+		Delivery: outbox.Delivery{ID: fmt.Sprintf("dlv_%d", n), EventID: fmt.Sprintf("evt_%d", n), Endpoint: endpoint, State: outbox.Delivered, Attempts: 1, Finished: time.Now()},
+		Type:     eventType, Tenant: "acme", Time: time.Now(), Last: &outbox.Attempt{N: 1, Status: 200, Outcome: "delivered", Started: time.Now(), Took: time.Millisecond, Body: []byte("canary")},
+	}
+}
+
+// A stream goes on for longer than any other request may take, and has each attempt.
+func TestTail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newTailing(t)
+		r := x.read("")
+		for range 40 { // ten minutes
+			if name, _ := r.next(); name != ":" {
+				t.Fatalf("event %q", name)
+			}
+		}
+		x.gates.tell(attemptOf(7, "billing", "invoice.paid"))
+		name, data := r.next()
+		var got AttemptEnded
+		if err := json.Unmarshal([]byte(data), &got); err != nil || name != "attempt" {
+			t.Fatalf("%s %s (%v)", name, data, err)
+		}
+		if got.ID != "dlv_7" || got.Outcome != "delivered" || got.Event.Type != "invoice.paid" || got.State != "delivered" || got.Last.Status != 200 || got.MaxAttempts != 10 {
+			t.Errorf("%+v", got)
+		}
+		if strings.Contains(data, "canary") {
+			t.Errorf("the stream has bodies: %s", data)
+		}
+		r.close()
+		synctest.Wait()
+		if n := x.gates.tell(attemptOf(8, "billing", "x")); n != 0 {
+			t.Errorf("%d listen to nobody's account", n)
+		}
+	})
+}
+
+func TestTailIsFiltered(t *testing.T) {
+	for query, want := range map[string]string{
+		"?endpoint=billing":               "1 3",
+		"?type=invoice.*":                 "1 2",
+		"?label.project=web":              "1 3",
+		"?tenant=acme&status=2xx":         "1 2 3",
+		"?tenant=globex":                  "",
+		"?state=delivered&event=evt_2":    "2",
+		"?state=held":                     "",
+		"?state=pending":                  "",
+		"?manual=true":                    "",
+		"?attempts=1&endpoint=nobody":     "",
+		"?endpoint=billing&endpoint=mail": "1 2 3",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			x := newTailing(t)
+			r := x.read(query)
+			r.next()
+			x.gates.tell(attemptOf(1, "billing", "invoice.paid"))
+			x.gates.tell(attemptOf(2, "mail", "invoice.sent"))
+			x.gates.tell(attemptOf(3, "billing", "customer.created"))
+			go func() {
+				time.Sleep(time.Minute)
+				close(x.stop)
+			}()
+			var got []string
+			for {
+				name, data := r.event()
+				if name == "end" {
+					break
+				}
+				var a AttemptEnded
+				if err := json.Unmarshal([]byte(data), &a); err != nil {
+					t.Fatalf("%s %s: %v", name, data, err)
+				}
+				got = append(got, strings.TrimPrefix(a.ID, "dlv_"))
+			}
+			if strings.Join(got, " ") != want {
+				t.Errorf("%s: %v, want %s", query, got, want)
+			}
+		})
+	}
+}
+
+// A slow reader holds up nobody: it loses attempts, and is told how many.
+func TestTailSlowReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newTailing(t)
+		r := x.read("")
+		r.next()
+		const all = 5000
+		for i := range all { // the pipe takes nothing, as the reader does not read
+			x.gates.tell(attemptOf(i, "billing", "invoice.paid"))
+		}
+		go func() {
+			time.Sleep(time.Minute)
+			close(x.stop)
+		}()
+		attempts, lost := 0, 0
+		for {
+			name, data := r.event()
+			if name == "end" {
+				break
+			}
+			var l Lost
+			if err := json.Unmarshal([]byte(data), &l); err != nil {
+				t.Fatalf("%s %s: %v", name, data, err)
+			}
+			if name == "attempt" {
+				attempts++
+			}
+			lost += int(l.Lost)
+		}
+		if attempts+lost != all || attempts < tailRoom || lost == 0 {
+			t.Errorf("%d attempts and %d lost of %d", attempts, lost, all)
+		}
+	})
+}
+
+// A stop ends streams, also that of a reader that takes nothing.
+func TestTailEndsWithRelay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newTailing(t)
+		good, stuck := x.read(""), x.read("")
+		good.next()
+		stuck.next()
+		for i := range 100 {
+			x.gates.tell(attemptOf(i, "billing", "invoice.paid"))
+		}
+		done := make(chan error, 1)
+		start := time.Now()
+		close(x.stop)
+		go func() { done <- x.server.Shutdown(context.Background()) }()
+		for {
+			if name, _ := good.event(); name == "end" {
+				break
+			}
+		}
+		if err := <-done; err != nil || time.Since(start) > 5*time.Second {
+			t.Errorf("shutdown after %v: %v", time.Since(start), err)
+		}
+	})
+}
+
+func TestTailsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newTailing(t)
+		var open []reading
+		for range maxTails {
+			r := x.read("")
+			r.next()
+			open = append(open, r)
+		}
+		ask := func() int {
+			resp, err := x.client.Get("http://admin.test/v1/tail")
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp.Body.Close()
+			return resp.StatusCode
+		}
+		if got := ask(); got != 503 {
+			t.Errorf("one too many: %d", got)
+		}
+		open[0].close()
+		synctest.Wait()
+		if got := ask(); got != 200 {
+			t.Errorf("in place of one that has gone: %d", got)
+		}
+		close(x.stop)
+	})
+}
+
+func TestBadTail(t *testing.T) {
+	o := Options{Outbox: box{}, Policy: running()}
+	for query, code := range map[string]string{"since=1h": "unknown_parameter", "state=x": "invalid_parameter", "cursor=1": "unknown_parameter", "limit=1": "unknown_parameter"} {
+		if p := refusedAt(t, o, "/v1/tail?"+query, 400); string(p.Code) != code {
+			t.Errorf("%s: %+v", query, p)
+		}
+	}
+}
