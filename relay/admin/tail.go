@@ -18,7 +18,7 @@ func (a *api) tailRoutes() []route {
 	return []route{{
 		id: "tail", method: "GET", path: "/v1/tail", verb: "relay tail", summary: "Follow attempts of this Relay as they end, as server-sent events",
 		about: "Event `attempt` is an attempt that ended. Event `lost` says how many were left out because the reader was too slow. Event `end` is the last one: Relay stops. " +
-			"A comment comes every 15 s. What ended before the request is not sent: see /v1/deliveries.",
+			"A comment comes every 15 s. Earlier attempts are not sent: find them at /v1/deliveries.",
 		filter: query.Tail, media: "text/event-stream", answer: AttemptEnded{}, example: tailExample,
 		codes: filterCodes(problem.Overloaded), handle: a.tail,
 	}}
