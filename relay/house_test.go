@@ -31,7 +31,7 @@ var arrows = map[string][]string{
 	"internal/trace":               {"internal/throttle"},
 	"internal/trace/tracetest":     {},
 	"outbox/sqlite":                {"internal/access", "outbox", "outbox/clock", "outbox/sketch"},
-	"outbox/redisstream":           {"internal/throttle", "outbox"},
+	"outbox/redisstream":           {"internal/throttle", "outbox", "outbox/sketch"},
 	"outbox/redisstream/redistest": {},
 	"policy":                       {"config", "config/eval", "outbox", "policy/expr", "policy/rawjson", "policy/rfc3339", "policy/sign"},
 	"policy/expr":                  {"config", "config/eval", "policy/rawjson", "policy/rfc3339"},

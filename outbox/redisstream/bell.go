@@ -3,6 +3,7 @@ package redisstream
 import (
 	"context"
 	mathrand "math/rand/v2"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -71,6 +72,10 @@ func (sh *shard) hear() error {
 			}
 			if revision, ok := m.Values["n"].(string); ok {
 				sh.s.hearNotes(revision, time.Time{})
+			}
+			if text, ok := m.Values["k"].(string); ok {
+				kind, revision, _ := strings.Cut(text, "|")
+				sh.s.hearKind(kind, revision, time.Time{})
 			}
 		}
 		sh.s.rung(sh, names)

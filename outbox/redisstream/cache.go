@@ -50,3 +50,9 @@ func (c *cache) get(id string) *outbox.Event {
 	e, _ := c.lru.Get(id)
 	return e
 }
+
+func (c *cache) remove(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lru.Remove(id)
+}

@@ -12,21 +12,23 @@ import (
 )
 
 // format is the version of all that is kept. A Relay refuses another one. Format 1 kept claims in
-// a set of leases.
+// a set of leases, format 2 no history.
 const (
-	formatNumber = 2
-	format       = "2"
+	formatNumber = 3
+	format       = "3"
 )
 
-// An event is kept as one value that never changes:
+// An event is kept as one value, of which only an erasure changes something:
 //
-//	version 2 | fingerprint 32 | number of endpoints 2 | nonce 8 | time | type | tenant | key | trace | endpoints | data
+//	version 3 | fingerprint 32 | number of endpoints 2 | nonce 8 | bytes of the terms 4, fields 2, origin 2 |
+//	terms: endpoints, time, type, tenant, key | fields | origin: trace, via, relay | data
 //
-// The accept script reads the parts of fixed width. The nonce tells an accept that
-// is executed twice, because the answer to the first was lost, from another one.
+// Scripts read the parts of fixed width. The nonce tells an accept that is executed twice, because
+// the answer to the first was lost, from another one. Terms and fields are what is searched
+// for; the log of events has a copy of them.
 const (
-	eventVersion = 2
-	eventHead    = 1 + 32 + 2 + 8
+	eventVersion = 3
+	eventHead    = 1 + 32 + 2 + 8 + 4 + 2 + 2
 	maxFanOut    = 1<<16 - 1
 )
 
@@ -40,51 +42,124 @@ func encodeEvent(e *outbox.Entry, nonce uint64) []byte {
 	b = append(b, e.Fingerprint[:]...)
 	b = binary.BigEndian.AppendUint16(b, uint16(len(e.Endpoints)))
 	b = binary.BigEndian.AppendUint64(b, nonce)
-	b = binary.AppendVarint(b, e.Event.Time.UnixMicro())
-	b = appendString(b, e.Event.Type)
-	b = appendString(b, e.Event.Tenant)
-	b = appendString(b, e.Event.Key)
-	b = appendString(b, e.Event.Trace)
-	for _, name := range e.Endpoints {
+	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0)
+	b = appendTerms(b, &e.Event, e.Endpoints)
+	fields := len(b)
+	b = appendFields(b, e.Event.Fields)
+	origin := len(b)
+	for _, s := range []string{e.Event.Trace, e.Event.Via, e.Event.Relay} {
+		b = appendString(b, s)
+	}
+	binary.BigEndian.PutUint32(b[eventHead-8:], uint32(fields-eventHead))
+	binary.BigEndian.PutUint16(b[eventHead-4:], uint16(origin-fields))
+	binary.BigEndian.PutUint16(b[eventHead-2:], uint16(len(b)-origin))
+	return append(b, e.Event.Data...)
+}
+
+// appendTerms writes what is searched for: scripts find the endpoints at its begin.
+func appendTerms(b []byte, e *outbox.Event, endpoints []string) []byte {
+	b = binary.AppendUvarint(b, uint64(len(endpoints)))
+	for _, name := range endpoints {
 		b = appendString(b, name)
 	}
-	return append(b, e.Event.Data...)
+	b = binary.AppendVarint(b, e.Time.UnixMicro())
+	for _, s := range []string{e.Type, e.Tenant, e.Key} {
+		b = appendString(b, s)
+	}
+	return b
+}
+
+func appendFields(b []byte, fields []outbox.Field) []byte {
+	for _, f := range fields {
+		b = appendString(appendString(b, f.Path), f.Value)
+	}
+	return b
+}
+
+// terms reads what appendTerms and appendFields wrote.
+func (d *decoder) terms(e *outbox.Event) (endpoints []string) {
+	n := d.uvarint()
+	if n > maxFanOut {
+		d.fail()
+		return nil
+	}
+	endpoints = make([]string, n)
+	for i := range endpoints {
+		endpoints[i] = d.string()
+	}
+	e.Time = time.UnixMicro(d.varint()).UTC()
+	e.Type, e.Tenant, e.Key = d.string(), d.string(), d.string()
+	return endpoints
+}
+
+func (d *decoder) fields(e *outbox.Event) {
+	for d.rest != "" && d.err == nil {
+		e.Fields = append(e.Fields, outbox.Field{Path: d.string(), Value: d.string()})
+	}
 }
 
 // decodeEvent reads an event; its data is a part of kept.
 func decodeEvent(id string, kept string) (*outbox.Event, []string, error) {
-	if len(kept) < eventHead || kept[0] != eventVersion {
-		return nil, nil, fmt.Errorf("%w: event %s cannot be read", outbox.ErrCorrupt, id)
+	e, endpoints, err := decodeHead(id, kept)
+	if err != nil {
+		return nil, nil, err
 	}
-	d := decoder{rest: kept[eventHead:]}
-	e := &outbox.Event{ID: id, Time: time.UnixMicro(d.varint()).UTC(), Type: d.string(), Tenant: d.string(), Key: d.string(), Trace: d.string()}
-	endpoints := make([]string, binary.BigEndian.Uint16([]byte(kept[33:35])))
-	for i := range endpoints {
-		endpoints[i] = d.string()
+	e.Data = []byte(kept[headLength(kept):])
+	return e, endpoints, nil
+}
+
+// headLength is where the data of an event begins.
+func headLength(kept string) int {
+	b := []byte(kept[eventHead-8 : eventHead])
+	return eventHead + int(binary.BigEndian.Uint32(b)) + int(binary.BigEndian.Uint16(b[4:])) + int(binary.BigEndian.Uint16(b[6:]))
+}
+
+// decodeHead reads an event without its data.
+func decodeHead(id string, kept string) (*outbox.Event, []string, error) {
+	corrupt := fmt.Errorf("%w: event %s cannot be read", outbox.ErrCorrupt, id)
+	if len(kept) < eventHead || kept[0] != eventVersion || len(kept) < headLength(kept) {
+		return nil, nil, corrupt
 	}
-	if d.err != nil {
-		return nil, nil, fmt.Errorf("%w: event %s cannot be read", outbox.ErrCorrupt, id)
+	fields := eventHead + int(binary.BigEndian.Uint32([]byte(kept[eventHead-8:])))
+	origin := fields + int(binary.BigEndian.Uint16([]byte(kept[eventHead-4:])))
+	e := &outbox.Event{ID: id}
+	d := decoder{rest: kept[eventHead:fields]}
+	endpoints := d.terms(e)
+	f := decoder{rest: kept[fields:origin]}
+	f.fields(e)
+	o := decoder{rest: kept[origin:headLength(kept)]}
+	e.Trace, e.Via, e.Relay = o.string(), o.string(), o.string()
+	if errors.Join(d.err, f.err, o.err) != nil {
+		return nil, nil, corrupt
 	}
-	e.Data = []byte(d.rest)
 	return e, endpoints, nil
 }
 
 // record is what is kept of a delivery that was settled at least once, with its
-// last attempt: "<state><attempts>,<due>,<finished>,<attempt>". Times are in
-// microseconds; scripts read the first two. One that is failed from the start has no attempts,
-// and its attempt says why.
+// last attempt: "<state><attempts>,<due>,<finished>,<code>,<cut>,<attempt>". Times are in
+// microseconds; cut is how many bytes of the attempt are left when its texts are erased. Scripts read all but the
+// attempt. One that is failed from the start has no attempts, and its attempt says why.
 type record struct {
 	state    outbox.State
 	attempts int
 	due      int64
-	finished int64 // 0 while pending
+	finished int64  // 0 while pending
+	code     string // of a delivery that an operator ended
 	last     outbox.Attempt
+}
+
+// reason is the code of the delivery.
+func (r *record) reason() string {
+	if r.code != "" {
+		return r.code
+	}
+	return r.last.Code
 }
 
 // appendTerm writes a term for the accept script, which makes the record of a delivery that is
 // failed from the start:
 //
-//	t<level>,<lower>,<milliseconds>,<bytes of the key>,<key><attempt>
+//	t<level>,<lower>,<milliseconds>,<bytes of the key>,<key>,<cut>,<attempt>
 //
 // There is no level when there is no mark, and no attempt unless it fails. Scripts know no
 // integers beyond 2⁵³, so levels are kept and compared as text of one length.
@@ -103,7 +178,7 @@ func appendTerm(b []byte, t *outbox.Term) []byte {
 	if t.Code == "" {
 		return b
 	}
-	return appendAttempt(b, &outbox.Attempt{Code: t.Code, Error: t.Error})
+	return appendAttempt(append(b, ','), &outbox.Attempt{Code: t.Code, Error: t.Error})
 }
 
 // gone stands for the record of a delivery that retention removed or a mark left out.
@@ -114,32 +189,56 @@ var letters = map[outbox.State]byte{outbox.Pending: 'p', outbox.Delivered: 'd', 
 
 func (r *record) encode() []byte {
 	a := &r.last
-	b := make([]byte, 0, 96+len(a.Code)+len(a.Error)+len(a.Head)+len(a.Body))
+	b := make([]byte, 0, 128+len(a.Code)+len(a.Error)+len(a.Request)+len(a.Head)+len(a.Body))
 	b = append(b, letters[r.state])
 	b = strconv.AppendInt(b, int64(r.attempts), 10)
 	b = strconv.AppendInt(append(b, ','), r.due, 10)
 	b = strconv.AppendInt(append(b, ','), r.finished, 10)
-	return appendAttempt(append(b, ','), a)
+	b = append(append(append(b, ','), r.code...), ',')
+	return appendAttempt(b, a)
 }
 
+// appendAttempt writes "<cut>,<attempt>".
 func appendAttempt(b []byte, a *outbox.Attempt) []byte {
+	var buf [160]byte
+	c := appendShort(buf[:0], a)
+	b = append(strconv.AppendInt(b, int64(len(c)), 10), ',')
+	b = append(b, c...)
+	if a.Request == "" && a.Head == "" && len(a.Body) == 0 {
+		return b
+	}
+	return append(appendString(appendString(b, a.Request), a.Head), a.Body...)
+}
+
+// appendShort writes what an erasure leaves of an attempt.
+func appendShort(b []byte, a *outbox.Attempt) []byte {
 	b = binary.AppendVarint(b, int64(a.N))
 	b = binary.AppendVarint(b, a.Started.UnixMicro())
 	for _, d := range []time.Duration{a.Took, a.Timing.DNS, a.Timing.Connect, a.Timing.TLS, a.Timing.FirstByte} {
 		b = binary.AppendVarint(b, int64(d))
 	}
 	b = binary.AppendVarint(b, int64(a.Status))
-	for _, s := range []string{a.Outcome, a.Code, a.Error, a.Head} {
+	for _, s := range []string{a.Outcome, a.Code, a.Error, a.Peer, a.Relay} {
 		b = appendString(b, s)
 	}
-	return append(b, a.Body...)
+	b = binary.AppendVarint(b, a.Generation)
+	next := int64(0)
+	if !a.Next.IsZero() {
+		next = a.Next.UnixMicro()
+	}
+	b = binary.AppendVarint(b, next)
+	reused := int64(0)
+	if a.Reused {
+		reused = 1
+	}
+	return binary.AppendVarint(b, reused)
 }
 
 var errRecord = errors.New("record of a delivery cannot be read")
 
 func decodeRecord(s string) (r record, err error) {
-	part := strings.SplitN(s, ",", 4)
-	if len(part) != 4 || part[0] == "" {
+	part := strings.SplitN(s, ",", 6)
+	if len(part) != 6 || part[0] == "" {
 		return record{}, errRecord
 	}
 	for state, letter := range letters {
@@ -147,28 +246,54 @@ func decodeRecord(s string) (r record, err error) {
 			r.state = state
 		}
 	}
-	var errs [3]error
+	var errs [4]error
+	var cut int
 	r.attempts, errs[0] = strconv.Atoi(part[0][1:])
 	r.due, errs[1] = strconv.ParseInt(part[1], 10, 64)
 	r.finished, errs[2] = strconv.ParseInt(part[2], 10, 64)
-	d := decoder{rest: part[3]}
-	a := &r.last
+	r.code = part[3]
+	cut, errs[3] = strconv.Atoi(part[4])
+	if r.state == "" || errors.Join(errs[:]...) != nil || cut < 0 || cut > len(part[5]) {
+		return record{}, errRecord
+	}
+	if cut == 0 { // it was ended before its first attempt
+		return r, nil
+	}
+	r.last, err = decodeAttempt(part[5][:cut], part[5][cut:])
+	return r, err
+}
+
+func decodeAttempt(short, texts string) (a outbox.Attempt, err error) {
+	d := decoder{rest: short}
 	a.N = int(d.varint())
 	a.Started = time.UnixMicro(d.varint()).UTC()
 	for _, to := range []*time.Duration{&a.Took, &a.Timing.DNS, &a.Timing.Connect, &a.Timing.TLS, &a.Timing.FirstByte} {
 		*to = time.Duration(d.varint())
 	}
 	a.Status = int(d.varint())
-	for _, to := range []*string{&a.Outcome, &a.Code, &a.Error, &a.Head} {
+	for _, to := range []*string{&a.Outcome, &a.Code, &a.Error, &a.Peer, &a.Relay} {
 		*to = d.string()
 	}
+	a.Generation = d.varint()
+	if next := d.varint(); next != 0 {
+		a.Next = time.UnixMicro(next).UTC()
+	}
+	a.Reused = d.varint() != 0
+	if d.err != nil {
+		return outbox.Attempt{}, errRecord
+	}
+	if texts == "" {
+		return a, nil
+	}
+	d = decoder{rest: texts}
+	a.Request, a.Head = d.string(), d.string()
 	if d.rest != "" {
 		a.Body = []byte(d.rest)
 	}
-	if r.state == "" || errors.Join(append(errs[:], d.err)...) != nil {
-		return record{}, errRecord
+	if d.err != nil {
+		return outbox.Attempt{}, errRecord
 	}
-	return r, nil
+	return a, nil
 }
 
 func appendString(b []byte, s string) []byte {
@@ -183,6 +308,16 @@ type decoder struct {
 
 func (d *decoder) varint() int64 {
 	n, size := binary.Varint([]byte(d.rest[:min(len(d.rest), binary.MaxVarintLen64)]))
+	if size <= 0 {
+		d.fail()
+		return 0
+	}
+	d.rest = d.rest[size:]
+	return n
+}
+
+func (d *decoder) uvarint() uint64 {
+	n, size := binary.Uvarint([]byte(d.rest[:min(len(d.rest), binary.MaxVarintLen64)]))
 	if size <= 0 {
 		d.fail()
 		return 0

@@ -207,7 +207,7 @@ func (sh *shard) complete(ctx context.Context, list []*lease) (bad map[*lease]bo
 		if h.claim.Event == nil {
 			h.claim.Event = sh.s.events.get(h.ref.event)
 		}
-		if h.claim.Event == nil || h.waited {
+		if h.claim.Event == nil || h.waited || h.ref.repeats() {
 			missing = append(missing, h)
 		}
 	}
@@ -221,10 +221,11 @@ func (sh *shard) complete(ctx context.Context, list []*lease) (bad map[*lease]bo
 	p := node.Pipeline()
 	answers := make([]*redis.SliceCmd, len(missing))
 	for i, h := range missing {
+		n := strconv.Itoa(h.ref.n)
 		if h.claim.Event == nil {
-			answers[i] = p.HMGet(ctx, sh.event(h.ref.event), strconv.Itoa(h.ref.n), "o", "e")
+			answers[i] = p.HMGet(ctx, sh.event(h.ref.event), n, "r"+n, "o", "e")
 		} else {
-			answers[i] = p.HMGet(ctx, sh.event(h.ref.event), strconv.Itoa(h.ref.n), "o")
+			answers[i] = p.HMGet(ctx, sh.event(h.ref.event), n, "r"+n, "o")
 		}
 	}
 	if _, err := p.Exec(ctx); err != nil {
@@ -247,14 +248,22 @@ func (sh *shard) complete(ctx context.Context, list []*lease) (bad map[*lease]bo
 // errOver: a delivery that was to be claimed is finished already.
 var errOver = errors.New("delivery is over already")
 
+// errDiscarded: an operator ended it while it was in line.
+var errDiscarded = fmt.Errorf("%w: it was discarded", errOver)
+
 // fill takes in what complete read.
 func (h *lease) fill(v []any) error {
-	order, _ := v[1].(string)
+	made, _ := v[1].(string)
+	order, _ := v[2].(string)
+	if m, ok := madeBy(made, h.ref); ok {
+		h.claim.Origin, h.claim.Manual = m.origin, true
+		order = strconv.FormatInt(m.ref.order, 10)
+	}
 	if order != strconv.FormatInt(h.ref.order, 10) {
 		return fmt.Errorf("event %s is gone from redis", h.ref.event)
 	}
-	if len(v) > 2 {
-		kept, _ := v[2].(string)
+	if len(v) > 3 {
+		kept, _ := v[3].(string)
 		e, _, err := decodeEvent(h.ref.event, kept)
 		if err != nil {
 			return err
@@ -266,10 +275,13 @@ func (h *lease) fill(v []any) error {
 		return nil
 	}
 	r, err := decodeRecord(h.before)
+	if err == nil && r.state == outbox.Discarded {
+		return errDiscarded
+	}
 	if err != nil || r.state != outbox.Pending {
 		return errors.Join(errOver, err)
 	}
-	h.claim.Attempts, h.claim.Code = r.attempts, r.last.Code
+	h.claim.Attempts, h.claim.Code = r.attempts, r.reason()
 	h.claim.Due = time.UnixMicro(r.due).UTC()
 	return nil
 }
@@ -280,8 +292,11 @@ func (sh *shard) forget(ctx context.Context, h *lease, why error) {
 	if errors.Is(why, errOver) {
 		counted = "0"
 	}
-	_, err := sh.eval(ctx, &sh.s.scripts.forget, []string{sh.stream(h.entry, h.claim.Endpoint), sh.counts, sh.created(h.claim.Endpoint)},
+	_, err := sh.eval(ctx, &sh.s.scripts.forget, []string{sh.stream(h.entry, h.claim.Endpoint), sh.counts, sh.created(h.claim.Endpoint), sh.took},
 		[]any{h.entry.id(), h.ref.tail(), h.claim.Endpoint, counted})
+	if err == nil && errors.Is(why, errDiscarded) {
+		return
+	}
 	sh.s.log.Error().Err(errors.Join(why, err)).Str("endpoint", h.claim.Endpoint).Str("event_id", h.ref.event).
 		Str("delivery_id", h.claim.ID).Str("state", string(outbox.Discarded)).Msg("a delivery cannot be made any more")
 }

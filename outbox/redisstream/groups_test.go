@@ -185,7 +185,7 @@ func TestNameIsTakenOver(t *testing.T) {
 func TestOtherFormats(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
-	for kept, next := range map[string]string{"1": "drain it with the build that wrote it", "3": "a newer one"} {
+	for kept, next := range map[string]string{"2": "drain it with the build that wrote it", "4": "a newer one"} {
 		server.MustDo(t, "HSET", newKeys("relay", 0).meta, "id", "x", "format", kept)
 		s, err := Open(t.Context(), at(server.URL()))
 		if err == nil {

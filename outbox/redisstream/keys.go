@@ -39,6 +39,9 @@ type keys struct {
 	done, failed, counts       string
 	alive, who, about, notes   string
 	endpoints                  string
+	log, segments              string
+	took, periods, erased      string
+	kinds, journal             string
 }
 
 func newKeys(namespace string, shard int) keys {
@@ -49,6 +52,9 @@ func newKeys(namespace string, shard int) keys {
 		done: p + "done", failed: p + "failed", counts: p + "counts",
 		alive: p + "alive", who: p + "who", about: p + "about", notes: p + "notes",
 		endpoints: p + "endpoints",
+		log:       p + "log", segments: p + "segments",
+		took: p + "took", periods: p + "periods", erased: p + "erased",
+		kinds: p + "kinds", journal: p + "journal",
 	}
 }
 
@@ -64,12 +70,29 @@ func (k *keys) retries(endpoint string) string { return k.prefix + "r:" + endpoi
 func (k *keys) created(endpoint string) string { return k.prefix + "c:" + endpoint }
 func (k *keys) bucket(endpoint string) string  { return k.prefix + "l:" + endpoint }
 
+func (k *keys) failures(endpoint string) string { return k.prefix + "f:" + endpoint }
+func (k *keys) discards(endpoint string) string { return k.prefix + "d:" + endpoint }
+func (k *keys) segment(name string) string      { return k.prefix + "s:" + name }
+func (k *keys) documents(kind string) string    { return k.prefix + "doc:" + kind }
+func (k *keys) revisions(kind string) string    { return k.prefix + "rev:" + kind }
+func (k *keys) removed(kind string) string      { return k.prefix + "gone:" + kind }
+
+// period is the key of the statistics of an hour or day.
+func (k *keys) period(p period) string {
+	if p.step == day {
+		return k.prefix + "day:" + strconv.FormatInt(p.start, 10)
+	}
+	return k.prefix + "hour:" + strconv.FormatInt(p.start, 10)
+}
+
+func (k *keys) hour(start int64) string { return k.period(period{start, time.Hour}) }
+
 // ref names a delivery within its shard. Its text, the tail, stands in sets and
 // streams: "<order>.<n>.<total>|<event id>".
 type ref struct {
-	order int64 // of the event: microseconds of the server's clock at the accept, raised where needed to be unique and rising
+	order int64 // of the event or, if an operator made it later, its own: microseconds of the server's clock at the accept, raised where needed to be unique and rising
 	n     int   // of the delivery among the event's
-	total int   // deliveries of the event
+	total int   // deliveries of the event at its accept; an operator may make more
 	event string
 }
 
@@ -81,6 +104,9 @@ func (r ref) tail() string {
 func (r ref) deliveryID() string {
 	return "dlv_" + strconv.FormatInt(r.order, 36) + "_" + strconv.Itoa(r.n) + "_" + r.event
 }
+
+// repeats tells whether an operator made the delivery of an event that was accepted before.
+func (r ref) repeats() bool { return r.n >= r.total }
 
 func (r ref) created() time.Time { return time.UnixMicro(r.order).UTC() }
 

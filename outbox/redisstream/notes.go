@@ -10,7 +10,7 @@ import (
 	"relay/outbox"
 )
 
-// noted is what this process knows of the revision of the notes.
+// noted is what this process knows of the revision of the notes, or of the documents of a kind.
 type noted struct {
 	revision uint64
 	began    time.Time     // when the look at Redis began that told it; zero when that is not known
@@ -18,13 +18,18 @@ type noted struct {
 	heard    chan struct{} // closed by the next look
 }
 
-// hearNotes takes in what a look at Redis told. The revision is lower than before
-// where Redis lost notes: such an answer counts when it is certainly the later one.
+// hearNotes takes in the revision of the notes that a look at Redis returned.
 func (s *Store) hearNotes(text string, began time.Time) {
-	revision, _ := strconv.ParseUint(text, 10, 64)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := &s.notes
+	s.notes.hear(text, began)
+}
+
+// hear takes in the revision that a look at Redis returned. The revision is lower than before
+// where Redis lost what was written: such an answer counts when it is certainly the later one. The caller
+// holds mu.
+func (n *noted) hear(text string, began time.Time) {
+	revision, _ := strconv.ParseUint(text, 10, 64)
 	if revision < n.revision && !began.After(n.ended) {
 		return
 	}
@@ -62,9 +67,14 @@ func newNote(endpoint, revision, text string) outbox.Note {
 	return n
 }
 
-// AwaitNotes implements outbox.Notebook. It asks nothing: the heartbeat and the bell tell of
-// writes. It returns, too, when Redis came back with an older revision or without notes.
+// AwaitNotes implements outbox.Notebook.
 func (s *Store) AwaitNotes(ctx context.Context, after uint64) error {
+	return s.awaitRevision(ctx, after, func() *noted { return &s.notes })
+}
+
+// awaitRevision returns when something was written after a revision. It asks nothing: the heartbeat and the bell tell of
+// writes. It returns, too, when Redis came back with an older revision or without any.
+func (s *Store) awaitRevision(ctx context.Context, after uint64, of func() *noted) error {
 	began := time.Now()
 	for {
 		if err := ctx.Err(); err != nil {
@@ -74,7 +84,7 @@ func (s *Store) AwaitNotes(ctx context.Context, after uint64) error {
 			return err
 		}
 		s.mu.Lock()
-		n := s.notes
+		n := *of()
 		s.mu.Unlock()
 		if n.revision > after || n.revision < after && n.began.After(began) {
 			return nil

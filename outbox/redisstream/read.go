@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"relay/outbox"
@@ -55,11 +56,11 @@ func readEvent(id string, fields map[string]string) (*outbox.Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &outbox.Record{Event: *e, Accepted: time.UnixMicro(order).UTC()}
-	for n, name := range endpoints {
-		d, err := readDelivery(ref{order: order, n: n, total: len(endpoints), event: id}, name, fields)
+	out := &outbox.Record{Event: *e, Accepted: time.UnixMicro(order).UTC(), Erased: erasedAt(fields["z"])}
+	for _, m := range deliveriesOf(id, order, endpoints, fields) {
+		d, err := m.read(fields)
 		if err != nil {
-			return nil, fmt.Errorf("%w: event %s at %s: %w", outbox.ErrCorrupt, id, name, err)
+			return nil, fmt.Errorf("%w: event %s at %s: %w", outbox.ErrCorrupt, id, m.endpoint, err)
 		}
 		if d != nil {
 			out.Deliveries = append(out.Deliveries, *d)
@@ -68,17 +69,79 @@ func readEvent(id string, fields map[string]string) (*outbox.Record, error) {
 	return out, nil
 }
 
-// readDelivery returns nil for a delivery that retention removed or a mark left out.
-func readDelivery(r ref, endpoint string, fields map[string]string) (*outbox.DeliveryRecord, error) {
-	created := r.created()
-	d := &outbox.DeliveryRecord{Delivery: outbox.Delivery{
-		ID: r.deliveryID(), EventID: r.event, Endpoint: endpoint, State: outbox.Pending, Due: created, Created: created,
-	}}
-	n := strconv.Itoa(r.n)
+// erasedAt is when an event's data was erased.
+func erasedAt(text string) time.Time {
+	at, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return time.Time{}
+	}
+	return time.UnixMicro(at).UTC()
+}
+
+// named is a delivery as its event names it.
+type named struct {
+	ref      ref
+	endpoint string
+	origin   string // id of the delivery that it repeats
+	manual   bool
+}
+
+// deliveriesOf are the deliveries that an event ever had and of which something is known.
+func deliveriesOf(id string, order int64, endpoints []string, fields map[string]string) (all []named) {
+	total := len(endpoints)
+	for n, name := range endpoints {
+		_, manual := fields["r"+strconv.Itoa(n)]
+		all = append(all, named{ref: ref{order: order, n: n, total: total, event: id}, endpoint: name, manual: manual})
+	}
+	more, _ := strconv.Atoi(fields["x"])
+	for n := total; n < more; n++ {
+		if m, ok := madeBy(fields["r"+strconv.Itoa(n)], ref{n: n, total: total, event: id}); ok {
+			all = append(all, m)
+		}
+	}
+	return all
+}
+
+// madeBy reads what is kept of a delivery that an operator made: "<order>|<origin>|<length>|<once><endpoint>".
+func madeBy(text string, r ref) (named, bool) {
+	part := strings.SplitN(text, "|", 4)
+	if len(part) != 4 {
+		return named{}, false
+	}
+	order, err1 := strconv.ParseInt(part[0], 10, 64)
+	length, err2 := strconv.Atoi(part[2])
+	if err1 != nil || err2 != nil || length < 0 || length > len(part[3]) {
+		return named{}, false
+	}
+	r.order = order
+	return named{ref: r, endpoint: part[3][length:], origin: part[1], manual: true}, true
+}
+
+// delivery is a delivery of which there is no record yet, or with its record.
+func (m *named) delivery(kept *record) outbox.Delivery {
+	created := m.ref.created()
+	d := outbox.Delivery{
+		ID: m.ref.deliveryID(), EventID: m.ref.event, Endpoint: m.endpoint, State: outbox.Pending, Due: created, Created: created,
+		Origin: m.origin, Manual: m.manual,
+	}
+	if kept == nil {
+		return d
+	}
+	d.State, d.Attempts, d.Code = kept.state, kept.attempts, kept.reason()
+	d.Due = time.UnixMicro(kept.due).UTC()
+	if kept.finished > 0 {
+		d.Finished = time.UnixMicro(kept.finished).UTC()
+	}
+	return d
+}
+
+// read returns nil for a delivery that retention removed or a mark left out.
+func (m *named) read(fields map[string]string) (*outbox.DeliveryRecord, error) {
+	n := strconv.Itoa(m.ref.n)
 	kept, settled := fields[n]
 	switch {
 	case !settled:
-		return d, nil
+		return &outbox.DeliveryRecord{Delivery: m.delivery(nil)}, nil
 	case kept == gone:
 		return nil, nil
 	}
@@ -86,11 +149,7 @@ func readDelivery(r ref, endpoint string, fields map[string]string) (*outbox.Del
 	if err != nil {
 		return nil, err
 	}
-	d.State, d.Delivery.Attempts, d.Code = last.state, last.attempts, last.last.Code
-	d.Due = time.UnixMicro(last.due).UTC()
-	if last.finished > 0 {
-		d.Finished = time.UnixMicro(last.finished).UTC()
-	}
+	d := &outbox.DeliveryRecord{Delivery: m.delivery(&last)}
 	if last.attempts == 0 {
 		d.Error = last.last.Error
 		return d, nil
@@ -160,6 +219,9 @@ func (s *Store) Reap(ctx context.Context, r outbox.Retention) (removed int, more
 			}
 			removed, more = removed+n, more || again
 		}
+		if err := sh.prune(ctx, r); err != nil {
+			return removed, more, err
+		}
 	}
 	return removed, more, nil
 }
@@ -177,7 +239,7 @@ func (sh *shard) reap(ctx context.Context, history string, keep time.Duration) (
 	if cutoff < 0 {
 		return 0, false, nil
 	}
-	v, err := sh.eval(ctx, &sh.s.scripts.reap, []string{sh.meta, history}, []any{sh.prefix, cutoff, reapSome, sh.s.window.Microseconds()})
+	v, err := sh.eval(ctx, &sh.s.scripts.reap, []string{sh.meta, history}, []any{sh.prefix, cutoff, reapSome, sh.s.window.Microseconds(), repeatCost})
 	if err != nil {
 		return 0, false, err
 	}

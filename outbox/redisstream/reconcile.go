@@ -213,23 +213,17 @@ func (sh *shard) mendEvents(ctx context.Context, found []string, lacking, back m
 	return int(mended), nil
 }
 
-// missing is a delivery that should be in a line.
-type missing struct {
-	ref      ref
-	endpoint string
-}
-
 // pendingOf are the deliveries of an event that are not over.
-func (sh *shard) pendingOf(id string, fields map[string]string) (list []missing) {
-	_, endpoints, err := decodeEvent(id, fields["e"])
+func (sh *shard) pendingOf(id string, fields map[string]string) (list []named) {
+	_, endpoints, err := decodeHead(id, fields["e"])
 	order, errOrder := strconv.ParseInt(fields["o"], 10, 64)
 	if err != nil || errOrder != nil {
 		sh.s.log.Error().Str("event_id", id).Msg("an event in redis cannot be read")
 		return nil
 	}
-	for n, name := range endpoints {
-		if record, settled := fields[strconv.Itoa(n)]; !settled || strings.HasPrefix(record, "p") {
-			list = append(list, missing{ref{order: order, n: n, total: len(endpoints), event: id}, name})
+	for _, m := range deliveriesOf(id, order, endpoints, fields) {
+		if record, settled := fields[strconv.Itoa(m.ref.n)]; !settled || strings.HasPrefix(record, "p") {
+			list = append(list, m)
 		}
 	}
 	return list

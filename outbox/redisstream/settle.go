@@ -158,12 +158,12 @@ func (s *Store) foreign(ctx context.Context, c outbox.Claim) (*lease, error) {
 	if err != nil {
 		return nil, sh.note(err)
 	}
-	v, err := node.HMGet(ctx, sh.event(c.EventID), part[1], "o", "e").Result()
+	v, err := node.HMGet(ctx, sh.event(c.EventID), part[1], "r"+part[1], "o", "e").Result()
 	if err != nil {
 		return nil, sh.note(err)
 	}
-	kept, _ := v[2].(string)
-	_, endpoints, err := decodeEvent(c.EventID, kept)
+	kept, _ := v[3].(string)
+	e, endpoints, err := decodeEvent(c.EventID, kept)
 	if err != nil {
 		return nil, outbox.ErrLeaseLost // the event is gone
 	}
@@ -171,8 +171,8 @@ func (s *Store) foreign(ctx context.Context, c outbox.Claim) (*lease, error) {
 		claim: c, ref: ref{order: order, n: n, total: len(endpoints), event: c.EventID},
 		shard: sh, outbox: joined.outbox, times: timesOf(c.Fence), waited: orderOf(c.Fence) != order,
 	}
-	h.claim.Until = time.Time{} // Redis decides
-	if err := h.fill(v[:2]); err != nil {
+	h.claim.Until, h.claim.Event = time.Time{}, e // Redis decides
+	if err := h.fill(v[:3]); err != nil {
 		return nil, outbox.ErrLeaseLost
 	}
 	h.claim.Due = c.Due

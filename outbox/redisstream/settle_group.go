@@ -93,8 +93,9 @@ func (c *settleCall) build(joined *session) (keys []string, args []any) {
 	}
 
 	keys = append(make([]string, 0, 3+len(inOrder)+len(events)+len(c.others)), sh.meta, sh.counts, sh.done)
-	args = append(make([]any, 0, 8+3*len(inOrder)+len(events)+4*len(byStream)+10*len(c.others)),
+	args = append(make([]any, 0, 10+3*len(inOrder)+len(events)+4*len(byStream)+10*len(c.others)),
 		sh.prefix, len(inOrder), len(byStream), len(events), len(byStream)+len(c.others), bytes, deadline, joined.outbox)
+	args = append(args, statRows(byStream, c.others)...)
 	for i, x := range inOrder {
 		keys = append(keys, sh.prefix+string(x.line)+":"+x.endpoint)
 		simple := 0

@@ -30,6 +30,11 @@ type shard struct {
 
 	toldSkew time.Duration // by which the clocks differ, as logged; of upkeep alone
 
+	toDo chan chores // for the keeper of the history
+
+	pruning sync.Mutex           // guards looked
+	looked  map[string]time.Time // when a segment was last looked at, by name
+
 	joining sync.Mutex // held while a join is under way
 
 	mu       sync.Mutex
@@ -66,7 +71,7 @@ const (
 )
 
 func newShard(s *Store, index int) *shard {
-	sh := &shard{s: s, index: index, keys: newKeys(s.o.Namespace, index)}
+	sh := &shard{s: s, index: index, keys: newKeys(s.o.Namespace, index), toDo: make(chan chores, 1)}
 	sh.accepts = newBatcher(acceptWorkers, acceptWeight, acceptAlone, func(a *accept) int { return a.weight }, sh.commitAccepts)
 	sh.claims = newBatcher(claimWorkers, claimGroup, claimWorkers*claimGroup, func(*fetch) int { return 1 }, sh.commitClaims)
 	sh.settles = newBatcher(1, settleGroup, settleGroup, func(*settlement) int { return 1 }, sh.commitSettles)
@@ -80,6 +85,7 @@ func (sh *shard) start() {
 	sh.s.loops.Go(sh.upkeep)
 	sh.s.loops.Go(sh.listen)
 	sh.s.loops.Go(sh.mend)
+	sh.s.loops.Go(sh.keepHistory)
 }
 
 // errEpoch: the outbox is not the one that was joined: FLUSHALL, or a server that
@@ -280,7 +286,7 @@ func (sh *shard) tick(ctx context.Context) (time.Duration, error) {
 		return 0, nil
 	}
 	sent := time.Now()
-	v, err := sh.eval(ctx, &sh.s.scripts.tick, []string{sh.meta, sh.leases, sh.agenda, sh.alive, sh.who, sh.endpoints},
+	v, err := sh.eval(ctx, &sh.s.scripts.tick, []string{sh.meta, sh.leases, sh.agenda, sh.alive, sh.who, sh.endpoints, sh.kinds, sh.took, sh.erased},
 		[]any{sh.prefix, joined.outbox, joined.consumer, joined.token})
 	received := time.Now()
 	if errors.Is(err, errEpoch) {
@@ -289,7 +295,7 @@ func (sh *shard) tick(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	answer, err := texts(v, 5)
+	answer, err := texts(v, 8)
 	if err != nil {
 		return 0, err
 	}
@@ -298,11 +304,13 @@ func (sh *shard) tick(ctx context.Context) (time.Duration, error) {
 	sh.tellSkew(received)
 	if sh.index == 0 { // where notes are
 		sh.s.hearNotes(answer[4], sent)
+		sh.s.hearKinds(answer[8:], sent)
 	}
 	sh.s.handBackIdle()
 	sh.seekOrphans(ctx, joined)
 	sh.watchMemory(ctx)
 	sh.forgetGone(ctx)
+	sh.remember(answer[5], answer[6], answer[7])
 	if sh.untold.Load() {
 		_ = sh.tell(ctx, joined) // the next tick tries again
 	}

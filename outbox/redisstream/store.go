@@ -23,9 +23,9 @@ import (
 )
 
 var (
-	_ outbox.Engine  = (*Store)(nil)
-	_ outbox.Limiter = (*Store)(nil)
-	_ outbox.Fleet   = (*Store)(nil)
+	_ outbox.Operable = (*Store)(nil)
+	_ outbox.Limiter  = (*Store)(nil)
+	_ outbox.Fleet    = (*Store)(nil)
 )
 
 // The levels of durability.
@@ -70,6 +70,7 @@ type Store struct {
 	endpoints map[string]*endpoint
 	leases    map[claimKey]*lease // what this process has claimed
 	notes     noted               // what is known of them
+	kinds     revisions           // of documents, by kind
 	hashes    map[string]string   // of the endpoints' settings, for the fleet; only read
 }
 
@@ -98,6 +99,7 @@ func open(ctx context.Context, o Options, window time.Duration) (*Store, error) 
 		leases:    map[claimKey]*lease{},
 		events:    newCache(cacheBytes),
 		notes:     noted{heard: make(chan struct{})},
+		kinds:     revisions{},
 	}
 	if s.scripts, err = loadScripts(); err != nil {
 		return nil, err

@@ -16,7 +16,7 @@
 -- deliveries of this accept are all claimed from that line, else '-'; the time; a list of claims: number of the endpoint, 'q' or 'x', the entry's id, the delivery;
 -- then a string for each batch, or one for all: see read in group.go.
 local meta, counts, bell, done = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local m = redis.call('HMGET', meta, 'id', 'last', 'bytes')
+local m = redis.call('HMGET', meta, 'id', 'last', 'bytes', 'logged')
 if m[1] ~= ARGV[1] then return redis.error_reply('EPOCH the outbox is another one than before') end
 local last, bytes, limit = tonumber(m[2] or 0), tonumber(m[3] or 0), tonumber(ARGV[2])
 local now, E, B, N = clock(), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -50,7 +50,13 @@ local function pair(n) return string.char(math.floor(n / 256), n % 256) end
 
 local k, batches, idAt = 6 + 2 * E, a, #meta - 1 -- where the id begins in an event's key
 a = a + 2 * B
-local unwanted, failures = {}, {}
+local unwanted, failures, logged, ended = {}, {}, {}, {}
+
+-- failed notes a delivery that is failed from the start for the history and for statistics.
+local function failed(endpoint, o, tail, event)
+  redis.call('ZADD', prefix .. 'f:' .. endpoint, o, tail)
+  ended[#ended + 1], ended[#ended + 2] = #ended .. '|' .. endpoint, terms_of(event)
+end
 
 -- digits has the texts of small numbers: Lua makes them by printf, which costs more than the rest of a delivery's text.
 local digits = {}
@@ -88,6 +94,7 @@ local function write(i, at, over)
         e.failed = e.failed + 1
         failures[#failures + 1] = before .. short(n) .. after
         failures[#failures + 1] = ''
+        failed(e.name, o, failures[#failures - 1], ARGV[at])
       else
         local number = short(n)
         local id, tail = o .. '-' .. number, before .. number .. after
@@ -106,6 +113,9 @@ local function write(i, at, over)
   if made == 0 then
     unwanted[#unwanted + 1] = before .. '0' .. after
     unwanted[#unwanted + 1] = ''
+  end
+  if made > 0 then
+    logged[#logged + 1], logged[#logged + 2] = o .. '|' .. string.sub(KEYS[i], idAt), terms_of(ARGV[at])
   end
   if made < total then
     -- Retention counts those that are gone. For an event without deliveries it counts one more, that of the history.
@@ -133,7 +143,7 @@ local function judge(at, levels)
   return over, made
 end
 
-local function size(at) return #ARGV[at] + 420 + 60 * (#ARGV[at + 1] - 1) end
+local function size(at) return #ARGV[at] + 480 + 64 * (#ARGV[at + 1] - 1) end
 local function after(at) return at + 2 + (terms and (#ARGV[at + 1] - 1) / 2 or 0) end
 
 -- exists counts how many of KEYS[from..to] are there.
@@ -310,6 +320,10 @@ end
 for from = 1, #failures, 512 do
   redis.call('XADD', prefix .. 'failed', '*', unpack(failures, from, math.min(from + 511, #failures)))
 end
+log(prefix, logged)
+for from = 1, #ended, 512 do
+  redis.call('XADD', prefix .. 'took', '*', unpack(ended, from, math.min(from + 511, #ended)))
+end
 answers[1], answers[2], answers[3] = table.concat(flags), text(now), claims
-redis.call('HSET', meta, 'last', text(last), 'bytes', text(bytes))
+redis.call('HSET', meta, 'last', text(last), 'bytes', text(bytes), 'logged', text(tonumber(m[4] or 0) + #logged / 2))
 return answers

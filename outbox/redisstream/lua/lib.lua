@@ -152,3 +152,19 @@ local function stranded(stream, most)
   end
   return lost
 end
+
+-- terms_of is what is searched for of an event: its terms and fields.
+local function terms_of(event)
+  local a, b, c, d, e, f = string.byte(event, 44, 49)
+  return string.sub(event, 52, 51 + a * 16777216 + b * 65536 + c * 256 + d + e * 256 + f)
+end
+
+-- log appends to the log of events: "<order>|<event id>" and its terms, or "<order>.<n>|<event id>" for
+-- one delivery that an operator made. Entries have the order of their last one as id.
+local function log(prefix, list)
+  for from = 1, #list, 512 do
+    local to = math.min(from + 511, #list)
+    local answer = redis.pcall('XADD', prefix .. 'log', string.match(list[to - 1], '^%d+') .. '-0', unpack(list, from, to))
+    if type(answer) == 'table' and answer.err then redis.call('XADD', prefix .. 'log', '*', unpack(list, from, to)) end
+  end
+end

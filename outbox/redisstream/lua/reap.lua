@@ -1,5 +1,6 @@
 -- Removes finished deliveries that are older than a time.
--- KEYS: meta, history. ARGV: key prefix, oldest to keep in ms, how many, window in microseconds.
+-- KEYS: meta, history. ARGV: key prefix, oldest to keep in ms, how many, window in microseconds,
+-- bytes of a delivery that an operator made.
 -- Returns how many went, and whether there is more to do.
 local prefix, now, removed, more, freed, ids = ARGV[1], clock(), 0, 0, 0, {}
 
@@ -7,7 +8,7 @@ local prefix, now, removed, more, freed, ids = ARGV[1], clock(), 0, 0, 0, {}
 local function drop(key, id, o, total)
   local event = redis.call('HGET', key, 'e')
   if not event then return end
-  freed = freed + #event + 420 + 120 * total
+  freed = freed + #event + 480 + 128 * total
   local left = math.floor((o + tonumber(ARGV[4]) - now) / 1000)
   if left > 0 and string.sub(event, 2, 33) ~= string.rep('\0', 32) then
     redis.call('SET', prefix .. 'i:' .. id, head(event, redis.call('HGET', key, 'm')), 'PX', text(left))
@@ -24,21 +25,35 @@ for _, entry in ipairs(entries) do
   for _, tail in ipairs(entry[2]) do -- fields and values, all the same
     local o, n, total, id = string.match(tail, '^(%d+)%.(%d+)%.(%d+)|(.*)$')
     local key = id and prefix .. 'e:' .. id
-    local order = key and redis.call('HGET', key, 'o')
-    if key and not order then redis.call('DEL', key) end -- records of an event that somebody deleted
-    if key and order == o then
+    local kept = key and redis.call('HMGET', key, 'o', 'x', 'r' .. n) or {}
+    if key and not kept[1] then redis.call('DEL', key) end -- records of an event that somebody deleted
+    local repeated = key and tonumber(n) >= math.max(1, tonumber(total)) -- an operator made it
+    local order = kept[1]
+    if repeated then order = kept[3] and string.match(kept[3], '^%d+') end
+    if order and order == o then
       total = tonumber(total)
-      local record = total > 0 and redis.call('HGET', key, n)
+      local all = tonumber(kept[2] or total)
+      local record = all > 0 and redis.call('HGET', key, n)
       if record and record ~= '-' then
         removed = removed + 1
         freed = freed + #record
-        for i = 1, tonumber(string.match(record, '^%a(%d+)')) - 1 do
-          freed = freed + redis.call('HSTRLEN', key, n .. '.' .. i)
-          if total > 1 then redis.call('HDEL', key, n .. '.' .. i) end
+        local state, attempts = string.match(record, '^(%a)(%d+)')
+        if state ~= 'd' then
+          local endpoint = kept[3] and made_at(kept[3]) or endpoint_of(redis.call('HGET', key, 'e'), tonumber(n))
+          redis.call('ZREM', prefix .. (state == 'f' and 'f:' or 'd:') .. endpoint, tail)
         end
-        if total > 1 then redis.call('HSET', key, n, '-') end
+        for i = 1, tonumber(attempts) - 1 do
+          freed = freed + redis.call('HSTRLEN', key, n .. '.' .. i)
+          if all > 1 then redis.call('HDEL', key, n .. '.' .. i) end
+        end
+        if all > 1 then redis.call('HSET', key, n, '-') end
+        if repeated then
+          local _, once = made_at(kept[3])
+          freed = freed + tonumber(ARGV[5])
+          redis.call('HDEL', key, 'r' .. n, 'w' .. once)
+        end
       end
-      if total < 2 or redis.call('HINCRBY', key, 'g', 1) == total then drop(key, id, tonumber(o), total) end
+      if all < 2 or redis.call('HINCRBY', key, 'g', 1) == all then drop(key, id, tonumber(redis.call('HGET', key, 'o')), total) end
     end
   end
   ids[#ids + 1] = entry[1]

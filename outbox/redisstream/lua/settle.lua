@@ -2,7 +2,8 @@
 -- KEYS: meta, counts, done; the streams of all claims; each event of which a first attempt delivered,
 -- once; the events of all other claims.
 -- ARGV: key prefix, number of streams, of first attempts that delivered, of their events, of all claims,
--- the bytes of the records of the former, until when all their leases last, outbox id; for each stream: its
+-- the bytes of the records of the former, until when all their leases last, outbox id, what statistics
+-- tell of all claims: see statRows in statistics.go; for each stream: its
 -- endpoint, 'q' or 'x', how many of the former; for the former, ordered by stream: ids of their entries,
 -- their tails; for each of their events, how many of them, then for these: number among the
 -- event's deliveries, record; for each
@@ -16,7 +17,7 @@ if redis.call('HGET', KEYS[1], 'id') ~= ARGV[8] then return redis.error_reply('E
 local prefix, S, F, E, N = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local now, bytes, quick = clock(), tonumber(ARGV[6]), nil
 quick = now < tonumber(ARGV[7])
-local streams, a = {}, 9
+local streams, a = {}, 11
 for i = 1, S do
   streams[i] = {key = KEYS[3 + i], endpoint = ARGV[a], line = ARGV[a + 1], n = tonumber(ARGV[a + 2]), d = 0, f = 0, x = 0, over = {}, ended = {}}
   a = a + 3
@@ -25,7 +26,13 @@ local event = 3 + S
 local ids, tails, sums, written = a - 1, a - 1 + F, a - 1 + 2 * F, a - 1 + 2 * F + E
 a = a + 4 * F + E
 local answer, history = {}, {d = {}, f = {}, x = {}}
-local next, keep, woken
+local next, keep, woken, void
+
+-- without notes that a claim changed nothing.
+local function without(i)
+  void = void or {}
+  void[i] = true
+end
 
 -- recorded tells that a record stands there already: this very settlement was executed
 -- before and its answer lost ('1'), or another one came first.
@@ -41,8 +48,11 @@ local function ours(s)
   return not s.strict or claim[3] < tonumber(redis.call('HGET', prefix .. 'endpoints', s.stream.endpoint .. '|lease') or 0)
 end
 
-local function settle(key, s)
-  if not ours(s) then return s.state ~= 'r' and recorded(key, s.n, s.record) or '0' end
+local function settle(i, key, s)
+  if not ours(s) then
+    without(i)
+    return s.state ~= 'r' and recorded(key, s.n, s.record) or '0'
+  end
   local stream = s.stream
   if s.state == 'r' then
     if not next then next, keep = orders(prefix, now) end
@@ -50,7 +60,10 @@ local function settle(key, s)
     woken = woken or {}
     woken[stream.endpoint] = true
   else
-    if redis.call('HGET', key, s.n) ~= (s.before or false) then return recorded(key, s.n, s.record) end
+    if redis.call('HGET', key, s.n) ~= (s.before or false) then
+      without(i)
+      return recorded(key, s.n, s.record)
+    end
     bytes = bytes + #s.record
     redis.call('HSET', key, s.n, s.record)
     if s.before then redis.call('HSET', key, s.name, s.before) end
@@ -62,6 +75,7 @@ local function settle(key, s)
       if s.waited then redis.call('ZREM', prefix .. 'c:' .. stream.endpoint, s.tail) end
       stream[s.state] = stream[s.state] + 1
       history[s.state][#history[s.state] + 1] = s.tail
+      if s.state ~= 'd' then redis.call('ZADD', prefix .. (s.state == 'f' and 'f:' or 'd:') .. stream.endpoint, string.match(s.tail, '^%d+'), s.tail) end
     end
   end
   stream.over[#stream.over + 1], stream.ended[s.id] = s.id, true
@@ -110,7 +124,7 @@ end
 if not quick then
   bytes = 0
   eachFirst(function(i, stream, key, n, record)
-    answer[i] = settle(key, {stream = stream, id = ARGV[ids + i], times = '1', tail = ARGV[tails + i], n = n, record = record, state = 'd'})
+    answer[i] = settle(i, key, {stream = stream, id = ARGV[ids + i], times = '1', tail = ARGV[tails + i], n = n, record = record, state = 'd'})
   end)
 elseif F > 0 and finish() then
   local at = written
@@ -133,6 +147,7 @@ elseif F > 0 then
       history.d[#history.d + 1] = ARGV[tails + i]
     else
       answer[i], stream.d, bytes = recorded(key, n, record), stream.d - 1, bytes - #record
+      without(i)
     end
   end)
 end
@@ -144,7 +159,7 @@ for i = F + 1, N do
   a = a + 7
   if string.find(what, 'h', 2, true) then s.name, s.before, a = ARGV[a], ARGV[a + 1], a + 2 end
   if s.state == 'p' then s.due, a = ARGV[a], a + 1 end
-  answer[#answer + 1] = settle(KEYS[event + i], s)
+  answer[#answer + 1] = settle(i, KEYS[event + i], s)
 end
 
 for state, key in pairs({d = KEYS[3], f = prefix .. 'failed', x = KEYS[3]}) do
@@ -165,6 +180,15 @@ for _, stream in ipairs(streams) do
     if stream.due <= now then woken = woken or {}; woken[stream.endpoint] = true end
   end
 end
+local rows = ARGV[10]
+if void then
+  local effective = {}
+  for i = 1, N do
+    if not void[i] then effective[#effective + 1] = string.sub(rows, 9 * i - 8, 9 * i) end
+  end
+  rows = table.concat(effective)
+end
+if rows ~= '' then redis.call('XADD', prefix .. 'took', '*', 'd', ARGV[9], 'r', rows) end
 if next then keep() end
 for endpoint in pairs(woken or {}) do wake(prefix, endpoint) end
 if bytes > 0 then redis.call('HINCRBY', KEYS[1], 'bytes', bytes) end

@@ -1,10 +1,11 @@
 -- The heartbeat of a Relay, which also lets due retries join their line and rings for leases
 -- that have ended.
--- KEYS: meta, leases, agenda, alive, who, endpoints. ARGV: key prefix, outbox id, consumer, its token.
+-- KEYS: meta, leases, agenda, alive, who, endpoints, kinds, took, erased. ARGV: key prefix, outbox id, consumer, its token.
 -- Returns the time, the end of the first lease that goes on, the next due time, bytes in use,
--- the revision of the notes.
+-- the revision of the notes, how many events are in the log, entries in took, and in erased; then kinds of documents and
+-- the revision of each.
 local prefix, leases, agenda = ARGV[1], KEYS[2], KEYS[3]
-local m = redis.call('HMGET', KEYS[1], 'id', 'bytes', 'notes')
+local m = redis.call('HMGET', KEYS[1], 'id', 'bytes', 'notes', 'logged', 'sealed')
 if m[1] ~= ARGV[2] then return redis.error_reply('EPOCH the outbox is another one than before') end
 -- A failover may have undone the join, or another Relay has taken the name over.
 if redis.call('HGET', KEYS[5], ARGV[3]) ~= ARGV[4] then return redis.error_reply('EPOCH this Relay is not known') end
@@ -42,4 +43,7 @@ local function first(key)
   local f = redis.call('ZRANGE', key, '(' .. text(now), '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')
   return f[2] and text(tonumber(f[2])) or ''
 end
-return {text(now), first(leases), first(agenda), m[2] or '0', m[3] or '0'}
+local out = {text(now), first(leases), first(agenda), m[2] or '0', m[3] or '0', text(tonumber(m[4] or 0) - tonumber(m[5] or 0)),
+  redis.call('XLEN', KEYS[8]), redis.call('ZCARD', KEYS[9])}
+for _, v in ipairs(redis.call('HGETALL', KEYS[7])) do out[#out + 1] = v end
+return out

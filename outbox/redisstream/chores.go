@@ -1,0 +1,409 @@
+package redisstream
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"relay/outbox"
+)
+
+// chores is what a heartbeat found to do for the history. Any Relay does it; where several do so at once one
+// of them has an effect.
+type chores struct{ logged, took, erased int }
+
+// remember passes what the heartbeat told to the keeper of the history.
+func (sh *shard) remember(logged, took, erased string) {
+	var c chores
+	c.logged, _ = strconv.Atoi(logged)
+	c.took, _ = strconv.Atoi(took)
+	c.erased, _ = strconv.Atoi(erased)
+	if c.logged < segmentEvents && c.took == 0 && c.erased == 0 {
+		return
+	}
+	select {
+	case sh.toDo <- c:
+	default: // it is at work
+	}
+}
+
+// keepHistory does the chores, until Close.
+func (sh *shard) keepHistory() {
+	var rolled, folded time.Time
+	for {
+		var c chores
+		select {
+		case <-sh.s.stop:
+			return
+		case c = <-sh.toDo:
+		}
+		err := sh.sealAll(c)
+		if c.took > 0 && (time.Since(rolled) > rollEvery || c.took > rollGroup) {
+			err = sh.rollAll(err)
+			rolled = time.Now()
+		}
+		if time.Since(folded) > time.Hour && err == nil {
+			ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+			err = sh.fold(ctx)
+			cancel()
+			folded = time.Now()
+		}
+		if err != nil && !sh.s.sleep(retryMost) { // it is noted; the next heartbeat asks again
+			return
+		}
+	}
+}
+
+func (sh *shard) rollAll(before error) error {
+	for more := true; more; {
+		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+		var err error
+		more, err = sh.roll(ctx)
+		cancel()
+		if err != nil {
+			return err
+		}
+	}
+	return before
+}
+
+// sealAll makes segments of what the log has too much, and takes erased fields out of segments.
+func (sh *shard) sealAll(c chores) error {
+	for left := c.logged; left >= segmentEvents; {
+		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+		n, err := sh.seal(ctx)
+		cancel()
+		if err != nil || n == 0 {
+			return err
+		}
+		left -= n
+	}
+	if c.erased == 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	return sh.forgetFields(ctx)
+}
+
+// logPage is how many entries of the log, each with the events of a group of accepts, are read at once.
+const logPage = 64
+
+// seal makes a segment of the oldest events of the log, and returns how many it has: 0 if there are
+// too few, or another Relay was first.
+func (sh *shard) seal(ctx context.Context) (int, error) {
+	joined, err := sh.session()
+	if err != nil {
+		return 0, err
+	}
+	node, err := sh.node(ctx)
+	if err != nil {
+		return 0, sh.note(err)
+	}
+	sealed, err := node.HGet(ctx, sh.meta, "sealed").Int64()
+	if err != nil && !isNil(err) {
+		return 0, sh.note(err)
+	}
+	var list []logged
+	last := ""
+	for from := "-"; len(list) < segmentEvents; from = "(" + last {
+		page, err := node.XRangeN(ctx, sh.log, from, "+", logPage).Result()
+		if err != nil {
+			return 0, sh.note(err)
+		}
+		if len(page) == 0 {
+			return 0, nil
+		}
+		for _, m := range page {
+			more, err := sh.parseLog(m)
+			if err != nil {
+				return 0, err
+			}
+			if list, last = append(list, more...), m.ID; len(list) >= segmentEvents {
+				break
+			}
+		}
+	}
+	n, err := sh.writeSegment(ctx, joined, list, segment{name: strconv.FormatInt(sealed, 10)}, sealed, behind(last), nil)
+	if err != nil || !n {
+		return 0, err
+	}
+	return len(list), nil
+}
+
+// parseLog reads an entry of the log, in the order of accept. What cannot be read is passed over.
+func (sh *shard) parseLog(m redis.XMessage) ([]logged, error) {
+	list := make([]logged, 0, len(m.Values))
+	for field, v := range m.Values {
+		terms, _ := v.(string)
+		l, err := parseLogged(field, terms)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, l)
+	}
+	slices.SortFunc(list, func(a, b logged) int { return int(a.order - b.order) })
+	return list, nil
+}
+
+// writeSegment writes a segment: of the log, whose next entry is behind, or in place of another one.
+func (sh *shard) writeSegment(ctx context.Context, joined *session, list []logged, g segment, sealed int64, behind string, instead *segment) (bool, error) {
+	args := []any{joined.outbox, sealed, sealed, "", "", behind, ""}
+	if len(list) > 0 {
+		g.first, g.last, g.events = list[0].order, list[len(list)-1].order, len(list)
+		args[3], args[4] = g.first, g.member()
+		args = append(args, segmentFields(list)...)
+	}
+	keys := []string{sh.meta, sh.log, sh.segments, sh.segment(g.name)}
+	if instead != nil {
+		keys, args[6] = append(keys, sh.segment(instead.name)), instead.member()
+	} else {
+		args[2] = sealed + int64(len(list))
+	}
+	v, err := sh.eval(ctx, &sh.s.scripts.seal, keys, args)
+	done, _ := v.(int64)
+	return done == 1, err
+}
+
+// rewrite replaces a segment by one of the events that are still kept, without what was erased.
+func (sh *shard) rewrite(ctx context.Context, g segment) error {
+	joined, err := sh.session()
+	if err != nil {
+		return err
+	}
+	orders, ids, err := sh.readSegment(ctx, g)
+	if err != nil {
+		return err
+	}
+	var list []logged
+	for some := range slices.Chunk(indexes(len(orders)), peekGroup) {
+		var keys []string
+		var args []any
+		for _, i := range some {
+			keys = append(keys, sh.event(ids[i].id))
+			if only := ids[i].only; only >= 0 {
+				args = append(args, orders[i], only, only, "m")
+			} else {
+				args = append(args, orders[i], 0, -1, "")
+			}
+		}
+		found, err := sh.peek(ctx, keys, args)
+		if err != nil {
+			return err
+		}
+		for k, i := range some {
+			if found[k] == nil {
+				continue
+			}
+			l := logged{order: orders[i], only: ids[i].only, id: ids[i].id}
+			e, endpoints, err := decodeHead(l.id, found[k].head)
+			if err != nil {
+				return err
+			}
+			l.event, l.endpoints = *e, endpoints
+			if m, ok := madeBy(found[k].made, ref{}); ok && l.only >= 0 {
+				l.endpoints = []string{m.endpoint}
+			}
+			list = append(list, l)
+		}
+	}
+	name, times, _ := strings.Cut(g.name, ".")
+	n, _ := strconv.Atoi(times)
+	_, err = sh.writeSegment(ctx, joined, list, segment{name: fmt.Sprintf("%s.%d", name, n+1)}, 0, "", &g)
+	return err
+}
+
+func indexes(n int) []int {
+	all := make([]int, n)
+	for i := range all {
+		all[i] = i
+	}
+	return all
+}
+
+// readSegment reads which events a segment has.
+func (sh *shard) readSegment(ctx context.Context, g segment) (orders []int64, ids []kept, err error) {
+	node, err := sh.node(ctx)
+	if err != nil {
+		return nil, nil, sh.note(err)
+	}
+	fields := []string{"o"}
+	for k := range (g.events + segmentPage - 1) / segmentPage {
+		fields = append(fields, "i"+strconv.Itoa(k))
+	}
+	values, err := node.HMGet(ctx, sh.segment(g.name), fields...).Result()
+	if err != nil {
+		return nil, nil, sh.note(err)
+	}
+	for k, v := range values {
+		text, _ := v.(string)
+		if k == 0 {
+			if orders, err = readOrders(text, g.first); err != nil {
+				return nil, nil, err
+			}
+			continue
+		}
+		page, err := readIDs(text)
+		if err != nil {
+			return nil, nil, err
+		}
+		ids = append(ids, page...)
+	}
+	if len(ids) != len(orders) {
+		return nil, nil, nil // it was replaced a moment ago
+	}
+	return orders, ids, nil
+}
+
+// forgetFields takes the fields of erased events out of the segments that have them.
+func (sh *shard) forgetFields(ctx context.Context) error {
+	node, err := sh.node(ctx)
+	if err != nil {
+		return sh.note(err)
+	}
+	orders, err := node.ZRange(ctx, sh.erased, 0, 999).Result()
+	if err != nil {
+		return sh.note(err)
+	}
+	done := map[string]bool{}
+	for _, text := range orders {
+		order, _ := strconv.ParseInt(text, 10, 64)
+		list, err := sh.segmentsFrom(ctx, node, order, false, 1)
+		if err != nil {
+			return err
+		}
+		switch {
+		case len(list) > 0 && list[0].last >= order:
+			if !done[list[0].name] {
+				if err := sh.rewrite(ctx, list[0]); err != nil {
+					return err
+				}
+				done[list[0].name] = true
+			}
+		case sh.inLog(ctx, node, order):
+			continue // until there is a segment of it
+		}
+		if err := node.ZRem(ctx, sh.erased, text).Err(); err != nil {
+			return sh.note(err)
+		}
+	}
+	return nil
+}
+
+// inLog tells whether the log may have an event of this order.
+func (sh *shard) inLog(ctx context.Context, node *redis.Client, order int64) bool {
+	found, err := node.XRangeN(ctx, sh.log, strconv.FormatInt(order, 10)+"-0", "+", 1).Result()
+	return err != nil || len(found) > 0
+}
+
+// segmentsFrom returns up to n segments: those that may have events up to an order, last one first, or
+// from it on, first one first.
+func (sh *shard) segmentsFrom(ctx context.Context, node *redis.Client, order int64, rising bool, n int64) (list []segment, err error) {
+	at := strconv.FormatInt(order, 10)
+	by := redis.ZRangeArgs{Key: sh.segments, ByScore: true, Rev: true, Start: at, Stop: "-inf", Count: n}
+	if rising {
+		by.Count = 1 // the one in which the order may be
+	}
+	members, err := node.ZRangeArgs(ctx, by).Result()
+	if err != nil {
+		return nil, sh.note(err)
+	}
+	if rising {
+		more, err := node.ZRangeArgs(ctx, redis.ZRangeArgs{Key: sh.segments, ByScore: true, Start: "(" + at, Stop: "+inf", Count: n}).Result()
+		if err != nil {
+			return nil, sh.note(err)
+		}
+		members = append(members, more...)
+	}
+	for _, m := range members {
+		g, err := parseSegment(m)
+		if err != nil {
+			return nil, err
+		}
+		if !rising || g.last >= order {
+			list = append(list, g)
+		}
+	}
+	return list, nil
+}
+
+const (
+	pruneSome  = 4         // segments that one call of Reap looks at
+	pruneAgain = time.Hour // between two looks at a segment
+)
+
+// prune looks at some old segments, and drops events from them that retention has removed, when these are
+// more than half of them.
+func (sh *shard) prune(ctx context.Context, r outbox.Retention) error {
+	sh.pruning.Lock()
+	defer sh.pruning.Unlock()
+	node, err := sh.node(ctx)
+	if err != nil {
+		return sh.note(err)
+	}
+	now := time.Now()
+	if len(sh.looked) > 10_000 {
+		sh.looked = nil
+	}
+	oldest := sh.clock.at(now).Add(-min(r.Delivered, r.Failed)).UnixMicro()
+	looked := 0
+	for from := int64(0); looked < pruneSome; {
+		list, err := sh.segmentsFrom(ctx, node, from, true, 100)
+		if err != nil || len(list) == 0 {
+			return err
+		}
+		for _, g := range list {
+			from = g.last + 1
+			if g.last > oldest || looked == pruneSome {
+				return nil
+			}
+			if at, ok := sh.looked[g.name]; ok && now.Sub(at) < pruneAgain {
+				continue
+			}
+			looked++
+			if sh.looked == nil {
+				sh.looked = map[string]time.Time{}
+			}
+			sh.looked[g.name] = now
+			if err := sh.pruneOne(ctx, g); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (sh *shard) pruneOne(ctx context.Context, g segment) error {
+	orders, ids, err := sh.readSegment(ctx, g)
+	if err != nil {
+		return err
+	}
+	alive := 0
+	for some := range slices.Chunk(indexes(len(orders)), 1000) {
+		var keys []string
+		var args []any
+		for _, i := range some {
+			only := any("")
+			if ids[i].only >= 0 {
+				only = ids[i].only
+			}
+			keys, args = append(keys, sh.event(ids[i].id)), append(args, orders[i], only)
+		}
+		v, err := sh.eval(ctx, &sh.s.scripts.alive, keys, args)
+		if err != nil {
+			return err
+		}
+		text, _ := v.(string)
+		alive += strings.Count(text, "1")
+	}
+	if 2*alive > len(orders) {
+		return nil
+	}
+	delete(sh.looked, g.name)
+	return sh.rewrite(ctx, g)
+}
