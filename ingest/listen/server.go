@@ -56,7 +56,7 @@ func NewServer(o ServerOptions) *Server {
 	}
 	s.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		pl, _ := s.conns.Load(bare(c))
-		return context.WithValue(ctx, placeKey{}, pl)
+		return context.WithValue(withPeer(ctx, c), placeKey{}, pl)
 	}
 	s.ConnState = s.note
 	return s
