@@ -85,6 +85,16 @@ const (
 	QuotaReached           Code = "quota_reached"
 	NoSecretsKey           Code = "no_secrets_key"
 	HasPending             Code = "has_pending"
+	DeliveryPending        Code = "delivery_pending"
+	DeliveryOver           Code = "delivery_over"
+	AttemptUnderWay        Code = "attempt_under_way"
+	EventErased            Code = "event_erased"
+	EndpointRemoved        Code = "endpoint_removed"
+	EmptyFilter            Code = "empty_filter"
+	NothingMatched         Code = "nothing_matched"
+	TooManyJobs            Code = "too_many_jobs"
+	JobNotFound            Code = "job_not_found"
+	JobEnded               Code = "job_ended"
 	InternalError          Code = "internal_error"
 )
 
@@ -165,6 +175,16 @@ var table = map[Code]About{
 	QuotaReached:           {Status: 409, Title: "There are as many as are allowed"},
 	NoSecretsKey:           {Status: 409, Title: "The secret cannot be sealed or opened"},
 	HasPending:             {Status: 409, Title: "Deliveries are pending"},
+	DeliveryPending:        {Status: 409, Title: "The delivery is not over"},
+	DeliveryOver:           {Status: 409, Title: "The delivery is over"},
+	AttemptUnderWay:        {Status: 409, Title: "An attempt is under way"},
+	EventErased:            {Status: 409, Title: "The data of the event was erased"},
+	EndpointRemoved:        {Status: 409, Title: "The endpoint is in no file any more"},
+	EmptyFilter:            {Status: 400, Title: "The filter has no condition"},
+	NothingMatched:         {Status: 422, Title: "No delivery matches the filter"},
+	TooManyJobs:            {Status: 409, Title: "Too many jobs are open"},
+	JobNotFound:            {Status: 404, Title: "There is no such job"},
+	JobEnded:               {Status: 409, Title: "The job has ended"},
 	InternalError:          {Status: 500, Title: "Relay met an error of its own", Close: true},
 }
 

@@ -19,6 +19,7 @@ import (
 	"relay/outbox"
 	"relay/policy"
 	"relay/relay/deliver"
+	"relay/relay/jobs"
 )
 
 // Outbox is the part of the outbox that admin needs.
@@ -69,6 +70,8 @@ type Records interface {
 type Options struct {
 	Outbox    Outbox
 	Records   Records // nil: there are no routes of deliveries, events and statistics
+	Edits     Edits   // with Records and Jobs; nil: there are no routes that change deliveries
+	Jobs      *jobs.Jobs
 	Deliverer Deliverer
 	Engine    string                // of the outbox, as the file names it
 	Policy    func() *policy.Policy // that runs now
@@ -97,6 +100,9 @@ type Options struct {
 
 	// Stopping is closed when the process stops, to end answers that have no end of their own; nil for never.
 	Stopping <-chan struct{}
+
+	// Test makes an attempt now, outside the queue: see deliver.Deliverer.Test.
+	Test func(*policy.Endpoint, *outbox.Event) (deliver.Result, error)
 
 	// Indexed tells whether the file that runs indexes a path of the data; nil: any path may be asked for.
 	Indexed func(path string) bool
@@ -134,6 +140,7 @@ func Probes(o Options) http.Handler {
 type api struct {
 	Options
 	tails atomic.Int64 // readers of /v1/tail
+	tests atomic.Int64 // that are under way
 }
 
 // status is the body of both health routes. Readiness also has the outbox, its Relays if known,

@@ -21,6 +21,7 @@ import (
 
 	"relay/ingest/problem"
 	"relay/outbox/outboxtest"
+	"relay/relay/jobs"
 	"relay/relay/query"
 	"relay/relay/registry"
 )
@@ -51,7 +52,8 @@ func everyRoute() []route {
 		}
 	}
 	o.Registry = (*registry.Registry)(nil)
-	o.Metrics, o.Records = http.NotFoundHandler(), outboxtest.NewMem(outboxtest.MemOptions{})
+	m := outboxtest.NewMem(outboxtest.MemOptions{})
+	o.Metrics, o.Records, o.Edits, o.Jobs = http.NotFoundHandler(), m, m, jobs.New(jobs.Options{Outbox: m})
 	return newAPI(o).table()
 }
 

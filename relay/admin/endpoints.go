@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 
 	"relay/outbox"
 	"relay/policy"
+	"relay/relay/audit"
 	"relay/relay/deliver"
 	"relay/relay/gate"
 	"relay/relay/registry"
@@ -131,18 +133,30 @@ func (a *api) change(do change) http.HandlerFunc {
 		// The change is made even if the client goes away.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), changeTimeout)
 		defer cancel()
+		before, _ := a.Deliverer.StatusOf(r.PathValue("name"))
 		status, err := do(a.Deliverer, ctx, r.PathValue("name"), "an operator")
 		if err != nil {
 			refuse(w, err)
 			return
 		}
-		line := "asked to " + path.Base(r.URL.Path) + " an endpoint"
+		verb := path.Base(r.URL.Path)
+		line := "asked to " + verb + " an endpoint"
 		if len(status.Ended) > 0 {
 			line += ": ended " + strings.Join(status.Ended, ", ")
 		}
-		a.Log.Info().Str("by", "admin").Str("endpoint", status.Endpoint).Str("state", string(status.State)).Msg(line)
+		a.Log.Info().Str("by", Who(r)).Str("endpoint", status.Endpoint).Str("state", string(status.State)).Msg(line)
+		a.audit(r, audit.Entry{Verb: verb, What: "endpoint " + status.Endpoint, Before: stateOf(&before), After: stateOf(&status)})
 		a.answerEndpoint(w, r, status.Ended)
 	}
+}
+
+// stateOf is what the audit tells of an endpoint.
+func stateOf(s *deliver.Status) json.RawMessage {
+	return audit.State(struct {
+		State  deliver.State `json:"state"`
+		Paused bool          `json:"paused,omitempty"` // and disabled, too
+		Ended  []string      `json:"ended,omitempty"`
+	}{s.State, s.PausedToo, s.Ended})
 }
 
 // view is a snapshot of all endpoints.

@@ -42,16 +42,24 @@ func (l *lookout) takes(name string) bool {
 		v.status[name] = s
 	}
 	if l.policy.Endpoint(name) == nil {
-		if l.fleet == nil {
-			l.fleet = new(view)
-			l.fleet.fleet, l.fleet.isFleet = l.a.fleet(l.ctx)
-		}
+		l.ask()
 		v.fleet, v.isFleet = l.fleet.fleet, l.fleet.isFleet
 	}
 	known = takes(v.state(name))
 	l.known[name] = known
 	return known
 }
+
+// ask asks the fleet, once.
+func (l *lookout) ask() {
+	if l.fleet == nil {
+		l.fleet = new(view)
+		l.fleet.fleet, l.fleet.isFleet = l.a.fleet(l.ctx)
+	}
+}
+
+// Surroundings are those of queries of jobs.
+func Surroundings(o Options) query.Surroundings { return newAPI(o).surroundings() }
 
 // surroundings are those of queries.
 func (a *api) surroundings() query.Surroundings {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"relay/ingest/problem"
+	"relay/relay/audit"
 )
 
 // Reloaded is the answer of POST /v1/reload: the running configuration, and the names of the
@@ -62,10 +63,20 @@ func (e *ReloadError) Error() string {
 
 func (a *api) reload(w http.ResponseWriter, r *http.Request) {
 	// A reload is whole or not at all, so it goes on if the client goes away.
+	var before Config
+	if a.Config != nil {
+		before = a.Config()
+	}
 	done, err := a.Reload(context.WithoutCancel(r.Context()))
 	if err != nil {
 		refuse(w, err)
 		return
+	}
+	if done.Differs() {
+		a.audit(r, audit.Entry{Verb: "reload", What: "configuration", Before: audit.State(struct {
+			Generation int64  `json:"generation"`
+			Hash       string `json:"hash"`
+		}{before.Generation, before.Hash}), After: audit.State(done)})
 	}
 	answer(w, http.StatusOK, done)
 }

@@ -59,6 +59,12 @@ func (a *api) table() []route {
 		all = append(all, a.madeRoutes()...)
 	}
 	all = append(all, a.tailRoutes()...)
+	if a.Edits != nil {
+		all = append(all, a.editRoutes()...)
+		all = append(all, a.jobRoutes()...)
+		all = append(all, a.testRoutes()...)
+		all = append(all, a.auditRoutes()...)
+	}
 	if a.Reload != nil {
 		all = append(all, a.reloadRoutes()...)
 	}

@@ -33,7 +33,9 @@ import (
 	"relay/relay/admin"
 	"relay/relay/deliver"
 	"relay/relay/front"
+	"relay/relay/jobs"
 	"relay/relay/metrics"
+	"relay/relay/query"
 	"relay/relay/registry"
 )
 
@@ -105,6 +107,7 @@ type App struct {
 	store     outbox.Engine
 	deliverer *deliver.Deliverer
 	registry  *registry.Registry // of endpoints made at run time
+	jobs      *jobs.Jobs         // nil without an outbox that has them
 	metrics   *metrics.Metrics
 	events    *ownEvents
 	tracer    *trace.Tracer // nil for none
@@ -320,7 +323,19 @@ func (a *App) adminOptions() admin.Options {
 	if a.registry != nil {
 		options.Registry = a.registry
 	}
+	if store, ok := a.store.(outbox.Operable); ok {
+		a.jobs = a.newJobs(store, admin.Surroundings(options))
+		options.Edits, options.Jobs, options.Test = store, a.jobs, a.deliverer.Test
+	}
 	return options
+}
+
+func (a *App) newJobs(store outbox.Operable, s query.Surroundings) *jobs.Jobs {
+	_, shared := a.store.(outbox.Fleet)
+	return jobs.New(jobs.Options{
+		Outbox: store, Clock: a.clock(), Surroundings: s, Endpoints: a.inFiles,
+		Relay: a.relayName(), Alone: !shared, Log: a.o.Log.With().Str("component", "jobs").Logger(),
+	})
 }
 
 func (a *App) listenAdmin(ctx context.Context, c config.Admin) error {

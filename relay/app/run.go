@@ -30,6 +30,8 @@ func (a *App) Run(ctx context.Context) (err error) {
 
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWork()
+	making, stopMaking := context.WithCancel(work) // of new deliveries
+	defer stopMaking()
 	fatal := make(chan error, len(a.servers)+4)
 
 	telling, stopTelling := context.WithCancel(context.WithoutCancel(ctx))
@@ -66,6 +68,9 @@ func (a *App) Run(ctx context.Context) (err error) {
 	if a.registry != nil {
 		upkeep.Go(func() { _ = a.registry.Follow(work) }) // it ends with work, or with the outbox
 	}
+	if a.jobs != nil {
+		upkeep.Go(func() { a.jobs.Run(making) })
+	}
 	upkeep.Go(debug.FreeOSMemory) // the time for reading the files
 	if a.o.Load != nil && a.o.Watch != nil {
 		upkeep.Go(func() { a.watchFiles(work) })
@@ -89,6 +94,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 	errors.As(context.Cause(ctx), &stop)
 	a.o.Log.Info().Str("by", stop.By).Msg("stopping")
 	call(a.o.Hooks.Stopping)
+	stopMaking()
 	if stop.Drain > 0 && a.broken() == nil && err == nil {
 		err = a.drain(stop.Drain, fatal)
 	}

@@ -86,7 +86,7 @@ type document struct {
 	Cursor string   `json:"cursor,omitempty"` // of the page after Batch
 	Last   bool     `json:"last,omitempty"`   // there is no page after Batch
 
-	Owner    string    `json:"owner,omitempty"` // who works on it: a Relay, and a text of its own for each start
+	Owner    string    `json:"owner,omitempty"` // who works on it: differs for each start of a Relay
 	Until    time.Time `json:"until,omitzero"`  // end of the owner's lease, by the outbox's clock
 	Restarts int       `json:"restarts,omitempty"`
 

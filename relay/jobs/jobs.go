@@ -51,7 +51,7 @@ type Options struct {
 	// files of other Relays.
 	Endpoints func(ctx context.Context) map[string]bool
 
-	Relay string         // name of this Relay, for people
+	Relay func() string  // name of this Relay, for people
 	Alone bool           // no other Relay has the outbox open, so a lease of another one is over
 	Log   zerolog.Logger // begin and end of jobs
 }

@@ -217,7 +217,7 @@ func TestStop(t *testing.T) {
 			t.Errorf("after a stop: %+v", job)
 		}
 		begin := time.Now()
-		other := newWorld(t, m.Join(), func(o *jobs.Options) { o.Alone, o.Relay = false, "relay-2" })
+		other := newWorld(t, m.Join(), func(o *jobs.Options) { o.Alone, o.Relay = false, named("relay-2") })
 		other.run()
 		defer other.stop()
 		job = other.over(id)
@@ -238,7 +238,7 @@ func TestFleet(t *testing.T) {
 		var all []*world
 		for i := range 3 {
 			joined := m.Join()
-			w := newWorld(t, joined, func(o *jobs.Options) { o.Alone, o.Relay = false, fmt.Sprintf("relay-%d", i+1) })
+			w := newWorld(t, joined, func(o *jobs.Options) { o.Alone, o.Relay = false, named(fmt.Sprintf("relay-%d", i+1)) })
 			w.run()
 			defer w.stop()
 			all = append(all, w)
@@ -300,7 +300,7 @@ func TestCancel(t *testing.T) {
 
 		w.run()
 		defer w.stop()
-		other := newWorld(t, m.Join(), func(o *jobs.Options) { o.Alone, o.Relay = false, "relay-2" })
+		other := newWorld(t, m.Join(), func(o *jobs.Options) { o.Alone, o.Relay = false, named("relay-2") })
 		id := w.start(jobs.Job{Action: outbox.Redeliver, Rate: 1}, "state=failed").ID
 		time.Sleep(10 * time.Second)
 		job, err = other.jobs.Cancel(t.Context(), id, "boss") // at another Relay than that which works on it

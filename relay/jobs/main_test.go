@@ -98,14 +98,13 @@ type world struct {
 	jobs    *jobs.Jobs
 	log     *testkit.Log
 	stop    context.CancelFunc
-	ended   chan error
 	options jobs.Options
 }
 
 func newWorld(t *testing.T, store outbox.Operable, change ...func(*jobs.Options)) *world {
 	w := &world{T: t, box: &box{Operable: store}, log: new(testkit.Log)}
 	w.options = jobs.Options{
-		Outbox: w.box, Relay: "relay-1", Alone: true, Log: zerolog.New(w.log),
+		Outbox: w.box, Relay: named("relay-1"), Alone: true, Log: zerolog.New(w.log),
 		Endpoints:    func(context.Context) map[string]bool { return map[string]bool{"a": true, "b": true} },
 		Surroundings: query.Surroundings{Held: func(context.Context) ([]string, error) { return nil, nil }},
 	}
@@ -119,13 +118,14 @@ func newWorld(t *testing.T, store outbox.Operable, change ...func(*jobs.Options)
 // run works on jobs until the test or a call of stop ends.
 func (w *world) run() {
 	ctx, cancel := context.WithCancel(w.Context())
-	w.ended = make(chan error, 1)
-	go func() { w.ended <- w.jobs.Run(ctx) }()
+	ended := make(chan struct{})
+	go func() {
+		w.jobs.Run(ctx)
+		close(ended)
+	}()
 	w.stop = func() {
 		cancel()
-		if err := <-w.ended; err != nil {
-			w.Errorf("Run: %v", err)
-		}
+		<-ended
 	}
 }
 
@@ -234,3 +234,6 @@ func skipped(j jobs.Job) string {
 	}
 	return strings.Join(parts, ", ")
 }
+
+// named is the name of a Relay.
+func named(name string) func() string { return func() string { return name } }

@@ -30,11 +30,11 @@ const (
 
 // New prepares Jobs; Run works on them.
 func New(o Options) *Jobs {
-	return &Jobs{o: o, owner: o.Relay + " " + rand.Text()}
+	return &Jobs{o: o, owner: rand.Text()}
 }
 
-// Run works on jobs until ctx ends. It returns nil then.
-func (j *Jobs) Run(ctx context.Context) error {
+// Run works on jobs until ctx ends, or the outbox is closed.
+func (j *Jobs) Run(ctx context.Context) {
 	r := &running{Jobs: j, known: map[string]*document{}, ours: map[string]context.CancelCauseFunc{}, freed: make(chan struct{}, 1)}
 	defer r.work.Wait()
 	for ctx.Err() == nil {
@@ -43,13 +43,12 @@ func (j *Jobs) Run(ctx context.Context) error {
 			err = r.wait(ctx)
 		}
 		if errors.Is(err, outbox.ErrClosed) {
-			return nil
+			return
 		}
 		if err != nil {
 			rest(ctx, outboxRest)
 		}
 	}
-	return nil
 }
 
 // running is what Run knows.

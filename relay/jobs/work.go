@@ -73,7 +73,7 @@ func (w *work) take(ctx context.Context, id string) error {
 		w.d = d
 		return errCancelled
 	}
-	d.State, d.Relay, d.Owner = Running, w.o.Relay, w.owner
+	d.State, d.Relay, d.Owner = Running, w.o.Relay(), w.owner
 	w.again = len(d.Batch) > 0 || d.Restarts > 0
 	first := d.Started.IsZero()
 	if first {

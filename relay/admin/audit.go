@@ -1,0 +1,121 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"time"
+
+	"relay/ingest/problem"
+	"relay/outbox"
+	"relay/relay/audit"
+)
+
+// AuditList is a page of what operators changed, newest first.
+type AuditList struct {
+	Items []AuditEntry `json:"items"`
+	Next  *string      `json:"next"` // cursor of the next page, null after the last one
+}
+
+// AuditEntry is a change that an operator made.
+type AuditEntry struct {
+	N      uint64          `json:"n"` // from 1, without gaps
+	Time   time.Time       `json:"time"`
+	Who    string          `json:"who"`              // "uid 1000" of a process at the Unix socket, "admin token", or "local" where no token is needed
+	Verb   string          `json:"verb"`             // as on the command line
+	What   string          `json:"what"`             // endpoint, delivery, event or job that was changed
+	Count  *int64          `json:"count,omitempty"`  // of deliveries or events
+	Before json.RawMessage `json:"before,omitempty"` // as far as it is known; no secrets
+	After  json.RawMessage `json:"after,omitempty"`
+}
+
+func (a *api) auditRoutes() []route {
+	return []route{{
+		id: "listAudit", method: "GET", path: "/v1/audit", verb: "relay audit", summary: "List what operators changed, newest first",
+		about:  "At least the last 100,000 changes are kept. A job has an entry for its begin and one for its end.",
+		params: pageParams(), answer: AuditList{}, codes: []problem.Code{problem.InvalidParameter, problem.UnknownParameter, problem.InvalidCursor}, handle: a.listAudit,
+	}}
+}
+
+// pageParams are those of lists without a filter.
+func pageParams() []param {
+	return []param{
+		{name: "limit", about: "items of a page, 1 to 100; 20 by default", example: "50"},
+		{name: "cursor", about: "`next` of the page before", example: ""},
+	}
+}
+
+func (a *api) listAudit(w http.ResponseWriter, r *http.Request) {
+	limit, cursor, err := pageOf(r)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	var before uint64
+	if cursor != "" {
+		if before, err = strconv.ParseUint(cursor, 10, 63); err != nil || before == 0 {
+			refuse(w, outbox.ErrCursor)
+			return
+		}
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), recordTimeout)
+	defer cancel()
+	entries, err := audit.Read(ctx, a.Edits, before, limit)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	list := AuditList{Items: []AuditEntry{}}
+	for i := range entries {
+		e := &entries[i]
+		list.Items = append(list.Items, AuditEntry{N: e.N, Time: e.Time, Who: e.Who, Verb: e.Verb, What: e.What, Count: e.Count, Before: e.Before, After: e.After})
+	}
+	if n := len(entries); n == limit && entries[n-1].N > 1 {
+		list.Next = new(strconv.FormatUint(entries[n-1].N, 10))
+	}
+	answer(w, http.StatusOK, list)
+}
+
+// pageOf reads limit and cursor, the only parameters of a list without a filter.
+func pageOf(r *http.Request) (limit int, cursor string, err error) {
+	limit = 20
+	for name, values := range r.URL.Query() {
+		switch {
+		case name != "limit" && name != "cursor":
+			return 0, "", refusal(problem.UnknownParameter, name, "there is no parameter "+shorten(name)+" here. There are limit and cursor")
+		case len(values) != 1:
+			return 0, "", refusal(problem.InvalidParameter, name, name+" may be given once")
+		case name == "cursor":
+			cursor = values[0]
+		default:
+			if limit, err = strconv.Atoi(values[0]); err != nil || limit < 1 || limit > outbox.MaxPage {
+				return 0, "", refusal(problem.InvalidParameter, name, "limit is "+shorten(values[0])+"; it is a number from 1 to 100")
+			}
+		}
+	}
+	return limit, cursor, nil
+}
+
+// audited writes a change to the log and the audit.
+func (a *api) audited(r *http.Request, e audit.Entry) {
+	line := a.Log.Info().Str("by", Who(r))
+	if e.Count != nil {
+		line = line.Int64("done", *e.Count)
+	}
+	line.Msg("asked to " + e.Verb + " " + e.What)
+	a.audit(r, e)
+}
+
+// audit writes a change to the audit. The change was made: that an outbox does not take the entry is told in the log.
+func (a *api) audit(r *http.Request, e audit.Entry) {
+	if a.Edits == nil {
+		return
+	}
+	e.Who = Who(r)
+	ctx, cancel := changing(r)
+	defer cancel()
+	if err := audit.Write(ctx, a.Edits, e); err != nil {
+		a.Log.Warn().Str("by", e.Who).Err(err).Msg("a change is not in the audit: " + e.Verb + " " + e.What)
+	}
+}
