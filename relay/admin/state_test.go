@@ -42,7 +42,7 @@ func TestChangeOfState(t *testing.T) {
 		if diff := cmp.Diff([]string{c.verb + " a by an operator"}, g.asked); diff != "" {
 			t.Errorf("asked (-want +got):\n%s", diff)
 		}
-		if want := `{"level":"info","by":"admin","endpoint":"a","state":"` + c.state + `","message":"asked to ` + c.verb + ` an endpoint"}` + "\n"; log.String() != want {
+		if want := `{"level":"info","by":"local","endpoint":"a","state":"` + c.state + `","message":"asked to ` + c.verb + ` an endpoint"}` + "\n"; log.String() != want {
 			t.Errorf("logged %s", &log)
 		}
 	}
