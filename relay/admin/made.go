@@ -14,6 +14,7 @@ import (
 	"relay/config"
 	"relay/ingest/problem"
 	"relay/outbox"
+	"relay/relay/audit"
 	"relay/relay/registry"
 )
 
@@ -179,14 +180,15 @@ func (a *api) createEndpoint(w http.ResponseWriter, r *http.Request) {
 		refuseMade(w, err)
 		return
 	}
-	a.noteMade(made.Name, "asked to make an endpoint")
+	a.noteMade(r, "endpoints add", made.Name, "asked to make an endpoint")
 	w.Header().Set("Location", "/v1/endpoints/"+made.Name)
 	a.answerMade(w, r, http.StatusCreated, made)
 }
 
-// noteMade logs a change of an endpoint made at run time.
-func (a *api) noteMade(name, line string) {
-	a.Log.Info().Str("by", "admin").Str("endpoint", name).Msg(line)
+// noteMade writes a change of an endpoint made at run time to the log and the audit.
+func (a *api) noteMade(r *http.Request, verb, name, line string) {
+	a.Log.Info().Str("by", Who(r)).Str("endpoint", name).Msg(line)
+	a.audit(r, audit.Entry{Verb: verb, What: "endpoint " + name})
 }
 
 // answerMade answers an endpoint made at run time.
@@ -218,7 +220,7 @@ func (a *api) changeMade(do func(g Registry, ctx context.Context, name string, m
 			refuseMade(w, err)
 			return
 		}
-		a.noteMade(made.Name, "asked to change an endpoint")
+		a.noteMade(r, "endpoints set", made.Name, "asked to change an endpoint")
 		a.answerMade(w, r, http.StatusOK, made)
 	}
 }
@@ -255,7 +257,7 @@ func (a *api) deleteEndpoint(w http.ResponseWriter, r *http.Request) {
 		refuseMade(w, err)
 		return
 	}
-	a.noteMade(name, "asked to delete an endpoint")
+	a.noteMade(r, "endpoints rm", name, "asked to delete an endpoint")
 	w.WriteHeader(http.StatusNoContent)
 }
 
@@ -274,7 +276,7 @@ func (a *api) showSecret(w http.ResponseWriter, r *http.Request) {
 		refuseMade(w, err)
 		return
 	}
-	a.noteMade(r.PathValue("name"), "asked for the secrets of an endpoint")
+	a.noteMade(r, "secret show", r.PathValue("name"), "asked for the secrets of an endpoint")
 	answer(w, http.StatusOK, secrets)
 }
 
@@ -308,6 +310,6 @@ func (a *api) rotateSecret(w http.ResponseWriter, r *http.Request) {
 		refuseMade(w, err)
 		return
 	}
-	a.noteMade(name, "asked to rotate the secret of an endpoint")
+	a.noteMade(r, "secret rotate", name, "asked to rotate the secret of an endpoint")
 	answer(w, http.StatusOK, secrets)
 }
