@@ -55,7 +55,7 @@ vuln:
 # The race detector needs a C compiler; nothing of it goes into the product. Tests of
 # the shared outbox start redis servers of their own. Node.js, 20 or newer, is the
 # judge of what ecmascript = true makes, and runs the libraries that verify signatures.
-# Python and openssl run receivers of examples/verify. Of systemd tests need two tools,
+# Python and openssl run receivers of examples/verify. Of Prometheus tests need promtool. Of systemd tests need two tools,
 # not a running one.
 setup:
 	@command -v cc >/dev/null || command -v gcc >/dev/null || sh .ci/install gcc libc6-dev
@@ -63,6 +63,7 @@ setup:
 	@sh .ci/node
 	@command -v python3 >/dev/null || sh .ci/install python3
 	@command -v openssl >/dev/null || sh .ci/install openssl
+	@command -v promtool >/dev/null || sh .ci/install prometheus
 	@command -v systemd-socket-activate >/dev/null || sh .ci/install systemd
 
 interop: build policy/sign/interop/node_modules

@@ -390,7 +390,8 @@ func answerZero(o any) {
 	}
 }
 
-func metricTable(t *testing.T) string {
+// everyMetric has a value for each metric.
+func everyMetric() *metrics.Metrics {
 	seen := deliver.Histogram{Bounds: []float64{1}, Counts: []uint64{1, 1}, Sum: 3}
 	o := metrics.Options{
 		Version: "v1", Outbox: everything{},
@@ -404,6 +405,11 @@ func metricTable(t *testing.T) string {
 	answerZero(&o)
 	m := metrics.New(o)
 	m.Count(everything{})
+	return m
+}
+
+func metricTable(t *testing.T) string {
+	m := everyMetric()
 	w := httptest.NewRecorder()
 	m.ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 
