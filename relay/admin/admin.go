@@ -19,6 +19,7 @@ import (
 	"relay/outbox"
 	"relay/policy"
 	"relay/relay/deliver"
+	"relay/relay/explain"
 	"relay/relay/jobs"
 )
 
@@ -97,6 +98,12 @@ type Options struct {
 	Reload func(ctx context.Context) (Reloaded, error)
 
 	Config func() Config // optional
+
+	Running func() Running // nil: there is no route for it
+
+	// Explain says who would get an event, a JSON text, of all endpoints or only of one. Errors: those of
+	// Refusal, deliver.ErrNoEndpoint. nil: there is no route for it.
+	Explain func(event []byte, endpoint string) (explain.Explanation, error)
 
 	// Stopping is closed when the process stops, to end answers that have no end of their own; nil for never.
 	Stopping <-chan struct{}

@@ -60,6 +60,9 @@ type Endpoint struct {
 	RateLimit *RateLimit `json:"rate_limit,omitempty"`
 	InFlight  int        `json:"in_flight"` // attempts under way
 
+	Stats  *EndpointStats `json:"stats,omitempty"`  // in the answer for one endpoint
+	Recent []Delivery     `json:"recent,omitempty"` // the newest 10 deliveries, in the answer for one endpoint
+
 	// Ended lists the causes that resume or enable ended: paused, disabled, retry_after, breaker.
 	Ended []string `json:"ended,omitempty"`
 
@@ -105,23 +108,40 @@ func (a *api) listEndpoints(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, s.list(v))
 }
 
-func (a *api) showEndpoint(w http.ResponseWriter, r *http.Request) { a.answerEndpoint(w, r, nil) }
-
-// answerEndpoint answers the endpoint of the path, and the causes that the request ended.
-func (a *api) answerEndpoint(w http.ResponseWriter, r *http.Request, ended []string) {
-	v, err := a.look(r.Context())
+func (a *api) showEndpoint(w http.ResponseWriter, r *http.Request) {
+	e, err := a.findEndpoint(r)
+	if err == nil {
+		err = a.addHistory(r.Context(), e)
+	}
 	if err != nil {
 		refuse(w, err)
 		return
 	}
-	name := r.PathValue("name")
-	if !v.knows(name) {
-		refuse(w, deliver.ErrNoEndpoint)
+	answer(w, http.StatusOK, e)
+}
+
+// answerEndpoint answers the endpoint of the path, and the causes that the request ended.
+func (a *api) answerEndpoint(w http.ResponseWriter, r *http.Request, ended []string) {
+	e, err := a.findEndpoint(r)
+	if err != nil {
+		refuse(w, err)
 		return
 	}
-	e := v.endpoint(name)
 	e.Ended = ended
 	answer(w, http.StatusOK, e)
+}
+
+// findEndpoint is the endpoint of the path. Errors: deliver.ErrNoEndpoint, the outbox's.
+func (a *api) findEndpoint(r *http.Request) (*Endpoint, error) {
+	v, err := a.look(r.Context())
+	if err != nil {
+		return nil, err
+	}
+	name := r.PathValue("name")
+	if !v.knows(name) {
+		return nil, deliver.ErrNoEndpoint
+	}
+	return new(v.endpoint(name)), nil
 }
 
 // change is a method that changes an endpoint's state.

@@ -65,6 +65,7 @@ func (a *api) table() []route {
 		all = append(all, a.testRoutes()...)
 		all = append(all, a.auditRoutes()...)
 	}
+	all = append(all, a.runningRoutes()...)
 	if a.Reload != nil {
 		all = append(all, a.reloadRoutes()...)
 	}

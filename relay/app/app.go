@@ -163,13 +163,21 @@ func Open(ctx context.Context, o Options) (*App, error) {
 		o.Grace = 20 * time.Second
 	}
 	a := &App{o: o, started: time.Now(), hurried: make(chan struct{}), aborted: make(chan struct{}), closing: make(chan struct{})}
-	a.live.Store(&live{policy: o.Policy, hash: o.Policy.Hash(), retention: o.Config.Retention, generation: 1, at: a.started, documents: documentsOf(o.Policy)})
+	a.live.Store(&live{policy: o.Policy, hash: o.Policy.Hash(), retention: o.Config.Retention, generation: 1, at: a.started, files: paths(o.Watch), documents: documentsOf(o.Policy)})
 	a.shares = shareFiles(limitOfFiles(), o.Config)
 	a.noteFiles(o.Watch, nil)
 	if err := a.open(ctx); err != nil {
 		return nil, errors.Join(err, a.close())
 	}
 	return a, nil
+}
+
+// paths are those of a file; none if it is nil.
+func paths(f *config.File) []string {
+	if f == nil {
+		return nil
+	}
+	return f.Paths
 }
 
 // openStore opens the engine that the file names.
@@ -315,7 +323,7 @@ func (a *App) adminOptions() admin.Options {
 		Policy:  func() *policy.Policy { return a.live.Load().policy },
 		Version: a.o.Version, Ready: a.ready, Fleet: a.fleetOf(), Config: a.configStatus,
 		Reload: a.reloadRoute(), Metrics: a.metrics, Clock: a.clock(), Hush: a.o.Config.Hush,
-		Indexed: a.indexed, Stopping: a.closing,
+		Indexed: a.indexed, Running: a.running, Explain: a.explain, Stopping: a.closing,
 	}
 	if records, ok := a.store.(admin.Records); ok {
 		options.Records = records

@@ -25,6 +25,7 @@ type live struct {
 	generation int64  // 1 at the start
 	at         time.Time
 	documents  func() front.Documents
+	files      []string      // that it was read from
 	change     *admin.Change // the last one; nil if there was none since the start
 }
 
@@ -102,7 +103,7 @@ func (a *App) takeOver(ctx context.Context, by string, start time.Time, r read) 
 
 	old := a.live.Load()
 	p.Adopt(old.policy)
-	now := &live{policy: p, hash: p.Hash(), retention: file.Config.Retention, generation: old.generation + 1, at: time.Now(), change: old.change, documents: documentsOf(p)}
+	now := &live{policy: p, hash: p.Hash(), retention: file.Config.Retention, generation: old.generation + 1, at: time.Now(), files: file.Paths, change: old.change, documents: documentsOf(p)}
 	done := differences(old.policy, p)
 	done.Generation, done.Hash = now.generation, now.hash
 	if done.Differs() {
