@@ -176,6 +176,9 @@ func (s *Store) readHead(d *entry) (erased bool, err error) {
 	if d.event == nil {
 		return false, fmt.Errorf("event of a delivery: %w", sqlite3.CORRUPT)
 	}
+	if !s.meta.manual {
+		return erased, nil
+	}
 	q = s.db.findManual.int(d.seq)
 	if q.step() {
 		d.manual, d.origin, d.created = true, q.stmt.ColumnInt64(0), q.stmt.ColumnInt64(1)
@@ -259,6 +262,7 @@ func (e *edits) repeat(old *entry, c outbox.Change) (id string, err error) {
 
 // addManual notes that an operator made a delivery.
 func (s *Store) addManual(d *entry, once string) error {
+	s.meta.manual = true
 	if err := s.db.addManual.int(d.seq).int(d.number).int(d.endpoint.id).int(d.created).int(d.origin).text(once).exec(); err != nil {
 		return fmt.Errorf("insert redelivery: %w", err)
 	}

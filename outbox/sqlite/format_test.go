@@ -28,7 +28,8 @@ func fixture(t *testing.T) string {
 func TestFormat(t *testing.T) {
 	dir := t.TempDir()
 	execute(t, filepath.Join(dir, "relay.db"), fixture(t))
-	s := openTest(t, Options{Dir: dir})
+	began := time.Now()
+	s := openTest(t, Options{Dir: dir, wall: func() time.Time { return time.UnixMicro(1770091513_000000).Add(time.Since(began)) }})
 	notes := []outbox.Note{{Endpoint: "billing", Revision: 4, Text: []byte("paused")}, {Endpoint: "search", Revision: 3}}
 	wantNotes(t, s, notes...)
 	testFixture(t, s)
@@ -177,7 +178,7 @@ func testFixtureOperable(t *testing.T, s *Store) {
 	for _, row := range rows {
 		failed, delivered = failed+row.Failed, delivered+row.Delivered
 	}
-	if len(rows) != 2 || failed != 1 || delivered != 2 || err != nil {
+	if len(rows) != 3 || failed != 2 || delivered != 2 || err != nil {
 		t.Errorf("Statistics: %+v, %v", rows, err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"github.com/ncruces/go-sqlite3"
 
@@ -123,29 +124,23 @@ func (s *Store) position(q *outbox.Query) (seq int64, skip int, err error) {
 // Count implements outbox.History.
 func (s *Store) Count(ctx context.Context, f outbox.Filter) (n int64, exact bool, err error) {
 	w := &walk{s: s, filter: f, counts: true}
-	var counted int64
-	sofar := make(chan int64, 1) // for when ctx ends amid a slice
-	sofar <- 0
+	var counted atomic.Int64 // ctx may end amid a slice
 	err = s.read(ctx, func() (done bool, err error) {
 		if total, known := s.countAll(&f); known {
-			counted = total
-			done = true
-		} else {
-			err = w.run(func(*outbox.Item, int64) bool { counted++; return true })
-			done = w.over
+			counted.Store(total)
+			return true, nil
 		}
-		<-sofar
-		sofar <- counted
-		return done, err
+		err = w.run(func(*outbox.Item, int64) bool { counted.Add(1); return true })
+		return w.over, err
 	})
 	switch {
 	case err == nil:
-		return <-sofar, true, nil
+		return counted.Load(), true, nil
 	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
 		if err := s.refused(); err != nil {
 			return 0, false, err
 		}
-		return <-sofar, false, nil
+		return counted.Load(), false, nil
 	}
 	return 0, false, err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -36,7 +37,7 @@ func TestPowerCut(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			p := &powerTest{T: t, fs: newCrashFS(t), dir: t.TempDir(), durability: test.durability, reaps: test.reaps}
-			p.close(p.open())
+			p.close(p.nearlyFull(p.open()))
 			newborn := p.fs.clone()
 			acknowledged, lost := 0, 0
 			for seed := range test.seeds {
@@ -44,6 +45,7 @@ func TestPowerCut(t *testing.T) {
 				p.seed, p.random = seed, rand.New(rand.NewPCG(seed, 0))
 				p.tried, p.acknowledged = map[string]outbox.Entry{}, map[string]bool{}
 				p.note = outbox.Note{Endpoint: "a"}
+				p.operated = operated{erasing: map[string]bool{}, made: map[string]bool{}}
 				s := p.open()
 				for range 10 {
 					p.load(s, test.survival)
@@ -137,10 +139,121 @@ type powerTest struct {
 	tried        map[string]outbox.Entry
 	acknowledged map[string]bool
 	note         outbox.Note // the last one acknowledged; the numbers in it rise
+	operated     operated
+}
+
+// operated is what an operator did.
+type operated struct {
+	document outbox.Document // the last one acknowledged; the numbers in it rise
+	line     uint64          // and the last line of the journal
+	made     map[string]bool // redeliveries and tests that were acknowledged, by id
+	erasing  map[string]bool // events that were to be erased
+}
+
+// nearlyFull makes the numbers of deliveries such that a segment is complete soon.
+func (p *powerTest) nearlyFull(s *Store) *Store {
+	p.Helper()
+	err := s.do(p.Context(), func() error {
+		s.meta.nextDelivery = segmentSize - 150
+		return s.db.transact("FULL", func() error { return s.db.writeMeta(s.meta, s.clock.State()) })
+	})
+	if err != nil {
+		p.Fatal(err)
+	}
+	return s
+}
+
+// operate does what operators do, until the power is cut.
+func (p *powerTest) operate(s *Store, random *rand.Rand) {
+	o := &p.operated
+	for {
+		d := o.document
+		d.Kind, d.Name, d.Body = "job", "one", fmt.Append(nil, d.Revision+1)
+		d, err := s.PutDocument(p.Context(), d)
+		if err != nil {
+			return
+		}
+		o.document = d
+		line, err := s.Append(p.Context(), fmt.Append(nil, d.Revision))
+		if err != nil {
+			return
+		}
+		o.line = line.N
+		page, err := s.Deliveries(p.Context(), outbox.Query{Limit: 20})
+		if err != nil {
+			return
+		}
+		var changes []outbox.Change
+		for _, item := range page.Items {
+			c := outbox.Change{Action: outbox.Redeliver, Delivery: item.ID, Once: "once " + item.ID, Endpoint: "b"}
+			switch random.IntN(6) {
+			case 0:
+				c = outbox.Change{Action: outbox.Discard, Delivery: item.ID, Code: "operator"}
+			case 1:
+				c = outbox.Change{Action: outbox.Retry, Delivery: item.ID}
+			case 2:
+				o.erasing[item.EventID] = true
+				c = outbox.Change{Action: outbox.Erase, Event: item.EventID, Force: random.IntN(2) == 0}
+			}
+			changes = append(changes, c)
+		}
+		all, err := s.Edit(p.Context(), changes)
+		if err != nil {
+			return
+		}
+		for i, edited := range all {
+			if changes[i].Action == outbox.Redeliver && edited.Err == nil {
+				o.made[edited.Delivery] = true
+			}
+		}
+		if p.reaps {
+			continue // else tests were removed that are counted
+		}
+		test := outbox.Entry{Event: outbox.Event{ID: fmt.Sprint("evt_test", line.N), Type: "t"}, Endpoints: []string{"a"}}
+		p.mu.Lock()
+		p.tried[test.Event.ID] = test
+		p.mu.Unlock()
+		id, err := s.Record(p.Context(), test.Event, "a", outbox.Settlement{State: outbox.Delivered})
+		if err != nil {
+			return
+		}
+		o.made[id] = true
+	}
+}
+
+// checkOperated looks at what the cut has left of it.
+func (p *powerTest) checkOperated(s *Store) {
+	p.Helper()
+	o := &p.operated
+	d, err := s.Document(p.Context(), "job", "one")
+	if err != nil && !errors.Is(err, outbox.ErrNotFound) {
+		p.Fatalf("seed %d: %v", p.seed, err)
+	}
+	lines, err := s.Lines(p.Context(), 0, 1)
+	if err != nil {
+		p.Fatalf("seed %d: %v", p.seed, err)
+	}
+	last := append(lines, outbox.Line{})[0].N
+	if p.durability == Fsync && (d.Revision < o.document.Revision || last < o.line) {
+		p.Errorf("seed %d: document %d or line %d is lost", p.seed, o.document.Revision, o.line)
+	}
+	if d.Revision > 0 && string(d.Body) != fmt.Sprint(d.Revision) {
+		p.Errorf("seed %d: document %d says %q", p.seed, d.Revision, d.Body)
+	}
+	o.document, o.line = d, last
+	for id := range o.made {
+		_, err := s.LookupDelivery(p.Context(), id)
+		if err != nil && (!errors.Is(err, outbox.ErrNotFound) || p.durability == Fsync && !p.reaps) {
+			p.Errorf("seed %d: delivery %s that an operator made: %v", p.seed, id, err)
+		}
+		if err != nil {
+			delete(o.made, id)
+		}
+	}
 }
 
 func (p *powerTest) options() Options {
-	return Options{Dir: p.dir, Durability: p.durability, VFS: p.Name(), ballast: 1, raise: time.Millisecond}
+	return Options{Dir: p.dir, Durability: p.durability, VFS: p.Name(), ballast: 1, raise: time.Millisecond, roll: time.Millisecond}
 }
 
 func (p *powerTest) open() *Store {
@@ -195,6 +308,8 @@ func (p *powerTest) load(s *Store, survival float64) {
 			}
 		}
 	})
+	operating := rand.New(rand.NewPCG(p.seed, 99))
+	wg.Go(func() { p.operate(s, operating) })
 	working := []string{"a", "b", "c"}
 	if p.reaps {
 		working = working[:2]
@@ -267,7 +382,7 @@ func (p *powerTest) check(s *Store) (lost int) {
 	}
 	kept := map[string]bool{}
 	err := s.do(p.Context(), func() error {
-		q, err := s.db.query(`SELECT id, data, targets FROM event`)
+		q, err := s.db.query(`SELECT id, data, targets, erased FROM event WHERE kept < 2`)
 		if err != nil {
 			return err
 		}
@@ -275,6 +390,11 @@ func (p *powerTest) check(s *Store) (lost int) {
 		for q.step() {
 			id := q.stmt.ColumnText(0)
 			e := p.tried[id]
+			if data := e.Event.Data; q.stmt.ColumnInt64(3) > 0 {
+				if e.Event.Data = nil; !p.operated.erasing[id] {
+					e.Event.Data = data
+				}
+			}
 			if string(q.stmt.ColumnRawBlob(1)) != string(e.Event.Data) || countTargets(q.stmt.ColumnRawBlob(2)) != len(e.Endpoints) {
 				p.Errorf("seed %d: event %s has other data or other deliveries than it had", p.seed, id)
 			}
@@ -285,6 +405,7 @@ func (p *powerTest) check(s *Store) (lost int) {
 	if err != nil {
 		p.Fatalf("seed %d: %v", p.seed, err)
 	}
+	p.checkOperated(s)
 	notes, revision, err := s.Notes(p.Context())
 	if err != nil {
 		p.Fatalf("seed %d: %v", p.seed, err)
@@ -318,12 +439,86 @@ func (p *powerTest) check(s *Store) (lost int) {
 func sound(ctx context.Context, s *Store) error {
 	return errors.Join(soundRows(ctx, s, `SELECT 'ends at ' || name FROM endpoint e WHERE (delivered, failed, discarded) <>
 		(SELECT count(*) FILTER (WHERE state = 1), count(*) FILTER (WHERE state = 2), count(*) FILTER (WHERE state = 3) FROM done WHERE endpoint = e.id)`),
-		s.do(ctx, func() error { return soundDeliveries(s, 1) }))
+		s.do(ctx, func() error { return errors.Join(soundDeliveries(s, 1), soundStatistics(s)) }), soundLists(ctx, s))
 }
 
 // soundReaped checks a file of which something was reaped.
 func soundReaped(ctx context.Context, s *Store) error {
-	return errors.Join(soundRows(ctx, s, `SELECT 'ok'`), s.do(ctx, func() error { return soundDeliveries(s, 0) }))
+	return errors.Join(soundRows(ctx, s, `SELECT 'ok'`), s.do(ctx, func() error { return errors.Join(soundDeliveries(s, 0), soundStatistics(s)) }), soundLists(ctx, s))
+}
+
+// soundStatistics compares statistics with the counts of the same commits. Tests are in the counts alone.
+func soundStatistics(s *Store) error {
+	ends := map[int64]counts{}
+	add := func(id int64, row *outbox.Stat) {
+		ends[id] = ends[id].plus(counts{0, row.Delivered, row.Failed, row.Discarded})
+	}
+	for key, row := range s.stats.open {
+		add(key.endpoint, row)
+	}
+	for key, row := range pick(s.stats.frozen, s.stats.order, s.stats.written) {
+		add(key.endpoint, row)
+	}
+	for _, sql := range []string{
+		`SELECT endpoint, delivered, failed, discarded FROM stat`,
+		`SELECT d.endpoint, state = 1, state = 2, state = 3 FROM done d JOIN manual m ON m.seq = d.seq WHERE m.origin = 0`,
+	} {
+		q, err := s.db.query(sql)
+		if err != nil {
+			return err
+		}
+		defer q.stmt.Close()
+		for q.step() {
+			add(q.stmt.ColumnInt64(0), &outbox.Stat{Delivered: q.stmt.ColumnInt64(1), Failed: q.stmt.ColumnInt64(2), Discarded: q.stmt.ColumnInt64(3)})
+		}
+		if err := q.done(); err != nil {
+			return err
+		}
+	}
+	var fault error
+	for _, ep := range s.known {
+		if got := ends[ep.id]; got != (counts{0, ep.counts.delivered, ep.counts.failed, ep.counts.discarded}) {
+			fault = errors.Join(fault, fmt.Errorf("statistics of %s are %+v, counted are %+v", ep.name, got, ep.counts))
+		}
+	}
+	return fault
+}
+
+// soundLists compares the pages of filters with what matches of all.
+func soundLists(ctx context.Context, s *Store) error {
+	pages := func(f outbox.Filter) (all []outbox.Item, err error) {
+		for q := (outbox.Query{Filter: f, Limit: outbox.MaxPage}); ; {
+			page, err := s.Deliveries(ctx, q)
+			if all = append(all, page.Items...); err != nil || page.Next == "" {
+				return all, err
+			}
+			q.Cursor = page.Next
+		}
+	}
+	all, fault := pages(outbox.Filter{})
+	filters := []outbox.Filter{{States: []outbox.State{outbox.Pending}}, {States: []outbox.State{outbox.Failed, outbox.Discarded}}, {Types: []string{"t"}}}
+	for _, endpoint := range []string{"a", "b", "c"} {
+		filters = append(filters, outbox.Filter{Endpoints: []string{endpoint}})
+	}
+	for _, f := range filters {
+		var want []string
+		for _, item := range all {
+			if f.Match(&item) {
+				want = append(want, item.ID)
+			}
+		}
+		items, err := pages(f)
+		var got []string
+		for _, item := range items {
+			got = append(got, item.ID)
+		}
+		n, exact, wrong := s.Count(ctx, f)
+		fault = errors.Join(fault, err, wrong)
+		if !slices.Equal(got, want) || n != int64(len(want)) || !exact {
+			fault = errors.Join(fault, fmt.Errorf("filter %+v finds %d deliveries and counts %d, %d match", f, len(got), n, len(want)))
+		}
+	}
+	return fault
 }
 
 // soundRows runs checks whose rows are faults or ok.

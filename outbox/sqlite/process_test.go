@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -37,7 +38,7 @@ func TestMain(m *testing.M) {
 // killed. It prints a line for each thing that has happened.
 func child(what, dir string) error {
 	ctx := context.Background()
-	s, err := Open(ctx, Options{Dir: dir, ballast: 1, raise: time.Millisecond})
+	s, err := Open(ctx, Options{Dir: dir, ballast: 1, raise: time.Millisecond, roll: time.Millisecond})
 	if err != nil {
 		return err
 	}
@@ -57,6 +58,7 @@ func child(what, dir string) error {
 			}
 		}()
 	}
+	go operate(ctx, s)
 	failed := make(chan error)
 	for producer := range 8 {
 		go func() {
@@ -70,6 +72,39 @@ func child(what, dir string) error {
 		}()
 	}
 	return <-failed
+}
+
+// operate repeats deliveries, each once, and writes a document and a line of the journal for each.
+func operate(ctx context.Context, s *Store) {
+	for {
+		page, err := s.Deliveries(ctx, outbox.Query{Limit: 5, Filter: outbox.Filter{Endpoints: []string{"a"}, States: []outbox.State{outbox.Delivered}}})
+		if err != nil {
+			return
+		}
+		for _, item := range page.Items {
+			all, err := s.Edit(ctx, []outbox.Change{{Action: outbox.Redeliver, Delivery: item.ID, Endpoint: "c", Once: item.ID}})
+			if err != nil {
+				return
+			}
+			if all[0].Err == nil {
+				fmt.Println("made", all[0].Delivery)
+			}
+			line, err := s.Append(ctx, []byte(item.ID))
+			if err != nil {
+				return
+			}
+			fmt.Println("line", line.N)
+			d, err := s.Document(ctx, "job", "one")
+			if err != nil && !errors.Is(err, outbox.ErrNotFound) {
+				return
+			}
+			d, err = s.PutDocument(ctx, outbox.Document{Kind: "job", Name: "one", Revision: d.Revision, Body: fmt.Append(nil, d.Revision+1)})
+			if err != nil {
+				return
+			}
+			fmt.Println("document", d.Revision)
+		}
+	}
 }
 
 // startChild runs this test binary as a child and returns its output.
@@ -136,7 +171,8 @@ func TestKill(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	accepted, delivered, duplicates := map[string]bool{}, map[string]bool{}, 0
+	accepted, delivered, made, duplicates := map[string]bool{}, map[string]bool{}, map[string]bool{}, 0
+	line, document := "0", "0"
 	for range rounds {
 		cmd, out := startChild(t, "work", dir)
 		wait := time.Duration(rand.IntN(40_000)) * time.Microsecond
@@ -152,6 +188,12 @@ func TestKill(t *testing.T) {
 					duplicates++
 				}
 				delivered[id] = true
+			case "made":
+				made[id] = true
+			case "line":
+				line = id
+			case "document":
+				document = id
 			default:
 				t.Fatalf("the child says %q", out.Text())
 			}
@@ -166,13 +208,30 @@ func TestKill(t *testing.T) {
 	lost := 0
 	for id := range accepted {
 		r, err := s.Lookup(t.Context(), id)
+		if err == nil {
+			r.Deliveries = slices.DeleteFunc(r.Deliveries, func(d outbox.DeliveryRecord) bool { return d.Manual })
+		}
 		if err != nil || len(r.Deliveries) != 2 || r.Deliveries[0].State == outbox.Delivered && !delivered[id] {
 			t.Errorf("event %s: %+v, %v", id, r, err)
 			lost++
 		}
 	}
+	for id := range made {
+		if r, err := s.LookupDelivery(t.Context(), id); err != nil || r.Deliveries[0].Origin == "" {
+			t.Errorf("redelivery %s: %+v, %v", id, r, err)
+		}
+	}
+	lines, err := s.Lines(t.Context(), 0, 1)
+	if n, _ := strconv.ParseUint(line, 10, 64); err != nil || n > 0 && (len(lines) == 0 || lines[0].N < n) {
+		t.Errorf("Lines: %+v, %v, want line %s", lines, err, line)
+	}
+	kept, err := s.Document(t.Context(), "job", "one")
+	if n, _ := strconv.ParseUint(document, 10, 64); n > 0 && (err != nil || kept.Revision < n || string(kept.Body) != fmt.Sprint(kept.Revision)) {
+		t.Errorf("Document: %+v, %v, want revision %s", kept, err, document)
+	}
+	t.Logf("%d redeliveries, %s lines, document %s", len(made), line, document)
 	t.Logf("%d kills: %d accepted, %d lost, %d delivered, %d of them again", rounds, len(accepted), lost, len(delivered), duplicates)
-	if len(accepted) == 0 || duplicates > rounds*(backlog+16) {
+	if len(accepted) == 0 || len(made) == 0 || duplicates > rounds*(backlog+16) {
 		t.Error("this proves nothing")
 	}
 }

@@ -205,6 +205,7 @@ type meta struct {
 	watermark    int64
 	revision     uint64 // of the last note
 	line         uint64 // of the journal, the last one
+	manual       bool   // an operator made deliveries
 	tallied      int64
 	talliedKeys  int
 	listed       int64
@@ -313,6 +314,7 @@ func (d *db) readMeta() (meta, error) {
 			watermark:    q.stmt.ColumnInt64(4),
 			revision:     uint64(q.stmt.ColumnInt64(5)),
 			line:         uint64(q.stmt.ColumnInt64(11)),
+			manual:       q.stmt.ColumnInt64(10) > 0,
 			tallied:      q.stmt.ColumnInt64(12),
 			talliedKeys:  q.stmt.ColumnInt(13),
 			listed:       q.stmt.ColumnInt64(14),

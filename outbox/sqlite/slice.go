@@ -54,7 +54,7 @@ func (s *Store) choresAt() time.Time {
 	if time.Now().Before(s.rested) {
 		return s.rested
 	}
-	at := s.stats.rollAt()
+	at := s.rollAt()
 	if s.listDue() || s.agePending {
 		at = time.Now()
 	}
@@ -72,7 +72,7 @@ func (s *Store) chores() error {
 	}
 	rested := s.db.written
 	var err error
-	switch at := s.stats.rollAt(); {
+	switch at := s.rollAt(); {
 	case s.listDue():
 		err = s.list()
 	case !at.IsZero() && !now.Before(at):

@@ -44,6 +44,7 @@ type Options struct {
 	free    func() (int64, error) // free disk space in bytes, for tests
 	ballast int64                 // bytes, for tests; 0 for ballastSize
 	raise   time.Duration         // for tests; 0 for raiseAfter
+	roll    time.Duration         // for tests; 0 for rollAfter
 	woke    func()                // called by the owner each time it wakes, for tests
 	wall    func() time.Time      // instead of the machine's wall clock, for tests
 }
@@ -55,6 +56,7 @@ type Store struct {
 	maxSize    int64
 	log        zerolog.Logger
 	raiseAfter time.Duration
+	rollAfter  time.Duration
 	woke       func()           // nil but in tests,
 	wall       func() time.Time // and so is this
 
@@ -137,6 +139,7 @@ func open(ctx context.Context, o Options) (s *Store, err error) {
 		maxSize:    cmp.Or(o.MaxSize, DefaultMaxSize),
 		log:        o.Log,
 		raiseAfter: cmp.Or(o.raise, raiseAfter),
+		rollAfter:  cmp.Or(o.roll, rollAfter),
 		woke:       o.woke,
 		wall:       o.wall,
 		loaded:     map[int64]*entry{},

@@ -273,14 +273,14 @@ func sortedKeys(sums map[statKey]*outbox.Stat) []statKey {
 }
 
 // rollAt is when rollUp has something to do; zero for never.
-func (t *tallies) rollAt() time.Time {
-	switch {
+func (s *Store) rollAt() time.Time {
+	switch t := &s.stats; {
 	case t.readers > 0:
 		return time.Time{}
 	case t.order != nil || t.rows >= rollRows:
 		return time.Now()
 	case t.rows > 0:
-		return t.since.Add(rollAfter)
+		return t.since.Add(s.rollAfter)
 	}
 	return time.Time{}
 }
