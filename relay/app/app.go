@@ -104,10 +104,11 @@ func (s Stop) Error() string { return "stopped by " + s.By }
 // App is one Relay: listeners, outbox, deliverer.
 type App struct {
 	o         Options
-	store     outbox.Engine
+	store     outbox.Operable
 	deliverer *deliver.Deliverer
 	registry  *registry.Registry // of endpoints made at run time
-	jobs      *jobs.Jobs         // nil without an outbox that has them
+	complete  atomic.Bool        // these are in the policy that is live
+	jobs      *jobs.Jobs
 	metrics   *metrics.Metrics
 	events    *ownEvents
 	tracer    *trace.Tracer // nil for none
@@ -181,7 +182,7 @@ func paths(f *config.File) []string {
 }
 
 // openStore opens the engine that the file names.
-func openStore(ctx context.Context, o Options) (outbox.Engine, error) {
+func openStore(ctx context.Context, o Options) (outbox.Operable, error) {
 	log := o.Log.With().Str("component", "outbox").Logger()
 	c := o.Config.Outbox
 	if c.Engine == "redis" {
@@ -215,17 +216,15 @@ func Counts(ctx context.Context, c config.Config) (total outbox.Counts, err erro
 
 func (a *App) open(ctx context.Context) error {
 	c := a.o.Config
-	store, err := patiently(ctx, a, func() (outbox.Engine, error) { return openStore(ctx, a.o) })
+	store, err := patiently(ctx, a, func() (outbox.Operable, error) { return openStore(ctx, a.o) })
 	if err != nil {
 		return err
 	}
 	a.store = store
 	a.onClose("outbox", store.Close)
 
-	if documents, ok := store.(outbox.Documents); ok {
-		if err := a.openRegistry(ctx, documents); err != nil {
-			return err
-		}
+	if err := a.openRegistry(ctx, store); err != nil {
+		return err
 	}
 	now := func() *policy.Policy { return a.live.Load().policy }
 	a.tracer = newTracer(a.o)
@@ -325,16 +324,12 @@ func (a *App) adminOptions() admin.Options {
 		Reload: a.reloadRoute(), Metrics: a.metrics, Clock: a.clock(), Hush: a.o.Config.Hush,
 		Indexed: a.indexed, Running: a.running, Explain: a.explain, Stopping: a.closing,
 	}
-	if records, ok := a.store.(admin.Records); ok {
-		options.Records = records
-	}
+	options.Records = a.store
 	if a.registry != nil {
 		options.Registry = a.registry
 	}
-	if store, ok := a.store.(outbox.Operable); ok {
-		a.jobs = a.newJobs(store, admin.Surroundings(options))
-		options.Edits, options.Jobs, options.Test = store, a.jobs, a.deliverer.Test
-	}
+	a.jobs = a.newJobs(a.store, admin.Surroundings(options))
+	options.Edits, options.Jobs, options.Test = a.store, a.jobs, a.deliverer.Test
 	return options
 }
 

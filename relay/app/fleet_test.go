@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net"
 	"net/http"
 	"path/filepath"
 	"strconv"
@@ -298,5 +299,55 @@ func TestFleetThatCannotBeAsked(t *testing.T) {
 	}
 	if code, body := askText(t, dir, http.MethodGet, "/metrics"); code != http.StatusOK || !strings.Contains(body, "relay_outbox_up 0\n") || !strings.Contains(body, "relay_deliver_in_flight{endpoint=\"a\"} 0\n") {
 		t.Errorf("metrics: status %d\n%s", code, body)
+	}
+}
+
+// A Relay starts while Redis is down. It accepts nothing until it knows the endpoints that were made at run time,
+// so that none of them misses an event.
+func TestStartsWithoutRedis(t *testing.T) {
+	redis := redistest.Start(t)
+	dir := t.TempDir()
+	file := fleetFile(dir, redis.URL(), fleetEndpoint("a", "/")+"secrets_key = [\""+strings.Repeat("k", 32)+"\"]\nruntime {}\n")
+	first := open(t, file, time.Second)
+	made, err := first.registry.Create(t.Context(), json.RawMessage(`{"url":"https://example.com/made"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.close(); err != nil {
+		t.Fatal(err)
+	}
+	redis.Stop()
+	run(t, file)
+	client := &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(dir, "relay.sock"))
+		},
+	}}
+	send := func(id string) int {
+		resp, err := client.Post("http://relay/v1/events", "application/json", strings.NewReader(`{"id":"`+id+`","type":"a","data":1}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		return resp.StatusCode
+	}
+	if code := send("evt_early"); code != http.StatusServiceUnavailable {
+		t.Errorf("without Redis: status %d", code)
+	}
+	redis.Start()
+	testkit.Until(t, "an event is accepted", func() bool { return send("evt_1") == http.StatusAccepted })
+	var got struct {
+		Deliveries []struct{ Endpoint string }
+	}
+	if code := ask(t, dir, "/v1/events/evt_1", &got); code != http.StatusOK {
+		t.Fatalf("event: status %d", code)
+	}
+	names := map[string]bool{}
+	for _, d := range got.Deliveries {
+		names[d.Endpoint] = true
+	}
+	if !names["a"] || !names[made.Name] {
+		t.Errorf("delivered to %v, want a and %s", names, made.Name)
 	}
 }

@@ -65,6 +65,9 @@ func (a *App) lostOutbox() error {
 	if m := a.missing.Load(); m != nil {
 		return m.outbox
 	}
+	if !a.complete.Load() {
+		return errors.New("endpoints made at run time are not known yet")
+	}
 	return nil
 }
 

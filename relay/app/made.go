@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -29,8 +30,13 @@ func (a *App) openRegistry(ctx context.Context, store outbox.Documents) error {
 		Changed: a.remade,
 		Log:     a.o.Log.With().Str("component", "registry").Logger(),
 	})
-	if err := a.registry.Load(ctx); err != nil {
+	switch err := a.registry.Load(ctx); {
+	case errors.Is(err, outbox.ErrUnavailable): // the registry tries again, and nothing is accepted until then
+		a.o.Log.Warn().Str("component", "registry").Err(err).Msg("endpoints made at run time cannot be read now; nothing is accepted until they are")
+	case err != nil:
 		return err
+	default:
+		a.complete.Store(true)
 	}
 	now := *a.live.Load()
 	now.policy = a.o.Policy.With(a.registry.Made())
@@ -56,6 +62,9 @@ func (a *App) remade() {
 	now.policy = now.policy.With(a.registry.Made())
 	a.live.Store(&now)
 	a.deliverer.Apply(now.policy)
+	if a.registry.Loaded() {
+		a.complete.Store(true)
+	}
 }
 
 // madeFor compiles the endpoints made at run time for another file. misfits says which of them are in force

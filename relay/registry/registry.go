@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -40,7 +41,8 @@ type Options struct {
 
 // Registry is the endpoints made at run time. Its methods may be called at the same time.
 type Registry struct {
-	o Options
+	o      Options
+	loaded atomic.Bool
 
 	mu       sync.Mutex
 	file     *policy.Policy
@@ -85,8 +87,12 @@ func (r *Registry) Load(ctx context.Context) error {
 		return fmt.Errorf("read endpoints made at run time: %w", err)
 	}
 	r.take(all, revision)
+	r.loaded.Store(true)
 	return nil
 }
+
+// Loaded tells whether Load was ever successful.
+func (r *Registry) Loaded() bool { return r.loaded.Load() }
 
 // take puts documents into force. Documents that are older than what is known change nothing.
 func (r *Registry) take(all []outbox.Document, revision uint64) {
@@ -207,9 +213,13 @@ func (r *Registry) Follow(ctx context.Context) error {
 	defer tell.Wait()
 	tell.Go(func() { r.tell(ctx) })
 	for {
-		err := r.o.Store.AwaitDocuments(ctx, kind, r.known())
-		if err == nil {
-			err = r.read(ctx)
+		var err error
+		if r.Loaded() {
+			if err = r.o.Store.AwaitDocuments(ctx, kind, r.known()); err == nil {
+				err = r.read(ctx)
+			}
+		} else if err = r.Load(ctx); err == nil {
+			r.o.Changed() // there may be none, of which take says nothing
 		}
 		switch {
 		case ctx.Err() != nil:
