@@ -67,6 +67,7 @@ func (p *process) configure(outbox, total, receiver string) {
 		}
 		admin {
 		  http = ""
+		  unix = %q
 		}
 		%s
 		policy "default" {
@@ -83,7 +84,7 @@ func (p *process) configure(outbox, total, receiver string) {
 		    allow_plaintext = true
 		  }
 		}
-	`, p.socket(), outbox, p.rules, crashConcurrency, total)
+	`, p.socket(), p.admin(), outbox, p.rules, crashConcurrency, total)
 	for _, name := range p.endpoints {
 		fmt.Fprintf(&b, `
 		endpoint %q {
@@ -105,6 +106,7 @@ func (p *process) configure(outbox, total, receiver string) {
 }
 
 func (p *process) socket() string { return filepath.Join(p.dir, "relay.sock") }
+func (p *process) admin() string  { return filepath.Join(p.dir, "admin.sock") }
 func (p *process) outbox() string { return filepath.Join(p.dir, "outbox") }
 
 // start runs Relay; a moment later its socket answers.
@@ -159,13 +161,16 @@ func (p *process) stop(s syscall.Signal) int {
 
 // client returns an HTTP client of the socket, and a new connection for each
 // request, since the process behind it comes and goes.
-func (p *process) client() *http.Client {
+func (p *process) client() *http.Client { return p.clientOf(p.socket()) }
+
+// clientOf is client for another socket of the process.
+func (p *process) clientOf(socket string) *http.Client {
 	return &http.Client{
 		Timeout: 5 * time.Second,
 		Transport: &http.Transport{
 			DisableKeepAlives: true,
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return new(net.Dialer).DialContext(ctx, "unix", p.socket())
+				return new(net.Dialer).DialContext(ctx, "unix", socket)
 			},
 		},
 	}

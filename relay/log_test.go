@@ -38,12 +38,11 @@ func deaf(t *testing.T, w *os.File, ok *atomic.Bool) *process {
 	file := filepath.Join(p.dir, "relay.hcl")
 	text, err := os.ReadFile(file)
 	testkit.Must(t, err)
-	admin := fmt.Sprintf("http = \"\"\n unix = %q", p.admin())
-	text = []byte(strings.Replace(string(text), `http = ""`, admin, 1) + `
+	text = append(text, `
 		log {
 		  level = "debug"
 		}
-	`)
+	`...)
 	testkit.Must(t, os.WriteFile(file, text, 0o600))
 	self, err := os.Executable()
 	testkit.Must(t, err)
@@ -52,8 +51,6 @@ func deaf(t *testing.T, w *os.File, ok *atomic.Bool) *process {
 	p.await()
 	return p
 }
-
-func (p *process) admin() string { return filepath.Join(p.dir, "admin.sock") }
 
 // ask sends a request to the admin's socket and returns the answer.
 func (p *process) ask(method, path string) (int, string) {

@@ -14,8 +14,8 @@ type pace struct {
 }
 
 const (
-	parts = 10 // of a second, each with its share of the rate
-	ahead = 2  // seconds that a page may last: what is stored before it is begun
+	parts = 10  // of a second, each with its share of the rate
+	ahead = 0.5 // seconds that a page may last: what is stored before it is begun
 )
 
 // page is how many deliveries a page should have.
