@@ -290,3 +290,62 @@ func TestCountEndsAmidSlice(t *testing.T) {
 		}
 	})
 }
+
+// TestListsOfTheGone removes the lists of segments whose deliveries were reaped, also behind one that is kept.
+func TestListsOfTheGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := openTest(t, Options{Dir: t.TempDir(), Durability: Relaxed})
+		for i := range 30 {
+			var list []outbox.Entry
+			for j := range 1000 {
+				list = append(list, event(fmt.Sprintf("evt_%d_%d", i, j), "a"))
+			}
+			if i == 8 {
+				list = append(list, event("evt_kept", "paused"))
+			}
+			mustAccept(t, s, list...)
+			for n := 0; n < 1000; {
+				for _, c := range claimMany(t, s, "a", 1000-n) {
+					n++
+					if err := s.Settle(t.Context(), c, outbox.Settlement{State: outbox.Delivered}); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+		}
+		time.Sleep(10 * time.Second)
+		segments := func() (all []int64) {
+			err := s.do(t.Context(), func() error {
+				q, err := s.db.query(`SELECT DISTINCT segment FROM posting`)
+				if err != nil {
+					return err
+				}
+				defer q.stmt.Close()
+				for q.step() {
+					all = append(all, q.stmt.ColumnInt64(0))
+				}
+				return q.done()
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return all
+		}
+		if got := fmt.Sprint(segments()); got != "[0 1 2 3 4 5 6]" {
+			t.Errorf("segments with lists: %s", got)
+		}
+		for more := true; more; {
+			var err error
+			if _, more, err = s.Reap(t.Context(), outbox.Retention{}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := fmt.Sprint(segments()); got != "[2]" {
+			t.Errorf("segments with lists after all but one delivery are gone: %s", got)
+		}
+		page, err := s.Deliveries(t.Context(), outbox.Query{Filter: outbox.Filter{Types: []string{"invoice.paid"}}, Limit: 2})
+		if err != nil || len(page.Items) != 1 || page.Items[0].EventID != "evt_kept" || page.Next != "" {
+			t.Errorf("Deliveries: %+v, %v", page, err)
+		}
+	})
+}

@@ -24,6 +24,8 @@ const (
 
 	listEventsSlice = 256 // events that are listed in one go after an opening
 	tailMost        = 16  // segments in memory; beyond, they are read again later
+
+	typesMost = 50_000 // names of types that are known; with more, TypeLike is asked for each delivery
 )
 
 // kinds of terms.
@@ -277,7 +279,7 @@ func (s *Store) writeSegment() error {
 			pairs = pairs[n:]
 		}
 		for name := range g.types {
-			if _, known := l.types[name]; !known {
+			if _, known := l.types[name]; !known && len(l.types) < typesMost {
 				if err := s.db.addType.string(name).exec(); err != nil {
 					return fmt.Errorf("insert type: %w", err)
 				}
@@ -292,7 +294,9 @@ func (s *Store) writeSegment() error {
 		return err
 	}
 	for name := range g.types {
-		l.types[name] = struct{}{}
+		if len(l.types) < typesMost {
+			l.types[name] = struct{}{}
+		}
 	}
 	s.meta.listed, s.meta.listedEvent = g.number+1, event
 	l.tail = slices.Delete(l.tail, 0, 1)
@@ -629,4 +633,56 @@ func (s *Store) unlistTail(g lostFields) {
 		pair := fieldTerm(f)<<segmentBits | uint64(g.seq&(segmentSize-1))
 		tail.pairs = slices.DeleteFunc(tail.pairs, func(p uint64) bool { return p == pair })
 	}
+}
+
+// dropLists removes a slice of the lists of segments whose deliveries are all gone, and tells whether there is more to
+// look at. Each round begins with the first segment.
+func (s *Store) dropLists() (more bool, err error) {
+	l := &s.lists
+	for range dropListsRounds {
+		live, err := s.liveFrom(l.swept << segmentBits)
+		if err != nil {
+			return false, err
+		}
+		if upto := min(live>>segmentBits, s.meta.listed); upto > l.swept {
+			err := s.db.transact("NORMAL", func() error {
+				return s.db.dropPostings.int(l.swept).int(upto).int(reapSlice).exec()
+			})
+			if err != nil {
+				return false, fmt.Errorf("delete lists: %w", err)
+			}
+			if s.db.conn.Changes() == reapSlice {
+				return true, nil
+			}
+			l.swept = upto
+		}
+		if l.swept++; l.swept >= s.meta.listed {
+			l.swept = 0
+			return false, nil
+		}
+	}
+	return false, nil
+}
+
+// dropListsRounds is how many segments one Reap looks at.
+const dropListsRounds = 50
+
+// liveFrom is the first delivery from a number on that is there.
+func (s *Store) liveFrom(seq int64) (int64, error) {
+	live := int64(never)
+	for _, e := range s.bareFrom(seq) {
+		if e.event != nil {
+			live = e.seq
+			break
+		}
+	}
+	for _, q := range []*query{s.db.doneAbove.int(seq).int(never), s.db.pendingAbove.int(seq)} {
+		if q.step() {
+			live = min(live, q.stmt.ColumnInt64(0))
+		}
+		if err := q.done(); err != nil {
+			return 0, fmt.Errorf("select next delivery: %w", err)
+		}
+	}
+	return live, nil
 }

@@ -51,6 +51,9 @@ func (s *Store) Reap(ctx context.Context, r outbox.Retention) (removed int, more
 			}
 		}
 		if err == nil && !slice.more {
+			slice.more, err = s.dropLists()
+		}
+		if err == nil && !slice.more {
 			slice.more, err = s.shrink()
 		}
 		if isFull(err) {

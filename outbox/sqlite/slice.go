@@ -2,7 +2,7 @@ package sqlite
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"time"
 )
 
@@ -51,12 +51,15 @@ func slice(commit time.Duration, busy bool, readers int) time.Duration {
 
 // choresAt is when chores has something to do, zero for never.
 func (s *Store) choresAt() time.Time {
-	if time.Now().Before(s.rested) {
-		return s.rested
+	now := time.Now()
+	for _, until := range []time.Time{s.rested, s.stalled} {
+		if now.Before(until) {
+			return until
+		}
 	}
 	at := s.rollAt()
 	if s.listDue() || s.agePending {
-		at = time.Now()
+		at = now
 	}
 	return at
 }
@@ -79,7 +82,9 @@ func (s *Store) chores() error {
 		err = s.rollUp()
 	case s.agePending && s.stats.readers == 0:
 		s.agePending, err = s.age()
-		err = errors.Join(err, s.forget())
+		if err == nil && !s.agePending {
+			s.agePending, err = s.forget()
+		}
 	default:
 		return nil
 	}
@@ -94,9 +99,14 @@ func (s *Store) chores() error {
 	return err
 }
 
-// forget removes documents that were removed long ago, a slice at a time.
-func (s *Store) forget() error {
-	return s.db.transact("NORMAL", func() error {
-		return s.db.dropDocuments.int(s.clock.Now() - keepRemoved.Microseconds()).int(rollSlice).exec()
+// forget removes a slice of the documents that were removed long ago, and tells whether there are more.
+func (s *Store) forget() (more bool, err error) {
+	err = s.db.transact("NORMAL", func() error {
+		if err := s.db.dropDocuments.int(s.clock.Now() - keepRemoved.Microseconds()).int(rollSlice).exec(); err != nil {
+			return fmt.Errorf("delete documents: %w", err)
+		}
+		more = s.db.conn.Changes() == rollSlice
+		return nil
 	})
+	return more, err
 }

@@ -175,7 +175,7 @@ func (w *walk) chooseTerms() {
 	if f.Types != nil {
 		add(typeTerms(f.Types))
 	}
-	if f.TypeLike != nil && f.Types == nil {
+	if f.TypeLike != nil && f.Types == nil && len(s.lists.types) < typesMost {
 		var like []string
 		for name := range s.lists.types {
 			if f.TypeLike(name) {
@@ -312,10 +312,17 @@ func (w *walk) narrow(terms []uint64) error {
 	return nil
 }
 
+// few deliveries of a segment are read one by one, instead of asking the indexes for all of it.
+const few = 64
+
 // narrowStates keeps the deliveries in states that match, as far as indexes tell.
 func (w *walk) narrowStates(base int64) error {
 	w.pending = bitmap{}
-	if w.set.last() < 0 {
+	switch n := w.set.count(); {
+	case n == 0:
+		return nil
+	case n <= few:
+		w.pending = w.set // it is looked up
 		return nil
 	}
 	if w.states.pending {
