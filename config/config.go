@@ -123,6 +123,7 @@ func (c Config) places() map[string][]string {
 	host, _, _ := net.SplitHostPort(c.Admin.HTTP)
 	all := map[string][]string{
 		"outbox.path":   {c.Outbox.Path},
+		"outbox.spool":  {r.Spool},
 		"outbox.server": server,
 		"admin.unix":    {c.Admin.Unix},
 		"admin.http":    {c.Admin.HTTP, host},

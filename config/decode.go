@@ -165,7 +165,7 @@ func (d *decoder) outbox(blocks []*Block) {
 		b.String("path", &o.Path, checkPath)
 		b.String("durability", &o.Durability, OneOf("fsync", "relaxed"))
 		b.Size("max_size", &o.MaxSize, minOutbox, maxOutbox)
-		b.foreign("redis", "url", "namespace", "shards", "username", "password", "database", "replicated", "tls", "sentinel", "cluster")
+		b.foreign("redis", "url", "namespace", "shards", "username", "password", "database", "replicated", "tls", "sentinel", "cluster", "spool")
 		b.Done()
 	}
 }

@@ -184,6 +184,7 @@ func (r Redis) settings() []Setting {
 	}
 	add("namespace", r.Namespace, Secret{})
 	add("shards", strconv.Itoa(r.Shards), Secret{})
+	add("spool", r.Spool, Secret{})
 	add("replicated.replicas", strconv.Itoa(r.Replicas), Secret{})
 	add("replicated.timeout", FormatDuration(r.Timeout), Secret{})
 	return all

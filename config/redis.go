@@ -26,6 +26,7 @@ type Redis struct {
 	Shards    int
 	Replicas  int           // that must have a commit; 0 without durability "replicated"
 	Timeout   time.Duration // how long to wait for them
+	Spool     string        // folder for what is accepted while Redis is away; "" for none
 }
 
 // Sentinel names a master that Sentinels watch.
@@ -95,6 +96,9 @@ func (r Redis) String() string {
 	if r.Replicas > 0 {
 		s += fmt.Sprintf(" replicas=%d timeout=%v", r.Replicas, r.Timeout)
 	}
+	if r.Spool != "" {
+		s += " spool=" + r.Spool
+	}
 	if r.TLS != nil {
 		s += fmt.Sprintf(" tls=%+v", *r.TLS)
 	}
@@ -118,6 +122,7 @@ func (b *Block) redis(maxSize int64) Outbox {
 	b.Size("max_size", &o.MaxSize, minOutbox, maxOutbox)
 	b.String("namespace", &r.Namespace, checkNamespace)
 	b.Int("shards", &r.Shards, 1, 64)
+	b.String("spool", &r.Spool, optional(checkPath))
 
 	before := len(*b.problems)
 	hasURL := b.Secret("url", &r.URL, checkRedisURL) || len(*b.problems) > before

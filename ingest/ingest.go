@@ -5,6 +5,7 @@
 package ingest
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -162,7 +163,7 @@ func (in *Ingest) Handle(ctx context.Context, r *Request) Response {
 	return Response{
 		Status:      202,
 		ContentType: "application/json",
-		Body:        receiptBody(receipts, many, in.o.Outbox.Durability()),
+		Body:        receiptBody(receipts, many, cmp.Or(receipts[0].Durability, in.o.Outbox.Durability())),
 	}
 }
 

@@ -53,6 +53,7 @@ type Receipt struct {
 	ID         string // of the event; the first one's id for a duplicate
 	Deliveries int    // how many deliveries the event has, without those that a Mark dropped
 	Duplicate  bool   // the event was accepted before; nothing was written
+	Durability string // of this event, where it is not that of the Store; "" for that
 }
 
 // State of a delivery.

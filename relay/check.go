@@ -120,6 +120,7 @@ type checked struct {
 	Path       string            `json:"path,omitempty"`      // of sqlite
 	Redis      string            `json:"redis,omitempty"`     // its place, without passwords
 	Namespace  string            `json:"namespace,omitempty"` // of redis
+	Spool      string            `json:"spool,omitempty"`     // of redis
 	Ingest     []string          `json:"ingest"`
 	Admin      []string          `json:"admin"`
 	Fronts     []checkedFront    `json:"fronts,omitempty"`
@@ -183,6 +184,7 @@ func (c *command) printChecked(file *config.File, p *policy.Policy, found []app.
 	out := checked{
 		Files: file.Paths, Outbox: cfg.Outbox.Engine, Durability: cfg.Show("outbox.durability", cfg.Outbox.Durability), Path: cfg.Show("outbox.path", cfg.Outbox.Path),
 		Redis: cfg.Show("outbox.server", cfg.Outbox.Redis.Where()), Namespace: cfg.Show("outbox.namespace", cfg.Outbox.Redis.Namespace),
+		Spool:  cfg.Show("outbox.spool", cfg.Outbox.Redis.Spool),
 		Ingest: []string{}, Admin: []string{}, Fronts: checkedFronts(cfg), Endpoints: []checkedEndpoint{}, Connect: found,
 	}
 	for _, u := range cfg.Ingest.Unix {
@@ -215,6 +217,9 @@ func (c *command) printChecked(file *config.File, p *policy.Policy, found []app.
 	fmt.Fprintf(c.out, "events come in at %s\n", strings.Join(out.Ingest, ", "))
 	if out.Outbox == "redis" {
 		fmt.Fprintf(c.out, "outbox %s (%s) at %s, namespace %s\n", out.Outbox, out.Durability, out.Redis, out.Namespace)
+		if out.Spool != "" {
+			fmt.Fprintf(c.out, "  while it is away, events go into the spool in %s\n", out.Spool)
+		}
 	} else {
 		fmt.Fprintf(c.out, "outbox %s (%s) in %s\n", out.Outbox, out.Durability, out.Path)
 	}

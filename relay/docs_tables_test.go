@@ -370,6 +370,9 @@ func (everything) Durability() string                    { return "fsync" }
 func (everything) Counts(context.Context) (map[string]outbox.Counts, error) {
 	return map[string]outbox.Counts{"e": {Pending: 1, Oldest: time.Now()}}, nil
 }
+func (everything) Spool(context.Context) (outbox.SpoolStatus, error) {
+	return outbox.SpoolStatus{Used: true, Waiting: 1, Moved: 1}, nil
+}
 func (everything) Accept(context.Context, outbox.Batch) ([]outbox.Receipt, error) {
 	return nil, errors.New("never asked")
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"relay/relay/admin"
 )
 
 // healthEvery is how often relay health --wait asks.
@@ -65,12 +68,18 @@ func (c *command) askHealth(find finding, path string) error {
 	if code != http.StatusOK && code != http.StatusServiceUnavailable {
 		return t.AdminRefusal(code, answer)
 	}
-	var s struct{ Status, Reason string }
+	var s struct {
+		Status, Reason string
+		Outbox         struct{ Spool admin.Spool }
+	}
 	if err := json.Unmarshal(answer, &s); err != nil {
 		return fmt.Errorf("read answer of %s: %w", path, err)
 	}
 	if code != http.StatusOK {
 		return fmt.Errorf("%s: %s", s.Status, s.Reason)
+	}
+	if now := s.Outbox.Spool; now.Used {
+		s.Status += fmt.Sprintf("\nthe spool takes the events: requests in it %d, %s", now.Waiting, cmp.Or(now.Reason, "they move to redis"))
 	}
 	_, err = io.WriteString(c.out, s.Status+"\n")
 	return err

@@ -33,6 +33,7 @@ var arrows = map[string][]string{
 	"outbox/sqlite":                {"internal/access", "outbox", "outbox/clock", "outbox/sketch"},
 	"outbox/redisstream":           {"internal/throttle", "outbox", "outbox/sketch"},
 	"outbox/redisstream/redistest": {},
+	"outbox/spool":                 {"outbox", "outbox/redisstream", "outbox/sqlite"},
 	"policy":                       {"config", "config/eval", "outbox", "policy/expr", "policy/rawjson", "policy/rfc3339", "policy/sign"},
 	"policy/expr":                  {"config", "config/eval", "policy/rawjson", "policy/rfc3339"},
 	"policy/rawjson":               {},
@@ -59,7 +60,7 @@ var arrows = map[string][]string{
 	"relay/doctor":                 {"policy", "relay/admin", "relay/post"},
 	"relay/registry":               {"config", "internal/seal", "outbox", "policy", "policy/sign"},
 	"relay/explain":                {"config", "outbox", "policy", "relay/deliver", "relay/post"},
-	"relay/app":                    {"config", "ingest", "ingest/listen", "ingest/problem", "internal/access", "internal/seal", "internal/throttle", "internal/trace", "outbox", "outbox/redisstream", "outbox/sqlite", "policy", "relay/admin", "relay/deliver", "relay/explain", "relay/front", "relay/jobs", "relay/metrics", "relay/query", "relay/registry"},
+	"relay/app":                    {"config", "ingest", "ingest/listen", "ingest/problem", "internal/access", "internal/seal", "internal/throttle", "internal/trace", "outbox", "outbox/redisstream", "outbox/spool", "outbox/sqlite", "policy", "relay/admin", "relay/deliver", "relay/explain", "relay/front", "relay/jobs", "relay/metrics", "relay/query", "relay/registry"},
 	"relay":                        {"config", "ingest", "ingest/listen", "ingest/problem", "outbox", "policy", "relay/admin", "relay/app", "relay/bench", "relay/child", "relay/client", "relay/deliver", "relay/doctor", "relay/explain", "policy/sign", "relay/sink", "relay/systemd"},
 }
 

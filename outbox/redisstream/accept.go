@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	mathrand "math/rand/v2"
 	"slices"
 	"strings"
@@ -48,7 +49,7 @@ func (s *Store) Accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt, e
 					"use shards = 1, in an empty outbox, or take such filters out of the policy", e.Event.ID, len(s.shards))
 			}
 		}
-		a.events[i] = encodeEvent(e, mathrand.Uint64())
+		a.events[i] = encodeEvent(e, nonceOf(e))
 		a.weight += max(len(a.events[i]), acceptEntry)
 	}
 	sh := s.shardFor(&b)
@@ -70,6 +71,17 @@ func (s *Store) Accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt, e
 	case <-s.ended:
 		return nil, outbox.ErrClosed
 	}
+}
+
+// nonceOf tells this accept of an event from another one. An id that was made for the event has
+// only one accept, so its nonce follows from it: a repeat is known even in another process.
+func nonceOf(e *outbox.Entry) uint64 {
+	if e.Fingerprint != (outbox.Fingerprint{}) {
+		return mathrand.Uint64()
+	}
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(e.Event.ID)) // never fails
+	return h.Sum64()
 }
 
 // commitAccepts brings accepts to an end, whatever it takes, for as long as

@@ -192,7 +192,7 @@ func (sh *shard) fell(err error) {
 	}
 	if since := now.Sub(sh.said); since >= sayEvery || code != sh.saidCode && since >= sayOther {
 		sh.said, sh.saidCode, sh.told = now, code, true
-		sh.s.log.Error().Err(err).Msg("redis does not answer as it must: events are refused and deliveries wait until it does")
+		sh.s.log.Error().Err(err).Msg("redis does not answer as it must: it takes no events and deliveries wait until it does")
 	}
 }
 

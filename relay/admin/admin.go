@@ -169,6 +169,38 @@ type outboxStatus struct {
 	// ClockAheadMS is how far this machine's clock is ahead of a shared outbox's, in
 	// milliseconds; negative if it is behind.
 	ClockAheadMS *int64 `json:"clock_ahead_ms,omitempty"`
+
+	Spool *Spool `json:"spool,omitempty"` // of a shared outbox that has one
+}
+
+// Spool is where events go while the shared outbox is away. It counts requests.
+type Spool struct {
+	Used     bool   `json:"used"`    // events go through it now
+	Waiting  int64  `json:"waiting"` // in it
+	OldestMS int64  `json:"oldest_age_ms,omitempty"`
+	Moved    int64  `json:"moved"`            // into the outbox, since it was made
+	Refused  int64  `json:"refused"`          // by the outbox, for good
+	Reason   string `json:"reason,omitempty"` // why nothing moves
+}
+
+// spool asks for the state of the spool, nil if there is none.
+func (a *api) spool(ctx context.Context) *Spool {
+	store, ok := a.Outbox.(outbox.Spooling)
+	if !ok {
+		return nil
+	}
+	now, err := store.Spool(ctx)
+	if err != nil {
+		return nil // the outbox is not ready, and says why
+	}
+	s := &Spool{Used: now.Used, Waiting: now.Waiting, Moved: now.Moved, Refused: now.Refused}
+	if !now.Oldest.IsZero() {
+		s.OldestMS = max(0, time.Since(now.Oldest).Milliseconds())
+	}
+	if now.Why != nil {
+		s.Reason = a.Hush(now.Why.Error())
+	}
+	return s
 }
 
 func (a *api) healthz(w http.ResponseWriter, _ *http.Request) {
@@ -185,6 +217,7 @@ func (a *api) readyz(w http.ResponseWriter, r *http.Request) {
 		now := time.Now()
 		s.Outbox.ClockAheadMS = new(now.Round(0).Sub(a.Clock.At(now)).Milliseconds())
 	}
+	s.Outbox.Spool = a.spool(ctx)
 	if a.Config != nil {
 		s.Config = new(a.Config())
 	}

@@ -28,6 +28,7 @@ import (
 	"relay/internal/trace"
 	"relay/outbox"
 	"relay/outbox/redisstream"
+	"relay/outbox/spool"
 	"relay/outbox/sqlite"
 	"relay/policy"
 	"relay/relay/admin"
@@ -191,7 +192,15 @@ func openStore(ctx context.Context, o Options) (outbox.Operable, error) {
 		if o.Policy != nil {
 			r.Endpoints = o.Policy.Hashes()
 		}
-		return redisstream.Open(ctx, r)
+		shared, err := redisstream.Open(ctx, r)
+		if err != nil || c.Redis.Spool == "" {
+			return shared, err
+		}
+		store, err := spool.Open(ctx, shared, spool.Options{Dir: c.Redis.Spool, MaxSize: c.MaxSize, Log: log})
+		if err != nil {
+			return nil, errors.Join(err, shared.Close())
+		}
+		return store, nil
 	}
 	return sqlite.Open(ctx, sqlite.Options{Dir: c.Path, Durability: c.Durability, MaxSize: c.MaxSize, Log: log})
 }

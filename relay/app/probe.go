@@ -38,6 +38,9 @@ func ProbeOutbox(ctx context.Context, whole config.Config) ([]Finding, error) {
 	for _, f := range found.List {
 		all = append(all, Finding(f))
 	}
+	if c.Redis.Spool != "" {
+		all = append(all, probeFolder(c.Redis.Spool))
+	}
 	return hush(whole, all), nil
 }
 

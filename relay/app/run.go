@@ -143,9 +143,10 @@ func (a *App) drain(d time.Duration, fatal <-chan error) error {
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		left, _, err := a.waiting(ctx)
-		others := a.others(ctx)
+		spooled, others := a.spooled(ctx), a.others(ctx)
 		cancel()
-		if err == nil && left == 0 || others {
+		left += spooled
+		if err == nil && left == 0 || others && spooled == 0 {
 			return nil
 		}
 		select {
@@ -164,6 +165,19 @@ func (a *App) drain(d time.Duration, fatal <-chan error) error {
 			return err
 		}
 	}
+}
+
+// spooled counts the requests that wait in the spool, if there is one.
+func (a *App) spooled(ctx context.Context) int64 {
+	store, ok := a.store.(outbox.Spooling)
+	if !ok {
+		return 0
+	}
+	s, err := store.Spool(ctx)
+	if err != nil {
+		return 0 // a broken spool ends the process
+	}
+	return s.Waiting
 }
 
 // others tells whether other Relays deliver from the outbox.

@@ -166,7 +166,8 @@ type look struct {
 	at      time.Time
 	up      bool
 	fill    float64
-	filled  bool // fill is known
+	filled  bool                // fill is known
+	spool   *outbox.SpoolStatus // nil without one
 	counts  map[string]outbox.Counts
 	inFiles map[string]bool
 }
@@ -183,6 +184,11 @@ func (m *Metrics) look(ctx context.Context) {
 	l := look{up: m.o.Outbox.Health(ctx) == nil}
 	fill, err := m.o.Outbox.Fill(ctx)
 	l.fill, l.filled = fill, err == nil
+	if store, ok := m.o.Outbox.(outbox.Spooling); ok {
+		if s, err := store.Spool(ctx); err == nil {
+			l.spool = &s
+		}
+	}
 	if l.counts, err = m.o.Outbox.Counts(ctx); err == nil {
 		l.inFiles = m.o.InFiles(ctx)
 	} else {

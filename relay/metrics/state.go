@@ -12,6 +12,8 @@ type state struct {
 
 	up, fill, ahead                    *prometheus.Desc
 	generation, info, loaded, rejected *prometheus.Desc
+
+	spoolUsed, spoolPending, spoolAge, spoolMoved, spoolRefused *prometheus.Desc
 }
 
 func newState(m *Metrics) *state {
@@ -23,6 +25,16 @@ func newState(m *Metrics) *state {
 			"How much of the room for events is in use, from 0 to 1.", nil, nil),
 		ahead: prometheus.NewDesc("relay_outbox_clock_ahead_seconds",
 			"By how much this machine's clock is ahead of that of the shared outbox; negative where it is behind.", nil, nil),
+		spoolUsed: prometheus.NewDesc("relay_outbox_spool_used",
+			"1 while events go through the spool, because Redis is away or the spool is not empty; missing without a spool, like the next four.", nil, nil),
+		spoolPending: prometheus.NewDesc("relay_outbox_spool_pending",
+			"Requests in the spool.", nil, nil),
+		spoolAge: prometheus.NewDesc("relay_outbox_spool_oldest_age_seconds",
+			"Age of the oldest request in the spool; 0 if it is empty.", nil, nil),
+		spoolMoved: prometheus.NewDesc("relay_outbox_spool_moved_total",
+			"Requests that moved from the spool to Redis, since the spool was made.", nil, nil),
+		spoolRefused: prometheus.NewDesc("relay_outbox_spool_refused_total",
+			"Requests of the spool that Redis refused for good, because an id or key was used before with other content.", nil, nil),
 		generation: prometheus.NewDesc("relay_config_generation",
 			"The configuration that runs: 1 is that of the start, one more with each reload that was taken over.", nil, nil),
 		info: prometheus.NewDesc("relay_config_info",
@@ -36,7 +48,7 @@ func newState(m *Metrics) *state {
 
 // Describe implements prometheus.Collector.
 func (s *state) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{s.up, s.fill, s.ahead, s.generation, s.info, s.loaded, s.rejected} {
+	for _, d := range []*prometheus.Desc{s.up, s.fill, s.ahead, s.generation, s.info, s.loaded, s.rejected, s.spoolUsed, s.spoolPending, s.spoolAge, s.spoolMoved, s.spoolRefused} {
 		to <- d
 	}
 }
@@ -54,6 +66,17 @@ func (s *state) Collect(to chan<- prometheus.Metric) {
 	if s.m.o.Clock != nil {
 		now := time.Now()
 		gauge(s.ahead, now.Round(0).Sub(s.m.o.Clock.At(now)).Seconds())
+	}
+	if now := seen.spool; now != nil {
+		gauge(s.spoolUsed, bit(now.Used))
+		gauge(s.spoolPending, float64(now.Waiting))
+		age := 0.0
+		if !now.Oldest.IsZero() {
+			age = max(0, time.Since(now.Oldest).Seconds())
+		}
+		gauge(s.spoolAge, age)
+		to <- prometheus.MustNewConstMetric(s.spoolMoved, prometheus.CounterValue, float64(now.Moved))
+		to <- prometheus.MustNewConstMetric(s.spoolRefused, prometheus.CounterValue, float64(now.Refused))
 	}
 	gauge(s.generation, float64(c.Generation))
 	gauge(s.info, 1, c.Hash)
