@@ -51,7 +51,7 @@ type Options struct {
 	// files of other Relays.
 	Endpoints func(ctx context.Context) map[string]bool
 
-	Relay func() string  // name of this Relay, for people
+	Relay func() string  // name of this Relay, which no other one of the outbox has at the same time
 	Alone bool           // no other Relay has the outbox open, so a lease of another one is over
 	Log   zerolog.Logger // begin and end of jobs
 }
@@ -204,9 +204,13 @@ func (j *Jobs) Cancel(ctx context.Context, id, who string) (Job, error) {
 	}
 }
 
-// held tells whether a Relay works on the job.
+// held tells whether a Relay works on the job. One with the name of this Relay that is not this one has died: no two
+// have the same name at a time.
 func (j *Jobs) held(d *document) bool {
-	return d.Owner != "" && j.now().Before(d.Until) && (d.Owner == j.owner || !j.o.Alone)
+	if d.Owner == "" || !j.now().Before(d.Until) {
+		return false
+	}
+	return d.Owner == j.owner || !j.o.Alone && d.Relay != j.o.Relay()
 }
 
 // end ends a job, which then needs no more than its counts.

@@ -230,6 +230,32 @@ func TestStop(t *testing.T) {
 	})
 }
 
+// A Relay that died is followed at once by one of the same name, and by others after its lease.
+func TestSuccessor(t *testing.T) {
+	for name, least := range map[string]time.Duration{"relay-1": 0, "relay-2": 9 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			m := open(t, outboxtest.MemOptions{Shared: true})
+			accept(t, m, "f", 40, "a", outbox.Failed)
+			w := newWorld(t, m.Join(), func(o *jobs.Options) { o.Alone = false })
+			w.run()
+			defer w.stop()
+			id := w.start(jobs.Job{Action: outbox.Redeliver, Rate: 2}, "state=failed").ID
+			time.Sleep(5 * time.Second)
+			testkit.Must(t, w.box.Close())
+			dead := time.Now()
+			next := newWorld(t, m, func(o *jobs.Options) { o.Alone, o.Relay = false, named(name) })
+			next.run()
+			defer next.stop()
+			if job := next.over(id); job.Done != 40 || len(repeats(t, m)) != 40 {
+				t.Errorf("job: %+v", job)
+			}
+			if after := next.box.edits[0].at.Sub(dead); after < least || after > least+15*time.Second || least == 0 && after > time.Second {
+				t.Errorf("%s goes on after %v", name, after)
+			}
+		})
+	}
+}
+
 // Of the Relays of a fleet one works on a job. When it dies another one goes on after its lease.
 func TestFleet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
