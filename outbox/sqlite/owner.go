@@ -413,7 +413,7 @@ func (s *Store) sleep() time.Duration {
 	if !s.disk.hasBallast {
 		limit = min(limit, time.Until(s.disk.retry))
 	}
-	if at := s.choresAt(); !at.IsZero() {
+	if at := s.choresAt(time.Now()); !at.IsZero() {
 		limit = min(limit, max(time.Until(at), 0))
 	}
 	if at := s.raiseAt(); at != never && !time.Now().Before(s.stalled) {

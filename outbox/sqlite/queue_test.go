@@ -185,6 +185,34 @@ func TestIdleOwner(t *testing.T) {
 	}
 }
 
+// TestOwnerComesToRest lets the owner do all that is due in real time, where two readings of the clock differ: then it
+// sleeps.
+func TestOwnerComesToRest(t *testing.T) {
+	o := Options{Dir: t.TempDir(), roll: time.Nanosecond}
+	for i := range 2 { // new, and opened again
+		s := openTest(t, o)
+		mustAccept(t, s, event(fmt.Sprint("evt_", i), "a"))
+		mustSettle(t, s, claimOne(t, s, "a"), outbox.Delivered)
+		var rolled int64
+		var sleep time.Duration
+		for deadline := time.Now().Add(10 * time.Second); rolled == 0 || sleep == 0; {
+			if time.Now().After(deadline) {
+				t.Fatalf("the owner sleeps for %v, %d rows are in stat", sleep, rolled)
+			}
+			if err := s.do(t.Context(), func() (err error) {
+				sleep = s.sleep()
+				rolled, err = s.db.number(`SELECT count(*) FROM stat`)
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // busy keeps the owner from its work until the returned function is called.
 func busy(t *testing.T, s *Store) (release func()) {
 	gate, started := make(chan struct{}), make(chan struct{})

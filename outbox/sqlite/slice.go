@@ -49,15 +49,14 @@ func slice(commit time.Duration, busy bool, readers int) time.Duration {
 	return max(min(commit/sliceShare, sliceIdle)/time.Duration(max(readers, 1)), sliceBusy)
 }
 
-// choresAt is when chores has something to do, zero for never.
-func (s *Store) choresAt() time.Time {
-	now := time.Now()
+// choresAt is when chores has something to do; now or before if it has now, zero for never.
+func (s *Store) choresAt(now time.Time) time.Time {
 	for _, until := range []time.Time{s.rested, s.stalled} {
 		if now.Before(until) {
 			return until
 		}
 	}
-	at := s.rollAt()
+	at := s.rollAt(now)
 	if s.listDue() || s.agePending {
 		at = now
 	}
@@ -75,7 +74,7 @@ func (s *Store) chores() error {
 	}
 	rested := s.db.written
 	var err error
-	switch at := s.rollAt(); {
+	switch at := s.rollAt(now); {
 	case s.listDue():
 		err = s.list()
 	case !at.IsZero() && !now.Before(at):
@@ -93,7 +92,7 @@ func (s *Store) chores() error {
 		s.rested = now.Add(retryFull)
 		return nil
 	}
-	if at := s.choresAt(); err == nil && !at.IsZero() && !now.Before(at) {
+	if at := s.choresAt(now); err == nil && !at.IsZero() && !now.Before(at) {
 		s.nudge()
 	}
 	return err

@@ -272,13 +272,13 @@ func sortedKeys(sums map[statKey]*outbox.Stat) []statKey {
 	return keys
 }
 
-// rollAt is when rollUp has something to do; zero for never.
-func (s *Store) rollAt() time.Time {
+// rollAt is when rollUp has something to do; now or before if it has now, zero for never.
+func (s *Store) rollAt(now time.Time) time.Time {
 	switch t := &s.stats; {
 	case t.readers > 0:
 		return time.Time{}
-	case t.order != nil || t.rows >= rollRows:
-		return time.Now()
+	case len(t.order) > 0 || t.rows >= rollRows:
+		return now
 	case t.rows > 0:
 		return t.since.Add(s.rollAfter)
 	}
@@ -289,7 +289,7 @@ func (s *Store) rollAt() time.Time {
 // number to, so that each is added once.
 func (s *Store) rollUp() error {
 	t := &s.stats
-	if t.order == nil {
+	if len(t.order) == 0 {
 		t.frozen, t.order, t.upto, t.written = t.open, sortedKeys(t.open), t.last, 0
 		t.open, t.rows = nil, 0
 	}
