@@ -22,6 +22,8 @@ type Trace struct {
 type TraceHeader struct {
 	Name  string
 	Value Secret
+
+	drawn bool // the name, if env() or file() gave a part of it
 }
 
 func defaultTrace() Trace { return Trace{Sample: 0.01, Service: "relay"} }
@@ -52,7 +54,7 @@ func (d *decoder) trace(b *Block) {
 		case !httpguts.ValidHeaderFieldValue(h.Value.Reveal()):
 			b.Fail(h.Place, "Invalid header value", fmt.Sprintf("%s has a line break or another control character in it.", h.KeyPlace.Quote(h.Key)))
 		}
-		t.Headers = append(t.Headers, TraceHeader{h.Key, h.Value})
+		t.Headers = append(t.Headers, TraceHeader{h.Key, h.Value, h.KeyPlace.Quote("") != ""})
 	}
 	b.Done()
 }
@@ -84,7 +86,11 @@ func (t Trace) settings() []Setting {
 		{Name: "trace.service", Value: t.Service},
 	}
 	for _, h := range t.Headers {
-		all = append(all, Setting{Name: "trace.headers " + h.Name, Value: "set", Hidden: h.Value})
+		name := h.Name
+		if h.drawn {
+			name = Hidden
+		}
+		all = append(all, Setting{Name: "trace.headers " + name, Value: "set", Hidden: h.Value})
 	}
 	return all
 }

@@ -39,6 +39,13 @@ func TestTrace(t *testing.T) {
 		t.Errorf("Hush: %q", text)
 	}
 
+	if c, err = load("trace {\n otlp = \"http://h\"\n headers = { (env(\"HOST\")) = \"x\" }\n}"); err != nil {
+		t.Fatal(err)
+	}
+	if all := Diff(before, c); all[len(all)-1].Name != "trace.headers ***" {
+		t.Errorf("a name that env() gave is shown: %v", all)
+	}
+
 	for text, want := range map[string]string{
 		"sample = 0.5":                                                       "otlp",
 		"otlp = \"127.0.0.1:4318\"":                                          "rite the address of a collector",

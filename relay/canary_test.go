@@ -107,6 +107,7 @@ var good = map[string]string{
 	`acme on_demand`:              "ask = \"http://127.0.0.1:1/\"\n",
 	`outbox "redis" sentinel`:     "master = \"m\"\n addrs = [\"127.0.0.1:1\"]\n",
 	`outbox "redis" cluster`:      "addrs = [\"127.0.0.1:1\"]\n",
+	`trace`:                       "otlp = \"http://127.0.0.1:1\"\n",
 	`endpoint "LABEL" rate_limit`: "limit = 1\n",
 	`policy "LABEL" rate_limit`:   "limit = 1\n",
 }

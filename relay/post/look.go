@@ -3,6 +3,7 @@ package post
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"time"
 
 	"relay/outbox"
@@ -31,9 +32,11 @@ func (c *Client) Look(ctx context.Context, e *policy.Endpoint) (Seen, *Failure) 
 	}
 	open, err := dial(ctx, "tcp", addressOf(e))
 	if err != nil {
-		failed := err.(*dialError) // no other type is made in dial.go
-		s.Timing = failed.timing
-		return s, &Failure{Code: failed.code, Text: clip(failed.Error())}
+		f := &Failure{Code: policy.CodeUnreachable, Text: clip(err.Error())}
+		if failed, ok := errors.AsType[*dialError](err); ok {
+			f.Code, s.Timing = failed.code, failed.timing
+		}
+		return s, f
 	}
 	defer open.Close()
 	s.Timing, s.Peer = baseOf(open).timing, open.RemoteAddr().String()
