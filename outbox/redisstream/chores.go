@@ -23,7 +23,7 @@ func (sh *shard) remember(logged, took, erased string) {
 	c.logged, _ = strconv.Atoi(logged)
 	c.took, _ = strconv.Atoi(took)
 	c.erased, _ = strconv.Atoi(erased)
-	if c.logged < segmentEvents && c.took == 0 && c.erased == 0 {
+	if c.logged < sh.s.o.segment && c.took == 0 && c.erased == 0 {
 		return
 	}
 	select {
@@ -74,7 +74,7 @@ func (sh *shard) rollAll(before error) error {
 
 // sealAll makes segments of what the log has too much, and takes erased fields out of segments.
 func (sh *shard) sealAll(c chores) error {
-	for left := c.logged; left >= segmentEvents; {
+	for left := c.logged; left >= sh.s.o.segment; {
 		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 		n, err := sh.seal(ctx)
 		cancel()
@@ -111,7 +111,7 @@ func (sh *shard) seal(ctx context.Context) (int, error) {
 	}
 	var list []logged
 	last := ""
-	for from := "-"; len(list) < segmentEvents; from = "(" + last {
+	for from := "-"; len(list) < sh.s.o.segment; from = "(" + last {
 		page, err := node.XRangeN(ctx, sh.log, from, "+", logPage).Result()
 		if err != nil {
 			return 0, sh.note(err)
@@ -124,7 +124,7 @@ func (sh *shard) seal(ctx context.Context) (int, error) {
 			if err != nil {
 				return 0, err
 			}
-			if list, last = append(list, more...), m.ID; len(list) >= segmentEvents {
+			if list, last = append(list, more...), m.ID; len(list) >= sh.s.o.segment {
 				break
 			}
 		}

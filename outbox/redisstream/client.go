@@ -39,6 +39,8 @@ type Options struct {
 	Log            zerolog.Logger
 	Endpoints      map[string]string // by name: what this Relay does with each
 	Version        string            // of this Relay
+
+	segment int // events from which on a segment of the history is made; 0 for segmentEvents
 }
 
 // Sentinel names a master that Sentinels watch. TLS, when it is on, is used with

@@ -346,7 +346,7 @@ func meet(wanted []alternatives, text func(int) string, events int) ([]place, er
 	if list != nil {
 		list = slices.DeleteFunc(list, func(p place) bool { return p.at >= events || !all.has(p.at) })
 		slices.SortFunc(list, func(a, b place) int { return cmp.Or(a.at-b.at, a.n-b.n) })
-		return list, nil
+		return slices.Compact(list), nil
 	}
 	for k, word := range all {
 		for ; word != 0; word &= word - 1 {

@@ -1,0 +1,245 @@
+package redisstream
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"relay/outbox"
+	"relay/outbox/outboxtest"
+	"relay/outbox/redisstream/redistest"
+)
+
+// restless is a store whose history becomes segments before each look at it, and whose segments are replaced
+// from time to time. Its errors of that are those of calls after its end.
+type restless struct{ *Store }
+
+func (r restless) stir(ctx context.Context) {
+	for _, sh := range r.shards {
+		_ = sh.sealAll(chores{logged: 1 << 30, erased: 1})
+		if rand.N(4) > 0 {
+			continue
+		}
+		node, err := sh.node(ctx)
+		if err != nil {
+			return
+		}
+		if list, err := sh.segmentsFrom(ctx, node, 0, true, 1000); err == nil && len(list) > 0 {
+			_ = sh.rewrite(ctx, list[rand.N(len(list))])
+		}
+	}
+}
+
+func (r restless) Deliveries(ctx context.Context, q outbox.Query) (outbox.Page, error) {
+	r.stir(ctx)
+	return r.Store.Deliveries(ctx, q)
+}
+
+func (r restless) Count(ctx context.Context, f outbox.Filter) (int64, bool, error) {
+	r.stir(ctx)
+	return r.Store.Count(ctx, f)
+}
+
+// The suite of what an operator asks, with a history of small segments.
+func TestSegments(t *testing.T) {
+	for _, shards := range []int{1, 2} {
+		t.Run(fmt.Sprintf("%d shards", shards), func(t *testing.T) {
+			t.Parallel()
+			server := redistest.Start(t)
+			var n atomic.Int64
+			options := map[outbox.Engine]Options{}
+			open := func(t *testing.T, o Options) outbox.Engine {
+				s, err := Open(t.Context(), o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				r := restless{s}
+				options[r] = o
+				return r
+			}
+			fresh := func() Options {
+				return Options{URL: server.URL(), Database: -1, Namespace: fmt.Sprintf("segments%d", n.Add(1)), Shards: shards, segment: 7}
+			}
+			outboxtest.RunOperable(t, outboxtest.Harness{
+				Open: func(t *testing.T) outbox.Engine { return open(t, fresh()) },
+				OpenSized: func(t *testing.T, size int64) outbox.Engine {
+					o := fresh()
+					o.MaxSize = size
+					return open(t, o)
+				},
+				Reopen: func(t *testing.T, s outbox.Engine) outbox.Engine {
+					if err := s.Close(); err != nil {
+						t.Fatal(err)
+					}
+					return open(t, options[s])
+				},
+				Join:    func(t *testing.T, s outbox.Engine) outbox.Engine { return open(t, options[s]) },
+				Sharded: shards > 1,
+			})
+		})
+	}
+}
+
+// What a segment says of its events is what they were made of.
+func TestSegmentFields(t *testing.T) {
+	var list []logged
+	for i := range 700 {
+		l := logged{order: int64(1_796_000_000_000_000 + i*i), only: -1, id: fmt.Sprintf("evt_01938f4c-%04x-7abc-8def-0123456789ab", i)}
+		if i%5 == 0 {
+			l.id = "order-" + strconv.Itoa(i)
+		}
+		l.event = outbox.Event{Type: "t" + strconv.Itoa(i%3), Tenant: "n" + strconv.Itoa(i%200), Key: "k" + strconv.Itoa(i)}
+		l.endpoints = []string{"all", "e" + strconv.Itoa(i%50)}
+		if i%100 == 7 {
+			l.only, l.endpoints = 3, []string{"again"}
+		}
+		list = append(list, l)
+	}
+	fields := map[string]string{}
+	values := segmentFields(list)
+	for i := 0; i < len(values); i += 2 {
+		fields[values[i].(string)] = string(values[i+1].([]byte))
+	}
+	orders, err := readOrders(fields["o"], list[0].order)
+	if err != nil || len(orders) != len(list) {
+		t.Fatalf("%d orders, %v", len(orders), err)
+	}
+	var ids []kept
+	for k := range 3 {
+		page, err := readIDs(fields["i"+strconv.Itoa(k)])
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, page...)
+	}
+	for i, l := range list {
+		if orders[i] != l.order || ids[i].id != l.id || ids[i].only != l.only {
+			t.Fatalf("event %d: order %d, %+v, want %d, %s, %d", i, orders[i], ids[i], l.order, l.id, l.only)
+		}
+	}
+	find := func(kind byte, value string) (at []int, n map[int]bool) {
+		h := term(kind, value)
+		places, err := readPlaces(h, fields[commonField(h)], fields[bucketField(h)])
+		if err != nil {
+			t.Fatal(err)
+		}
+		n = map[int]bool{}
+		for _, p := range places {
+			at = append(at, p.at)
+			n[p.n] = true
+		}
+		return at, n
+	}
+	where := func(is func(l logged) bool) (at []int) {
+		for i, l := range list {
+			if is(l) {
+				at = append(at, i)
+			}
+		}
+		return at
+	}
+	for _, c := range []struct {
+		kind  byte
+		value string
+		is    func(l logged) bool
+		n     map[int]bool
+	}{
+		{'t', "t1", func(l logged) bool { return l.event.Type == "t1" }, map[int]bool{noNumber: true}},
+		{'n', "n7", func(l logged) bool { return l.event.Tenant == "n7" }, map[int]bool{noNumber: true}},
+		{'k', "k300", func(l logged) bool { return l.event.Key == "k300" }, map[int]bool{noNumber: true}},
+		{'e', "all", func(l logged) bool { return l.endpoints[0] == "all" }, map[int]bool{0: true}},
+		{'e', "e3", func(l logged) bool { return len(l.endpoints) > 1 && l.endpoints[1] == "e3" }, map[int]bool{1: true}},
+		{'e', "again", func(l logged) bool { return l.only == 3 }, map[int]bool{3: true}},
+		{'m', "", func(l logged) bool { return l.only == 3 }, map[int]bool{noNumber: true}},
+		{'e', "none", func(logged) bool { return false }, map[int]bool{}},
+	} {
+		at, n := find(c.kind, c.value)
+		if diff := cmp.Diff(where(c.is), at, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("%c %s (-want +got):\n%s", c.kind, c.value, diff)
+		}
+		if diff := cmp.Diff(c.n, n); diff != "" {
+			t.Errorf("numbers of %c %s (-want +got):\n%s", c.kind, c.value, diff)
+		}
+	}
+	for name := range fields {
+		if strings.Contains(name+fields[name], "n7") || strings.Contains(name+fields[name], "k300") {
+			t.Errorf("field %q has a value in clear", name)
+		}
+	}
+}
+
+// Segments whose events retention removed go with them: those of which less than half is left are made smaller.
+func TestSegmentsEnd(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	o := at(server.URL())
+	o.segment = 8
+	s := openTest(t, o)
+	sh := s.shards[0]
+	for i := range 32 {
+		acceptOne(t, s, fmt.Sprintf("evt_%d", i), "a")
+	}
+	claims := claimSome(t, s, "a", 32, time.Minute)
+	for i, c := range claims {
+		o := done(c)
+		if i%8 == 0 {
+			o.State = outbox.Failed
+		}
+		if err := s.Settle(t.Context(), c, o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := sh.sealAll(chores{logged: 32}); err != nil {
+		t.Fatal(err)
+	}
+	count := func() (segments int, events int) {
+		node, err := sh.node(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, err := sh.segmentsFrom(t.Context(), node, 0, true, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, g := range list {
+			events += g.events
+		}
+		return len(list), events
+	}
+	if n, events := count(); n != 4 || events != 32 {
+		t.Fatalf("%d segments with %d events, want 4 with 32", n, events)
+	}
+	reap := func(r outbox.Retention) {
+		t.Helper()
+		await(t, "retention", func() bool {
+			_, more, err := s.Reap(t.Context(), r)
+			return err == nil && !more
+		})
+		for range 4 {
+			sh.looked = nil
+			if err := sh.prune(t.Context(), r); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	time.Sleep(2 * time.Millisecond) // streams count milliseconds
+	reap(outbox.Retention{Failed: time.Hour})
+	if n, events := count(); n != 4 || events != 4 {
+		t.Errorf("%d segments with %d events, want 4 with those that failed", n, events)
+	}
+	reap(outbox.Retention{Failed: time.Nanosecond})
+	if n, events := count(); n != 0 || events != 0 {
+		t.Errorf("%d segments with %d events are left", n, events)
+	}
+	await(t, "nothing but counts is left", func() bool {
+		return len(server.MustDo(t, "KEYS", sh.prefix+"s:*").([]any)) == 0 && len(server.MustDo(t, "KEYS", sh.prefix+"f:*").([]any)) == 0
+	})
+}
