@@ -24,6 +24,7 @@ func TestKillCluster(t *testing.T) {
 	t.Run("master dies", func(t *testing.T) { testClusterFailover(t, c) })
 	if os.Getenv("RELAY_SOAK_ROUNDS") != "" {
 		t.Run("conformance", func(t *testing.T) { outboxtest.Run(t, clusterEngine(c)) })
+		t.Run("operable", func(t *testing.T) { outboxtest.RunOperable(t, clusterEngine(c)) })
 		neverCrossSlot(t, c)
 	}
 }

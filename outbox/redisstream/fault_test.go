@@ -179,6 +179,9 @@ func (x *traffic) finish(s *Store, o Options, duplicates int) outboxtest.Tally {
 			x.t.Errorf("endpoint %s: counts %+v do not add up", name, c)
 		}
 	}
+	if err := outboxtest.CheckBooks(x.t.Context(), fresh); err != nil {
+		x.t.Error(err)
+	}
 	return tally
 }
 

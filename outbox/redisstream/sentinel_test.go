@@ -335,6 +335,9 @@ func (l *load) finish() outboxtest.Tally {
 		l.t.Fatal(err)
 	}
 	l.t.Logf("%s: %s", l.name, tally)
+	if err := outboxtest.CheckBooks(l.t.Context(), l.store); err != nil {
+		l.t.Errorf("%s: %v", l.name, err)
+	}
 	for more := true; more; {
 		if _, more, err = l.store.Reap(l.t.Context(), outbox.Retention{}); err != nil {
 			l.t.Fatalf("%s: reap: %v", l.name, err)
