@@ -51,6 +51,7 @@ var arrows = map[string][]string{
 	"relay/jobs":                   {"outbox", "relay/audit", "relay/query"},
 	"relay/query":                  {"config", "ingest/problem", "outbox", "policy", "policy/rfc3339"},
 	"relay/bench":                  {},
+	"relay/certstore":              {"internal/seal"},
 	"relay/front":                  {"config", "ingest", "ingest/listen", "ingest/problem", "internal/throttle", "policy/sign"},
 	"relay/metrics":                {"outbox", "relay/deliver"},
 	"relay/deliver/delivertest":    {"policy/sign"},
@@ -60,7 +61,7 @@ var arrows = map[string][]string{
 	"relay/doctor":                 {"policy", "relay/admin", "relay/post"},
 	"relay/registry":               {"config", "internal/seal", "outbox", "policy", "policy/sign"},
 	"relay/explain":                {"config", "outbox", "policy", "relay/deliver", "relay/post"},
-	"relay/app":                    {"config", "ingest", "ingest/listen", "ingest/problem", "internal/access", "internal/seal", "internal/throttle", "internal/trace", "outbox", "outbox/redisstream", "outbox/spool", "outbox/sqlite", "policy", "relay/admin", "relay/deliver", "relay/explain", "relay/front", "relay/jobs", "relay/metrics", "relay/query", "relay/registry"},
+	"relay/app":                    {"config", "ingest", "ingest/listen", "ingest/problem", "internal/access", "internal/seal", "internal/throttle", "internal/trace", "outbox", "outbox/redisstream", "outbox/spool", "outbox/sqlite", "policy", "relay/admin", "relay/certstore", "relay/deliver", "relay/explain", "relay/front", "relay/jobs", "relay/metrics", "relay/query", "relay/registry"},
 	"relay":                        {"config", "ingest", "ingest/listen", "ingest/problem", "outbox", "policy", "relay/admin", "relay/app", "relay/bench", "relay/child", "relay/client", "relay/deliver", "relay/doctor", "relay/explain", "policy/sign", "relay/sink", "relay/systemd"},
 }
 
@@ -70,7 +71,10 @@ var homes = map[string]*regexp.Regexp{
 	"github.com/hashicorp/hcl/v2":              regexp.MustCompile(`^(config|policy/expr)/|^policy/signature\.go$`),
 	"github.com/santhosh-tekuri/jsonschema/v6": regexp.MustCompile(`^policy/(schema|schema_cost|fields)\.go$`),
 	"github.com/zclconf/go-cty":                regexp.MustCompile(`^(config|policy/expr)/|^policy/signature\.go$`),
-	"github.com/redis/go-redis/v9":             regexp.MustCompile(`^outbox/redisstream/`),
+	"github.com/redis/go-redis/v9":             regexp.MustCompile(`^outbox/redisstream/|^relay/certstore/`),
+	"github.com/caddyserver/certmagic":         regexp.MustCompile(`^relay/(certstore|front)/`),
+	"github.com/mholt/acmez/v3":                regexp.MustCompile(`^relay/front/`),
+	"go.uber.org/zap":                          regexp.MustCompile(`^relay/front/log\.go$`),
 	"github.com/valyala/fasthttp":              regexp.MustCompile(`^relay/(post/http1|bench/(load|receiver))\.go$`),
 	"github.com/coreos/go-systemd/v22":         regexp.MustCompile(`^relay/systemd/`),
 	"github.com/andybalholm/brotli":            regexp.MustCompile(`^relay/front/events\.go$`),

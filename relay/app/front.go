@@ -3,13 +3,18 @@ package app
 import (
 	"context"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
 
+	"relay/config"
 	"relay/ingest"
 	"relay/ingest/listen"
+	"relay/internal/seal"
+	"relay/outbox/redisstream"
 	"relay/policy"
+	"relay/relay/certstore"
 	"relay/relay/front"
 )
 
@@ -33,6 +38,29 @@ func (a *App) openFront(ctx context.Context, in *ingest.Ingest) error {
 	}
 	next.Apply()
 	return nil
+}
+
+// certFolder is beside the database of an outbox in a folder.
+const certFolder = "certificates"
+
+// certStorage is where the outbox is.
+func certStorage(c config.Config) (front.Storage, error) {
+	if c.Outbox.Engine != "redis" {
+		return certstore.Files(filepath.Join(c.Outbox.Path, certFolder)), nil
+	}
+	var texts []string
+	for _, k := range c.SecretsKey {
+		texts = append(texts, k.Reveal())
+	}
+	keys, err := seal.New(texts)
+	if err != nil {
+		return nil, fmt.Errorf("read secrets_key: %w", err)
+	}
+	client, err := redisstream.Connect(redisOptions(c.Outbox))
+	if err != nil {
+		return nil, err
+	}
+	return certstore.OpenRedis(certstore.Options{Client: client, Namespace: c.Outbox.Redis.Namespace, Keys: keys}), nil
 }
 
 // documentsOf makes what is published of a policy, once it is asked for.

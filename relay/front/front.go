@@ -13,12 +13,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/caddyserver/certmagic"
 	"github.com/rs/zerolog"
 
 	"relay/config"
@@ -52,6 +54,8 @@ type Front struct {
 	o       Options
 	lines   throttle.Lines // by host and kind
 	buffers bufferPool
+	cache   atomic.Pointer[certmagic.Cache] // nil until a CA is needed
+	storage certmagic.Storage               // the same
 	tables  atomic.Pointer[tables]
 	ctx     context.Context // ends with Shutdown: all streams end
 	end     context.CancelFunc
@@ -88,7 +92,7 @@ func New(o Options) *Front {
 		failed: make(chan error, 1), down: make(chan struct{})}
 	f.o.Log = o.Log.With().Str("component", "front").Logger()
 	f.ctx, f.end = context.WithCancel(context.Background())
-	f.tables.Store(&tables{})
+	f.tables.Store(&tables{certs: &certificates{f: f}})
 	return f
 }
 
@@ -164,9 +168,26 @@ func (n *Next) Discard() {
 // that changed or went end after their stream_close_delay.
 func (n *Next) Apply() {
 	f := n.f
+	old := f.swap(n)
+	n.tables.certs.apply(old.certs)
+	f.mu.Lock()
+	serving := f.serving
+	f.mu.Unlock()
+	if serving {
+		n.tables.certs.start()
+	}
+	for _, s := range old.sites {
+		if n.tables.site(s.c) != s {
+			s.retire()
+		}
+	}
+}
+
+// swap puts the tables and listeners in force.
+func (f *Front) swap(n *Next) (old *tables) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	old := f.tables.Swap(n.tables)
+	old = f.tables.Swap(n.tables)
 	for _, l := range n.opened {
 		f.listeners[l.key()] = l
 		if f.serving {
@@ -179,13 +200,8 @@ func (n *Next) Apply() {
 			f.running.Go(func() { f.drain(l, old.longestDelay()) })
 		}
 	}
-	n.tables.certs.apply(old.certs)
-	for _, s := range old.sites {
-		if n.tables.site(s.c) != s {
-			s.retire()
-		}
-	}
 	f.forgetUpstreams(n.tables.sites)
+	return old
 }
 
 // site is the site of exactly this configuration, or nil.
@@ -285,6 +301,12 @@ func (f *Front) Close() error {
 func (f *Front) closed() {
 	f.downOnce.Do(func() {
 		f.tables.Load().certs.stop()
+		if cache := f.cache.Load(); cache != nil {
+			cache.Stop()
+		}
+		if c, ok := f.storage.(io.Closer); ok {
+			_ = c.Close() // its locks end by themselves
+		}
 		f.mu.Lock()
 		for _, u := range f.upstreams {
 			u.transport.CloseIdleConnections()
