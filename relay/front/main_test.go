@@ -29,10 +29,11 @@ import (
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
-		// They belong to libraries: a closed connection ends within half a second; the rate limiter of
-		// certmagic has no end.
+		// They belong to libraries: a closed connection ends within half a second, what keeps a lock of
+		// certmagic's folder within five, and its rate limiter has no end.
 		goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"),
-		goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.(*RingBufferRateLimiter).loop"))
+		goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.(*RingBufferRateLimiter).loop"),
+		goleak.IgnoreAnyFunction("github.com/caddyserver/certmagic.keepLockfileFresh"))
 }
 
 // stage is a Front with all around it.
@@ -86,7 +87,7 @@ func newStage(t *testing.T) *stage {
 			Route: func(*outbox.Event) ([]string, []outbox.Term) { return []string{"e"}, nil }}),
 		WellKnown: func() Documents { return s.docs },
 		Listen:    listen.TCP,
-		Log:       zerolog.New(s.log),
+		Log:       zerolog.New(s.log).Level(zerolog.InfoLevel),
 	}
 	s.docs = Documents{Keys: sign.JWKS{Keys: []sign.JWK{}}, Types: []TypeShown{}, Signs: []string{}}
 	return s

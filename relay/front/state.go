@@ -3,8 +3,10 @@ package front
 import (
 	"context"
 	"io"
+	"log"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -149,6 +151,7 @@ func (b *body) Read(p []byte) (int, error) {
 func (f *Front) newServer(l *listener) *listen.Server {
 	s := listen.NewServer(listen.ServerOptions{Handler: f.handler(l), MaxConns: f.o.MaxConns, Log: f.o.Log})
 	s.ReadTimeout, s.WriteTimeout = 0, 0
+	s.ErrorLog = log.New(serverLog{f}, "", 0)
 	s.Protocols = new(http.Protocols)
 	s.Protocols.SetHTTP1(true)
 	if l.kind == "https" {
@@ -157,6 +160,20 @@ func (f *Front) newServer(l *listener) *listen.Server {
 		s.TLSConfig = f.tlsConfig(l)
 	}
 	return s
+}
+
+// serverLog takes what net/http logs. Handshakes that fail are daily business of a public address:
+// scanners, and clients that do not trust a certificate.
+type serverLog struct{ f *Front }
+
+func (l serverLog) Write(line []byte) (int, error) {
+	text := strings.TrimSpace(string(line))
+	if strings.Contains(text, "TLS handshake error") {
+		l.f.o.Log.Debug().Str("error", text).Msg("http server")
+	} else if repeats, ok := l.f.lines.Allow("http server"); ok {
+		l.f.o.Log.Warn().Str("error", text).Int("repeats", repeats).Msg("http server")
+	}
+	return len(line), nil
 }
 
 // Limits of an HTTP/2 connection.
