@@ -16,6 +16,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"relay/ingest/problem"
+	"relay/internal/testkit"
 	"relay/outbox"
 	"relay/outbox/outboxtest"
 	"relay/policy"
@@ -27,7 +28,7 @@ import (
 type operator struct {
 	*sequel
 	t   *testing.T
-	log bytes.Buffer
+	log testkit.Log
 }
 
 func newOperator(t *testing.T) *operator {
@@ -307,6 +308,7 @@ func TestJobs(t *testing.T) {
 			t.Errorf("job: %+v", job)
 		}
 		stop := o.work()
+		defer func() { stop() }()
 		time.Sleep(time.Minute)
 		job = done[Job](o, 200, "GET", "/v1/jobs/"+made.ID, "")
 		if job.State != "done" || job.Done != 2 || job.Seen != 2 || job.Ended.IsZero() || job.Relay != "relay-1" {
@@ -317,13 +319,15 @@ func TestJobs(t *testing.T) {
 		}
 		o.refuses(409, problem.JobEnded, "id", "POST", "/v1/jobs/"+made.ID+"/cancel", "")
 
-		// To another endpoint, pending ones, erasures, and a job that is cancelled.
+		// To another endpoint, pending ones, erasures, and a job that is cancelled. Nobody works on the first three while they are made.
+		stop()
 		to := done[BulkAnswer](o, 202, "POST", "/v1/redeliveries", `{`+filter+`,"to":"archive"}`)
 		discard := done[BulkAnswer](o, 202, "POST", "/v1/discards", `{"endpoint":["archive","billing"]}`)
 		retry := done[BulkAnswer](o, 202, "POST", "/v1/retries", `{"state":"held"}`)
 		if discard.Matched.N != 2 || retry.Matched.N != 1 || len(discard.Filter["state"]) != 2 {
 			t.Errorf("discards: %+v, retries: %+v", discard, retry)
 		}
+		stop = o.work()
 		time.Sleep(time.Minute)
 		erase := done[BulkAnswer](o, 202, "POST", "/v1/erasures", `{"until":"0s","force":true}`)
 		time.Sleep(time.Minute)
