@@ -266,3 +266,55 @@ func (s *Store) countGone(gone map[*endpoint]counts) error {
 	}
 	return nil
 }
+
+// dropLists removes a slice of the lists of segments whose deliveries are all gone, and tells whether there is more to
+// look at. Each round begins with the first segment.
+func (s *Store) dropLists() (more bool, err error) {
+	l := &s.lists
+	for range dropListsRounds {
+		live, err := s.liveFrom(l.swept << segmentBits)
+		if err != nil {
+			return false, err
+		}
+		if upto := min(live>>segmentBits, s.meta.listed); upto > l.swept {
+			err := s.db.transact("NORMAL", func() error {
+				return s.db.dropPostings.int(l.swept).int(upto).int(reapSlice).exec()
+			})
+			if err != nil {
+				return false, fmt.Errorf("delete lists: %w", err)
+			}
+			if s.db.conn.Changes() == reapSlice {
+				return true, nil
+			}
+			l.swept = upto
+		}
+		if l.swept++; l.swept >= s.meta.listed {
+			l.swept = 0
+			return false, nil
+		}
+	}
+	return false, nil
+}
+
+// dropListsRounds is how many segments one Reap looks at.
+const dropListsRounds = 50
+
+// liveFrom is the first delivery from a number on that is there.
+func (s *Store) liveFrom(seq int64) (int64, error) {
+	live := int64(never)
+	for _, e := range s.bareFrom(seq) {
+		if e.event != nil {
+			live = e.seq
+			break
+		}
+	}
+	for _, q := range []*query{s.db.doneAbove.int(seq).int(never), s.db.pendingAbove.int(seq)} {
+		if q.step() {
+			live = min(live, q.stmt.ColumnInt64(0))
+		}
+		if err := q.done(); err != nil {
+			return 0, fmt.Errorf("select next delivery: %w", err)
+		}
+	}
+	return live, nil
+}
