@@ -188,7 +188,7 @@ func TestErasedFromLists(t *testing.T) {
 		err := s.do(t.Context(), func() error {
 			for number := range s.meta.nextDelivery>>segmentBits + 1 {
 				var set bitmap
-				if known, err := s.listed(number, fieldTerm(field), &set); err != nil || !known {
+				if known, _, err := s.listed(number, fieldTerm(field), &set); err != nil || !known {
 					return fmt.Errorf("segment %d: known %v, %w", number, known, err)
 				}
 				n += set.count()

@@ -336,19 +336,20 @@ func (s *Store) writePosting(number, term int64, list []byte) error {
 	return nil
 }
 
-// listed adds the deliveries of a segment that have a term to a bitmap. known is false when the segment has no lists yet.
-func (s *Store) listed(number int64, term uint64, set *bitmap) (known bool, err error) {
+// listed adds the deliveries of a segment that have a term to a bitmap. known is false when the segment has no lists yet. It is
+// sure that they have it when all of the hash was compared: by chance a pair of terms in 2^52 have the same.
+func (s *Store) listed(number int64, term uint64, set *bitmap) (known, sure bool, err error) {
 	if number >= s.meta.listed {
 		at := number - s.meta.listed
 		if !s.lists.ready || at >= int64(len(s.lists.tail)) {
-			return false, nil
+			return false, false, nil
 		}
 		for _, pair := range s.lists.tail[at].pairs {
 			if pair>>segmentBits == term {
 				set.set(pair & (segmentSize - 1))
 			}
 		}
-		return true, nil
+		return true, true, nil
 	}
 	read := func(row int64, add func([]byte) error) {
 		q := s.db.postings.int(number).int(row)
@@ -358,11 +359,13 @@ func (s *Store) listed(number int64, term uint64, set *bitmap) (known bool, err 
 		err = errors.Join(err, q.done())
 	}
 	read(int64(term), func(b []byte) error { return readList(b, set) })
-	read(bucketOf(term), func(b []byte) error { return readRare(b, term, set) })
+	var rare bitmap
+	read(bucketOf(term), func(b []byte) error { return readRare(b, term, &rare) })
 	if err != nil {
-		return false, fmt.Errorf("select list: %w", err)
+		return false, false, fmt.Errorf("select list: %w", err)
 	}
-	return true, nil
+	set.or(&rare)
+	return true, rare.last() < 0, nil
 }
 
 // lostFields are the fields that a delivery had before its event was erased.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -34,6 +35,53 @@ func TestMillionAttempts(t *testing.T) {
 	}
 	m.deep()
 	m.beside()
+}
+
+// TestBytesPerDelivery logs what a delivery of a 1 KiB event takes on disk once it is delivered, with its lists, with and
+// without what was said.
+func TestBytesPerDelivery(t *testing.T) {
+	request := "POST https://example.com/hooks/relay HTTP/1.1\r\n" + strings.Repeat("header-of-a-line: and its value\r\n", 10)
+	head := "HTTP/1.1 200 OK\r\n" + strings.Repeat("header-of-a-line: and its value\r\n", 5)
+	last := int64(0)
+	for _, c := range []struct {
+		name          string
+		request, head string
+		body          int
+	}{{"no head", "", "", 0}, {"request and response heads", request, head, 0}, {"and a body of 1 KiB", request, head, 1 << 10}} {
+		s := openTest(t, Options{Dir: t.TempDir(), Durability: Relaxed})
+		const n = 10_000
+		for i := 0; i < n; i += 500 {
+			var b outbox.Batch
+			for j := i; j < i+500; j++ {
+				e := millionth(j)
+				e.Endpoints, e.Event.Data = []string{"a"}, make([]byte, 1<<10)
+				b.Entries = append(b.Entries, e)
+			}
+			mustAccept(t, s, b.Entries...)
+			for left := 500; left > 0; {
+				for _, claim := range claimMany(t, s, "a", left) {
+					st := millionSettlement(claim)
+					st.Attempt.Request, st.Attempt.Head, st.Attempt.Body = c.request, c.head, make([]byte, c.body)
+					if err := s.Settle(t.Context(), claim, st); err != nil {
+						t.Fatal(err)
+					}
+					left--
+				}
+			}
+		}
+		err := s.do(t.Context(), func() error {
+			used, _, err := s.db.used()
+			each := used * pageSize / n
+			if t.Logf("%s: %d bytes", c.name, each); each <= last {
+				t.Errorf("%s: %d bytes for each delivery, %d with less", c.name, each, last)
+			}
+			last = each
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 type million struct {

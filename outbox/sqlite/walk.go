@@ -31,7 +31,9 @@ type walk struct {
 	set     bitmap        // of deliveries to look at
 	pending bitmap        // of those that may be pending
 	ends    outbox.Filter // the part of the filter that the end of a delivery tells
-	event   bool          // the filter asks for more than that
+	event   bool          // the filter asks for more than that, or somebody looks at the items
+	listed  bool          // lists tell all that it asks for more than that
+	sure    bool          // and those of the segment are certain, and nobody looks at the items
 }
 
 // whichStates tells which states match.
@@ -58,11 +60,11 @@ func (w *walk) run(yield func(item *outbox.Item, seq int64) (more bool)) error {
 			return err
 		}
 		if seq > 0 {
-			item, found, err := w.read(seq)
+			item, matches, err := w.read(seq)
 			if err != nil {
 				return err
 			}
-			if found && w.filter.Match(item) && !yield(item, seq) {
+			if matches && !yield(item, seq) {
 				return nil
 			}
 		}
@@ -95,6 +97,7 @@ func (w *walk) begin() error {
 			return err
 		}
 	}
+	w.listed = w.counts && f.Event == "" && f.Accepted == outbox.Span{} && (f.Manual == nil || *f.Manual)
 	w.chooseTerms()
 	if w.next = w.to; w.oldest {
 		w.next = w.from
@@ -160,6 +163,8 @@ func (w *walk) chooseTerms() {
 	add := func(terms []uint64) {
 		if len(terms) <= mostTerms {
 			w.terms = append(w.terms, terms)
+		} else {
+			w.listed = false
 		}
 	}
 	if f.Endpoints != nil {
@@ -172,7 +177,9 @@ func (w *walk) chooseTerms() {
 	if f.Types != nil {
 		add(typeTerms(f.Types))
 	}
-	if f.TypeLike != nil && f.Types == nil && len(s.lists.types) < typesMost {
+	if f.TypeLike != nil && (f.Types != nil || len(s.lists.types) >= typesMost) {
+		w.listed = false
+	} else if f.TypeLike != nil {
 		var like []string
 		for name := range s.lists.types {
 			if f.TypeLike(name) {
@@ -180,11 +187,11 @@ func (w *walk) chooseTerms() {
 			}
 		}
 		// What is in memory has types that are not known yet, so the deliveries there are read.
-		if len(like) <= mostTerms {
-			w.terms = append(w.terms, append(typeTerms(like), termAny))
-		}
+		add(append(typeTerms(like), termAny))
 	}
-	if f.Tenants != nil && !slices.Contains(f.Tenants, "") {
+	if slices.Contains(f.Tenants, "") {
+		w.listed = false
+	} else if f.Tenants != nil {
 		var terms []uint64
 		for _, name := range f.Tenants {
 			terms = append(terms, termOf(termTenant, name))
@@ -276,6 +283,7 @@ func (w *walk) enter() error {
 		w.set[i] = ^uint64(0)
 	}
 	w.set.keep(from, to)
+	w.sure = w.listed
 	for _, terms := range w.terms {
 		if err := w.narrow(terms); err != nil {
 			return err
@@ -293,14 +301,16 @@ func (w *walk) narrow(terms []uint64) error {
 	for _, term := range terms {
 		if term == termAny {
 			if w.segment >= w.s.meta.listed {
+				w.sure = false
 				return nil
 			}
 			continue
 		}
-		known, err := w.s.listed(w.segment, term, &union)
+		known, sure, err := w.s.listed(w.segment, term, &union)
 		if err != nil {
 			return err
 		}
+		w.sure = w.sure && sure
 		if !known {
 			return nil
 		}

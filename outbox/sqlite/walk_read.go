@@ -10,9 +10,9 @@ import (
 	"relay/outbox"
 )
 
-// read reads a delivery, if it is there and the end of it matches. A delivery that is not there tells where the
+// read reads a delivery, if it is there and matches. A delivery that is not there tells where the
 // next one is.
-func (w *walk) read(seq int64) (item *outbox.Item, found bool, err error) {
+func (w *walk) read(seq int64) (item *outbox.Item, matches bool, err error) {
 	w.rows++
 	item = &outbox.Item{}
 	number, found, err := w.readDone(seq, item)
@@ -30,10 +30,13 @@ func (w *walk) read(seq int64) (item *outbox.Item, found bool, err error) {
 	if !w.ends.Match(item) {
 		return nil, false, nil
 	}
-	if w.event {
-		err = w.s.fillItem(item, seq, number)
+	if !w.event || w.sure {
+		return item, true, nil
 	}
-	return item, err == nil, err
+	if err := w.s.fillItem(item, seq, number); err != nil {
+		return nil, false, err
+	}
+	return item, w.filter.Match(item), nil
 }
 
 // readDone reads a delivery that is over. When it is not, deliveries are passed over that are not there either.
