@@ -100,4 +100,5 @@ soak:
 
 figures:
 	RELAY_FIGURES=1 $(GO) test -count=1 -timeout 60m -v -run 'Isolation|NoisyNeighbour|LimitWindows' ./relay
+	RELAY_FIGURES=1 $(GO) test -count=1 -timeout 60m -v -run 'MillionAttempts|BytesPerDelivery' ./outbox/sqlite
 	$(GO) test -run '^$$' -bench GatedAttempt -benchmem -count 5 ./relay/deliver
