@@ -106,7 +106,7 @@ func (a *api) jobRoutes() []route {
 		all = append(all, route{
 			id: b.id, method: "POST", path: b.path, verb: "relay " + string(b.action) + " …", summary: b.summary,
 			about: strings.TrimSpace(b.about + " A job does it, which survives restarts: 202 with its id. Deliveries that are accepted later are not part of it."),
-			body:  BulkRequest{}, filters: true, status: http.StatusAccepted, answer: BulkAnswer{},
+			body:  BulkRequest{}, filters: true, status: http.StatusAccepted, answer: BulkAnswer{}, others: map[int]any{http.StatusOK: BulkAnswer{}},
 			codes:  filterCodes(problem.EmptyFilter, problem.NothingMatched, problem.TooManyJobs, problem.EndpointNotFound, problem.EmptyBody, problem.InvalidJSON, problem.InvalidBody, problem.BodyTooLarge),
 			handle: func(w http.ResponseWriter, r *http.Request) { a.startJob(w, r, b.bulk) },
 		})

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"flag"
 	"go/ast"
@@ -119,7 +120,7 @@ func (d *documenter) operation(r *route) object {
 		status = http.StatusOK
 	}
 	responses := object{strconv.Itoa(status): d.response(r, r.answer, http.StatusText(status))}
-	for status, answer := range r.failure {
+	for status, answer := range r.others {
 		responses[strconv.Itoa(status)] = d.response(r, answer, http.StatusText(status))
 	}
 	codes := slices.Concat(r.codes, commonCodes())
@@ -382,9 +383,9 @@ func TestTableOfRoutes(t *testing.T) {
 				t.Errorf("%s: there is no code %q", r.id, c)
 			}
 		}
-		for status := range maps.Keys(r.failure) {
-			if status < 400 {
-				t.Errorf("%s: %d is no failure", r.id, status)
+		for status := range maps.Keys(r.others) {
+			if status == cmp.Or(r.status, http.StatusOK) {
+				t.Errorf("%s: %d stands twice", r.id, status)
 			}
 		}
 		if r.media == "" && r.method != "DELETE" && r.answer == nil {

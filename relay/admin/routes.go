@@ -26,7 +26,7 @@ type route struct {
 	answer  any            // zero value of the answer's type; nil for no body
 	media   string         // of the answer; "" = application/json
 	example string         // of the answer, where media is another
-	failure map[int]any    // other answers that are no problems, by status
+	others  map[int]any    // further answers that are no problems, by status
 	codes   []problem.Code // of its own; every route has commonCodes, too
 
 	handle http.HandlerFunc
@@ -80,7 +80,7 @@ func (a *api) healthRoutes() []route {
 	}, {
 		id: "getReadiness", method: "GET", path: "/readyz", verb: "relay health", summary: "Tell whether an accept would succeed now",
 		about:  "Without a token it answers without the reason.",
-		answer: status{}, failure: map[int]any{http.StatusServiceUnavailable: status{}}, handle: a.readyz,
+		answer: status{}, others: map[int]any{http.StatusServiceUnavailable: status{}}, handle: a.readyz,
 	}}
 	if a.Metrics != nil {
 		all = append(all, route{
