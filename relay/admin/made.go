@@ -34,7 +34,7 @@ type Registry interface {
 // Made is what an endpoint has that was made at run time.
 type Made struct {
 	Revision string          `json:"revision"` // changes with each change; for If-Match
-	Settings json.RawMessage `json:"settings"` // as they were given, without secrets
+	Settings json.RawMessage `json:"settings"` // as they were given, without secrets: values of headers and the query of the URL are ***
 	Secrets  int             `json:"secrets"`  // how many sign now
 	Created  time.Time       `json:"created"`
 	Updated  time.Time       `json:"updated"`
@@ -65,7 +65,7 @@ type Rotation struct {
 const maxSettings = 64 << 10
 
 func madeOf(e registry.Endpoint) *Made {
-	m := &Made{Revision: revision(e.Revision), Settings: e.Spec, Secrets: e.Secrets, Created: e.Created, Updated: e.Updated}
+	m := &Made{Revision: revision(e.Revision), Settings: registry.Shown(e.Spec), Secrets: e.Secrets, Created: e.Created, Updated: e.Updated}
 	for _, f := range e.Flaws {
 		m.Flaws = append(m.Flaws, Flaw(f))
 	}

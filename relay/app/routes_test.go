@@ -306,7 +306,7 @@ func (v *visited) endpoints(receiver string) {
 	v.call(200, "POST", "/v1/endpoints/bad/test", "")
 	v.call(201, "POST", "/v1/endpoints", fmt.Sprintf(`{"name":"made","url":%q,"events":["order.sent"],"secret":%q,"headers":{"X-Key":"canary-7f3a-header"}}`, receiver+"/made", canarySecret))
 	v.call(200, "PATCH", "/v1/endpoints/made", `{"description":"made at run time"}`)
-	v.call(200, "PUT", "/v1/endpoints/made", fmt.Sprintf(`{"url":%q}`, receiver+"/made"))
+	v.call(200, "PUT", "/v1/endpoints/made", fmt.Sprintf(`{"url":%q,"headers":{"X-Key":"canary-7f3a-header"}}`, receiver+"/made?key=canary-7f3a-url"))
 	v.call(200, "GET", "/v1/endpoints/made", "")
 	v.call(200, "GET", "/v1/endpoints/made/hcl", "")
 	shown := v.answers.Len() // the next two answer a secret, which is what they are for
@@ -320,17 +320,14 @@ func (v *visited) endpoints(receiver string) {
 func (v *visited) edits(bad string, held []map[string]any) {
 	again := v.call(202, "POST", "/v1/deliveries/"+bad+"/redeliver", `{"to":"off"}`)
 	v.call(200, "GET", "/v1/deliveries/"+again["id"].(string), "")
-	v.call(200, "POST", "/v1/deliveries/"+held[0]["id"].(string)+"/retry", "")
-	v.call(200, "POST", "/v1/deliveries/"+held[0]["id"].(string)+"/discard", "")
+	first := held[slices.IndexFunc(held, func(d map[string]any) bool { return d["event"].(map[string]any)["id"] == "evt_one" })]["id"].(string)
+	v.call(200, "POST", "/v1/deliveries/"+first+"/retry", "")
+	v.call(200, "POST", "/v1/deliveries/"+first+"/discard", "")
 	v.call(200, "POST", "/v1/retries", `{"endpoint":"off","dry_run":true}`)
-	for route, filter := range map[string]string{
-		"retries":      `{"endpoint":"off"}`,
-		"redeliveries": `{"endpoint":["bad"],"state":"failed","rate":1000,"since":"1h"}`,
-		"discards":     `{"event":"evt_two","state":["pending","held"]}`,
-		"erasures":     `{"event":"evt_two","force":true}`,
-	} {
-		v.call(202, "POST", "/v1/"+route, filter)
-	}
+	v.call(202, "POST", "/v1/retries", `{"endpoint":"off"}`)
+	v.call(202, "POST", "/v1/redeliveries", `{"endpoint":["bad"],"state":"failed","rate":1000,"since":"1h"}`)
+	v.call(202, "POST", "/v1/discards", `{"event":"evt_two","state":["pending","held"]}`)
+	v.call(202, "POST", "/v1/erasures", `{"event":"evt_two","force":true}`)
 	job := items(v.call(200, "GET", "/v1/jobs", ""))[0]["id"].(string)
 	v.call(200, "GET", "/v1/jobs/"+job, "")
 	v.cancel()

@@ -97,7 +97,7 @@ func (r *Registry) Text(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return r.compiler().Text(name, e.Spec)
+	return r.compiler().Text(name, Shown(e.Spec))
 }
 
 // Create makes an endpoint of a JSON object. Its members name and secret may be given; both are

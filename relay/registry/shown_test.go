@@ -1,0 +1,17 @@
+package registry
+
+import "testing"
+
+func TestShown(t *testing.T) {
+	for spec, want := range map[string]string{
+		`{"url":"https://u:p@a.example/x?key=canary","headers":{"X-Key":"canary"},"timeout":{"total":"3s"}}`: `{"headers":{"X-Key":"***"},"timeout":{"total":"3s"},"url":"https://a.example/x?***"}`,
+		`{"url":"https://a.example/x"}`:              `{"url":"https://a.example/x"}`,
+		`{"headers":{"X-List":["canary"]}}`:          `{"headers":{"X-List":"***"}}`,
+		`{"url":"https://a.example/%zz?key=canary"}`: `{"url":"***"}`,
+		`[`: `{}`,
+	} {
+		if got := string(Shown([]byte(spec))); got != want {
+			t.Errorf("%s is shown as %s", spec, got)
+		}
+	}
+}
