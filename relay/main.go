@@ -52,7 +52,7 @@ type command struct {
 // print and end should end by SIGPIPE, like any tool.
 func (c *command) keepWriting() {
 	// Ignored it would be ignored by an app of relay serve --exec, too.
-	signal.Notify(make(chan os.Signal), syscall.SIGPIPE)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	c.lines = app.NewLines(c.err)
 	c.err = c.lines
 }

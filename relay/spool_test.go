@@ -27,7 +27,6 @@ func newSpooled(t *testing.T, server *redistest.Server, receiver string, endpoin
 	p := &process{t: t, dir: t.TempDir(), endpoints: endpoints}
 	block := strings.TrimSuffix(sharedOutbox(server), "}") + fmt.Sprintf(" spool = %q\n}", filepath.Join(p.dir, "spool"))
 	p.configure(block, "1s", receiver)
-	p.rewrite(`http = ""`, fmt.Sprintf("http = \"\"\n unix = %q", p.admin()))
 	return p
 }
 
@@ -87,6 +86,29 @@ func TestSpoolIsTold(t *testing.T) {
 	if code := p.stop(syscall.SIGTERM); code != exitOK {
 		t.Errorf("exit code %d, want 0", code)
 	}
+}
+
+// Fault F12: Relay starts while Redis is down, takes events, and they arrive when it comes.
+func TestSpoolAtStart(t *testing.T) {
+	t.Parallel()
+	receiver, arrived := counting(0)
+	defer receiver.Close()
+	server := redistest.Start(t)
+	p := newSpooled(t, server, receiver.URL, "a")
+	server.Kill()
+	p.start()
+	p.await()
+	testkit.Until(t, "Relay to be ready", func() bool {
+		code, _ := p.ask(http.MethodGet, "/readyz")
+		return code == http.StatusOK
+	})
+	if !post(p.client(), "early") {
+		t.Fatalf("the event was not accepted:\n%s", p.log)
+	}
+	p.kill() // what it took is on the disk
+	p.start()
+	server.Start()
+	testkit.Until(t, "the event", func() bool { return arrived.Load() == 1 })
 }
 
 // Promises P1, P2 and P7 while Redis is killed, hangs, and comes back empty under load, and Relay

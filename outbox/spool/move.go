@@ -114,13 +114,19 @@ func (s *Store) awaitShared(ctx context.Context) bool {
 	}
 }
 
+// sayEvery bounds the lines about an outbox that is away now and then.
+const sayEvery = 30 * time.Second
+
 // setMoving notes whether batches move, and why not.
 func (s *Store) setMoving(moving bool, why error) {
 	s.mu.Lock()
-	before := s.why
+	say := why != nil && s.why == nil && time.Since(s.said) >= sayEvery
+	if say {
+		s.said = time.Now()
+	}
 	s.why = why
 	s.mu.Unlock()
-	if why != nil && (before == nil || errors.Is(before, outbox.ErrFull) != errors.Is(why, outbox.ErrFull)) {
+	if say {
 		s.log.Warn().Err(why).Msg("the shared outbox takes no events: they go into the spool on this machine, and move when it does")
 	}
 	if s.moving.Swap(moving) != moving {

@@ -63,6 +63,7 @@ type Store struct {
 	mu       sync.Mutex
 	turned   chan struct{} // closed, and replaced, when used or moving change
 	why      error         // why nothing moves, nil while it does
+	said     time.Time     // when that was logged last
 	stop     context.CancelFunc
 	mover    sync.WaitGroup
 	closing  sync.Once

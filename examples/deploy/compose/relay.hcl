@@ -5,6 +5,7 @@ ingest {
 outbox "redis" {
   url       = env("REDIS_URL")
   namespace = "shop"
+  spool     = "/var/lib/relay/spool"   # takes events while Redis is away
 }
 
 endpoint "billing" {
