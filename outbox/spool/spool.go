@@ -38,8 +38,9 @@ const (
 
 // Options of a spool.
 type Options struct {
-	Dir     string // folder of the spool; made if it is missing, and owned by this process
-	MaxSize int64  // bytes, as of sqlite.Options
+	Dir     string   // folder of the spool; made if it is missing, and owned by this process
+	MaxSize int64    // bytes, as of sqlite.Options
+	Mirror  []string // kinds of documents of which the spool keeps a copy, see Documents
 	Log     zerolog.Logger
 
 	patience time.Duration // of tests
@@ -54,17 +55,21 @@ type Store struct {
 	log   zerolog.Logger
 	local *sqlite.Store
 
-	used     atomic.Bool  // the spool is not empty, or was not a moment ago: all events go through it
-	moving   atomic.Bool  // the shared outbox is back, and takes what is in the spool
-	putting  sync.RWMutex // read-held while a batch is written to the spool
-	kick     chan struct{}
-	permits  chan struct{} // each lets one batch in while the spool is emptied
-	left     atomic.Int64  // batches that moved
-	mu       sync.Mutex
-	turned   chan struct{} // closed, and replaced, when used or moving change
-	why      error         // why nothing moves, nil while it does
-	said     time.Time     // when that was logged last
-	stop     context.CancelFunc
+	used    atomic.Bool  // the spool is not empty, or was not a moment ago: all events go through it
+	moving  atomic.Bool  // the shared outbox is back, and takes what is in the spool
+	putting sync.RWMutex // read-held while a batch is written to the spool
+	kick    chan struct{}
+	permits chan struct{} // each lets one batch in while the spool is emptied
+	left    atomic.Int64  // batches that moved
+	mu      sync.Mutex
+	turned  chan struct{} // closed, and replaced, when used or moving change
+	why     error         // why nothing moves, nil while it does
+	said    time.Time     // when that was logged last
+	stop    context.CancelFunc
+
+	mirroring sync.Mutex
+	given     map[string][]outbox.Document // copies that were given out in place of the originals, by kind
+
 	mover    sync.WaitGroup
 	closing  sync.Once
 	closeErr error
@@ -80,7 +85,8 @@ func Open(ctx context.Context, shared *redisstream.Store, o Options) (*Store, er
 	}
 	s := &Store{
 		Store: shared, o: o, log: o.Log, local: local,
-		kick: make(chan struct{}, 1), permits: make(chan struct{}, window), turned: make(chan struct{}),
+		given: map[string][]outbox.Document{},
+		kick:  make(chan struct{}, 1), permits: make(chan struct{}, window), turned: make(chan struct{}),
 	}
 	counts, err := local.Counts(ctx)
 	if err != nil {

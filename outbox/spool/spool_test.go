@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,6 +30,7 @@ type place struct {
 	log    testkit.Log
 	shared redisstream.Options
 	moved  func()
+	mirror []string
 }
 
 func newPlace(t *testing.T) *place {
@@ -42,7 +44,7 @@ func (p *place) open() *Store {
 	p.t.Helper()
 	shared, err := redisstream.Open(p.t.Context(), p.shared)
 	testkit.Must(p.t, err)
-	s, err := Open(p.t.Context(), shared, Options{Dir: p.dir, Log: zerolog.New(&p.log), patience: 200 * time.Millisecond, moved: p.moved})
+	s, err := Open(p.t.Context(), shared, Options{Dir: p.dir, Log: zerolog.New(&p.log), Mirror: p.mirror, patience: 200 * time.Millisecond, moved: p.moved})
 	testkit.Must(p.t, err)
 	p.t.Cleanup(func() { _ = s.Close() })
 	return s
@@ -394,6 +396,87 @@ func TestEmptiesUnderLoad(t *testing.T) {
 	p.empty(s)
 	if n := p.pending(s, "a"); n != 500+accepted.Load() {
 		t.Errorf("%d deliveries in Redis, want %d", n, 500+accepted.Load())
+	}
+}
+
+// The documents of a kind are known at a start without Redis, as they were, and afterwards as they are.
+func TestMirror(t *testing.T) {
+	p := newPlace(t)
+	p.mirror = []string{"endpoint"}
+	ctx := t.Context()
+	p.server.Kill()
+	s := p.open()
+	if _, _, err := s.Documents(ctx, "endpoint", 0); !errors.Is(err, outbox.ErrUnavailable) {
+		t.Errorf("documents that were never seen: %v", err)
+	}
+	testkit.Must(t, s.Close())
+	p.server.Start()
+	p.server.WaitReady()
+	s = p.open()
+	put := func(kind, name, body string) {
+		t.Helper()
+		old, err := s.Document(ctx, kind, name)
+		if err != nil && !errors.Is(err, outbox.ErrNotFound) {
+			t.Fatal(err)
+		}
+		_, err = s.PutDocument(ctx, outbox.Document{Kind: kind, Name: name, Revision: old.Revision, Body: []byte(body)})
+		testkit.Must(t, err)
+	}
+	// read returns the documents as name=body, in order.
+	read := func(after uint64) (string, uint64) {
+		t.Helper()
+		all, revision, err := s.Documents(ctx, "endpoint", after)
+		testkit.Must(t, err)
+		var texts []string
+		for _, d := range all {
+			texts = append(texts, d.Name+"="+string(d.Body))
+		}
+		slices.Sort(texts)
+		return strings.Join(texts, " "), revision
+	}
+	for i := range 100 {
+		put("endpoint", fmt.Sprintf("many%d", i), "x")
+		put("endpoint", fmt.Sprintf("many%d", i), "")
+	}
+	put("endpoint", "a", "1")
+	put("endpoint", "b", "2")
+	put("other", "c", "3")
+	_, seen := read(0)
+	put("endpoint", "b", "22")
+	put("endpoint", "d", "4")
+	want, _ := read(seen)
+	if want != "b=22 d=4" {
+		t.Fatalf("written since: %s", want)
+	}
+	want, seen = read(0)
+	testkit.Must(t, s.Close())
+
+	p.server.Kill()
+	s = p.open()
+	if got, revision := read(0); got != want || revision != seen {
+		t.Errorf("the copy at revision %d: %s, want %d: %s", revision, got, seen, want)
+	}
+	if _, _, err := s.Documents(ctx, "other", 0); !errors.Is(err, outbox.ErrUnavailable) {
+		t.Errorf("of another kind: %v", err)
+	}
+	p.server.Start()
+	p.server.WaitReady()
+	direct, err := redisstream.Open(ctx, p.shared)
+	testkit.Must(t, err)
+	defer direct.Close()
+	old, err := direct.Document(ctx, "endpoint", "a")
+	testkit.Must(t, err)
+	_, err = direct.PutDocument(ctx, outbox.Document{Kind: "endpoint", Name: "a", Revision: old.Revision})
+	testkit.Must(t, err)
+	testkit.Until(t, "Redis", func() bool { _, _, err := s.Documents(ctx, "other", 0); return err == nil })
+	if got, _ := read(seen); got != "a= b=22 d=4" { // whole, with what is gone
+		t.Errorf("after a copy: %s", got)
+	}
+	testkit.Must(t, s.Close())
+	p.server.Kill()
+	s = p.open()
+	if got, _ := read(0); got != "b=22 d=4" {
+		t.Errorf("the copy does not follow: %s", got)
 	}
 }
 

@@ -196,7 +196,7 @@ func openStore(ctx context.Context, o Options) (outbox.Operable, error) {
 		if err != nil || c.Redis.Spool == "" {
 			return shared, err
 		}
-		store, err := spool.Open(ctx, shared, spool.Options{Dir: c.Redis.Spool, MaxSize: c.MaxSize, Log: log})
+		store, err := spool.Open(ctx, shared, spool.Options{Dir: c.Redis.Spool, MaxSize: c.MaxSize, Mirror: []string{registry.Kind}, Log: log})
 		if err != nil {
 			return nil, errors.Join(err, shared.Close())
 		}

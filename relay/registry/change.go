@@ -188,7 +188,7 @@ func (r *Registry) put(ctx context.Context, name string, revision uint64, s *sto
 	if err != nil {
 		return err
 	}
-	d, err := r.o.Store.PutDocument(ctx, outbox.Document{Kind: kind, Name: name, Revision: revision, Body: body})
+	d, err := r.o.Store.PutDocument(ctx, outbox.Document{Kind: Kind, Name: name, Revision: revision, Body: body})
 	if err != nil {
 		return err
 	}
@@ -287,7 +287,7 @@ func (r *Registry) Delete(ctx context.Context, name string, match uint64) error 
 	if match != 0 && match != e.revision {
 		return ErrChanged
 	}
-	d, err := r.o.Store.PutDocument(ctx, outbox.Document{Kind: kind, Name: name, Revision: e.revision})
+	d, err := r.o.Store.PutDocument(ctx, outbox.Document{Kind: Kind, Name: name, Revision: e.revision})
 	switch {
 	case errors.Is(err, outbox.ErrConflict):
 		return errors.Join(ErrChanged, r.read(ctx))

@@ -26,8 +26,8 @@ import (
 	"relay/policy"
 )
 
-// kind of the documents.
-const kind = "endpoint"
+// Kind is that of the documents.
+const Kind = "endpoint"
 
 // Options of a Registry. All but Keys and Now must be given.
 type Options struct {
@@ -82,7 +82,7 @@ func New(o Options) *Registry {
 
 // Load reads all documents. Errors: those of the store.
 func (r *Registry) Load(ctx context.Context) error {
-	all, revision, err := r.o.Store.Documents(ctx, kind, 0)
+	all, revision, err := r.o.Store.Documents(ctx, Kind, 0)
 	if err != nil {
 		return fmt.Errorf("read endpoints made at run time: %w", err)
 	}
@@ -215,7 +215,7 @@ func (r *Registry) Follow(ctx context.Context) error {
 	for {
 		var err error
 		if r.Loaded() {
-			if err = r.o.Store.AwaitDocuments(ctx, kind, r.known()); err == nil {
+			if err = r.o.Store.AwaitDocuments(ctx, Kind, r.known()); err == nil {
 				err = r.read(ctx)
 			}
 		} else if err = r.Load(ctx); err == nil {
@@ -241,7 +241,7 @@ func (r *Registry) known() uint64 {
 }
 
 func (r *Registry) read(ctx context.Context) error {
-	all, revision, err := r.o.Store.Documents(ctx, kind, r.known())
+	all, revision, err := r.o.Store.Documents(ctx, Kind, r.known())
 	if err == nil {
 		r.take(all, revision)
 	}

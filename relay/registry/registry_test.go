@@ -125,7 +125,7 @@ func TestLife(t *testing.T) {
 		if err != nil || len(secrets.Secrets) != 1 || !strings.HasPrefix(secrets.Secrets[0].Secret, "whsec_") {
 			t.Fatalf("secrets: %+v, %v", secrets, err)
 		}
-		d, err := store.Document(t.Context(), kind, "acme")
+		d, err := store.Document(t.Context(), Kind, "acme")
 		if err != nil || strings.Contains(string(d.Body), secrets.Secrets[0].Secret) {
 			t.Errorf("the secret lies open in the outbox: %v", err)
 		}

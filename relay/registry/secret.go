@@ -52,7 +52,7 @@ func makeSecret() string {
 }
 
 // place of a sealed secret.
-func place(name string) string { return kind + "/" + name }
+func place(name string) string { return Kind + "/" + name }
 
 func (r *Registry) store(name, secret string) (storedSecret, error) {
 	if r.o.Keys != nil {
