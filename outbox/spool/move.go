@@ -114,7 +114,7 @@ func (s *Store) awaitShared(ctx context.Context) bool {
 	}
 }
 
-// sayEvery bounds the lines about an outbox that is away now and then.
+// sayEvery bounds the lines about an outbox that comes and goes.
 const sayEvery = 30 * time.Second
 
 // setMoving notes whether batches move, and why not.
