@@ -112,19 +112,15 @@ func (sh *shard) seal(ctx context.Context) (int, error) {
 	var list []logged
 	last := ""
 	for from := "-"; len(list) < sh.s.o.segment; from = "(" + last {
-		page, err := node.XRangeN(ctx, sh.log, from, "+", logPage).Result()
+		page, err := sh.readLog(ctx, node, from, "+", false)
 		if err != nil {
-			return 0, sh.note(err)
+			return 0, err
 		}
 		if len(page) == 0 {
 			return 0, nil
 		}
-		for _, m := range page {
-			more, err := sh.parseLog(m)
-			if err != nil {
-				return 0, err
-			}
-			if list, last = append(list, more...), m.ID; len(list) >= sh.s.o.segment {
+		for _, group := range page {
+			if list, last = append(list, group.events...), group.id; len(list) >= sh.s.o.segment {
 				break
 			}
 		}
@@ -136,19 +132,46 @@ func (sh *shard) seal(ctx context.Context) (int, error) {
 	return len(list), nil
 }
 
-// parseLog reads an entry of the log, in the order of accept. What cannot be read is passed over.
-func (sh *shard) parseLog(m redis.XMessage) ([]logged, error) {
-	list := make([]logged, 0, len(m.Values))
-	for field, v := range m.Values {
-		terms, _ := v.(string)
-		l, err := parseLogged(field, terms)
+// logGroup is an entry of the log.
+type logGroup struct {
+	id     string
+	events []logged // in the order of accept
+}
+
+// readLog reads a page of the log, of which the first entry is at from, or the last one if it goes back. It does without the
+// maps that the client makes of entries, because all events pass here.
+func (sh *shard) readLog(ctx context.Context, node *redis.Client, from, to string, back bool) ([]logGroup, error) {
+	command := "XRANGE"
+	if back {
+		command = "XREVRANGE"
+	}
+	v, err := node.Do(ctx, command, sh.log, from, to, "COUNT", logPage).Result()
+	if err != nil {
+		return nil, sh.note(err)
+	}
+	list, _ := v.([]any)
+	page := make([]logGroup, 0, len(list))
+	for _, entry := range list {
+		pair, _ := entry.([]any)
+		if len(pair) != 2 {
+			return nil, errSegment
+		}
+		texts, err := texts(pair[1], 0)
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, l)
+		g := logGroup{events: make([]logged, 0, len(texts)/2)}
+		g.id, _ = pair[0].(string)
+		for i := 0; i+1 < len(texts); i += 2 {
+			l, err := parseLogged(texts[i], texts[i+1])
+			if err != nil {
+				return nil, err
+			}
+			g.events = append(g.events, l)
+		}
+		page = append(page, g)
 	}
-	slices.SortFunc(list, func(a, b logged) int { return int(a.order - b.order) })
-	return list, nil
+	return page, nil
 }
 
 // writeSegment writes a segment: of the log, whose next entry is behind, or in place of another one.

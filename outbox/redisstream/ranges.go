@@ -92,19 +92,15 @@ func (r *ranges) newest(ctx context.Context, node *redis.Client, low, high int64
 			end = at[0].ID
 		}
 	}
-	page, err := node.XRevRangeN(ctx, sh.log, end, "-", logPage).Result()
+	page, err := sh.readLog(ctx, node, end, "-", true)
 	if err != nil {
-		return nil, 0, sh.note(err)
+		return nil, 0, err
 	}
 	r.logged = len(page) < logPage
 	covered = high + 1
-	for _, m := range page {
-		entries, err := sh.parseLog(m)
-		if err != nil {
-			return nil, 0, err
-		}
-		slices.Reverse(entries)
-		for _, l := range entries {
+	for _, group := range page {
+		slices.Reverse(group.events)
+		for _, l := range group.events {
 			covered = min(covered, l.order)
 			if l.order >= low && l.order <= high {
 				list = append(list, r.sc.candidates(l)...)
@@ -165,19 +161,15 @@ func (r *ranges) rising(ctx context.Context, node *redis.Client, low, high int64
 		list, covered, _, err = r.segments(ctx, node, low, high)
 		return list, covered, covered >= high, err
 	}
-	page, err := node.XRangeN(ctx, sh.log, strconv.FormatInt(low, 10)+"-0", "+", logPage).Result()
+	page, err := sh.readLog(ctx, node, strconv.FormatInt(low, 10)+"-0", "+", false)
 	if err != nil {
-		return nil, 0, false, sh.note(err)
+		return nil, 0, false, err
 	}
 	if of, err = sh.segmentsFrom(ctx, node, low, true, 1); err != nil || len(of) > 0 {
 		return nil, low - 1, false, err
 	}
-	for _, m := range page {
-		entries, err := sh.parseLog(m)
-		if err != nil {
-			return nil, 0, false, err
-		}
-		for _, l := range entries {
+	for _, group := range page {
+		for _, l := range group.events {
 			covered = max(covered, l.order)
 			if l.order >= low && l.order <= high {
 				list = append(list, r.sc.candidates(l)...)
@@ -202,8 +194,12 @@ func (r *ranges) segments(ctx context.Context, node *redis.Client, low, high int
 		return nil, 0, true, nil
 	}
 	r.step = min(2*r.step, 64)
-	for _, g := range of {
-		more, err := r.open(ctx, node, g, low, high)
+	found, err := r.lookUp(ctx, node, of)
+	if err != nil {
+		return nil, 0, false, err
+	}
+	for i, g := range of {
+		more, err := r.open(ctx, node, g, found[i], low, high)
 		if err != nil {
 			return nil, 0, false, err
 		}
@@ -226,29 +222,57 @@ type opened struct {
 	pages map[int][]kept
 }
 
-// open returns the candidates of a segment in the order of the query.
-func (r *ranges) open(ctx context.Context, node *redis.Client, g segment, low, high int64) ([]candidate, error) {
-	sh, key := r.sc.sh, r.sc.sh.segment(g.name)
-	wanted := r.wanted
-	if slices.ContainsFunc(wanted, func(a alternatives) bool { return a.likely }) {
-		types, err := node.HGet(ctx, key, "T").Result()
-		if err != nil && !isNil(err) {
+// looked is what was read of a segment.
+type looked struct {
+	wanted []alternatives
+	values []any // its orders, then two fields for each term
+}
+
+// lookUp reads the orders and the terms of segments, all in one round trip, or in two where types are asked for by a pattern.
+func (r *ranges) lookUp(ctx context.Context, node *redis.Client, of []segment) ([]looked, error) {
+	found := make([]looked, len(of))
+	for i := range found {
+		found[i].wanted = r.wanted
+	}
+	sh := r.sc.sh
+	if slices.ContainsFunc(r.wanted, func(a alternatives) bool { return a.likely }) {
+		p := node.Pipeline()
+		types := make([]*redis.SliceCmd, len(of))
+		for i, g := range of {
+			types[i] = p.HMGet(ctx, sh.segment(g.name), "T")
+		}
+		if _, err := p.Exec(ctx); err != nil {
 			return nil, sh.note(err)
 		}
-		wanted = r.likely(types)
-	}
-	fields := []string{"o"}
-	for _, a := range wanted {
-		for _, t := range a.terms {
-			fields = append(fields, commonField(t), bucketField(t))
+		for i := range of {
+			text, _ := types[i].Val()[0].(string)
+			found[i].wanted = r.likely(text)
 		}
 	}
-	values, err := node.HMGet(ctx, key, fields...).Result()
-	if err != nil {
+	p := node.Pipeline()
+	cmds := make([]*redis.SliceCmd, len(of))
+	for i, g := range of {
+		fields := []string{"o"}
+		for _, a := range found[i].wanted {
+			for _, t := range a.terms {
+				fields = append(fields, commonField(t), bucketField(t))
+			}
+		}
+		cmds[i] = p.HMGet(ctx, sh.segment(g.name), fields...)
+	}
+	if _, err := p.Exec(ctx); err != nil {
 		return nil, sh.note(err)
 	}
+	for i := range of {
+		found[i].values = cmds[i].Val()
+	}
+	return found, nil
+}
+
+// open returns the candidates of a segment in the order of the query.
+func (r *ranges) open(ctx context.Context, node *redis.Client, g segment, found looked, low, high int64) ([]candidate, error) {
 	text := func(i int) string {
-		s, _ := values[i].(string)
+		s, _ := found.values[i].(string)
 		return s
 	}
 	orders, err := readOrders(text(0), g.first)
@@ -258,7 +282,7 @@ func (r *ranges) open(ctx context.Context, node *redis.Client, g segment, low, h
 	if len(orders) != g.events { // it was replaced a moment ago: the new one has all that is kept
 		return r.reopen(ctx, node, g, low, high)
 	}
-	places, err := meet(wanted, text, len(orders))
+	places, err := meet(found.wanted, text, len(orders))
 	if err != nil {
 		return nil, err
 	}
@@ -290,7 +314,11 @@ func (r *ranges) reopen(ctx context.Context, node *redis.Client, g segment, low,
 	if again, _, _ := strings.Cut(of[0].name, "."); again != name || of[0].name == g.name {
 		return nil, nil
 	}
-	return r.open(ctx, node, of[0], low, high)
+	found, err := r.lookUp(ctx, node, of)
+	if err != nil {
+		return nil, err
+	}
+	return r.open(ctx, node, of[0], found[0], low, high)
 }
 
 // likely replaces TypeLike by the types of a segment that it holds for.

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
-	"hash/fnv"
 	"slices"
 	"strconv"
 	"strings"
@@ -42,31 +41,39 @@ type logged struct {
 
 // parseLogged reads a field and value of the log.
 func parseLogged(field, terms string) (l logged, err error) {
-	name, id, ok := strings.Cut(field, "|")
-	order, only, made := strings.Cut(name, ".")
-	l.id, l.only = id, -1
-	l.order, err = strconv.ParseInt(order, 10, 64)
-	if made && err == nil {
-		l.only, err = strconv.Atoi(only)
+	tail, made := strings.CutPrefix(field, "m")
+	r, err := parseTail(tail)
+	l.order, l.id, l.only = r.order, r.event, -1
+	if made {
+		l.only = r.n
 	}
 	d := decoder{rest: terms}
 	l.endpoints = d.terms(&l.event)
 	d.fields(&l.event)
-	if !ok || err != nil || d.err != nil {
+	if err != nil || d.err != nil {
 		return logged{}, fmt.Errorf("%w: an entry of the log cannot be read", outbox.ErrCorrupt)
 	}
-	l.event.ID = id
+	l.event.ID = l.id
 	return l, nil
 }
 
 // term is the hash of something that is searched for. The kinds are e endpoint, t type, n tenant, k key, f field,
 // m made by an operator.
 func term(kind byte, value string) uint64 {
-	h := fnv.New64a()
-	_, _ = h.Write([]byte{kind})
-	_, _ = h.Write([]byte(value))
-	return h.Sum64()
+	h := mix(fnvOffset, kind)
+	for i := range len(value) {
+		h = mix(h, value[i])
+	}
+	return h
 }
+
+// FNV-1a of 64 bits, http://www.isthe.com/chongo/tech/comp/fnv/: hash/fnv takes slices of bytes only.
+const (
+	fnvOffset = 14695981039346656037
+	fnvPrime  = 1099511628211
+)
+
+func mix(h uint64, b byte) uint64 { return (h ^ uint64(b)) * fnvPrime }
 
 func fieldTerm(f outbox.Field) uint64 { return term('f', f.Path+"\x00"+f.Value) }
 
@@ -190,13 +197,32 @@ var errSegment = fmt.Errorf("%w: a segment of the history cannot be read", outbo
 
 // appendID writes an event id: one that Relay made, "evt_" and a UUID, in 17 bytes.
 func appendID(b []byte, id string) []byte {
-	if uuid, ok := strings.CutPrefix(id, "evt_"); ok && len(uuid) == 36 {
-		plain := uuid[:8] + uuid[9:13] + uuid[14:18] + uuid[19:23] + uuid[24:]
-		if raw, err := hex.DecodeString(plain); err == nil && uuidText(raw) == uuid {
-			return append(append(b, 1), raw...)
+	if uuid, ok := strings.CutPrefix(id, "evt_"); ok && len(uuid) == 36 && uuid[8] == '-' && uuid[13] == '-' && uuid[18] == '-' && uuid[23] == '-' {
+		c := append(b, 1)
+		for i := 0; i < len(uuid); i += 2 {
+			if uuid[i] == '-' {
+				i++
+			}
+			high, low := digit(uuid[i]), digit(uuid[i+1])
+			if high > 15 || low > 15 {
+				return appendString(append(b, 0), id)
+			}
+			c = append(c, high<<4|low)
 		}
+		return c
 	}
 	return appendString(append(b, 0), id)
+}
+
+// digit is the value of a hexadecimal digit in lower case, above 15 for anything else.
+func digit(c byte) byte {
+	switch {
+	case c >= '0' && c <= '9':
+		return c - '0'
+	case c >= 'a' && c <= 'f':
+		return c - 'a' + 10
+	}
+	return 255
 }
 
 func uuidText(raw []byte) string {

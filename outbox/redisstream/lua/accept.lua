@@ -115,7 +115,7 @@ local function write(i, at, over)
     unwanted[#unwanted + 1] = ''
   end
   if made > 0 then
-    logged[#logged + 1], logged[#logged + 2] = o .. '|' .. string.sub(KEYS[i], idAt), terms_of(ARGV[at])
+    logged[#logged + 1], logged[#logged + 2] = before .. '0' .. after, terms_of(ARGV[at])
   end
   if made < total then
     -- Retention counts those that are gone. For an event without deliveries it counts one more, that of the history.

@@ -159,12 +159,12 @@ local function terms_of(event)
   return string.sub(event, 52, 51 + a * 16777216 + b * 65536 + c * 256 + d + e * 256 + f)
 end
 
--- log appends to the log of events: "<order>|<event id>" and its terms, or "<order>.<n>|<event id>" for
--- one delivery that an operator made. Entries have the order of their last one as id.
+-- log appends to the log of events: the tail of a delivery and the terms of its event or, for one delivery that an
+-- operator made, 'm' and its tail. Entries have the order of their last one as id.
 local function log(prefix, list)
   for from = 1, #list, 512 do
     local to = math.min(from + 511, #list)
-    local answer = redis.pcall('XADD', prefix .. 'log', string.match(list[to - 1], '^%d+') .. '-0', unpack(list, from, to))
+    local answer = redis.pcall('XADD', prefix .. 'log', string.match(list[to - 1], '%d+') .. '-0', unpack(list, from, to))
     if type(answer) == 'table' and answer.err then redis.call('XADD', prefix .. 'log', '*', unpack(list, from, to)) end
   end
 end

@@ -19,7 +19,7 @@ redis.call('HINCRBY', KEYS[2], endpoint .. '|a', 1)
 redis.call('HINCRBY', KEYS[2], endpoint .. '|' .. state, 1)
 redis.call('XADD', prefix .. (state == 'f' and 'failed' or 'done'), '*', tail, '')
 if state ~= 'd' then redis.call('ZADD', prefix .. (state == 'f' and 'f:' or 'd:') .. endpoint, o, tail) end
-log(prefix, {o .. '.0|' .. id, terms_of(event)})
+log(prefix, {'m' .. tail, terms_of(event)})
 keep()
 redis.call('HINCRBY', KEYS[1], 'bytes', size)
 redis.call('HINCRBY', KEYS[1], 'logged', 1)

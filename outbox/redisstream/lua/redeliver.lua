@@ -23,9 +23,10 @@ local next, keep = orders(prefix, clock())
 local o, n = text(next()), text(tonumber(kept[2] or total))
 redis.call('HSET', key, 'x', text(n + 1), 'r' .. n, o .. '|' .. ARGV[8] .. '|' .. #once .. '|' .. once .. endpoint)
 if once ~= '' then redis.call('HSET', key, 'w' .. once, n) end
-add(prefix .. 'q:' .. endpoint, o .. '-' .. n, o .. '.' .. n .. '.' .. total .. '|' .. id)
+local tail = o .. '.' .. n .. '.' .. text(total) .. '|' .. id
+add(prefix .. 'q:' .. endpoint, o .. '-' .. n, tail)
 redis.call('HINCRBY', KEYS[2], endpoint .. '|a', 1)
-log(prefix, {o .. '.' .. n .. '|' .. id, ARGV[11]})
+log(prefix, {'m' .. tail, ARGV[11]})
 keep()
 redis.call('HINCRBY', KEYS[1], 'bytes', size)
 redis.call('HINCRBY', KEYS[1], 'logged', 1)
