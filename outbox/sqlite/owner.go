@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"time"
 
@@ -13,11 +14,18 @@ import (
 	"relay/outbox"
 )
 
-// Bounds of one commit.
+// Bounds of one commit. Few events keep accepts from outrunning deliveries: settlements and refills
+// come between them, and what is accepted finds room in memory.
 const (
-	groupAccepts = 256     // batches
-	groupBytes   = 4 << 20 // of batches; a larger one goes alone
+	groupEvents  = 128     // of batches; a larger batch goes alone
+	groupBytes   = 4 << 20 // of batches, the same way
 	groupRefills = 32      // endpoints whose backlogs are read before the next commit
+)
+
+// When a group gathers before it is taken.
+const (
+	gatherFrom   = 6 // batches that the group before had
+	gatherYields = 2
 )
 
 // call is something else that the owner has to do. An error that run returns
@@ -80,6 +88,7 @@ func (s *Store) run() {
 		if s.woke != nil {
 			s.woke()
 		}
+		s.gather()
 		g := s.take()
 		if err := s.work(g); err != nil {
 			s.fail(err, g)
@@ -92,6 +101,24 @@ func (s *Store) run() {
 	}
 	<-s.stop
 	s.closeErr = s.shut()
+}
+
+// gather lets goroutines that are about to call Accept do so first, while there are many of them: a
+// commit costs as much as some 10 events. It only yields, so on a machine with time to spare it
+// returns at once.
+func (s *Store) gather() {
+	if s.gathered < gatherFrom {
+		return
+	}
+	for range gatherYields {
+		s.mu.Lock()
+		n := len(s.accepts)
+		s.mu.Unlock()
+		if n >= s.gathered {
+			return
+		}
+		runtime.Gosched()
+	}
 }
 
 // group is what waits for the owner.
@@ -107,11 +134,13 @@ type group struct {
 func (s *Store) take() group {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n, size := 0, int64(0)
-	for n < min(len(s.accepts), groupAccepts) && size < groupBytes {
+	n, events, size := 0, 0, int64(0)
+	for n < len(s.accepts) && events < groupEvents && size < groupBytes {
+		events += len(s.accepts[n].events)
 		size += s.accepts[n].size
 		n++
 	}
+	s.gathered = n
 	g := group{accepts: slices.Clone(s.accepts[:n]), changes: s.writes, calls: s.calls}
 	r := min(len(s.refills), groupRefills)
 	g.refills, s.refills = s.refills[:r:r], s.refills[r:]

@@ -15,7 +15,7 @@ import (
 
 // Bounds of what is kept in memory, however much waits on disk.
 const (
-	queueLength = 2048     // deliveries in an endpoint's queue
+	queueLength = 8192     // deliveries in an endpoint's queue
 	queueShort  = 256      // in each when more than half of queueBytes are in use, so that no few endpoints take it all
 	laneLength  = 64       // and in its express lane
 	queueLow    = 64       // an endpoint with fewer is refilled
