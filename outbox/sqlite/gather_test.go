@@ -13,14 +13,17 @@ func TestGroupsAreBounded(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		batches []int // events of each
+		refills int   // endpoints whose backlog is asked for
 		want    int   // batches of the first group
 	}{
-		{"single events", []int{1, 1, 1}, 3},
-		{"more than a group", []int{100, 100, 100}, 2},
-		{"one that is larger than a group", []int{1000, 1}, 1},
+		{"single events", []int{1, 1, 1}, 0, 3},
+		{"more than a group", []int{100, 100, 100}, 0, 2},
+		{"one that is larger than a group", []int{1000, 1}, 0, 1},
+		{"while there is a backlog", []int{100, 100, 100}, 1, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := &Store{wake: make(chan struct{}, 1)}
+			s.refills = make([]*endpoint, c.refills)
 			for _, n := range c.batches {
 				s.accepts = append(s.accepts, batch(n))
 			}

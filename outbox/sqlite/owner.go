@@ -18,6 +18,7 @@ import (
 // come between them, and what is accepted finds room in memory.
 const (
 	groupEvents  = 128     // of batches; a larger batch goes alone
+	groupBehind  = 64      // the same while queues want what is on disk, so that the backlog gets shorter
 	groupBytes   = 4 << 20 // of batches, the same way
 	groupRefills = 32      // endpoints whose backlogs are read before the next commit
 )
@@ -134,8 +135,11 @@ type group struct {
 func (s *Store) take() group {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n, events, size := 0, 0, int64(0)
-	for n < len(s.accepts) && events < groupEvents && size < groupBytes {
+	n, events, size, most := 0, 0, int64(0), groupEvents
+	if len(s.refills) > 0 {
+		most = groupBehind
+	}
+	for n < len(s.accepts) && events < most && size < groupBytes {
 		events += len(s.accepts[n].events)
 		size += s.accepts[n].size
 		n++
