@@ -27,8 +27,8 @@ func TestGroupsAreBounded(t *testing.T) {
 			for _, n := range c.batches {
 				s.accepts = append(s.accepts, batch(n))
 			}
-			if g := s.take(); len(g.accepts) != c.want || s.gathered != c.want {
-				t.Errorf("the group has %d batches, and %d are remembered, want %d", len(g.accepts), s.gathered, c.want)
+			if g := s.take(); len(g.accepts) != c.want || s.grouped != c.want {
+				t.Errorf("the group has %d batches, and %d are remembered, want %d", len(g.accepts), s.grouped, c.want)
 			}
 			if rest := len(c.batches) - c.want; len(s.accepts) != rest || len(s.wake) != min(rest, 1) {
 				t.Errorf("%d batches wait for an owner that is woken %d times, want %d", len(s.accepts), len(s.wake), rest)

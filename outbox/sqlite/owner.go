@@ -108,14 +108,14 @@ func (s *Store) run() {
 // commit costs as much as some 10 events. It only yields, so on a machine with time to spare it
 // returns at once.
 func (s *Store) gather() {
-	if s.gathered < gatherFrom {
+	if s.grouped < gatherFrom {
 		return
 	}
 	for range gatherYields {
 		s.mu.Lock()
 		n := len(s.accepts)
 		s.mu.Unlock()
-		if n >= s.gathered {
+		if n >= s.grouped {
 			return
 		}
 		runtime.Gosched()
@@ -144,7 +144,7 @@ func (s *Store) take() group {
 		size += s.accepts[n].size
 		n++
 	}
-	s.gathered = n
+	s.grouped = n
 	g := group{accepts: slices.Clone(s.accepts[:n]), changes: s.writes, calls: s.calls}
 	r := min(len(s.refills), groupRefills)
 	g.refills, s.refills = s.refills[:r:r], s.refills[r:]

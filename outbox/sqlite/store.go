@@ -60,26 +60,26 @@ type Store struct {
 	woke       func()           // nil but in tests,
 	wall       func() time.Time // and so is this
 
-	db       *db
-	disk     *disk
-	meta     meta
-	known    []*endpoint      // those with a row, by id - 1
-	touched  []*endpoint      // which the transaction under way changes
-	loaded   map[int64]*entry // deliveries that are in memory and have a row, by number
-	bare     []*entry         // those that have none, in the order of accept, and some that are over
-	raised   int64            // when the watermark was raised last, by the outbox's clock
-	gathered int              // batches of the last group
-	spare    int64            // bytes of memory for what the transaction under way accepts
-	room     int64            // bytes that may still be accepted
-	full     error            // why there is no room; nil while there is
-	stalled  time.Time        // until then the disk is full even for settlements
-	swept    time.Time        // when what is pending was looked for last
-	names    names
-	stats    tallies
-	taken    []taken   // out of memory by the transaction under way
-	now      int64     // of the transaction under way
-	until    time.Time // the read under way should pause then
-	lists    lists
+	db      *db
+	disk    *disk
+	meta    meta
+	known   []*endpoint      // those with a row, by id - 1
+	touched []*endpoint      // which the transaction under way changes
+	loaded  map[int64]*entry // deliveries that are in memory and have a row, by number
+	bare    []*entry         // those that have none, in the order of accept, and some that are over
+	raised  int64            // when the watermark was raised last, by the outbox's clock
+	grouped int              // batches of the last group
+	spare   int64            // bytes of memory for what the transaction under way accepts
+	room    int64            // bytes that may still be accepted
+	full    error            // why there is no room; nil while there is
+	stalled time.Time        // until then the disk is full even for settlements
+	swept   time.Time        // when what is pending was looked for last
+	names   names
+	stats   tallies
+	taken   []taken   // out of memory by the transaction under way
+	now     int64     // of the transaction under way
+	until   time.Time // the read under way should pause then
+	lists   lists
 
 	agePending bool      // old statistics are to be rolled up
 	rested     time.Time // no chores until then, for want of room
