@@ -404,10 +404,14 @@ func everyMetric() *metrics.Metrics {
 		Config:  func() metrics.Config { return metrics.Config{Hash: "0123456789ab"} },
 		InFiles: func(context.Context) map[string]bool { return map[string]bool{"e": true} },
 		Clock:   everything{},
+
+		Certificates: func() map[string]time.Time { return map[string]time.Time{"app.example.com": time.Now()} },
 	}
 	answerZero(&o)
 	m := metrics.New(o)
 	m.Count(everything{})
+	m.FrontRequest("app.example.com", 200)
+	m.FrontEvents(1, true)
 	return m
 }
 

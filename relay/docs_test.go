@@ -146,7 +146,7 @@ func TestPagesNameWhatIsThere(t *testing.T) {
 	for _, name := range readRows(metricTable(t)).keys {
 		known[name] = true
 	}
-	named := regexp.MustCompile("(?m)(?:^|`|[$(|] ?)(relay [a-z]+)\\b|\\b(relay_(?:deliver|ingest|outbox|config|own|log)_[a-z_]+)")
+	named := regexp.MustCompile("(?m)(?:^|`|[$(|] ?)(relay [a-z]+)\\b|\\b(relay_(?:deliver|ingest|outbox|config|own|log|front)_[a-z_]+)")
 	found := 0
 	for path, text := range pages(t) {
 		for _, m := range named.FindAllStringSubmatch(text, -1) {

@@ -409,6 +409,7 @@ func (a *App) newMetrics() *metrics.Metrics {
 		Status:       func() []deliver.Status { return a.deliverer.Status() },
 		InFiles:      a.inFiles,
 		TraceDropped: a.tracer.Dropped,
+		Certificates: a.certificates,
 		LogDropped: func() uint64 {
 			if a.o.LogDropped == nil {
 				return 0

@@ -29,6 +29,7 @@ func (a *App) openFront(ctx context.Context, in *ingest.Ingest) error {
 		WellKnown: func() front.Documents { return a.live.Load().documents() },
 		Listen:    a.tcp,
 		MaxConns:  a.shares.front,
+		Observe:   a.metrics,
 		Log:       a.o.Log,
 	})
 	a.onClose("front", a.front.Close)
@@ -38,6 +39,15 @@ func (a *App) openFront(ctx context.Context, in *ingest.Ingest) error {
 	}
 	next.Apply()
 	return nil
+}
+
+// certificates says when those of fronts end, by host.
+func (a *App) certificates() map[string]time.Time {
+	ends := map[string]time.Time{}
+	for _, c := range a.front.Certificates() {
+		ends[c.Host] = c.Expires
+	}
+	return ends
 }
 
 // certFolder is beside the database of an outbox in a folder.

@@ -44,7 +44,7 @@ type Options struct {
 
 // Observer counts what metrics show.
 type Observer interface {
-	FrontRequest(host string, status int, took time.Duration)
+	FrontRequest(host string, status int)
 	FrontEvents(n int, accepted bool)
 }
 

@@ -65,7 +65,7 @@ func (st *state) onEnd(do func() bool) { st.ends = append(st.ends, do) }
 // record counts and logs the request. The path has no query, which may hold secrets.
 func (st *state) record(r *http.Request, took time.Duration) {
 	if o := st.site.f.o.Observe; o != nil {
-		o.FrontRequest(st.site.c.Host, st.status, took)
+		o.FrontRequest(st.site.c.Host, st.status)
 	}
 	if !st.site.c.AccessLog {
 		return

@@ -58,6 +58,9 @@ type Options struct {
 	// TraceDropped counts lost spans.
 	TraceDropped func() uint64
 
+	// Certificates says when those of fronts end, by host; zero where there is none yet.
+	Certificates func() map[string]time.Time
+
 	// InFiles names the endpoints that are in the file of a Relay of this outbox; deliveries of
 	// others are held. It obeys the context's deadline.
 	InFiles func(ctx context.Context) map[string]bool
@@ -75,6 +78,7 @@ type Metrics struct {
 	unwanted  prometheus.Counter
 	refused   *prometheus.CounterVec // by code
 	ownEvents prometheus.Counter     // dropped ones
+	fronts    *fronts
 }
 
 // New makes Metrics. It collects nothing before the first scrape.
@@ -100,6 +104,7 @@ func New(o Options) *Metrics {
 			Help: "Relay's own events that were lost, because there were too many or the outbox refused them.",
 		}),
 	}
+	m.fronts = newFronts(o.Certificates)
 	m.turn <- struct{}{}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "relay_build_info",
@@ -118,7 +123,7 @@ func New(o Options) *Metrics {
 	m.registry.MustRegister(
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		build, m.events, m.unwanted, m.refused, m.ownEvents, logDropped, traceDropped, newState(m))
+		build, m.events, m.unwanted, m.refused, m.ownEvents, logDropped, traceDropped, m.fronts, newState(m))
 	return m
 }
 
