@@ -319,7 +319,7 @@ func (s *Store) apply(g group, raise bool) (touched []*endpoint, err error) {
 	s.mu.Unlock()
 	meta, known, named := s.meta, len(s.known), len(s.names.texts)
 	s.now = s.clock.Now()
-	s.stats.begin()
+	s.stats.begin(s.hourNow())
 	var r rise
 	err = s.db.transact(sync, func() (err error) {
 		if raise {

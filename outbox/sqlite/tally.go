@@ -39,6 +39,7 @@ type settled struct {
 // tallies are the statistics that are not in the table stat yet.
 type tallies struct {
 	// Of the transaction under way.
+	now   int64 // its hour since 1970, by the wall clock
 	body  []byte
 	keys  map[statKey]uint64 // places in body, from 1
 	added []addition
@@ -74,7 +75,7 @@ const (
 // tally counts in the transaction under way.
 func (s *Store) tally(e *entry, what settled) {
 	t := &s.stats
-	key := statKey{hour: s.hour(), endpoint: e.endpoint.id, kind: e.event.Type, tenant: e.event.Tenant}
+	key := statKey{hour: t.now, endpoint: e.endpoint.id, kind: e.event.Type, tenant: e.event.Tenant}
 	if key.hour != t.hour {
 		t.hour, t.inHour = key.hour, map[statKey]struct{}{}
 	}
@@ -119,9 +120,6 @@ const (
 	tallyAttempt = 1 << 3
 )
 
-// hour is the hour in which the transaction under way counts.
-func (s *Store) hour() int64 { return s.clock.Wall(s.now).Unix() / 3600 }
-
 // writeTally writes what the transaction under way has counted.
 func (s *Store) writeTally() error {
 	t := &s.stats
@@ -134,9 +132,10 @@ func (s *Store) writeTally() error {
 	return nil
 }
 
-// begin forgets what a transaction that failed has counted.
-func (t *tallies) begin() {
-	t.body, t.added = t.body[:0], t.added[:0]
+// begin begins a transaction that counts in one hour, whatever becomes of the wall clock meanwhile. What one that failed
+// has counted is forgotten.
+func (t *tallies) begin(hour int64) {
+	t.now, t.body, t.added = hour, t.body[:0], t.added[:0]
 	clear(t.keys)
 }
 
@@ -147,7 +146,7 @@ func (t *tallies) commit() {
 	}
 	t.last++
 	t.grow(t.added)
-	t.begin()
+	t.begin(0)
 }
 
 // grow sums up a row.
