@@ -345,7 +345,7 @@ func (a *App) adminOptions() admin.Options {
 func (a *App) newJobs(store outbox.Operable, s query.Surroundings) *jobs.Jobs {
 	_, shared := a.store.(outbox.Fleet)
 	return jobs.New(jobs.Options{
-		Outbox: store, Clock: a.clock(), Surroundings: s, Endpoints: a.inFiles,
+		Outbox: store, Clock: a.clock(), Surroundings: s, Endpoints: a.filed,
 		Relay: a.relayName(), Alone: !shared, Log: a.o.Log.With().Str("component", "jobs").Logger(),
 	})
 }
@@ -404,10 +404,13 @@ func (a *App) clock() outbox.Clock {
 // newMetrics asks the deliverer only during a scrape.
 func (a *App) newMetrics() *metrics.Metrics {
 	return metrics.New(metrics.Options{
-		Version:      a.o.Version,
-		Outbox:       a.store,
-		Status:       func() []deliver.Status { return a.deliverer.Status() },
-		InFiles:      a.inFiles,
+		Version: a.o.Version,
+		Outbox:  a.store,
+		Status:  func() []deliver.Status { return a.deliverer.Status() },
+		InFiles: func(ctx context.Context) map[string]bool {
+			names, _ := a.filed(ctx) // an unknown fleet counts as none, as in the admin's answers
+			return names
+		},
 		TraceDropped: a.tracer.Dropped,
 		Certificates: a.certificates,
 		LogDropped: func() uint64 {
@@ -424,22 +427,24 @@ func (a *App) newMetrics() *metrics.Metrics {
 	})
 }
 
-// inFiles names the endpoints in the file of this Relay, or of any other Relay of the outbox.
-// Their deliveries are made.
-func (a *App) inFiles(ctx context.Context) map[string]bool {
+// filed names the endpoints in the file of this Relay, or of any other Relay of the outbox. Their
+// deliveries are made. With an error it has those of this Relay.
+func (a *App) filed(ctx context.Context) (map[string]bool, error) {
 	names := map[string]bool{}
 	for _, e := range a.live.Load().policy.Endpoints {
 		names[e.Name] = true
 	}
-	if ask := a.fleetOf(); ask != nil {
-		f, _ := ask(ctx) // an unknown fleet counts as none, as in the admin's answers
-		for _, r := range f.Relays {
-			for name := range r.Endpoints {
-				names[name] = true
-			}
+	ask := a.fleetOf()
+	if ask == nil {
+		return names, nil
+	}
+	f, err := ask(ctx)
+	for _, r := range f.Relays {
+		for name := range r.Endpoints {
+			names[name] = true
 		}
 	}
-	return names
+	return names, err
 }
 
 // ready is the process's part of readiness; admin asks the outbox, too.

@@ -48,8 +48,8 @@ type Options struct {
 	Surroundings query.Surroundings // of filters
 
 	// Endpoints returns the names of all endpoints that take deliveries or will do so again: those of the file, and of the
-	// files of other Relays.
-	Endpoints func(ctx context.Context) map[string]bool
+	// files of other Relays. A job waits while that is not known: outbox.ErrUnavailable.
+	Endpoints func(ctx context.Context) (map[string]bool, error)
 
 	Relay func() string  // name of this Relay, which no other one of the outbox has at the same time
 	Alone bool           // no other Relay has the outbox open, so a lease of another one is over

@@ -389,19 +389,21 @@ func TestOutages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := open(t, outboxtest.MemOptions{})
 		accept(t, m, "f", 60, "a", outbox.Failed)
-		w := newWorld(t, m)
-		calls := 0
-		w.box.set(func(string) error {
-			if calls++; calls%3 != 0 {
-				return fmt.Errorf("edit: %w", outbox.ErrUnavailable)
+		calls, asked := 0, 0
+		w := newWorld(t, m, func(o *jobs.Options) {
+			o.Endpoints = func(ctx context.Context) (map[string]bool, error) {
+				switch asked++; asked % 3 {
+				case 0:
+					return known(ctx)
+				case 1:
+					return nil, fmt.Errorf("ask: %w", outbox.ErrUnavailable)
+				}
+				return nil, fmt.Errorf("ask: %w", context.DeadlineExceeded)
 			}
-			return nil
 		})
 		w.run()
 		defer w.stop()
-		values := "state=failed"
-		w.box.set(nil)
-		id := w.start(jobs.Job{Action: outbox.Redeliver, Rate: 20}, values).ID
+		id := w.start(jobs.Job{Action: outbox.Redeliver, Rate: 20}, "state=failed").ID
 		w.box.set(func(string) error {
 			if calls++; calls%3 != 0 {
 				return fmt.Errorf("edit: %w", outbox.ErrUnavailable)

@@ -105,7 +105,7 @@ func newWorld(t *testing.T, store outbox.Operable, change ...func(*jobs.Options)
 	w := &world{T: t, box: &box{Operable: store}, log: new(testkit.Log)}
 	w.options = jobs.Options{
 		Outbox: w.box, Relay: named("relay-1"), Alone: true, Log: zerolog.New(w.log),
-		Endpoints:    func(context.Context) map[string]bool { return map[string]bool{"a": true, "b": true} },
+		Endpoints:    known,
 		Surroundings: query.Surroundings{Held: func(context.Context) ([]string, error) { return nil, nil }},
 	}
 	for _, c := range change {
@@ -237,3 +237,8 @@ func skipped(j jobs.Job) string {
 
 // named is the name of a Relay.
 func named(name string) func() string { return func() string { return name } }
+
+// known are the endpoints of the file.
+func known(context.Context) (map[string]bool, error) {
+	return map[string]bool{"a": true, "b": true}, nil
+}

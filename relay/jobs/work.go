@@ -138,7 +138,13 @@ func (w *work) count(ctx context.Context) error {
 // next makes the next page the batch. Errors: the context's, errTaken, or a final one.
 func (w *work) next(ctx context.Context) error {
 	var page outbox.Page
+	var endpoints map[string]bool
 	err := w.patiently(ctx, func() (err error) {
+		if w.d.Action == outbox.Redeliver && w.d.To == "" {
+			if endpoints, err = w.o.Endpoints(ctx); err != nil {
+				return err
+			}
+		}
 		q := outbox.Query{Oldest: true, Limit: w.pace.page(), Cursor: w.d.Cursor}
 		if q.Filter, err = w.query.Filter(ctx, w.o.Surroundings); err != nil {
 			return err
@@ -153,10 +159,6 @@ func (w *work) next(ctx context.Context) error {
 		return err
 	}
 	w.d.Cursor, w.d.Last = page.Next, page.Next == ""
-	var endpoints map[string]bool
-	if w.d.Action == outbox.Redeliver && w.d.To == "" {
-		endpoints = w.o.Endpoints(ctx)
-	}
 	for i := range page.Items {
 		switch item := &page.Items[i]; {
 		case endpoints != nil && !endpoints[item.Endpoint]:
@@ -367,7 +369,7 @@ func (w *work) patiently(ctx context.Context, call func() error) error {
 		if ctx.Err() != nil && err != nil {
 			return ctx.Err()
 		}
-		if !errors.Is(err, outbox.ErrUnavailable) {
+		if !errors.Is(err, outbox.ErrUnavailable) && !errors.Is(err, context.DeadlineExceeded) {
 			return err
 		}
 		rest(ctx, wait)
