@@ -50,8 +50,8 @@ func (o *operator) use(m outbox.Operable) {
 	}
 	o.options.Jobs = jobs.New(jobs.Options{
 		Outbox: m, Surroundings: Surroundings(o.options), Relay: func() string { return "relay-1" }, Alone: true, Log: zerolog.Nop(),
-		Endpoints: func(context.Context) map[string]bool {
-			return map[string]bool{"billing": true, "search": true, "archive": true}
+		Endpoints: func(context.Context) (map[string]bool, error) {
+			return map[string]bool{"billing": true, "search": true, "archive": true}, nil
 		},
 	})
 }
