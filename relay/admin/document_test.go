@@ -85,7 +85,7 @@ func (d *documenter) document(routes []route) []byte {
 	d.schema(reflect.TypeFor[problem.Problem]())
 	all := object{
 		"openapi": "3.1.0",
-		"info": object{"title": "Relay's admin API", "version": "0", "license": object{"name": "see LICENSE"},
+		"info": object{"title": "Relay's admin API", "version": "0",
 			"description": "Every operation of a running Relay. The verbs of the command line are clients of it. Times are RFC 3339 in UTC, durations in milliseconds. New members may come: ignore unknown ones."},
 		"servers":  []any{object{"url": "http://127.0.0.1:7071", "description": "admin.http of the file; a Unix socket has the same routes"}},
 		"security": []any{object{}, object{"token": []any{}}},
