@@ -24,7 +24,7 @@ type accept struct {
 }
 
 // Accept implements outbox.Store. When an answer of Redis is lost the same accept
-// is executed again until ctx ends, at most for 10 seconds: the script knows it.
+// is executed again until ctx ends, at most for Options.Patience: the script knows it.
 func (s *Store) Accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -35,7 +35,7 @@ func (s *Store) Accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt, e
 	if len(b.Entries) == 0 {
 		return nil, errors.New("accept: the batch has no events")
 	}
-	within, cancel := context.WithTimeout(ctx, callTimeout)
+	within, cancel := context.WithTimeout(ctx, s.o.Patience)
 	defer cancel()
 	a := &accept{ctx: within, batch: &b, events: make([][]byte, len(b.Entries)), done: make(chan error, 1)}
 	for i := range b.Entries {
@@ -67,7 +67,7 @@ func (s *Store) Accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt, e
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		return nil, fmt.Errorf("%w: redis did not confirm within %s; whether the events are kept is not known", outbox.ErrUnavailable, callTimeout)
+		return nil, fmt.Errorf("%w: redis did not confirm within %s; whether the events are kept is not known", outbox.ErrUnavailable, s.o.Patience)
 	case <-s.ended:
 		return nil, outbox.ErrClosed
 	}

@@ -39,6 +39,7 @@ type Options struct {
 	Log            zerolog.Logger
 	Endpoints      map[string]string // by name: what this Relay does with each
 	Version        string            // of this Relay
+	Patience       time.Duration     // how long an Accept waits for Redis at most; 0 for 10 s
 
 	segment int // events from which on a segment of the history is made; 0 for segmentEvents
 }

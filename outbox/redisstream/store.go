@@ -130,6 +130,7 @@ func (o Options) complete() (Options, error) {
 	o.Namespace = cmp.Or(o.Namespace, "relay")
 	o.Shards = cmp.Or(o.Shards, 1)
 	o.Durability = cmp.Or(o.Durability, Memory)
+	o.Patience = cmp.Or(o.Patience, callTimeout)
 	o.segment = cmp.Or(o.segment, segmentEvents)
 	if o.Durability != Memory && o.Durability != Fsync && o.Durability != Replicated {
 		return o, fmt.Errorf("durability %q is not known; use %q, %q or %q", o.Durability, Memory, Fsync, Replicated)

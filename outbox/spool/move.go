@@ -188,9 +188,6 @@ func (s *Store) moveOne(ctx context.Context, c outbox.Claim, b outbox.Batch) boo
 		cancel()
 		switch {
 		case err == nil:
-			if s.o.moved != nil {
-				s.o.moved()
-			}
 			s.settle(c, outbox.Delivered, outbox.Attempt{})
 			s.setMoving(true, nil)
 			s.permit()

@@ -10,7 +10,6 @@
 package spool
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,10 +30,12 @@ const Level = "spooled"
 // lane is the name of the one endpoint in the spool: its deliveries are the batches that wait.
 const lane = "spool"
 
-const (
-	patience  = 2 * time.Second // for the shared outbox to take a batch, before it goes into the spool
-	healthFor = time.Second     // for its health
-)
+// Patience is for redisstream.Options: how long the shared outbox may take over a batch before
+// the batch goes into the spool. It may still take the batch later, and then knows it.
+const Patience = 2 * time.Second
+
+// healthFor bounds the wait for the health of the shared outbox.
+const healthFor = time.Second
 
 // Options of a spool.
 type Options struct {
@@ -42,9 +43,6 @@ type Options struct {
 	MaxSize int64    // bytes, as of sqlite.Options
 	Mirror  []string // kinds of documents of which the spool keeps a copy, see Documents
 	Log     zerolog.Logger
-
-	patience time.Duration // of tests
-	moved    func()        // of tests: called after the shared outbox took a batch, before the spool knows
 }
 
 // Store is a shared outbox with a spool.
@@ -78,7 +76,6 @@ type Store struct {
 // Open puts a spool before a shared outbox, which the Store closes. What is left in the spool
 // moves at once. Errors: those of sqlite.Open.
 func Open(ctx context.Context, shared *redisstream.Store, o Options) (*Store, error) {
-	o.patience = cmp.Or(o.patience, patience)
 	local, err := sqlite.Open(ctx, sqlite.Options{Dir: o.Dir, MaxSize: o.MaxSize, Log: o.Log})
 	if err != nil {
 		return nil, fmt.Errorf("spool: %w", err)
@@ -110,7 +107,7 @@ func (s *Store) Accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt, e
 	}
 	for {
 		if !s.used.Load() {
-			receipts, err := s.direct(ctx, b)
+			receipts, err := s.Store.Accept(ctx, b)
 			if !away(err) {
 				return receipts, err
 			}
@@ -124,17 +121,6 @@ func (s *Store) Accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt, e
 			return s.put(b)
 		}
 	}
-}
-
-// direct lets the shared outbox take the batch.
-func (s *Store) direct(ctx context.Context, b outbox.Batch) ([]outbox.Receipt, error) {
-	within, cancel := context.WithTimeout(ctx, s.o.patience)
-	defer cancel()
-	receipts, err := s.Store.Accept(within, b)
-	if err != nil && ctx.Err() == nil && within.Err() != nil {
-		return nil, fmt.Errorf("%w: it does not answer", outbox.ErrUnavailable) // and may take the batch later
-	}
-	return receipts, err
 }
 
 func away(err error) bool { return errors.Is(err, outbox.ErrUnavailable) }

@@ -29,14 +29,13 @@ type place struct {
 	dir    string
 	log    testkit.Log
 	shared redisstream.Options
-	moved  func()
 	mirror []string
 }
 
 func newPlace(t *testing.T) *place {
 	t.Helper()
 	server := redistest.Start(t)
-	return &place{t: t, server: server, dir: t.TempDir(), shared: redisstream.Options{URL: server.URL(), Database: -1, Log: zerolog.Nop()}}
+	return &place{t: t, server: server, dir: t.TempDir(), shared: redisstream.Options{URL: server.URL(), Database: -1, Log: zerolog.Nop(), Patience: 200 * time.Millisecond}}
 }
 
 // open opens the outbox with its spool; the test closes it.
@@ -44,7 +43,7 @@ func (p *place) open() *Store {
 	p.t.Helper()
 	shared, err := redisstream.Open(p.t.Context(), p.shared)
 	testkit.Must(p.t, err)
-	s, err := Open(p.t.Context(), shared, Options{Dir: p.dir, Log: zerolog.New(&p.log), Mirror: p.mirror, patience: 200 * time.Millisecond, moved: p.moved})
+	s, err := Open(p.t.Context(), shared, Options{Dir: p.dir, Log: zerolog.New(&p.log), Mirror: p.mirror})
 	testkit.Must(p.t, err)
 	p.t.Cleanup(func() { _ = s.Close() })
 	return s

@@ -192,6 +192,9 @@ func openStore(ctx context.Context, o Options) (outbox.Operable, error) {
 		if o.Policy != nil {
 			r.Endpoints = o.Policy.Hashes()
 		}
+		if c.Redis.Spool != "" {
+			r.Patience = spool.Patience
+		}
 		shared, err := redisstream.Open(ctx, r)
 		if err != nil || c.Redis.Spool == "" {
 			return shared, err
