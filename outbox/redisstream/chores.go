@@ -97,10 +97,6 @@ const logPage = 64
 // seal makes a segment of the oldest events of the log, and returns how many it has: 0 if there are
 // too few, or another Relay was first.
 func (sh *shard) seal(ctx context.Context) (int, error) {
-	joined, err := sh.session()
-	if err != nil {
-		return 0, err
-	}
 	node, err := sh.node(ctx)
 	if err != nil {
 		return 0, sh.note(err)
@@ -112,7 +108,7 @@ func (sh *shard) seal(ctx context.Context) (int, error) {
 	var list []logged
 	last := ""
 	for from := "-"; len(list) < sh.s.o.segment; from = "(" + last {
-		page, err := sh.readLog(ctx, node, from, "+", false)
+		page, err := sh.readLog(ctx, "XRANGE", from, "+", logPage)
 		if err != nil {
 			return 0, err
 		}
@@ -125,8 +121,9 @@ func (sh *shard) seal(ctx context.Context) (int, error) {
 			}
 		}
 	}
-	n, err := sh.writeSegment(ctx, joined, list, segment{name: strconv.FormatInt(sealed, 10)}, sealed, behind(last), nil)
-	if err != nil || !n {
+	name := strconv.FormatInt(sealed, 10)
+	done, err := sh.writeSegment(ctx, name, list, replaced{sealed: sealed, behind: behind(last)})
+	if err != nil || !done {
 		return 0, err
 	}
 	return len(list), nil
@@ -138,14 +135,14 @@ type logGroup struct {
 	events []logged // in the order of accept
 }
 
-// readLog reads a page of the log, of which the first entry is at from, or the last one if it goes back. It does without the
+// readLog reads entries of the log, with XRANGE or XREVRANGE. It does without the
 // maps that the client makes of entries, because all events pass here.
-func (sh *shard) readLog(ctx context.Context, node *redis.Client, from, to string, back bool) ([]logGroup, error) {
-	command := "XRANGE"
-	if back {
-		command = "XREVRANGE"
+func (sh *shard) readLog(ctx context.Context, command, from, to string, most int) ([]logGroup, error) {
+	node, err := sh.node(ctx)
+	if err != nil {
+		return nil, sh.note(err)
 	}
-	v, err := node.Do(ctx, command, sh.log, from, to, "COUNT", logPage).Result()
+	v, err := node.Do(ctx, command, sh.log, from, to, "COUNT", most).Result()
 	if err != nil {
 		return nil, sh.note(err)
 	}
@@ -174,19 +171,29 @@ func (sh *shard) readLog(ctx context.Context, node *redis.Client, from, to strin
 	return page, nil
 }
 
-// writeSegment writes a segment: of the log, whose next entry is behind, or in place of another one.
-func (sh *shard) writeSegment(ctx context.Context, joined *session, list []logged, g segment, sealed int64, behind string, instead *segment) (bool, error) {
-	args := []any{joined.outbox, sealed, sealed, "", "", behind, ""}
+// replaced is what a new segment takes the place of: a segment, or the begin of the log.
+type replaced struct {
+	segment *segment
+	sealed  int64  // events that are in segments already
+	behind  string // the entry of the log that is the first one to stay
+}
+
+// writeSegment writes a segment in one step with the removal of what it replaces, and tells whether this
+// Relay was the first to do so.
+func (sh *shard) writeSegment(ctx context.Context, name string, list []logged, instead replaced) (bool, error) {
+	joined, err := sh.session()
+	if err != nil {
+		return false, err
+	}
+	keys := []string{sh.meta, sh.log, sh.segments, sh.segment(name)}
+	args := []any{joined.outbox, instead.sealed, instead.sealed + int64(len(list)), "", "", instead.behind, ""}
 	if len(list) > 0 {
-		g.first, g.last, g.events = list[0].order, list[len(list)-1].order, len(list)
+		g := segment{name: name, first: list[0].order, last: list[len(list)-1].order, events: len(list)}
 		args[3], args[4] = g.first, g.member()
 		args = append(args, segmentFields(list)...)
 	}
-	keys := []string{sh.meta, sh.log, sh.segments, sh.segment(g.name)}
-	if instead != nil {
-		keys, args[6] = append(keys, sh.segment(instead.name)), instead.member()
-	} else {
-		args[2] = sealed + int64(len(list))
+	if g := instead.segment; g != nil {
+		keys, args[6] = append(keys, sh.segment(g.name)), g.member()
 	}
 	v, err := sh.eval(ctx, &sh.s.scripts.seal, keys, args)
 	done, _ := v.(int64)
@@ -195,10 +202,6 @@ func (sh *shard) writeSegment(ctx context.Context, joined *session, list []logge
 
 // rewrite replaces a segment by one of the events that are still kept, without what was erased.
 func (sh *shard) rewrite(ctx context.Context, g segment) error {
-	joined, err := sh.session()
-	if err != nil {
-		return err
-	}
 	orders, ids, err := sh.readSegment(ctx, g)
 	if err != nil {
 		return err
@@ -237,7 +240,7 @@ func (sh *shard) rewrite(ctx context.Context, g segment) error {
 	}
 	name, times, _ := strings.Cut(g.name, ".")
 	n, _ := strconv.Atoi(times)
-	_, err = sh.writeSegment(ctx, joined, list, segment{name: fmt.Sprintf("%s.%d", name, n+1)}, 0, "", &g)
+	_, err = sh.writeSegment(ctx, fmt.Sprintf("%s.%d", name, n+1), list, replaced{segment: &g})
 	return err
 }
 

@@ -18,7 +18,8 @@ type ranges struct {
 	sc     *scan
 	lists  *lists // to compare with, nil for none
 	logged bool   // the log was read to its begin
-	step   int
+	groups int    // of the log that are read next
+	step   int    // segments that are read next
 	wanted []alternatives
 }
 
@@ -33,7 +34,7 @@ type alternatives struct {
 const alternativesMost = 200
 
 func newRanges(sc *scan, l *lists) *ranges {
-	r := &ranges{sc: sc, lists: l, step: 1}
+	r := &ranges{sc: sc, lists: l, groups: 2, step: 1}
 	f := &sc.terms
 	add := func(kind byte, values []string) {
 		if len(values) == 0 || len(values) > alternativesMost || slices.Contains(values, "") {
@@ -92,11 +93,12 @@ func (r *ranges) newest(ctx context.Context, node *redis.Client, low, high int64
 			end = at[0].ID
 		}
 	}
-	page, err := sh.readLog(ctx, node, end, "-", true)
+	page, err := sh.readLog(ctx, "XREVRANGE", end, "-", r.groups)
 	if err != nil {
 		return nil, 0, err
 	}
-	r.logged = len(page) < logPage
+	r.logged = len(page) < r.groups
+	r.groups = min(4*r.groups, logPage)
 	covered = high + 1
 	for _, group := range page {
 		slices.Reverse(group.events)
@@ -161,7 +163,7 @@ func (r *ranges) rising(ctx context.Context, node *redis.Client, low, high int64
 		list, covered, _, err = r.segments(ctx, node, low, high)
 		return list, covered, covered >= high, err
 	}
-	page, err := sh.readLog(ctx, node, strconv.FormatInt(low, 10)+"-0", "+", false)
+	page, err := sh.readLog(ctx, "XRANGE", strconv.FormatInt(low, 10)+"-0", "+", logPage)
 	if err != nil {
 		return nil, 0, false, err
 	}
@@ -224,71 +226,105 @@ type opened struct {
 
 // looked is what was read of a segment.
 type looked struct {
-	wanted []alternatives
-	values []any // its orders, then two fields for each term
+	places []place // of events that have the terms
+	orders []int64 // of its events, nil if there are no places
+	gone   bool    // it was replaced a moment ago
 }
 
-// lookUp reads the orders and the terms of segments, all in one round trip, or in two where types are asked for by a pattern.
+// lookUp reads the terms of segments, all in one round trip (two where types are asked for by a pattern), and in another
+// one the orders of those that have such events.
 func (r *ranges) lookUp(ctx context.Context, node *redis.Client, of []segment) ([]looked, error) {
-	found := make([]looked, len(of))
-	for i := range found {
-		found[i].wanted = r.wanted
+	sh, wanted := r.sc.sh, make([][]alternatives, len(of))
+	for i := range of {
+		wanted[i] = r.wanted
 	}
-	sh := r.sc.sh
 	if slices.ContainsFunc(r.wanted, func(a alternatives) bool { return a.likely }) {
-		p := node.Pipeline()
-		types := make([]*redis.SliceCmd, len(of))
-		for i, g := range of {
-			types[i] = p.HMGet(ctx, sh.segment(g.name), "T")
-		}
-		if _, err := p.Exec(ctx); err != nil {
-			return nil, sh.note(err)
+		types, err := sh.readFields(ctx, node, of, func(int) []string { return []string{"T"} })
+		if err != nil {
+			return nil, err
 		}
 		for i := range of {
-			text, _ := types[i].Val()[0].(string)
-			found[i].wanted = r.likely(text)
+			wanted[i] = r.likely(types[i][0])
 		}
 	}
-	p := node.Pipeline()
-	cmds := make([]*redis.SliceCmd, len(of))
-	for i, g := range of {
-		fields := []string{"o"}
-		for _, a := range found[i].wanted {
+	texts, err := sh.readFields(ctx, node, of, func(i int) []string {
+		fields := []string{"v"}
+		for _, a := range wanted[i] {
 			for _, t := range a.terms {
 				fields = append(fields, commonField(t), bucketField(t))
 			}
 		}
-		cmds[i] = p.HMGet(ctx, sh.segment(g.name), fields...)
+		return fields
+	})
+	if err != nil {
+		return nil, err
 	}
-	if _, err := p.Exec(ctx); err != nil {
-		return nil, sh.note(err)
+	found := make([]looked, len(of))
+	for i, g := range of {
+		if found[i].gone = texts[i][0] == ""; found[i].gone {
+			continue
+		}
+		if found[i].places, err = meet(wanted[i], texts[i], g.events); err != nil {
+			return nil, err
+		}
 	}
-	for i := range of {
-		found[i].values = cmds[i].Val()
+	orders, err := sh.readFields(ctx, node, of, func(i int) []string {
+		if len(found[i].places) == 0 {
+			return nil
+		}
+		return []string{"o"}
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i, g := range of {
+		if len(orders[i]) == 0 {
+			continue
+		}
+		if found[i].orders, err = readOrders(orders[i][0], g.first); err != nil {
+			return nil, err
+		}
 	}
 	return found, nil
 }
 
+// readFields reads fields of segments in one round trip.
+func (sh *shard) readFields(ctx context.Context, node *redis.Client, of []segment, fields func(i int) []string) ([][]string, error) {
+	all := make([][]string, len(of))
+	cmds := make([]*redis.SliceCmd, len(of))
+	p := node.Pipeline()
+	for i, g := range of {
+		if names := fields(i); len(names) > 0 {
+			cmds[i] = p.HMGet(ctx, sh.segment(g.name), names...)
+		}
+	}
+	if p.Len() == 0 {
+		return all, nil
+	}
+	if _, err := p.Exec(ctx); err != nil {
+		return nil, sh.note(err)
+	}
+	for i, cmd := range cmds {
+		if cmd == nil {
+			continue
+		}
+		for _, v := range cmd.Val() {
+			text, _ := v.(string)
+			all[i] = append(all[i], text)
+		}
+	}
+	return all, nil
+}
+
 // open returns the candidates of a segment in the order of the query.
 func (r *ranges) open(ctx context.Context, node *redis.Client, g segment, found looked, low, high int64) ([]candidate, error) {
-	text := func(i int) string {
-		s, _ := found.values[i].(string)
-		return s
-	}
-	orders, err := readOrders(text(0), g.first)
-	if err != nil {
-		return nil, err
-	}
-	if len(orders) != g.events { // it was replaced a moment ago: the new one has all that is kept
-		return r.reopen(ctx, node, g, low, high)
-	}
-	places, err := meet(found.wanted, text, len(orders))
-	if err != nil {
-		return nil, err
+	orders := found.orders
+	if found.gone || len(found.places) > 0 && len(orders) != g.events {
+		return r.reopen(ctx, node, g, low, high) // the new one has all that is kept
 	}
 	in := &opened{segment: g, pages: map[int][]kept{}}
-	list := make([]candidate, 0, len(places))
-	for _, p := range places {
+	list := make([]candidate, 0, len(found.places))
+	for _, p := range found.places {
 		if p.at >= len(orders) || orders[p.at] < low || orders[p.at] > high {
 			continue
 		}
@@ -337,8 +373,9 @@ func (r *ranges) likely(types string) []alternatives {
 	return wanted
 }
 
-// meet returns the places that have a term of each of the alternatives, in order.
-func meet(wanted []alternatives, text func(int) string, events int) ([]place, error) {
+// meet returns the places that have a term of each of the alternatives, in order. Texts are two fields for each term, from
+// the second one on.
+func meet(wanted []alternatives, texts []string, events int) ([]place, error) {
 	var list []place
 	if len(wanted) == 0 {
 		for at := range events {
@@ -351,7 +388,7 @@ func meet(wanted []alternatives, text func(int) string, events int) ([]place, er
 	for i, a := range wanted {
 		some := make(bitmap, (events+63)/64)
 		for _, t := range a.terms {
-			places, err := readPlaces(t, text(field), text(field+1))
+			places, err := readPlaces(t, texts[field], texts[field+1])
 			if err != nil {
 				return nil, err
 			}

@@ -14,6 +14,7 @@ import (
 // The history of a shard is the log of events, in the order of their accept, and segments, each with some thousand
 // events that were in the log before. A segment is a hash that does not change any more:
 //
+//	v        1, the version
 //	o        orders of its events, as distances
 //	i<k>     ids of the k-th 256 events
 //	p<term>  places of events, and numbers of deliveries, that have a term that many events of the segment have
@@ -120,6 +121,7 @@ func segmentFields(list []logged) (values []any) {
 	add := func(field string, value []byte) {
 		values = append(values, field, value)
 	}
+	add("v", []byte("1"))
 	add("o", orders)
 	for k, page := range ids {
 		add("i"+strconv.Itoa(k), page)
@@ -262,13 +264,17 @@ func readIDs(page string) (list []kept, err error) {
 // readOrders reads the orders of a segment's events.
 func readOrders(text string, first int64) (list []int64, err error) {
 	list = make([]int64, 0, len(text)/2)
-	d := decoder{rest: text}
-	for last := first; d.rest != "" && d.err == nil; {
-		last += int64(d.uvarint())
-		list = append(list, last)
-	}
-	if d.err != nil {
-		return nil, errSegment
+	last, n, shift := first, uint64(0), 0
+	for i := range len(text) {
+		n |= uint64(text[i]&0x7f) << shift
+		if shift += 7; shift > 63 {
+			return nil, errSegment
+		}
+		if text[i] < 0x80 {
+			last += int64(n)
+			list = append(list, last)
+			n, shift = 0, 0
+		}
 	}
 	return list, nil
 }
