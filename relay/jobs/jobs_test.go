@@ -249,7 +249,7 @@ func TestSuccessor(t *testing.T) {
 			if job := next.over(id); job.Done != 40 || len(repeats(t, m)) != 40 {
 				t.Errorf("job: %+v", job)
 			}
-			if after := next.box.edits[0].at.Sub(dead); after < least || after > least+15*time.Second || least == 0 && after > time.Second {
+			if after := next.box.edited()[0].at.Sub(dead); after < least || after > least+15*time.Second || least == 0 && after > time.Second {
 				t.Errorf("%s goes on after %v", name, after)
 			}
 		})
@@ -273,7 +273,7 @@ func TestFleet(t *testing.T) {
 		time.Sleep(7 * time.Second)
 		busy := -1
 		for i, w := range all {
-			if len(w.box.edits) > 0 {
+			if len(w.box.edited()) > 0 {
 				if busy >= 0 {
 					t.Errorf("Relays %d and %d work on the job at the same time", busy, i)
 				}
@@ -296,10 +296,10 @@ func TestFleet(t *testing.T) {
 			}
 		}
 		for i, w := range all {
-			if i == busy || len(w.box.edits) == 0 {
+			if i == busy || len(w.box.edited()) == 0 {
 				continue
 			}
-			if after := w.box.edits[0].at.Sub(dead); after < 5*time.Second || after > 25*time.Second {
+			if after := w.box.edited()[0].at.Sub(dead); after < 5*time.Second || after > 25*time.Second {
 				t.Errorf("another Relay went on after %v, want about the lease", after)
 			}
 		}
@@ -369,9 +369,10 @@ func TestRateIsKept(t *testing.T) {
 			if most := float64(n)/rate*1.2 + 3; took > most || took < float64(n)/rate*0.8-1 {
 				t.Errorf("%d at %v/s took %.1f s", n, rate, took)
 			}
-			for i, first := range w.box.edits {
+			edits := w.box.edited()
+			for i, first := range edits {
 				sum := 0
-				for _, e := range w.box.edits[i:] {
+				for _, e := range edits[i:] {
 					if e.at.Sub(first.at) < time.Second {
 						sum += e.changes
 					}

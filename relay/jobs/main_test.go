@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -55,6 +56,13 @@ func (b *box) done(name string) {
 	if after != nil {
 		after(name)
 	}
+}
+
+// edited returns the calls of Edit so far.
+func (b *box) edited() []edit {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.edits)
 }
 
 func (b *box) set(before func(string) error) {
