@@ -28,6 +28,7 @@ func (a *App) openFront(ctx context.Context, in *ingest.Ingest) error {
 		Admin:     guardAdmin(guard, a.adminOptions()),
 		WellKnown: func() front.Documents { return a.live.Load().documents() },
 		Listen:    a.tcp,
+		Certs:     front.CertOptions{Storage: func() (front.Storage, error) { return certStorage(a.o.Config) }},
 		MaxConns:  a.shares.front,
 		Observe:   a.metrics,
 		Log:       a.o.Log,
