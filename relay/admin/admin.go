@@ -35,6 +35,7 @@ type Deliverer interface {
 	Status() []deliver.Status
 	StatusOf(endpoint string) (deliver.Status, bool)
 	Listen(hear func(*outbox.Item)) (stop func())
+	Tell(*outbox.Item)
 	Pause(ctx context.Context, endpoint, by string) (deliver.Status, error)
 	Resume(ctx context.Context, endpoint, by string) (deliver.Status, error)
 	Enable(ctx context.Context, endpoint, by string) (deliver.Status, error)

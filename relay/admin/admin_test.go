@@ -66,6 +66,8 @@ func (g *gates) Listen(hear func(*outbox.Item)) (stop func()) {
 	}
 }
 
+func (g *gates) Tell(i *outbox.Item) { g.tell(i) }
+
 // tell tells all who listen of an attempt, and returns how many those are.
 func (g *gates) tell(i *outbox.Item) (listening int) {
 	g.mu.Lock()

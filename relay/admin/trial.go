@@ -141,6 +141,7 @@ func (a *api) tested(r *http.Request, event *outbox.Event, res *deliver.Result) 
 		a.Log.Warn().Str("endpoint", res.Endpoint).Err(err).Msg("a test is not in the history")
 	}
 	out.ID = id
+	a.Deliverer.Tell(testedItem(id, event, res))
 	a.audited(r, audit.Entry{Verb: "test", What: "endpoint " + res.Endpoint, Count: new(int64(1)), After: audit.State(struct {
 		ID     string `json:"id,omitempty"`
 		State  string `json:"state"`
@@ -148,4 +149,15 @@ func (a *api) tested(r *http.Request, event *outbox.Event, res *deliver.Result) 
 		Code   string `json:"code,omitempty"`
 	}{id, out.State, out.Status, out.Code})})
 	return out
+}
+
+// testedItem is the delivery of a test, for readers of /v1/tail.
+func testedItem(id string, e *outbox.Event, res *deliver.Result) *outbox.Item {
+	end := res.Attempt.Started.Add(res.Attempt.Took)
+	return &outbox.Item{
+		Delivery: outbox.Delivery{
+			ID: id, EventID: e.ID, Endpoint: res.Endpoint, State: res.State, Attempts: 1, Created: res.Attempt.Started, Finished: end, Code: res.Attempt.Code, Manual: true,
+		},
+		Type: e.Type, Tenant: e.Tenant, Key: e.Key, Time: e.Time, Last: &res.Attempt, Error: res.Attempt.Error,
+	}
 }

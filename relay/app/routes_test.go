@@ -23,6 +23,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"relay/ingest/problem"
+	"relay/outbox/redisstream/redistest"
 )
 
 // secretMarks are in all secrets of the files of these tests, as they are written or as base64.
@@ -210,6 +211,12 @@ func items(list map[string]any) []map[string]any {
 
 // Every route answers what the OpenAPI document says, and none of them shows a secret. A route that is not called here fails the test.
 func TestEveryRouteFitsTheDocument(t *testing.T) {
+	t.Run("sqlite", func(t *testing.T) { everyRoute(t, "") })
+	t.Run("redis", func(t *testing.T) { everyRoute(t, redistest.Start(t).URL()) })
+}
+
+// everyRoute uses sqlite, or the Redis at a URL.
+func everyRoute(t *testing.T, redis string) {
 	t.Setenv("CANARY", "canary-7f3a-env")
 	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -233,9 +240,15 @@ func TestEveryRouteFitsTheDocument(t *testing.T) {
 		endpoint("bad", "/bad", "batch {}"),
 		endpoint("off", "/off", "enabled = false"),
 	), "http = \"\"", "http = \"\"\n  token = \"canary-7f3a-token\"", 1)
+	if redis != "" {
+		file = regexp.MustCompile(`(?s)outbox "sqlite" {.*?\n}`).ReplaceAllString(file, fmt.Sprintf("outbox \"redis\" {\n  url = %q\n}", redis))
+	}
 	p.write(p.file, file)
 	p.start(true)
 	v := visit(t, p.dir)
+	if engine := v.call(200, "GET", "/readyz", "")["outbox"].(map[string]any)["engine"]; engine != map[bool]string{false: "sqlite", true: "redis"}[redis != ""] {
+		t.Fatalf("the outbox is %v", engine)
+	}
 	tail := v.openTail()
 
 	say(t, p.dir, `{"id":"evt_one","type":"order.paid","tenant":"acme","key":"k","data":{"deviceId":"cam-7","n":12345678901234567890.10}}`)
@@ -379,17 +392,19 @@ func (v *visited) openTail() *tailed {
 	return s
 }
 
-// end reads the four attempts of the first two events.
+// end reads the four attempts of the first two events, and two tests.
 func (s *tailed) end(v *visited) {
 	v.t.Helper()
 	defer s.resp.Body.Close()
-	for n := 0; n < 4; {
+	for n, tests := 0, 0; n < 4 || tests < 2; {
 		line, err := s.lines.ReadString('\n')
 		if err != nil {
 			v.t.Fatal(err)
 		}
 		if data, ok := strings.CutPrefix(line, "data: "); ok {
-			n++
+			if n++; strings.Contains(data, `"type":"relay.test"`) && strings.Contains(data, `"manual":true`) {
+				tests++
+			}
 			v.answers.WriteString(data)
 			v.check("tail sent", "#/components/schemas/AttemptEnded", []byte(data))
 		}

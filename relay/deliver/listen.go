@@ -43,8 +43,7 @@ func (d *Deliverer) change(to func([]*listener) []*listener) {
 
 // tell tells listeners of an attempt of c.
 func (d *Deliverer) tell(c *outbox.Claim, res *Result) {
-	all := d.listeners.Load()
-	if all == nil {
+	if d.listeners.Load() == nil {
 		return
 	}
 	e := c.Event
@@ -57,7 +56,14 @@ func (d *Deliverer) tell(c *outbox.Claim, res *Result) {
 	if res.State.Final() {
 		i.Finished = a.Started.Add(a.Took)
 	}
-	for _, l := range *all {
-		l.hear(i)
+	d.Tell(i)
+}
+
+// Tell tells listeners of an attempt that was made outside of Run.
+func (d *Deliverer) Tell(i *outbox.Item) {
+	if all := d.listeners.Load(); all != nil {
+		for _, l := range *all {
+			l.hear(i)
+		}
 	}
 }
