@@ -60,6 +60,7 @@ func (a *App) reload(ctx context.Context, by string, onlyOthers bool) (admin.Rel
 		return admin.Reloaded{}, a.refuse(by, problem.InvalidConfig, "this Relay was not started from files: there is nothing to read again")
 	}
 	before := a.seen
+	defer debug.FreeOSMemory() // with many endpoints, reading the files uses more memory than the result
 	file, p, err := a.o.Load()
 	a.noteFiles(file, err)
 	if onlyOthers && a.seen == before {
@@ -125,7 +126,6 @@ func (a *App) takeOver(ctx context.Context, by string, start time.Time, r read) 
 	a.o.Log.Info().Str("by", by).Int64("generation", done.Generation).Str("hash", done.Hash).
 		Int("endpoints", len(p.Endpoints)).Dur("took", time.Since(start)).Msg("reloaded: " + summary(done))
 	a.tellFleet(ctx, p)
-	defer debug.FreeOSMemory() // with many endpoints, reading the files uses more memory than the result
 	if holdsMore(old.policy, p) {
 		ctx, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()

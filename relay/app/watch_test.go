@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -17,7 +18,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/rs/zerolog"
 
+	"relay/config"
 	"relay/internal/testkit"
+	"relay/policy"
 )
 
 // Files are read again when they were left alone for 250 ms, once, and only they count.
@@ -333,5 +336,36 @@ func TestSameFilesAreNoReload(t *testing.T) {
 	p.write(p.file, text) // as it was when all was well: the trouble is over
 	if _, err := a.reload(t.Context(), "watch", true); err != nil || a.refused.Load() != nil {
 		t.Errorf("back to the good file: %v", err)
+	}
+}
+
+// Reading many endpoints takes more memory than the result. It is given back when the files are
+// those read before, too: the first look comes a moment after the start of each Relay.
+func TestLookGivesMemoryBack(t *testing.T) {
+	p := newPlace(t)
+	p.write(p.file, p.text(endpointBlock("a", "https://a.example.com")))
+	a := p.start(false)
+	if _, err := a.reload(t.Context(), "watch", true); err != nil && !errors.Is(err, errUnchanged) {
+		t.Fatal(err)
+	}
+	const size = 64 << 20
+	load := a.o.Load
+	a.o.Load = func() (*config.File, *policy.Policy, error) {
+		syntax := make([]byte, size)
+		runtime.KeepAlive(syntax)
+		return load()
+	}
+	used := func() uint64 {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapInuse
+	}
+	runtime.GC()
+	before := used()
+	if _, err := a.reload(t.Context(), "watch", true); !errors.Is(err, errUnchanged) {
+		t.Fatal(err)
+	}
+	if after := used(); after > before+size/2 {
+		t.Errorf("%d bytes are in use after a look at %d, %d before", after, size, before)
 	}
 }
