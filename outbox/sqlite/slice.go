@@ -8,9 +8,9 @@ import (
 
 // What reads much does it in slices of the owner's time, between commits.
 const (
-	sliceIdle  = 2 * time.Millisecond   // for a slice while nothing waits for a commit
-	sliceBusy  = 100 * time.Microsecond // at least; else
-	sliceShare = 12                     // of the time of the last commit, the share of one part
+	sliceIdle  = 2 * time.Millisecond   // for all reads while nothing waits for a commit
+	sliceShare = 12                     // else so many parts of the last commit's time are one for all reads
+	sliceLeast = 100 * time.Microsecond // for each read
 )
 
 // read lets the owner run a function again and again until it is done, each time until Store.spent tells that it should
@@ -43,10 +43,11 @@ func (s *Store) spent() bool { return !time.Now().Before(s.until) }
 
 // slice is how long a read may go on, when so many share what is left beside a commit that took so long.
 func slice(commit time.Duration, busy bool, readers int) time.Duration {
-	if !busy {
-		return sliceIdle
+	all := sliceIdle
+	if busy {
+		all = min(commit/sliceShare, sliceIdle)
 	}
-	return max(min(commit/sliceShare, sliceIdle)/time.Duration(max(readers, 1)), sliceBusy)
+	return max(all/time.Duration(max(readers, 1)), sliceLeast)
 }
 
 // choresAt is when chores has something to do; now or before if it has now, zero for never.
