@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -39,11 +40,11 @@ func TestHistoryFigures(t *testing.T) {
 				if _, err := s.Deliveries(ctx, q.query()); err != nil {
 					return
 				}
-				time.Sleep(20 * time.Millisecond)
+				time.Sleep(100 * time.Millisecond)
 			}
 		}
 	})
-	t.Logf("accepts in %s: %d alone, %d beside a reader of up to 50 pages a second: %.2f", took, alone, beside, float64(beside)/float64(alone))
+	t.Logf("accepts in %s: %d alone, %d beside a reader of up to 10 pages a second: %.2f", took, alone, beside, float64(beside)/float64(alone))
 }
 
 type historyWorld struct {
@@ -220,4 +221,70 @@ func (w *historyWorld) accepts(beside func(context.Context)) (n int64, took time
 	all.Go(func() { beside(ctx) })
 	all.Wait()
 	return done.Load(), took
+}
+
+// TestDeliveryBytes measures what a delivery of an event of 1 KiB costs in the memory of Redis and in its append-only file. It
+// runs with TestHistoryFigures.
+func TestDeliveryBytes(t *testing.T) {
+	if os.Getenv("RELAY_HISTORY") == "" {
+		t.Skip("RELAY_HISTORY says that figures are wanted")
+	}
+	const n = 5 * segmentEvents
+	for name, attempt := range map[string]outbox.Attempt{
+		"no texts":                  {},
+		"heads":                     {Request: string(make([]byte, 400)), Head: string(make([]byte, 200))},
+		"heads and a body of 1 KiB": {Request: string(make([]byte, 400)), Head: string(make([]byte, 200)), Body: make([]byte, 1024)},
+	} {
+		server := redistest.Start(t)
+		server.MustDo(t, "CONFIG", "SET", "auto-aof-rewrite-percentage", "0")
+		s := openTest(t, at(server.URL()))
+		sh := s.shards[0]
+		memory, file := usedMemory(t, server), aofSize(t, server)
+		for i := range n {
+			e := outbox.Event{ID: fmt.Sprintf("evt_%08x-0000-7000-8000-000000000000", i), Type: "order.paid", Data: make([]byte, 1024)}
+			if _, err := s.Accept(t.Context(), outbox.Batch{Entries: []outbox.Entry{{Event: e, Endpoints: []string{"billing"}}}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for i := 0; i < n; i += 256 {
+			for _, c := range claimSome(t, s, "billing", 256, time.Hour) {
+				a := attempt
+				a.N, a.Started, a.Status, a.Outcome, a.Peer, a.Relay = 1, time.Now(), 200, "delivered", "127.0.0.1:443", "web-1"
+				if err := s.Settle(t.Context(), c, outbox.Settlement{State: outbox.Delivered, Attempt: a}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if _, err := s.Statistics(t.Context(), outbox.StatQuery{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := sh.sealAll(chores{logged: n}); err != nil {
+			t.Fatal(err)
+		}
+		segments := int64(0)
+		for _, key := range server.MustDo(t, "KEYS", sh.prefix+"s:*").([]any) {
+			segments += server.MustDo(t, "MEMORY", "USAGE", key.(string), "SAMPLES", "0").(int64)
+		}
+		own, err := strconv.ParseInt(server.MustDo(t, "HGET", sh.meta, "bytes").(string), 10, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: %d bytes of memory a delivery, of which %d are in segments; %d count for max_size; %d of the append-only file",
+			name, (usedMemory(t, server)-memory)/n, segments/n, own/n, (aofSize(t, server)-file)/n)
+	}
+}
+
+func aofSize(t *testing.T, server *redistest.Server) int64 {
+	t.Helper()
+	for _, line := range strings.Fields(server.MustDo(t, "INFO", "persistence").(string)) {
+		if size, ok := strings.CutPrefix(line, "aof_current_size:"); ok {
+			n, err := strconv.ParseInt(size, 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatal("INFO does not have the size of the append-only file")
+	return 0
 }
