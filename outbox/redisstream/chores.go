@@ -351,6 +351,10 @@ func (sh *shard) segmentsFrom(ctx context.Context, node *redis.Client, order int
 		if err != nil {
 			return nil, err
 		}
+		// The first one may have been replaced by the second one between the two questions.
+		if n := len(list); rising && n > 0 && g.base() == list[n-1].base() {
+			list = list[:n-1]
+		}
 		if !rising || g.last >= order {
 			list = append(list, g)
 		}

@@ -196,6 +196,9 @@ func (s *Store) Count(ctx context.Context, f outbox.Filter) (n int64, exact bool
 	if err := s.ready(within); err != nil {
 		return 0, false, err
 	}
+	if n, ok, err := s.listed(within, &f); ok || err != nil {
+		return n, ok, err
+	}
 	q := outbox.Query{Filter: f}
 	for _, sc := range s.scans(&q, cursor{}) {
 		for !sc.done {

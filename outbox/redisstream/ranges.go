@@ -346,8 +346,7 @@ func (r *ranges) reopen(ctx context.Context, node *redis.Client, g segment, low,
 	if err != nil || len(of) == 0 || of[0].last < g.first {
 		return nil, err
 	}
-	name, _, _ := strings.Cut(g.name, ".")
-	if again, _, _ := strings.Cut(of[0].name, "."); again != name || of[0].name == g.name {
+	if of[0].base() != g.base() || of[0].name == g.name {
 		return nil, nil
 	}
 	found, err := r.lookUp(ctx, node, of)

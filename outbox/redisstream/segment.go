@@ -290,6 +290,12 @@ func (g segment) member() string {
 	return fmt.Sprintf("%s:%d:%d:%d", g.name, g.first, g.last, g.events)
 }
 
+// base is what a segment and those that replace it have in common.
+func (g segment) base() string {
+	name, _, _ := strings.Cut(g.name, ".")
+	return name
+}
+
 func parseSegment(member string) (g segment, err error) {
 	part := strings.Split(member, ":")
 	if len(part) != 4 {
