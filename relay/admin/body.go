@@ -63,7 +63,7 @@ func readObject(w http.ResponseWriter, r *http.Request, most int64, names ...str
 	if _, err := d.ReadToken(); err != nil {
 		return nil, broken
 	}
-	if _, err := d.ReadToken(); err != io.EOF {
+	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
 		return nil, broken
 	}
 	return members, nil

@@ -2,6 +2,7 @@ package query
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -167,7 +168,7 @@ func (p Parser) Body(body []byte, others ...string) (*Query, map[string]jsontext
 	if _, err := d.ReadToken(); err != nil {
 		return nil, nil, badJSON(err)
 	}
-	if _, err := d.ReadToken(); err != io.EOF {
+	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
 		return nil, nil, badJSON(err)
 	}
 	q, err := p.Values(all, Bulk)
@@ -176,7 +177,7 @@ func (p Parser) Body(body []byte, others ...string) (*Query, map[string]jsontext
 
 func badJSON(err error) error {
 	detail := `the body is one object with a filter, like {"endpoint":"billing","state":"failed"}`
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		detail = "the body is not JSON in UTF-8 with unique names: " + detail
 	}
 	return &Error{problem.InvalidJSON, "", detail}
