@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -299,11 +298,4 @@ func TestStartQuotesNothing(t *testing.T) {
 			}
 		})
 	}
-}
-
-// serve runs Relay on relay.hcl of the folder.
-func (p *process) serve(self string) {
-	p.log = new(testkit.Log)
-	p.cmd = &exec.Cmd{Path: self, Args: []string{"relay", "serve", "--config", "relay.hcl"}, Dir: p.dir, Env: os.Environ(), Stdout: p.log, Stderr: p.log}
-	testkit.Must(p.t, p.cmd.Start())
 }

@@ -128,6 +128,13 @@ func (p *process) start() {
 	}
 }
 
+// serve runs Relay on relay.hcl of the folder.
+func (p *process) serve(self string) {
+	p.log = new(testkit.Log)
+	p.cmd = &exec.Cmd{Path: self, Args: []string{"relay", "serve", "--config", "relay.hcl"}, Dir: p.dir, Env: os.Environ(), Stdout: p.log, Stderr: p.log}
+	testkit.Must(p.t, p.cmd.Start())
+}
+
 // await waits until the socket answers: from then on Relay handles signals.
 func (p *process) await() {
 	p.t.Helper()
