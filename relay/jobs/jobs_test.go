@@ -485,6 +485,27 @@ func TestCursorIsLost(t *testing.T) {
 	})
 }
 
+// An outbox that lost its data has other jobs, whose revisions begin again.
+func TestLostOutbox(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := open(t, outboxtest.MemOptions{})
+		w := newWorld(t, m)
+		w.run()
+		defer w.stop()
+		for range 3 {
+			w.over(w.start(jobs.Job{Action: outbox.Discard}, "state=pending").ID)
+		}
+		w.box.other.Store(open(t, outboxtest.MemOptions{}))
+		time.Sleep(time.Second)
+		accept(t, m, "f", 5, "a", outbox.Failed)
+		job := w.start(jobs.Job{Action: outbox.Redeliver}, "state=failed")
+		begin := time.Now()
+		if job = w.over(job.ID); job.Done != 5 || time.Since(begin) > 2*time.Minute {
+			t.Errorf("job of the new data: %+v", job)
+		}
+	})
+}
+
 func TestOldJobsAreRemoved(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := open(t, outboxtest.MemOptions{})
@@ -496,14 +517,17 @@ func TestOldJobsAreRemoved(t *testing.T) {
 			testkit.Must(t, err)
 		}
 		w.run()
-		defer w.stop()
 		time.Sleep(time.Second)
+		w.stop()
 		list, err := w.jobs.List(t.Context())
 		testkit.Must(t, err)
 		if len(list) != jobs.Keep || list[0].ID != "job_1029" || list[jobs.Keep-1].ID != "job_0030" {
 			t.Errorf("%d jobs are kept, want the last %d", len(list), jobs.Keep)
 		}
-		time.Sleep(jobs.KeepFor + 2*time.Hour)
+		time.Sleep(jobs.KeepFor - time.Minute)
+		w.run()
+		defer w.stop()
+		time.Sleep(time.Hour)
 		list, err = w.jobs.List(t.Context())
 		testkit.Must(t, err)
 		if len(list) != 0 {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,6 +27,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // box is an outbox with faults.
 type box struct {
 	outbox.Operable
+	other atomic.Pointer[outboxtest.Mem] // has the documents, once it is set
 
 	mu     sync.Mutex
 	before func(call string) error // of Edit, PutDocument and Deliveries; with an error they do nothing
@@ -87,9 +89,28 @@ func (b *box) PutDocument(ctx context.Context, d outbox.Document) (outbox.Docume
 	if err := b.call("PutDocument"); err != nil {
 		return outbox.Document{}, err
 	}
-	d, err := b.Operable.PutDocument(ctx, d)
+	d, err := b.documents().PutDocument(ctx, d)
 	b.done("PutDocument")
 	return d, err
+}
+
+func (b *box) documents() outbox.Documents {
+	if m := b.other.Load(); m != nil {
+		return m
+	}
+	return b.Operable
+}
+
+func (b *box) Documents(ctx context.Context, kind string, after uint64) ([]outbox.Document, uint64, error) {
+	return b.documents().Documents(ctx, kind, after)
+}
+
+func (b *box) Document(ctx context.Context, kind, name string) (outbox.Document, error) {
+	return b.documents().Document(ctx, kind, name)
+}
+
+func (b *box) AwaitDocuments(ctx context.Context, kind string, after uint64) error {
+	return b.documents().AwaitDocuments(ctx, kind, after)
 }
 
 func (b *box) Deliveries(ctx context.Context, q outbox.Query) (outbox.Page, error) {

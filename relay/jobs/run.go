@@ -20,8 +20,8 @@ const (
 	renew = lease / 3
 	// lookEvery is how often leases of other Relays are looked at.
 	lookEvery = lease / 2
-	// restEvery is how often old jobs are looked for.
-	restEvery = time.Hour
+	// restEvery is how often is looked anyway: for jobs that are old, and for an outbox that lost its data.
+	restEvery = time.Minute
 	// atOnce is how many jobs a Relay works on at a time.
 	atOnce = 8
 
@@ -69,6 +69,11 @@ func (r *running) look(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read jobs: %w", err)
 	}
+	if revision < r.revision { // the outbox has lost its data, and begins anew
+		clear(r.known)
+		r.revision = 0
+		return r.look(ctx)
+	}
 	for _, doc := range docs {
 		d, err := read(doc)
 		if err != nil { // removed, or of another version
@@ -111,10 +116,13 @@ func (r *running) begin(ctx context.Context, id string) {
 	r.work.Go(func() {
 		defer cancel(nil)
 		w := &work{Jobs: r.Jobs}
-		w.do(ctx, id)
+		worked := w.do(ctx, id)
 		r.mu.Lock()
 		delete(r.ours, id)
 		r.mu.Unlock()
+		if !worked {
+			return // who has it, or what is wrong with it, is seen by the next look
+		}
 		select {
 		case r.freed <- struct{}{}:
 		default:

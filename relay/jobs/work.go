@@ -35,14 +35,17 @@ type work struct {
 	again bool // Batch was begun by who worked on the job before
 }
 
-// do works on a job until it has ended, or ctx has.
-func (w *work) do(ctx context.Context, id string) {
+// do works on a job until it has ended, or ctx has. It returns false if there was nothing to do.
+func (w *work) do(ctx context.Context, id string) (worked bool) {
 	err := w.take(ctx, id)
+	if w.d == nil {
+		return false
+	}
 	if err == nil {
 		err = w.all(ctx)
 	}
-	if err == nil || w.d == nil || errors.Is(err, errTaken) || errors.Is(err, outbox.ErrClosed) {
-		return // ended, or somebody else's
+	if err == nil || errors.Is(err, errTaken) || errors.Is(err, outbox.ErrClosed) {
+		return true // ended, or somebody else's
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
@@ -58,9 +61,10 @@ func (w *work) do(ctx context.Context, id string) {
 	if err != nil && !errors.Is(err, errTaken) {
 		w.o.Log.Warn().Err(err).Msg("a job stopped, and its last progress was not stored; it goes on when its lease ends")
 	}
+	return true
 }
 
-// take begins the lease. It returns errTaken if there is nothing to do.
+// take begins the lease. It returns errTaken, and leaves d nil, if there is nothing to do.
 func (w *work) take(ctx context.Context, id string) error {
 	d, err := w.get(ctx, id)
 	if err != nil {
