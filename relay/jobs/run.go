@@ -69,7 +69,7 @@ func (r *running) look(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read jobs: %w", err)
 	}
-	if revision < r.revision { // the outbox has lost its data, and begins anew
+	if revision < r.revision { // the outbox has lost its data, and begins again
 		clear(r.known)
 		r.revision = 0
 		return r.look(ctx)
