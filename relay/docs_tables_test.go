@@ -310,10 +310,14 @@ func codeTable(t *testing.T, old rows) string {
 	return b.String()
 }
 
+// eachVerb calls do for each verb, and each verb below one.
 func (a *tables) eachVerb(do func(*cobra.Command)) {
 	for _, verb := range a.root.Commands() {
 		if verb.Name() != "help" && verb.Name() != "completion" {
 			do(verb)
+			for _, below := range verb.Commands() {
+				do(below)
+			}
 		}
 	}
 }
@@ -321,7 +325,9 @@ func (a *tables) eachVerb(do func(*cobra.Command)) {
 func (a *tables) verbTable() string {
 	b := table("verb", "what")
 	a.eachVerb(func(verb *cobra.Command) {
-		line(b, code("relay "+strings.ReplaceAll(verb.Use, "|", `\|`)), verb.Short)
+		if !verb.Parent().HasParent() {
+			line(b, code("relay "+strings.ReplaceAll(verb.Use, "|", `\|`)), verb.Short)
+		}
 	})
 	return b.String()
 }
@@ -329,12 +335,12 @@ func (a *tables) verbTable() string {
 func (a *tables) verbs() string {
 	var b strings.Builder
 	a.eachVerb(func(verb *cobra.Command) {
-		fmt.Fprintf(&b, "\n## relay %s\n\n", verb.Name())
+		fmt.Fprintf(&b, "\n## %s\n\n", verb.CommandPath())
 		text := verb.Short + "."
 		if verb.Long != "" {
 			text = strings.TrimSpace(verb.Long)
 		}
-		fmt.Fprintf(&b, "%s\n\n```\nrelay %s\n", text, verb.Use)
+		fmt.Fprintf(&b, "%s\n\n```\n%s %s\n", text, verb.Parent().CommandPath(), verb.Use)
 		if verb.Example != "" {
 			fmt.Fprintf(&b, "\n%s\n", verb.Example)
 		}

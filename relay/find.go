@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
@@ -42,7 +43,16 @@ func (c *command) finder(f finding) client.Finder {
 
 // output is where tables go.
 func (c *command) output() client.Output {
-	return client.Output{Out: c.out, Err: c.err, Terminal: app.IsTerminal(c.out)}
+	return client.Output{Out: c.out, Err: c.err, Terminal: isTerminal(c.out)}
+}
+
+// isTerminal reports whether an input or output is a terminal.
+func isTerminal(stream any) bool {
+	if t, ok := stream.(terminal); ok {
+		return t.is
+	}
+	w, ok := stream.(io.Writer)
+	return ok && app.IsTerminal(w)
 }
 
 // usage converts usage errors of the package client to those of this one.

@@ -7,6 +7,7 @@ package client
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,10 +31,11 @@ const (
 
 // Target is a running Relay, at the addresses of one of its listeners.
 type Target struct {
-	Addrs   []Addr // the first that takes the connection gets the request
-	MaxBody int    // bytes of one request to ingest
-	next    string // what to do if no Relay answers
-	pid     int    // of the process that says it listens there; 0 for unknown
+	Addrs   []Addr        // the first that takes the connection gets the request
+	MaxBody int           // bytes of one request to ingest
+	next    string        // what to do if no Relay answers
+	pid     int           // of the process that says it listens there; 0 for unknown
+	within  time.Duration // of one request; 0 = timeout
 }
 
 // Addr is where a listener is.
@@ -60,41 +62,20 @@ func (t Target) String() string {
 // PID is the process that says it listens there, 0 if none does.
 func (t Target) PID() int { return t.pid }
 
+// Within is the target with another bound for one request than 30 s.
+func (t Target) Within(d time.Duration) Target {
+	t.within = d
+	return t
+}
+
 // Do sends one request to a running Relay and returns the status and the body of its answer, with
 // any status.
 func (t Target) Do(method, path string, header http.Header, body []byte) (int, []byte, error) {
-	var failed []error
-	for _, a := range t.Addrs {
-		code, answer, err := a.do(method, path, header, body)
-		if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "dial" {
-			failed = append(failed, err) // nothing was sent
-			continue
-		}
-		return code, answer, err
-	}
-	return 0, nil, t.unanswered(failed)
-}
-
-func (a Addr) do(method, path string, header http.Header, body []byte) (int, []byte, error) {
-	transport := &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, a.Network, a.dialled())
-		},
-	}
-	defer transport.CloseIdleConnections()
-	req, err := http.NewRequest(method, "http://localhost"+path, bytes.NewReader(body))
+	ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(t.within, timeout))
+	defer cancel()
+	resp, err := t.Open(ctx, method, path, header, body)
 	if err != nil {
-		return 0, nil, fmt.Errorf("make request: %w", err)
-	}
-	for name, values := range header {
-		req.Header[name] = values
-	}
-	if a.Token != "" {
-		req.Header.Set("Authorization", "Bearer "+a.Token)
-	}
-	resp, err := (&http.Client{Transport: transport, Timeout: timeout}).Do(req)
-	if err != nil {
-		return 0, nil, fmt.Errorf("ask Relay: %w", err)
+		return 0, nil, err
 	}
 	defer resp.Body.Close()
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
@@ -105,6 +86,45 @@ func (a Addr) do(method, path string, header http.Header, body []byte) (int, []b
 		return 0, nil, fmt.Errorf("the answer to %s is longer than %d MiB", path, maxAnswer>>20)
 	}
 	return resp.StatusCode, bytes.TrimSpace(answer), nil
+}
+
+// Open sends one request to a running Relay and returns its answer, with any status, when the header
+// has come. The caller closes the body. The answer ends with ctx.
+func (t Target) Open(ctx context.Context, method, path string, header http.Header, body []byte) (*http.Response, error) {
+	var failed []error
+	for _, a := range t.Addrs {
+		resp, err := a.open(ctx, method, path, header, body)
+		if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "dial" {
+			failed = append(failed, err) // nothing was sent
+			continue
+		}
+		return resp, err
+	}
+	return nil, t.unanswered(failed)
+}
+
+func (a Addr) open(ctx context.Context, method, path string, header http.Header, body []byte) (*http.Response, error) {
+	transport := &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, a.Network, a.dialled())
+		},
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("make request: %w", err)
+	}
+	for name, values := range header {
+		req.Header[name] = values
+	}
+	if a.Token != "" {
+		req.Header.Set("Authorization", "Bearer "+a.Token)
+	}
+	resp, err := (&http.Client{Transport: transport}).Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("ask Relay: %w", err)
+	}
+	return resp, nil
 }
 
 // dialled is the address, or for a socket whose path is longer than an address can be

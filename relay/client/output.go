@@ -1,10 +1,13 @@
 package client
 
 import (
+	"cmp"
 	"encoding/json"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 )
 
 // JSON writes a value for programs, indented for people.
@@ -48,8 +51,31 @@ type Table struct {
 	Rows   [][]string
 }
 
-// Add adds a row.
-func (t *Table) Add(cells ...string) { t.Rows = append(t.Rows, cells) }
+// Add adds a row. Empty cells become "-", and characters that could control a terminal escapes.
+func (t *Table) Add(cells ...string) {
+	row := make([]string, len(cells))
+	for i, cell := range cells {
+		row[i] = cmp.Or(Printable(cell), "-")
+	}
+	t.Rows = append(t.Rows, row)
+}
+
+// Printable replaces characters that could control a terminal, or break a line, by escapes.
+// Receivers and senders choose the texts that verbs print.
+func Printable(text string) string {
+	if strings.IndexFunc(text, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
+		return text
+	}
+	var b strings.Builder
+	for _, r := range text {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	return b.String()
+}
 
 // Align writes the table in columns, for people.
 func (t *Table) Align(to io.Writer) error {

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"fmt"
+	"net/http"
+
+	"github.com/spf13/cobra"
+
+	"relay/relay/admin"
+	"relay/relay/client"
+)
+
+func (c *command) redeliver() *cobra.Command {
+	return c.action(action{
+		verb: "redeliver", short: "Send the event of a delivery again, or those of all deliveries of a filter",
+		long: "Each is a new delivery with its whole schedule; the old one stays as it is. Without --state those that\n" +
+			"failed. It never goes faster than the limits of the endpoints. --to sends to another endpoint.",
+		example: "  relay redeliver dlv_17\n  relay redeliver --endpoint billing --since 2h --dry-run\n  relay redeliver --endpoint billing --since 2h --rate 50 --yes",
+		does:    "send the events of %s deliveries again", path: "/v1/redeliveries", to: true,
+		one: func(t client.Target, id string, o bulkOptions) ([]byte, string, error) {
+			body := admin.RedeliveryRequest{To: o.to}
+			var r admin.Redelivery
+			path, _ := under("/v1/deliveries", id)
+			text, err := request(t, http.MethodPost, path+"/redeliver", body, &r)
+			return text, fmt.Sprintf("%s repeats %s to %s; see it: relay deliveries %[1]s\n", r.ID, r.RedeliveryOf, r.Endpoint), err
+		},
+	})
+}
+
+func (c *command) retry() *cobra.Command {
+	return c.action(action{
+		verb: "retry", short: "Make a pending delivery due now, or all pending ones of a filter",
+		long:    "Limits, breaker and pause of their endpoints still hold: relay resume and relay enable end those.",
+		example: "  relay retry dlv_17\n  relay retry --endpoint billing",
+		does:    "make %s deliveries due now", path: "/v1/retries",
+		one: changeDelivery("retry", "is due now", "was due already"),
+	})
+}
+
+func (c *command) discard() *cobra.Command {
+	return c.action(action{
+		verb: "discard", short: "End a pending delivery without an attempt, or all pending ones of a filter",
+		long:    "They are kept as discarded, and relay redeliver sends their events again.",
+		example: "  relay discard dlv_17\n  relay discard --endpoint gone --yes",
+		does:    "end %s deliveries without an attempt", path: "/v1/discards",
+		one: changeDelivery("discard", "is discarded", "was discarded already"),
+	})
+}
+
+// changeDelivery is a route that changes one delivery.
+func changeDelivery(verb, done, unchanged string) func(client.Target, string, bulkOptions) ([]byte, string, error) {
+	return func(t client.Target, id string, _ bulkOptions) ([]byte, string, error) {
+		var d admin.DeliveryChanged
+		path, _ := under("/v1/deliveries", id)
+		text, err := request(t, http.MethodPost, path+"/"+verb, nil, &d)
+		if d.Unchanged {
+			done = unchanged
+		}
+		return text, fmt.Sprintf("%s to %s %s\n", d.ID, d.Endpoint, done), err
+	}
+}
+
+func (c *command) erase() *cobra.Command {
+	return c.action(action{
+		verb: "erase", short: "Erase the data of an event for good, or of the events of all deliveries of a filter",
+		long: "Payload, indexed fields, and requests and answers of its attempts are gone; records and counts stay.\n" +
+			"It is refused while a delivery is pending, unless forced. Events without a delivery are erased one by one.",
+		example: "  relay erase evt_0192f5d4c0de7000\n  relay erase --tenant acme --until 30d --dry-run",
+		does:    "erase the data of the events of %s deliveries for good", path: "/v1/erasures", force: true,
+		one: func(t client.Target, id string, o bulkOptions) ([]byte, string, error) {
+			path, _ := under("/v1/events", id)
+			path += "/data"
+			if o.force {
+				path += "?force=true"
+			}
+			var e admin.Erasure
+			text, err := request(t, http.MethodDelete, path, nil, &e)
+			done := "is erased"
+			if e.Unchanged {
+				done = "was erased at " + when(e.Erased)
+			}
+			return text, fmt.Sprintf("the data of %s %s\n", e.ID, done), err
+		},
+	})
+}
