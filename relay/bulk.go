@@ -144,16 +144,15 @@ func (c *command) changeAll(a *action, f *filter, o bulkOptions) error {
 	if err != nil {
 		return err
 	}
-	matched := totalOf(&count.Matched)
 	if o.dryRun {
 		if o.json {
 			return client.JSON(c.out, text)
 		}
-		_, err = fmt.Fprintf(c.out, "%s deliveries match; nothing was done\n", matched)
+		_, err = fmt.Fprintf(c.out, "%s; nothing was done\n", matchOf(&count.Matched))
 		return err
 	}
 	if !o.yes {
-		if err := c.confirm(fmt.Sprintf("This would "+a.does+".", matched)); err != nil {
+		if err := c.confirm(fmt.Sprintf("This would "+a.does+".", deliveriesOf(&count.Matched))); err != nil {
 			return err
 		}
 	}
@@ -166,7 +165,7 @@ func (c *command) changeAll(a *action, f *filter, o bulkOptions) error {
 		if o.json {
 			return client.JSON(c.out, text)
 		}
-		_, err = fmt.Fprintf(c.out, "job %s: %s deliveries match; follow it: relay jobs %[1]s\n", started.ID, totalOf(&started.Matched))
+		_, err = fmt.Fprintf(c.out, "job %s: %s; follow it: relay jobs --follow %[1]s\n", started.ID, matchOf(&started.Matched))
 		return err
 	}
 	return c.follow(t, started.ID, o.json)
@@ -244,4 +243,19 @@ func (p *progress) end() {
 	if p.terminal {
 		fmt.Fprint(p.to, "\r\x1b[K")
 	}
+}
+
+// deliveriesOf is "1 delivery", "at least 500 deliveries".
+func deliveriesOf(t *admin.Total) string {
+	if t.N == 1 && !t.AtLeast {
+		return "1 delivery"
+	}
+	return totalOf(t) + " deliveries"
+}
+
+func matchOf(t *admin.Total) string {
+	if t.N == 1 && !t.AtLeast {
+		return "1 delivery matches"
+	}
+	return totalOf(t) + " deliveries match"
 }

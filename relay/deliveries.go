@@ -193,7 +193,7 @@ func attemptText(b *strings.Builder, a *admin.Attempt) {
 	if a.Status != 0 {
 		status = fmt.Sprintf("%d %s", a.Status, http.StatusText(a.Status))
 	}
-	fmt.Fprintf(b, "\nattempt %d  %s  %s in %s: %s%s\n", a.N, when(a.Started), strings.TrimSpace(status), millisOf(a.TookMS), a.Outcome, because(a.Code, a.Error))
+	fmt.Fprintf(b, "\nattempt %d  %s  %s in %s: %s%s\n", a.N, a.Started.UTC().Format("2006-01-02T15:04:05.000Z"), strings.TrimSpace(status), millisOf(a.TookMS), a.Outcome, because(a.Code, a.Error))
 	fmt.Fprintf(b, "  phases   %s\n", phases(a))
 	fmt.Fprintf(b, "  by       relay %s, generation %d of its file%s\n", cmp.Or(a.Relay, "unknown"), a.Generation, manual)
 	if !a.NextAttempt.IsZero() {

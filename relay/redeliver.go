@@ -16,7 +16,7 @@ func (c *command) redeliver() *cobra.Command {
 		long: "Each is a new delivery with its whole schedule; the old one stays as it is. Without --state those that\n" +
 			"failed. It never goes faster than the limits of the endpoints. --to sends to another endpoint.",
 		example: "  relay redeliver dlv_17\n  relay redeliver --endpoint billing --since 2h --dry-run\n  relay redeliver --endpoint billing --since 2h --rate 50 --yes",
-		does:    "send the events of %s deliveries again", path: "/v1/redeliveries", to: true,
+		does:    "send the events of %s again", path: "/v1/redeliveries", to: true,
 		one: func(t client.Target, id string, o bulkOptions) ([]byte, string, error) {
 			body := admin.RedeliveryRequest{To: o.to}
 			var r admin.Redelivery
@@ -32,7 +32,7 @@ func (c *command) retry() *cobra.Command {
 		verb: "retry", short: "Make a pending delivery due now, or all pending ones of a filter",
 		long:    "Limits, breaker and pause of their endpoints still hold: relay resume and relay enable end those.",
 		example: "  relay retry dlv_17\n  relay retry --endpoint billing",
-		does:    "make %s deliveries due now", path: "/v1/retries",
+		does:    "make %s due now", path: "/v1/retries",
 		one: changeDelivery("retry", "is due now", "was due already"),
 	})
 }
@@ -42,7 +42,7 @@ func (c *command) discard() *cobra.Command {
 		verb: "discard", short: "End a pending delivery without an attempt, or all pending ones of a filter",
 		long:    "They are kept as discarded, and relay redeliver sends their events again.",
 		example: "  relay discard dlv_17\n  relay discard --endpoint gone --yes",
-		does:    "end %s deliveries without an attempt", path: "/v1/discards",
+		does:    "end %s without an attempt", path: "/v1/discards",
 		one: changeDelivery("discard", "is discarded", "was discarded already"),
 	})
 }
@@ -66,7 +66,7 @@ func (c *command) erase() *cobra.Command {
 		long: "Payload, indexed fields, and requests and answers of its attempts are gone; records and counts stay.\n" +
 			"It is refused while a delivery is pending, unless forced. Events without a delivery are erased one by one.",
 		example: "  relay erase evt_0192f5d4c0de7000\n  relay erase --tenant acme --until 30d --dry-run",
-		does:    "erase the data of the events of %s deliveries for good", path: "/v1/erasures", force: true,
+		does:    "erase the data of the events of %s for good", path: "/v1/erasures", force: true,
 		one: func(t client.Target, id string, o bulkOptions) ([]byte, string, error) {
 			path, _ := under("/v1/events", id)
 			path += "/data"
