@@ -34,16 +34,25 @@ func askFlags(cmd *cobra.Command, a *asking) {
 // request sends a request with a JSON body, unless that is nil, and reads the answer into out, unless that is
 // nil. It returns the text of the answer, too.
 func request(t client.Target, method, path string, body, out any) (json.RawMessage, error) {
+	return question{method, path, http.Header{}}.ask(t, body, out)
+}
+
+// question is a request to the admin listener, without its body.
+type question struct {
+	method, path string
+	header       http.Header
+}
+
+func (q question) ask(t client.Target, body, out any) (json.RawMessage, error) {
 	var text []byte
-	header := http.Header{}
 	if body != nil {
 		var err error
 		if text, err = json.Marshal(body); err != nil {
 			return nil, fmt.Errorf("make request: %w", err)
 		}
-		header.Set("Content-Type", "application/json")
+		q.header.Set("Content-Type", "application/json")
 	}
-	code, answer, err := t.Do(method, path, header, text)
+	code, answer, err := t.Do(q.method, q.path, q.header, text)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +63,7 @@ func request(t client.Target, method, path string, body, out any) (json.RawMessa
 		return answer, nil
 	}
 	if err := json.Unmarshal(answer, out); err != nil {
-		return nil, fmt.Errorf("read answer of %s (%d bytes): %w", path, len(answer), err)
+		return nil, fmt.Errorf("read answer of %s (%d bytes): %w", q.path, len(answer), err)
 	}
 	return answer, nil
 }

@@ -2,10 +2,8 @@ package main
 
 import (
 	"cmp"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
@@ -19,8 +17,9 @@ import (
 )
 
 func (c *command) endpoints() *cobra.Command {
-	var find finding
-	var asJSON bool
+	var a asking
+	var s selection
+	var watch bool
 	cmd := &cobra.Command{
 		Use:   "endpoints [NAME]",
 		Short: "Show the endpoints of a running Relay and what waits for them",
@@ -32,54 +31,94 @@ func (c *command) endpoints() *cobra.Command {
 			"rate_limit), breaker (it mostly failed), retry_after (the receiver asked for time), consent (the receiver has\n" +
 			"not given it to a handshake), slots (its concurrency).\n\n" +
 			"AGREES tells whether all Relays with the same outbox have the same settings for the endpoint. Where\n" +
-			"they do not, each Relay delivers by its own file.",
+			"they do not, each Relay delivers by its own file.\n\n" +
+			"An endpoint whose name is that of a verb below is shown by relay endpoints show.",
 		Args: argRange(0, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			name := ""
-			if len(args) > 0 {
-				if name = args[0]; name == "" {
-					return usageError{errors.New("NAME is empty: leave it out to see all")}
+			if len(args) > 0 && args[0] == "" {
+				return usageError{errors.New("NAME is empty: leave it out to see all")}
+			}
+			return c.watch(watch, func(c *command) error {
+				if len(args) > 0 {
+					return c.showEndpoint(a, args[0])
 				}
-			}
-			t, err := c.admin(find)
-			if err != nil {
-				return err
-			}
-			return c.showEndpoints(t, name, asJSON)
+				path, err := s.path()
+				if err != nil {
+					return err
+				}
+				var list admin.EndpointList
+				return c.show(a, path, &list, func() error { return c.printEndpoints(&list) })
+			})
 		},
+		ValidArgsFunction: c.completeEndpoint,
 	}
-	adminFlags(cmd, &find)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	askFlags(cmd, &a)
+	s.add(cmd)
+	watchFlag(cmd, &watch)
+	cmd.AddCommand(c.showOne("endpoint", c.showEndpoint), c.addEndpoint(), c.setEndpoint(), c.removeEndpoint(), c.exportEndpoint())
 	return cmd
 }
 
-// showEndpoints asks for one endpoint, or for all if name is "".
-func (c *command) showEndpoints(t client.Target, name string, asJSON bool) error {
-	path := "/v1/endpoints"
-	if name != "" {
-		path += "/" + url.PathEscape(name)
-	}
-	code, answer, err := t.Do(http.MethodGet, path, nil, nil)
+func (c *command) showEndpoint(a asking, name string) error {
+	path, err := under("/v1/endpoints", name)
 	if err != nil {
 		return err
 	}
-	if code != http.StatusOK {
-		return t.AdminRefusal(code, answer)
+	var e admin.Endpoint
+	return c.show(a, path, &e, func() error {
+		if err := c.printEndpoints(&admin.EndpointList{Endpoints: []admin.Endpoint{e}}); err != nil {
+			return err
+		}
+		if e.Made == nil {
+			return nil
+		}
+		return c.output().Remark(fmt.Sprintf("made at run time: revision %s, secrets %d, settings %s\n", e.Made.Revision, e.Made.Secrets, client.Printable(string(e.Made.Settings))))
+	})
+}
+
+func (c *command) printEndpoints(list *admin.EndpointList) error {
+	if err := printEndpoints(c.output(), list.Endpoints, time.Now()); err != nil {
+		return err
 	}
-	var list admin.EndpointList
-	if name == "" {
-		err = json.Unmarshal(answer, &list)
-	} else {
-		list.Endpoints = make([]admin.Endpoint, 1)
-		err = json.Unmarshal(answer, &list.Endpoints[0])
+	if n := len(list.Endpoints); list.Total > n {
+		return c.output().Remark(fmt.Sprintf("%d of %d shown; further ones: --offset\n", n, list.Total))
 	}
-	if err != nil {
-		return fmt.Errorf("read answer of %s (%d bytes): %w", path, len(answer), err)
+	return nil
+}
+
+// selection is the flags that select endpoints.
+type selection struct {
+	states, tenants, labels          []string
+	made, words, sort, limit, offset string
+}
+
+func (s *selection) add(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringArrayVar(&s.states, "state", nil, "`word`: active, paused, disabled, removed, elsewhere or invalid (repeatable)")
+	f.StringArrayVar(&s.labels, "label", nil, "label of the endpoint, as `name=value`")
+	f.StringArrayVar(&s.tenants, "tenant", nil, "endpoints for this tenant, a `text` (repeatable)")
+	f.StringVar(&s.made, "made", "", "`true` for those that were made at run time, false for those of the file")
+	f.StringVarP(&s.words, "q", "q", "", "a `part` of name, URL or description, in any case")
+	f.StringVar(&s.sort, "sort", "", "`order`: name, state, pending, failed (most first), created (newest first); that of the file by default")
+	f.StringVar(&s.limit, "limit", "", "endpoints to show, a `number` from 1 to 1000; all by default")
+	f.StringVar(&s.offset, "offset", "", "`number` of endpoints to leave out first")
+}
+
+func (s *selection) path() (string, error) {
+	q := url.Values{"state": s.states, "tenant": s.tenants}
+	for name, value := range map[string]string{"made": s.made, "q": s.words, "sort": s.sort, "limit": s.limit, "offset": s.offset} {
+		if value != "" {
+			q.Set(name, value)
+		}
 	}
-	if asJSON {
-		return client.JSON(c.out, json.RawMessage(answer))
+	for _, label := range s.labels {
+		name, value, ok := strings.Cut(label, "=")
+		if !ok || name == "" {
+			return "", usageError{fmt.Errorf("--label %q is not NAME=VALUE", label)}
+		}
+		q.Set("label."+name, value)
 	}
-	return printEndpoints(c.output(), list.Endpoints, time.Now())
+	return withQuery("/v1/endpoints", q), nil
 }
 
 func printEndpoints(to client.Output, endpoints []admin.Endpoint, now time.Time) error {

@@ -88,9 +88,8 @@ func TestEndpointsOfManyAreRead(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(list) }))
 	defer s.Close()
 	var out bytes.Buffer
-	c := &command{streams: streams{out: &out}}
-	if err := c.showEndpoints(client.At("tcp", s.Listener.Addr().String()), "", false); err != nil {
-		t.Fatal(err)
+	if code := run([]string{"endpoints", "--admin", "http://" + s.Listener.Addr().String()}, streams{out: &out, err: &out}); code != 0 {
+		t.Fatal(out.String())
 	}
 	if n := bytes.Count(out.Bytes(), []byte("\n")); n != 10_001 {
 		t.Errorf("%d lines", n)

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/url"
 	"os"
 	"time"
 
@@ -17,9 +21,9 @@ import (
 )
 
 func (c *command) explain() *cobra.Command {
-	var configs []string
+	var find finding
 	var endpoint string
-	var signed, asJSON bool
+	var signed, asJSON, running bool
 	cmd := &cobra.Command{
 		Use:   "explain EVENT.json",
 		Short: "Say who gets an event, as which request, and when",
@@ -28,11 +32,19 @@ func (c *command) explain() *cobra.Command {
 			"/v1/events; - reads it from standard input. Nothing is sent, looked up or stored.\n\n" +
 			"Values of an endpoint's own headers, the query of its URL and signatures are not shown.\n" +
 			"--sign shows signatures, made now with the endpoint's secrets. Anybody who has them can send this\n" +
-			"request in your name while the receiver accepts its time.",
+			"request in your name while the receiver accepts its time.\n\n" +
+			"--running asks the Relay that runs, by the file that it has: where that cannot be read here, and for\n" +
+			"endpoints that were made at run time.",
 		Example: "  relay explain event.json\n  echo '{\"type\":\"invoice.paid\",\"data\":{}}' | relay explain - --endpoint billing --sign",
 		Args:    argRange(1, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			file, p, err := c.load(configs)
+			if running && signed {
+				return usageError{errors.New("--running shows no signatures: leave --sign out")}
+			}
+			if running {
+				return c.explainRunning(asking{find, asJSON}, args[0], endpoint)
+			}
+			file, p, err := c.load(find.configs)
 			if err != nil {
 				return err
 			}
@@ -60,11 +72,43 @@ func (c *command) explain() *cobra.Command {
 			return out.Print(c.out, signed)
 		},
 	}
-	configFlag(cmd, &configs)
+	adminFlags(cmd, &find)
+	cmd.Flags().BoolVar(&running, "running", false, "ask the Relay that runs, which --admin finds")
 	cmd.Flags().StringVar(&endpoint, "endpoint", "", "only the endpoint of this `name`")
 	cmd.Flags().BoolVar(&signed, "sign", false, "show real signatures, made now")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// explainRunning asks the Relay that runs.
+func (c *command) explainRunning(a asking, path, endpoint string) error {
+	if path != "-" {
+		path = "@" + path
+	}
+	text, err := c.input([]string{path})
+	if err != nil {
+		return fmt.Errorf("read event: %w", err)
+	}
+	if !json.Valid(text) {
+		return fmt.Errorf("the event is not JSON")
+	}
+	t, err := c.admin(a.finding)
+	if err != nil {
+		return err
+	}
+	query := url.Values{}
+	if endpoint != "" {
+		query.Set("endpoint", endpoint)
+	}
+	var out explain.Explanation
+	answer, err := request(t, http.MethodPost, withQuery("/v1/explain", query), json.RawMessage(text), &out)
+	switch {
+	case err != nil:
+		return err
+	case a.json:
+		return client.JSON(c.out, answer)
+	}
+	return out.Print(c.out, false)
 }
 
 func noEndpoint(name string, p *policy.Policy) error {

@@ -23,7 +23,7 @@ func filterFlags(cmd *cobra.Command, use query.Use) *filter {
 	f := &filter{use: use, values: map[string]*[]string{}}
 	for _, p := range query.For(use) {
 		f.values[p.Name] = new([]string)
-		name, kind, about := flagOf(p.Name), strings.ReplaceAll(p.Kind, " or ", "|"), strings.ReplaceAll(p.About, "`", "")
+		name, kind, about := flagOf(p.Name), strings.ReplaceAll(p.Kind, " or ", "/"), strings.ReplaceAll(p.About, "`", "")
 		if open(p.Name) {
 			kind = "name=value"
 			_, about, _ = strings.Cut(about, ": ")
@@ -33,12 +33,27 @@ func filterFlags(cmd *cobra.Command, use query.Use) *filter {
 		if p.Many {
 			about += " (repeatable)"
 		}
-		cmd.Flags().StringArrayVar(f.values[p.Name], name, nil, "`"+kind+"` "+about)
+		cmd.Flags().Var(given{f.values[p.Name], kind}, name, about)
 	}
 	cmd.Flags().SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		return pflag.NormalizedName(strings.ReplaceAll(name, "_", "-"))
 	})
 	return f
+}
+
+// given is the values of a flag that may be given more than once. What they mean is for Relay to say.
+type given struct {
+	values *[]string
+	kind   string
+}
+
+func (g given) Set(value string) error { *g.values = append(*g.values, value); return nil }
+func (g given) Type() string           { return g.kind }
+func (g given) String() string {
+	if g.values == nil {
+		return ""
+	}
+	return strings.Join(*g.values, ",")
 }
 
 // flagOf is the flag of a parameter: attempted-since of attempted_since, label of label.NAME.
@@ -77,8 +92,8 @@ func (f *filter) path(path string) (string, error) {
 
 // withQuery is a path with a query string.
 func withQuery(path string, q url.Values) string {
-	if len(q) == 0 {
-		return path
+	if text := q.Encode(); text != "" {
+		path += "?" + text
 	}
-	return path + "?" + q.Encode()
+	return path
 }

@@ -61,6 +61,7 @@ func (c *command) changeState(verb, short, long string) *cobra.Command {
 			}
 			return c.askState(t, verb, names, asJSON)
 		},
+		ValidArgsFunction: c.completeEndpoints,
 	}
 	adminFlags(cmd, &find)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
