@@ -108,6 +108,11 @@ func (s *Store) look(ctx context.Context, scans []*scan, most int) (list []match
 		all.Go(func() { sc.run(ctx, most) })
 	}
 	all.Wait()
+	return merge(scans, most)
+}
+
+// merge puts together what scans found.
+func merge(scans []*scan, most int) (list []match, end *position, err error) {
 	for _, sc := range scans {
 		if sc.err != nil {
 			return nil, nil, sc.err

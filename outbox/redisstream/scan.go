@@ -67,6 +67,9 @@ func newScan(sh *shard, q *outbox.Query, c cursor) *scan {
 	if !q.Accepted.Until.IsZero() {
 		sc.high = q.Accepted.Until.UnixMicro()
 	}
+	if c.at == (position{}) && !q.Oldest {
+		sc.reached = position{order: farthest} // nothing is up to there
+	}
 	if c.at != (position{}) && q.Oldest {
 		sc.low = max(sc.low, c.at.order)
 	} else if c.at != (position{}) {
@@ -97,7 +100,7 @@ func (sc *scan) run(ctx context.Context, most int) {
 		}
 		return
 	}
-	began, reads := time.Now(), sc.read
+	began, reads, from := time.Now(), sc.read, sc.reached
 	for len(sc.found) < most {
 		if len(sc.batch) == 0 {
 			if sc.low > sc.high {
@@ -110,10 +113,10 @@ func (sc *scan) run(ctx context.Context, most int) {
 		} else if sc.err = sc.readSome(ctx, min(max(most, scanLeast), peekGroup)); sc.err != nil {
 			return
 		}
-		if sc.read-reads > scanReads+most || time.Since(began) > scanTime && sc.read-reads > most {
+		if sc.reached != from && (sc.read-reads > scanReads+most || time.Since(began) > scanTime && sc.read-reads > most) {
 			break
 		}
-		if time.Since(began) > 10*scanTime {
+		if time.Since(began) > 10*scanTime && sc.reached != from {
 			break
 		}
 	}

@@ -243,3 +243,25 @@ func TestSegmentsEnd(t *testing.T) {
 		return len(server.MustDo(t, "KEYS", sh.prefix+"s:*").([]any)) == 0 && len(server.MustDo(t, "KEYS", sh.prefix+"f:*").([]any)) == 0
 	})
 }
+
+// A shard that had no time to look at anything keeps back what the others found: it may have something newer.
+func TestMergeWaitsForAll(t *testing.T) {
+	t.Parallel()
+	o := at(redistest.Start(t).URL())
+	o.Shards = 2
+	s := openTest(t, o)
+	for _, oldest := range []bool{false, true} {
+		q := &outbox.Query{Limit: 10, Oldest: oldest}
+		scans := s.scans(q, cursor{})
+		scans[1].found, scans[1].done = []match{{position: position{order: 5, shard: 1}}}, true
+		list, end, err := merge(scans, 11)
+		if err != nil || len(list) > 0 || end == nil {
+			t.Errorf("oldest %t: %d found up to %v, %v", oldest, len(list), end, err)
+			continue
+		}
+		page, err := s.page(q, cursor{}, list, end)
+		if err != nil || len(page.Items) > 0 || page.Next == "" {
+			t.Errorf("oldest %t: %+v, %v", oldest, page, err)
+		}
+	}
+}
