@@ -138,15 +138,6 @@ func (b *Block) Unique(blocks []*Block) []*Block {
 	return blocks
 }
 
-// notBuilt is what to say of attributes and blocks that the product will have one day: they
-// must not look like a typing error. It is "" of others.
-func notBuilt(name string) string {
-	if name == "alert" {
-		return fmt.Sprintf("%q is not built yet in this version of Relay. Remove it.", name)
-	}
-	return ""
-}
-
 // Refuse reports attributes and blocks of these names, which are known but not allowed here. The
 // detail has a %q for the name.
 func (b *Block) Refuse(summary, detail string, names ...string) {
@@ -171,10 +162,6 @@ func (b *Block) Done() {
 			continue
 		}
 		at := Place{at: a.NameRange, show: a.NameRange}
-		if text := notBuilt(a.Name); text != "" {
-			b.Fail(at, "Not built yet", text)
-			continue
-		}
 		hint := Suggest(a.Name, b.askedAttrs)
 		if slices.Contains(b.askedBlocks, a.Name) {
 			hint = fmt.Sprintf(" It is a block: write %s { … } without the equals sign.", a.Name)
@@ -186,10 +173,6 @@ func (b *Block) Done() {
 			continue
 		}
 		at := Place{at: c.TypeRange, show: c.TypeRange}
-		if text := notBuilt(c.Type); text != "" {
-			b.Fail(at, "Not built yet", text)
-			continue
-		}
 		hint := Suggest(c.Type, b.askedBlocks)
 		if slices.Contains(b.askedAttrs, c.Type) {
 			hint = fmt.Sprintf(" It is an argument: write %s = …", c.Type)

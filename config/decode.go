@@ -36,6 +36,7 @@ func decode(root *Block, c Config) Config {
 	root.Blocks("event_type", true)
 	root.Blocks("body", true)
 	root.One("runtime")
+	root.Blocks("alert", true)
 	if len(root.Blocks("endpoint", true)) == 0 {
 		root.file.warn("there is no endpoint block: events are accepted and go nowhere")
 	}

@@ -93,7 +93,7 @@ func (p *Policy) Compiler() *Compiler { return p.compiler }
 func (p *Policy) With(made []*Endpoint) *Policy {
 	fixed := slices.DeleteFunc(slices.Clone(p.Endpoints), func(e *Endpoint) bool { return e.Made })
 	all := New(append(fixed, made...))
-	all.Types, all.types, all.compiler = p.Types, p.types, p.compiler
+	all.Types, all.types, all.Alerts, all.compiler = p.Types, p.types, p.Alerts, p.compiler
 	return all
 }
 

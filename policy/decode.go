@@ -42,11 +42,13 @@ func Decode(f *config.File) (*Policy, error) {
 			e.warnUnknown(b, types)
 		}
 	}
+	alerts := readAlerts(root.Unique(root.Blocks("alert", true)), endpoints)
 	if err := root.Err(); err != nil {
 		return nil, err
 	}
 	p := New(endpoints)
 	p.declare(types)
+	p.Alerts = alerts
 	p.compiler = newCompiler(&d, runtime)
 	return p, nil
 }

@@ -34,6 +34,9 @@ func (p *Policy) Hash() string {
 	for _, t := range p.Types {
 		fmt.Fprintln(h, "event_type", t.Name, t.Hash())
 	}
+	for _, a := range p.Alerts {
+		fmt.Fprintf(h, "alert %+v\n", *a)
+	}
 	return hex.EncodeToString(h.Sum(nil)[:6])
 }
 

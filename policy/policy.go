@@ -24,6 +24,8 @@ type Policy struct {
 	Endpoints []*Endpoint  // in the order of the file
 	Types     []*EventType // in the order of the file; if empty, all types are undeclared
 
+	Alerts []*Alert // in the order of the file
+
 	types    map[string]*EventType
 	byName   map[string]*Endpoint
 	router   router
