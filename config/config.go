@@ -239,6 +239,7 @@ func Default(env func(string) (string, bool)) Config {
 		Retention: Retention{Delivered: 72 * time.Hour, Failed: 30 * Day},
 		Log:       Log{Level: "info"},
 		Trace:     defaultTrace(),
+		ACME:      defaultACME(),
 	}
 }
 

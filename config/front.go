@@ -85,6 +85,10 @@ type ACME struct {
 // DefaultCA is the directory of Let's Encrypt.
 const DefaultCA = "https://acme-v02.api.letsencrypt.org/directory"
 
+func defaultACME() ACME {
+	return ACME{CA: DefaultCA, Challenges: []string{"http-01", "tls-alpn-01"}}
+}
+
 func defaultFront(host string) Front {
 	return Front{
 		Host: host, HTTPS: []string{":443"}, HTTP: []string{":80"},
@@ -117,7 +121,7 @@ func (f *Front) upstreams() []Upstream {
 
 func (d *decoder) acme(b *Block) {
 	a := &d.config.ACME
-	*a = ACME{CA: DefaultCA, Challenges: []string{"http-01", "tls-alpn-01"}}
+	*a = defaultACME()
 	if b == nil {
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"relay/config"
@@ -110,7 +111,7 @@ func readAlerts(blocks []*config.Block, endpoints []*Endpoint) []*Alert {
 	for _, b := range blocks {
 		checkName(b)
 		a := &Alert{Name: b.Name, Window: 15 * time.Minute, Min: 20, For: 5 * time.Minute, Cooldown: time.Hour}
-		if b.Require("on", `on = "success_rate"; others are `+fmt.Sprint(alertKinds())) {
+		if b.Require("on", `on = "success_rate"; others are `+strings.Join(alertKinds()[1:], ", ")) {
 			b.String("on", &a.On, config.OneOf(alertKinds()...))
 		} else {
 			b.String("on", &a.On)

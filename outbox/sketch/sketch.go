@@ -142,3 +142,15 @@ func Parse(b []byte) (Sketch, error) {
 }
 
 var errBroken = errors.New("sketch is broken")
+
+// Subtract takes away all of o, which must be a part of s.
+func (s *Sketch) Subtract(o *Sketch) {
+	for bin, n := range o.bins {
+		n = min(n, s.bins[bin])
+		if s.bins[bin] -= n; s.bins[bin] == 0 {
+			delete(s.bins, bin)
+		}
+		s.count -= n
+	}
+	s.sum -= o.sum
+}
