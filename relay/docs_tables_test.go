@@ -412,6 +412,7 @@ func everyMetric() *metrics.Metrics {
 		Clock:   everything{},
 
 		Certificates: func() map[string]time.Time { return map[string]time.Time{"app.example.com": time.Now()} },
+		Firing:       func(context.Context) []metrics.Firing { return []metrics.Firing{{Alert: "a", About: "e"}} },
 	}
 	answerZero(&o)
 	m := metrics.New(o)

@@ -47,7 +47,7 @@ var arrows = map[string][]string{
 	"relay/gate":                   {"outbox", "policy"},
 	"relay/post":                   {"outbox", "policy", "policy/sign"},
 	"relay/deliver":                {"internal/throttle", "internal/trace", "outbox", "policy", "policy/rawjson", "relay/gate", "policy/sign", "relay/post"},
-	"relay/admin":                  {"config", "ingest/listen", "ingest/problem", "outbox", "outbox/sketch", "policy", "relay/audit", "relay/deliver", "relay/explain", "relay/gate", "relay/jobs", "relay/query", "relay/registry"},
+	"relay/admin":                  {"config", "ingest/listen", "ingest/problem", "outbox", "outbox/sketch", "policy", "relay/alert", "relay/audit", "relay/deliver", "relay/explain", "relay/gate", "relay/jobs", "relay/query", "relay/registry"},
 	"relay/audit":                  {"outbox"},
 	"relay/jobs":                   {"outbox", "relay/audit", "relay/query"},
 	"relay/query":                  {"config", "ingest/problem", "outbox", "policy", "policy/rfc3339"},
@@ -60,10 +60,11 @@ var arrows = map[string][]string{
 	"relay/systemd":                {},
 	"relay/client":                 {"config", "ingest/problem", "internal/access"},
 	"relay/doctor":                 {"policy", "relay/admin", "relay/post"},
+	"relay/alert":                  {"outbox", "outbox/sketch", "policy", "relay/deliver"},
 	"relay/registry":               {"config", "internal/seal", "outbox", "policy", "policy/sign"},
 	"relay/explain":                {"config", "outbox", "policy", "relay/deliver", "relay/post"},
-	"relay/app":                    {"config", "ingest", "ingest/listen", "ingest/problem", "internal/access", "internal/seal", "internal/throttle", "internal/trace", "outbox", "outbox/redisstream", "outbox/spool", "outbox/sqlite", "policy", "relay/admin", "relay/certstore", "relay/deliver", "relay/explain", "relay/front", "relay/jobs", "relay/metrics", "relay/query", "relay/registry"},
-	"relay":                        {"config", "ingest", "ingest/listen", "ingest/problem", "outbox", "policy", "relay/admin", "relay/app", "relay/bench", "relay/child", "relay/client", "relay/deliver", "relay/doctor", "relay/explain", "policy/sign", "relay/query", "relay/registry", "relay/sink", "relay/systemd"},
+	"relay/app":                    {"config", "ingest", "ingest/listen", "ingest/problem", "internal/access", "internal/seal", "internal/throttle", "internal/trace", "outbox", "outbox/redisstream", "outbox/spool", "outbox/sqlite", "policy", "relay/admin", "relay/alert", "relay/certstore", "relay/deliver", "relay/explain", "relay/front", "relay/jobs", "relay/metrics", "relay/query", "relay/registry"},
+	"relay":                        {"config", "ingest", "ingest/listen", "ingest/problem", "outbox", "policy", "policy/sign", "relay/admin", "relay/app", "relay/bench", "relay/child", "relay/client", "relay/deliver", "relay/doctor", "relay/explain", "relay/query", "relay/registry", "relay/sink", "relay/systemd"},
 }
 
 // homes says which files may import a module that the house keeps in one place.

@@ -18,6 +18,7 @@ import (
 
 	"relay/outbox"
 	"relay/policy"
+	"relay/relay/alert"
 	"relay/relay/deliver"
 	"relay/relay/explain"
 	"relay/relay/jobs"
@@ -91,6 +92,9 @@ type Options struct {
 	Fleet func(ctx context.Context) (Fleet, error)
 
 	Clock outbox.Clock // of an outbox that has its own; nil for this process's
+
+	// Alerts lists the alerts that fire; nil if the outbox keeps none.
+	Alerts func(ctx context.Context) ([]alert.Firing, error)
 
 	Registry Registry // of endpoints made at run time; nil if the outbox keeps none
 

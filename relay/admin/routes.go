@@ -58,6 +58,9 @@ func (a *api) table() []route {
 	if a.Registry != nil {
 		all = append(all, a.madeRoutes()...)
 	}
+	if a.Alerts != nil {
+		all = append(all, a.alertRoutes()...)
+	}
 	all = append(all, a.tailRoutes()...)
 	if a.Edits != nil {
 		all = append(all, a.editRoutes()...)

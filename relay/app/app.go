@@ -32,6 +32,7 @@ import (
 	"relay/outbox/sqlite"
 	"relay/policy"
 	"relay/relay/admin"
+	"relay/relay/alert"
 	"relay/relay/deliver"
 	"relay/relay/front"
 	"relay/relay/jobs"
@@ -110,6 +111,7 @@ type App struct {
 	registry  *registry.Registry // of endpoints made at run time
 	complete  atomic.Bool        // these are in the policy that is live
 	jobs      *jobs.Jobs
+	alerts    *alert.Watcher
 	metrics   *metrics.Metrics
 	events    *ownEvents
 	tracer    *trace.Tracer // nil for none
@@ -271,6 +273,7 @@ func (a *App) open(ctx context.Context) error {
 		Raise:    a.events.raise,
 		Trace:    a.tracer,
 	}, a.o.Policy)
+	a.alerts = a.newAlerts(store)
 	a.o.Policy = nil // live keeps it until a reload replaces it
 	a.onClose("sockets that nothing uses", a.o.Given.Close)
 	if err := a.listenIngest(ctx, c.Ingest, in); err != nil {
@@ -342,6 +345,7 @@ func (a *App) adminOptions() admin.Options {
 	}
 	a.jobs = a.newJobs(a.store, admin.Surroundings(options))
 	options.Edits, options.Jobs, options.Test = a.store, a.jobs, a.deliverer.Test
+	options.Alerts = a.alerts.Firing
 	return options
 }
 

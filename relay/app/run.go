@@ -65,6 +65,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 	upkeep.Go(func() { every(work, relieveEvery, func() { a.relieve(work) }) })
 	upkeep.Go(func() { every(work, lookEvery, func() { a.look(work) }) })
 	upkeep.Go(func() { a.watchFleet(work) })
+	upkeep.Go(func() { a.alerts.Run(work) })
 	if a.registry != nil {
 		upkeep.Go(func() { _ = a.registry.Follow(work) }) // it ends with work, or with the outbox
 	}

@@ -64,7 +64,13 @@ type Options struct {
 	// InFiles names the endpoints that are in the file of a Relay of this outbox; deliveries of
 	// others are held. It obeys the context's deadline.
 	InFiles func(ctx context.Context) map[string]bool
+
+	// Firing lists the alerts that fire, in the whole fleet. It obeys the context's deadline.
+	Firing func(ctx context.Context) []Firing
 }
+
+// Firing is an alert that fires.
+type Firing struct{ Alert, About string }
 
 // Metrics is the handler of GET /metrics, and counters that belong to no other package. Its
 // methods may be called at the same time.
@@ -175,6 +181,7 @@ type look struct {
 	spool   *outbox.SpoolStatus // nil without one
 	counts  map[string]outbox.Counts
 	inFiles map[string]bool
+	firing  []Firing
 }
 
 // look asks the outbox, unless it did so within lookEvery. Figures that do not arrive in time are
@@ -199,6 +206,7 @@ func (m *Metrics) look(ctx context.Context) {
 	} else {
 		l.counts = nil
 	}
+	l.firing = m.o.Firing(ctx)
 	l.at = time.Now()
 	m.seen = l
 }

@@ -73,6 +73,7 @@ func fleet() Options {
 			return Config{Generation: 3, Hash: "0123456789ab", LoadedAt: time.Unix(1e9, 5e8), Refused: true}
 		},
 		LogDropped: func() uint64 { return 7 }, TraceDropped: func() uint64 { return 9 },
+		Firing: func(context.Context) []Firing { return []Firing{{Alert: "bad", About: "billing"}} },
 		InFiles: func(context.Context) map[string]bool {
 			return map[string]bool{"busy": true, "held": true, "idle": true, "theirs": true}
 		},
@@ -103,7 +104,8 @@ func TestScrape(t *testing.T) {
 	m := New(fleet())
 	m.OwnEventsDropped(2)
 	text := scrape(t, m)
-	want := `relay_config_generation 3
+	want := `relay_alert_firing{about="billing",alert="bad"} 1
+relay_config_generation 3
 relay_config_info{hash="0123456789ab"} 1
 relay_config_loaded_timestamp_seconds 1.0000000005e+09
 relay_config_reload_failed 1

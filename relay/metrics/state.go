@@ -14,6 +14,7 @@ type state struct {
 	generation, info, loaded, rejected *prometheus.Desc
 
 	spoolUsed, spoolPending, spoolAge, spoolMoved, spoolRefused *prometheus.Desc
+	firing                                                      *prometheus.Desc
 }
 
 func newState(m *Metrics) *state {
@@ -41,6 +42,8 @@ func newState(m *Metrics) *state {
 			"1, with the hash of the settings of all endpoints.", []string{"hash"}, nil),
 		loaded: prometheus.NewDesc("relay_config_loaded_timestamp_seconds",
 			"When the configuration that runs was loaded.", nil, nil),
+		firing: prometheus.NewDesc("relay_alert_firing",
+			"1 for each alert of the file that fires, with the endpoint or certificate that it is about.", []string{"alert", "about"}, nil),
 		rejected: prometheus.NewDesc("relay_config_reload_failed",
 			"1 when the last reload was refused, so that the configuration before it still runs.", nil, nil),
 	}
@@ -48,7 +51,7 @@ func newState(m *Metrics) *state {
 
 // Describe implements prometheus.Collector.
 func (s *state) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{s.up, s.fill, s.ahead, s.generation, s.info, s.loaded, s.rejected, s.spoolUsed, s.spoolPending, s.spoolAge, s.spoolMoved, s.spoolRefused} {
+	for _, d := range []*prometheus.Desc{s.up, s.fill, s.ahead, s.generation, s.info, s.loaded, s.rejected, s.spoolUsed, s.spoolPending, s.spoolAge, s.spoolMoved, s.spoolRefused, s.firing} {
 		to <- d
 	}
 }
@@ -77,6 +80,9 @@ func (s *state) Collect(to chan<- prometheus.Metric) {
 		gauge(s.spoolAge, age)
 		to <- prometheus.MustNewConstMetric(s.spoolMoved, prometheus.CounterValue, float64(now.Moved))
 		to <- prometheus.MustNewConstMetric(s.spoolRefused, prometheus.CounterValue, float64(now.Refused))
+	}
+	for _, f := range seen.firing {
+		gauge(s.firing, 1, f.Alert, f.About)
 	}
 	gauge(s.generation, float64(c.Generation))
 	gauge(s.info, 1, c.Hash)

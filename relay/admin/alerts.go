@@ -1,0 +1,64 @@
+package admin
+
+import (
+	"context"
+	"net/http"
+
+	"relay/policy"
+	"relay/relay/alert"
+)
+
+// AlertList is the answer of GET /v1/alerts.
+type AlertList struct {
+	Firing []alert.Firing `json:"firing"` // by name
+	Alerts []Alert        `json:"alerts"` // of the file, in its order
+}
+
+// Alert is one of the file.
+type Alert struct {
+	Name      string   `json:"name"`
+	On        string   `json:"on"`
+	Limit     string   `json:"limit,omitempty"`     // for people: "below 95.0 %"
+	Endpoints []string `json:"endpoints,omitempty"` // all if there are none
+	Firing    int      `json:"firing"`              // for how many endpoints or certificates
+}
+
+func (a *api) alertRoutes() []route {
+	return []route{{
+		id: "listAlerts", method: "GET", path: "/v1/alerts", verb: "relay alerts", summary: "List the alerts that fire, and those of the file",
+		about:  "With a shared outbox, those of the whole fleet.",
+		answer: AlertList{}, handle: a.listAlerts,
+	}}
+}
+
+func (a *api) listAlerts(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), countsTimeout)
+	defer cancel()
+	firing, err := a.Alerts(ctx)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	list := AlertList{Firing: append([]alert.Firing{}, firing...), Alerts: []Alert{}}
+	for _, x := range a.Policy().Alerts {
+		shown := Alert{Name: x.Name, On: x.On, Limit: limitOf(x), Endpoints: x.Endpoints}
+		for _, f := range firing {
+			if f.Alert == x.Name {
+				shown.Firing++
+			}
+		}
+		list.Alerts = append(list.Alerts, shown)
+	}
+	answer(w, http.StatusOK, list)
+}
+
+func limitOf(a *policy.Alert) string {
+	text := a.Show(a.Limit)
+	switch {
+	case text == "":
+		return ""
+	case a.Below():
+		return "below " + text
+	}
+	return "above " + text
+}

@@ -1,0 +1,96 @@
+package app
+
+import (
+	"context"
+	"time"
+
+	"relay/outbox"
+	"relay/policy"
+	"relay/relay/alert"
+	"relay/relay/deliver"
+	"relay/relay/metrics"
+)
+
+// The types of the own events of alerts.
+const (
+	alertFiring   = "relay.alert.firing"
+	alertResolved = "relay.alert.resolved"
+)
+
+// alertChanged is the data of relay.alert.*.
+type alertChanged struct {
+	Alert     string    `json:"alert"`
+	On        string    `json:"on"`
+	Endpoint  string    `json:"endpoint,omitempty"`
+	About     string    `json:"about,omitempty"` // the certificate
+	Value     float64   `json:"value"`           // a share, a number, or seconds
+	Limit     float64   `json:"limit"`
+	ValueText string    `json:"value_text,omitempty"` // for people
+	LimitText string    `json:"limit_text,omitempty"`
+	Since     time.Time `json:"since"` // when the condition began to hold
+}
+
+// newAlerts makes the watcher of the file's alerts.
+func (a *App) newAlerts(store alert.Outbox) *alert.Watcher {
+	o := alert.Options{
+		Outbox:    store,
+		Alerts:    func() []*policy.Alert { return a.live.Load().policy.Alerts },
+		Endpoints: a.endpointNames,
+		Status:    func() []deliver.Status { return a.deliverer.Status() },
+		Tell:      a.tellAlert,
+		Clock:     a.clock(),
+		Log:       a.o.Log.With().Str("component", "alert").Logger(),
+	}
+	if _, shared := a.store.(outbox.Fleet); shared {
+		o.Relay = a.relayName()
+	}
+	return alert.New(o)
+}
+
+func (a *App) endpointNames() []string {
+	var names []string
+	for _, e := range a.live.Load().policy.Endpoints {
+		names = append(names, e.Name)
+	}
+	return names
+}
+
+// tellAlert logs a transition and raises its event.
+func (a *App) tellAlert(t alert.Transition) {
+	data := alertChanged{
+		Alert: t.Alert, On: t.On, Endpoint: t.Endpoint,
+		Value: t.Number, Limit: t.Bound, ValueText: t.Value, LimitText: t.Limit, Since: t.Since,
+	}
+	if t.Endpoint == "" {
+		data.About = t.About
+	}
+	kind, line := alertFiring, a.o.Log.Warn()
+	if t.Resolved {
+		kind, line = alertResolved, a.o.Log.Info()
+	}
+	if t.About != "" {
+		line.Str("endpoint", t.About)
+	}
+	what := "alert " + t.Alert + " fires: " + t.On
+	if t.Resolved {
+		what = "alert " + t.Alert + " is resolved: " + t.On
+	}
+	if t.Value != "" {
+		what += " is " + t.Value
+	}
+	line.Str("component", "alert").Msg(what)
+	a.events.raise(deliver.OwnEvent{Type: kind, Endpoint: t.Endpoint, At: t.At, Data: data})
+}
+
+// firing lists the alerts that fire, for metrics; none if the outbox does not answer.
+func (a *App) firing(ctx context.Context) []metrics.Firing {
+	if a.alerts == nil || len(a.live.Load().policy.Alerts) == 0 {
+		return nil
+	}
+	var all []metrics.Firing
+	firing, _ := a.alerts.Firing(ctx)
+	for _, f := range firing {
+		all = append(all, metrics.Firing{Alert: f.Alert, About: f.About})
+	}
+	return all
+}
