@@ -163,7 +163,7 @@ func read(ctx context.Context, o outbox.Documents) (s stored, revision uint64, e
 		return s, 0, fmt.Errorf("read alerts: %w", err)
 	}
 	if err := json.Unmarshal(d.Body, &s); err != nil {
-		s = stored{} // it begins anew
+		s = stored{} // it begins again
 	}
 	return s, d.Revision, nil
 }
