@@ -207,8 +207,26 @@ type Outbox struct {
 type Admin struct {
 	HTTP  string
 	Unix  string
-	Token Secret
+	Token Secret // the whole power
 	Hosts []string
+
+	// A reload replaces these.
+	Access  []Access
+	LinkKey []Secret // signs links to tenants; the first one signs, all verify
+}
+
+// Access is a token with some rights.
+type Access struct {
+	Name      string
+	Token     Secret
+	May       []string // rights, one of AccessRights
+	Tenants   []string // whose deliveries and endpoints alone it sees; nil for all
+	Endpoints []string // which alone it sees; nil for all
+}
+
+// AccessRights are the rights that an Access can have.
+func AccessRights() []string {
+	return []string{"read", "payload", "secrets", "test", "redeliver", "endpoints", "operate"}
 }
 
 // Retention says how long finished deliveries are kept.

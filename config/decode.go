@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"relay/internal/access"
-	"relay/internal/seal"
 )
 
 // decode reads the blocks of this package over the defaults.
@@ -62,17 +61,7 @@ const maxKeys = 8
 func (d *decoder) secretsKey() {
 	const name = "secrets_key"
 	d.root.onceAtTop(name)
-	items, _ := d.root.Secrets(name)
-	if len(items) > maxKeys {
-		d.root.Invalid(name, fmt.Sprintf("at most %d keys can be listed.", maxKeys))
-	}
-	for _, item := range items {
-		if len(item.Value) < seal.MinKey {
-			d.root.Fail(item.Place, "Invalid "+name, fmt.Sprintf("a key has at least %d characters: make one with openssl rand -hex 32", seal.MinKey))
-			continue
-		}
-		d.config.SecretsKey = append(d.config.SecretsKey, NewSecret(item.Value))
-	}
+	d.config.SecretsKey = d.root.keys(name)
 }
 
 func (d *decoder) ingest(b *Block) {
@@ -183,6 +172,8 @@ func (d *decoder) admin(b *Block) {
 		if b.String("unix", &a.Unix, optional(checkSocket)) {
 			unix = b.At("unix")
 		}
+		a.Access = readAccess(b)
+		a.LinkKey = b.keys("link_key")
 		b.Done()
 	}
 	if a.HTTP != "" {

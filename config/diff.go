@@ -66,7 +66,7 @@ func NeedRestart(old, new Config) []string {
 	}{
 		{"ingest", old.Ingest, new.Ingest},
 		{"outbox", old.Outbox, new.Outbox},
-		{"admin", old.Admin, new.Admin},
+		{"admin", old.Admin.fixed(), new.Admin.fixed()},
 		{"log", old.Log, new.Log},
 		{"trace", old.Trace, new.Trace},
 		{"secrets_key", old.SecretsKey, new.SecretsKey},
@@ -76,6 +76,12 @@ func NeedRestart(old, new Config) []string {
 		}
 	}
 	return blocks
+}
+
+// fixed is what only a restart replaces.
+func (a Admin) fixed() Admin {
+	a.Access, a.LinkKey = nil, nil
+	return a
 }
 
 // settings are all settings. Values that must not be shown are hidden.
@@ -130,6 +136,16 @@ func (c Config) allSettings() []Setting {
 	add("admin.unix", c.Admin.Unix)
 	add("admin.hosts", strings.Join(c.Admin.Hosts, " "))
 	secret("admin.token", c.Admin.Token)
+	for _, x := range c.Admin.Access {
+		name := "admin.access " + x.Name
+		secret(name+" token", x.Token)
+		add(name+" may", strings.Join(x.May, " "))
+		add(name+" tenants", strings.Join(x.Tenants, " "))
+		add(name+" endpoints", strings.Join(x.Endpoints, " "))
+	}
+	for i, k := range c.Admin.LinkKey {
+		secret(fmt.Sprintf("admin.link_key %d", i+1), k)
+	}
 	add("retention.delivered", FormatDuration(c.Retention.Delivered))
 	add("retention.failed", FormatDuration(c.Retention.Failed))
 	add("log.level", c.Log.Level)

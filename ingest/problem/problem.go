@@ -95,6 +95,8 @@ const (
 	TooManyJobs            Code = "too_many_jobs"
 	JobNotFound            Code = "job_not_found"
 	JobEnded               Code = "job_ended"
+	Forbidden              Code = "forbidden"
+	NoLinkKey              Code = "no_link_key"
 	InternalError          Code = "internal_error"
 )
 
@@ -185,6 +187,8 @@ var table = map[Code]About{
 	TooManyJobs:            {Status: 409, Title: "Too many jobs are open"},
 	JobNotFound:            {Status: 404, Title: "There is no such job"},
 	JobEnded:               {Status: 409, Title: "The job has ended"},
+	Forbidden:              {Status: 403, Title: "The token may not do this"},
+	NoLinkKey:              {Status: 409, Title: "The file has no link_key"},
 	InternalError:          {Status: 500, Title: "Relay met an error of its own", Close: true},
 }
 

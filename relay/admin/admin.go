@@ -93,6 +93,8 @@ type Options struct {
 
 	Clock outbox.Clock // of an outbox that has its own; nil for this process's
 
+	Links func() Links // nil: no links
+
 	// Alerts lists the alerts that fire; nil if the outbox keeps none.
 	Alerts func(ctx context.Context) ([]alert.Firing, error)
 

@@ -161,8 +161,15 @@ func (a *api) start(ctx context.Context, w http.ResponseWriter, r *http.Request,
 	if err == nil {
 		q, err = b.complete(q, parser)
 	}
+	if err == nil {
+		if q = a.narrow(r.Context(), q); q.Nothing() {
+			err = nothingMatched()
+		}
+	}
 	if err == nil && options.To != "" {
-		err = a.canGo(ctx, options.To, "")
+		if err = a.canGo(ctx, options.To, ""); err == nil {
+			err = a.isThere(r, options.To)
+		}
 	}
 	if err != nil {
 		return nil, err
@@ -203,9 +210,13 @@ func (a *api) matched(ctx context.Context, out *BulkAnswer, filter url.Values) e
 		return err
 	}
 	if out.Matched.N == 0 && !out.Matched.AtLeast {
-		return refusal(problem.NothingMatched, "", "no delivery matches this filter, so nothing was done: GET /v1/deliveries with the same filter shows none either. Leave out a condition")
+		return nothingMatched()
 	}
 	return nil
+}
+
+func nothingMatched() error {
+	return refusal(problem.NothingMatched, "", "no delivery matches this filter, so nothing was done: GET /v1/deliveries with the same filter shows none either. Leave out a condition")
 }
 
 // bulkOptions reads the members beside the filter.
@@ -268,6 +279,9 @@ func (a *api) listJobs(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		refuse(w, err)
 		return
+	}
+	if access := AccessOf(r.Context()); access.bound() {
+		all = slices.DeleteFunc(all, func(j jobs.Job) bool { return !access.seesJob(&j) })
 	}
 	list := JobList{Items: []Job{}, Total: &Total{N: int64(len(all))}}
 	if cursor != "" {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"relay/ingest/problem"
@@ -42,7 +43,7 @@ func (a *api) listDeliveries(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *api) findDeliveries(r *http.Request) (*DeliveryList, error) {
-	q, err := a.parse(r.URL, query.Lists)
+	q, err := a.parse(r, query.Lists)
 	if err != nil {
 		return nil, err
 	}
@@ -92,6 +93,9 @@ func (a *api) showDelivery(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
+	if !AccessOf(r.Context()).Has(Payload) {
+		out.hide()
+	}
 	answer(w, http.StatusOK, out)
 }
 
@@ -117,7 +121,15 @@ func (a *api) showEvent(w http.ResponseWriter, r *http.Request) {
 		refuse(w, noEvent(id, err))
 		return
 	}
-	answer(w, http.StatusOK, a.lookout(ctx).event(record))
+	access, p := AccessOf(r.Context()), a.Policy()
+	record.Deliveries = slices.DeleteFunc(record.Deliveries, func(d outbox.DeliveryRecord) bool {
+		return !access.seesDelivery(p, d.Endpoint, record.Event.Tenant)
+	})
+	out := a.lookout(ctx).event(record)
+	if !access.Has(Payload) {
+		out.Data, out.Indexed = nil, nil
+	}
+	answer(w, http.StatusOK, out)
 }
 
 // noDelivery says why there is no delivery of an id, and where to look instead.

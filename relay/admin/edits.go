@@ -178,6 +178,9 @@ func (a *api) redeliverOne(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = a.canGo(ctx, to, old.Endpoint)
 	}
+	if err == nil && to != "" {
+		err = a.isThere(r, to)
+	}
 	if err != nil {
 		refuse(w, err)
 		return

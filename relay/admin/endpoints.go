@@ -105,6 +105,7 @@ func (a *api) listEndpoints(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
+	s.access = AccessOf(r.Context())
 	answer(w, http.StatusOK, s.list(v))
 }
 

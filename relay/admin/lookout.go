@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"net/http"
 	"net/url"
 	"time"
 
@@ -94,13 +95,17 @@ func (a *api) now() time.Time {
 	return time.Now()
 }
 
-// parse reads the query string of a request.
-func (a *api) parse(u *url.URL, use query.Use) (*query.Query, error) {
-	values, err := url.ParseQuery(u.RawQuery)
+// parse reads the query string of a request, and narrows it to what is there for the request.
+func (a *api) parse(r *http.Request, use query.Use) (*query.Query, error) {
+	values, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, &query.Error{Code: problem.InvalidParameter, Detail: "the query string is not well-formed: % is written %25, and ; %3B"}
 	}
-	return a.parser().Values(values, use)
+	q, err := a.parser().Values(values, use)
+	if err != nil {
+		return nil, err
+	}
+	return a.narrow(r.Context(), q), nil
 }
 
 const (

@@ -175,6 +175,11 @@ func (a *api) createEndpoint(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), changeTimeout)
 	defer cancel()
+	body, err := AccessOf(r.Context()).bind(r.Method, body)
+	if err != nil {
+		refuseMade(w, err)
+		return
+	}
 	made, err := a.Registry.Create(ctx, body)
 	if err != nil {
 		refuseMade(w, err)
@@ -215,6 +220,11 @@ func (a *api) changeMade(do func(g Registry, ctx context.Context, name string, m
 		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), changeTimeout)
 		defer cancel()
+		body, err := AccessOf(r.Context()).bind(r.Method, body)
+		if err != nil {
+			refuseMade(w, err)
+			return
+		}
 		made, err := do(a.Registry, ctx, r.PathValue("name"), match, body)
 		if err != nil {
 			refuseMade(w, err)

@@ -29,6 +29,9 @@ type route struct {
 	others  map[int]any    // further answers that are no problems, by status
 	codes   []problem.Code // of its own; every route has commonCodes, too
 
+	right Right // that a token needs; "" for none
+	whole bool  // it is about the whole: a token that is bound to tenants or endpoints has no access
+
 	handle http.HandlerFunc
 }
 
@@ -49,6 +52,18 @@ func commonCodes() []problem.Code {
 
 // table lists the routes. Those whose part is missing in Options are left out, unless all are asked for.
 func (a *api) table() []route {
+	all, rights := a.routes(), rightsOf()
+	for i := range all {
+		power, ok := rights[all[i].id]
+		if !ok {
+			power.right, power.whole = Operate, true
+		}
+		all[i].right, all[i].whole = power.right, power.whole
+	}
+	return all
+}
+
+func (a *api) routes() []route {
 	all := a.healthRoutes()
 	all = append(all, a.endpointRoutes()...)
 	if a.Records != nil {
@@ -69,6 +84,7 @@ func (a *api) table() []route {
 		all = append(all, a.auditRoutes()...)
 	}
 	all = append(all, a.runningRoutes()...)
+	all = append(all, a.linkRoutes()...)
 	if a.Reload != nil {
 		all = append(all, a.reloadRoutes()...)
 	}
@@ -136,7 +152,7 @@ func New(o Options) http.Handler {
 	a := newAPI(o)
 	mux := http.NewServeMux()
 	for _, r := range a.table() {
-		mux.HandleFunc(r.method+" "+r.path, r.handle)
+		mux.HandleFunc(r.method+" "+r.path, a.allowed(&r))
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if handler, pattern := mux.Handler(r); pattern == "" {

@@ -13,6 +13,7 @@ import (
 
 // selection is the query of GET /v1/endpoints.
 type selection struct {
+	access                 *Access
 	states, tenants, words []string
 	labels                 map[string]string
 	made                   *bool
@@ -122,6 +123,9 @@ func between(text string, lo, hi int) (int, error) {
 func (s *selection) list(v *view) EndpointList {
 	all := []Endpoint{}
 	for _, name := range v.names() {
+		if !s.access.sees(v.policy.Endpoint(name), name) {
+			continue
+		}
 		if e := v.endpoint(name); s.fits(v, &e) {
 			all = append(all, e)
 		}

@@ -96,7 +96,7 @@ func (a *api) showStatistics(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *api) statistics(r *http.Request) (*Statistics, error) {
-	q, err := a.parse(r.URL, query.Stats)
+	q, err := a.parse(r, query.Stats)
 	if err != nil {
 		return nil, err
 	}

@@ -59,7 +59,7 @@ type tail struct {
 }
 
 func (a *api) tail(w http.ResponseWriter, r *http.Request) {
-	q, err := a.parse(r.URL, query.Tail)
+	q, err := a.parse(r, query.Tail)
 	if err != nil {
 		refuse(w, err)
 		return

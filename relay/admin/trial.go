@@ -64,6 +64,9 @@ func (a *api) test(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
+	if f := endpoint.Filter; f != nil && len(f.Tenants) > 0 {
+		event.Tenant = f.Tenants[0] // who may see the endpoint may see the test
+	}
 	defer a.tests.Add(-1)
 	if a.tests.Add(1) > maxTests {
 		refuse(w, refusal(problem.Overloaded, "", fmt.Sprintf("%d tests are under way: ask again when one has ended", maxTests)))
@@ -76,7 +79,11 @@ func (a *api) test(w http.ResponseWriter, r *http.Request) {
 		refuse(w, refusal(problem.OutboxUnavailable, "", err.Error()+": nothing was sent, or the answer did not come in time"))
 		return
 	}
-	answer(w, http.StatusOK, a.tested(r, event, &res))
+	out := a.tested(r, event, &res)
+	if !AccessOf(r.Context()).Has(Payload) {
+		out.hide()
+	}
+	answer(w, http.StatusOK, out)
 }
 
 // noTest says why an endpoint cannot be tested here.
@@ -132,7 +139,7 @@ func (a *api) tested(r *http.Request, event *outbox.Event, res *deliver.Result) 
 	defer cancel()
 	event.Relay = res.Attempt.Relay
 	out := TestResult{
-		Event:    EventRef{ID: event.ID, Type: event.Type, Time: event.Time},
+		Event:    EventRef{ID: event.ID, Type: event.Type, Tenant: event.Tenant, Time: event.Time},
 		Endpoint: res.Endpoint, State: string(res.State), Attempt: attempt(&res.Attempt, true),
 	}
 	id, err := a.Edits.Record(ctx, *event, res.Endpoint, outbox.Settlement{Attempt: res.Attempt, State: res.State})

@@ -167,7 +167,7 @@ func Open(ctx context.Context, o Options) (*App, error) {
 		o.Grace = 20 * time.Second
 	}
 	a := &App{o: o, started: time.Now(), hurried: make(chan struct{}), aborted: make(chan struct{}), closing: make(chan struct{})}
-	a.live.Store(&live{policy: o.Policy, hash: o.Policy.Hash(), retention: o.Config.Retention, generation: 1, at: a.started, files: paths(o.Watch), documents: documentsOf(o.Policy)})
+	a.live.Store(&live{policy: o.Policy, hash: o.Policy.Hash(), retention: o.Config.Retention, generation: 1, at: a.started, files: paths(o.Watch), documents: documentsOf(o.Policy), tokens: tokensOf(o.Config.Admin)})
 	a.shares = shareFiles(limitOfFiles(), o.Config)
 	a.noteFiles(o.Watch, nil)
 	if err := a.open(ctx); err != nil {
@@ -343,7 +343,10 @@ func (a *App) adminOptions() admin.Options {
 	if a.registry != nil {
 		options.Registry = a.registry
 	}
-	a.jobs = a.newJobs(a.store, admin.Surroundings(options))
+	options.Links = func() admin.Links { return a.live.Load().tokens.Links }
+	if a.jobs == nil {
+		a.jobs = a.newJobs(a.store, admin.Surroundings(options))
+	}
 	options.Edits, options.Jobs, options.Test = a.store, a.jobs, a.deliverer.Test
 	options.Alerts = a.alerts.Firing
 	return options
@@ -359,9 +362,9 @@ func (a *App) newJobs(store outbox.Operable, s query.Surroundings) *jobs.Jobs {
 
 func (a *App) listenAdmin(ctx context.Context, c config.Admin) error {
 	options := a.adminOptions()
-	serve := func(ln net.Listener, g listen.Guard) {
+	serve := func(ln net.Listener, g listen.Guard, open bool) {
 		a.serve("admin", ln, listen.NewServer(listen.ServerOptions{
-			Handler: guardAdmin(g, options),
+			Handler: a.guardAdmin(g, options, open),
 			Log:     options.Log,
 		}))
 	}
@@ -370,30 +373,47 @@ func (a *App) listenAdmin(ctx context.Context, c config.Admin) error {
 		if err != nil {
 			return fmt.Errorf("open admin: %w", err)
 		}
-		serve(ln, listen.Guard{AnyHost: true})
+		serve(ln, listen.Guard{AnyHost: true}, true)
 	}
 	if c.HTTP != "" {
 		ln, err := a.tcp(ctx, c.HTTP)
 		if err != nil {
 			return fmt.Errorf("open admin: %w", err)
 		}
-		serve(ln, listen.Guard{Token: c.Token.Reveal(), Hosts: c.Hosts})
+		serve(ln, listen.Guard{Hosts: c.Hosts}, c.Token.Reveal() == "")
 	}
 	return nil
 }
 
-// guardAdmin lets requests with the listener's token through, and health probes without a token.
-func guardAdmin(g listen.Guard, o admin.Options) http.Handler {
-	whole := g.Wrap(admin.New(o))
-	probes := listen.Guard{Hosts: g.Hosts, AnyHost: g.AnyHost}.Wrap(admin.Probes(o))
+// guardAdmin lets requests through that may come to the listener, each with the access of its token, and
+// health probes without a token. open is for listeners where no token is needed.
+func (a *App) guardAdmin(g listen.Guard, o admin.Options, open bool) http.Handler {
+	whole := g.Wrap(admin.Authorize(func() *admin.Tokens { return a.live.Load().tokens }, open, admin.New(o)))
+	probes := g.Wrap(admin.Probes(o))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		probe := r.URL.Path == "/healthz" || r.URL.Path == "/readyz"
-		if probe && g.Token != "" && r.Header.Get("Authorization") == "" {
+		if probe && !open && r.Header.Get("Authorization") == "" {
 			probes.ServeHTTP(w, r)
 			return
 		}
 		whole.ServeHTTP(w, r)
 	})
+}
+
+// tokensOf are the tokens of the admin listeners.
+func tokensOf(c config.Admin) *admin.Tokens {
+	t := &admin.Tokens{Whole: c.Token.Reveal(), Others: map[string]*admin.Access{}}
+	for _, x := range c.Access {
+		access := &admin.Access{Name: x.Name, Tenants: x.Tenants, Endpoints: x.Endpoints}
+		for _, right := range x.May {
+			access.May = append(access.May, admin.Right(right))
+		}
+		t.Others[x.Token.Reveal()] = access
+	}
+	for _, key := range c.LinkKey {
+		t.Links.Keys = append(t.Links.Keys, key.Reveal())
+	}
+	return t
 }
 
 // indexed tells whether deliveries can be found by a path of the data.

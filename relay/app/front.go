@@ -21,11 +21,11 @@ import (
 // openFront opens the listeners of the file's fronts. Without any it opens nothing, until a
 // reload brings some.
 func (a *App) openFront(ctx context.Context, in *ingest.Ingest) error {
-	guard := listen.Guard{Token: a.o.Config.Admin.Token.Reveal(), AnyHost: true} // the front chooses by host
+	guard := listen.Guard{AnyHost: true} // the front chooses by host
 	a.front = front.New(front.Options{
 		Ingest:    in,
 		OnRequest: func() { a.request.Store(time.Now().UnixNano()) },
-		Admin:     guardAdmin(guard, a.adminOptions()),
+		Admin:     a.guardAdmin(guard, a.adminOptions(), false),
 		WellKnown: func() front.Documents { return a.live.Load().documents() },
 		Listen:    a.tcp,
 		Certs:     front.CertOptions{Storage: func() (front.Storage, error) { return certStorage(a.o.Config) }},

@@ -23,6 +23,7 @@ type live struct {
 	retention  config.Retention
 	hash       string // of the policy
 	generation int64  // 1 at the start
+	tokens     *admin.Tokens
 	at         time.Time
 	documents  func() front.Documents
 	files      []string      // that it was read from
@@ -104,7 +105,7 @@ func (a *App) takeOver(ctx context.Context, by string, start time.Time, r read) 
 
 	old := a.live.Load()
 	p.Adopt(old.policy)
-	now := &live{policy: p, hash: p.Hash(), retention: file.Config.Retention, generation: old.generation + 1, at: time.Now(), files: file.Paths, change: old.change, documents: documentsOf(p)}
+	now := &live{policy: p, hash: p.Hash(), retention: file.Config.Retention, generation: old.generation + 1, at: time.Now(), files: file.Paths, change: old.change, documents: documentsOf(p), tokens: tokensOf(file.Config.Admin)}
 	done := differences(old.policy, p)
 	done.Generation, done.Hash = now.generation, now.hash
 	if done.Differs() {

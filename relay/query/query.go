@@ -37,6 +37,33 @@ type Query struct {
 	states []string
 	labels []label
 	cursor string // as given
+
+	within url.Values // replaces what was given; see Within
+}
+
+// Within is the query for deliveries of these tenants and endpoints alone; nil for all of them. Its cursors are those of q.
+func (q *Query) Within(tenants, endpoints []string) *Query {
+	narrow := *q
+	narrow.within = url.Values{}
+	if tenants != nil {
+		narrow.find.Tenants = both(q.find.Tenants, tenants)
+		narrow.within["tenant"] = narrow.find.Tenants
+	}
+	if endpoints != nil {
+		narrow.find.Endpoints = both(q.find.Endpoints, endpoints)
+		narrow.within["endpoint"] = narrow.find.Endpoints
+	}
+	return &narrow
+}
+
+// Nothing tells whether no delivery can match, because Within left nothing.
+func (q *Query) Nothing() bool {
+	for _, left := range q.within {
+		if len(left) == 0 {
+			return true
+		}
+	}
+	return false
 }
 
 type label struct{ name, value string }
@@ -48,6 +75,7 @@ const DefaultLimit = 20
 // that shows the filter in its address uses it.
 func (q *Query) Values() url.Values {
 	all := maps.Clone(q.asks)
+	maps.Copy(all, q.within)
 	delete(all, "cursor")
 	return all
 }

@@ -1,0 +1,57 @@
+package admin
+
+import (
+	"crypto/sha256"
+	"net/http"
+	"strings"
+	"time"
+
+	"relay/ingest/problem"
+)
+
+// Tokens are who may talk to the admin listeners.
+type Tokens struct {
+	Whole  string             // admin.token: the whole power; "" for none
+	Others map[string]*Access // by token
+	Links  Links
+}
+
+// Authorize gives each request its access by its bearer token, and refuses wrong tokens. Requests without a token
+// have the whole power if open, as at a Unix socket, and are refused otherwise. tokens is asked for each request, so that a
+// reload can take tokens away.
+func Authorize(tokens func() *Tokens, open bool, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		header := r.Header.Get("Authorization")
+		if header == "" && open {
+			next.ServeHTTP(w, r)
+			return
+		}
+		scheme, sent, _ := strings.Cut(header, " ")
+		access, known := tokens().find(strings.TrimSpace(sent))
+		if !known || !strings.EqualFold(scheme, "Bearer") {
+			problem.New(problem.Unauthorized, "send the header Authorization: Bearer with a token of this listener, or a link that holds").Write(w)
+			return
+		}
+		next.ServeHTTP(w, r.WithContext(WithAccess(r.Context(), access)))
+	})
+}
+
+// find compares hashes, so that the time does not depend on the tokens.
+func (t *Tokens) find(sent string) (access *Access, known bool) {
+	if sent == "" {
+		return nil, false
+	}
+	got := sha256.Sum256([]byte(sent))
+	if t.Whole != "" && got == sha256.Sum256([]byte(t.Whole)) {
+		return nil, true
+	}
+	for token, a := range t.Others {
+		if got == sha256.Sum256([]byte(token)) {
+			return a, true
+		}
+	}
+	if a := t.Links.Access(sent, time.Now()); a != nil {
+		return a, true
+	}
+	return nil, false
+}

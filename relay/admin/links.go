@@ -1,0 +1,170 @@
+package admin
+
+import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"relay/config"
+	"relay/ingest/problem"
+	"relay/policy"
+	"relay/relay/audit"
+)
+
+// Links makes and reads tokens for one tenant that end by themselves. They are signed (HMAC with
+// SHA-256, RFC 2104), not stored; taking their key out of the file revokes them.
+type Links struct {
+	Keys []string // link_key: the first one signs, all verify; none: there are no links
+}
+
+// LinkRequest asks for a link.
+type LinkRequest struct {
+	Tenant string   `json:"tenant"`
+	May    []string `json:"may,omitempty"` // rights: read, payload, secrets, test, redeliver, endpoints; read by default
+	TTL    string   `json:"ttl,omitempty"` // how long it holds, 1m to 30d; 1h by default
+}
+
+// Link is access for one tenant.
+type Link struct {
+	Token   string    `json:"token"` // a bearer token of these routes
+	URL     string    `json:"url"`   // of the page, below the address of this listener
+	Tenant  string    `json:"tenant"`
+	May     []string  `json:"may"`
+	Expires time.Time `json:"expires"`
+}
+
+// claims are what a token says.
+type claims struct {
+	Tenant  string  `json:"t"`
+	May     []Right `json:"m"`
+	Expires int64   `json:"e"` // seconds since 1970
+}
+
+const (
+	linkPrefix = "relay_link_"
+	linkBody   = 4 << 10
+)
+
+// Sign makes the token of claims.
+func (l Links) sign(c claims) string {
+	text, err := json.Marshal(c)
+	if err != nil {
+		panic("admin: claims cannot be written: " + err.Error()) // texts and numbers always can
+	}
+	return linkPrefix + base64.RawURLEncoding.EncodeToString(text) + "." + base64.RawURLEncoding.EncodeToString(mac(l.Keys[0], text))
+}
+
+func mac(key string, text []byte) []byte {
+	h := hmac.New(sha256.New, []byte(key))
+	h.Write([]byte("relay link "))
+	h.Write(text)
+	return h.Sum(nil)
+}
+
+// Access is the access of a token, nil if it is none, forged, or over.
+func (l Links) Access(token string, now time.Time) *Access {
+	rest, ok := strings.CutPrefix(token, linkPrefix)
+	body, signature, dotted := strings.Cut(rest, ".")
+	if !ok || !dotted || len(token) > linkBody {
+		return nil
+	}
+	text, err := base64.RawURLEncoding.DecodeString(body)
+	if err != nil {
+		return nil
+	}
+	sum, err := base64.RawURLEncoding.DecodeString(signature)
+	if err != nil || !slices.ContainsFunc(l.Keys, func(key string) bool { return hmac.Equal(sum, mac(key, text)) }) {
+		return nil
+	}
+	var c claims
+	d := json.NewDecoder(bytes.NewReader(text))
+	if d.Decode(&c) != nil || c.Tenant == "" || now.Unix() >= c.Expires {
+		return nil
+	}
+	return &Access{Name: "link of " + c.Tenant, May: c.May, Tenants: []string{c.Tenant}}
+}
+
+func (a *api) linkRoutes() []route {
+	return []route{{
+		id: "createLink", method: "POST", path: "/v1/links", verb: "relay links", summary: "Make a token for one tenant that ends by itself",
+		about: "A platform hands it to its customer. It sees the tenant's endpoints and deliveries alone. Another link_key revokes all.",
+		body:  LinkRequest{}, status: http.StatusCreated, answer: Link{},
+		codes:  []problem.Code{problem.NoLinkKey, problem.InvalidParameter, problem.UnknownParameter, problem.InvalidJSON, problem.InvalidBody, problem.BodyTooLarge},
+		handle: a.createLink,
+	}}
+}
+
+func (a *api) createLink(w http.ResponseWriter, r *http.Request) {
+	link, err := a.link(w, r)
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	answer(w, http.StatusCreated, link)
+}
+
+func (a *api) link(w http.ResponseWriter, r *http.Request) (*Link, error) {
+	if a.Links == nil || len(a.Links().Keys) == 0 {
+		return nil, refusal(problem.NoLinkKey, "", `links are signed: set admin { link_key = [env("RELAY_LINK_KEY")] }, and reload`)
+	}
+	members, err := readObject(w, r, linkBody, "tenant", "may", "ttl")
+	if err != nil {
+		return nil, err
+	}
+	c := claims{}
+	if c.Tenant, err = textOf(members, "tenant"); err != nil {
+		return nil, err
+	}
+	if err := policy.ValidLabel(c.Tenant); c.Tenant == "" || err != nil {
+		return nil, refusal(problem.InvalidParameter, "tenant", "tenant is the tenant of events, and is needed")
+	}
+	if c.May, err = rightsIn(members["may"]); err != nil {
+		return nil, err
+	}
+	ttl := time.Hour
+	text, err := textOf(members, "ttl")
+	if err == nil && text != "" {
+		if ttl, err = config.DurationBetween(text, time.Minute, 30*24*time.Hour); err != nil {
+			err = refusal(problem.InvalidParameter, "ttl", "ttl: "+err.Error())
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	until := time.Now().Add(ttl).Truncate(time.Second)
+	c.Expires = until.Unix()
+	token := a.Links().sign(c)
+	link := &Link{Token: token, URL: "/?link=" + token, Tenant: c.Tenant, Expires: until.UTC()}
+	for _, right := range c.May {
+		link.May = append(link.May, string(right))
+	}
+	a.audited(r, audit.Entry{Verb: "link", What: "tenant " + c.Tenant, After: audit.State(struct {
+		May     []string  `json:"may"`
+		Expires time.Time `json:"expires"`
+	}{link.May, link.Expires})})
+	return link, nil
+}
+
+// rightsIn reads the rights of a link.
+func rightsIn(list []byte) ([]Right, error) {
+	if list == nil {
+		return []Right{Read}, nil
+	}
+	var rights []Right
+	if json.Unmarshal(list, &rights) != nil || len(rights) == 0 {
+		return nil, refusal(problem.InvalidParameter, "may", `may is a list of rights: ["read","redeliver"]`)
+	}
+	for _, right := range rights {
+		if right == Operate || !slices.Contains(Rights(), right) {
+			return nil, refusal(problem.InvalidParameter, "may", fmt.Sprintf("%s is no right of a link: there are read, payload, secrets, test, redeliver and endpoints", shorten(string(right))))
+		}
+	}
+	return rights, nil
+}
