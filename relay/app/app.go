@@ -434,6 +434,7 @@ func (a *App) newMetrics() *metrics.Metrics {
 		Version: a.o.Version,
 		Outbox:  a.store,
 		Status:  func() []deliver.Status { return a.deliverer.Status() },
+		Firing:  a.firing,
 		InFiles: func(ctx context.Context) map[string]bool {
 			names, _ := a.filed(ctx) // an unknown fleet counts as none, as in the admin's answers
 			return names
