@@ -43,8 +43,8 @@ func newHouse(t *testing.T) *house {
 	}
 	h.o.Jobs = jobs.New(jobs.Options{
 		Outbox: h.store, Surroundings: Surroundings(h.o), Relay: func() string { return "relay-1" }, Alone: true, Log: zerolog.Nop(),
-		Endpoints: func(context.Context) map[string]bool {
-			return map[string]bool{"of-acme": true, "of-beta": true, "fixed": true}
+		Endpoints: func(context.Context) (map[string]bool, error) {
+			return map[string]bool{"of-acme": true, "of-beta": true, "fixed": true}, nil
 		},
 	})
 	for _, tenant := range []string{"acme", "beta"} {
