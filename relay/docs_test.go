@@ -213,3 +213,24 @@ func goFiles(t *testing.T) map[string]string {
 	}
 	return files
 }
+
+// Commands in the text of pages are verbs with their flags, not only those in blocks.
+func TestCommandsInTextAreVerbs(t *testing.T) {
+	text := pages(t)["docs/operating.md"]
+	found := 0
+	for _, m := range regexp.MustCompile("`relay ([a-z]+[^`]*)`").FindAllStringSubmatch(text, -1) {
+		found++
+		c := &command{env: func(string) (string, bool) { return "", false }}
+		words := strings.Fields(m[1])
+		verb, rest, err := c.root().Find(words)
+		if err == nil && verb.HasParent() && words[0] != "completion" {
+			err = verb.ParseFlags(rest)
+		}
+		if err != nil || !verb.HasParent() && words[0] != "completion" && words[0] != "help" {
+			t.Errorf("relay %s: %v", m[1], err)
+		}
+	}
+	if found < 30 {
+		t.Errorf("found only %d commands: the test no longer sees them", found)
+	}
+}

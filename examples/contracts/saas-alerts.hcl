@@ -33,6 +33,11 @@ policy "saas" {
   }
 }
 
+# Fields of the data by which the log is searched.
+event_type "alert_triggered" {
+  index = ["data.device", "data.scene"]
+}
+
 # A customer that chose some event types. There are analysis_started, analysis_stopped,
 # analysis_error, alert_triggered, device_offline, device_online, device_analysis_error,
 # node_offline, node_online, node_error, quota_warning, quota_exceeded,
