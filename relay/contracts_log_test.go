@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -95,4 +96,31 @@ func TestContractLog(t *testing.T) {
 			t.Errorf("endpoint: %+v", e)
 		}
 	})
+}
+
+// The alerts that two contracts ask for are watched.
+func TestContractAlerts(t *testing.T) {
+	a := newAuthority(t)
+	for file, want := range map[string]string{
+		"developer-platform.hcl": "unhealthy success_rate below 95.0 %, slow mean above 5s",
+		"good-practice.hcl":      "failures success_rate below 90.0 %, no-events silence above 24h0m0s, backlog backlog_count above 10000",
+	} {
+		t.Run(file, func(t *testing.T) {
+			env := map[string]string{}
+			for _, name := range []string{"TRAE_URL", "PRACTICE_URL", "PRACTICE_BODY_URL", "PRACTICE_HEADER_URL", "PRACTICE_BATCH_URL"} {
+				env[name] = "https://127.0.0.1:1/hooks"
+			}
+			env["TRAE_SECRET"], env["PRACTICE_SECRET"], env["TRAE_AUTHORIZATION"] = contractSecret, contractSecret, "Bearer x"
+			c := startContract(t, file, fmt.Sprintf("outbox \"sqlite\" {\n path = %q\n}", t.TempDir()), a, env)
+			var list admin.AlertList
+			c.admin("GET", "/v1/alerts", "", &list)
+			var got []string
+			for _, x := range list.Alerts {
+				got = append(got, x.Name+" "+x.On+" "+x.Limit)
+			}
+			if strings.Join(got, ", ") != want {
+				t.Errorf("got %s", strings.Join(got, ", "))
+			}
+		})
+	}
 }

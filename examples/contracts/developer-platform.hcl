@@ -93,3 +93,16 @@ endpoint "wh-fixed" {
     strategy = "fixed"
   }
 }
+
+# Health: an endpoint under 95 % success, or over 5 s on average. They go out as the events relay.alert.firing
+# and relay.alert.resolved; relay alerts shows them.
+alert "unhealthy" {
+  on     = "success_rate"
+  below  = 0.95
+  window = "1h"
+}
+alert "slow" {
+  on     = "mean"
+  above  = "5s"
+  window = "1h"
+}

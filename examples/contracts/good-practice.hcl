@@ -61,3 +61,17 @@ endpoint "practice-batch" {
     max_wait   = "1s" # for more, from the first one on
   }
 }
+
+# Alerts on a high failure rate and on unusual traffic.
+alert "failures" {
+  on    = "success_rate"
+  below = 0.9
+}
+alert "no-events" {
+  on    = "silence" # no event was accepted for so long
+  above = "1d"
+}
+alert "backlog" {
+  on    = "backlog_count"
+  above = 10000
+}
