@@ -17,7 +17,7 @@ func (c *command) links() *cobra.Command {
 		Use:   "links",
 		Short: "Make access to a running Relay for one tenant, that ends by itself",
 		Long: "Make access to a running Relay for one tenant, that ends by itself: the URL of the page and a bearer token of the\n" +
-			"admin API. Whoever has it has the rights, so hand it over like a password. It is made with link_key of the\n" +
+			"admin API. Anybody who has it has the rights: hand it over like a password. It is made with link_key of the\n" +
 			"file; taking that key out revokes all that were made with it.",
 		Example: "  relay links --tenant acme --may read,redeliver --ttl 2h",
 		Args:    noArgs,
