@@ -267,7 +267,7 @@ func (d *decoder) frontFits(b *Block, f *Front) {
 	if f.ServesAdmin() && (f.Upstream.Scheme != "" || len(f.Paths) > 0) {
 		b.Invalid("serve", "the admin has all paths of its host. Give it a host of its own, without upstream and path.")
 	}
-	if f.ServesAdmin() && d.config.Admin.Token.Reveal() == "" {
+	if f.ServesAdmin() && d.config.Admin.Token.Reveal() == "" && len(d.config.Admin.Access) == 0 {
 		b.Fail(b.At("serve"), "Token required", `other machines can reach this host, so write admin { token = env("…") }.`)
 	}
 	if f.ServesIngest() && f.Token.Reveal() == "" && b.attr("token") == nil {

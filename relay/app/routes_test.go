@@ -239,7 +239,8 @@ func everyRoute(t *testing.T, redis string) {
 		endpoint("good", "/good", `body = { data = event.data, from = env("CANARY") }`),
 		endpoint("bad", "/bad", "batch {}"),
 		endpoint("off", "/off", "enabled = false"),
-	), "http = \"\"", "http = \"\"\n  token = \"canary-7f3a-token\"", 1)
+		"alert \"ready\" {\n  on = \"disabled\"\n}",
+	), "http = \"\"", "http = \"\"\n  token = \"canary-7f3a-token\"\n  link_key = [\"canary-7f3a-link-key-canary-7f3a-link-key\"]\n  access \"support\" {\n    token = \"canary-7f3a-support\"\n    may = [\"read\"]\n  }", 1)
 	if redis != "" {
 		file = regexp.MustCompile(`(?s)outbox "sqlite" {.*?\n}`).ReplaceAllString(file, fmt.Sprintf("outbox \"redis\" {\n  url = %q\n}", redis))
 	}
@@ -263,6 +264,8 @@ func everyRoute(t *testing.T, redis string) {
 	v.reads(good, bad)
 	v.endpoints(receiver.URL)
 	v.edits(bad, held)
+	v.call(200, "GET", "/v1/alerts", "")
+	v.call(201, "POST", "/v1/links", `{"tenant":"acme","may":["read"],"ttl":"1h"}`)
 	v.refusals(good)
 	tail.end(v)
 	p.write(p.file, "endpoint {")

@@ -297,7 +297,7 @@ func (i *fenced) Issue(ctx context.Context, csr *x509.CertificateRequest) (*cert
 	stop := storage.OnLost("issue_cert_"+csr.DNSNames[0], func() { cancel(errLockLost) })
 	defer stop()
 	cert, err := i.ACMEIssuer.Issue(ctx, csr)
-	if err != nil && context.Cause(ctx) == errLockLost {
+	if err != nil && errors.Is(context.Cause(ctx), errLockLost) {
 		err = errLockLost
 	}
 	return cert, err

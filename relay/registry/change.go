@@ -307,6 +307,7 @@ func refuseSecrets(members map[string]json.RawMessage, name string) error {
 			flaws = append(flaws, config.Flaw{Pointer: "/" + key, Detail: "a secret is changed by rotation: POST /v1/endpoints/" + name + "/secret/rotate"})
 		}
 	}
+	flaws = append(flaws, masks(members)...)
 	var other string
 	if json.Unmarshal(members["name"], &other) == nil && other != name {
 		flaws = append(flaws, config.Flaw{Pointer: "/name", Detail: "a name cannot be changed: make another endpoint"})
@@ -315,6 +316,23 @@ func refuseSecrets(members map[string]json.RawMessage, name string) error {
 		return flaws
 	}
 	return nil
+}
+
+// masks are values that answers show in place of others, and that nobody means.
+func masks(members map[string]json.RawMessage) (flaws config.Flaws) {
+	const detail = "*** stands for a value that is not shown: give the value itself, or leave it as it is by a PATCH without it"
+	var url string
+	if json.Unmarshal(members["url"], &url) == nil && strings.Contains(url, policy.Hidden) {
+		flaws = append(flaws, config.Flaw{Pointer: "/url", Detail: detail})
+	}
+	var headers map[string]any
+	_ = json.Unmarshal(members["headers"], &headers) // what is wrong is said later
+	for _, name := range slices.Sorted(maps.Keys(headers)) {
+		if headers[name] == policy.Hidden {
+			flaws = append(flaws, config.Flaw{Pointer: "/headers/" + config.EscapePointer(name), Detail: detail})
+		}
+	}
+	return flaws
 }
 
 // membersOf reads an object.

@@ -297,11 +297,13 @@ func TestRefused(t *testing.T) {
 			}
 		}
 		for patch, want := range map[string]string{
-			`{"secret":"x"}`:   "/secret: a secret is changed by rotation",
-			`{"secrets":[]}`:   "/secrets: a secret is changed by rotation",
-			`{"name":"other"}`: "/name: a name cannot be changed",
-			`{"url":null}`:     "Missing url",
-			`"x"`:              "write a JSON object",
+			`{"secret":"x"}`:                "/secret: a secret is changed by rotation",
+			`{"secrets":[]}`:                "/secrets: a secret is changed by rotation",
+			`{"name":"other"}`:              "/name: a name cannot be changed",
+			`{"url":"https://a.test/?***"}`: "/url: *** stands for a value",
+			`{"headers":{"X-Key":"***"}}`:   "/headers/X-Key: *** stands for a value",
+			`{"url":null}`:                  "Missing url",
+			`"x"`:                           "write a JSON object",
 		} {
 			if _, err := w.Patch(t.Context(), "a1", 0, json.RawMessage(patch)); err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("%s: %v, want %s", patch, err, want)
