@@ -9,6 +9,8 @@ import (
 	"relay/relay/alert"
 	"relay/relay/deliver"
 	"relay/relay/metrics"
+
+	"github.com/rs/zerolog"
 )
 
 // The types of the own events of alerts.
@@ -64,21 +66,14 @@ func (a *App) tellAlert(t alert.Transition) {
 	if t.Endpoint == "" {
 		data.About = t.About
 	}
-	kind, line := alertFiring, a.o.Log.Warn()
+	kind, level, what := alertFiring, zerolog.WarnLevel, "alert "+t.Alert+" fires: "+t.On
 	if t.Resolved {
-		kind, line = alertResolved, a.o.Log.Info()
-	}
-	if t.About != "" {
-		line.Str("endpoint", t.About)
-	}
-	what := "alert " + t.Alert + " fires: " + t.On
-	if t.Resolved {
-		what = "alert " + t.Alert + " is resolved: " + t.On
+		kind, level, what = alertResolved, zerolog.InfoLevel, "alert "+t.Alert+" is resolved: "+t.On
 	}
 	if t.Value != "" {
 		what += " is " + t.Value
 	}
-	line.Str("component", "alert").Msg(what)
+	a.o.Log.WithLevel(level).Str("component", "alert").Str("endpoint", t.About).Msg(what)
 	a.events.raise(deliver.OwnEvent{Type: kind, Endpoint: t.Endpoint, At: t.At, Data: data})
 }
 

@@ -10,6 +10,8 @@ import (
 	"relay/outbox"
 	"relay/relay/audit"
 	"relay/relay/query"
+
+	"github.com/rs/zerolog"
 )
 
 // Why work on a job stops before its end.
@@ -332,14 +334,11 @@ func (w *work) end(ctx context.Context, s State, why string) error {
 	if err := w.finish(ctx, owner); err != nil {
 		return err
 	}
-	line := w.o.Log.Info()
+	level := zerolog.InfoLevel
 	if s == Broken {
-		line = w.o.Log.Error()
+		level = zerolog.ErrorLevel
 	}
-	if w.d.Error != "" {
-		line = line.Str("error", w.d.Error)
-	}
-	line.Str("job", w.d.ID).Str("by", w.d.Who).Str("state", string(s)).Int64("done", w.d.Done).Int64("skipped", w.d.Seen()-w.d.Done).
+	w.o.Log.WithLevel(level).Str("job", w.d.ID).Str("error", w.d.Error).Str("by", w.d.Who).Str("state", string(s)).Int64("done", w.d.Done).Int64("skipped", w.d.Seen()-w.d.Done).
 		Msg("job " + string(w.d.Action) + " ended")
 	err := audit.Write(ctx, w.o.Outbox, audit.Entry{
 		Who: w.d.Who, Verb: string(w.d.Action), What: "job " + w.d.ID, Count: &w.d.Done,
