@@ -19,6 +19,7 @@ import (
 // was not synced is gone) and F5 (some sectors of it survive). At level relaxed the same must
 // lose something, or the test proves nothing.
 func TestPowerCut(t *testing.T) {
+	listed, rolled := 0, 0
 	for _, test := range []struct {
 		name       string
 		durability string
@@ -55,13 +56,20 @@ func TestPowerCut(t *testing.T) {
 			}
 			t.Logf("%d events acknowledged, %d lost", acknowledged, lost)
 			t.Logf("%d times there were lists of a segment, %d times statistics of an hour", p.listed, p.rolled)
-			if acknowledged == 0 || test.durability == Fsync && (p.listed == 0 || p.rolled == 0) {
-				t.Error("no event was acknowledged, listed or counted")
+			if acknowledged == 0 {
+				t.Error("no event was acknowledged")
+			}
+			if test.durability == Fsync {
+				listed, rolled = listed+p.listed, rolled+p.rolled
 			}
 			if (test.durability == Fsync) != (lost == 0) {
 				t.Errorf("%d of %d acknowledged events were lost at level %s", lost, acknowledged, test.durability)
 			}
 		})
+	}
+	// Whether a cut comes after such a commit is chance, and in one part of the test there may be none.
+	if listed == 0 || rolled == 0 {
+		t.Errorf("%d times there were lists of a segment, %d times statistics of an hour", listed, rolled)
 	}
 }
 
