@@ -1,6 +1,7 @@
 # make          build bin/relay
 # make test     everything that must hold: lint, tests (installs what they need)
 # make docs     write the generated tables of README.md and docs/
+# make man      write the manual pages into MANDIR (man/)
 # make demo     the main job in one terminal
 # make interop  requests for the platforms' own libraries to verify
 # make deploy   check examples/deploy with the types and tools of those who read them
@@ -14,6 +15,7 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 LDFLAGS   = -s -w -X main.version=$(VERSION)
 TOOL      = $(GO) tool -modfile=.tools/go.mod
 FUZZTIME ?= 30s
+MANDIR   ?= man
 
 # SQLite is 150,000 lines of Go that a compiler made from C, run by one goroutine:
 # looking for races in them costs minutes and can find nothing.
@@ -22,7 +24,7 @@ RACE = -race -gcflags='github.com/ncruces/go-sqlite3-wasm/...=-race=false'
 # Files with misspelt words on purpose (what the operator may have typed), and lists of others.
 QUOTED = ':!policy/testdata' ':!*.sum' ':!*lock.json'
 
-.PHONY: build test lint vuln setup interop deploy docs demo bench fuzz soak figures
+.PHONY: build test lint vuln setup interop deploy docs man demo bench fuzz soak figures
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./relay
@@ -80,6 +82,9 @@ deploy:
 docs:
 	$(GO) test -count=1 -run TestDocumentIsGenerated ./relay/admin -args -update
 	$(GO) test -count=1 -run TestDocsAreGenerated ./relay -args -update
+
+man:
+	$(GO) test -count=1 -run TestManPages ./relay -args -man $(abspath $(MANDIR))
 
 demo:
 	$(GO) run ./relay demo

@@ -181,6 +181,7 @@ func (c *command) follow(t client.Target, id string, asJSON bool) error {
 	}, nil)
 	defer cancel()
 	bar := progress{to: c.err, terminal: isTerminal(c.err), began: time.Now()}
+	bar.begin(id)
 	for {
 		var job admin.Job
 		text, err := request(t, http.MethodGet, "/v1/jobs/"+id, nil, &job)
@@ -225,6 +226,13 @@ type progress struct {
 
 const barWidth = 30
 
+func (p *progress) begin(id string) {
+	if p.terminal {
+		fmt.Fprintf(p.to, "job %s; Ctrl-C leaves it running\n", id)
+	}
+}
+
+// show draws a line that is shorter than 80 columns: a longer one would not be replaced whole.
 func (p *progress) show(job *admin.Job) {
 	if !p.terminal {
 		return
@@ -235,7 +243,7 @@ func (p *progress) show(job *admin.Job) {
 	}
 	full := int(part * barWidth)
 	rate := float64(job.Seen) / max(time.Since(p.began).Seconds(), 0.001)
-	fmt.Fprintf(p.to, "\r\x1b[K%s [%s%s] %d of %s, %.0f %%, %.0f/s", job.ID, strings.Repeat("#", full), strings.Repeat(".", barWidth-full),
+	fmt.Fprintf(p.to, "\r\x1b[K[%s%s] %d of %s, %.0f %%, %.0f/s", strings.Repeat("#", full), strings.Repeat(".", barWidth-full),
 		job.Seen, totalOf(&job.Matched), part*100, rate)
 }
 

@@ -107,7 +107,7 @@ func TestProgressOfAJob(t *testing.T) {
 	p := progress{to: &out, terminal: true}
 	job := jobWith(t, `{"id":"job_1","matched":200,"seen":50}`)
 	p.show(job)
-	if got := out.String(); !strings.HasPrefix(got, "\r\x1b[Kjob_1 [#######.......................] 50 of 200, 25 %, ") {
+	if got := out.String(); !strings.HasPrefix(got, "\r\x1b[K[#######.......................] 50 of 200, 25 %, ") {
 		t.Errorf("%q", got)
 	}
 	out.Reset()
@@ -116,5 +116,27 @@ func TestProgressOfAJob(t *testing.T) {
 	p.end()
 	if out.Len() > 0 {
 		t.Errorf("a program got %q", out.String())
+	}
+}
+
+// With --watch a verb asks again until an interrupt, also while Relay is away.
+func TestWatchAsksAgain(t *testing.T) {
+	var asked atomic.Int64
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		switch n := asked.Add(1); n {
+		case 2:
+			http.Error(w, `{"code":"outbox_unavailable","detail":"Redis is away","status":503}`, http.StatusServiceUnavailable)
+		default:
+			fmt.Fprintf(w, `{"items":[{"id":"job_%d","action":"retry","state":"done","matched":1,"skipped":{}}],"next":null}`, n)
+		}
+	}))
+	defer s.Close()
+	cmd, out := background(t, "jobs", "--admin", s.URL, "--watch")
+	awaitLine(t, out, `(?s)^JOB\t.*job_1\tretry\tdone\t.*\n\nrelay: .*Redis is away\n\nJOB\t.*\njob_3\t`)
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("an interrupt ends it with %v", err)
 	}
 }
