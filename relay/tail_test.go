@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -91,7 +92,7 @@ func TestInterruptLeavesTheJobRunning(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := cmd.Wait()
-	if e, ok := err.(*exec.ExitError); !ok || e.ExitCode() != exitFailed {
+	if e, ok := errors.AsType[*exec.ExitError](err); !ok || e.ExitCode() != exitFailed {
 		t.Errorf("ended with %v", err)
 	}
 	if want := "relay: the job goes on: relay jobs job_1 shows it, relay jobs cancel job_1 ends it\n"; out.String() != want {
