@@ -69,11 +69,26 @@ func (c *command) showEndpoint(a asking, name string) error {
 		if err := c.printEndpoints(&admin.EndpointList{Endpoints: []admin.Endpoint{e}}); err != nil {
 			return err
 		}
-		if e.Made == nil {
-			return nil
-		}
-		return c.output().Remark(fmt.Sprintf("made at run time: revision %s, secrets %d, settings %s\n", e.Made.Revision, e.Made.Secrets, client.Printable(string(e.Made.Settings))))
+		return c.output().Remark(aboutEndpoint(&e))
 	})
+}
+
+// aboutEndpoint is what the answer for one endpoint has more than a list.
+func aboutEndpoint(e *admin.Endpoint) (text string) {
+	if s := e.Stats; s != nil {
+		mean := "-"
+		if s.MeanMS != nil {
+			mean = millisOf(*s.MeanMS)
+		}
+		text = fmt.Sprintf("since %s: %d deliveries, success %s, mean %s; the newest: relay deliveries --endpoint %s\n", when(s.Since), s.Total, cmp.Or(share(s.SuccessRate), "-"), mean, e.Name)
+	}
+	if m := e.Made; m != nil {
+		text += fmt.Sprintf("made at run time: revision %s, secrets %d, settings %s\n", m.Revision, m.Secrets, client.Printable(string(m.Settings)))
+		for _, flaw := range m.Flaws {
+			text += client.Printable("not in force: "+flaw.Pointer+" "+flaw.Detail) + "\n"
+		}
+	}
+	return text
 }
 
 func (c *command) printEndpoints(list *admin.EndpointList) error {
