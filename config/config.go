@@ -25,6 +25,7 @@ type Config struct {
 	Admin     Admin
 	Retention Retention
 	Log       Log
+	Metrics   Metrics
 	Trace     Trace
 	Fronts    []Front
 	ACME      ACME
@@ -241,6 +242,11 @@ type Log struct {
 	Format string // json, console, "" = console on a terminal
 }
 
+// Metrics says what the metrics tell.
+type Metrics struct {
+	PerEndpoint string // which endpoints have series of their own: file, all
+}
+
 // Default is the configuration of a file without any block of this package. The outbox and the
 // socket are in the state directory that env names: the first of $STATE_DIRECTORY (systemd), else
 // $XDG_STATE_HOME/relay, else ./relay-data.
@@ -256,6 +262,7 @@ func Default(env func(string) (string, bool)) Config {
 		Admin:     Admin{HTTP: "127.0.0.1:7071"},
 		Retention: Retention{Delivered: 72 * time.Hour, Failed: 30 * Day},
 		Log:       Log{Level: "info"},
+		Metrics:   Metrics{PerEndpoint: "file"},
 		Trace:     defaultTrace(),
 		ACME:      defaultACME(),
 	}

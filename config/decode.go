@@ -29,6 +29,7 @@ func decode(root *Block, c Config) Config {
 	d.fronts(root.Unique(root.Blocks("front", true)))
 	d.retention(root.One("retention"))
 	d.log(root.One("log"))
+	d.metrics(root.One("metrics"))
 	d.trace(root.One("trace"))
 	root.Blocks("policy", true) // package policy decodes these
 	root.Blocks("signature", true)
@@ -201,6 +202,14 @@ func (d *decoder) log(b *Block) {
 	}
 	b.String("level", &d.config.Log.Level, OneOf("debug", "info", "warn", "error"))
 	b.String("format", &d.config.Log.Format, OneOf("json", "console"))
+	b.Done()
+}
+
+func (d *decoder) metrics(b *Block) {
+	if b == nil {
+		return
+	}
+	b.String("per_endpoint", &d.config.Metrics.PerEndpoint, OneOf("file", "all"))
 	b.Done()
 }
 

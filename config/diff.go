@@ -150,6 +150,7 @@ func (c Config) allSettings() []Setting {
 	add("retention.failed", FormatDuration(c.Retention.Failed))
 	add("log.level", c.Log.Level)
 	add("log.format", c.Log.Format)
+	add("metrics.per_endpoint", c.Metrics.PerEndpoint)
 	all = append(all, c.Trace.settings()...)
 	if len(c.Fronts) > 0 {
 		all = append(all, c.ACME.settings()...)

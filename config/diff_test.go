@@ -26,6 +26,7 @@ func TestDiff(t *testing.T) {
 		{"admin and log", "admin { http = \"127.0.0.1:1\" }", "admin {\n unix = \"/run/a.sock\"\n http = \"127.0.0.1:1\"\n token = \"canary-token-one\"\n}\nlog {\n level = \"debug\"\n format = \"json\"\n}", []Change{
 			{Name: "admin.unix", New: "/run/a.sock"}, {Name: "admin.token", New: "set"},
 			{Name: "log.level", Old: "info", New: "debug"}, {Name: "log.format", New: "json"}}},
+		{"metrics", "metrics {}", "metrics {\n per_endpoint = \"all\"\n}", []Change{{Name: "metrics.per_endpoint", Old: "file", New: "all"}}},
 		{"password in a URL", redis(`url = "redis://u:canary-one@h:1/0"`), redis(`url = "redis://u:canary-two@h:1/0"`), []Change{
 			{Name: "outbox.server", Old: "redis://u:***@h:1/0", New: "redis://u:***@h:1/0", Unseen: true}}},
 		{"server", redis(`url = "redis://h:1/0"`), redis("url = \"redis://h:2/0\"\n password = \"canary-one\"\n namespace = \"orders\"\n shards = 2"), []Change{

@@ -167,7 +167,7 @@ func Open(ctx context.Context, o Options) (*App, error) {
 		o.Grace = 20 * time.Second
 	}
 	a := &App{o: o, started: time.Now(), hurried: make(chan struct{}), aborted: make(chan struct{}), closing: make(chan struct{})}
-	a.live.Store(&live{policy: o.Policy, hash: o.Policy.Hash(), retention: o.Config.Retention, generation: 1, at: a.started, files: paths(o.Watch), documents: documentsOf(o.Policy), tokens: tokensOf(o.Config.Admin)})
+	a.live.Store(&live{policy: o.Policy, hash: o.Policy.Hash(), retention: o.Config.Retention, metrics: o.Config.Metrics, generation: 1, at: a.started, files: paths(o.Watch), documents: documentsOf(o.Policy), tokens: tokensOf(o.Config.Admin)})
 	a.shares = shareFiles(limitOfFiles(), o.Config)
 	a.noteFiles(o.Watch, nil)
 	if err := a.open(ctx); err != nil {
@@ -439,6 +439,7 @@ func (a *App) newMetrics() *metrics.Metrics {
 			names, _ := a.filed(ctx) // an unknown fleet counts as none, as in the admin's answers
 			return names
 		},
+		Kind:         a.kindOf,
 		TraceDropped: a.tracer.Dropped,
 		Certificates: a.certificates,
 		LogDropped: func() uint64 {
@@ -453,6 +454,18 @@ func (a *App) newMetrics() *metrics.Metrics {
 			return metrics.Config{Generation: now.generation, Hash: now.hash, LoadedAt: now.at, Refused: a.refused.Load() != nil}
 		},
 	})
+}
+
+// kindOf says which metrics an endpoint has.
+func (a *App) kindOf(endpoint string) metrics.Kind {
+	now := a.live.Load()
+	switch e := now.policy.Endpoint(endpoint); {
+	case e == nil:
+		return metrics.Other
+	case e.Made && now.metrics.PerEndpoint != "all":
+		return metrics.Made
+	}
+	return metrics.Own
 }
 
 // filed names the endpoints in the file of this Relay, or of any other Relay of the outbox. Their

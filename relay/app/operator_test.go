@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"relay/internal/testkit"
 	"relay/outbox"
 	"relay/relay/admin"
 	"relay/relay/deliver"
@@ -87,6 +88,29 @@ func TestMetricsRoute(t *testing.T) {
 	}
 	if code, _ := askText(t, p.dir, "POST", "/metrics"); code != http.StatusMethodNotAllowed {
 		t.Errorf("POST: %d", code)
+	}
+}
+
+// An endpoint made at run time is in the sum, until a reload gives each its own series.
+func TestMetricsOfMadeEndpoints(t *testing.T) {
+	p := newPlace(t)
+	text := p.text(endpointBlock("a", "https://a.example.com", "enabled = false"))
+	p.write(p.file, text)
+	a := p.start(false)
+	_, err := a.registry.Create(t.Context(), []byte(`{"name":"b","url":"https://b.example.com","enabled":false,"sign":["none"]}`))
+	testkit.Must(t, err)
+	for _, c := range []struct{ block, line, other string }{
+		{"", `{endpoint="(made)"}`, `endpoint="b"`},
+		{"metrics {\n per_endpoint = \"all\"\n}\n", `{endpoint="b"}`, `endpoint="(made)"`},
+		{"metrics {\n per_endpoint = \"file\"\n}\n", `{endpoint="(made)"}`, `endpoint="b"`},
+	} {
+		p.write(p.file, text+"\n"+c.block)
+		_, err := a.Reload(t.Context(), "test")
+		testkit.Must(t, err)
+		code, body := askText(t, p.dir, "GET", "/metrics")
+		if code != http.StatusOK || !strings.Contains(body, "relay_deliver_in_flight"+c.line+" 0\n") || strings.Contains(body, c.other) || !strings.Contains(body, `relay_deliver_in_flight{endpoint="a"} 0`) {
+			t.Errorf("with %q: %d %s", c.block, code, body)
+		}
 	}
 }
 

@@ -87,107 +87,99 @@ func sumHistogram(all *dto.Histogram, h *deliver.Histogram) {
 // endpoints yields all families about endpoints, from one snapshot. Each becomes garbage when the
 // next one is built.
 func (m *Metrics) endpoints() iter.Seq[*dto.MetricFamily] {
-	status := m.o.Status()
-	label := map[string]*dto.LabelPair{} // shared by all families
-	name := "endpoint"
-	for i := range status {
-		label[status[i].Endpoint] = &dto.LabelPair{Name: &name, Value: &status[i].Endpoint}
-	}
-	for endpoint := range m.seen.counts {
-		if label[endpoint] == nil {
-			label[endpoint] = &dto.LabelPair{Name: &name, Value: &endpoint}
-		}
-	}
-	many := len(label) > maxDetailed
+	s := m.scene()
 	return func(yield func(*dto.MetricFamily) bool) {
 		for _, part := range deliverFamilies() {
-			f := newFamily(part.name, part.kind, part.help, many)
-			for i := range status {
-				part.add(f, &status[i], label[status[i].Endpoint])
+			f := newFamily(part.name, part.kind, part.help, s.many)
+			for _, r := range s.rows {
+				part.add(f, r)
 			}
 			if !yield(f.MetricFamily) {
 				return
 			}
 		}
-		m.backlog(status, label, many, yield)
+		m.backlog(s, yield)
 	}
 }
 
-// deliverFamily is a metric from a Status.
+// deliverFamily is a metric from rows.
 type deliverFamily struct {
 	name string
 	kind dto.MetricType
 	help string
-	add  func(family, *deliver.Status, *dto.LabelPair)
+	add  func(family, *row)
 }
 
 func deliverFamilies() []deliverFamily {
 	causes, states := deliver.WaitCauses(), deliver.BreakerStates()
 	return []deliverFamily{
 		{"relay_deliver_attempts_total", dto.MetricType_COUNTER, "Attempts by outcome.",
-			func(f family, s *deliver.Status, endpoint *dto.LabelPair) {
+			func(f family, r *row) {
 				for _, o := range outcomes() {
-					f.add(float64(s.Attempts[o]), endpoint, "outcome", string(o))
+					f.add(float64(r.Attempts[o]), r.label, "outcome", string(o))
 				}
 			}},
-		{"relay_deliver_waiting", dto.MetricType_GAUGE, "1 for the cause why no deliveries are claimed for the endpoint now, 0 for the others.",
-			func(f family, s *deliver.Status, endpoint *dto.LabelPair) {
+		{"relay_deliver_waiting", dto.MetricType_GAUGE, "1 for the cause why no deliveries are claimed for the endpoint now, 0 for the otherr.",
+			func(f family, r *row) {
 				for _, cause := range causes {
-					f.add(bit(s.Waiting == cause), endpoint, "cause", cause)
+					f.add(r.waitsFor(cause), r.label, "cause", cause)
 				}
 			}},
-		{"relay_deliver_breaker_state", dto.MetricType_GAUGE, "1 for the state that the endpoint's breaker is in, 0 for the others.",
-			func(f family, s *deliver.Status, endpoint *dto.LabelPair) {
+		{"relay_deliver_breaker_state", dto.MetricType_GAUGE, "1 for the state that the endpoint's breaker is in, 0 for the otherr.",
+			func(f family, r *row) {
 				for _, state := range states {
-					if s.Breaker != "" {
-						f.add(bit(s.Breaker == state), endpoint, "state", state)
+					if r.hasBreaker() {
+						f.add(r.breakersIn(state), r.label, "state", state)
 					}
 				}
 			}},
-		{"relay_deliver_limiter_tokens", dto.MetricType_GAUGE, "Sends that the endpoint's rate limit allows at once now, as far as this Relay knows.",
-			func(f family, s *deliver.Status, endpoint *dto.LabelPair) {
-				if s.Limit > 0 {
-					f.add(s.Tokens, endpoint)
+		{"relay_deliver_limiter_tokens", dto.MetricType_GAUGE, "Sends that the endpoint's rate limit allows at once now, as far as this Relay knowr.",
+			func(f family, r *row) {
+				if r.Limit > 0 {
+					f.add(r.Tokens, r.label)
 				}
 			}},
 		{"relay_deliver_in_flight", dto.MetricType_GAUGE, "Attempts under way.",
-			func(f family, s *deliver.Status, endpoint *dto.LabelPair) { f.add(float64(s.InFlight), endpoint) }},
+			func(f family, r *row) { f.add(float64(r.InFlight), r.label) }},
 		{"relay_deliver_late_seconds_total", dto.MetricType_COUNTER, "Sum of the time from when the endpoint's attempts were due to when they began.",
-			func(f family, s *deliver.Status, endpoint *dto.LabelPair) { f.add(s.LateBy.Sum, endpoint) }},
+			func(f family, r *row) { f.add(r.LateBy.Sum, r.label) }},
 		{"relay_deliver_attempt_seconds_total", dto.MetricType_COUNTER, "Sum of the time that the endpoint's attempts took.",
-			func(f family, s *deliver.Status, endpoint *dto.LabelPair) { f.add(s.Took.Sum, endpoint) }},
+			func(f family, r *row) { f.add(r.Took.Sum, r.label) }},
 		{"relay_deliver_late_seconds", dto.MetricType_HISTOGRAM, "Time from when attempts were due to when they began; of more than 256 endpoints one for all.",
-			func(f family, s *deliver.Status, endpoint *dto.LabelPair) { f.addHistogram(&s.LateBy, endpoint) }},
+			func(f family, r *row) { f.addHistogram(&r.LateBy, r.label) }},
 		{"relay_deliver_attempt_seconds", dto.MetricType_HISTOGRAM, "Time that attempts took; of more than 256 endpoints one for all.",
-			func(f family, s *deliver.Status, endpoint *dto.LabelPair) { f.addHistogram(&s.Took, endpoint) }},
+			func(f family, r *row) { f.addHistogram(&r.Took, r.label) }},
 	}
 }
 
 // backlog yields the backlogs in the outbox, at the last look.
-func (m *Metrics) backlog(status []deliver.Status, label map[string]*dto.LabelPair, many bool, yield func(*dto.MetricFamily) bool) {
-	stopped := map[string]bool{}
-	for i := range status {
-		stopped[status[i].Endpoint] = status[i].State != deliver.Active
-	}
-	pending := newFamily("relay_deliver_pending", dto.MetricType_GAUGE, "Deliveries that are due now or later.", many)
-	waits := newFamily("relay_deliver_held", dto.MetricType_GAUGE, "Deliveries of an endpoint that is paused, disabled or removed.", many)
-	oldest := newFamily("relay_deliver_oldest_age_seconds", dto.MetricType_GAUGE, "Age of the oldest delivery that is not over.", many)
+func (m *Metrics) backlog(s scene, yield func(*dto.MetricFamily) bool) {
+	pending := newFamily("relay_deliver_pending", dto.MetricType_GAUGE, "Deliveries that are due now or later.", s.many)
+	waits := newFamily("relay_deliver_held", dto.MetricType_GAUGE, "Deliveries of an endpoint that is paused, disabled or removed.", s.many)
+	oldest := newFamily("relay_deliver_oldest_age_seconds", dto.MetricType_GAUGE, "Age of the oldest delivery that is not over.", s.many)
 	failed := newFamily("relay_deliver_failed_total", dto.MetricType_COUNTER, "Deliveries that ended without success, failed or discarded, since the outbox was made.", false)
-	for _, name := range slices.Sorted(maps.Keys(m.seen.counts)) {
-		c := m.seen.counts[name]
-		n, holds := float64(c.Pending), stopped[name] || !m.seen.inFiles[name]
-		pending.add(n*bit(!holds), label[name])
-		waits.add(n*bit(holds), label[name])
-		if !c.Oldest.IsZero() {
-			oldest.add(max(0, time.Since(c.Oldest).Seconds()), label[name])
-		}
+	series := map[string]*dto.LabelPair{}
+	for _, label := range s.label {
+		series[label.GetValue()] = label
 	}
-	if m.seen.counts != nil {
+	backlogs := m.backlogs(s)
+	for _, value := range slices.Sorted(maps.Keys(series)) {
+		label, w := series[value], backlogs[value]
+		if w != nil {
+			pending.add(w.pending, label)
+			waits.add(w.held, label)
+			if !w.oldest.IsZero() {
+				oldest.add(max(0, time.Since(w.oldest).Seconds()), label)
+			}
+		}
 		// Series that are 0 are included, even with many endpoints, because rate() misses the
 		// first failure of a series that begins with it.
-		for _, name := range slices.Sorted(maps.Keys(label)) {
-			c := m.seen.counts[name]
-			failed.add(float64(c.Failed+c.Discarded), label[name])
+		if m.seen.counts != nil {
+			n := 0.0
+			if w != nil {
+				n = w.failed
+			}
+			failed.add(n, label)
 		}
 	}
 	_ = yield(pending.MetricFamily) && yield(waits.MetricFamily) && yield(oldest.MetricFamily) && yield(failed.MetricFamily)

@@ -52,6 +52,9 @@ type Options struct {
 	Config  func() Config
 	Clock   outbox.Clock // of an outbox that has its own; nil for this process's
 
+	// Kind says which series an endpoint has. Its name may be of none.
+	Kind func(endpoint string) Kind
+
 	// LogDropped counts lost log lines.
 	LogDropped func() uint64
 
@@ -78,7 +81,8 @@ type Metrics struct {
 	o        Options
 	registry *prometheus.Registry
 	turn     chan struct{} // holds a token between scrapes; one scrape at a time bounds the memory
-	seen     look          // belongs to the scrape
+	seen     look          // belongs to the scrape,
+	sums     map[string]steady
 
 	events    *prometheus.CounterVec // by result
 	unwanted  prometheus.Counter
@@ -93,6 +97,7 @@ func New(o Options) *Metrics {
 		o:        o,
 		registry: prometheus.NewRegistry(),
 		turn:     make(chan struct{}, 1),
+		sums:     map[string]steady{},
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "relay_ingest_events_total",
 			Help: "Events answered with 202: accepted ones, and duplicates of those.",

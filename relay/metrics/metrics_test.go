@@ -72,6 +72,7 @@ func fleet() Options {
 		Config: func() Config {
 			return Config{Generation: 3, Hash: "0123456789ab", LoadedAt: time.Unix(1e9, 5e8), Refused: true}
 		},
+		Kind:       func(string) Kind { return Own },
 		LogDropped: func() uint64 { return 7 }, TraceDropped: func() uint64 { return 9 },
 		Firing: func(context.Context) []Firing { return []Firing{{Alert: "bad", About: "billing"}} },
 		InFiles: func(context.Context) map[string]bool {
