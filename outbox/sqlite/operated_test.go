@@ -14,6 +14,7 @@ type operated struct {
 	line     uint64          // and the last line of the journal
 	made     map[string]bool // redeliveries and tests that were acknowledged, by id
 	erasing  map[string]bool // events that were to be erased
+	ending   map[string]bool // events of which an operator may have ended a delivery
 }
 
 // nearlyFull makes the numbers of deliveries such that a segment is complete soon.
@@ -54,11 +55,12 @@ func (p *powerTest) operate(s *Store, random *rand.Rand) {
 			c := outbox.Change{Action: outbox.Redeliver, Delivery: item.ID, Once: "once " + item.ID, Endpoint: "b"}
 			switch random.IntN(6) {
 			case 0:
+				o.ending[item.EventID] = true
 				c = outbox.Change{Action: outbox.Discard, Delivery: item.ID, Code: "operator"}
 			case 1:
 				c = outbox.Change{Action: outbox.Retry, Delivery: item.ID}
 			case 2:
-				o.erasing[item.EventID] = true
+				o.erasing[item.EventID], o.ending[item.EventID] = true, true
 				c = outbox.Change{Action: outbox.Erase, Event: item.EventID, Force: random.IntN(2) == 0}
 			}
 			changes = append(changes, c)
