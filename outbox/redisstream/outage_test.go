@@ -125,6 +125,35 @@ func TestSettleAfterFlush(t *testing.T) {
 	deliver(t, s, claimSome(t, s, "a", 1, time.Minute)...)
 }
 
+// A replica that becomes master may not have the last accepts: a settlement of what it does not have counts for
+// nothing, beside others of its group too.
+func TestSettleAfterFailover(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	s := openTest(t, at(server.URL()))
+	acceptOne(t, s, "kept", "a")
+	claims := claimSome(t, s, "a", 1, time.Minute)
+	var before []string
+	for _, v := range server.MustDo(t, "HGETALL", s.shards[0].counts).([]any) {
+		before = append(before, v.(string))
+	}
+	acceptOne(t, s, "lost", "a")
+	claims = append(claims, claimSome(t, s, "a", 1, time.Minute)...)
+	queue := s.shards[0].backlog("a")
+	last := server.MustDo(t, "XREVRANGE", queue, "+", "-", "COUNT", "1").([]any)[0].([]any)[0].(string)
+	server.MustDo(t, "XACK", queue, "relay", last)
+	server.MustDo(t, "XDEL", queue, last)
+	server.MustDo(t, "DEL", s.shards[0].event("lost"))
+	server.MustDo(t, append([]string{"HSET", s.shards[0].counts}, before...)...)
+	deliver(t, s, claims...)
+	if c := countsOf(t, s, "a"); c.Accepted != 1 || c.Delivered != 1 || c.Pending != 0 {
+		t.Errorf("counts %+v, want one that is delivered", c)
+	}
+	if kept := server.MustDo(t, "EXISTS", s.shards[0].event("lost")); kept != int64(0) {
+		t.Error("a record of an event is there that never was")
+	}
+}
+
 // Fault F23: the scripts are forgotten, again and again.
 func TestKillScriptsUnderLoad(t *testing.T) {
 	t.Parallel()

@@ -142,7 +142,8 @@ elseif F > 0 and finish() then
   end
 elseif F > 0 then
   eachFirst(function(i, stream, key, n, record)
-    if redis.call('HSETNX', key, n, record) == 1 then
+    -- A server that replaced another one may not have the event: there is nothing to settle then.
+    if redis.call('EXISTS', key) == 1 and redis.call('HSETNX', key, n, record) == 1 then
       answer[i] = '1'
       history.d[#history.d + 1] = ARGV[tails + i]
     else
