@@ -83,7 +83,7 @@ func newStage(t *testing.T) *stage {
 	s := &stage{t: t, log: new(testkit.Log)}
 	s.outbox = outboxtest.NewFaulty(outboxtest.NewMem(outboxtest.MemOptions{}))
 	s.options = Options{
-		Ingest: ingest.New(ingest.Options{Outbox: s, MaxBody: 64 << 10, Log: zerolog.Nop(),
+		Ingest: ingest.New(ingest.Options{Outbox: s, MaxBody: 64 << 10, Log: zerolog.Nop(), KeepTrace: func() bool { return true },
 			Route: func(*outbox.Event) ([]string, []outbox.Term) { return []string{"e"}, nil }}),
 		WellKnown: func() Documents { return s.docs },
 		Listen:    listen.TCP,

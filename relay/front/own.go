@@ -115,14 +115,18 @@ func (s *site) ingest(w http.ResponseWriter, r *http.Request) {
 			}
 		}
 	}
-	a := s.f.o.Ingest.HandleBody(r.Context(), &ingest.Request{
+	ask := ingest.Request{
 		Method:          r.Method,
 		Path:            r.URL.Path,
 		ContentType:     r.Header.Get("Content-Type"),
 		ContentEncoding: strings.Join(r.Header["Content-Encoding"], ","),
 		IdempotencyKey:  r.Header["Idempotency-Key"],
 		Attributes:      attributes,
-	}, r.Body)
+	}
+	if parents := r.Header["Traceparent"]; len(parents) == 1 { // several are none: W3C Trace Context, section 3.2
+		ask.TraceParent, ask.TraceState = parents[0], strings.Join(r.Header["Tracestate"], ",")
+	}
+	a := s.f.o.Ingest.HandleBody(r.Context(), &ask, r.Body)
 	h := w.Header()
 	h.Set("Content-Type", a.ContentType)
 	h.Set("Content-Length", strconv.Itoa(len(a.Body)))

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -90,5 +91,31 @@ func TestServe(t *testing.T) {
 	r := request(t, "POST", "https://relay.example.com/v1/events", `"`+strings.Repeat("x", 70<<10)+`"`, "Content-Type", "application/json", "Authorization", "Bearer t0ken")
 	if res, body := s.do(r); res.StatusCode != 413 {
 		t.Errorf("too long for ingest: %d %s", res.StatusCode, body)
+	}
+}
+
+// An event that comes through the front belongs to the trace of its request, as one that comes to a listener
+// of ingest does.
+func TestIngestKeepsTheTrace(t *testing.T) {
+	s := newStage(t)
+	c := s.frontTo("")
+	c.Upstream, c.Serve, c.Token = config.Upstream{}, []string{"ingest"}, config.NewSecret("t0ken")
+	s.open(c)
+	const parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+	for _, parents := range [][]string{{parent}, {parent, parent}, nil} {
+		r := request(t, "POST", "https://"+host+"/v1/events", `{"type":"a.b","data":1}`, "Content-Type", "application/json", "Authorization", "Bearer t0ken")
+		r.Header["Traceparent"], r.Header["Tracestate"] = parents, []string{"a=1", "b=2"}
+		if res, body := s.do(r); res.StatusCode != 202 {
+			t.Fatalf("%d %s", res.StatusCode, body)
+		}
+	}
+	var got []string
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, e := range s.accepted {
+		got = append(got, e.Event.Trace)
+	}
+	if want := []string{parent + " a=1,b=2", "", ""}; !slices.Equal(got, want) {
+		t.Errorf("traces %q, want %q", got, want)
 	}
 }
