@@ -185,15 +185,38 @@ func (a *api) createEndpoint(w http.ResponseWriter, r *http.Request) {
 		refuseMade(w, err)
 		return
 	}
-	a.noteMade(r, "endpoints add", made.Name, "asked to make an endpoint")
+	a.noteMade(r, "asked to make an endpoint", audit.Entry{Verb: "endpoints add", What: made.Name, After: recorded(made)})
 	w.Header().Set("Location", "/v1/endpoints/"+made.Name)
 	a.answerMade(w, r, http.StatusCreated, made)
 }
 
-// noteMade writes a change of an endpoint made at run time to the log and the audit.
-func (a *api) noteMade(r *http.Request, verb, name, line string) {
-	a.Log.Info().Str("by", Who(r)).Str("endpoint", name).Msg(line)
-	a.audit(r, audit.Entry{Verb: verb, What: "endpoint " + name})
+// noteMade writes a change of an endpoint made at run time to the log and the audit. What is the
+// endpoint's name.
+func (a *api) noteMade(r *http.Request, line string, e audit.Entry) {
+	a.Log.Info().Str("by", Who(r)).Str("endpoint", e.What).Msg(line)
+	e.What = "endpoint " + e.What
+	a.audit(r, e)
+}
+
+// recorded is what the audit tells of an endpoint made at run time.
+func recorded(e registry.Endpoint) json.RawMessage {
+	return audit.State(struct {
+		Revision string          `json:"revision"`
+		Secrets  int             `json:"secrets"`
+		Settings json.RawMessage `json:"settings"`
+	}{revision(e.Revision), e.Secrets, registry.Recorded(e.Spec)})
+}
+
+// secretsNow is what the audit tells of the secrets of an endpoint.
+func (a *api) secretsNow(name string) json.RawMessage {
+	e, err := a.Registry.Get(name)
+	if err != nil {
+		return nil // somebody deleted it meanwhile
+	}
+	return audit.State(struct {
+		Revision string `json:"revision"`
+		Secrets  int    `json:"secrets"`
+	}{revision(e.Revision), e.Secrets})
 }
 
 // answerMade answers an endpoint made at run time.
@@ -225,12 +248,17 @@ func (a *api) changeMade(do func(g Registry, ctx context.Context, name string, m
 			refuseMade(w, err)
 			return
 		}
-		made, err := do(a.Registry, ctx, r.PathValue("name"), match, body)
+		before, err := a.Registry.Get(r.PathValue("name"))
 		if err != nil {
 			refuseMade(w, err)
 			return
 		}
-		a.noteMade(r, "endpoints set", made.Name, "asked to change an endpoint")
+		made, err := do(a.Registry, ctx, before.Name, match, body)
+		if err != nil {
+			refuseMade(w, err)
+			return
+		}
+		a.noteMade(r, "asked to change an endpoint", audit.Entry{Verb: "endpoints set", What: made.Name, Before: recorded(before), After: recorded(made)})
 		a.answerMade(w, r, http.StatusOK, made)
 	}
 }
@@ -250,7 +278,8 @@ func (a *api) deleteEndpoint(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), changeTimeout)
 	defer cancel()
-	if _, err := a.Registry.Get(name); err != nil {
+	before, err := a.Registry.Get(name)
+	if err != nil {
 		refuseMade(w, err)
 		return
 	}
@@ -267,7 +296,7 @@ func (a *api) deleteEndpoint(w http.ResponseWriter, r *http.Request) {
 		refuseMade(w, err)
 		return
 	}
-	a.noteMade(r, "endpoints rm", name, "asked to delete an endpoint")
+	a.noteMade(r, "asked to delete an endpoint", audit.Entry{Verb: "endpoints rm", What: name, Before: recorded(before)})
 	w.WriteHeader(http.StatusNoContent)
 }
 
@@ -286,7 +315,7 @@ func (a *api) showSecret(w http.ResponseWriter, r *http.Request) {
 		refuseMade(w, err)
 		return
 	}
-	a.noteMade(r, "secret show", r.PathValue("name"), "asked for the secrets of an endpoint")
+	a.noteMade(r, "asked for the secrets of an endpoint", audit.Entry{Verb: "secret show", What: r.PathValue("name")})
 	answer(w, http.StatusOK, secrets)
 }
 
@@ -315,11 +344,12 @@ func (a *api) rotateSecret(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), changeTimeout)
 	defer cancel()
 	name := r.PathValue("name")
+	before := a.secretsNow(name)
 	secrets, err := a.Registry.Rotate(ctx, name, ask.Secret, overlap)
 	if err != nil {
 		refuseMade(w, err)
 		return
 	}
-	a.noteMade(r, "secret rotate", name, "asked to rotate the secret of an endpoint")
+	a.noteMade(r, "asked to rotate the secret of an endpoint", audit.Entry{Verb: "secret rotate", What: name, Before: before, After: a.secretsNow(name)})
 	answer(w, http.StatusOK, secrets)
 }

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rs/zerolog"
 
 	"relay/ingest/problem"
@@ -127,6 +128,45 @@ func TestMadeEndpoint(t *testing.T) {
 	}
 	if w, v := p.do("GET", "/v1/endpoints/acme", ""); w.Code != 404 || v["code"] != "endpoint_not_found" {
 		t.Errorf("after delete: %d %s", w.Code, w.Body)
+	}
+}
+
+// The audit has what an endpoint was and became, and no secret.
+func TestMadeEndpointsInTheAudit(t *testing.T) {
+	p := newPlatform(t)
+	p.o.Edits = p.store
+	p.ok("POST", "/v1/endpoints", `{"name":"acme","url":"https://acme.example.com/canary?key=canary","headers":{"X-Key":"canary"},"secret":"whsec_Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5"}`)
+	p.ok("PATCH", "/v1/endpoints/acme", `{"timeout":{"total":"9s"},"headers":null}`)
+	p.ok("GET", "/v1/endpoints/acme/secret", "")
+	p.ok("POST", "/v1/endpoints/acme/secret/rotate", "")
+	p.ok("PUT", "/v1/endpoints/acme", `{"url":"https://b.example.com/"}`)
+	p.do("DELETE", "/v1/endpoints/acme", "")
+	var lines []string
+	for _, item := range p.ok("GET", "/v1/audit", "")["items"].([]any) {
+		e := item.(map[string]any)
+		for _, side := range []string{"before", "after"} {
+			if state, ok := e[side].(map[string]any); ok {
+				if state["revision"] == "" {
+					t.Errorf("%v has no revision", state)
+				}
+				delete(state, "revision")
+			}
+		}
+		lines = append(lines, fmt.Sprint(e["verb"], " ", e["before"], " ", e["after"]))
+	}
+	one := "map[headers:map[X-Key:***] url:https://acme.example.com/***?***]"
+	two := "map[timeout:map[total:9s] url:https://acme.example.com/***?***]"
+	three := "map[url:https://b.example.com/]"
+	want := []string{
+		"endpoints rm map[secrets:2 settings:" + three + "] <nil>",
+		"endpoints set map[secrets:2 settings:" + two + "] map[secrets:2 settings:" + three + "]",
+		"secret rotate map[secrets:1] map[secrets:2]",
+		"secret show <nil> <nil>",
+		"endpoints set map[secrets:1 settings:" + one + "] map[secrets:1 settings:" + two + "]",
+		"endpoints add <nil> map[secrets:1 settings:" + one + "]",
+	}
+	if diff := cmp.Diff(want, lines); diff != "" {
+		t.Errorf("audit (-want +got):\n%s", diff)
 	}
 }
 

@@ -332,6 +332,10 @@ func masks(members map[string]json.RawMessage) (flaws config.Flaws) {
 			flaws = append(flaws, config.Flaw{Pointer: "/headers/" + config.EscapePointer(name), Detail: detail})
 		}
 	}
+	var tls struct{ Key string }
+	if json.Unmarshal(members["tls"], &tls) == nil && tls.Key == policy.Hidden {
+		flaws = append(flaws, config.Flaw{Pointer: "/tls/key", Detail: detail})
+	}
 	return flaws
 }
 

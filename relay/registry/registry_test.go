@@ -302,6 +302,7 @@ func TestRefused(t *testing.T) {
 			`{"name":"other"}`:              "/name: a name cannot be changed",
 			`{"url":"https://a.test/?***"}`: "/url: *** stands for a value",
 			`{"headers":{"X-Key":"***"}}`:   "/headers/X-Key: *** stands for a value",
+			`{"tls":{"key":"***"}}`:         "/tls/key: *** stands for a value",
 			`{"url":null}`:                  "Missing url",
 			`"x"`:                           "write a JSON object",
 		} {

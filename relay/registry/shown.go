@@ -7,19 +7,26 @@ import (
 	"relay/policy"
 )
 
-// Shown is settings without what may be a credential: the values of headers, which are ***, and user and query of the URL.
-func Shown(spec json.RawMessage) json.RawMessage {
+// Shown is settings without what may be a credential: the values of headers and a private key of TLS, which are ***, and
+// user and query of the URL.
+func Shown(spec json.RawMessage) json.RawMessage { return shown(spec, func(*url.URL) {}) }
+
+// Recorded is Shown without the path of the URL, which is a credential at some receivers, for what is kept.
+func Recorded(spec json.RawMessage) json.RawMessage {
+	return shown(spec, func(u *url.URL) {
+		if len(u.Path) > 1 {
+			u.Path, u.RawPath = "/"+policy.Hidden, "/"+policy.Hidden // String leaves * as it is
+		}
+	})
+}
+
+func shown(spec json.RawMessage, clean func(*url.URL)) json.RawMessage {
 	var members map[string]json.RawMessage
 	if json.Unmarshal(spec, &members) != nil {
 		return json.RawMessage("{}")
 	}
-	var headers map[string]any
-	if json.Unmarshal(members["headers"], &headers) == nil && headers != nil {
-		for name := range headers {
-			headers[name] = policy.Hidden
-		}
-		members["headers"], _ = json.Marshal(headers) // texts always can be written
-	}
+	hide(members, "headers", func(string) bool { return true })
+	hide(members, "tls", func(name string) bool { return name == "key" })
 	var text string
 	if json.Unmarshal(members["url"], &text) == nil && text != "" {
 		u, err := url.Parse(text)
@@ -27,9 +34,24 @@ func Shown(spec json.RawMessage) json.RawMessage {
 			u = &url.URL{Opaque: policy.Hidden}
 		}
 		u.User = nil
+		clean(u)
 		e := policy.Endpoint{URL: u}
 		members["url"], _ = json.Marshal(e.ShownURL().String())
 	}
 	shown, _ := json.Marshal(members)
 	return shown
+}
+
+// hide puts *** in the place of values of an object.
+func hide(members map[string]json.RawMessage, object string, secret func(name string) bool) {
+	var values map[string]any
+	if json.Unmarshal(members[object], &values) != nil || values == nil {
+		return
+	}
+	for name := range values {
+		if secret(name) {
+			values[name] = policy.Hidden
+		}
+	}
+	members[object], _ = json.Marshal(values) // it was JSON
 }
