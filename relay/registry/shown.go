@@ -42,7 +42,7 @@ func shown(spec json.RawMessage, clean func(*url.URL)) json.RawMessage {
 	return shown
 }
 
-// hide puts *** in the place of values of an object.
+// hide replaces values of an object by ***.
 func hide(members map[string]json.RawMessage, object string, secret func(name string) bool) {
 	var values map[string]any
 	if json.Unmarshal(members[object], &values) != nil || values == nil {
