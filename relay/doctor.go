@@ -74,10 +74,10 @@ func (c *command) doctor() *cobra.Command {
 // examine makes all findings, until ctx ends.
 func (c *command) examine(ctx context.Context, find finding) []doctor.Finding {
 	cfg, p, all := c.examineFile(find.configs)
-	running, pid, answers := c.examineRunning(ctx, find, p)
-	all = append(all, running...)
-	all = append(all, convert(doctor.Process, app.ExamineLimit(pid, cfg))...)
-	if !answers {
+	running := c.examineRunning(ctx, find, p)
+	all = append(all, running.findings...)
+	all = append(all, convert(doctor.Process, app.ExamineLimit(running.pid, cfg))...)
+	if !running.answers {
 		all = append(all, convert(doctor.Listeners, app.ExamineListeners(cfg)...)...)
 	}
 	all = append(all, examineClock(time.Now())...)
@@ -85,7 +85,7 @@ func (c *command) examine(ctx context.Context, find finding) []doctor.Finding {
 	var outbox, endpoints []doctor.Finding
 	var both sync.WaitGroup
 	both.Go(func() { outbox = examineOutbox(ctx, cfg) })
-	both.Go(func() { endpoints = c.examineEndpoints(ctx, cfg, p) })
+	both.Go(func() { endpoints = c.examineEndpoints(ctx, cfg, p, running.endpoints) })
 	both.Wait()
 	return append(append(all, outbox...), endpoints...)
 }
@@ -155,8 +155,9 @@ func convert(part string, found ...app.Finding) []doctor.Finding {
 	return all
 }
 
-// examineEndpoints looks at the endpoints of a good file, and shows on a terminal how far it is.
-func (c *command) examineEndpoints(ctx context.Context, cfg config.Config, p *policy.Policy) []doctor.Finding {
+// examineEndpoints looks at the endpoints of a good file and at those that a running Relay has beside them, and
+// shows on a terminal how far it is.
+func (c *command) examineEndpoints(ctx context.Context, cfg config.Config, p *policy.Policy, beside []admin.Endpoint) []doctor.Finding {
 	if p == nil {
 		return []doctor.Finding{{Level: doctor.Warns, Part: doctor.Endpoint, What: "endpoints are not looked at: the file cannot be read", Next: "mend the file, and look again"}}
 	}
@@ -165,7 +166,8 @@ func (c *command) examineEndpoints(ctx context.Context, cfg config.Config, p *po
 		o.Progress = func(done, total int) { fmt.Fprintf(c.err, "\rlooked at %d of %d endpoints", done, total) }
 		defer io.WriteString(c.err, "\r\x1b[K") // so that nothing of it is left
 	}
-	return doctor.Endpoints(ctx, p.Endpoints, o)
+	made, found := doctor.Made(p.Compiler(), beside)
+	return append(found, doctor.Endpoints(ctx, slices.Concat(p.Endpoints, made), o)...)
 }
 
 // ownAddresses are the listeners of the file, which no endpoint may point at.
@@ -191,21 +193,29 @@ func ownAddresses(c config.Config) []netip.AddrPort {
 	return own
 }
 
-// examineRunning asks a running Relay. It returns its process, 0 if unknown, and whether one
-// holds the listeners.
-func (c *command) examineRunning(ctx context.Context, find finding, p *policy.Policy) (all []doctor.Finding, pid int, runs bool) {
+// examined is what is known of a running Relay.
+type examined struct {
+	findings  []doctor.Finding
+	pid       int  // 0 if unknown
+	answers   bool // one holds the listeners
+	endpoints []admin.Endpoint
+}
+
+// examineRunning asks a running Relay.
+func (c *command) examineRunning(ctx context.Context, find finding, p *policy.Policy) (found examined) {
 	tell := func(level, what, next string) {
-		all = append(all, doctor.Finding{Level: level, Part: doctor.Relay, What: what, Next: next})
+		found.findings = append(found.findings, doctor.Finding{Level: level, Part: doctor.Relay, What: what, Next: next})
 	}
 	quiet := *c
 	quiet.err = io.Discard // the file's problems are findings of their own
 	t, err := quiet.admin(find)
 	if _, wrong := errors.AsType[usageError](err); wrong {
-		return nil, 0, false // the file is not there, as was told
+		return found // the file is not there, as was told
 	}
 	if err != nil {
 		tell(doctor.Warns, "no running Relay was asked: "+err.Error(), "name its admin listener with --admin, or turn one on in the admin block")
-		return all, 0, true
+		found.answers = true
+		return found
 	}
 	r := doctor.Running{Version: version}
 	if p != nil {
@@ -226,18 +236,18 @@ func (c *command) examineRunning(ctx context.Context, find finding, p *policy.Po
 	switch {
 	case err != nil && code == 0 && t.PID() == 0 && find.address == "" && named == "":
 		tell(doctor.Fine, "no Relay runs with this file", "")
-		return all, 0, false
+		return found
 	case err != nil && code == 0:
 		tell(doctor.Breaks, err.Error(), "see the log of the Relay that should answer there")
-		return all, t.PID(), true
 	case err != nil:
 		tell(doctor.Warns, err.Error(), "see the log of the Relay that answers there")
 	case r.Ready.Config == nil:
 		tell(doctor.Warns, "a Relay runs (ready: "+strconv.FormatBool(code == http.StatusOK)+"), and says no more without its token", "give the token with $RELAY_ADMIN_TOKEN")
 	default:
-		all = r.Judge()
+		found.findings, found.endpoints = r.Judge(), r.Endpoints
 	}
-	return all, t.PID(), true
+	found.pid, found.answers = t.PID(), true
+	return found
 }
 
 // ask reads a JSON answer of a running Relay; the status is 0 if there is none.

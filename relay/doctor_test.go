@@ -80,3 +80,25 @@ func TestDoctorWithoutToken(t *testing.T) {
 		t.Error(out)
 	}
 }
+
+// Endpoints made at run time are looked at, as the running Relay lists them.
+func TestDoctorLooksAtMadeEndpoints(t *testing.T) {
+	var requests atomic.Int64
+	receiver := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { requests.Add(1) }))
+	defer receiver.Close()
+	p := newProcess(t, "http://127.0.0.1:1", "a")
+	p.start()
+	p.await()
+	file := filepath.Join(p.dir, "relay.hcl")
+	if out, code := relay(t, "endpoints", "add", "made", "--config", file, "--url", receiver.URL+"/canary?k=canary", "--set", `sign=["none"]`); code != exitOK {
+		t.Fatal(out)
+	}
+	out, code := relay(t, "doctor", "--config", file, "--json")
+	report := readReport(t, out[:strings.LastIndex(out, "}")+1])
+	if first := report.Findings[0]; code != exitFailed || first.Code != "tls_unknown_authority" || strings.Join(first.Endpoints, " ") != "made" || strings.Contains(out, "canary") {
+		t.Errorf("code %d, %s", code, out)
+	}
+	if n := requests.Load(); n != 0 {
+		t.Errorf("the receiver got %d requests", n)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"relay/relay/admin"
@@ -97,6 +98,9 @@ func (r Running) endpoints() []Finding {
 			add(Breaks, e.Code, fmt.Sprintf("disabled (%s): %s", e.Reason, held), "when the receiver is well, relay enable "+e.Name)
 		case e.State == "paused" || e.Paused:
 			add(Warns, "", "paused: "+held, "relay resume "+e.Name)
+		case e.Made != nil && len(e.Made.Flaws) > 0:
+			f := e.Made.Flaws[0]
+			add(Breaks, "", "made at run time, and not in force: "+strings.TrimPrefix(f.Pointer+": "+f.Detail, ": ")+"; "+held, "change it: relay endpoints set "+e.Name)
 		case e.State == "removed" && e.Deliveries.Held > 0:
 			add(Warns, "", "it is in no file any more: "+held, "put it back into the file")
 		case e.Code == "consent":

@@ -41,6 +41,9 @@ func TestRunning(t *testing.T) {
 		{"operator", func(_ *Running, e *admin.Endpoint) { e.State, e.Code = "disabled", "operator" }, Warns, "disabled"},
 		{"paused", func(_ *Running, e *admin.Endpoint) { e.State, e.Deliveries.Held = "paused", 2 }, Warns, "paused: 2 deliveries are held"},
 		{"removed", func(_ *Running, e *admin.Endpoint) { e.State, e.Deliveries.Held = "removed", 2 }, Warns, "in no file any more"},
+		{"flawed", func(_ *Running, e *admin.Endpoint) {
+			e.State, e.Deliveries.Held, e.Made = "invalid", 2, &admin.Made{Flaws: []admin.Flaw{{Pointer: "/policy", Detail: "there is none"}}}
+		}, Breaks, "not in force: /policy: there is none; 2 deliveries are held"},
 		{"consent", func(_ *Running, e *admin.Endpoint) { e.Code = "consent" }, Warns, "not yet consented"},
 		{"breaker", func(_ *Running, e *admin.Endpoint) { e.Breaker = "open" }, Warns, "breaker is open"},
 		{"backlog", func(_ *Running, e *admin.Endpoint) {
