@@ -16,7 +16,7 @@ func (c *command) links() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "links",
 		Short: "Make access to a running Relay for one tenant, that ends by itself",
-		Long: "Make access to a running Relay for one tenant, that ends by itself: the URL of the page and a bearer token of the\n" +
+		Long: "Make access to a running Relay for one tenant, that ends by itself: a bearer token of the\n" +
 			"admin API. Anybody who has it has the rights: hand it over like a password. It is made with link_key of the\n" +
 			"file; taking that key out revokes all that were made with it.",
 		Example: "  relay links --tenant acme --may read,redeliver --ttl 2h",
@@ -37,8 +37,8 @@ func (c *command) links() *cobra.Command {
 			case a.json:
 				return client.JSON(c.out, text)
 			}
-			table := client.Table{Header: []string{"TENANT", "EXPIRES", "TOKEN", "URL"}}
-			table.Add(link.Tenant, when(link.Expires), link.Token, link.URL)
+			table := client.Table{Header: []string{"TENANT", "EXPIRES", "TOKEN"}}
+			table.Add(link.Tenant, when(link.Expires), link.Token)
 			return c.output().Table(&table)
 		},
 	}

@@ -207,7 +207,7 @@ func (a *Access) seesJob(j *jobs.Job) bool { return !a.bound() || j.Who == a.who
 
 // hide takes out what needs the right payload.
 func (d *DeliveryWhole) hide() {
-	d.Payload = nil
+	d.Payload, d.LeftOut = nil, true
 	if d.Request != nil {
 		d.Request.Body = nil
 	}

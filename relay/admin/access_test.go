@@ -147,6 +147,9 @@ func TestRights(t *testing.T) {
 				h := newHouse(t)
 				acme := &Access{Name: "acme", May: []Right{right}, Tenants: []string{"acme"}}
 				whole := &Access{Name: "ops", May: []Right{right}}
+				if r.id == "createLink" {
+					whole.May = append(whole.May, Read) // it gives a link that right
+				}
 				own := h.as(acme, r.method, h.pathOf(&r, "acme"), bodyOfRoute(r.id, "acme"))
 				foreign := h.as(acme, r.method, h.pathOf(&r, "beta"), bodyOfRoute(r.id, "beta"))
 				all := h.as(whole, r.method, h.pathOf(&r, "beta"), bodyOfRoute(r.id, "beta"))
@@ -231,6 +234,66 @@ func TestBoundEndpoints(t *testing.T) {
 	}
 	if w := h.as(one, "DELETE", "/v1/events/"+h.event["acme"]+"/data", ""); w.Code != http.StatusForbidden {
 		t.Errorf("erase: %d", w.Code)
+	}
+}
+
+// What is pending at an endpoint that is gone does not go to another one of its name, and a bound token gets no name that was used.
+func TestNamesOfOthers(t *testing.T) {
+	h := newHouse(t)
+	e := outbox.Event{ID: "evt_waits", Type: "a", Tenant: "acme", Data: []byte("1")}
+	if _, err := h.store.Accept(t.Context(), outbox.Batch{Entries: []outbox.Entry{{Event: e, Endpoints: []string{"of-acme"}}}}); err != nil {
+		t.Fatal(err)
+	}
+	h.as(nil, "DELETE", "/v1/endpoints/of-acme?force=true", "")
+	if w := h.as(nil, "POST", "/v1/endpoints", `{"name":"of-acme","url":"https://b.example.com/"}`); w.Code != http.StatusConflict || !strings.Contains(w.Body.String(), `"has_pending"`) {
+		t.Errorf("with pending deliveries: %d %s", w.Code, w.Body)
+	}
+	beta := &Access{Name: "beta", May: []Right{Endpoints}, Tenants: []string{"beta"}}
+	h.as(nil, "DELETE", "/v1/endpoints/of-beta", "")
+	if w := h.as(beta, "POST", "/v1/endpoints", `{"name":"of-acme","url":"https://b.example.com/"}`); w.Code != http.StatusConflict || !strings.Contains(w.Body.String(), `"endpoint_exists"`) {
+		t.Errorf("with a bound token: %d %s", w.Code, w.Body)
+	}
+	if w := h.as(nil, "POST", "/v1/endpoints", `{"name":"of-beta","url":"https://b.example.com/"}`); w.Code != http.StatusCreated {
+		t.Errorf("a name of which nothing is pending: %d %s", w.Code, w.Body)
+	}
+}
+
+// Headers that a token may not see go to no URL of its choice.
+func TestHeadersStay(t *testing.T) {
+	h := newHouse(t)
+	h.as(nil, "PATCH", "/v1/endpoints/of-acme", `{"headers":{"Authorization":"Bearer canary"}}`)
+	acme := &Access{Name: "acme", May: []Right{Endpoints, Test}, Tenants: []string{"acme"}}
+	if w := h.as(acme, "PATCH", "/v1/endpoints/of-acme", `{"url":"https://evil.example.com/"}`); w.Code != http.StatusUnprocessableEntity || !strings.Contains(w.Body.String(), `"/url"`) {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	if w := h.as(acme, "PATCH", "/v1/endpoints/of-acme", `{"url":"https://new.example.com/","headers":null}`); w.Code != http.StatusOK {
+		t.Errorf("without headers: %d %s", w.Code, w.Body)
+	}
+	acme.May = append(acme.May, Secrets)
+	h.as(nil, "PATCH", "/v1/endpoints/of-acme", `{"headers":{"Authorization":"Bearer canary"}}`)
+	if w := h.as(acme, "PATCH", "/v1/endpoints/of-acme", `{"url":"https://new.example.com/b"}`); w.Code != http.StatusOK {
+		t.Errorf("with the right secrets: %d %s", w.Code, w.Body)
+	}
+}
+
+// What a token may not see is not said to be absent.
+func TestLeftOut(t *testing.T) {
+	h := newHouse(t)
+	acme := &Access{Name: "acme", May: []Right{Read}, Tenants: []string{"acme"}}
+	e := outbox.Event{ID: "evt_fixed", Type: "a", Tenant: "acme", Data: []byte("1")}
+	if _, err := h.store.Accept(t.Context(), outbox.Batch{Entries: []outbox.Entry{{Event: e, Endpoints: []string{"fixed"}}}}); err != nil {
+		t.Fatal(err)
+	}
+	var event EventWhole
+	if err := json.Unmarshal(h.as(acme, "GET", "/v1/events/evt_fixed", "").Body.Bytes(), &event); err != nil || event.Unwanted || !event.LeftOut || len(event.Deliveries) != 0 {
+		t.Errorf("%+v, %v", event, err)
+	}
+	var delivery DeliveryWhole
+	if err := json.Unmarshal(h.as(acme, "GET", "/v1/deliveries/"+h.delivery["acme"], "").Body.Bytes(), &delivery); err != nil || !delivery.LeftOut {
+		t.Errorf("%+v, %v", delivery, err)
+	}
+	if w := h.as(&Access{Name: "ops", May: []Right{Operate}}, "POST", "/v1/links", `{"tenant":"acme","may":["payload"]}`); w.Code != http.StatusForbidden {
+		t.Errorf("a link with a right that its maker lacks: %d %s", w.Code, w.Body)
 	}
 }
 

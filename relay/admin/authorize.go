@@ -21,19 +21,29 @@ type Tokens struct {
 // reload can take tokens away.
 func Authorize(tokens func() *Tokens, open bool, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		header := r.Header.Get("Authorization")
-		if header == "" && open {
-			next.ServeHTTP(w, r)
-			return
-		}
-		scheme, sent, _ := strings.Cut(header, " ")
-		access, known := tokens().find(strings.TrimSpace(sent))
-		if !known || !strings.EqualFold(scheme, "Bearer") {
+		access, ok := tokens().accessOf(r, open)
+		if !ok {
 			problem.New(problem.Unauthorized, "send the header Authorization: Bearer with a token of this listener, or a link that holds").Write(w)
 			return
 		}
 		next.ServeHTTP(w, r.WithContext(WithAccess(r.Context(), access)))
 	})
+}
+
+// Let tells whether Authorize lets a request through.
+func (t *Tokens) Let(r *http.Request, open bool) bool {
+	_, ok := t.accessOf(r, open)
+	return ok
+}
+
+func (t *Tokens) accessOf(r *http.Request, open bool) (*Access, bool) {
+	header := r.Header.Get("Authorization")
+	if header == "" {
+		return nil, open
+	}
+	scheme, sent, _ := strings.Cut(header, " ")
+	access, known := t.find(strings.TrimSpace(sent))
+	return access, known && strings.EqualFold(scheme, "Bearer")
 }
 
 // find compares hashes, so that the time does not depend on the tokens.

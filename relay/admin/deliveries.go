@@ -122,12 +122,14 @@ func (a *api) showEvent(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	access, p := AccessOf(r.Context()), a.Policy()
+	all := len(record.Deliveries)
 	record.Deliveries = slices.DeleteFunc(record.Deliveries, func(d outbox.DeliveryRecord) bool {
 		return !access.seesDelivery(p, d.Endpoint, record.Event.Tenant)
 	})
 	out := a.lookout(ctx).event(record)
+	out.Unwanted = all == 0
 	if !access.Has(Payload) {
-		out.Data, out.Indexed = nil, nil
+		out.Data, out.Indexed, out.LeftOut = nil, nil, true
 	}
 	answer(w, http.StatusOK, out)
 }

@@ -34,7 +34,6 @@ type LinkRequest struct {
 // Link is access for one tenant.
 type Link struct {
 	Token   string    `json:"token"` // a bearer token of these routes
-	URL     string    `json:"url"`   // of the page, below the address of this listener
 	Tenant  string    `json:"tenant"`
 	May     []string  `json:"may"`
 	Expires time.Time `json:"expires"`
@@ -128,6 +127,11 @@ func (a *api) link(w http.ResponseWriter, r *http.Request) (*Link, error) {
 	if c.May, err = rightsIn(members["may"]); err != nil {
 		return nil, err
 	}
+	for _, right := range c.May {
+		if !AccessOf(r.Context()).Has(right) {
+			return nil, refusal(problem.Forbidden, "may", fmt.Sprintf("this token has no right %q, so it can give none", right))
+		}
+	}
 	ttl := time.Hour
 	text, err := textOf(members, "ttl")
 	if err == nil && text != "" {
@@ -141,7 +145,7 @@ func (a *api) link(w http.ResponseWriter, r *http.Request) (*Link, error) {
 	until := time.Now().Add(ttl).Truncate(time.Second)
 	c.Expires = until.Unix()
 	token := a.Links().sign(c)
-	link := &Link{Token: token, URL: "/?link=" + token, Tenant: c.Tenant, Expires: until.UTC()}
+	link := &Link{Token: token, Tenant: c.Tenant, Expires: until.UTC()}
 	for _, right := range c.May {
 		link.May = append(link.May, string(right))
 	}

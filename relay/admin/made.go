@@ -180,6 +180,10 @@ func (a *api) createEndpoint(w http.ResponseWriter, r *http.Request) {
 		refuseMade(w, err)
 		return
 	}
+	if err := a.unusedName(ctx, AccessOf(r.Context()), body); err != nil {
+		refuse(w, err)
+		return
+	}
 	made, err := a.Registry.Create(ctx, body)
 	if err != nil {
 		refuseMade(w, err)
@@ -250,6 +254,10 @@ func (a *api) changeMade(do func(g Registry, ctx context.Context, name string, m
 		}
 		before, err := a.Registry.Get(r.PathValue("name"))
 		if err != nil {
+			refuseMade(w, err)
+			return
+		}
+		if err := maskedStay(AccessOf(r.Context()), before, body); err != nil {
 			refuseMade(w, err)
 			return
 		}
@@ -352,4 +360,40 @@ func (a *api) rotateSecret(w http.ResponseWriter, r *http.Request) {
 	}
 	a.noteMade(r, "asked to rotate the secret of an endpoint", audit.Entry{Verb: "secret rotate", What: name, Before: before, After: a.secretsNow(name)})
 	answer(w, http.StatusOK, secrets)
+}
+
+// unusedName refuses the name of an endpoint that is gone while deliveries of it are pending, because they would go to
+// the new one. An access that is bound gets no name that was used before: what is kept of it is another's.
+func (a *api) unusedName(ctx context.Context, access *Access, settings json.RawMessage) error {
+	var given struct{ Name string }
+	if json.Unmarshal(settings, &given) != nil || given.Name == "" {
+		return nil // what is wrong is said later
+	}
+	if a.Policy().Endpoint(given.Name) != nil {
+		return nil // said later
+	}
+	counts, err := a.Outbox.Counts(ctx)
+	if err != nil {
+		return err
+	}
+	switch c, used := counts[given.Name]; {
+	case used && access.bound():
+		return refusal(problem.EndpointExists, "name", "the name was used before: choose another one, or leave it out")
+	case c.Pending > 0:
+		return refusal(problem.HasPending, "name", fmt.Sprintf("%d deliveries of an earlier endpoint of this name are pending, and would go to this one: discard them, or choose another name", c.Pending))
+	}
+	return nil
+}
+
+// maskedStay refuses a change of the URL that would send headers elsewhere whose values the access may not see.
+func maskedStay(access *Access, before registry.Endpoint, patch json.RawMessage) error {
+	var had, given map[string]json.RawMessage
+	if access.Has(Secrets) || json.Unmarshal(patch, &given) != nil || json.Unmarshal(before.Spec, &had) != nil {
+		return nil
+	}
+	_, keeps := given["headers"]
+	if given["url"] == nil || keeps || len(had["headers"]) == 0 || string(had["headers"]) == "{}" {
+		return nil
+	}
+	return config.Flaws{{Pointer: "/url", Detail: "the endpoint has headers whose values this token may not see: give headers too, or null"}}
 }

@@ -90,10 +90,11 @@ type Last struct {
 type DeliveryWhole struct {
 	Delivery
 
-	Payload json.RawMessage `json:"payload"`         // the event's data as it came, without white space between tokens; null if it was erased
-	Erased  time.Time       `json:"erased,omitzero"` // when the data was erased
-	Request *SentRequest    `json:"request"`         // of the last attempt; null if nothing was sent
-	History []Attempt       `json:"history"`         // attempts, oldest first
+	Payload json.RawMessage `json:"payload"`                    // the event's data as it came, without white space between tokens; null if it was erased
+	Erased  time.Time       `json:"erased,omitzero"`            // when the data was erased
+	LeftOut bool            `json:"payload_left_out,omitempty"` // payload and bodies are not shown: the token has no right payload
+	Request *SentRequest    `json:"request"`                    // of the last attempt; null if nothing was sent
+	History []Attempt       `json:"history"`                    // attempts, oldest first
 }
 
 // SentRequest is the request of an attempt.
@@ -173,5 +174,6 @@ type EventWhole struct {
 	Indexed  map[string]string `json:"indexed,omitempty"` // fields by which its deliveries can be found, by path
 
 	Deliveries []Delivery `json:"deliveries"`
-	Unwanted   bool       `json:"unwanted,omitempty"` // no endpoint wanted it when it was accepted: no pattern fitted its type, or filters left it out
+	LeftOut    bool       `json:"payload_left_out,omitempty"` // data and indexed fields are not shown: the token has no right payload
+	Unwanted   bool       `json:"unwanted,omitempty"`         // no endpoint wanted it when it was accepted: no pattern fitted its type, or filters left it out
 }

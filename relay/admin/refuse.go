@@ -47,7 +47,7 @@ func problemOf(err error) *problem.Problem {
 	case errors.Is(err, deliver.ErrInFile):
 		code = problem.DisabledInFile
 	case errors.Is(err, outbox.ErrCursor):
-		code = problem.InvalidCursor
+		code, detail = problem.InvalidCursor, outbox.ErrCursor.Error() // without the place of the outbox
 		detail += ": ask for the first page again, without it"
 	case errors.Is(err, outbox.ErrUnavailable), errors.Is(err, outbox.ErrClosed), errors.Is(err, context.DeadlineExceeded):
 		code = problem.OutboxUnavailable

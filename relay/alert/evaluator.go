@@ -15,13 +15,15 @@ type Evaluator struct {
 	history    map[string]*history // by endpoint
 	accepted   int64
 	silent     time.Time // when accepted last rose, or the first sample
-	begun      bool
+	begun      time.Time // the first sample
+	first      int64     // accepted then
 }
 
 // history is what an endpoint did before.
 type history struct {
 	points  []point // oldest first; none while nothing changes
 	failing time.Time
+	first   Endpoint
 	last    Endpoint
 }
 
@@ -106,7 +108,9 @@ func (e *Evaluator) Observe(alerts []*policy.Alert, s *Sample) []Transition {
 		case policy.OnOutboxFill:
 			judge(a, "", holds(a, s.Fill))
 		case policy.OnSilence:
-			judge(a, "", holds(a, s.At.Sub(e.silent).Seconds()))
+			r := holds(a, s.At.Sub(e.silent).Seconds())
+			r.known = r.holds || s.Accepted != e.first // else how long it was silent before is not known
+			judge(a, "", r)
 		case policy.OnCertificateExpiry:
 			for name, end := range s.Certificates {
 				judge(a, name, holds(a, end.Sub(s.At).Seconds()))
@@ -181,7 +185,7 @@ func (e *Evaluator) read(a *policy.Alert, name string, s *Sample) reading {
 		return reading{0, now.Disabled, true}
 	case policy.OnFailingSince:
 		if h.failing.IsZero() {
-			return reading{known: true}
+			return reading{known: now.Delivered > h.first.Delivered} // else what was before the first sample goes on
 		}
 		return holds(a, s.At.Sub(h.failing).Seconds())
 	}
@@ -189,7 +193,7 @@ func (e *Evaluator) read(a *policy.Alert, name string, s *Sample) reading {
 	attempts := now.Attempts - before.attempts
 	switch {
 	case attempts == 0:
-		return reading{known: true} // what was bad is over
+		return reading{known: s.At.Sub(e.begun) >= a.Window} // what was bad is over, once the whole window was seen
 	case attempts < int64(a.Min):
 		return reading{}
 	}
@@ -208,8 +212,11 @@ func (e *Evaluator) read(a *policy.Alert, name string, s *Sample) reading {
 
 // remember adds a sample to the histories.
 func (e *Evaluator) remember(alerts []*policy.Alert, s *Sample) {
-	if !e.begun || s.Accepted != e.accepted {
-		e.begun, e.accepted, e.silent = true, s.Accepted, s.At
+	if e.begun.IsZero() {
+		e.begun, e.first = s.At, s.Accepted
+	}
+	if e.silent.IsZero() || s.Accepted != e.accepted {
+		e.accepted, e.silent = s.Accepted, s.At
 	}
 	longest, shortest := time.Duration(0), 24*time.Hour
 	sketches := false
@@ -222,7 +229,7 @@ func (e *Evaluator) remember(alerts []*policy.Alert, s *Sample) {
 	for name, now := range s.Endpoints {
 		h := e.history[name]
 		if h == nil {
-			h = &history{last: now}
+			h = &history{first: now, last: now}
 			h.points = append(h.points, pointOf(&now, s.At, sketches)) // what was before counts for no window
 			e.history[name] = h
 		}

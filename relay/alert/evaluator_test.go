@@ -203,6 +203,27 @@ func TestOfTheWhole(t *testing.T) {
 	s.want("cert hooks.example.com resolved 2159h47m50s at 12m10s", "fill  resolved 0.0 % at 12m10s", "silence  resolved 0s at 12m10s")
 }
 
+// After a restart what fires goes on until something is seen that ends it.
+func TestRestartResolvesNothing(t *testing.T) {
+	rated := rate(0.5)
+	rated.For, rated.Window = 0, time.Minute
+	alerts := []*policy.Alert{rated, {Name: "failing", On: policy.OnFailingSince, Limit: 30}, {Name: "silence", On: policy.OnSilence, Limit: 60}}
+	s := newStory(t, alerts...)
+	s.pass(2*time.Minute, attempts("a", 10, 0, time.Millisecond))
+	if len(s.told) != 3 {
+		t.Fatalf("told %q", s.told)
+	}
+	s.told, s.e = nil, NewEvaluator(s.e.State(s.now.At))
+	s.pass(55*time.Second, nil)
+	s.want()
+	s.pass(10*time.Second, attempts("a", 30, 30, time.Millisecond))
+	s.now.Accepted++
+	s.pass(5*time.Second, nil)
+	if len(s.told) != 3 || len(s.e.Firing()) != 0 {
+		t.Errorf("told %q", s.told)
+	}
+}
+
 // A successor neither fires again nor forgets to resolve. What is gone is resolved.
 func TestSuccessor(t *testing.T) {
 	a := &policy.Alert{Name: "pending", On: policy.OnBacklogCount, Limit: 10, Cooldown: time.Hour}

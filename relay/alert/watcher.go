@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	interval = 4 * time.Second
-	lease    = 20 * time.Second // of the Relay that watches for a fleet
-	timeout  = 10 * time.Second // for one look
+	interval = 2400 * time.Millisecond // so that an alert fires within 5 s after its time
+	lease    = 20 * time.Second        // of the Relay that watches for a fleet
+	timeout  = 10 * time.Second        // for one look
 
 	kind     = "alert" // of the document
 	document = "state"

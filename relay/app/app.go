@@ -392,8 +392,8 @@ func (a *App) guardAdmin(g listen.Guard, o admin.Options, open bool) http.Handle
 	probes := g.Wrap(admin.Probes(o))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		probe := r.URL.Path == "/healthz" || r.URL.Path == "/readyz"
-		if probe && !open && r.Header.Get("Authorization") == "" {
-			probes.ServeHTTP(w, r)
+		if probe && !a.live.Load().tokens.Let(r, open) {
+			probes.ServeHTTP(w, r) // a verb may have lost its token
 			return
 		}
 		whole.ServeHTTP(w, r)

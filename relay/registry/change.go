@@ -184,7 +184,11 @@ func (r *Registry) admit(name string, s *stored) error {
 
 // put writes a document and puts it into force.
 func (r *Registry) put(ctx context.Context, name string, revision uint64, s *stored) error {
-	body, err := json.Marshal(s)
+	sealed, err := r.sealHeaders(name, *s)
+	if err != nil {
+		return err
+	}
+	body, err := json.Marshal(sealed)
 	if err != nil {
 		return err
 	}
@@ -207,7 +211,7 @@ func (r *Registry) update(ctx context.Context, name string, match uint64, change
 			r.mu.Unlock()
 			return err
 		}
-		revision, s := e.revision, e.stored
+		revision, s, held := e.revision, e.stored, e.compiled == nil
 		r.mu.Unlock()
 		if match != 0 && match != revision {
 			return ErrChanged
@@ -216,7 +220,8 @@ func (r *Registry) update(ctx context.Context, name string, match uint64, change
 			return err
 		}
 		s.Updated = r.o.Now().UTC().Truncate(time.Millisecond)
-		if err := r.admit(name, &s); err != nil {
+		// What was lost with a key can come back one by one.
+		if err := r.admit(name, &s); err != nil && !(held && errors.Is(err, ErrLostKey)) {
 			return err
 		}
 		err = r.put(ctx, name, revision, &s)
@@ -242,6 +247,9 @@ func (r *Registry) Patch(ctx context.Context, name string, match uint64, patch j
 		return Endpoint{}, err
 	}
 	err = r.update(ctx, name, match, func(s *stored) (err error) {
+		if _, ok := members["headers"]; ok {
+			s.given()
+		}
 		s.Spec, err = merge(s.Spec, patch)
 		return err
 	})
@@ -267,6 +275,7 @@ func (r *Registry) Replace(ctx context.Context, name string, match uint64, objec
 	}
 	err = r.update(ctx, name, match, func(s *stored) error {
 		s.Spec = spec
+		s.given()
 		return nil
 	})
 	if err != nil {

@@ -273,6 +273,46 @@ func TestLostKey(t *testing.T) {
 	})
 }
 
+// Headers lie sealed, and come back one by one after a key was lost.
+func TestSealedHeaders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore()
+		one := open(t, store, file, keysOf(t, keyA))
+		one.create(`{"name":"acme","url":"https://acme.test/","headers":{"Authorization":"Bearer canary"}}`)
+		d, err := store.Document(t.Context(), Kind, "acme")
+		if err != nil || strings.Contains(string(d.Body), "canary") {
+			t.Errorf("the header lies open in the outbox: %v", err)
+		}
+		again := open(t, store.Join(), file, keysOf(t, keyB, keyA))
+		if h := again.Made()[0].Headers; len(h) != 1 || h[0].Value.Reveal() != "Bearer canary" {
+			t.Errorf("headers after opening: %v", h)
+		}
+		if _, err := again.Patch(t.Context(), "acme", 0, json.RawMessage(`{"description":"x"}`)); err != nil || len(again.Made()[0].Headers) != 1 {
+			t.Errorf("after a patch of something else: %v", err)
+		}
+		lost := open(t, store.Join(), file, keysOf(t, strings.Repeat("c", 32)))
+		if len(lost.Made()) != 0 {
+			t.Error("it is in force without its headers")
+		}
+		if _, err := lost.Rotate(t.Context(), "acme", "", time.Hour); err != nil {
+			t.Error(err)
+		}
+		if e, _ := lost.Get("acme"); len(lost.Made()) != 0 || !strings.Contains(e.Flaws.Error(), "headers") {
+			t.Errorf("after the rotation: %v", e.Flaws)
+		}
+		if _, err := lost.Patch(t.Context(), "acme", 0, json.RawMessage(`{"headers":{"Authorization":"Bearer new"}}`)); err != nil {
+			t.Error(err)
+		}
+		if made := lost.Made(); len(made) != 1 || made[0].Headers[0].Value.Reveal() != "Bearer new" {
+			t.Errorf("after headers were given: %v", made)
+		}
+		bare := open(t, newStore(), file, nil)
+		if _, err := bare.Create(t.Context(), json.RawMessage(`{"url":"https://a.test/","sign":["none"],"headers":{"X-Key":"a"}}`)); !errors.Is(err, ErrNoKey) {
+			t.Errorf("headers without secrets_key: %v", err)
+		}
+	})
+}
+
 func TestRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newStore()

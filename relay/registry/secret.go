@@ -42,6 +42,9 @@ type Secret struct {
 var (
 	ErrNoKey   = errors.New("secrets are stored sealed, and the file has no secrets_key. Add one, or runtime { secrets = \"plain\" }")
 	ErrLostKey = errors.New("the secret is sealed with a key that secrets_key no longer has, or is damaged. Add that key again behind the new one, or rotate the secret")
+
+	// ErrLostHeaders is an ErrLostKey.
+	ErrLostHeaders = fmt.Errorf("%w. Its headers are lost with it: give them again by a PATCH, or null", ErrLostKey)
 )
 
 // makeSecret makes a secret of 32 random bytes, as Standard Webhooks has them.
@@ -75,6 +78,47 @@ func (r *Registry) open(name string, s storedSecret) (string, error) {
 	return string(text), err
 }
 
+// sealHeaders takes the headers out of the spec and seals them. Errors: ErrNoKey.
+func (r *Registry) sealHeaders(name string, s stored) (stored, error) {
+	if s.lost {
+		return s, nil // they stay as they are
+	}
+	members, err := membersOf(s.Spec)
+	if err != nil || len(members["headers"]) == 0 || string(members["headers"]) == "null" || string(members["headers"]) == "{}" {
+		return s, nil
+	}
+	if r.o.Keys == nil {
+		if !r.compiler().Runtime.PlainSecrets {
+			return s, ErrNoKey
+		}
+		return s, nil
+	}
+	s.Headers = r.o.Keys.Seal(members["headers"], place(name)+"/headers")
+	delete(members, "headers")
+	s.Spec, err = json.Marshal(members)
+	return s, err
+}
+
+// unsealHeaders puts the headers back into the spec.
+func (r *Registry) unsealHeaders(name string, s *stored) {
+	if s.Headers == nil {
+		return
+	}
+	headers, err := r.o.Keys.Open(s.Headers, place(name)+"/headers")
+	members, bad := membersOf(s.Spec)
+	if err != nil || bad != nil {
+		s.lost = true
+		return
+	}
+	members["headers"] = headers
+	if spec, err := json.Marshal(members); err == nil {
+		s.Spec, s.Headers = spec, nil
+	}
+}
+
+// given says that the headers are known, because a change gave them.
+func (s *stored) given() { s.Headers, s.lost = nil, false }
+
 // current are the secrets that still sign.
 func (s *stored) current(now time.Time) []storedSecret {
 	return slices.DeleteFunc(slices.Clone(s.Secrets), func(x storedSecret) bool { return !x.Until.IsZero() && !now.Before(x.Until) })
@@ -89,6 +133,9 @@ func (r *Registry) withSecrets(name string, s *stored) (json.RawMessage, error) 
 			return nil, err
 		}
 		texts = append(texts, text)
+	}
+	if s.lost {
+		return nil, ErrLostHeaders
 	}
 	members := map[string]json.RawMessage{}
 	if err := json.Unmarshal(s.Spec, &members); err != nil {
@@ -138,7 +185,10 @@ func (r *Registry) Rotate(ctx context.Context, name, secret string, overlap time
 		if err != nil {
 			return err
 		}
-		old := s.current(now)
+		old := slices.DeleteFunc(s.current(now), func(x storedSecret) bool {
+			_, err := r.open(name, x)
+			return err != nil // it signs nothing any more
+		})
 		for i := range old {
 			if until := now.Add(overlap).UTC().Truncate(time.Millisecond); old[i].Until.IsZero() || old[i].Until.After(until) {
 				old[i].Until = until
