@@ -134,11 +134,11 @@ func (a *api) answerEndpoint(w http.ResponseWriter, r *http.Request, ended []str
 
 // findEndpoint is the endpoint of the path. Errors: deliver.ErrNoEndpoint, the outbox's.
 func (a *api) findEndpoint(r *http.Request) (*Endpoint, error) {
-	v, err := a.look(r.Context())
+	name := r.PathValue("name")
+	v, err := a.lookFor(r.Context(), name)
 	if err != nil {
 		return nil, err
 	}
-	name := r.PathValue("name")
 	if !v.knows(name) {
 		return nil, deliver.ErrNoEndpoint
 	}
@@ -192,22 +192,43 @@ type view struct {
 }
 
 func (a *api) look(ctx context.Context) (*view, error) {
+	return a.lookAt(ctx, func(v *view) {
+		for _, s := range a.Deliverer.Status() {
+			v.status[s.Endpoint] = s
+		}
+		if a.Registry != nil {
+			for _, e := range a.Registry.List() {
+				v.made[e.Name] = e
+			}
+		}
+	})
+}
+
+// lookFor is look for an answer about one endpoint, which must not cost what all of them do.
+func (a *api) lookFor(ctx context.Context, name string) (*view, error) {
+	return a.lookAt(ctx, func(v *view) {
+		if s, ok := a.Deliverer.StatusOf(name); ok {
+			v.status[name] = s
+		}
+		if a.Registry == nil {
+			return
+		}
+		if e, err := a.Registry.Get(name); err == nil {
+			v.made[name] = e
+		}
+	})
+}
+
+// lookAt makes a view of what collect adds to it.
+func (a *api) lookAt(ctx context.Context, collect func(*view)) (*view, error) {
 	ctx, cancel := context.WithTimeout(ctx, countsTimeout)
 	defer cancel()
 	counts, err := a.Outbox.Counts(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("count deliveries: %w", err)
 	}
-	v := &view{policy: a.Policy(), status: map[string]deliver.Status{}, counts: counts, now: time.Now()}
-	for _, s := range a.Deliverer.Status() {
-		v.status[s.Endpoint] = s
-	}
-	if a.Registry != nil {
-		v.made = map[string]registry.Endpoint{}
-		for _, e := range a.Registry.List() {
-			v.made[e.Name] = e
-		}
-	}
+	v := &view{policy: a.Policy(), status: map[string]deliver.Status{}, counts: counts, made: map[string]registry.Endpoint{}, now: time.Now()}
+	collect(v)
 	v.fleet, v.isFleet = a.fleet(ctx)
 	return v, nil
 }

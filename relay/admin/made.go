@@ -225,7 +225,7 @@ func (a *api) secretsNow(name string) json.RawMessage {
 
 // answerMade answers an endpoint made at run time.
 func (a *api) answerMade(w http.ResponseWriter, r *http.Request, status int, made registry.Endpoint) {
-	v, err := a.look(r.Context())
+	v, err := a.lookFor(r.Context(), made.Name)
 	if err != nil {
 		refuse(w, err)
 		return

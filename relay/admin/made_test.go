@@ -18,6 +18,7 @@ import (
 	"relay/outbox"
 	"relay/outbox/outboxtest"
 	"relay/policy"
+	"relay/relay/deliver"
 	"relay/relay/registry"
 )
 
@@ -258,4 +259,26 @@ func TestListOfEndpoints(t *testing.T) {
 	if v := p.ok("GET", "/v1/endpoints?limit=1", ""); v["total"] != 3.0 {
 		t.Errorf("total is %v", v["total"])
 	}
+}
+
+// countless is a deliverer with so many endpoints that nobody asks for all of them.
+type countless struct {
+	*gates
+	t *testing.T
+}
+
+func (c countless) Status() []deliver.Status {
+	c.t.Error("an answer about one endpoint asks for the status of all")
+	return nil
+}
+
+func TestOneEndpointCostsNotAll(t *testing.T) {
+	p := newPlatform(t)
+	p.o.Deliverer = countless{&gates{}, t}
+	p.ok("POST", "/v1/endpoints", `{"name":"acme","url":"https://acme.example.com/"}`)
+	p.ok("PATCH", "/v1/endpoints/acme", `{"description":"the first"}`)
+	if e := p.ok("GET", "/v1/endpoints/acme", ""); e["description"] != "the first" || e["made"] == nil {
+		t.Errorf("%v", e)
+	}
+	p.ok("GET", "/v1/endpoints/fixed", "")
 }
