@@ -32,7 +32,7 @@ build:
 # The race detector allocates on its own, so tests that count allocations run without it; so
 # does one that tries every attribute of the file some forty times, one after the other.
 test: setup lint vuln
-	$(GO) test $(RACE) -shuffle=on ./...
+	$(GO) test $(RACE) -shuffle=on -timeout 30m ./...
 	$(GO) test -run Allocations ./ingest ./policy/sign ./relay/deliver ./relay/gate ./relay/post
 	$(GO) test -run 'Quotes(What|Nothing)' ./relay
 	$(MAKE) interop deploy

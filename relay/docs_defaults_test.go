@@ -54,6 +54,8 @@ func beside(block, name string) string {
 		return `schedule = ["5s"]` + "\n"
 	case block == `front "LABEL"` && name != "upstream":
 		return "upstream = \"http://127.0.0.1:1\"\n"
+	case block == "trace" && name != "otlp":
+		return "otlp = \"http://127.0.0.1:4318\"\n"
 	case strings.HasPrefix(block, "signature"):
 		return "signed = \"${body}\"\nheaders = { \"X-A\" = signature }\n"
 	}

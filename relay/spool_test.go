@@ -70,7 +70,8 @@ func TestSpoolIsTold(t *testing.T) {
 	if resp.StatusCode != http.StatusAccepted || string(body) != `{"id":"e","deliveries":1,"durability":"spooled"}`+"\n" {
 		t.Fatalf("%s: %s", resp.Status, body)
 	}
-	if s := p.spool(); !s.Used || s.Waiting != 1 || !strings.Contains(s.Reason, "redis cannot be reached") {
+	testkit.Until(t, "the reason", func() bool { return strings.Contains(p.spool().Reason, "redis cannot be reached") })
+	if s := p.spool(); !s.Used || s.Waiting != 1 {
 		t.Errorf("/readyz says %+v", s)
 	}
 	out, code := relay(t, "health", "--config", filepath.Join(p.dir, "relay.hcl"))

@@ -93,7 +93,6 @@ func TestHangingCollector(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			receiver := delivertest.NewEndpoint()
 			p := newProcess(t, receiver.Listen(t).String(), "a")
-			p.rewrite(`http = ""`, fmt.Sprintf("http = \"\"\n unix = %q", p.admin()))
 			p.rewrite(`policy "default" {`, fmt.Sprintf("trace {\n otlp = %q\n sample = 1\n}\npolicy \"default\" {\n", url))
 			p.start()
 			p.await()

@@ -15,10 +15,12 @@ import (
 const keepRemoved = 2 * time.Hour
 
 // Documents implements outbox.Documents.
-func (s *Store) Documents(ctx context.Context, kind string, after uint64) (all []outbox.Document, revision uint64, err error) {
+func (s *Store) Documents(ctx context.Context, kind string, after uint64) ([]outbox.Document, uint64, error) {
+	var all []outbox.Document // still run's own after a context's error
+	var revision uint64
 	places := map[string]int{} // in all, by name: one that is written meanwhile comes again
 	upto := after
-	err = s.read(ctx, func() (done bool, err error) {
+	err := s.read(ctx, func() (done bool, err error) {
 		last, err := s.db.kindRevision.string(kind).number()
 		if err != nil {
 			return false, fmt.Errorf("select kind of documents: %w", err)

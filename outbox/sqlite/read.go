@@ -261,8 +261,9 @@ func (s *Store) Health(ctx context.Context) error {
 }
 
 // Fill implements outbox.Store. A disk that is nearly full counts as full.
-func (s *Store) Fill(ctx context.Context) (fill float64, err error) {
-	err = s.do(ctx, func() error {
+func (s *Store) Fill(ctx context.Context) (float64, error) {
+	var fill float64
+	err := s.do(ctx, func() error {
 		if err := s.measure(); err != nil {
 			return err
 		}
@@ -273,7 +274,10 @@ func (s *Store) Fill(ctx context.Context) (fill float64, err error) {
 		}
 		return nil
 	})
-	return fill, err
+	if err != nil {
+		return 0, err
+	}
+	return fill, nil
 }
 
 // Broken implements outbox.Store.
