@@ -34,7 +34,7 @@ build:
 test: setup lint vuln
 	$(GO) test $(RACE) -shuffle=on -timeout 30m ./...
 	$(GO) test -run Allocations ./ingest ./policy/sign ./relay/deliver ./relay/gate ./relay/post
-	$(GO) test -run 'Quotes(What|Nothing)' ./relay
+	$(GO) test -timeout 30m -run 'Quotes(What|Nothing)' ./relay
 	$(MAKE) interop deploy
 
 lint:
