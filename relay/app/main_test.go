@@ -9,7 +9,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,10 +31,11 @@ func TestMain(m *testing.M) {
 
 // place is a folder with the file of a Relay, and what it logs.
 type place struct {
-	t    *testing.T
-	dir  string
-	file string
-	log  testkit.Log
+	costs atomic.Int64 // bytes of memory that reading the files takes
+	t     *testing.T
+	dir   string
+	file  string
+	log   testkit.Log
 }
 
 func newPlace(t *testing.T) *place {
@@ -67,6 +70,8 @@ func (p *place) write(path, text string) {
 
 // load reads the file, as the verb does.
 func (p *place) load() (*config.File, *policy.Policy, error) {
+	syntax := make([]byte, p.costs.Load())
+	defer runtime.KeepAlive(syntax)
 	f, err := config.Load([]string{p.file}, os.LookupEnv)
 	if err != nil {
 		return f, nil, err
