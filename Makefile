@@ -29,12 +29,10 @@ QUOTED = ':!policy/testdata' ':!*.sum' ':!*lock.json'
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./relay
 
-# The race detector allocates on its own, so tests that count allocations run without it; so
-# does one that tries every attribute of the file some forty times, one after the other.
+# The race detector allocates on its own, so tests that count allocations run without it.
 test: setup lint vuln
 	$(GO) test $(RACE) -shuffle=on -timeout 30m ./...
 	$(GO) test -run Allocations ./ingest ./policy/sign ./relay/deliver ./relay/gate ./relay/post
-	$(GO) test -timeout 30m -run 'Quotes(What|Nothing)' ./relay
 	$(MAKE) interop deploy
 
 lint:
@@ -100,6 +98,7 @@ fuzz:
 	done
 
 soak:
+	$(GO) test -count=1 -timeout 60m -run 'Quotes(What|Nothing)' ./relay
 	RELAY_SOAK_ROUNDS=200 $(GO) test -count=1 -timeout 60m -v -run 'Kill|PowerCut' ./...
 	$(GO) test -count=1 -timeout 60m -run Attack ./relay/deliver -rapid.checks=20000
 
