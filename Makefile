@@ -105,4 +105,5 @@ soak:
 figures:
 	RELAY_FIGURES=1 $(GO) test -count=1 -timeout 60m -v -run 'Isolation|NoisyNeighbour|LimitWindows' ./relay
 	RELAY_FIGURES=1 $(GO) test -count=1 -timeout 60m -v -run 'MillionAttempts|BytesPerDelivery' ./outbox/sqlite
+	RELAY_HISTORY=1000000 RELAY_COST='200000 1' $(GO) test -count=1 -timeout 60m -v -run 'HistoryFigures|DeliveryBytes|DeliveryCost' ./outbox/redisstream
 	$(GO) test -run '^$$' -bench GatedAttempt -benchmem -count 5 ./relay/deliver

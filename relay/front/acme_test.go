@@ -144,7 +144,7 @@ func TestCertificateIsRenewed(t *testing.T) {
 // certificate from the last run, even one that expired. It is asked again.
 func TestCAIsAwayAtStart(t *testing.T) {
 	if testing.Short() {
-		t.Skip("a CA is asked again after a minute")
+		t.Skip("takes more than a minute, because a CA is asked again after that; make test does it")
 	}
 	ca := pebble.New(t, pebble.Options{Validity: time.Second})
 	ca.Start()
