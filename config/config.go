@@ -214,6 +214,7 @@ type Admin struct {
 	// A reload replaces these.
 	Access  []Access
 	LinkKey []Secret // signs links to tenants; the first one signs, all verify
+	Page    Page
 }
 
 // Access is a token with some rights.
@@ -259,7 +260,7 @@ func Default(env func(string) (string, bool)) Config {
 			MaxBody: 256 * KiB,
 		},
 		Outbox:    Outbox{Engine: "sqlite", Path: state, Durability: "fsync", MaxSize: 4 * GiB},
-		Admin:     Admin{HTTP: "127.0.0.1:7071"},
+		Admin:     Admin{HTTP: "127.0.0.1:7071", Page: Page{Enabled: true}},
 		Retention: Retention{Delivered: 72 * time.Hour, Failed: 30 * Day},
 		Log:       Log{Level: "info"},
 		Metrics:   Metrics{PerEndpoint: "file"},

@@ -175,6 +175,7 @@ func (d *decoder) admin(b *Block) {
 		}
 		a.Access = readAccess(b)
 		a.LinkKey = b.keys("link_key")
+		a.Page.read(b.One("page"))
 		b.Done()
 	}
 	if a.HTTP != "" {

@@ -80,7 +80,7 @@ func NeedRestart(old, new Config) []string {
 
 // fixed is what only a restart replaces.
 func (a Admin) fixed() Admin {
-	a.Access, a.LinkKey = nil, nil
+	a.Access, a.LinkKey, a.Page = nil, nil, Page{}
 	return a
 }
 
@@ -146,6 +146,7 @@ func (c Config) allSettings() []Setting {
 	for i, k := range c.Admin.LinkKey {
 		secret(fmt.Sprintf("admin.link_key %d", i+1), k)
 	}
+	all = append(all, c.Admin.Page.settings()...)
 	add("retention.delivered", FormatDuration(c.Retention.Delivered))
 	add("retention.failed", FormatDuration(c.Retention.Failed))
 	add("log.level", c.Log.Level)

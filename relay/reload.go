@@ -24,7 +24,8 @@ func (c *command) reload() *cobra.Command {
 		Long: "Make a running Relay read its files again, and say what changed. All of it is taken over, or nothing:\n" +
 			"with an error in a file, what runs goes on, the problems are printed, and the exit code is 1.\n\n" +
 			"Where the Relay watches its files, it may have taken a change over before: then that change is named.\n\n" +
-			"What the ingest, outbox, admin and log blocks say changes only with a restart.\n\n" +
+			"What the ingest, outbox, admin and log blocks say changes only with a restart, except for\n" +
+			"access, link_key and page of admin.\n\n" +
 			"The configuration given here only tells where the admin listener of the running Relay is.",
 		Args: noArgs,
 		RunE: func(*cobra.Command, []string) error {

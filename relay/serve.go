@@ -36,7 +36,7 @@ func (c *command) serve() *cobra.Command {
 		Long: "Take events and deliver them, until SIGTERM or Ctrl-C.\n\n" +
 			"When the configuration changes (or on SIGHUP, or relay reload) it is read again: all of it is taken over,\n" +
 			"or nothing, and then the log and GET /readyz say why. What the ingest, outbox, admin and log blocks say\n" +
-			"changes only with a restart.\n\n" +
+			"changes only with a restart, except for access, link_key and page of admin.\n\n" +
 			"With --exec Relay starts the app when it takes events, with $RELAY_SOCKET, $RELAY_URL and $RELAY_TOKEN,\n" +
 			"passes signals to it, and ends with its exit code after it: what is pending then is delivered for --drain.",
 		Args: func(cmd *cobra.Command, args []string) error {

@@ -167,7 +167,7 @@ func Open(ctx context.Context, o Options) (*App, error) {
 		o.Grace = 20 * time.Second
 	}
 	a := &App{o: o, started: time.Now(), hurried: make(chan struct{}), aborted: make(chan struct{}), closing: make(chan struct{})}
-	a.live.Store(&live{policy: o.Policy, hash: o.Policy.Hash(), retention: o.Config.Retention, metrics: o.Config.Metrics, generation: 1, at: a.started, files: paths(o.Watch), documents: documentsOf(o.Policy), tokens: tokensOf(o.Config.Admin)})
+	a.live.Store(&live{policy: o.Policy, hash: o.Policy.Hash(), retention: o.Config.Retention, metrics: o.Config.Metrics, generation: 1, at: a.started, files: paths(o.Watch), documents: documentsOf(o.Policy), tokens: tokensOf(o.Config.Admin), page: o.Config.Admin.Page})
 	a.shares = shareFiles(limitOfFiles(), o.Config)
 	a.noteFiles(o.Watch, nil)
 	if err := a.open(ctx); err != nil {

@@ -25,6 +25,7 @@ type live struct {
 	hash       string // of the policy
 	generation int64  // 1 at the start
 	tokens     *admin.Tokens
+	page       config.Page
 	at         time.Time
 	documents  func() front.Documents
 	files      []string      // that it was read from
@@ -106,7 +107,7 @@ func (a *App) takeOver(ctx context.Context, by string, start time.Time, r read) 
 
 	old := a.live.Load()
 	p.Adopt(old.policy)
-	now := &live{policy: p, hash: p.Hash(), retention: file.Config.Retention, metrics: file.Config.Metrics, generation: old.generation + 1, at: time.Now(), files: file.Paths, change: old.change, documents: documentsOf(p), tokens: tokensOf(file.Config.Admin)}
+	now := &live{policy: p, hash: p.Hash(), retention: file.Config.Retention, metrics: file.Config.Metrics, generation: old.generation + 1, at: time.Now(), files: file.Paths, change: old.change, documents: documentsOf(p), tokens: tokensOf(file.Config.Admin), page: file.Config.Admin.Page}
 	done := differences(old.policy, p)
 	done.Generation, done.Hash = now.generation, now.hash
 	if done.Differs() {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"relay/config"
 	"relay/ingest/problem"
 	"relay/internal/testkit"
 	"relay/outbox"
@@ -31,6 +33,11 @@ func TestReload(t *testing.T) {
 	hash := a.live.Load().hash
 
 	p.write(p.file, p.text(endpointBlock("c", "https://c.example.com"), endpointBlock("a", "https://a.example.com/2"), "retention {\n delivered = \"5m\"\n}"))
+	text, err := os.ReadFile(p.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.write(p.file, strings.Replace(string(text), "admin {", "admin {\n page {\n title = \"Acme\"\n}\n", 1))
 	done, err := a.Reload(t.Context(), "test")
 	if err != nil {
 		t.Fatal(err)
@@ -41,6 +48,8 @@ func TestReload(t *testing.T) {
 	}
 	if now := a.live.Load(); now.retention.Delivered != 5*time.Minute || now.policy.Endpoint("b") != nil {
 		t.Errorf("what is live is %+v", now)
+	} else if want := (config.Page{Enabled: true, Title: "Acme"}); now.page != want {
+		t.Errorf("the page is %+v", now.page)
 	}
 
 	// The same once more is a reload, too. It names the last change, and who made it.
