@@ -4,6 +4,7 @@
 # make man      write the manual pages into MANDIR (man/)
 # make demo     the main job in one terminal
 # make interop  requests for the platforms' own libraries to verify
+# make browser  stories of the page in a real Chromium; screenshots land in .artifacts/
 # make deploy   check examples/deploy with the types and tools of those who read them
 # make bench    benchmarks, for reading, not for passing
 # make fuzz     every fuzz target for FUZZTIME
@@ -17,6 +18,9 @@ TOOL      = $(GO) tool -modfile=.tools/go.mod
 FUZZTIME ?= 30s
 MANDIR   ?= man
 
+# Where tests of the page leave screenshots, and what a failed one has seen.
+export RELAY_ARTIFACTS ?= $(abspath .artifacts)
+
 # SQLite is 150,000 lines of Go that a compiler made from C, run by one goroutine:
 # looking for races in them costs minutes and can find nothing.
 RACE = -race -gcflags='github.com/ncruces/go-sqlite3-wasm/...=-race=false'
@@ -24,7 +28,7 @@ RACE = -race -gcflags='github.com/ncruces/go-sqlite3-wasm/...=-race=false'
 # Files with misspelt words on purpose (what the operator may have typed), and lists of others.
 QUOTED = ':!policy/testdata' ':!*.sum' ':!*lock.json'
 
-.PHONY: build test lint vuln setup interop deploy docs man demo bench fuzz soak figures
+.PHONY: build test lint vuln setup interop browser deploy docs man demo bench fuzz soak figures
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./relay
@@ -33,7 +37,7 @@ build:
 test: setup lint vuln
 	$(GO) test $(RACE) -shuffle=on -timeout 30m ./...
 	$(GO) test -run Allocations ./ingest ./policy/sign ./relay/deliver ./relay/gate ./relay/post
-	$(MAKE) interop deploy
+	$(MAKE) interop browser deploy
 
 lint:
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "gofmt would change: $$unformatted"; exit 1; }
@@ -55,8 +59,8 @@ vuln:
 # The race detector needs a C compiler; nothing of it goes into the product. Tests of
 # the shared outbox start redis servers of their own. Node.js, 20 or newer, is the
 # judge of what ecmascript = true makes, and runs the libraries that verify signatures.
-# Python and openssl run receivers of examples/verify. Of Prometheus tests need promtool. Of systemd tests need two tools,
-# not a running one.
+# Python and openssl run receivers of examples/verify. Chromium visits the page. Of Prometheus
+# tests need promtool. Of systemd tests need two tools, not a running one.
 setup:
 	@command -v cc >/dev/null || command -v gcc >/dev/null || sh .ci/install gcc libc6-dev
 	@command -v redis-server >/dev/null || sh .ci/install redis-server
@@ -64,6 +68,7 @@ setup:
 	@command -v python3 >/dev/null || sh .ci/install python3
 	@command -v openssl >/dev/null || sh .ci/install openssl
 	@command -v promtool >/dev/null || sh .ci/install prometheus
+	@command -v chromium >/dev/null || command -v chromium-headless-shell >/dev/null || command -v google-chrome >/dev/null || sh .ci/install chromium
 	@command -v systemd-socket-activate >/dev/null || sh .ci/install systemd
 
 interop: build policy/sign/interop/node_modules
@@ -71,6 +76,13 @@ interop: build policy/sign/interop/node_modules
 
 policy/sign/interop/node_modules: policy/sign/interop/package-lock.json
 	cd policy/sign/interop && npm ci --no-audit --no-fund --prefer-offline
+	@touch $@
+
+browser: build relay/page/browser/node_modules
+	cd relay/page/browser && node --test
+
+relay/page/browser/node_modules: relay/page/browser/package-lock.json
+	cd relay/page/browser && npm ci --no-audit --no-fund --prefer-offline
 	@touch $@
 
 # A module of its own: its tests need the types of Kubernetes, Compose and Nomad.
