@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"relay/config"
 	"relay/ingest/problem"
@@ -39,11 +40,14 @@ type Access struct {
 	May       []Right
 	Tenants   []string // whose deliveries and endpoints alone are there; nil for all
 	Endpoints []string // which alone are there; nil for all
+
+	Expires time.Time // of a link; zero for none
 }
 
 type accessKey struct{}
 
-// WithAccess gives a request an access.
+// WithAccess gives a request the access of the token, link or session that it shows; nil is the whole power. A
+// request at a listener that needs no token, and shows none, goes without.
 func WithAccess(ctx context.Context, a *Access) context.Context {
 	return context.WithValue(ctx, accessKey{}, a)
 }

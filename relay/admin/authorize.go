@@ -26,7 +26,10 @@ func Authorize(tokens func() *Tokens, open bool, next http.Handler) http.Handler
 			problem.New(problem.Unauthorized, "send the header Authorization: Bearer with a token of this listener, or a link that holds").Write(w)
 			return
 		}
-		next.ServeHTTP(w, r.WithContext(WithAccess(r.Context(), access)))
+		if r.Header.Get("Authorization") != "" {
+			r = r.WithContext(WithAccess(r.Context(), access))
+		}
+		next.ServeHTTP(w, r)
 	})
 }
 
@@ -42,12 +45,13 @@ func (t *Tokens) accessOf(r *http.Request, open bool) (*Access, bool) {
 		return nil, open
 	}
 	scheme, sent, _ := strings.Cut(header, " ")
-	access, known := t.find(strings.TrimSpace(sent))
+	access, known := t.Find(strings.TrimSpace(sent))
 	return access, known && strings.EqualFold(scheme, "Bearer")
 }
 
-// find compares hashes, so that the time does not depend on the tokens.
-func (t *Tokens) find(sent string) (access *Access, known bool) {
+// Find is the access of a token or a link, nil for the whole power, and whether it is known. It compares hashes, so that
+// the time does not depend on the tokens.
+func (t *Tokens) Find(sent string) (access *Access, known bool) {
 	if sent == "" {
 		return nil, false
 	}

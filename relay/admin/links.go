@@ -87,7 +87,7 @@ func (l Links) Access(token string, now time.Time) *Access {
 	if d.Decode(&c) != nil || c.Tenant == "" || now.Unix() >= c.Expires {
 		return nil
 	}
-	return &Access{Name: "link of " + c.Tenant, May: c.May, Tenants: []string{c.Tenant}}
+	return &Access{Name: "link of " + c.Tenant, May: c.May, Tenants: []string{c.Tenant}, Expires: time.Unix(c.Expires, 0).UTC()}
 }
 
 func (a *api) linkRoutes() []route {

@@ -7,16 +7,17 @@ import (
 	"relay/ingest/listen"
 )
 
-// Who names who makes a request, for the audit and the log: the user of the process at a Unix socket, or that the
-// token of the listener was shown.
+// Who names who makes a request, for the audit and the log: the token of an access, the user of the process at a Unix
+// socket, or that the token of the listener was shown, or a session that stands for it.
 func Who(r *http.Request) string {
-	if a := AccessOf(r.Context()); a != nil {
+	a, shown := r.Context().Value(accessKey{}).(*Access)
+	if a != nil {
 		return a.who()
 	}
 	if uid, ok := listen.Peer(r.Context()); ok {
 		return fmt.Sprintf("uid %d", uid)
 	}
-	if r.Header.Get("Authorization") != "" {
+	if shown {
 		return "admin token"
 	}
 	return "local"
