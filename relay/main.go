@@ -113,7 +113,7 @@ func (c *command) root() *cobra.Command {
 	root.SetErr(c.err)
 	root.AddCommand(c.serve(), c.check(), c.doctor(), c.explain(), c.diff(), c.keys(), c.types(), c.sink(), c.demo(), c.bench(), c.version())
 	root.AddCommand(c.send(), c.deliveries(), c.events(), c.redeliver(), c.retry(), c.discard(), c.erase(), c.jobs(), c.test(), c.tail(), c.stats(), c.top(), c.audit())
-	root.AddCommand(c.endpoints(), c.secret(), c.links(), c.alerts(), c.pause(), c.resume(), c.enable(), c.disable(), c.health(), c.config(), c.reload())
+	root.AddCommand(c.endpoints(), c.secret(), c.links(), c.access(), c.alerts(), c.pause(), c.resume(), c.enable(), c.disable(), c.health(), c.config(), c.reload())
 	return root
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"text/tabwriter"
 
@@ -14,78 +15,81 @@ import (
 
 	"relay/config"
 	"relay/policy"
+	"relay/relay/admin"
 	"relay/relay/client"
 )
 
 func (c *command) types() *cobra.Command {
-	var configs []string
-	var asJSON, asMarkdown bool
+	var find finding
+	var asJSON, asMarkdown, running bool
 	cmd := &cobra.Command{
 		Use:   "types [TYPE]",
 		Short: "List the event types of the file, for those who receive them",
 		Long: "List the event types that the file declares: what each means, and the fields of its data as its\n" +
-			"schema tells them. With --markdown it is a page for receivers; JSON has the schemas whole.",
+			"schema tells them. With --markdown it is a page for receivers; JSON has the schemas whole.\n\n" +
+			"--running asks the Relay that runs, by the file that it has.",
 		Example: "  relay types --markdown > docs/webhooks.md",
 		Args:    argRange(0, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if asJSON && asMarkdown {
 				return usageError{errors.New("--json and --markdown exclude each other")}
 			}
-			_, p, err := c.load(configs)
+			list, err := c.typesOf(find, running)
 			if err != nil {
 				return err
 			}
-			list, err := listTypes(p, args)
-			if err != nil {
-				return err
+			if len(args) > 0 {
+				if list, err = named(list, args[0]); err != nil {
+					return err
+				}
 			}
 			switch {
 			case asJSON:
-				return client.JSON(c.out, map[string]any{"types": list})
+				return client.JSON(c.out, list)
 			case asMarkdown:
-				_, err := io.WriteString(c.out, typesPage(list))
+				_, err := io.WriteString(c.out, typesPage(list.Types))
 				return err
 			}
-			return printTypes(c.out, list)
+			return printTypes(c.out, list.Types)
 		},
 	}
-	configFlag(cmd, &configs)
+	adminFlags(cmd, &find)
+	cmd.Flags().BoolVar(&running, "running", false, "ask the Relay that runs, which --admin finds")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.Flags().BoolVar(&asMarkdown, "markdown", false, "print a page in Markdown")
 	return cmd
 }
 
-// listedType is an event type as `relay types` shows it.
-type listedType struct {
-	Type        string          `json:"type"`
-	Description string          `json:"description"`
-	Fields      []policy.Field  `json:"fields"` // of the data; none without a schema
-	Example     json.RawMessage `json:"example,omitempty"`
-	Schema      json.RawMessage `json:"schema,omitempty"`
-}
-
-// listTypes lists the type that args name, or all.
-func listTypes(p *policy.Policy, args []string) ([]listedType, error) {
-	list := []listedType{}
+// named leaves the type of that name.
+func named(list admin.TypeList, name string) (admin.TypeList, error) {
 	var names []string
-	for _, t := range p.Types {
-		names = append(names, t.Name)
-		if len(args) > 0 && t.Name != args[0] {
-			continue
+	for _, t := range list.Types {
+		if t.Type == name {
+			return admin.TypeList{Types: []admin.EventType{t}}, nil
 		}
-		l := listedType{Type: t.Name, Description: t.Description, Fields: []policy.Field{}, Example: t.Example}
-		if t.Schema != nil {
-			l.Fields, l.Schema = t.Schema.Fields(), t.Schema.Text()
-		}
-		list = append(list, l)
+		names = append(names, t.Type)
 	}
-	if len(args) > 0 && len(list) == 0 {
-		return nil, fmt.Errorf("the configuration has no event_type %q.%s", args[0], config.Suggest(args[0], names))
-	}
-	return list, nil
+	return admin.TypeList{}, fmt.Errorf("the configuration has no event_type %q.%s", name, config.Suggest(name, names))
 }
 
-func printTypes(to io.Writer, list []listedType) error {
+// typesOf are those of the file, or of the one that a Relay runs with.
+func (c *command) typesOf(find finding, running bool) (list admin.TypeList, err error) {
+	if running {
+		t, err := c.admin(find)
+		if err != nil {
+			return list, err
+		}
+		_, err = request(t, http.MethodGet, "/v1/types", nil, &list)
+		return list, err
+	}
+	_, p, err := c.load(find.configs)
+	if err != nil {
+		return list, err
+	}
+	return admin.TypesOf(p), nil
+}
+
+func printTypes(to io.Writer, list []admin.EventType) error {
 	w := tabwriter.NewWriter(to, 0, 0, 2, ' ', 0)
 	if len(list) == 0 {
 		fmt.Fprintln(w, "the file declares no event types: any will do")
@@ -109,7 +113,7 @@ func printTypes(to io.Writer, list []listedType) error {
 }
 
 // typesPage is a page in Markdown.
-func typesPage(list []listedType) string {
+func typesPage(list []admin.EventType) string {
 	var b strings.Builder
 	b.WriteString("# Event types\n")
 	for _, t := range list {

@@ -247,7 +247,8 @@ func rightsOf() map[string]struct {
 		whole bool
 	}
 	return map[string]power{
-		"getHealth": {}, "getReadiness": {}, "getDocument": {},
+		"getHealth": {}, "getReadiness": {}, "getDocument": {}, "getAccess": {},
+		"listTypes":     {Read, false},
 		"getMetrics":    {Read, true},
 		"listEndpoints": {Read, false}, "getEndpoint": {Read, false},
 		"pauseEndpoint": {Operate, false}, "resumeEndpoint": {Operate, false}, "enableEndpoint": {Operate, false}, "disableEndpoint": {Operate, false},

@@ -84,6 +84,8 @@ func (a *api) routes() []route {
 		all = append(all, a.auditRoutes()...)
 	}
 	all = append(all, a.runningRoutes()...)
+	all = append(all, a.typeRoutes()...)
+	all = append(all, a.accessRoutes()...)
 	all = append(all, a.linkRoutes()...)
 	if a.Reload != nil {
 		all = append(all, a.reloadRoutes()...)
