@@ -68,19 +68,35 @@ const demoFlaky = "503x3,reset,503x4,200"
 
 func (c *command) demo() *cobra.Command {
 	var d demo
+	var page bool
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "See it work: an app, Relay and a receiver in one process",
 		Long: "Runs an app that says something twice a second, Relay with its embedded outbox in a temporary\n" +
 			"folder, and a receiver that checks every signature. One of the two endpoints is down at first.\n" +
-			"With --kill, Relay runs as a process of its own, is killed with -9 half-way and started again.",
+			"With --kill, Relay runs as a process of its own, is killed with -9 half-way and started again.\n\n" +
+			"With --page it tells the story of a shop until Ctrl-C, with receivers that are slow, refuse, fail\n" +
+			"and recover, and prints links to the page of its Relay.",
 		Args: noArgs,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			d.command = c
+			switch {
+			case d.length < 0:
+				return usageError{errors.New("--for cannot be negative")}
+			case page && d.kill:
+				return usageError{errors.New("--page and --kill exclude each other")}
+			case page:
+				p := pageDemo{command: c}
+				if cmd.Flags().Changed("for") {
+					p.length = d.length
+				}
+				return p.run()
+			}
 			return d.run()
 		},
 	}
-	cmd.Flags().DurationVar(&d.length, "for", 20*time.Second, "how long it runs; 0 = until Ctrl-C")
+	cmd.Flags().DurationVar(&d.length, "for", 20*time.Second, "how long it runs; 0 = until Ctrl-C, as with --page")
+	cmd.Flags().BoolVar(&page, "page", false, "run until Ctrl-C, and show the page of its Relay")
 	cmd.Flags().BoolVar(&d.kill, "kill", false, "run Relay as its own process and kill it with -9 half-way")
 	return cmd
 }
@@ -96,9 +112,6 @@ type demo struct {
 }
 
 func (d *demo) run() (err error) {
-	if d.length < 0 {
-		return usageError{errors.New("--for cannot be negative")}
-	}
 	ctx, cancel := untilSignal(func(os.Signal) error { return context.Canceled }, nil)
 	defer cancel()
 	if d.dir, err = os.MkdirTemp("", "relay-demo-"); err != nil {
@@ -141,9 +154,7 @@ func (d *demo) run() (err error) {
 
 // startSink opens the receiver and writes the configuration that points at it.
 func (d *demo) startSink(ctx context.Context) (stop func(), err error) {
-	key := make([]byte, 32)
-	rand.Read(key)
-	secret := "whsec_" + base64.StdEncoding.EncodeToString(key)
+	secret := randomSecret()
 	verifier, err := sign.NewVerifier(sign.Standard(), []string{secret})
 	if err != nil {
 		return nil, fmt.Errorf("make verifier: %w", err)
@@ -179,6 +190,13 @@ func (d *demo) startSink(ctx context.Context) (stop func(), err error) {
 		}
 	}()
 	return func() { cancel(); <-done }, nil
+}
+
+// randomSecret makes a secret of the scheme "standard".
+func randomSecret() string {
+	key := make([]byte, 32)
+	rand.Read(key)
+	return "whsec_" + base64.StdEncoding.EncodeToString(key)
 }
 
 func (d *demo) introduce() {
