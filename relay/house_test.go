@@ -57,6 +57,8 @@ var arrows = map[string][]string{
 	"relay/metrics":                {"outbox", "relay/deliver"},
 	"relay/deliver/delivertest":    {"policy/sign"},
 	"relay/child":                  {},
+	"relay/page/chart":             {},
+	"relay/page/show":              {},
 	"relay/systemd":                {},
 	"relay/client":                 {"config", "ingest/problem", "internal/access"},
 	"relay/doctor":                 {"policy", "relay/admin", "relay/post"},

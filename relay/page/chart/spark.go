@@ -1,0 +1,83 @@
+package chart
+
+import "html/template"
+
+// Kind is what a tiny line shows.
+type Kind int
+
+// Kinds of tiny lines.
+const (
+	SparkSuccess Kind = iota // success rates, 0 to 1: the axis is the whole of it, and what fails hangs from the top
+	SparkLatency             // durations in milliseconds, from 0
+	SparkBacklog             // counts, from 0
+)
+
+const sparkHigh = 24.0
+
+// Spark is a tiny line for a row of a table. label is its accessible name; the values follow as its description, as format
+// writes them. Without a value it is "–" with the label for screen readers.
+func Spark(kind Kind, label string, values []float64, format func(v float64) string) template.HTML {
+	values = newest(values)
+	m := &markup{}
+	l, most := points{}, 0.0
+	for _, v := range values {
+		v = clean(v)
+		if drawn(v) {
+			most = max(most, v)
+		}
+		l.y = append(l.y, v)
+	}
+	if !hasValue(l.y) {
+		m.raw(`<span class="c-spark c-empty" role="img" aria-label="`)
+		m.text(label)
+		m.raw(`">`, missing, `</span>`)
+		return m.html()
+	}
+	m.svg(Text{Title: label, Description: listed(l.y, format)}, " c-spark", 100, sparkHigh)
+	l.x = func(i int) float64 { return (float64(i) + 0.5) * 100 / float64(len(values)) }
+	l.drawSpark(m, kind, most)
+	m.raw(`</svg>`)
+	return m.html()
+}
+
+func (l points) drawSpark(m *markup, kind Kind, most float64) {
+	if kind == SparkSuccess || most == 0 {
+		most = 1
+	}
+	const room = 2.0 // above and below, for the width of the line
+	for i, v := range l.y {
+		if drawn(v) {
+			l.y[i] = sparkHigh - room - (sparkHigh-2*room)*min(1, v/most)
+		}
+	}
+	switch kind {
+	case SparkSuccess:
+		l.area(m, "c-area c-bad", room)
+		l.draw(m, "c-line c-ok")
+	case SparkBacklog:
+		l.area(m, "c-area c-wait", sparkHigh-room)
+		l.draw(m, "c-line c-wait")
+	default:
+		l.draw(m, "c-line")
+	}
+}
+
+func hasValue(values []float64) bool {
+	for _, v := range values {
+		if drawn(v) {
+			return true
+		}
+	}
+	return false
+}
+
+func listed(values []float64, format func(float64) string) string {
+	b := []byte{}
+	for i, v := range values {
+		if i > 0 {
+			b = append(b, ", "...)
+		}
+		b = append(b, cell(v, format)...)
+	}
+	return string(b)
+}
