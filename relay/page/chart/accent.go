@@ -12,7 +12,7 @@ const (
 	darkGround  = "#22262c"
 )
 
-// defaultAccent is used instead of what is no colour.
+// defaultAccent is used for a string that is no colour.
 const defaultAccent = "#2f6fde"
 
 // readable is the least contrast of text (WCAG 2.2, success criterion 1.4.3).
@@ -26,7 +26,7 @@ func IsColour(s string) bool {
 
 // Accent adjusts the lightness of a colour, #rgb or #rrggbb, until it has a contrast of 4.5:1 or more as text, border or button on
 // the light and on the dark ground of the page. Hue stays, and chroma as far as the screen has it (OKLCH). A colour that has the
-// contrast stays as it is. What is no colour becomes the page's own accent. Both are #rrggbb.
+// contrast stays as it is. Another string gives the page's own accent. Both are #rrggbb.
 func Accent(hex string) (light, dark string) {
 	c, ok := parse(hex)
 	if !ok {

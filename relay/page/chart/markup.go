@@ -18,8 +18,8 @@ func (m *markup) raw(parts ...string) {
 	}
 }
 
-// text writes s as text, or as the value of an attribute. What XML does not allow, and what would change the direction of the
-// text around it, becomes U+FFFD.
+// text writes s as text, or as the value of an attribute. A character that XML does not allow, or that changes the direction
+// of the text around it, becomes U+FFFD.
 func (m *markup) text(s string) {
 	for _, r := range s {
 		switch {

@@ -85,7 +85,7 @@ type Lines struct {
 	Log      string // says that the axis is logarithmic, in the legend
 }
 
-// Point is how long attempts of a step took, in milliseconds. What is no number, negative or infinite is a gap.
+// Point is how long attempts of a step took, in milliseconds. NaN, a negative or an infinite number is a gap.
 type Point struct {
 	Step
 	P50, P95 float64

@@ -47,7 +47,7 @@ func Share(t Text, in Parts) template.HTML {
 	}, nil)
 }
 
-// shares are the widths of parts. What slivers get is taken from the others.
+// shares are the widths of parts. The others give what slivers get.
 func shares(parts []Part, whole float64) []float64 {
 	widths := make([]float64, len(parts))
 	sum := 0.0

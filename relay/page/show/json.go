@@ -41,7 +41,7 @@ type Shown struct {
 func JSON(raw []byte) template.HTML { return Body(raw).HTML }
 
 // Body shows a payload. JSON is pretty-printed with two spaces: members stay in their order, duplicate ones too, and numbers and
-// strings stay byte for byte as they came. What is not JSON is shown as [Text], what is not text as a dump of bytes. At most 64 KiB
+// strings stay byte for byte as they came. Other text is shown as [Text] does, and other bytes as a dump. At most 64 KiB
 // are shown, of a dump 4 KiB.
 func Body(raw []byte) Shown {
 	s := Shown{Size: len(raw), UTF8: utf8.Valid(raw)}

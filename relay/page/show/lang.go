@@ -8,7 +8,7 @@ package show
 
 import "strings"
 
-// Lang is a language of the page, by its tag of BCP 47. What is none of them is treated as English.
+// Lang is a language of the page, by its tag of BCP 47. Any other is treated as English.
 type Lang string
 
 // The languages of the page.

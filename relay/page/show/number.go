@@ -45,7 +45,7 @@ func group(n int64) string {
 }
 
 // Percent is a ratio of 0 to 1 in percent: with two decimal places below 1 and from 99, one in between, zeros at the end left out.
-// It is "100 %" or "0 %" only if it is exactly that: "> 99.99 %", "< 0.01 %". What is no ratio is "–".
+// It is "100 %" or "0 %" only if it is exactly that: "> 99.99 %", "< 0.01 %". Another number is "–".
 func (l Lang) Percent(ratio float64) string {
 	switch {
 	case math.IsNaN(ratio) || ratio < 0 || ratio > 1:
@@ -62,7 +62,7 @@ func (l Lang) Percent(ratio float64) string {
 	return strconv.FormatFloat(math.Round(ratio*100*places)/places, 'f', -1, 64) + " %"
 }
 
-// Bytes is a size in powers of 1024, as the file writes them: "512 B", "1.5 KiB", "64 KiB". What is negative is "–".
+// Bytes is a size in powers of 1024, as the file writes them: "512 B", "1.5 KiB", "64 KiB". A negative number is "–".
 func (l Lang) Bytes(n int64) string {
 	if n < 0 {
 		return none

@@ -11,7 +11,7 @@ const none = "–"
 
 // Ago is how long before now t was: "just now" within ten seconds, then seconds, minutes and hours, rounded down; "yesterday"; and
 // then the date. A t that is up to ten seconds after now, by another clock, is "just now", too; a later one is as In says. Days
-// are those of now's location. The zero time is "–".
+// are counted in the location that now has. The zero time is "–".
 func (l Lang) Ago(t, now time.Time) string {
 	w := l.words()
 	passed := now.Sub(t)
@@ -35,7 +35,7 @@ func (l Lang) Ago(t, now time.Time) string {
 }
 
 // In is how long after now t is: "now" if it is not after it, seconds rounded up, minutes and hours rounded to the nearest;
-// "tomorrow"; and then the date. Days are those of now's location. The zero time is "–".
+// "tomorrow"; and then the date. Days are counted in the location that now has. The zero time is "–".
 func (l Lang) In(t, now time.Time) string {
 	w := l.words()
 	left := t.Sub(now)
@@ -59,7 +59,7 @@ func (l Lang) In(t, now time.Time) string {
 	return l.Date(t.In(now.Location()))
 }
 
-// sameDay is whether t is on the day that is days after that of now.
+// sameDay is whether t is as many days after now, in the location that now has.
 func sameDay(t, now time.Time, days int) bool {
 	y, m, d := t.In(now.Location()).Date()
 	yy, mm, dd := now.AddDate(0, 0, days).Date()
@@ -83,7 +83,7 @@ func (l Lang) Moment(t time.Time) string {
 }
 
 // Duration is a duration of milliseconds in the largest units that say it well: "3.2 ms", "1.4 s", "2 min 5 s", "3 h 12 min",
-// "2 d 4 h". What is shorter than a tenth of a millisecond is "< 0.1 ms"; what is negative or no number is "–".
+// "2 d 4 h". Less than a tenth of a millisecond is "< 0.1 ms"; a negative number or NaN is "–".
 func (l Lang) Duration(ms float64) string {
 	const second, minute, hour, day = 1e3, 6e4, 36e5, 864e5
 	w := l.words()
