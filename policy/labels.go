@@ -43,8 +43,12 @@ func (e *Endpoint) readLabels(b *config.Block) {
 	slices.SortFunc(e.Labels, func(a, b Label) int { return strings.Compare(a.Name, b.Name) })
 }
 
-// labelSettings are the labels for Diff.
+// labelSettings are the labels for Diff: one setting for each, or for all together if env() or
+// file() gave a part of them, which may be a name.
 func (e *Endpoint) labelSettings() []config.Setting {
+	if len(e.Labels) > 0 && e.Hides("labels") {
+		return []config.Setting{{Name: "labels", Value: fmt.Sprintf("%q", e.Labels)}}
+	}
 	var all []config.Setting
 	for _, l := range e.Labels {
 		all = append(all, config.Setting{Name: "labels." + l.Name, Value: strconv.Quote(l.Value)})

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"relay/config"
 )
 
 func TestLabels(t *testing.T) {
@@ -25,5 +27,11 @@ func TestLabels(t *testing.T) {
 	got := Diff(New([]*Endpoint{p.Endpoint("b")}), changed)
 	if len(got) != 1 || got[0].Kind != want[0].Kind || len(got[0].Settings) != 1 || got[0].Settings[0].Name != "labels.project" {
 		t.Errorf("diff is %+v", got)
+	}
+	// Nor is it as the name of a label.
+	drawn := mustDecode(t, "endpoint \"b\" {\n labels = { (env(\"NAME\")) = \"web\" }"+rest)
+	got = Diff(New([]*Endpoint{p.Endpoint("b")}), drawn)
+	if want := []config.Change{{Name: "labels", New: Hidden}, {Name: "labels.project", Old: `"web"`}}; len(got) != 1 || !cmp.Equal(want, got[0].Settings) {
+		t.Errorf("diff is %+v, want %+v", got, want)
 	}
 }

@@ -9,11 +9,14 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/spf13/cobra"
 
 	"relay/config"
 	"relay/internal/testkit"
@@ -118,24 +121,24 @@ var with = map[string]string{
 }
 
 // fileWith is a file that has one attribute of one block, and all that it needs for that.
-func fileWith(a config.Attribute, value string) string {
+func fileWith(a config.Attribute, value, dir string) string {
 	if a.Block == "" { // of the top level
-		return a.Name + " = " + value + "\n" + others("")
+		return a.Name + " = " + value + "\n" + others("", dir)
 	}
-	return blockWith(strings.Fields(a.Block), "", a, value) + others(a.Block)
+	return blockWith(strings.Fields(a.Block), "", a, value) + others(a.Block, dir)
 }
 
 // others are blocks that are to be there in any case.
-func others(path string) string {
+func others(path, dir string) string {
 	var b strings.Builder
 	if !strings.HasPrefix(path, "endpoint") {
 		b.WriteString("endpoint \"x\" {\n" + good[`endpoint "LABEL"`] + "}\n")
 	}
 	if !strings.HasPrefix(path, "outbox") {
-		b.WriteString("outbox \"sqlite\" {\n path = \"outbox\"\n}\n")
+		fmt.Fprintf(&b, "outbox \"sqlite\" {\n path = %q\n}\n", filepath.Join(dir, "outbox"))
 	}
 	if !strings.HasPrefix(path, "ingest") {
-		b.WriteString("ingest {\n unix \"in.sock\" {}\n}\n")
+		fmt.Fprintf(&b, "ingest {\n unix %q {}\n}\n", filepath.Join(dir, "in.sock"))
 	}
 	if !strings.HasPrefix(path, "admin") {
 		b.WriteString("admin {\n http = \"\"\n}\n")
@@ -164,11 +167,118 @@ func blockWith(path []string, above string, a config.Attribute, value string) st
 	} else {
 		inside += a.Name + " = " + value + "\n"
 	}
-	label := map[string]string{`http "LABEL"`: `http "127.0.0.1:0"`, `unix "LABEL"`: `unix "in.sock"`, `retry "LABEL"`: `retry "429"`, `path "LABEL"`: `path "/x/*"`, `policy "LABEL"`: `policy "default"`}[head]
+	label := map[string]string{`http "LABEL"`: `http "127.0.0.1:0"`, `unix "LABEL"`: `unix "x.sock"`, `retry "LABEL"`: `retry "429"`, `path "LABEL"`: `path "/x/*"`, `policy "LABEL"`: `policy "default"`}[head]
 	if label == "" {
 		label = strings.ReplaceAll(head, "LABEL", "x")
 	}
 	return label + " {\n" + inside + "}\n"
+}
+
+// quoter tries one file after the other, in a folder of its own.
+type quoter struct {
+	t      *testing.T
+	dir    string
+	canary string // what env("CANARY") gives
+	app    *app.App
+	log    *testkit.Log
+	lines  *app.Lines
+}
+
+func newQuoter(t *testing.T) *quoter {
+	t.Helper()
+	q := &quoter{t: t, dir: t.TempDir(), log: new(testkit.Log)}
+	q.write("event.json", `{"type":"a.b","tenant":"t","data":{"n":5,"x":{}}}`)
+	q.write("base.hcl", others("", q.dir))
+	q.write("live.hcl", others("", q.dir))
+	c := &command{env: q.env}
+	load := func() (*config.File, *policy.Policy, error) { return c.read([]string{q.path("live.hcl")}) }
+	file, p, err := load()
+	testkit.Must(t, err)
+	q.lines = app.NewLines(q.log)
+	q.app, err = app.Open(t.Context(), app.Options{Config: file.Config, Policy: p, Log: app.NewLogger(file.Config.Log, q.lines), Load: load})
+	testkit.Must(t, err)
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = q.app.Run(ctx) })
+	t.Cleanup(func() { stop(); running.Wait() })
+	return q
+}
+
+func (q *quoter) path(name string) string { return filepath.Join(q.dir, name) }
+
+func (q *quoter) write(name, text string) {
+	testkit.Must(q.t, os.WriteFile(q.path(name), []byte(text), 0o600))
+}
+
+func (q *quoter) env(name string) (string, bool) {
+	if name == "CANARY" {
+		return q.canary, true
+	}
+	return os.LookupEnv(name)
+}
+
+// verbs are all that check, diff and explain say of a file; ok when check takes it.
+func (q *quoter) verbs(src string) (said string, ok bool) {
+	q.write("relay.hcl", src)
+	file, base, event := q.path("relay.hcl"), q.path("base.hcl"), q.path("event.json")
+	var b strings.Builder
+	c := &command{streams: streams{strings.NewReader(""), &b, &b}, env: q.env}
+	verb := func(verb *cobra.Command, args ...string) int {
+		verb.SilenceErrors, verb.SilenceUsage = true, true
+		return c.run(verb, args)
+	}
+	if verb(c.check(), file) != exitOK {
+		return b.String(), false // of the others the same is said
+	}
+	verb(c.check(), "--json", file)
+	verb(c.diff(), base, file)
+	verb(c.diff(), "--json", file, base)
+	verb(c.explain(), "--config", file, event)
+	verb(c.explain(), "--config", file, "--json", event)
+	return b.String(), true
+}
+
+// reload is all that a Relay says which is given the file while it runs.
+func (q *quoter) reload(src string) string {
+	q.write("live.hcl", src)
+	done, err := q.app.Reload(q.t.Context(), "test")
+	q.lines.Flush(time.Minute)
+	answer, _ := json.Marshal(done)
+	return fmt.Sprint(q.log.Take(), string(answer), err)
+}
+
+// try gives one attribute the values of every canary, and counts those that are right.
+func (q *quoter) try(a config.Attribute) (accepted int) {
+	refused := false
+	for n, c := range canaries {
+		q.canary = c.value
+		q.write("canary", c.value)
+		for _, value := range valuesOf(n) {
+			src := fileWith(a, value, q.dir)
+			said, ok := q.verbs(src)
+			if ok {
+				accepted++
+			}
+			// What is wrong with a file a reload says in the words of check, so one will do.
+			if ok || !refused {
+				said += q.reload(src)
+				refused = refused || !ok
+			}
+			said = chance.ReplaceAllStringFunc(strings.ReplaceAll(said, q.dir, ""), func(s string) string {
+				if strings.ContainsAny(s, "abcdefµm:") {
+					return "" // digits alone may be those of a canary
+				}
+				return s
+			})
+			for _, m := range c.marks {
+				if i := strings.Index(said, m); i >= 0 {
+					q.t.Errorf("%s %s = %s with %s is quoted:\n…%s…\nin\n%s", a.Block, a.Name, value, c.name, said[max(0, i-200):min(len(said), i+100)], src)
+					break
+				}
+			}
+		}
+	}
+	return accepted
 }
 
 // Nothing that Relay says quotes what env() or file() gave, whatever the attribute and
@@ -182,89 +292,27 @@ func TestNothingQuotesWhatWasDrawn(t *testing.T) {
 	attributes = slices.DeleteFunc(attributes, func(a config.Attribute) bool {
 		return strings.HasPrefix(a.Block, "policy") && a.Block != `policy "LABEL" retry` && a.Block != `policy "LABEL" tls`
 	})
-	dir := t.TempDir()
-	t.Chdir(dir)
-	testkit.Must(t, os.WriteFile("event.json", []byte(`{"type":"a.b","tenant":"t","data":{"n":5,"x":{}}}`), 0o600))
-	base := others("")
-	testkit.Must(t, os.WriteFile("base.hcl", []byte(base), 0o600))
-	reload := startForReload(t)
-	accepted := map[string]int{}
-	for n, c := range canaries {
-		t.Setenv("CANARY", c.value)
-		testkit.Must(t, os.WriteFile("canary", []byte(c.value), 0o600))
-		for _, a := range attributes {
-			for _, value := range valuesOf(n) {
-				src := fileWith(a, value)
-				said, ok := saidOf(t, src)
-				said += reload(src)
-				if ok {
-					accepted[a.Block+" "+a.Name]++
-				}
-				said = chance.ReplaceAllStringFunc(strings.ReplaceAll(said, dir, ""), func(s string) string {
-					if strings.ContainsAny(s, "abcdefµm:") {
-						return "" // digits alone may be those of a canary
-					}
-					return s
-				})
-				for _, m := range c.marks {
-					if i := strings.Index(said, m); i >= 0 {
-						t.Errorf("%s %s = %s with %s is quoted:\n…%s…\nin\n%s", a.Block, a.Name, value, c.name, said[max(0, i-200):min(len(said), i+100)], src)
-						break
-					}
-				}
-			}
-		}
+	work := make(chan config.Attribute, len(attributes))
+	for _, a := range attributes {
+		work <- a
 	}
+	close(work)
+	var accepted sync.Map // by block and name, how many values were right
+	var working sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		q := newQuoter(t)
+		working.Go(func() {
+			for a := range work {
+				accepted.Store(a.Block+" "+a.Name, q.try(a))
+			}
+		})
+	}
+	working.Wait()
 	// The test is of use only while right values are among the canaries.
 	for _, name := range []string{`endpoint "LABEL" url`, `endpoint "LABEL" concurrency`, `outbox "sqlite" path`, `outbox "redis" url`, `endpoint "LABEL" headers`, `endpoint "LABEL" source`, `endpoint "LABEL" origin`, `endpoint "LABEL" retry initial`, `endpoint "LABEL" timeout total`} {
-		if accepted[name] == 0 {
+		if n, _ := accepted.Load(name); n == 0 || n == nil {
 			t.Errorf("no canary is right for %s", name)
 		}
-	}
-}
-
-// saidOf is all that check, diff and explain say of a file; ok when check takes it.
-func saidOf(t *testing.T, src string) (said string, ok bool) {
-	t.Helper()
-	testkit.Must(t, os.WriteFile("relay.hcl", []byte(src), 0o600))
-	var b strings.Builder
-	verb := func(args ...string) int {
-		return run(args, streams{strings.NewReader(""), &b, &b})
-	}
-	if verb("check", "relay.hcl") != exitOK {
-		return b.String(), false // of the others the same is said
-	}
-	verb("check", "--json", "relay.hcl")
-	verb("diff", "base.hcl", "relay.hcl")
-	verb("diff", "--json", "relay.hcl", "base.hcl")
-	verb("explain", "--config", "relay.hcl", "event.json")
-	verb("explain", "--config", "relay.hcl", "--json", "event.json")
-	return b.String(), true
-}
-
-// startForReload starts a Relay and returns how to reload it with another file, which
-// answers with all that was said about that.
-func startForReload(t *testing.T) func(src string) string {
-	t.Helper()
-	testkit.Must(t, os.WriteFile("live.hcl", []byte(others("")), 0o600))
-	c := &command{env: os.LookupEnv}
-	load := func() (*config.File, *policy.Policy, error) { return c.read([]string{"live.hcl"}) }
-	file, p, err := load()
-	testkit.Must(t, err)
-	log := new(testkit.Log)
-	lines := app.NewLines(log)
-	a, err := app.Open(t.Context(), app.Options{Config: file.Config, Policy: p, Log: app.NewLogger(file.Config.Log, lines), Load: load})
-	testkit.Must(t, err)
-	ctx, stop := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { _ = a.Run(ctx) })
-	t.Cleanup(func() { stop(); running.Wait() })
-	return func(src string) string {
-		testkit.Must(t, os.WriteFile("live.hcl", []byte(src), 0o600))
-		done, err := a.Reload(t.Context(), "test")
-		lines.Flush(time.Minute)
-		answer, _ := json.Marshal(done)
-		return fmt.Sprint(log.Take(), string(answer), err)
 	}
 }
 
@@ -284,7 +332,7 @@ func TestStartQuotesNothing(t *testing.T) {
 			t.Setenv("CANARY", tt.value)
 			path := strings.Fields(tt.src)[0]
 			src := strings.NewReplacer("{ ", "{\n", " }", "\n}\n").Replace(tt.src)
-			testkit.Must(t, os.WriteFile("relay.hcl", []byte(src+others(path)), 0o600))
+			testkit.Must(t, os.WriteFile("relay.hcl", []byte(src+others(path, dir)), 0o600))
 			p := &process{t: t, dir: dir}
 			self, err := os.Executable()
 			testkit.Must(t, err)

@@ -68,9 +68,12 @@ func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 // run runs the program with these arguments and returns its exit code.
 func run(args []string, s streams) int {
 	c := &command{streams: s, env: os.LookupEnv}
-	root := c.root()
-	root.SetArgs(args)
+	return c.run(c.root(), args)
+}
 
+// run runs a verb, or the root with all of them.
+func (c *command) run(root *cobra.Command, args []string) int {
+	root.SetArgs(args)
 	cmd, err := root.ExecuteC()
 	defer func() {
 		if c.lines != nil {
