@@ -53,17 +53,17 @@ func drift(a, b rgb) float64 {
 }
 
 func TestAccents(t *testing.T) {
-	for hex, want := range map[string]string{
-		"#000000": "#000000", "#2f6fde": "", "#ffee00": "", "#FfF": "", "#808080": "",
+	for _, c := range []struct{ hex, light, dark, text string }{ // "" is: anything else than hex
+		{"#000000", "#000000", "", "#ffffff"},
+		{"#ffffff", "", "#ffffff", "#16181c"},
+		{"#ffee00", "", "#ffee00", "#16181c"},
+		{"#0a2a66", "#0a2a66", "", "#ffffff"},
+		{"#767676", "", "", "#ffffff"},
+		{"#7a7a7a", "", "", "#000000"},
 	} {
-		light, dark := Accent(hex)
-		if want != "" && light != want {
-			t.Errorf("Accent(%s) = %s, %s", hex, light, dark)
-		}
-		for _, got := range []string{light, dark} {
-			if !IsColour(got) {
-				t.Errorf("Accent(%s) = %s, %s", hex, light, dark)
-			}
+		light, dark := Accent(c.hex)
+		if (light == c.hex) != (c.light != "") || (dark == c.hex) != (c.dark != "") || OnAccent(c.hex) != c.text {
+			t.Errorf("Accent(%s) = %s, %s; text on it %s", c.hex, light, dark, OnAccent(c.hex))
 		}
 	}
 	whole, _ := Accent(defaultAccent)

@@ -12,7 +12,7 @@
 //	c-axis c-grid       the base line, the other lines at ticks
 //	c-ok c-bad c-wait c-held c-off   states, as everywhere on the page
 //	c-none c-hit        a step without data; the invisible surface that shows values under the pointer
-//	c-line c-line2      the first line, and the second one, dashed; c-area is below a line
+//	c-line c-line2      the first line, and the second one, dashed; c-dot is a value between gaps, c-area is below a line
 //	c-spark             a tiny line in a row of a table
 //	c-dns c-connect c-tls c-first c-rest   phases of an attempt
 //	c-rows c-row c-name c-note c-gap c-strip   rows of a waterfall, and the time between them
@@ -68,8 +68,18 @@ const (
 )
 
 func (s State) mark() string {
-	marks := map[State]string{OK: "●", Wait: "◔", Held: "‖", Bad: "✕", Off: "⊘"}
-	return marks[s.known()]
+	switch s {
+	case OK:
+		return "●"
+	case Wait:
+		return "◔"
+	case Held:
+		return "‖"
+	case Bad:
+		return "✕"
+	default:
+		return "⊘"
+	}
 }
 
 // known is s, or Off if s is no state: a class is never made of what a stranger wrote.

@@ -2,9 +2,11 @@ package chart
 
 import (
 	"html/template"
+	"math"
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // markup writes HTML that is well-formed XML, too.
@@ -21,7 +23,12 @@ func (m *markup) raw(parts ...string) {
 // text writes s as text, or as the value of an attribute. A character that XML does not allow, or that changes the direction
 // of the text around it, becomes U+FFFD.
 func (m *markup) text(s string) {
-	for _, r := range s {
+	plain := 0
+	for plain < len(s) && s[plain] >= ' ' && s[plain] < 0x7f && strings.IndexByte(`<>&"'`, s[plain]) < 0 {
+		plain++
+	}
+	m.raw(s[:plain])
+	for _, r := range s[plain:] {
 		switch {
 		case r == '<':
 			m.raw("&lt;")
@@ -36,16 +43,17 @@ func (m *markup) text(s string) {
 		case unicode.IsControl(r) && r != '\t' && r != '\n', r >= 0xfffe && r <= 0xffff, unicode.Is(unicode.Bidi_Control, r):
 			m.raw("\ufffd")
 		default:
-			m.b = append(m.b, string(r)...) // a byte that is not UTF-8 is U+FFFD by now
+			m.b = utf8.AppendRune(m.b, r) // a byte that is not UTF-8 is U+FFFD by now
 		}
 	}
 }
 
-// num writes v with at most one decimal place.
+// num writes v, which is not negative, with at most one decimal place.
 func (m *markup) num(v float64) {
-	m.b = strconv.AppendFloat(m.b, v, 'f', 1, 64)
-	if n := len(m.b); m.b[n-1] == '0' {
-		m.b = m.b[:n-2]
+	tenths := int64(math.Round(v * 10))
+	m.b = strconv.AppendInt(m.b, tenths/10, 10)
+	if tenths%10 != 0 {
+		m.b = append(m.b, '.', byte('0'+tenths%10))
 	}
 }
 

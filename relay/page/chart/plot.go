@@ -110,13 +110,24 @@ func (l points) runs(each func(from, to int)) {
 
 // draw writes the line. One value between gaps is a dot: a line of almost no length with round ends.
 func (l points) draw(m *markup, class string) {
+	alone := []int{}
 	m.raw(`<path class="`, class, `" d="`)
 	l.runs(func(from, to int) {
-		l.pen(m, from, to)
 		if to == from+1 {
-			m.raw(`h.1`)
+			alone = append(alone, from)
+			return
 		}
+		l.pen(m, from, to)
 	})
+	m.raw(`"/>`)
+	if len(alone) == 0 {
+		return
+	}
+	m.raw(`<path class="`, class, ` c-dot" d="`)
+	for _, i := range alone {
+		l.pen(m, i, i+1)
+		m.raw(`h.1`)
+	}
 	m.raw(`"/>`)
 }
 
@@ -128,14 +139,10 @@ func (l points) area(m *markup, class string, base float64) {
 			return
 		}
 		l.pen(m, from, to)
-		m.raw(`L`)
-		m.num(l.x(to - 1))
-		m.raw(` `)
+		m.raw(`V`)
 		m.num(base)
-		m.raw(`L`)
+		m.raw(`H`)
 		m.num(l.x(from))
-		m.raw(` `)
-		m.num(base)
 		m.raw(`Z`)
 	})
 	m.raw(`"/>`)

@@ -33,8 +33,8 @@ func Spark(kind Kind, label string, values []float64, format func(v float64) str
 		m.raw(`">`, missing, `</span>`)
 		return m.html()
 	}
-	m.svg(Text{Title: label, Description: listed(l.y, format)}, " c-spark", 100, sparkHigh)
-	l.x = func(i int) float64 { return (float64(i) + 0.5) * 100 / float64(len(values)) }
+	m.svg(Text{Title: label, Description: listed(l.y, format)}, " c-spark", float64(max(1, len(values)-1)), sparkHigh)
+	l.x = func(i int) float64 { return float64(i) } // a step is as wide as a coordinate, which makes the path short
 	l.drawSpark(m, kind, most)
 	m.raw(`</svg>`)
 	return m.html()

@@ -15,8 +15,8 @@ import (
 
 var tags = regexp.MustCompile(`</?span(?: class="j-(?:key|str|num|lit|punc|chip|hex|cut)")?>`)
 
-// plain is HTML without its tags, as a reader sees it. It fails the test if there are other tags, or tags that do not match.
-func plain(t *testing.T, h string) string {
+// seen is HTML without its tags, as a reader sees it. It fails the test if there are other tags, or tags that do not match.
+func seen(t *testing.T, h string) string {
 	t.Helper()
 	open := 0
 	for _, tag := range tags.FindAllString(h, -1) {
@@ -53,7 +53,7 @@ func TestJSON(t *testing.T) {
     "x": "]}"
   }
 }`
-	if s := plain(t, string(got.HTML)); s != want || got.Form != FormJSON || !got.UTF8 || got.Truncated {
+	if s := seen(t, string(got.HTML)); s != want || got.Form != FormJSON || !got.UTF8 || got.Truncated {
 		t.Errorf("%+v\n%s", got, s)
 	}
 	for _, part := range []string{
@@ -87,7 +87,7 @@ func TestBodiesOfOtherForms(t *testing.T) {
 		{"bytes", "\x89PNG\r\n\x1a\n\x00\x00\xff<", "0000  89 50 4e 47 0d 0a 1a 0a 00 00 ff 3c              .PNG.......<\n", FormHex},
 	} {
 		got := Body([]byte(c.raw))
-		s := plain(t, string(got.HTML))
+		s := seen(t, string(got.HTML))
 		if got.Form != c.form || (c.want != "" || c.raw == "") && s != c.want || got.Truncated || got.UTF8 != utf8.ValidString(c.raw) {
 			t.Errorf("%s: %+v\n%q", c.name, got, s)
 		}
@@ -105,7 +105,7 @@ func TestLargeBodies(t *testing.T) {
 		"endless":    strings.Repeat("[", 10*MaxBody),
 	} {
 		got := Body([]byte(raw))
-		s := plain(t, string(got.HTML))
+		s := seen(t, string(got.HTML))
 		if !got.Truncated || got.Size != len(raw) || !strings.HasSuffix(s, "…") || strings.Contains(s, "⟨") || len(got.HTML) > maxHTML+MaxBody+1024 {
 			t.Errorf("%s: truncated %v, size %d, %d bytes of HTML, ends in %q", name, got.Truncated, got.Size, len(got.HTML), s[max(0, len(s)-20):])
 		}
@@ -152,7 +152,7 @@ func FuzzBody(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		got := Body(raw)
-		s := plain(t, string(got.HTML))
+		s := seen(t, string(got.HTML))
 		if !utf8.ValidString(s) {
 			t.Fatalf("not UTF-8: %q", s)
 		}

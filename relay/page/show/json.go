@@ -56,7 +56,7 @@ func Body(raw []byte) Shown {
 		s.HTML = template.HTML(dump(raw[:min(len(raw), maxHex)]))
 	case s.UTF8 && json.Valid(raw) && depth(raw) <= maxDepth:
 		s.Form = FormJSON
-		p := printer{rest: head}
+		p := printer{rest: head, b: make([]byte, 0, min(8*len(head), maxHTML+MaxBody))}
 		p.print()
 		s.Truncated = s.Truncated || p.full
 		s.HTML = template.HTML(p.b)

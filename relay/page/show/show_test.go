@@ -112,3 +112,28 @@ func TestBytes(t *testing.T) {
 		}
 	}
 }
+
+// A table of 100 deliveries: two times, a duration, a count, a percentage and a text each.
+func BenchmarkHundredRows(b *testing.B) {
+	now := time.Date(2026, 11, 29, 14, 0, 0, 0, time.UTC)
+	b.ReportAllocs()
+	size := 0
+	for b.Loop() {
+		size = 0
+		for i := range 100 {
+			t := time.Duration(i) * time.Minute
+			size += len(En.Ago(now.Add(-t), now)) + len(En.In(now.Add(t), now)) + len(En.Duration(float64(i*i))) +
+				len(En.Plural(int64(i*i), "%d delivery|%d deliveries")) + len(En.Percent(float64(i)/100)) + len(Text("order.created <v2>"))
+		}
+	}
+	b.ReportMetric(float64(size), "bytes/page")
+}
+
+func BenchmarkBody(b *testing.B) {
+	raw := []byte(`[` + strings.Repeat(`{"id":"ord_01HX","total":12.50,"lines":[1,2,3],"paid":true},`, 1000) + `null]`)
+	b.ReportAllocs()
+	b.SetBytes(int64(min(len(raw), MaxBody)))
+	for b.Loop() {
+		Body(raw)
+	}
+}

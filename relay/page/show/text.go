@@ -17,6 +17,13 @@ func Text(s string) template.HTML {
 func appendText(b []byte, s string) []byte {
 	open := false
 	for len(s) > 0 {
+		if n := plain(s); n > 0 {
+			if open {
+				b, open = append(b, spanEnd...), false
+			}
+			b, s = append(b, s[:n]...), s[n:]
+			continue
+		}
 		r, n := utf8.DecodeRuneInString(s)
 		if r == '\r' && len(s) > 1 && s[1] == '\n' {
 			s = s[1:]
@@ -24,10 +31,12 @@ func appendText(b []byte, s string) []byte {
 		}
 		bad := r == utf8.RuneError && n == 1
 		chip := bad || hidden(r)
-		if chip != open {
-			b = append(b, map[bool]string{true: chipOpen, false: spanEnd}[chip]...)
-			open = chip
+		if chip && !open {
+			b = append(b, chipOpen...)
+		} else if open && !chip {
+			b = append(b, spanEnd...)
 		}
+		open = chip
 		switch {
 		case bad:
 			b = fmt.Appendf(b, "⟨0x%02X⟩", s[0])
@@ -42,6 +51,16 @@ func appendText(b []byte, s string) []byte {
 		b = append(b, spanEnd...)
 	}
 	return b
+}
+
+// plain is how many bytes at the beginning of s are HTML as they are.
+func plain(s string) int {
+	for i := range len(s) {
+		if c := s[i]; (c < ' ' && c != '\n' && c != '\t') || c >= 0x7f || c == '<' || c == '>' || c == '&' || c == '"' || c == '\'' {
+			return i
+		}
+	}
+	return len(s)
 }
 
 const (
