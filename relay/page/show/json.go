@@ -50,7 +50,7 @@ func Body(raw []byte) Shown {
 	switch {
 	case len(raw) == 0:
 		s.Form = FormEmpty
-	case !s.UTF8 && foreign(head):
+	case foreign(head): // never JSON, which has no controls
 		s.Form = FormHex
 		s.Truncated = len(raw) > maxHex
 		s.HTML = template.HTML(dump(raw[:min(len(raw), maxHex)]))
