@@ -54,6 +54,10 @@ type tail struct {
 	lost atomic.Int64
 	told int64 // of lost
 
+	rate   int64 // attempts in a second, 0 for all
+	second atomic.Int64
+	taken  atomic.Int64 // in that second
+
 	mu      sync.Mutex
 	stopped bool // the last deadline of writes is set
 }
@@ -77,7 +81,7 @@ func (a *api) tail(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer a.tails.Add(-1)
-	t := &tail{a: a, w: w, rc: http.NewResponseController(w), room: make(chan *outbox.Item, tailRoom)}
+	t := &tail{a: a, w: w, rc: http.NewResponseController(w), room: make(chan *outbox.Item, tailRoom), rate: int64(q.Rate)}
 	defer a.Deliverer.Listen(func(i *outbox.Item) { t.hear(&filter, i) })()
 	t.follow(r.Context())
 }
@@ -87,11 +91,23 @@ func (t *tail) hear(f *outbox.Filter, i *outbox.Item) {
 	if !f.Match(i) {
 		return
 	}
+	if t.rate > 0 && !t.within(time.Now().Unix()) {
+		t.lost.Add(1)
+		return
+	}
 	select {
 	case t.room <- i:
 	default:
 		t.lost.Add(1)
 	}
+}
+
+// within tells whether the rate lets one more attempt of a second through.
+func (t *tail) within(second int64) bool {
+	if t.second.Swap(second) != second {
+		t.taken.Store(0)
+	}
+	return t.taken.Add(1) <= t.rate
 }
 
 // follow writes until the reader has gone, or Relay stops.

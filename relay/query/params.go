@@ -64,6 +64,7 @@ func Params() []Param {
 		{Name: "cursor", Kind: "text", Use: Lists, Example: "", About: "`next` of the page before, with the same filter", read: readCursor},
 		{Name: "offset", Kind: "number", Use: Lists, Example: "40", About: "items to leave out, at most 10,000, without `cursor`", read: readOffset},
 		{Name: "total", Kind: "true or false", Use: Lists, Values: []string{"true", "false"}, Example: "false", About: "count all pages, for 200 ms at most; `true` by default", read: readTotal},
+		{Name: "rate", Kind: "number", Use: Tail, Example: "10", About: "at most this many attempts in a second, 1 to 10,000; what comes beside them is counted as lost. All by default", read: readRate},
 		{Name: "by", Kind: "word", Use: Stats, Values: []string{"endpoint", "type", "tenant"}, Example: "endpoint", About: "one row for each of them", read: readBy},
 		{Name: "step", Kind: "word", Use: Stats, Values: []string{"hour", "day", "week", "month"}, Example: "day", About: "one row for each of them, in UTC; weeks begin on Monday", read: readStep},
 	}

@@ -1,0 +1,136 @@
+package page
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+
+	"relay/relay/admin"
+)
+
+// refusal is an answer of the API that is no success.
+type refusal struct {
+	status      int
+	code        string
+	title       string
+	detail      string
+	field       string
+	pointer     string
+	diagnostics []string
+}
+
+func (r *refusal) Error() string { return r.code + ": " + r.detail }
+
+// The parts of a refusal, for templates.
+func (r *refusal) Status() int           { return r.status }
+func (r *refusal) Code() string          { return r.code }
+func (r *refusal) Detail() string        { return r.detail }
+func (r *refusal) Field() string         { return r.field }
+func (r *refusal) Diagnostics() []string { return r.diagnostics }
+
+// refusalOf is an error as a refusal.
+func (c *call) refusalOf(err error) *refusal {
+	if r, ok := errors.AsType[*refusal](err); ok {
+		return r
+	}
+	return &refusal{status: http.StatusInternalServerError, code: "internal_error", detail: err.Error()}
+}
+
+// get reads a route of the API. Errors: *refusal.
+func (c *call) get(path string, q url.Values, into any) error {
+	return c.ask(http.MethodGet, path, q, nil, into)
+}
+
+// send calls a route that changes something, with a body in JSON; nil for none. Errors: *refusal.
+func (c *call) send(method, path string, body, into any) error {
+	return c.ask(method, path, nil, body, into)
+}
+
+func (c *call) ask(method, path string, q url.Values, body, into any) error {
+	var text []byte
+	if raw, is := body.(json.RawMessage); is {
+		text = raw
+	} else if body != nil {
+		var err error
+		if text, err = json.Marshal(body); err != nil {
+			return fmt.Errorf("ask %s: %w", path, err)
+		}
+	}
+	r, err := c.inner(method, path, q, text)
+	if err != nil {
+		return err
+	}
+	answer := &recorder{header: http.Header{}}
+	c.p.API.ServeHTTP(answer, r)
+	return answer.read(path, into)
+}
+
+// inner is a request of the API by who makes this one.
+func (c *call) inner(method, path string, q url.Values, body []byte) (*http.Request, error) {
+	u := url.URL{Path: path, RawQuery: q.Encode()}
+	r, err := http.NewRequestWithContext(admin.WithAccess(c.r.Context(), c.access), method, u.String(), bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("ask %s: %w", path, err)
+	}
+	r.Host, r.RemoteAddr = c.r.Host, c.r.RemoteAddr
+	if body != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	return r, nil
+}
+
+// escaped is a path of the API with a name or id in it.
+func escaped(format string, names ...any) string {
+	for i, name := range names {
+		names[i] = url.PathEscape(fmt.Sprint(name))
+	}
+	return fmt.Sprintf(format, names...)
+}
+
+// recorder keeps an answer of the API.
+type recorder struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (r *recorder) Header() http.Header { return r.header }
+
+func (r *recorder) WriteHeader(status int) {
+	if r.status == 0 {
+		r.status = status
+	}
+}
+
+func (r *recorder) Write(b []byte) (int, error) {
+	r.WriteHeader(http.StatusOK)
+	return r.body.Write(b)
+}
+
+// read decodes a success into a value, and returns any other answer as *refusal.
+func (r *recorder) read(path string, into any) error {
+	if r.status >= 300 {
+		var p struct {
+			Code, Title, Detail, Field, Pointer string
+			Diagnostics                         []string
+		}
+		if err := json.Unmarshal(r.body.Bytes(), &p); err != nil {
+			p.Detail = r.body.String()
+		}
+		return &refusal{r.status, p.Code, p.Title, p.Detail, p.Field, p.Pointer, p.Diagnostics}
+	}
+	switch into := into.(type) {
+	case nil:
+		return nil
+	case *[]byte:
+		*into = r.body.Bytes()
+		return nil
+	}
+	if err := json.Unmarshal(r.body.Bytes(), into); err != nil {
+		return fmt.Errorf("read the answer of %s: %w", path, err)
+	}
+	return nil
+}

@@ -1,0 +1,147 @@
+package page
+
+import (
+	"cmp"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"relay/ingest/problem"
+	"relay/relay/admin"
+)
+
+// maxForm bounds the body of a form, in bytes: an event to explain may be 1 MiB.
+const maxForm = 2 << 20
+
+// call is one request of the page.
+type call struct {
+	p *Page
+	w http.ResponseWriter
+	r *http.Request
+
+	access  *admin.Access // nil for the whole power
+	known   bool          // there is a session, or none is needed
+	session bool          // that can be ended
+	lang    string
+	set     *set
+}
+
+func (p *Page) newCall(w http.ResponseWriter, r *http.Request) *call {
+	c := &call{p: p, w: w, r: r}
+	c.access, c.known, c.session = p.sessionOf(r)
+	c.lang = languageOf(r)
+	c.set = p.sets[c.lang]
+	return c
+}
+
+// t is a text of the catalogue.
+func (c *call) t(key string, args ...any) string { return c.p.things.text(c.lang, key, args...) }
+
+// may tells whether the session has a right.
+func (c *call) may(right admin.Right) bool { return c.access.Has(right) }
+
+// whole tells whether the session sees everything, not only what belongs to some tenants or endpoints.
+func (c *call) whole() bool {
+	return c.access == nil || c.access.Tenants == nil && c.access.Endpoints == nil
+}
+
+// nameOf is who an access is, for people.
+func (c *call) nameOf(a *admin.Access) string {
+	if a == nil {
+		return c.t("layout.admin")
+	}
+	return cmp.Or(strings.Join(a.Tenants, ", "), a.Name)
+}
+
+// part tells whether the module of the page asks, for a part of what is shown.
+func (c *call) part() bool { return c.r.Header.Get("Relay-Part") != "" }
+
+func (c *call) redirect(to string) {
+	http.Redirect(c.w, c.r, to, http.StatusSeeOther)
+}
+
+// language switches the language where the address asks for it, and tells whether it answered.
+func (c *call) language() bool {
+	q := c.r.URL.Query()
+	if c.r.Method != http.MethodGet || !q.Has("lang") {
+		return false
+	}
+	if want := q.Get("lang"); isLanguage(want) {
+		http.SetCookie(c.w, &http.Cookie{Name: languageCookie, Value: want, Path: "/", SameSite: http.SameSiteLaxMode, MaxAge: 365 * 24 * 3600, HttpOnly: true, Secure: c.r.TLS != nil})
+	}
+	q.Del("lang")
+	to := url.URL{Path: c.r.URL.Path, RawQuery: q.Encode()}
+	c.redirect(localPath(to.String()))
+	return true
+}
+
+// parseForm reads the body of a form.
+func (c *call) parseForm() error {
+	if err := c.r.ParseForm(); err != nil {
+		if _, long := errors.AsType[*http.MaxBytesError](err); long {
+			return &refusal{status: http.StatusRequestEntityTooLarge, code: "body_too_large", detail: fmt.Sprintf("a form is at most %d MiB", maxForm>>20)}
+		}
+		return &refusal{status: http.StatusBadRequest, code: "invalid_body", detail: "the form cannot be read"}
+	}
+	return nil
+}
+
+// act does what a form asks for, once: a form that is sent again, by a second click or by Back, goes
+// on to where the first one did. do returns the address to go on to.
+func (c *call) act(do func() (string, error)) error {
+	if err := c.parseForm(); err != nil {
+		return err
+	}
+	mark := c.r.PostForm.Get("once")
+	key := mark + " " + c.r.URL.Path
+	if to, did := c.p.once.Get(key); mark != "" && did {
+		c.redirect(to)
+		return nil
+	}
+	to, err := do()
+	if err != nil {
+		return err
+	}
+	if mark != "" {
+		c.p.once.Add(key, to)
+	}
+	c.redirect(to)
+	return nil
+}
+
+// fail shows an error as a screen, with the status of the API.
+func (c *call) fail(err error) {
+	r := c.refusalOf(err)
+	if r.status == http.StatusUnauthorized && c.r.Method == http.MethodGet && !c.part() {
+		c.askLogin()
+		return
+	}
+	c.show(r.status, "error", c.titleOf(r), r)
+}
+
+func (c *call) titleOf(r *refusal) string {
+	switch r.status {
+	case http.StatusNotFound:
+		return c.t("error.not_found")
+	case http.StatusForbidden, http.StatusUnauthorized:
+		return c.t("error.forbidden")
+	case http.StatusServiceUnavailable, http.StatusBadGateway:
+		return c.t("error.unavailable")
+	case http.StatusInternalServerError:
+		return c.t("error.internal")
+	}
+	return c.t("error.refused")
+}
+
+func (c *call) lost() error {
+	if c.r.Method != http.MethodGet && c.r.Method != http.MethodHead {
+		return &refusal{status: http.StatusMethodNotAllowed, code: string(problem.MethodNotAllowed)}
+	}
+	return &refusal{status: http.StatusNotFound, code: string(problem.NotFound)}
+}
+
+// newMark is a mark for a form, or for an answer that is shown once.
+func newMark() string { return rand.Text() }

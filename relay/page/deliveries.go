@@ -1,0 +1,250 @@
+package page
+
+import (
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"relay/relay/admin"
+	"relay/relay/query"
+)
+
+// deliveryRoutes are the screens of deliveries.
+func deliveryRoutes() []route {
+	return []route{
+		{pattern: "GET /deliveries", do: (*call).listDeliveries},
+		{pattern: "GET /deliveries/bulk", do: (*call).askBulk},
+		{pattern: "POST /deliveries/bulk", do: (*call).bulk},
+		{pattern: "GET /deliveries/{id}", do: (*call).showDelivery},
+		{pattern: "POST /deliveries/{id}/{action}", do: (*call).changeDelivery},
+	}
+}
+
+// deliveryList is the data of the screen.
+type deliveryList struct {
+	admin.DeliveryList
+	Filter  filterForm
+	Problem *refusal // of the filter
+	First   bool     // the first page, newest first: live rows belong on top
+	Live    string   // the filter as a query string
+	Next    string   // address of the next page
+}
+
+// filterForm is what the form of the filter shows.
+type filterForm struct {
+	url.Values
+	Endpoints []string // that there are, up to a bound
+	More      bool     // a condition is set that the form hides at first
+	Some      bool     // any condition is set
+	Rest      url.Values
+}
+
+// shownConditions are those with a field of their own; the others are kept by hidden fields.
+func shownConditions() []string {
+	return []string{"state", "endpoint", "type", "status", "since", "tenant", "event", "key", "code", "attempts", "manual", "until", "attempted_since", "order"}
+}
+
+// State is the state that is asked for, if it is one.
+func (f filterForm) State() string {
+	if s := f.Values["state"]; len(s) == 1 {
+		return s[0]
+	}
+	return ""
+}
+
+// listQuery is the filter of an address: empty fields of a form are no conditions.
+func listQuery(given url.Values) url.Values {
+	q := url.Values{}
+	for name, values := range given {
+		values = slices.DeleteFunc(slices.Clone(values), func(v string) bool { return strings.TrimSpace(v) == "" })
+		if len(values) > 0 && name != "did" {
+			q[name] = values
+		}
+	}
+	return q
+}
+
+func (c *call) filterForm(q url.Values) filterForm {
+	f := filterForm{Values: q, Rest: url.Values{}}
+	var list admin.EndpointList
+	if err := c.get("/v1/endpoints", url.Values{"limit": {"200"}}, &list); err == nil {
+		for _, e := range list.Endpoints {
+			f.Endpoints = append(f.Endpoints, e.Name)
+		}
+	}
+	for name := range q {
+		if !slices.Contains(shownConditions(), name) && name != "cursor" && name != "offset" && name != "limit" {
+			f.Rest[name] = q[name]
+		}
+		f.More = f.More || slices.Contains(shownConditions()[5:], name) || f.Rest.Has(name)
+		f.Some = f.Some || name != "order" && name != "cursor" && name != "limit"
+	}
+	return f
+}
+
+func (c *call) listDeliveries() error {
+	q := listQuery(c.r.URL.Query())
+	data := deliveryList{Filter: c.filterForm(q)}
+	ask := maps.Clone(q)
+	if !ask.Has("limit") {
+		ask.Set("limit", "50")
+	}
+	status := http.StatusOK
+	if err := c.get("/v1/deliveries", ask, &data.DeliveryList); err != nil {
+		data.Problem = c.refusalOf(err)
+		if status = data.Problem.status; status >= http.StatusInternalServerError {
+			return err
+		}
+	}
+	data.First = !q.Has("cursor") && !q.Has("offset") && q.Get("order") != "oldest"
+	data.Live = q.Encode()
+	if data.DeliveryList.Next != nil {
+		next := maps.Clone(q)
+		next.Set("cursor", *data.DeliveryList.Next)
+		data.Next = "/deliveries?" + next.Encode()
+	}
+	c.show(status, "deliveries", c.t("layout.deliveries"), data)
+	return nil
+}
+
+// Bulk is the address of the question whether to do an action with all that match.
+func (d deliveryList) Bulk(action string) string {
+	q := maps.Clone(d.Filter.Values)
+	for _, name := range []string{"cursor", "offset", "limit", "order", "total", "did"} {
+		q.Del(name)
+	}
+	q.Set("action", action)
+	return "/deliveries/bulk?" + q.Encode()
+}
+
+// Actions are what can be done with deliveries of the states that are asked for.
+func (d deliveryList) Actions() []string {
+	switch d.Filter.State() {
+	case "pending", "held":
+		return []string{"retry", "discard", "erase"}
+	case "failed", "delivered", "success", "discarded":
+		return []string{"redeliver", "erase"}
+	}
+	return []string{"redeliver", "retry", "discard", "erase"}
+}
+
+// bulkRoutes are the routes of the API, by action.
+func bulkRoutes() map[string]string {
+	return map[string]string{"retry": "/v1/retries", "redeliver": "/v1/redeliveries", "discard": "/v1/discards", "erase": "/v1/erasures"}
+}
+
+// bulkQuestion is the data of the screen that asks before something is done with many deliveries.
+type bulkQuestion struct {
+	Action   string
+	Filter   url.Values // as it is meant: with times for durations
+	Given    url.Values
+	Matched  admin.Total
+	Problem  *refusal
+	Back     string
+	CanForce bool
+}
+
+func (c *call) askBulk() error {
+	q := listQuery(c.r.URL.Query())
+	data := bulkQuestion{Action: q.Get("action"), Given: q}
+	q.Del("action")
+	data.Back = "/deliveries?" + q.Encode()
+	path := bulkRoutes()[data.Action]
+	if path == "" {
+		return c.lost()
+	}
+	data.CanForce = data.Action == "erase"
+	var out admin.BulkAnswer
+	body := bulkBody(q)
+	body["dry_run"] = true
+	status := http.StatusOK
+	if err := c.send(http.MethodPost, path, body, &out); err != nil {
+		data.Problem = c.refusalOf(err)
+		status = data.Problem.status
+	}
+	data.Matched, data.Filter = out.Matched, out.Filter
+	c.show(status, "bulk", c.t("bulk.title."+data.Action), data)
+	return nil
+}
+
+// bulkBody is a filter as the body of a route that acts on many deliveries.
+func bulkBody(q url.Values) map[string]any {
+	body := map[string]any{}
+	for name, values := range q {
+		if many(name) {
+			body[name] = values
+			continue
+		}
+		body[name] = values[len(values)-1]
+	}
+	return body
+}
+
+func many(name string) bool {
+	return slices.ContainsFunc(query.Params(), func(p query.Param) bool { return p.Name == name && p.Many })
+}
+
+func (c *call) bulk() error {
+	return c.act(func() (string, error) {
+		q := listQuery(c.r.PostForm)
+		path := bulkRoutes()[q.Get("action")]
+		if path == "" {
+			return "", c.lost()
+		}
+		body := bulkBody(q)
+		for _, of := range []string{"action", "once", "to", "rate", "force"} {
+			delete(body, of)
+		}
+		if to := q.Get("to"); to != "" {
+			body["to"] = to
+		}
+		if rate := q.Get("rate"); rate != "" {
+			body["rate"] = number(rate)
+		}
+		if q.Get("force") != "" {
+			body["force"] = true
+		}
+		var out admin.BulkAnswer
+		if err := c.send(http.MethodPost, path, body, &out); err != nil {
+			return "", err
+		}
+		return went(escaped("/jobs/%s", out.ID), "job"), nil
+	})
+}
+
+// deliveryView is the data of the screen.
+type deliveryView struct {
+	admin.DeliveryWhole
+	Tenant string
+}
+
+func (c *call) showDelivery() error {
+	var d deliveryView
+	if err := c.get(escaped("/v1/deliveries/%s", c.r.PathValue("id")), nil, &d.DeliveryWhole); err != nil {
+		return err
+	}
+	slices.Reverse(d.History) // newest first
+	c.show(http.StatusOK, "delivery", c.t("delivery.title", d.Event.Type, d.Endpoint), d)
+	return nil
+}
+
+func (c *call) changeDelivery() error {
+	return c.act(func() (string, error) {
+		id, action := c.r.PathValue("id"), c.r.PathValue("action")
+		if !slices.Contains([]string{"retry", "redeliver", "discard"}, action) {
+			return "", c.lost()
+		}
+		var out struct {
+			ID string `json:"id"`
+		}
+		if err := c.send(http.MethodPost, escaped("/v1/deliveries/%s/%s", id, action), nil, &out); err != nil {
+			return "", err
+		}
+		if action == "redeliver" && out.ID != "" {
+			id = out.ID
+		}
+		return went(escaped("/deliveries/%s", id), action), nil
+	})
+}

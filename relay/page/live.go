@@ -1,0 +1,103 @@
+package page
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strings"
+
+	"relay/relay/admin"
+)
+
+// liveRate is how many attempts in a second a viewer is told of; it hears how many more there were.
+const liveRate = "5"
+
+// errSessionOver ends what a viewer follows whose session is over.
+var errSessionOver = errors.New("the session is over")
+
+// live follows attempts as server-sent events with rows of the table of deliveries: GET /v1/tail, as HTML.
+func (c *call) live() error {
+	q := c.r.URL.Query()
+	for _, of := range []string{"order", "limit", "cursor", "offset", "total", "since", "until", "attempted_since", "attempted_until", "did"} {
+		q.Del(of) // what is about a page of a list, or about times
+	}
+	q.Set("rate", liveRate)
+	r, err := c.inner(http.MethodGet, "/v1/tail", q, nil)
+	if err != nil {
+		return err
+	}
+	c.p.API.ServeHTTP(&stream{c: c}, r)
+	return nil
+}
+
+// stream turns the events of the API's tail into rows.
+type stream struct {
+	c       *call
+	status  int
+	pending []byte // of an event that is not whole yet
+}
+
+func (s *stream) Header() http.Header { return s.c.w.Header() }
+
+// Unwrap lets http.ResponseController set deadlines.
+func (s *stream) Unwrap() http.ResponseWriter { return s.c.w }
+
+func (s *stream) WriteHeader(status int) {
+	s.status = status
+	s.c.w.WriteHeader(status)
+}
+
+func (s *stream) Write(b []byte) (int, error) {
+	if s.status >= http.StatusBadRequest {
+		return s.c.w.Write(b)
+	}
+	s.pending = append(s.pending, b...)
+	for {
+		event, rest, whole := bytes.Cut(s.pending, []byte("\n\n"))
+		if !whole {
+			return len(b), nil
+		}
+		if err := s.event(event); err != nil {
+			return 0, err
+		}
+		s.pending = append(s.pending[:0], rest...)
+	}
+}
+
+// event writes what becomes of one event.
+func (s *stream) event(event []byte) error {
+	name, data, _ := bytes.Cut(event, []byte("\ndata: "))
+	switch string(name) {
+	case "event: attempt":
+		var a admin.AttemptEnded
+		if err := json.Unmarshal(data, &a); err != nil {
+			return err
+		}
+		row, err := s.c.render("deliveries", "delivery-row", &a.Delivery)
+		if err != nil {
+			return err
+		}
+		return s.write("row", row)
+	case "event: lost":
+		var lost admin.Lost
+		if err := json.Unmarshal(data, &lost); err != nil {
+			return err
+		}
+		count, _ := json.Marshal(lost.Lost) // a number always can be written
+		return s.write("lost", string(count))
+	case "event: end":
+		return nil // the viewer asks again
+	}
+	if _, known, _ := s.c.p.sessionOf(s.c.r); !known {
+		return errSessionOver
+	}
+	_, err := s.c.w.Write([]byte(": relay\n\n"))
+	return err
+}
+
+func (s *stream) write(name, data string) error {
+	lines := strings.ReplaceAll(strings.ReplaceAll(data, "\r", ""), "\n", "\ndata: ")
+	_, err := s.c.w.Write([]byte("event: " + name + "\ndata: " + lines + "\n\n"))
+	return err
+}

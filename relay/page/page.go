@@ -1,0 +1,161 @@
+// Package page is the operator's web page: what the admin API knows and does, for people. It is a
+// client of the API's own handler in the same process (api.go), so that rights, filters, audit and
+// refusals are the same, and it never reads the outbox.
+//
+// Links and forms work without JavaScript: GET shows, POST acts and answers 303 to a GET. Every
+// word comes from the catalogue in texts, in three languages.
+//
+// Read in this order: page.go (routes), session.go (who it is), call.go (one request), api.go,
+// render.go, then the screens, one file each.
+package page
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"relay/relay/admin"
+)
+
+// Options of the page. API must be given.
+type Options struct {
+	API     http.Handler                // admin.New: it takes the access of a request from its context
+	Tokens  func() *admin.Tokens        // that log in; nil: nobody can
+	Open    bool                        // a request without a session has the whole power, as at a Unix socket
+	Look    func() Look                 // optional
+	Now     func() time.Time            // optional
+	Version string
+}
+
+// Look is what an operator chooses for the page.
+type Look struct {
+	Title  string // beside the product's name in the head of the page; "" for none
+	Accent string // #rrggbb of links and buttons; "" for the page's own
+}
+
+// Page is the handler.
+type Page struct {
+	Options
+	mux    *http.ServeMux
+	assets *assets
+	sets   map[string]*set // templates, by language
+
+	once   *lru.Cache[string, string] // where forms that acted went on to, by their mark
+	shown  *lru.Cache[string, []byte] // answers that are shown once, by their mark
+	things *catalogue
+}
+
+// remembered bounds what is kept of forms.
+const remembered = 4096
+
+// New makes the page. Errors are those of its own templates.
+func New(o Options) (*Page, error) {
+	if o.Look == nil {
+		o.Look = func() Look { return Look{} }
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Tokens == nil {
+		o.Tokens = func() *admin.Tokens { return &admin.Tokens{} }
+	}
+	p := &Page{Options: o, mux: http.NewServeMux()}
+	var err error
+	if p.things, err = readCatalogue(); err != nil {
+		return nil, err
+	}
+	if p.sets, err = parseAll(p.things); err != nil {
+		return nil, err
+	}
+	if p.assets, err = readAssets(); err != nil {
+		return nil, err
+	}
+	if p.once, err = lru.New[string, string](remembered); err != nil {
+		return nil, fmt.Errorf("make page: %w", err)
+	}
+	if p.shown, err = lru.New[string, []byte](remembered); err != nil {
+		return nil, fmt.Errorf("make page: %w", err)
+	}
+	for _, r := range p.routes() {
+		p.mux.Handle(r.pattern, p.handler(r))
+	}
+	return p, nil
+}
+
+// route is an address of the page.
+type route struct {
+	pattern string // as in patterns of http.ServeMux
+	public  bool   // no session is needed
+	do      func(*call) error
+}
+
+// routes lists the addresses of the page.
+func (p *Page) routes() []route {
+	all := []route{
+		{pattern: "GET /assets/{name}", public: true, do: p.asset},
+		{pattern: "GET /favicon.ico", public: true, do: p.asset},
+		{pattern: "GET /login", public: true, do: p.showLogin},
+		{pattern: "POST /login", public: true, do: p.login},
+		{pattern: "POST /logout", public: true, do: p.logout},
+		{pattern: "GET /enter/{token}", public: true, do: p.showEnter},
+		{pattern: "POST /enter/{token}", public: true, do: p.enter},
+		{pattern: "GET /search", do: (*call).search},
+		{pattern: "GET /live", do: (*call).live},
+		{pattern: "GET /{$}", do: (*call).overview},
+	}
+	all = append(all, deliveryRoutes()...)
+	return all
+}
+
+// Serves tells whether a request is one of the page's own: to one of its addresses, or by a browser that
+// shows what comes.
+func (p *Page) Serves(r *http.Request) bool {
+	if path := r.URL.Path; path == "/healthz" || path == "/readyz" || path == "/metrics" || path == "/openapi.json" || strings.HasPrefix(path, "/v1/") {
+		return false
+	}
+	if _, pattern := p.mux.Handler(r); pattern != "" {
+		return true
+	}
+	return strings.Contains(r.Header.Get("Accept"), "text/html")
+}
+
+// policy is the content security policy: nothing inline, nothing from elsewhere, in no frame.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+
+func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h := w.Header()
+	h.Set("Content-Security-Policy", policy)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Frame-Options", "DENY")
+	h.Set("Referrer-Policy", "same-origin")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+	h.Set("Cache-Control", "no-store")
+	if _, pattern := p.mux.Handler(r); pattern == "" {
+		p.handler(route{do: (*call).lost}).ServeHTTP(w, r)
+		return
+	}
+	p.mux.ServeHTTP(w, r)
+}
+
+// handler gives a request its session and language, and shows its errors as a screen.
+func (p *Page) handler(rt route) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c := p.newCall(w, r)
+		if c.language() {
+			return
+		}
+		if !rt.public && !c.known {
+			c.askLogin()
+			return
+		}
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		}
+		if err := rt.do(c); err != nil {
+			c.fail(err)
+		}
+	})
+}

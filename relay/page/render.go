@@ -1,0 +1,198 @@
+package page
+
+import (
+	"bytes"
+	"cmp"
+	"embed"
+	"fmt"
+	"html/template"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"path"
+	"strings"
+	"time"
+
+	"relay/relay/admin"
+)
+
+//go:embed templates
+var templateFiles embed.FS
+
+// set is the templates of one language: one for each screen, with the layout and the parts in it.
+type set struct{ screens map[string]*template.Template }
+
+// parseAll reads the templates for every language. A name in templates that begins with "_" is a part of all.
+func parseAll(texts *catalogue) (map[string]*set, error) {
+	files, err := fs.Glob(templateFiles, "templates/*.html")
+	if err != nil {
+		return nil, fmt.Errorf("read templates: %w", err)
+	}
+	all := map[string]*set{}
+	for _, lang := range languages() {
+		shared, err := template.New("").Funcs(functions(texts, lang)).ParseFS(templateFiles, "templates/_*.html")
+		if err != nil {
+			return nil, fmt.Errorf("read templates: %w", err)
+		}
+		s := &set{screens: map[string]*template.Template{}}
+		for _, file := range files {
+			name := strings.TrimSuffix(path.Base(file), ".html")
+			if strings.HasPrefix(name, "_") {
+				continue
+			}
+			t, err := template.Must(shared.Clone()).ParseFS(templateFiles, file)
+			if err != nil {
+				return nil, fmt.Errorf("read templates: %w", err)
+			}
+			s.screens[name] = t
+		}
+		all[lang] = s
+	}
+	return all, nil
+}
+
+// frame is what every template gets.
+type frame struct {
+	c      *call
+	Screen string
+	Title  string
+	Data   any
+
+	Lang    string
+	Look    Look
+	Version string // of Relay
+	Now     time.Time
+	Known   bool // somebody is logged in, or need not be
+	Session bool // that can be ended
+	Whole   bool // all tenants and endpoints
+	Who     string
+	Query   string // of the search box
+	Notice  string
+	Part    bool
+}
+
+// The methods of a frame that templates call.
+
+// May tells whether the session has a right.
+func (f *frame) May(right string) bool { return f.c.may(admin.Right(right)) }
+
+// Here is the address with one parameter of the query changed; "" removes it. What only holds for one page or one
+// look goes.
+func (f *frame) Here(name, value string) string {
+	q := f.c.r.URL.Query()
+	for _, once := range []string{"cursor", "offset", "did", "page", "lang"} {
+		q.Del(once)
+	}
+	q.Del(name)
+	if value != "" {
+		q.Set(name, value)
+	}
+	u := url.URL{Path: f.c.r.URL.Path, RawQuery: q.Encode()}
+	return u.String()
+}
+
+// InLanguage is the same address in another language.
+func (f *frame) InLanguage(lang string) string {
+	q := f.c.r.URL.Query()
+	q.Del("did")
+	q.Set("lang", lang)
+	u := url.URL{Path: f.c.r.URL.Path, RawQuery: q.Encode()}
+	if f.c.r.Method != http.MethodGet {
+		u.Path = "/"
+	}
+	return u.String()
+}
+
+// At tells whether the screen belongs to an entry of the menu.
+func (f *frame) At(entry string) bool {
+	if entry == "/" {
+		return f.c.r.URL.Path == "/"
+	}
+	return f.c.r.URL.Path == entry || strings.HasPrefix(f.c.r.URL.Path, entry+"/")
+}
+
+// Asset is the address of an asset.
+func (f *frame) Asset(name string) string { return "/assets/" + name + "?v=" + f.c.p.version(name) }
+
+// Languages lists the tags of all languages.
+func (f *frame) Languages() []string { return languages() }
+
+// Mark is a mark for a form.
+func (f *frame) Mark() string { return newMark() }
+
+// With is the frame of a part, with data of its own.
+func (f *frame) With(data any) *frame {
+	part := *f
+	part.Data = data
+	return &part
+}
+
+// frame is the frame of a screen.
+func (c *call) frame(screen, title string, data any) *frame {
+	return &frame{
+		c: c, Screen: screen, Title: title, Data: data, Lang: c.lang, Look: c.p.Look(), Version: c.p.Version, Now: c.p.Now(),
+		Known: c.known, Session: c.session, Whole: c.whole(), Who: c.nameOf(c.access), Query: c.r.URL.Query().Get("q"), Notice: c.notice(), Part: c.part(),
+	}
+}
+
+// render is a part of a screen, with the frame of the request.
+func (c *call) render(screen, part string, data any) (string, error) {
+	var out strings.Builder
+	err := c.set.screens[screen].ExecuteTemplate(&out, part, c.frame(screen, "", data))
+	return out.String(), err
+}
+
+// show answers a screen.
+func (c *call) show(status int, screen, title string, data any) {
+	f := c.frame(screen, title, data)
+	var out bytes.Buffer
+	if err := c.set.screens[screen].ExecuteTemplate(&out, "layout", f); err != nil {
+		http.Error(c.w, "relay: the page "+screen+" cannot be shown: "+err.Error(), http.StatusInternalServerError)
+		return
+	}
+	h := c.w.Header()
+	h.Set("Content-Type", "text/html; charset=utf-8")
+	h.Set("Content-Language", c.lang)
+	h.Set("Vary", "Accept-Language, Cookie")
+	if screen == "again" {
+		h.Set("Refresh", "0; url="+fmt.Sprint(data))
+	}
+	c.w.WriteHeader(status)
+	if c.r.Method != http.MethodHead {
+		_, _ = c.w.Write(out.Bytes()) // the client has gone
+	}
+}
+
+// notice is what a form did, told after it went on: did is a key of the catalogue, so that an address
+// cannot make the page say anything else.
+func (c *call) notice() string {
+	did := c.r.URL.Query().Get("did")
+	if did == "" || !c.p.things.has("did."+did) {
+		return ""
+	}
+	return c.t("did." + did)
+}
+
+// went is an address that tells there what was done.
+func went(to, did string) string {
+	u, err := url.Parse(to)
+	if err != nil {
+		return to
+	}
+	q := u.Query()
+	q.Set("did", did)
+	u.RawQuery = q.Encode()
+	return u.String()
+}
+
+// functions are what templates call without a frame.
+func functions(texts *catalogue, lang string) template.FuncMap {
+	return template.FuncMap{
+		"t":    func(key string, args ...any) string { return texts.text(lang, key, args...) },
+		"th":   func(key string, args ...any) template.HTML { return texts.html(lang, key, args...) },
+		"has":  texts.has,
+		"or1":  func(a, b string) string { return cmp.Or(a, b) },
+		"list": func(items ...any) []any { return items },
+		"path": func(format string, names ...any) string { return escaped(format, names...) },
+	}
+}
