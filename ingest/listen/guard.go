@@ -22,6 +22,7 @@ type Guard struct {
 	Token   string   // bearer token that every request must show; "" = none is asked for
 	Hosts   []string // host names that are answered, beside localhost and IP literals
 	AnyHost bool     // for Unix sockets, which no web page can reach
+	Visits  bool     // a person may come by a link on a page of another site
 }
 
 // Caller is the origin of a request, independent of the HTTP library. Of a repeated header the
@@ -31,6 +32,10 @@ type Caller struct {
 	Site          string // Sec-Fetch-Site
 	Origin        string // Origin
 	Authorization string // Authorization
+
+	// Visit tells whether a browser asks for a document to show it: GET with Sec-Fetch-Mode: navigate and
+	// Sec-Fetch-Dest: document. The page that led here cannot read the answer.
+	Visit bool
 }
 
 // Check returns nil if the caller is allowed.
@@ -40,7 +45,7 @@ func (g Guard) Check(c *Caller) *problem.Problem {
 		return problem.New(problem.MissingHost, "send the Host header")
 	case !g.AnyHost && !isLocal(c.Host) && !g.hasHost(hostName(c.Host)):
 		return problem.New(problem.UnknownHost, "use localhost or an IP address, or add the name to hosts in the configuration")
-	case c.isCrossOrigin():
+	case c.isCrossOrigin() && !(g.Visits && c.Visit):
 		return problem.New(problem.CrossOrigin, "this listener is for programs, not for web pages")
 	case g.Token != "" && !c.hasToken(g.Token):
 		return problem.New(problem.Unauthorized, "send the header Authorization: Bearer with the token of this listener")
@@ -56,6 +61,7 @@ func (g Guard) Wrap(next http.Handler) http.Handler {
 			Site:          r.Header.Get("Sec-Fetch-Site"),
 			Origin:        r.Header.Get("Origin"),
 			Authorization: r.Header.Get("Authorization"),
+			Visit:         isVisit(r),
 		})
 		if p != nil {
 			p.Write(w)
@@ -64,6 +70,10 @@ func (g Guard) Wrap(next http.Handler) http.Handler {
 		Passed(r.Context())
 		next.ServeHTTP(w, r)
 	})
+}
+
+func isVisit(r *http.Request) bool {
+	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && r.Header.Get("Sec-Fetch-Mode") == "navigate" && r.Header.Get("Sec-Fetch-Dest") == "document"
 }
 
 func (g Guard) hasHost(name string) bool {

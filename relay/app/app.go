@@ -388,9 +388,15 @@ func (a *App) listenAdmin(ctx context.Context, c config.Admin) error {
 // guardAdmin lets requests through that may come to the listener, each with the access of its token, and
 // health probes without a token. open is for listeners where no token is needed.
 func (a *App) guardAdmin(g listen.Guard, o admin.Options, open bool) http.Handler {
-	whole := g.Wrap(admin.Authorize(func() *admin.Tokens { return a.live.Load().tokens }, open, admin.New(o)))
+	api := admin.New(o)
+	whole := g.Wrap(admin.Authorize(func() *admin.Tokens { return a.live.Load().tokens }, open, api))
 	probes := g.Wrap(admin.Probes(o))
+	people := a.people(g, api, open)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if a.live.Load().page.Enabled && people.serves(r) {
+			people.ServeHTTP(w, r)
+			return
+		}
 		probe := r.URL.Path == "/healthz" || r.URL.Path == "/readyz"
 		if probe && !a.live.Load().tokens.Let(r, open) {
 			probes.ServeHTTP(w, r) // a verb may have lost its token

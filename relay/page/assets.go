@@ -5,9 +5,7 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
-	"fmt"
 	"io/fs"
-	"net/http"
 	"path"
 	"strings"
 )
@@ -21,19 +19,20 @@ type assets struct {
 	types  map[string]string
 }
 
-// readAssets reads them; style sheets are served as one.
-func readAssets() (*assets, error) {
+// readAssets reads them; style sheets are served as one. It panics if a file cannot be read: they are part of the
+// binary.
+func readAssets() *assets {
 	a := &assets{bodies: map[string][]byte{}, types: map[string]string{
 		"page.css": "text/css; charset=utf-8", "page.js": "text/javascript; charset=utf-8", "icon.svg": "image/svg+xml",
 	}}
 	files, err := fs.Glob(assetFiles, "assets/*")
 	if err != nil {
-		return nil, fmt.Errorf("read assets: %w", err)
+		panic("page: assets: " + err.Error())
 	}
 	for _, name := range files {
 		body, err := assetFiles.ReadFile(name)
 		if err != nil {
-			return nil, fmt.Errorf("read assets: %w", err)
+			panic("page: assets: " + err.Error())
 		}
 		key := path.Base(name)
 		if strings.HasSuffix(key, ".css") {
@@ -41,7 +40,7 @@ func readAssets() (*assets, error) {
 		}
 		a.bodies[key] = append(a.bodies[key], body...)
 	}
-	return a, nil
+	return a
 }
 
 // style is the style sheet with the accent colour of the file.

@@ -26,19 +26,17 @@ type call struct {
 	known   bool          // there is a session, or none is needed
 	session bool          // that can be ended
 	lang    string
-	set     *set
 }
 
 func (p *Page) newCall(w http.ResponseWriter, r *http.Request) *call {
 	c := &call{p: p, w: w, r: r}
 	c.access, c.known, c.session = p.sessionOf(r)
 	c.lang = languageOf(r)
-	c.set = p.sets[c.lang]
 	return c
 }
 
 // t is a text of the catalogue.
-func (c *call) t(key string, args ...any) string { return c.p.things.text(c.lang, key, args...) }
+func (c *call) t(key string, args ...any) string { return c.p.texts.text(c.lang, key, args...) }
 
 // may tells whether the session has a right.
 func (c *call) may(right admin.Right) bool { return c.access.Has(right) }

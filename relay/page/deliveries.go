@@ -1,11 +1,13 @@
 package page
 
 import (
+	"encoding/json"
 	"maps"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"relay/relay/admin"
 	"relay/relay/query"
@@ -151,6 +153,9 @@ func (c *call) askBulk() error {
 	data := bulkQuestion{Action: q.Get("action"), Given: q}
 	q.Del("action")
 	data.Back = "/deliveries?" + q.Encode()
+	if len(q) > 0 && !q.Has("until") {
+		q.Set("until", c.p.Now().UTC().Format(time.RFC3339Nano)) // what is counted is what is meant
+	}
 	path := bulkRoutes()[data.Action]
 	if path == "" {
 		return c.lost()
@@ -201,7 +206,7 @@ func (c *call) bulk() error {
 			body["to"] = to
 		}
 		if rate := q.Get("rate"); rate != "" {
-			body["rate"] = number(rate)
+			body["rate"] = json.Number(rate)
 		}
 		if q.Get("force") != "" {
 			body["force"] = true

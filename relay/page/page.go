@@ -10,7 +10,7 @@
 package page
 
 import (
-	"fmt"
+	"html/template"
 	"net/http"
 	"strings"
 	"time"
@@ -22,11 +22,11 @@ import (
 
 // Options of the page. API must be given.
 type Options struct {
-	API     http.Handler                // admin.New: it takes the access of a request from its context
-	Tokens  func() *admin.Tokens        // that log in; nil: nobody can
-	Open    bool                        // a request without a session has the whole power, as at a Unix socket
-	Look    func() Look                 // optional
-	Now     func() time.Time            // optional
+	API     http.Handler         // admin.New: it takes the access of a request from its context
+	Tokens  func() *admin.Tokens // that log in; nil: nobody can
+	Open    bool                 // a request without a session has the whole power, as at a Unix socket
+	Look    func() Look          // optional
+	Now     func() time.Time     // optional
 	Version string
 }
 
@@ -39,20 +39,20 @@ type Look struct {
 // Page is the handler.
 type Page struct {
 	Options
-	mux    *http.ServeMux
-	assets *assets
-	sets   map[string]*set // templates, by language
+	mux     *http.ServeMux
+	assets  *assets
+	texts   *catalogue
+	screens *screens
 
-	once   *lru.Cache[string, string] // where forms that acted went on to, by their mark
-	shown  *lru.Cache[string, []byte] // answers that are shown once, by their mark
-	things *catalogue
+	once  *lru.Cache[string, string] // where forms that acted went on to, by their mark
+	shown *lru.Cache[string, any]    // answers that are shown once, by their mark
 }
 
 // remembered bounds what is kept of forms.
-const remembered = 4096
+const remembered = 1024
 
-// New makes the page. Errors are those of its own templates.
-func New(o Options) (*Page, error) {
+// New makes the page.
+func New(o Options) *Page {
 	if o.Look == nil {
 		o.Look = func() Look { return Look{} }
 	}
@@ -62,27 +62,17 @@ func New(o Options) (*Page, error) {
 	if o.Tokens == nil {
 		o.Tokens = func() *admin.Tokens { return &admin.Tokens{} }
 	}
-	p := &Page{Options: o, mux: http.NewServeMux()}
-	var err error
-	if p.things, err = readCatalogue(); err != nil {
-		return nil, err
+	texts := &catalogue{}
+	p := &Page{
+		Options: o, mux: http.NewServeMux(), assets: readAssets(),
+		texts: texts, screens: &screens{texts: texts, read: map[string]*template.Template{}},
 	}
-	if p.sets, err = parseAll(p.things); err != nil {
-		return nil, err
-	}
-	if p.assets, err = readAssets(); err != nil {
-		return nil, err
-	}
-	if p.once, err = lru.New[string, string](remembered); err != nil {
-		return nil, fmt.Errorf("make page: %w", err)
-	}
-	if p.shown, err = lru.New[string, []byte](remembered); err != nil {
-		return nil, fmt.Errorf("make page: %w", err)
-	}
+	p.once, _ = lru.New[string, string](remembered) // the only error is a size that is not positive
+	p.shown, _ = lru.New[string, any](remembered)
 	for _, r := range p.routes() {
 		p.mux.Handle(r.pattern, p.handler(r))
 	}
-	return p, nil
+	return p
 }
 
 // route is an address of the page.

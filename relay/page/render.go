@@ -6,11 +6,11 @@ import (
 	"embed"
 	"fmt"
 	"html/template"
-	"io/fs"
+	"maps"
 	"net/http"
 	"net/url"
-	"path"
 	"strings"
+	"sync"
 	"time"
 
 	"relay/relay/admin"
@@ -19,36 +19,28 @@ import (
 //go:embed templates
 var templateFiles embed.FS
 
-// set is the templates of one language: one for each screen, with the layout and the parts in it.
-type set struct{ screens map[string]*template.Template }
+// screens is the templates, by language and name of the screen. Each is read when it is first shown: most Relays
+// show none.
+type screens struct {
+	texts *catalogue
+	mu    sync.Mutex
+	read  map[string]*template.Template
+}
 
-// parseAll reads the templates for every language. A name in templates that begins with "_" is a part of all.
-func parseAll(texts *catalogue) (map[string]*set, error) {
-	files, err := fs.Glob(templateFiles, "templates/*.html")
+// screen is the template of a screen, with the layout and the parts in it. Files in parts belong to
+// all screens.
+func (s *screens) screen(lang, name string) (*template.Template, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.read[lang+name]; t != nil {
+		return t, nil
+	}
+	t, err := template.New("").Funcs(functions(s.texts, lang)).ParseFS(templateFiles, "templates/parts/*.html", "templates/"+name+".html")
 	if err != nil {
 		return nil, fmt.Errorf("read templates: %w", err)
 	}
-	all := map[string]*set{}
-	for _, lang := range languages() {
-		shared, err := template.New("").Funcs(functions(texts, lang)).ParseFS(templateFiles, "templates/_*.html")
-		if err != nil {
-			return nil, fmt.Errorf("read templates: %w", err)
-		}
-		s := &set{screens: map[string]*template.Template{}}
-		for _, file := range files {
-			name := strings.TrimSuffix(path.Base(file), ".html")
-			if strings.HasPrefix(name, "_") {
-				continue
-			}
-			t, err := template.Must(shared.Clone()).ParseFS(templateFiles, file)
-			if err != nil {
-				return nil, fmt.Errorf("read templates: %w", err)
-			}
-			s.screens[name] = t
-		}
-		all[lang] = s
-	}
-	return all, nil
+	s.read[lang+name] = t
+	return t, nil
 }
 
 // frame is what every template gets.
@@ -137,16 +129,23 @@ func (c *call) frame(screen, title string, data any) *frame {
 
 // render is a part of a screen, with the frame of the request.
 func (c *call) render(screen, part string, data any) (string, error) {
+	t, err := c.p.screens.screen(c.lang, screen)
+	if err != nil {
+		return "", err
+	}
 	var out strings.Builder
-	err := c.set.screens[screen].ExecuteTemplate(&out, part, c.frame(screen, "", data))
+	err = t.ExecuteTemplate(&out, part, c.frame(screen, "", data))
 	return out.String(), err
 }
 
 // show answers a screen.
 func (c *call) show(status int, screen, title string, data any) {
-	f := c.frame(screen, title, data)
+	t, err := c.p.screens.screen(c.lang, screen)
 	var out bytes.Buffer
-	if err := c.set.screens[screen].ExecuteTemplate(&out, "layout", f); err != nil {
+	if err == nil {
+		err = t.ExecuteTemplate(&out, "layout", c.frame(screen, title, data))
+	}
+	if err != nil {
 		http.Error(c.w, "relay: the page "+screen+" cannot be shown: "+err.Error(), http.StatusInternalServerError)
 		return
 	}
@@ -167,7 +166,7 @@ func (c *call) show(status int, screen, title string, data any) {
 // cannot make the page say anything else.
 func (c *call) notice() string {
 	did := c.r.URL.Query().Get("did")
-	if did == "" || !c.p.things.has("did."+did) {
+	if did == "" || !c.p.texts.has("did."+did) {
 		return ""
 	}
 	return c.t("did." + did)
@@ -187,12 +186,14 @@ func went(to, did string) string {
 
 // functions are what templates call without a frame.
 func functions(texts *catalogue, lang string) template.FuncMap {
-	return template.FuncMap{
+	all := formats(texts, lang)
+	maps.Copy(all, template.FuncMap{
 		"t":    func(key string, args ...any) string { return texts.text(lang, key, args...) },
 		"th":   func(key string, args ...any) template.HTML { return texts.html(lang, key, args...) },
 		"has":  texts.has,
 		"or1":  func(a, b string) string { return cmp.Or(a, b) },
 		"list": func(items ...any) []any { return items },
 		"path": func(format string, names ...any) string { return escaped(format, names...) },
-	}
+	})
+	return all
 }

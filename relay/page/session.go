@@ -31,9 +31,10 @@ func cookieOf(r *http.Request) string {
 // listener. session tells whether it is one that can be ended.
 func (p *Page) sessionOf(r *http.Request) (access *admin.Access, known, session bool) {
 	tokens := p.Tokens()
-	if r.Header.Get("Authorization") != "" {
-		access, known = tokens.AccessOf(r)
-		return access, known, false
+	if header := r.Header.Get("Authorization"); header != "" {
+		scheme, sent, _ := strings.Cut(header, " ")
+		access, known = tokens.Find(strings.TrimSpace(sent))
+		return access, known && strings.EqualFold(scheme, "Bearer"), false
 	}
 	if cookie, err := r.Cookie(cookieOf(r)); err == nil {
 		if access, known = tokens.AccessOfSession(cookie.Value, p.Now()); known {

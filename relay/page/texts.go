@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 //go:embed texts
@@ -73,46 +74,39 @@ func languageFor(tag string) string {
 	return ""
 }
 
-// catalogue is all texts: by language, then by key.
-type catalogue struct{ texts map[string]map[string]string }
+// catalogue is all texts, by key and language. Its files are read when the first text is asked for.
+type catalogue struct {
+	once  sync.Once
+	texts map[string]map[string]string
+}
 
-// readCatalogue reads the files of texts, each of which has keys with a text for every language.
-func readCatalogue() (*catalogue, error) {
-	c := &catalogue{texts: map[string]map[string]string{}}
-	for _, lang := range languages() {
-		c.texts[lang] = map[string]string{}
-	}
-	files, err := fs.Glob(textFiles, "texts/*.json")
-	if err != nil {
-		return nil, fmt.Errorf("read texts: %w", err)
-	}
-	for _, name := range files {
-		body, err := textFiles.ReadFile(name)
-		if err != nil {
-			return nil, fmt.Errorf("read texts: %w", err)
-		}
-		var keys map[string]map[string]string
-		if err := json.Unmarshal(body, &keys); err != nil {
-			return nil, fmt.Errorf("read texts: %s: %w", name, err)
-		}
-		for key, texts := range keys {
-			for _, lang := range languages() {
-				if texts[lang] == "" || c.texts[lang][key] != "" {
-					return nil, fmt.Errorf("read texts: %s: %s has no text for %s, or is there twice", name, key, lang)
-				}
-				c.texts[lang][key] = texts[lang]
+// read panics if a file cannot be read: they are part of the binary, and a test reads them.
+func (c *catalogue) read() map[string]map[string]string {
+	c.once.Do(func() {
+		c.texts = map[string]map[string]string{}
+		files, err := fs.Glob(textFiles, "texts/*.json")
+		for _, name := range files {
+			var body []byte
+			if body, err = textFiles.ReadFile(name); err == nil {
+				err = json.Unmarshal(body, &c.texts) // adds its keys
+			}
+			if err != nil {
+				break
 			}
 		}
-	}
-	return c, nil
+		if err != nil {
+			panic("page: texts: " + err.Error())
+		}
+	})
+	return c.texts
 }
 
 // has tells whether there is a text.
-func (c *catalogue) has(key string) bool { return c.texts[languages()[0]][key] != "" }
+func (c *catalogue) has(key string) bool { return c.read()[key] != nil }
 
 // text is a text with its arguments put in. A key without a text is shown as it is; a test looks for such keys.
 func (c *catalogue) text(lang, key string, args ...any) string {
-	text := cmp.Or(c.texts[lang][key], key)
+	text := cmp.Or(c.read()[key][lang], key)
 	if len(args) == 0 {
 		return text
 	}
@@ -121,7 +115,7 @@ func (c *catalogue) text(lang, key string, args ...any) string {
 
 // count is a text for a number: its first part for 1, its second for all others. A part has one %s.
 func (c *catalogue) count(lang, key string, n int64, shown string) string {
-	one, many, two := strings.Cut(cmp.Or(c.texts[lang][key], key), "|")
+	one, many, two := strings.Cut(cmp.Or(c.read()[key][lang], key), "|")
 	if n != 1 && two {
 		one = many
 	}

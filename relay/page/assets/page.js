@@ -132,7 +132,7 @@ class Live {
   open() {
     if (this.source || document.hidden) return;
     this.source = new EventSource(`/live?${this.box.dataset.live}`);
-    this.source.onopen = () => this.state(this.paused ? "paused" : "on");
+    this.source.onopen = () => this.state(this.paused ? "paused" : "live");
     this.source.onerror = () => this.state("away");
     this.source.addEventListener("row", (e) => this.row(e));
     this.source.addEventListener("lost", (e) => { this.missed += Number(e.data); this.count(); this.refresh(); });
@@ -146,13 +146,13 @@ class Live {
 
   state(s) {
     this.box.dataset.state = s;
-    this.box.querySelector("[data-word]").textContent = this.box.dataset[s];
+    this.box.querySelector("[data-word]").textContent = this.box.getAttribute(`data-text-${s}`);
   }
 
   toggle() {
     this.paused = !this.paused;
     this.button.setAttribute("aria-pressed", String(this.paused));
-    this.state(this.paused ? "paused" : "on");
+    this.state(this.paused ? "paused" : "live");
     if (!this.paused) { this.take(); this.refresh(); }
   }
 
