@@ -1,8 +1,14 @@
 package page
 
-import "fmt"
+import (
+	"fmt"
 
-// accentStyle is the accent colour of the file, adjusted until it can be read on both grounds.
+	"relay/relay/page/chart"
+)
+
+// accentStyle is the accent colour of the file, in lightnesses that can be read on both grounds.
 func accentStyle(accent string) []byte {
-	return fmt.Appendf(nil, "\n:root { --accent: %s; }\n", accent)
+	light, dark := chart.Accent(accent)
+	return fmt.Appendf(nil, "\n:root { --accent: light-dark(%s, %s); --on-accent: light-dark(%s, %s);"+
+		" --accent-tint: color-mix(in oklab, var(--accent) 10%%, var(--paper)); }\n", light, dark, chart.OnAccent(light), chart.OnAccent(dark))
 }

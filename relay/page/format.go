@@ -5,6 +5,8 @@ import (
 	"html/template"
 	"strings"
 	"time"
+
+	"relay/relay/page/show"
 )
 
 // states gives each state of deliveries, endpoints, jobs and attempts its class, which has a colour and a shape.
@@ -19,15 +21,22 @@ func states() map[string]string {
 }
 
 // formats are the functions of templates that show values.
-func formats(texts *catalogue, lang string) template.FuncMap {
+func formats(texts *catalogue, tag string, now func() time.Time) template.FuncMap {
+	lang := show.Lang(tag)
 	return template.FuncMap{
 		"stateClass": func(s any) string { return states()[fmt.Sprint(s)] },
 		"utc":        func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
-		"when":       func(t time.Time) string { return t.UTC().Format(time.DateTime) },
-		"clock":      func(t time.Time) string { return t.UTC().Format(time.DateTime) + " UTC" },
-		"num":        func(n int64) string { return fmt.Sprint(n) },
-		"n":          func(key string, n int64) string { return texts.count(lang, key, n, fmt.Sprint(n)) },
-		"codeText":   func(code string) string { return codeText(texts, lang, code) },
+		"when":       func(t time.Time) string { return lang.Ago(t, now()) }, // one to come, too
+		"clock":      func(t time.Time) string { return lang.Moment(t.UTC()) },
+		"dur":        lang.Duration, // of milliseconds
+		"num":        lang.Count,
+		"short":      lang.Short,
+		"pct":        lang.Percent, // of 0 to 1
+		"bytes":      lang.Bytes,
+		"text":       show.Text, // of a stranger: what cannot be seen is shown
+		"body":       show.Body, // a payload, with what is to be said of it
+		"n":          func(key string, n int64) string { return texts.count(tag, key, n, lang.Count(n)) },
+		"codeText":   func(code string) string { return codeText(texts, tag, code) },
 		"codeShort":  func(code string) string { return strings.ReplaceAll(code, "_", " ") },
 		"yesno": func(b bool) string {
 			if b {

@@ -6,6 +6,7 @@ import (
 	"path"
 	"strings"
 	"testing"
+	"time"
 )
 
 // Every template can be read in every language.
@@ -14,7 +15,7 @@ func TestTemplatesCanBeRead(t *testing.T) {
 	if err != nil || len(files) < 5 {
 		t.Fatalf("%d templates, %v", len(files), err)
 	}
-	s := &screens{texts: &catalogue{}, read: map[string]*template.Template{}}
+	s := &screens{texts: &catalogue{}, now: time.Now, read: map[string]*template.Template{}}
 	for _, lang := range languages() {
 		for _, file := range files {
 			name := strings.TrimSuffix(path.Base(file), ".html")

@@ -23,6 +23,7 @@ var templateFiles embed.FS
 // show none.
 type screens struct {
 	texts *catalogue
+	now   func() time.Time
 	mu    sync.Mutex
 	read  map[string]*template.Template
 }
@@ -35,7 +36,7 @@ func (s *screens) screen(lang, name string) (*template.Template, error) {
 	if t := s.read[lang+name]; t != nil {
 		return t, nil
 	}
-	t, err := template.New("").Funcs(functions(s.texts, lang)).ParseFS(templateFiles, "templates/parts/*.html", "templates/"+name+".html")
+	t, err := template.New("").Funcs(functions(s.texts, lang, s.now)).ParseFS(templateFiles, "templates/parts/*.html", "templates/"+name+".html")
 	if err != nil {
 		return nil, fmt.Errorf("read templates: %w", err)
 	}
@@ -185,8 +186,8 @@ func went(to, did string) string {
 }
 
 // functions are what templates call without a frame.
-func functions(texts *catalogue, lang string) template.FuncMap {
-	all := formats(texts, lang)
+func functions(texts *catalogue, lang string, now func() time.Time) template.FuncMap {
+	all := formats(texts, lang, now)
 	maps.Copy(all, template.FuncMap{
 		"t":    func(key string, args ...any) string { return texts.text(lang, key, args...) },
 		"th":   func(key string, args ...any) template.HTML { return texts.html(lang, key, args...) },
