@@ -221,6 +221,38 @@ func TestTailSlowReader(t *testing.T) {
 	})
 }
 
+// A rate bounds what a reader gets in a second, and it is told of the others.
+func TestTailRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newTailing(t)
+		r := x.read("rate=3")
+		r.next()
+		for second := range 2 {
+			for i := range 10 {
+				x.gates.tell(attemptOf(10*second+i, "billing", "invoice.paid"))
+			}
+			time.Sleep(time.Second)
+		}
+		x.gates.tell(attemptOf(20, "billing", "invoice.paid"))
+		attempts, lost := 0, 0
+		for attempts < 7 {
+			name, data := r.event()
+			var l Lost
+			if err := json.Unmarshal([]byte(data), &l); err != nil {
+				t.Fatalf("%s %s: %v", name, data, err)
+			}
+			if name == "attempt" {
+				attempts++
+			}
+			lost += int(l.Lost)
+		}
+		if lost != 14 {
+			t.Errorf("%d attempts and %d lost, not 7 and 14", attempts, lost)
+		}
+		close(x.stop)
+	})
+}
+
 // A stop ends streams, also that of a reader that takes nothing.
 func TestTailEndsWithRelay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

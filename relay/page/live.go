@@ -10,7 +10,7 @@ import (
 	"relay/relay/admin"
 )
 
-// liveRate is how many attempts in a second a viewer is told of; it hears how many more there were.
+// liveRate is how many attempts in a second a viewer gets; it also gets the number of the others.
 const liveRate = "5"
 
 // errSessionOver ends what a viewer follows whose session is over.
