@@ -221,11 +221,11 @@ func TestTailSlowReader(t *testing.T) {
 	})
 }
 
-// A rate bounds what a reader gets in a second, and it is told of the others.
+// A rate bounds what a reader gets in a second, and the reader gets the number of the others.
 func TestTailRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := newTailing(t)
-		r := x.read("rate=3")
+		r := x.read("?rate=3")
 		r.next()
 		for second := range 2 {
 			for i := range 10 {
