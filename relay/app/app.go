@@ -391,7 +391,7 @@ func (a *App) guardAdmin(g listen.Guard, o admin.Options, open bool) http.Handle
 	probes := g.Wrap(admin.Probes(o))
 	people := a.people(g, api, open)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if a.live.Load().page.Enabled && people.serves(r) {
+		if a.live.Load().config.Admin.Page.Enabled && people.serves(r) {
 			people.ServeHTTP(w, r)
 			return
 		}

@@ -21,7 +21,7 @@ func (a *App) people(g listen.Guard, api http.Handler, open bool) people {
 		API:     api,
 		Tokens:  func() *admin.Tokens { return a.live.Load().tokens },
 		Open:    open,
-		Look:    func() page.Look { now := a.live.Load().page; return page.Look{Title: now.Title, Accent: now.Accent} },
+		Look:    func() page.Look { now := a.live.Load().config.Admin.Page; return page.Look{Title: now.Title, Accent: now.Accent} },
 		Version: a.o.Version,
 	})
 	g.Visits = true
