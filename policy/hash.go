@@ -35,9 +35,7 @@ func (p *Policy) Hash() string {
 		fmt.Fprintln(h, "event_type", t.Name, t.Hash())
 	}
 	for _, a := range p.Alerts {
-		for _, s := range a.settings() {
-			fmt.Fprintln(h, "alert", a.Name, s.Name, s.Value)
-		}
+		fmt.Fprintf(h, "alert %+v\n", *a)
 	}
 	return hex.EncodeToString(h.Sum(nil)[:6])
 }

@@ -66,7 +66,9 @@ func (c *command) serve() *cobra.Command {
 				c.lines.Hush(hush)
 			}
 			o.Log, o.LogDropped = app.NewLogger(file.Config.Log, c.lines), c.lines.Dropped
-			o.File, o.Watch = file, watch
+			if watch {
+				o.Watch = file
+			}
 			file.Forget()
 			s.options, s.files = o, file.Paths
 			return c.serveApp(s)

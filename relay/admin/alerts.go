@@ -53,7 +53,7 @@ func (a *api) listAlerts(w http.ResponseWriter, r *http.Request) {
 }
 
 func limitOf(a *policy.Alert) string {
-	text := a.ShownLimit()
+	text := a.Show(a.Limit)
 	switch {
 	case text == "":
 		return ""

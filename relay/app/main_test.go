@@ -87,7 +87,10 @@ func (p *place) start(watched bool) *App {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	o := Options{Config: f.Config, Policy: decoded, Version: "test", Grace: time.Second, Log: zerolog.New(&p.log), Load: p.load, File: f, Watch: watched}
+	o := Options{Config: f.Config, Policy: decoded, Version: "test", Grace: time.Second, Log: zerolog.New(&p.log), Load: p.load}
+	if watched {
+		o.Watch = f
+	}
 	a, err := Open(p.t.Context(), o)
 	if err != nil {
 		p.t.Fatal(err)

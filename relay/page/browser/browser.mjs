@@ -34,6 +34,7 @@ after(async () => (await running)?.close());
 export class Visitor {
   problems = [];
   #expected = [];
+  #tolerated = [];
   #looking = []; // what is being looked at
 
   // options: js (true), theme ("light"), width (1280), languages ("en"), zone ("UTC")
@@ -67,15 +68,21 @@ export class Visitor {
     this.#expected.push({ status, path });
   }
 
+  // tolerate allows messages in the console.
+  tolerate(pattern) {
+    this.#tolerated.push(pattern);
+  }
+
   #watch(page) {
     page.on('console', (m) => {
-      if (['error', 'warning'].includes(m.type()) && !m.text().startsWith('Failed to load resource')) this.problems.push(`console: ${m.text()}`);
+      if (m.text().startsWith('Failed to load resource') || this.#tolerated.some((t) => t.test(m.text()))) return;
+      if (['error', 'warning'].includes(m.type())) this.problems.push(`console: ${m.text()}`);
     });
     page.on('crash', () => this.problems.push('the page crashed'));
     page.on('response', (r) => this.#look(r));
     page.on('requestfailed', (r) => {
-      const left = r.failure()?.errorText === 'net::ERR_ABORTED' && ['eventsource', 'fetch', 'document'].includes(r.resourceType());
-      if (!left) this.problems.push(`${r.method()} ${r.url()} failed: ${r.failure()?.errorText}`);
+      // Aborted is what a visitor leaves before it is there.
+      if (r.failure()?.errorText !== 'net::ERR_ABORTED') this.problems.push(`${r.method()} ${r.url()} failed: ${r.failure()?.errorText}`);
     });
     page.on('domcontentloaded', () => this.#looking.push(this.#inline(page)));
   }
@@ -87,7 +94,7 @@ export class Visitor {
     if (!['127.0.0.1', 'localhost', ''].includes(url.hostname)) this.problems.push(`a request leaves the machine: ${url}`);
     const expected = this.#expected.some((e) => e.status === response.status() && url.pathname.startsWith(e.path));
     if (mine && response.status() >= 400 && !expected) this.problems.push(`${request.method()} ${url} answers ${response.status()}`);
-    if (mine && request.resourceType() === 'document' && ![303, 302, 204].includes(response.status())) {
+    if (mine && response.headers()['content-type']?.startsWith('text/html')) {
       for (const flaw of flawsOfHeaders(response.headers())) this.problems.push(`${url}: ${flaw}`);
     }
   }
@@ -120,6 +127,12 @@ export class Visitor {
     await this.open('/login', 'login');
     await this.page.getByLabel('Token').fill(token);
     await this.page.getByRole('button', { name: 'Log in' }).click();
+    await this.at('overview');
+  }
+
+  // enter opens a link that logs in.
+  async enter(token) {
+    await this.page.goto(`/enter/${token}`);
     await this.at('overview');
   }
 
@@ -180,7 +193,7 @@ async function explain(name, visitors) {
   const folder = join(artifacts, 'failed', name.replaceAll(/[^A-Za-z0-9]+/g, '-'));
   await mkdir(folder, { recursive: true });
   for (const [i, v] of visitors.entries()) {
-    for (const problem of v.problems) console.error(problem);
+    for (const problem of new Set(v.problems)) console.error(problem);
     console.error(`visitor ${i} is at ${v.page.url()}; ${folder} has what it sees`);
     await v.page.screenshot({ path: join(folder, `${i}.png`), fullPage: true }).catch(() => {});
     await writeFile(join(folder, `${i}.html`), await v.page.content().catch(String));

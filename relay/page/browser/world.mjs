@@ -2,7 +2,7 @@ import { Receiver } from './receiver.mjs';
 import { adminToken, Relay } from './relay.mjs';
 import { until } from './wait.mjs';
 
-export const supportToken = 'token-of-the-support';
+export const linkKey = 'key-of-links-0123456789abcdef0123';
 export const readerToken = 'token-of-a-reader';
 
 // file is a configuration with an endpoint in every state. more is added to its admin block.
@@ -16,7 +16,7 @@ ingest {
 admin {
   http     = "127.0.0.1:0"
   token    = "${adminToken}"
-  link_key = ["key-of-links-0123456789abcdef0123"]
+  link_key = ["${linkKey}"]
   access "reader" {
     token = "${readerToken}"
     may   = ["read"]
