@@ -104,6 +104,12 @@ type ClaimRequest struct {
 	Endpoint string
 	Max      int // free worker slots, at least 1
 
+	// Ready keeps Claim from blocking, so that an endpoint without work needs no goroutine. If
+	// Claim then has nothing to return, the engine calls Ready once: as soon as a Claim may find
+	// something, or answers an error. The caller claims again, or calls Withdraw. Ready must not
+	// block, and must not call the engine, which may hold its locks.
+	Ready func()
+
 	// Lease is how long the claims are exclusive. An engine may return up to 1/4 less, because
 	// its answer took time, so ask for at least 4/3 of the longest attempt. All claims of an
 	// endpoint ask for the same; where they differ, the longest that is under way may count for

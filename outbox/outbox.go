@@ -81,6 +81,8 @@ type Operable interface {
 //	G19 With FleetMax no more claims of an endpoint are held at one time, by all processes together.
 //	G20 A delivery with a Term is failed from the start, or made only as its Mark lets it,
 //	    in the commit of the accept; marks survive Reopen. A repeated accept changes no mark.
+//	G26 A Claim with Ready does not wait. Ready is called whenever there is something to claim
+//	    after it found nothing, and by Close; once, and not after Withdraw.
 type Store interface {
 	// Accept writes the batch in one commit and returns a receipt for each entry.
 	// Errors: ErrFull, ErrConflict (as *ConflictError), ErrUnavailable, ErrClosed, or the
@@ -89,10 +91,15 @@ type Store interface {
 	Accept(ctx context.Context, b Batch) ([]Receipt, error)
 
 	// Claim blocks until the endpoint has at least one due delivery, then leases up to Max of
-	// them, oldest due first. A process has one Claim of an endpoint under way at a time: a
-	// second one may wait until the first has returned. Errors: ErrClosed, the context's, or a
-	// final one after which the engine cannot go on; it waits out temporary outages.
+	// them, oldest due first. With Ready it does not block, and may return none. A process has
+	// one Claim of an endpoint under way at a time: a second one that blocks may wait until the
+	// first has returned, and each takes the place of an earlier one whose Ready was not called.
+	// Errors: ErrClosed, the context's, or a final one after which the engine cannot go on; it
+	// waits out temporary outages.
 	Claim(ctx context.Context, r ClaimRequest) ([]Claim, error)
+
+	// Withdraw ends the wait of a Claim with Ready, which is not called after it.
+	Withdraw(endpoint string)
 
 	// Settle ends a claim. It returns once the settlement is ordered to be part
 	// of the next commit, in which it may ride with others: losing that commit in a

@@ -147,7 +147,7 @@ func (m *Mem) Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Claim,
 			return nil, err
 		}
 		claims, wait, err := m.claimDue(r)
-		if err != nil || len(claims) > 0 {
+		if err != nil || len(claims) > 0 || r.Ready != nil {
 			return claims, err
 		}
 		var due <-chan time.Time
@@ -180,6 +180,7 @@ func (m *Mem) claimDue(r outbox.ClaimRequest) ([]outbox.Claim, wait, error) {
 	}
 	now := m.kept.now()
 	ep := m.kept.endpoint(r.Endpoint)
+	ep.forget(m)
 	if r.Behind {
 		ep.laneUntil = now.Add(outbox.LaneOpen)
 	}
@@ -221,7 +222,17 @@ func (m *Mem) claimDue(r outbox.ClaimRequest) ([]outbox.Claim, wait, error) {
 		claims = append(claims, outbox.Claim{Delivery: m.kept.claimed(d), Event: new(d.event.Event), Fence: d.fence,
 			Until: m.kept.clock.Moment(d.until.UnixMicro())})
 	}
+	if len(claims) == 0 && r.Ready != nil {
+		ep.wait(m, r.Ready, w.until)
+	}
 	return claims, w, nil
+}
+
+// Withdraw implements outbox.Store.
+func (m *Mem) Withdraw(endpoint string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.kept.endpoint(endpoint).forget(m)
 }
 
 // pick chooses at most that many of the deliveries that are due: at most fresh of the
@@ -435,6 +446,9 @@ func (m *Mem) full(size int64) bool {
 func (m *Mem) end() {
 	if !m.isClosed() {
 		close(m.closed)
+		for _, ep := range m.kept.endpoints {
+			ep.call(m)
+		}
 	}
 }
 

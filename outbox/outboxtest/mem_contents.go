@@ -57,6 +57,7 @@ type delivery struct {
 type endpoint struct {
 	pending  []*delivery   // leased ones too, by due time, then order of accept
 	changed  chan struct{} // closed, and replaced, when a claimer should look again
+	waits    map[*Mem]*readyCall
 	accepted int64
 	final    map[outbox.State]int64
 
@@ -152,7 +153,7 @@ func (k *contents) finish(d *delivery, s outbox.State, code string) {
 func (k *contents) endpoint(name string) *endpoint {
 	ep := k.endpoints[name]
 	if ep == nil {
-		ep = &endpoint{changed: make(chan struct{}), final: map[outbox.State]int64{}}
+		ep = &endpoint{changed: make(chan struct{}), waits: map[*Mem]*readyCall{}, final: map[outbox.State]int64{}}
 		k.endpoints[name] = ep
 	}
 	return ep
@@ -194,6 +195,46 @@ func (ep *endpoint) remove(d *delivery) {
 func (ep *endpoint) wake() {
 	close(ep.changed)
 	ep.changed = make(chan struct{})
+	for m := range ep.waits {
+		ep.call(m)
+	}
+}
+
+// readyCall is what a Claim with Ready that found nothing has left.
+type readyCall struct {
+	ready func()
+	due   *time.Timer // nil when only a change can bring work
+}
+
+// wait makes the Claim of m wait for a change, or until then.
+func (ep *endpoint) wait(m *Mem, ready func(), until time.Time) {
+	c := &readyCall{ready: ready}
+	if !until.IsZero() {
+		c.due = time.AfterFunc(time.Until(until), func() {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			if ep.waits[m] == c {
+				ep.call(m)
+			}
+		})
+	}
+	ep.waits[m] = c
+}
+
+// forget ends the wait of m's Claim, and returns it.
+func (ep *endpoint) forget(m *Mem) *readyCall {
+	c := ep.waits[m]
+	delete(ep.waits, m)
+	if c != nil && c.due != nil {
+		c.due.Stop()
+	}
+	return c
+}
+
+func (ep *endpoint) call(m *Mem) {
+	if c := ep.forget(m); c != nil {
+		c.ready()
+	}
 }
 
 func byDue(a, b *delivery) int {

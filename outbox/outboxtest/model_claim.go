@@ -57,7 +57,7 @@ func (m *model) claimSome(t *rapid.T) {
 	}
 	ctx, cancel := m.within(patience)
 	defer cancel()
-	claims, err := m.store.Claim(ctx, r)
+	claims, err := m.claim(ctx, r, rapid.Bool().Draw(t, "ready"))
 	after := time.Now()
 	if mayWait && errors.Is(err, context.DeadlineExceeded) {
 		return
@@ -99,6 +99,14 @@ func (m *model) claimSome(t *rapid.T) {
 			m.passedOver(t, d, claimed, r)
 		}
 	}
+}
+
+// claim claims, with Ready or without.
+func (m *model) claim(ctx context.Context, r outbox.ClaimRequest, ready bool) ([]outbox.Claim, error) {
+	if ready {
+		return outbox.Block(ctx, m.store, r)
+	}
+	return m.store.Claim(ctx, r)
 }
 
 // passedOver checks that d, which could have been claimed, was passed over only for

@@ -133,8 +133,10 @@ func (s *stepped) Accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt,
 
 func (s *stepped) Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Claim, error) {
 	s.call()()
-	s.steps.waiting.Add(1)
-	defer s.steps.waiting.Add(-1)
+	if r.Ready == nil {
+		s.steps.waiting.Add(1)
+		defer s.steps.waiting.Add(-1)
+	}
 	return s.Engine.Claim(ctx, r) // for a worker, times are the monotonic clock's
 }
 

@@ -94,6 +94,11 @@ func Run(t *testing.T, e Harness) {
 		{"G19 racing claimers stay within it", testFleetRacing},
 		{"G20 failed from the start", testFailedFromStart},
 		{"G20 failed from the start is kept like failed", testFailedIsKept},
+		{"G26 each way for work to come calls", testReady},
+		{"G26 the end of a lease calls", testReadyLeaseEnds},
+		{"G26 withdrawn", testReadyWithdrawn},
+		{"G26 close calls", testReadyClosed},
+		{"G26 no call is lost", testReadyRacing},
 		{"model", testModel},
 	}
 	if !e.Sharded {
@@ -108,6 +113,7 @@ func Run(t *testing.T, e Harness) {
 			test{"G17 lane comes back", testLaneComesBack},
 			test{"G19 bound of the fleet", testFleetMax},
 			test{"G19 lease ends and frees its place", testFleetLeaseEnds},
+			test{"G26 bound of the fleet", testReadyFleet},
 			test{"G20 levels of a mark", testMarkLevels},
 			test{"G20 marks of one batch", testMarksInBatch},
 			test{"G20 mark ends", testMarkEnds},

@@ -11,17 +11,17 @@ import (
 
 // endpoint is what this process knows of an endpoint that it claims from.
 type endpoint struct {
-	name   string
-	turn   chan struct{} // held by the Claim that is under way
-	waiter *waiter       // that Claim, while it waits
-	ready  []*lease      // claimed in Redis, and not yet given to anybody
-	asked  int           // deliveries that calls under way may bring
+	name  string
+	turn  chan struct{} // held by the Claim that blocks; made by the first one
+	wait  wait          // of the last Claim, if it found nothing
+	ready []*lease      // claimed in Redis, and not yet given to anybody
+	asked int           // deliveries that calls under way may bring
 
 	maybe    uint64 // shards that may have something due
 	fetching uint64 // shards that are being asked
 	full     uint64 // shards where as many claims are held as may be: asked again soon
 
-	last     outbox.ClaimRequest // of the Claim that waits, or waited last
+	last     outbox.ClaimRequest // of the last Claim, without Ready
 	laneTold time.Time           // when Redis last heard that the endpoint is behind
 	fetched  time.Time           // when the last fetch came back
 
@@ -34,12 +34,19 @@ type endpoint struct {
 	again *time.Timer // after the bound was met
 }
 
-// waiter is a Claim that waits.
-type waiter struct {
-	outbox.ClaimRequest
-	began   time.Time
-	telling bool                // Redis must hear first that the endpoint is behind
-	got     chan []outbox.Claim // has room for the one answer
+// wait is that of a Claim that found nothing. The zero value is none.
+type wait struct {
+	ready   func()
+	called  bool      // and the next Claim has not come yet
+	telling bool      // Redis must hear first that the endpoint is behind
+	began   time.Time // with the first of the Claims that found nothing
+}
+
+func (w *wait) call() {
+	if w.ready != nil && !w.called {
+		w.called = true
+		w.ready()
+	}
 }
 
 // lease is a delivery that this process has claimed.
@@ -78,7 +85,7 @@ const (
 func (s *Store) endpoint(name string) *endpoint {
 	e := s.endpoints[name]
 	if e == nil {
-		e = &endpoint{name: name, turn: make(chan struct{}, 1), maybe: s.allShards()}
+		e = &endpoint{name: name, maybe: s.allShards()}
 		s.endpoints[name] = e
 	}
 	return e
@@ -92,76 +99,95 @@ func (s *Store) Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Clai
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	if r.Ready == nil {
+		return s.block(ctx, r)
+	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.closed {
-		s.mu.Unlock()
 		return nil, outbox.ErrClosed
 	}
+	e, now := s.endpoint(r.Endpoint), time.Now()
+	r.Max = max(r.Max, 1)
+	r.Fresh = min(max(r.Fresh, 0), r.Max)
+	w := &e.wait
+	if w.ready == nil || r.Lease != e.last.Lease {
+		w.began = now // what was claimed for the Claim before, which waited, is for this one
+	}
+	if w.ready == nil || r.Behind && !e.last.Behind {
+		w.telling = r.Behind && now.Sub(e.laneTold) > toldEvery
+	}
+	if w.telling {
+		e.maybe = s.allShards()
+	}
+	w.ready, w.called, e.last = r.Ready, false, r
+	e.last.Ready = nil
+	if !w.telling {
+		if claims := s.give(e); len(claims) > 0 {
+			e.wait = wait{}
+			return claims, nil
+		}
+	}
+	s.seek(e)
+	return nil, nil
+}
+
+// block is a Claim that waits for its turn, and then for work.
+func (s *Store) block(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Claim, error) {
+	s.mu.Lock()
 	e := s.endpoint(r.Endpoint)
+	if e.turn == nil {
+		e.turn = make(chan struct{}, 1)
+	}
 	s.mu.Unlock()
 	select {
 	case e.turn <- struct{}{}:
 		defer func() { <-e.turn }()
+		return outbox.Block(ctx, s, r)
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-s.stop:
 		return nil, outbox.ErrClosed
 	}
-	r.Max = max(r.Max, 1)
-	r.Fresh = min(max(r.Fresh, 0), r.Max)
-	w := &waiter{ClaimRequest: r, began: time.Now(), got: make(chan []outbox.Claim, 1)}
-	s.mu.Lock()
-	if w.telling = r.Behind && time.Since(e.laneTold) > toldEvery; w.telling {
-		e.maybe = s.allShards()
-	}
-	e.waiter, e.last = w, r
-	s.serve(e)
-	s.mu.Unlock()
-	return s.await(ctx, e, w)
 }
 
-// await waits for the answer to a Claim.
-func (s *Store) await(ctx context.Context, e *endpoint, w *waiter) ([]outbox.Claim, error) {
-	select {
-	case claims := <-w.got:
-		return claims, nil
-	case <-ctx.Done():
-	case <-s.stop:
-	}
+// Withdraw implements outbox.Store.
+func (s *Store) Withdraw(endpoint string) {
 	s.mu.Lock()
-	e.waiter = nil
-	s.mu.Unlock()
-	select {
-	case claims := <-w.got: // it came at the last moment
-		return claims, nil
-	default:
+	defer s.mu.Unlock()
+	if e := s.endpoints[endpoint]; e != nil {
+		e.wait = wait{}
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	return nil, outbox.ErrClosed
 }
 
-// serve gives the Claim that waits what is here, and asks Redis where more may be. The
-// caller holds mu.
+// serve calls for the next Claim when something is here for it, and asks Redis where more may
+// be. The caller holds mu.
 func (s *Store) serve(e *endpoint) {
-	w := e.waiter
-	if w == nil || s.closed {
+	w := &e.wait
+	if w.ready == nil || s.closed {
 		return
 	}
-	if !w.telling && s.answer(e, w) {
+	if !w.telling && len(e.ready) > 0 {
+		w.call()
 		return
 	}
+	s.seek(e)
+}
+
+// seek asks Redis for what the Claim that waits has use for, where there may be something. The
+// caller holds mu.
+func (s *Store) seek(e *endpoint) {
+	r := &e.last
 	open := e.maybe &^ e.full &^ e.fetching
 	want := e.room()
-	if open == 0 || want <= 0 && !w.telling {
+	if open == 0 || want <= 0 && !e.wait.telling {
 		return
 	}
 	n := bits.OnesCount64(open)
 	share := func(k int) int { return (k + n - 1) / n }
 	for i, sh := range s.shards {
 		if bit := uint64(1) << i; open&bit != 0 {
-			f := &fetch{endpoint: e, shard: sh, max: share(max(want, 1)), lease: w.Lease, fresh: share(w.Fresh), behind: w.Behind, bound: w.FleetMax}
+			f := &fetch{endpoint: e, shard: sh, max: share(max(want, 1)), lease: r.Lease, fresh: share(r.Fresh), behind: r.Behind, bound: r.FleetMax}
 			e.maybe &^= bit
 			e.fetching |= bit
 			e.asked += f.max
@@ -170,27 +196,27 @@ func (s *Store) serve(e *endpoint) {
 	}
 }
 
-// answer gives a Claim what is ready, and tells whether there was something. Leases that are
-// not what the Claim asks for go back. The caller holds mu.
-func (s *Store) answer(e *endpoint, w *waiter) bool {
+// give takes what is ready for the Claim of which e has the request. Leases that are not what it asks
+// for go back. The caller holds mu.
+func (s *Store) give(e *endpoint) []outbox.Claim {
 	if len(e.ready) == 0 {
-		return false
+		return nil
 	}
 	var claims []outbox.Claim
 	var unfit []*lease
 	now, taken := time.Now(), 0
 	for _, h := range e.ready {
-		if len(claims) == w.Max {
+		if len(claims) == e.last.Max {
 			break
 		}
 		taken++
-		if !h.fits(w, now) {
+		if !h.fits(e, now) {
 			h.settling = true
 			unfit = append(unfit, h)
 			continue
 		}
 		if claims == nil {
-			claims = make([]outbox.Claim, 0, min(len(e.ready), w.Max))
+			claims = make([]outbox.Claim, 0, min(len(e.ready), e.last.Max))
 		}
 		claims = append(claims, h.claim)
 	}
@@ -200,23 +226,19 @@ func (s *Store) answer(e *endpoint, w *waiter) bool {
 	if len(unfit) > 0 {
 		s.workers.Go(func() { s.handBack(unfit) }) // Close waits for it
 	}
-	if len(claims) == 0 {
-		return false
-	}
-	e.waiter = nil
 	e.roll(now)
 	e.given += len(claims)
-	w.got <- claims
-	return true
+	return claims
 }
 
-// fits tells whether a lease is what a Claim asks for: under its bound, and about as long. One
+// fits tells whether a lease is what the last Claim asks for: under its bound, and about as long. One
 // that was made for this very Claim may have lost some of it on the way.
-func (h *lease) fits(w *waiter, now time.Time) bool {
-	if w.FleetMax > 0 && h.bound != w.FleetMax {
+func (h *lease) fits(e *endpoint, now time.Time) bool {
+	r := &e.last
+	if r.FleetMax > 0 && h.bound != r.FleetMax {
 		return false
 	}
-	return !h.sent.Before(w.began) || h.claim.Until.Sub(now) >= w.Lease-w.Lease/64
+	return !h.sent.Before(e.wait.began) || h.claim.Until.Sub(now) >= r.Lease-r.Lease/64
 }
 
 // room is how many deliveries more this process has use for: those that the Claim that waits
@@ -224,8 +246,8 @@ func (h *lease) fits(w *waiter, now time.Time) bool {
 // takes hundreds a second does not cost a round trip for each free worker. The caller holds mu.
 func (e *endpoint) room() int {
 	n := e.ahead() - len(e.ready) - e.asked
-	if e.waiter != nil {
-		n += e.waiter.Max
+	if e.wait.ready != nil {
+		n += e.last.Max
 	}
 	return max(n, 0)
 }

@@ -55,8 +55,8 @@ func (sh *shard) bring(f *fetch) {
 	e.fetching &^= bit
 	e.asked -= f.max
 	s.hold(e, f.got)
-	if e.waiter != nil && e.fetching == 0 {
-		e.waiter.telling = false
+	if e.fetching == 0 {
+		e.wait.telling = false
 	}
 	if f.err != nil {
 		if lasts, _ := sh.outage(); lasts == 0 {

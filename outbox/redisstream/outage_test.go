@@ -240,7 +240,7 @@ func TestLostReplyToClaim(t *testing.T) {
 		await(t, "a claim waits", func() bool {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			return s.endpoints["b"] != nil && s.endpoints["b"].waiter != nil && s.endpoints["b"].fetching == 0
+			return s.endpoints["b"] != nil && s.endpoints["b"].wait.ready != nil && s.endpoints["b"].fetching == 0
 		})
 		proxy.DropReplyTo("e:leased")
 		acceptOne(t, s, "leased", "b")

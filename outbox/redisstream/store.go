@@ -233,6 +233,9 @@ func (s *Store) Close() error {
 	s.closing.Do(func() {
 		s.mu.Lock()
 		s.closed = true
+		for _, e := range s.endpoints {
+			e.wait.call()
+		}
 		s.mu.Unlock()
 		close(s.stop)
 		closed := make(chan error, 1)

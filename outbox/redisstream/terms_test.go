@@ -132,7 +132,7 @@ func TestTermsBesideOthers(t *testing.T) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		for _, name := range []string{"a", "b"} {
-			if e := s.endpoints[name]; e == nil || e.waiter == nil || e.fetching != 0 || e.maybe != 0 {
+			if e := s.endpoints[name]; e == nil || e.wait.ready == nil || e.fetching != 0 || e.maybe != 0 {
 				return false
 			}
 		}

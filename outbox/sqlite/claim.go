@@ -12,40 +12,36 @@ func (s *Store) Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Clai
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	if r.Ready == nil {
+		return s.block(ctx, r)
+	}
+	s.mu.Lock()
+	defer s.unlock()
+	if s.refusal != nil {
+		return nil, s.refusal
+	}
+	s.tick() // a lease that ends now, ended before
+	ep := s.endpoint(r.Endpoint)
+	claims := s.lease(ep, r)
+	if ep.wait = (wait{}); len(claims) == 0 {
+		ep.wait = wait{ready: r.Ready, most: r.Max, bound: r.FleetMax}
+	}
+	return claims, nil
+}
+
+// block is a Claim that waits for its turn, and then for work.
+func (s *Store) block(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Claim, error) {
 	s.mu.Lock()
 	ep := s.endpoint(r.Endpoint)
+	if ep.turn == nil {
+		ep.turn = make(chan struct{}, 1)
+	}
 	s.mu.Unlock()
 	select {
 	case ep.turn <- struct{}{}:
 		defer func() { <-ep.turn }()
+		return outbox.Block(ctx, s, r)
 	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-s.stop:
-		return nil, outbox.ErrClosed
-	case <-s.broken:
-		return nil, s.refused()
-	}
-
-	s.mu.Lock()
-	if s.refusal != nil {
-		defer s.mu.Unlock()
-		return nil, s.refusal
-	}
-	s.tick() // a lease that ends now, ended before
-	claims := s.lease(ep, r)
-	if len(claims) > 0 {
-		s.unlock()
-		return claims, nil
-	}
-	w := &waiter{request: r, claims: make(chan []outbox.Claim, 1)}
-	ep.waiter = w
-	s.unlock()
-
-	select {
-	case claims = <-w.claims:
-		return claims, nil
-	case <-ctx.Done():
-		s.withdraw(ep, w)
 		return nil, ctx.Err()
 	case <-s.stop:
 		return nil, outbox.ErrClosed
@@ -54,15 +50,20 @@ func (s *Store) Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Clai
 	}
 }
 
-// withdraw ends the wait of a claim that nobody waits for any more.
-func (s *Store) withdraw(ep *endpoint, w *waiter) {
+// Withdraw implements outbox.Store.
+func (s *Store) Withdraw(endpoint string) {
 	s.mu.Lock()
-	defer s.unlock()
-	if ep.waiter == w {
-		ep.waiter = nil
-		return
+	defer s.mu.Unlock()
+	if ep := s.endpoints[endpoint]; ep != nil {
+		ep.wait = wait{}
 	}
-	s.release(<-w.claims) // it was answered meanwhile
+}
+
+// callAll lets every Claim that waits come for the refusal. The caller holds mu.
+func (s *Store) callAll() {
+	for _, ep := range s.endpoints {
+		ep.wait.call()
+	}
 }
 
 // Release implements outbox.Store.

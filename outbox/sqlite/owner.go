@@ -499,6 +499,7 @@ func (s *Store) fail(cause error, g group) {
 	g.changes = append(g.changes, s.writes...)
 	g.calls = append(g.calls, s.calls...)
 	s.accepts, s.writes, s.calls, s.settles = nil, nil, nil, nil
+	s.callAll()
 	s.mu.Unlock()
 	close(s.broken)
 	for _, a := range g.accepts {

@@ -194,8 +194,8 @@ func (s *Store) refill(ep *endpoint) error {
 	s.mu.Lock()
 	ep.asked = false
 	most, least, spare := min(queueLength-len(ep.ready), refillSlice), 0, queueBytes-s.bytes
-	if w := ep.waiter; w != nil {
-		most, least = max(most, w.request.Max), 1
+	if ep.wait.ready != nil {
+		most, least = max(most, ep.wait.most), 1
 	}
 	from := ep.nextDue
 	s.mu.Unlock()

@@ -76,8 +76,8 @@ type endpoint struct {
 	laneUntil time.Time // end of the time for which the lane is open
 	leased    int
 
-	turn   chan struct{} // held by the Claim that is under way
-	waiter *waiter       // which has found nothing so far
+	turn chan struct{} // held by the Claim that blocks; made by the first one
+	wait wait          // of the last Claim, if it found nothing
 
 	nextDue int64 // all that is on disk only is due then or later; never for none, 0 for unknown
 	place   int   // in the heap of due times, -1 for none
@@ -121,7 +121,7 @@ func (c counts) pending() int64 { return c.accepted - c.delivered - c.failed - c
 
 // active tells whether somebody works on the endpoint's deliveries. One that is
 // paused takes no memory.
-func (ep *endpoint) active() bool { return ep.leased > 0 || ep.waiter != nil }
+func (ep *endpoint) active() bool { return ep.leased > 0 || ep.wait.ready != nil }
 
 // onDisk tells whether a delivery could be claimed that is not in memory.
 func (ep *endpoint) onDisk(now int64) bool { return ep.nextDue <= now }
@@ -142,10 +142,18 @@ func (ep *endpoint) next(now int64) *queue {
 	return first
 }
 
-// waiter is a Claim that waits.
-type waiter struct {
-	request outbox.ClaimRequest
-	claims  chan []outbox.Claim // gets one answer at most
+// wait is that of a Claim that found nothing. The zero value is none.
+type wait struct {
+	ready       func()
+	called      bool // and the next Claim has not come yet
+	most, bound int  // of its request
+}
+
+func (w *wait) call() {
+	if w.ready != nil && !w.called {
+		w.called = true
+		w.ready()
+	}
 }
 
 // queues are the deliveries in memory and their leases. Store.mu guards them. They
@@ -168,7 +176,7 @@ type queues struct {
 func (q *queues) endpoint(name string) *endpoint {
 	ep := q.endpoints[name]
 	if ep == nil {
-		ep = &endpoint{name: name, nextDue: never, place: -1, turn: make(chan struct{}, 1)}
+		ep = &endpoint{name: name, nextDue: never, place: -1}
 		q.endpoints[name] = ep
 	}
 	return ep
@@ -199,13 +207,20 @@ func (q *queues) put(e *entry) {
 	}
 }
 
-// serve answers the endpoint's claim that waits, when there is something for it.
+// serve calls for the endpoint's next Claim, when one waits and may find something.
 func (q *queues) serve(ep *endpoint) {
-	if w := ep.waiter; w != nil {
-		if claims := q.lease(ep, w.request); len(claims) > 0 {
-			ep.waiter = nil
-			w.claims <- claims
-		}
+	w := &ep.wait
+	if w.ready == nil || w.called || q.halted || w.bound > 0 && ep.leased >= w.bound {
+		return
+	}
+	now := q.clock.Now()
+	switch {
+	case len(ep.ready)+len(ep.lane) > 0:
+		w.call() // that Claim asks for what is on disk and was due before
+	case ep.onDisk(now):
+		q.ask(ep)
+	default:
+		q.await(ep, now)
 	}
 }
 
@@ -348,7 +363,7 @@ func (s *Store) sweep() {
 	}
 	s.swept = now
 	for _, ep := range s.endpoints {
-		if ep.waiter != nil && ep.counts.pending() > 0 {
+		if ep.wait.ready != nil && ep.counts.pending() > 0 {
 			s.setDue(ep, 0)
 			s.ask(ep)
 		}

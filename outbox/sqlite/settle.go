@@ -74,7 +74,7 @@ func (s *Store) queueSettle(c outbox.Claim, st outbox.Settlement) error {
 		next.finished = s.clock.Now()
 	}
 	s.settles = append(s.settles, next)
-	if ep := e.endpoint; ep.waiter != nil && ep.waiter.request.FleetMax > 0 {
+	if ep := e.endpoint; ep.wait.bound > 0 {
 		s.serve(ep) // it has a place again
 	}
 	return nil

@@ -264,6 +264,7 @@ func (s *Store) Close() error {
 	s.closing.Do(func() {
 		s.mu.Lock()
 		s.refusal = outbox.ErrClosed
+		s.callAll()
 		s.mu.Unlock()
 		close(s.stop)
 		s.nudge()
