@@ -39,14 +39,19 @@ func (d *Deliverer) Apply(p *policy.Policy) {
 			r = d.newRunner(e.Name)
 			d.runners[e.Name] = r
 		}
-		d.closeLater(r.become(e))
-		if d.phase == running {
-			r.start()
+		changed, unused := r.become(e)
+		d.closeLater(unused)
+		if changed && d.phase == running {
+			r.open()
 		}
 	}
 	for name, r := range d.runners {
 		if !d.enabled[name] {
-			d.closeLater(r.become(nil))
+			changed, unused := r.become(nil)
+			d.closeLater(unused)
+			if changed {
+				r.wake() // what it asked for is to be withdrawn
+			}
 			if r.idle() {
 				delete(d.runners, name) // otherwise the next Apply forgets it
 				d.gates.Forget(name)
@@ -113,14 +118,14 @@ func (c *connections) close() {
 	}
 }
 
-// become replaces the setup; nil means that the endpoint takes no deliveries. It returns the
-// connections to close, if any.
-func (r *runner) become(e *policy.Endpoint) (unused *connections) {
+// become replaces the setup, if e is another one; nil means that the endpoint takes no deliveries. It returns
+// the connections to close, if any.
+func (r *runner) become(e *policy.Endpoint) (changed bool, unused *connections) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	old := r.now
 	if old == nil && e == nil || old != nil && e != nil && old.endpoint.Equal(e) {
-		return nil
+		return false, nil
 	}
 	r.now = nil
 	if e != nil {
@@ -138,17 +143,17 @@ func (r *runner) become(e *policy.Endpoint) (unused *connections) {
 		r.now = s
 	}
 	if old == nil {
-		return nil
+		return true, nil
 	}
 	old.replace()
 	if r.now != nil && r.now.conns == old.conns {
-		return nil
+		return true, nil
 	}
 	old.conns.replaced = true
 	if old.conns.users > 0 {
-		return nil // the last attempt closes them
+		return true, nil // the last attempt closes them
 	}
-	return old.conns
+	return true, old.conns
 }
 
 // idle reports whether the runner can be forgotten, because the next reload could not make use of
@@ -156,5 +161,5 @@ func (r *runner) become(e *policy.Endpoint) (unused *connections) {
 func (r *runner) idle() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.now == nil && r.busy == 0 && !r.looping && r.gate.Rested()
+	return r.now == nil && r.busy == 0 && r.gate.Rested() && r.sleep()
 }

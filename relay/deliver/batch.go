@@ -34,38 +34,46 @@ type broken struct {
 // len counts towards max_events.
 func (b *batch) len() int { return len(b.claims) + len(b.broken) }
 
-// gathering is how the loop of an endpoint with batches fills them. It gathers one at a time, on
-// a free slot, while those before it are under way on theirs.
+// gathering is how an endpoint with batches fills them. It gathers one at a time, on a free slot,
+// while those before it are under way on theirs.
 type gathering struct {
 	r     *runner
 	s     *setup
-	order *fairness
-	rest  []outbox.Claim // the batch before had no room for them, so they begin the next one
+	rest  []outbox.Claim // they begin the next batch; the one before may have had no room for them
 	taken time.Time      // when the rest were claimed
 }
 
-// loopBatches is loop for a setup with batches. It returns when the setup is replaced.
-func (r *runner) loopBatches(s *setup, order *fairness) error {
-	g := gathering{r: r, s: s, order: order}
-	for r.acquire(s, 1) == 1 {
-		if time.Since(g.taken) > s.endpoint.Timeout.Total {
-			g.drop() // waiting for a slot used up the spare time of their leases
-		}
-		v := r.gate.Look(s.claiming, 1)
-		if v.N == 0 {
-			g.drop()
-			r.begin(s, 1, 0)
-			r.wait(s, v)
-			continue
-		}
-		b, err := g.gather(r.gate.Passed(s.claiming))
-		if err != nil {
-			return err
-		}
-		r.launch(s, b)
+// claimBatch is claimOnce for a setup with batches. While it gathers it waits with its goroutine.
+func (r *runner) claimBatch(s *setup) (more bool, err error) {
+	if r.batch == nil {
+		r.batch = &gathering{r: r, s: s}
 	}
-	g.drop()
-	return nil
+	g := r.batch
+	if r.takeFree(s.endpoint.Concurrency, 1) == 0 {
+		return false, nil
+	}
+	if time.Since(g.taken) > s.endpoint.Timeout.Total {
+		g.drop() // waiting for a slot used up the spare time of their leases
+	}
+	v := r.gate.Look(s.claiming, 1)
+	if v.N == 0 {
+		g.drop()
+		r.begin(s, 1, 0)
+		return r.wait(s, v), nil
+	}
+	if len(g.rest) == 0 {
+		g.rest, err = r.claim(s.claiming, s, s.endpoint.Batch.MaxEvents, r.wake)
+		if err != nil || len(g.rest) == 0 {
+			return !r.begin(s, 1, 0), err
+		}
+		g.taken = time.Now()
+	}
+	b, err := g.gather(r.gate.Passed(s.claiming))
+	if err != nil {
+		return false, err
+	}
+	r.launch(s, b)
+	return true, nil
 }
 
 // drop releases the rest.
@@ -74,25 +82,24 @@ func (g *gathering) drop() {
 	g.rest = nil
 }
 
-// gather claims the events of one POST. It waits without limit for the first one, then for more
-// until the batch is full or max_wait has passed. When passed ends it returns those it has. The
-// error is of a Claim after which the outbox cannot go on.
+// gather makes a batch of the rest, and claims more until it is full or max_wait has passed. When
+// passed ends it returns those it has. The error is of a Claim after which the outbox cannot go on.
 func (g *gathering) gather(passed context.Context) (*batch, error) {
 	rule := g.s.endpoint.Batch
 	b := new(batch)
-	waiting := passed
+	var within context.Context
 	for {
 		g.fill(b)
 		if b.full {
 			return b, nil
 		}
-		if b.len() > 0 && waiting == passed {
+		if within == nil {
 			limited, cancel := context.WithTimeout(passed, rule.MaxWait)
 			defer cancel()
-			waiting = limited
+			within = limited
 		}
-		claims, err := g.r.claim(waiting, g.s, rule.MaxEvents-b.len(), g.order)
-		if err != nil && waiting.Err() == nil {
+		claims, err := g.r.claim(within, g.s, rule.MaxEvents-b.len(), nil)
+		if err != nil {
 			return nil, err
 		}
 		if len(claims) == 0 {

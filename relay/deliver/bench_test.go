@@ -64,7 +64,7 @@ func BenchmarkAttemptOnLoopback(b *testing.B) {
 func BenchmarkBatchOnLoopback(b *testing.B) {
 	r := onLoopback(b, &policy.Batch{MaxEvents: 100, MaxBytes: 256 << 10, Split: true})
 	claims := slices.Repeat(benchClaim(), 100)
-	g := gathering{r: r, s: r.now, order: new(fairness)}
+	g := gathering{r: r, s: r.now}
 	b.ReportAllocs()
 	for b.Loop() {
 		batch := new(batch)

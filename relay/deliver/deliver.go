@@ -30,6 +30,7 @@ type Source interface {
 	Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Claim, error)
 	Settle(ctx context.Context, c outbox.Claim, s outbox.Settlement) error
 	Release(ctx context.Context, claims ...outbox.Claim) error
+	Withdraw(endpoint string)
 
 	outbox.Notebook
 }
@@ -84,7 +85,7 @@ type phase int
 
 const (
 	idle    phase = iota // before Run
-	running              // runners have their goroutines
+	running              // runners work
 	ended                // nothing more begins
 )
 
@@ -179,14 +180,16 @@ func (d *Deliverer) Run(ctx context.Context) error {
 	return err
 }
 
-// enter begins a phase. running starts the work of all endpoints.
+// enter begins a phase. running starts the work of all endpoints; after ended none begins by itself.
 func (d *Deliverer) enter(p phase) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.phase = p
-	if p == running {
-		for _, r := range d.runners {
-			r.start()
+	for _, r := range d.runners {
+		if p == running {
+			r.open()
+		} else if r.sleep() {
+			r.withdraw()
 		}
 	}
 }

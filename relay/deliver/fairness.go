@@ -14,6 +14,7 @@ const behind = time.Second
 type fairness struct {
 	late   bool
 	credit float64 // slots owed to fresh deliveries
+	next   float64 // credit after the claim under way, if it brings something
 }
 
 // fresh tells how many of n claims go to the express lane.
@@ -21,9 +22,9 @@ func (f *fairness) fresh(n int, share float64) int {
 	if !f.late {
 		return 0
 	}
-	f.credit += float64(n) * share
-	fresh := min(int(f.credit), n)
-	f.credit -= float64(fresh)
+	f.next = f.credit + float64(n)*share
+	fresh := min(int(f.next), n)
+	f.next -= float64(fresh)
 	return fresh
 }
 
@@ -39,7 +40,8 @@ func (f *fairness) observe(claims []outbox.Claim, n int, now time.Time) {
 			oldest = due
 		}
 	}
+	f.credit = f.next
 	if f.late = len(claims) == n && now.Sub(oldest) > behind; !f.late {
-		f.credit = 0
+		f.credit, f.next = 0, 0
 	}
 }

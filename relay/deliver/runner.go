@@ -11,93 +11,123 @@ import (
 	"relay/relay/gate"
 )
 
-// runner delivers to one endpoint. Without work it is one goroutine that waits in Claim; it has
-// none while the endpoint takes no deliveries.
+// runner delivers to one endpoint. It has a goroutine, a worker's, only while there is
+// something to do: what it waits for wakes it.
 type runner struct {
 	d       *Deliverer
 	name    string
 	retries throttle.Lines // in the log, by code
 	gate    *gate.Gate
 	counts  counts
-	freed   chan struct{} // holds a token when a slot may have become free
 
 	mu      sync.Mutex
 	now     *setup // nil while the endpoint takes no deliveries
 	busy    int    // slots in use; may exceed concurrency after that was lowered
-	looping bool
+	starved bool   // it waits for a slot
+
+	life
+
+	// These belong to the goroutine that runs it.
+	order fairness
+	batch *gathering  // nil without batches
+	asked bool        // a Claim waits in the outbox
+	later *time.Timer // when the gate is to be asked again; nil for none
+	last  job         // an attempt that has not begun; without a setup none
 }
 
 func (d *Deliverer) newRunner(name string) *runner {
-	return &runner{d: d, name: name, gate: d.gates.Gate(name), freed: make(chan struct{}, 1), retries: throttle.Lines{Every: quiet}}
+	r := &runner{d: d, name: name, gate: d.gates.Gate(name), retries: throttle.Lines{Every: quiet}}
+	r.gate.Tell(r.wake)
+	return r
 }
 
-// start begins to claim, if the endpoint takes deliveries and no loop runs yet. The caller holds
-// d.mu.
-func (r *runner) start() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.looping || r.now == nil {
-		return
-	}
-	r.looping = true
-	r.d.work.Go(func() {
-		if err := r.loop(); err != nil {
-			r.d.stop(err)
+// claimAll claims work for free slots, as the gate allows, and starts the attempts, until something has to be
+// waited for. It returns nil or the error of Claim.
+func (r *runner) claimAll() error {
+	for {
+		s := r.current()
+		if s == nil || s.endpoint.Batch != nil {
+			r.start(job{})
 		}
-	})
-}
-
-// loop claims work for free slots, as the gate allows, until the endpoint takes no more, and
-// starts the attempts, which may still run after it has returned. It returns nil or the error of
-// Claim.
-func (r *runner) loop() error {
-	var order fairness
-	for s := r.current(); s != nil; s = r.current() {
+		if g := r.batch; g != nil && g.s != s {
+			g.drop()
+			r.batch = nil
+		}
+		if s == nil {
+			r.withdraw()
+			return nil
+		}
+		step := r.claimOnce
 		if s.endpoint.Batch != nil {
-			if err := r.loopBatches(s, &order); err != nil {
-				return err
-			}
-			continue
+			step = r.claimBatch
 		}
-		free := r.acquire(s, unbounded)
-		if free == 0 {
-			continue
-		}
-		v := r.gate.Look(s.claiming, free)
-		if v.N == 0 {
-			r.begin(s, free, 0)
-			r.wait(s, v)
-			continue
-		}
-		passed := r.gate.Passed(s.claiming)
-		claims, err := r.claim(passed, s, v.N, &order)
-		if err != nil && passed.Err() == nil {
+		if more, err := step(s); !more || err != nil {
 			return err
 		}
-		n, probe, _ := r.admit(s, free, len(claims))
-		for i := range claims[:n] {
-			r.d.begin(job{r: r, s: s, claims: claims[i : i+1], probe: probe})
-		}
-		r.release(claims[n:]...) // may take time, during which tokens would lapse
 	}
-	return nil
 }
 
-// claim waits for at least one delivery and takes up to most.
-func (r *runner) claim(ctx context.Context, s *setup, most int, order *fairness) ([]outbox.Claim, error) {
+// claimOnce claims once, and starts an attempt with each claim. It returns false if something has to be waited
+// for: a slot, the gate or work.
+func (r *runner) claimOnce(s *setup) (more bool, err error) {
+	free := r.takeFree(s.endpoint.Concurrency, unbounded)
+	if free == 0 {
+		return false, nil
+	}
+	v := r.gate.Look(s.claiming, free)
+	if v.N == 0 {
+		r.begin(s, free, 0)
+		return r.wait(s, v), nil
+	}
+	claims, err := r.claim(s.claiming, s, v.N, r.wake)
+	if err != nil || len(claims) == 0 {
+		return !r.begin(s, free, 0), err
+	}
+	n, probe, _ := r.admit(s, free, len(claims))
+	for i := range claims[:n] {
+		r.start(job{r: r, s: s, claims: claims[i : i+1], probe: probe})
+	}
+	if n < len(claims) || r.d.o.Limiter != nil && (s.endpoint.RateLimit != nil || s.endpoint.Handshake) {
+		r.start(job{}) // what comes next may take time, during which tokens would lapse
+	}
+	r.release(claims[n:]...)
+	return true, nil
+}
+
+// start begins the attempt that it was given before. The last one is for the goroutine that runs the runner,
+// when that has to wait anyway: so a single attempt needs no other.
+func (r *runner) start(j job) {
+	if r.last.s != nil {
+		r.d.begin(r.last)
+	}
+	r.last = j
+}
+
+// claim takes up to most deliveries. Without ready it waits for at least one. It returns no error if ctx has ended.
+func (r *runner) claim(ctx context.Context, s *setup, most int, ready func()) ([]outbox.Claim, error) {
 	claims, err := r.d.o.Source.Claim(ctx, outbox.ClaimRequest{
 		Endpoint: r.name,
 		Max:      most,
+		Ready:    ready,
 		Lease:    s.lease(),
-		Behind:   order.late,
-		Fresh:    order.fresh(most, s.endpoint.FreshShare),
+		Behind:   r.order.late,
+		Fresh:    r.order.fresh(most, s.endpoint.FreshShare),
 		FleetMax: s.endpoint.FleetConcurrency,
 	})
-	if err != nil {
+	r.asked = ready != nil && err == nil && len(claims) == 0
+	if err != nil && ctx.Err() == nil {
 		return nil, fmt.Errorf("claim deliveries of endpoint %s: %w", r.name, err)
 	}
-	order.observe(claims, most, r.d.at(time.Now()))
+	r.order.observe(claims, most, r.d.at(time.Now()))
 	return claims, nil
+}
+
+// withdraw ends the wait of the last Claim.
+func (r *runner) withdraw() {
+	if r.asked {
+		r.asked = false
+		r.d.o.Source.Withdraw(r.name)
+	}
 }
 
 // admit asks the gate for n attempts and keeps as many of the slots that were taken. If s is no
@@ -114,32 +144,26 @@ func (r *runner) admit(s *setup, taken, n int) (admitted int, probe, live bool) 
 	return 0, false, false
 }
 
-// wait returns when it is time to ask the shut gate again, or when the setup has changed. If
-// consent is missing it asks the receiver.
-func (r *runner) wait(s *setup, v gate.Grant) {
+// wait sees to it that the runner is woken when it is time to ask the shut gate again. If consent is missing it
+// asks the receiver, and returns true.
+func (r *runner) wait(s *setup, v gate.Grant) (again bool) {
 	if v.Cause == gate.NoConsent && v.Wait == 0 {
+		r.start(job{})
 		r.handshake(s)
-		return
+		return true
 	}
-	var later <-chan time.Time
+	r.withdraw()
 	if v.Wait > 0 {
-		t := time.NewTimer(v.Wait)
-		defer t.Stop()
-		later = t.C
+		r.later = time.AfterFunc(v.Wait, r.wake)
 	}
-	select {
-	case <-later:
-	case <-r.gate.Changed():
-	case <-s.claiming.Done():
-	}
+	return false // a gate that changes wakes, too
 }
 
-// current returns the present setup, or nil if the loop must end.
+// current returns the present setup, or nil if there is none or nothing more is to be claimed.
 func (r *runner) current() *setup {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.now == nil || r.d.claiming.Err() != nil {
-		r.looping = false
+	if r.d.claiming.Err() != nil {
 		return nil
 	}
 	return r.now
@@ -148,26 +172,13 @@ func (r *runner) current() *setup {
 // unbounded is more than any endpoint has slots.
 const unbounded = 1 << 20
 
-// acquire waits for a free slot, then takes all free ones, at most most. It returns 0 if s is no
-// longer the endpoint's setup.
-func (r *runner) acquire(s *setup, most int) (free int) {
-	for s.claiming.Err() == nil {
-		if free = r.takeFree(s.endpoint.Concurrency, most); free > 0 {
-			return free
-		}
-		select {
-		case <-r.freed:
-		case <-s.claiming.Done():
-		}
-	}
-	return 0
-}
-
+// takeFree takes free slots, at most most. If there are none, the next one wakes the runner.
 func (r *runner) takeFree(slots, most int) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	free := min(max(0, slots-r.busy), most)
 	r.busy += free
+	r.starved = free == 0
 	return free
 }
 
@@ -191,11 +202,11 @@ func (r *runner) end(s *setup) {
 	r.mu.Lock()
 	r.busy--
 	s.conns.users--
-	last := s.conns.users == 0 && s.conns.replaced
+	last, starved := s.conns.users == 0 && s.conns.replaced, r.starved
+	r.starved = false
 	r.mu.Unlock()
-	select {
-	case r.freed <- struct{}{}:
-	default:
+	if starved {
+		r.wake()
 	}
 	if last {
 		s.conns.close()

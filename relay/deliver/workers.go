@@ -10,14 +10,14 @@ import (
 // maxResting bounds the idle workers. Garbage collection shrinks their stacks.
 const maxResting = 64
 
-// workers make attempts, of all endpoints. An idle worker is kept for the next attempt, because a
+// workers make attempts, of all endpoints, and run the runners. An idle worker is kept for the next attempt, because a
 // new goroutine would have to grow its stack again. The number of busy workers has no bound.
 type workers struct {
 	jobs    chan job // unbuffered, so only an idle worker takes a job
 	resting atomic.Int64
 }
 
-// job is an attempt that may begin, on a slot of its runner.
+// job is an attempt that may begin, on a slot of its runner; or, without a setup, a run of it.
 type job struct {
 	r      *runner
 	s      *setup
@@ -27,6 +27,12 @@ type job struct {
 }
 
 func (j *job) run() {
+	if j.s == nil {
+		if last := j.r.run(); last.s != nil {
+			last.run()
+		}
+		return
+	}
 	defer j.r.end(j.s)
 	j.r.attempt(j.s, j.claims, j.draft, j.probe)
 }

@@ -17,7 +17,7 @@ func TestWorkersRest(t *testing.T) {
 		each    int // events of a burst and endpoint, all under way at once
 		resting int64
 	}{
-		{"one attempt after the other", 20, 1, 2},
+		{"one attempt after the other", 20, 1, 3}, // one ran a runner beside the attempts
 		{"a burst", 2, 50, maxResting},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -62,10 +62,11 @@ func TestGone(t *testing.T) {
 		c.Use(endpoint())
 		want(t, c.Gate, Disabled, 0)
 
+		told := listen(a.Gate)
 		c.operate(t, enable)
 		a.hear()
 		select {
-		case <-a.Changed():
+		case <-told:
 		default:
 			t.Error("nobody is told that the endpoint is enabled")
 		}
@@ -241,8 +242,9 @@ func TestNoRulesYet(t *testing.T) {
 		if n, _ := g.Admit(ctx, 1); n != 0 || !g.State().Disabled {
 			t.Error("a gate without rules lets something through")
 		}
+		told := listen(g)
 		g.Use(endpoint())
-		<-g.Changed()
+		<-told
 		want(t, g, Open, 0)
 	})
 }

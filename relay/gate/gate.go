@@ -39,9 +39,8 @@ const (
 
 // Gate is the gate of one endpoint. Its methods may be called at the same time.
 type Gate struct {
-	all     *Gates
-	name    string        // of the endpoint
-	changed chan struct{} // holds a token when Look may allow more than last time
+	all  *Gates
+	name string // of the endpoint
 
 	mu        sync.Mutex
 	endpoint  *policy.Endpoint // whose rules apply; nil before Use
@@ -61,6 +60,7 @@ type Gate struct {
 	good      int       // of them, successes since this turn began
 	passed    context.Context
 	shut      context.CancelFunc // ends passed
+	told      func()
 }
 
 // hold is a Hold by this process's clock. The zero value is none.
@@ -74,8 +74,13 @@ func (h hold) limit(longest time.Duration) hold {
 	return h
 }
 
-// Changed has a token when Look may allow more than last time.
-func (g *Gate) Changed() <-chan struct{} { return g.changed }
+// Tell makes the gate call f when Look may allow more than last time, and when the gate shuts. f must not
+// block, and must not call the gate.
+func (g *Gate) Tell(f func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.told = f
+}
 
 // Use applies the rules of e. Tokens and the breaker's window stay if their own rules have not
 // changed.
@@ -228,7 +233,7 @@ func (g *Gate) heard(now time.Time, h *Hold) hold {
 type Grant struct {
 	N     int           // attempts, 0 when Cause is not Open
 	Cause Cause         // why it is 0
-	Wait  time.Duration // until Look may allow more; 0: until Changed, except for NoConsent
+	Wait  time.Duration // until Look may allow more; 0: until the gate tells, except for NoConsent
 }
 
 // Look tells how many attempts, at most want, may begin now. It may ask the outbox if the fleet
@@ -380,13 +385,13 @@ func (g *Gate) close() {
 		g.shut()
 		g.passed, g.shut = nil, nil
 	}
+	g.tell()
 }
 
-// tell puts the token into Changed.
+// tell tells of a change. The caller holds mu.
 func (g *Gate) tell() {
-	select {
-	case g.changed <- struct{}{}:
-	default:
+	if g.told != nil {
+		g.told()
 	}
 }
 

@@ -62,7 +62,7 @@ func (s *Gates) Gate(endpoint string) *Gate {
 	defer s.mu.Unlock()
 	g := s.gates[endpoint]
 	if g == nil {
-		g = &Gate{all: s, name: endpoint, changed: make(chan struct{}, 1)}
+		g = &Gate{all: s, name: endpoint}
 		s.gates[endpoint] = g
 		s.apply(g, s.notes[endpoint], false)
 	}

@@ -116,9 +116,10 @@ func TestLimitIsTakenAway(t *testing.T) {
 		if s := g.State(); s.Cause != Limit || s.Limit != 1/3600. || s.Tokens >= 1 {
 			t.Errorf("state is %+v", s)
 		}
+		told := listen(g)
 		g.Use(endpoint())
 		select {
-		case <-g.Changed():
+		case <-told:
 		default:
 			t.Error("nobody is told that the limit is gone")
 		}

@@ -90,6 +90,18 @@ type member struct {
 	down bool          // the outbox does not take its notes
 }
 
+// listen returns a channel that has a token once the gate has told of something.
+func listen(g *Gate) <-chan struct{} {
+	told := make(chan struct{}, 1)
+	g.Tell(func() {
+		select {
+		case told <- struct{}{}:
+		default:
+		}
+	})
+	return told
+}
+
 func newFleet() *fleet { return &fleet{store: outboxtest.NewMem(outboxtest.MemOptions{})} }
 
 // join adds a Relay with the endpoint's rules.

@@ -1,0 +1,176 @@
+package deliver
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"relay/internal/testkit"
+	"relay/outbox"
+	"relay/outbox/outboxtest"
+	"relay/policy"
+	"relay/relay/deliver/delivertest"
+)
+
+// asker knows from which endpoints a claim waits.
+type asker struct {
+	*outboxtest.Mem
+	mu   sync.Mutex
+	asks map[string]bool
+}
+
+func newAsker(m *outboxtest.Mem) *asker { return &asker{Mem: m, asks: map[string]bool{}} }
+
+func (a *asker) Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Claim, error) {
+	claims, err := a.Mem.Claim(ctx, r)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.asks[r.Endpoint] = r.Ready != nil && err == nil && len(claims) == 0
+	return claims, err
+}
+
+func (a *asker) Withdraw(endpoint string) {
+	a.Mem.Withdraw(endpoint)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.asks[endpoint] = false
+}
+
+func (a *asker) want(t *testing.T, want bool, when string) {
+	t.Helper()
+	synctest.Wait()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.asks["billing"] != want {
+		t.Errorf("a claim waits in the outbox: %t, %s", !want, when)
+	}
+}
+
+// The outbox keeps deliveries in memory for whom a claim waits, so none waits where nothing may
+// be sent.
+func TestNoClaimWaitsInVain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		source := newAsker(w.store)
+		w.o.Source = source
+		e := w.inMemory("billing", delivertest.NewEndpoint())
+		w.start(e)
+		source.want(t, true, "at rest")
+		step := func(what string, do func() error, want bool) {
+			t.Helper()
+			testkit.Must(t, do())
+			source.want(t, want, what)
+		}
+		ctx := t.Context()
+		step("paused", func() error { _, err := w.d.Pause(ctx, "billing", "test"); return err }, false)
+		step("resumed", func() error { _, err := w.d.Resume(ctx, "billing", "test"); return err }, true)
+		step("disabled", func() error { _, err := w.d.Disable(ctx, "billing", "test"); return err }, false)
+		step("enabled", func() error { _, err := w.d.Enable(ctx, "billing", "test"); return err }, true)
+		apply := func(all ...*policy.Endpoint) func() error {
+			return func() error { w.d.Apply(&policy.Policy{Endpoints: all}); return nil }
+		}
+		step("removed", apply(), false)
+		step("back", apply(e), true)
+		slower := *e
+		slower.Timeout.Total = time.Minute
+		step("changed", apply(&slower), true)
+		w.accept(1, "billing")
+		w.await(1)
+		source.want(t, true, "after a delivery")
+		w.stop()
+		source.want(t, false, "after the stop")
+		w.store.Withdraw("billing")
+	})
+}
+
+// scarce gives its first token at once. Whoever asks again waits.
+type scarce struct {
+	Source
+	mu    sync.Mutex
+	asked bool
+}
+
+func (s *scarce) Take(ctx context.Context, _ string, _ outbox.Limit, n int) (int, time.Duration, error) {
+	s.mu.Lock()
+	again := s.asked
+	s.asked = true
+	s.mu.Unlock()
+	if again {
+		testkit.Wait(ctx, 5*time.Second)
+	}
+	return min(n, 1), time.Minute, nil
+}
+
+// An attempt that may begin does not wait while the outbox is asked whether another one may.
+func TestAttemptBeforeNextLook(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		slow := &scarce{Source: w.store}
+		w.o.Source, w.o.Limiter = slow, slow
+		e := w.inMemory("billing", delivertest.NewEndpoint())
+		e.RateLimit = &policy.RateLimit{N: 1, Per: time.Minute, Burst: 4}
+		w.accept(1, "billing")
+		begin := time.Now()
+		w.start(e)
+		if took := w.await(1)[0].Attempt.Started.Sub(begin); took > 0 {
+			t.Errorf("the attempt began after %s, want at once", took)
+		}
+	})
+}
+
+// sudden gets work at the moment when a claim has found nothing, and its runner still runs.
+type sudden struct {
+	*outboxtest.Mem
+	once sync.Once
+	then func()
+}
+
+func (s *sudden) Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Claim, error) {
+	claims, err := s.Mem.Claim(ctx, r)
+	if len(claims) == 0 {
+		s.once.Do(s.then)
+	}
+	return claims, err
+}
+
+// What wakes a runner while it runs makes it look again.
+func TestWokenWhileRunning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.o.Source = &sudden{Mem: w.store, then: func() { w.accept(1, "billing") }}
+		w.start(w.inMemory("billing", delivertest.NewEndpoint()))
+		synctest.Wait()
+		if len(w.results) != 1 {
+			t.Error("the event was not delivered at once")
+		}
+	})
+}
+
+// Many wakes make no difference, and one after the stop none at all.
+func TestWakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		e := w.inMemory("billing", delivertest.NewEndpoint())
+		w.start(e)
+		synctest.Wait()
+		r := w.d.runners["billing"]
+		var work sync.WaitGroup
+		for range 100 {
+			work.Go(r.wake)
+		}
+		w.accept(20, "billing")
+		work.Wait()
+		w.await(20)
+		synctest.Wait()
+		if r.stage != waiting || r.last.s != nil {
+			t.Errorf("at rest the runner is at stage %d, with an attempt: %t", r.stage, r.last.s != nil)
+		}
+		w.stop()
+		r.wake()
+		if r.stage != asleep {
+			t.Errorf("after the stop the runner is at stage %d", r.stage)
+		}
+	})
+}
