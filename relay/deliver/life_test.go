@@ -85,7 +85,7 @@ func TestNoClaimWaitsInVain(t *testing.T) {
 	})
 }
 
-// scarce gives its first token at once. Whoever asks again waits.
+// scarce gives its first token at once, and the next one late.
 type scarce struct {
 	Source
 	mu    sync.Mutex

@@ -90,7 +90,7 @@ type member struct {
 	down bool          // the outbox does not take its notes
 }
 
-// listen returns a channel that has a token once the gate has told of something.
+// listen returns a channel that has a token once the gate has called.
 func listen(g *Gate) <-chan struct{} {
 	told := make(chan struct{}, 1)
 	g.Tell(func() {
