@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	"relay/config"
+	"relay/policy/sign"
 )
 
 // Runtime is the block runtime: what endpoints that are made at run time may be.
@@ -82,6 +83,27 @@ func newCompiler(d *decoder, r *Runtime) *Compiler {
 	return &Compiler{Runtime: r, d: d, shape: sync.OnceValue(func() config.Shape {
 		return config.ShapeOf(`endpoint "LABEL"`, config.Describe(func(f *config.File) { _, _ = Decode(f) }))
 	})}
+}
+
+// Choices are what endpoints made at run time may be and name.
+type Choices struct {
+	Enabled    bool     `json:"enabled"`
+	Policies   []string `json:"policies"`   // that they may name
+	Signatures []string `json:"signatures"` // of the file, then those that are built in
+	Bodies     []string `json:"bodies"`     // of the file
+	Overrides  []string `json:"overrides"`  // attributes and blocks of a policy that they may have of their own
+	HTTPSOnly  bool     `json:"https_only"`
+}
+
+// Choices of the file.
+func (c *Compiler) Choices() Choices {
+	r := c.Runtime
+	out := Choices{Enabled: r.Enabled, Policies: r.Policies, Overrides: r.Overrides, HTTPSOnly: r.HTTPSOnly, Signatures: slices.Concat(c.d.schemeNames, sign.BuiltinNames(), []string{unsigned})}
+	if out.Policies == nil {
+		out.Policies = append([]string{}, c.d.policyNames...)
+	}
+	out.Bodies = append([]string{}, slices.Sorted(maps.Keys(c.d.bodies))...)
+	return out
 }
 
 // Compiler returns the compiler for endpoints beside those of p. It is nil for a policy that was

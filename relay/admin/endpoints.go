@@ -30,6 +30,8 @@ const (
 type EndpointList struct {
 	Endpoints []Endpoint `json:"endpoints"`
 	Total     int        `json:"total"` // that fit the query, on all pages
+
+	Runtime *policy.Choices `json:"runtime,omitempty"` // what endpoints made at run time may be, for a token with the right endpoints
 }
 
 // Endpoint is an endpoint for operators. It contains no secret: neither user and query of the URL
@@ -46,6 +48,7 @@ type Endpoint struct {
 	Paused      bool              `json:"paused,omitempty"`      // beside another state that is shown: it needs resume, too
 	Enabled     bool              `json:"enabled"`               // by the file
 	Events      string            `json:"events,omitempty"`      // patterns, or "all"
+	Tenants     []string          `json:"tenants,omitempty"`     // whose events alone it gets; all if there are none
 	Concurrency int               `json:"concurrency,omitempty"` // attempts at the same time, of each Relay
 	Hash        string            `json:"hash,omitempty"`        // changes with the settings
 	Deliveries  Deliveries        `json:"deliveries"`
@@ -106,7 +109,11 @@ func (a *api) listEndpoints(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	s.access = AccessOf(r.Context())
-	answer(w, http.StatusOK, s.list(v))
+	list := s.list(v)
+	if c := v.policy.Compiler(); c != nil && s.access.Has(Endpoints) {
+		list.Runtime = new(c.Choices())
+	}
+	answer(w, http.StatusOK, list)
 }
 
 func (a *api) showEndpoint(w http.ResponseWriter, r *http.Request) {
@@ -312,6 +319,9 @@ func (v *view) endpoint(name string) Endpoint {
 		out.URL, out.Enabled, out.Events = url.String(), e.Enabled, e.Show("events", e.Events.String())
 		shown := e.Shown()
 		out.Description, out.Concurrency, out.Hash = shown.Description, shown.Concurrency, e.Hash()
+		if e.Filter != nil && !e.Hides("tenants") {
+			out.Tenants = e.Filter.Tenants
+		}
 		for _, l := range shown.Labels {
 			if out.Labels == nil {
 				out.Labels = map[string]string{}

@@ -63,9 +63,14 @@ func (c *call) ask(method, path string, q url.Values, body, into any) error {
 	if err != nil {
 		return err
 	}
-	answer := &recorder{header: http.Header{}}
+	return c.do(r, into)
+}
+
+// do makes a request of the API, and reads its answer.
+func (c *call) do(r *http.Request, into any) error {
+	answer := &recorder{header: http.Header{}, under: c.w}
 	c.p.API.ServeHTTP(answer, r)
-	return answer.read(path, into)
+	return answer.read(r.URL.Path, into)
 }
 
 // inner is a request of the API by who makes this one.
@@ -92,12 +97,16 @@ func escaped(format string, names ...any) string {
 
 // recorder keeps an answer of the API.
 type recorder struct {
+	under  http.ResponseWriter
 	header http.Header
 	status int
 	body   bytes.Buffer
 }
 
 func (r *recorder) Header() http.Header { return r.header }
+
+// Unwrap lets a route that takes long set the deadline of the page's answer.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.under }
 
 func (r *recorder) WriteHeader(status int) {
 	if r.status == 0 {

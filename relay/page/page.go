@@ -97,6 +97,7 @@ func (p *Page) routes() []route {
 		{pattern: "GET /{$}", do: (*call).overview},
 	}
 	all = append(all, deliveryRoutes()...)
+	all = append(all, endpointRoutes()...)
 	return all
 }
 

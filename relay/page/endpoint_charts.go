@@ -1,0 +1,81 @@
+package page
+
+import (
+	"net/url"
+	"time"
+
+	"relay/relay/admin"
+	"relay/relay/page/chart"
+	"relay/relay/page/show"
+)
+
+// endpointCharts draws how an endpoint did: by hour for a day, or by day for 30 days.
+func (c *call) endpointCharts(v *endpointView) error {
+	step := "hour"
+	if v.Month {
+		step = "day"
+	}
+	var s admin.Statistics
+	if err := c.get("/v1/stats", url.Values{"endpoint": {v.Name}, "step": {step}}, &s); err != nil {
+		return err
+	}
+	lang := show.Lang(c.lang)
+	byStart := map[time.Time]*admin.StatRow{}
+	for i := range s.Rows {
+		byStart[s.Rows[i].Start.UTC()] = &s.Rows[i]
+	}
+	var bars []chart.Bar
+	var points []chart.Point
+	for _, at := range stepsOf(&s) {
+		name := c.stepName(at, v.Month)
+		bar, point := chart.Bar{Step: name}, chart.Point{Step: name, P50: chart.Gap(), P95: chart.Gap()}
+		if r := byStart[at]; r != nil {
+			bar.Delivered, bar.Failed, bar.Discarded = r.Delivered, r.Failed, r.Discarded
+			if r.TookMS != nil {
+				point.P50, point.P95 = r.TookMS.P50, r.TookMS.P95
+			}
+		}
+		bars, points = append(bars, bar), append(points, point)
+	}
+	words := func(id string) chart.Text {
+		return chart.Text{
+			ID: "chart-" + id, Title: c.t("endpoint.chart." + id), Description: c.t("endpoint.chart."+id+".about", v.Name),
+			Table: c.t("endpoint.chart.values"), Step: c.t("endpoint.chart." + step), Empty: c.t("endpoint.chart.empty"),
+		}
+	}
+	v.Success = chart.Success(words("success"), chart.Bars{
+		Bars: bars, Delivered: c.t("state.delivered"), Failed: c.t("state.failed"), Discarded: c.t("state.discarded"), Count: lang.Count,
+	})
+	v.Latency = chart.Latency(words("latency"), chart.Lines{
+		Points: points, P50: c.t("endpoint.chart.p50"), P95: c.t("endpoint.chart.p95"), Value: lang.Duration, Log: c.t("endpoint.chart.log"),
+	})
+	return nil
+}
+
+// stepsOf are the beginnings of the hours or days of statistics, in UTC.
+func stepsOf(s *admin.Statistics) (all []time.Time) {
+	next := func(t time.Time) time.Time { return t.Add(time.Hour) }
+	at := s.Since.UTC()
+	if s.Step == "day" {
+		next = func(t time.Time) time.Time { return t.AddDate(0, 0, 1) }
+		at = time.Date(at.Year(), at.Month(), at.Day(), 0, 0, 0, 0, time.UTC)
+	}
+	for ; at.Before(s.Until) && len(all) < 1000; at = next(at) {
+		all = append(all, at)
+	}
+	return all
+}
+
+// stepName names an hour or a day, in UTC.
+func (c *call) stepName(at time.Time, day bool) chart.Step {
+	lang := show.Lang(c.lang)
+	if !day {
+		hour := at.Format("15:04")
+		return chart.Step{Label: hour, Name: lang.Date(at) + " " + hour + " UTC"}
+	}
+	layout := "2 Jan"
+	if lang != show.En {
+		layout = "1/2"
+	}
+	return chart.Step{Label: at.Format(layout), Name: lang.Date(at)}
+}
