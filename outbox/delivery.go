@@ -172,7 +172,8 @@ type Settlement struct {
 //
 //	Accepted = Pending + Delivered + Failed + Discarded
 //
-// at every commit (promise P7); retention removes rows, not counts.
+// at every commit (promise P7); retention removes rows, not counts. What
+// Editor.Record keeps is not in them.
 type Counts struct {
 	Accepted, Pending, Delivered, Failed, Discarded int64
 

@@ -19,8 +19,7 @@ type Editor interface {
 	Edit(ctx context.Context, changes []Change) ([]Edited, error)
 
 	// Record stores a new event with one delivery that has ended, for an attempt that was made outside the queue (a
-	// test). It counts as accepted and as settled, its delivery is Manual, and Statistics leave it
-	// out. A full outbox refuses it (ErrFull). Other errors: those of Accept.
+	// test). Its delivery is Manual. It is in lists and no part of Counts and Statistics. A full outbox refuses it (ErrFull). Other errors: those of Accept.
 	Record(ctx context.Context, e Event, endpoint string, s Settlement) (deliveryID string, err error)
 }
 

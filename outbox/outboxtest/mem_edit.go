@@ -172,6 +172,9 @@ func (m *Mem) Record(ctx context.Context, e outbox.Event, endpoint string, s out
 	d.Manual, d.unmeasured = true, true
 	d.record(s.Attempt)
 	k.finish(d, s.State, s.Attempt.Code)
+	ep := k.endpoint(endpoint)
+	ep.accepted--
+	ep.final[s.State]--
 	size := sizeOf(e, 1)
 	k.bytes += size - ev.size
 	ev.size = size

@@ -43,9 +43,9 @@ func (s *Store) listed(ctx context.Context, f *outbox.Filter) (n int64, ok bool,
 				switch {
 				case state == outbox.Pending:
 					n += count("a") - count("d") - count("f") - count("x")
-				case state == outbox.Failed && count("f") > 0:
+				case state == outbox.Failed && count("f")+count("t") > 0:
 					cards = append(cards, p.ZCard(ctx, sh.failures(name)))
-				case state == outbox.Discarded && count("x") > 0:
+				case state == outbox.Discarded && count("x")+count("t") > 0:
 					cards = append(cards, p.ZCard(ctx, sh.discards(name)))
 				}
 			}

@@ -56,7 +56,7 @@ func (l *lists) withSome(counts map[string]string) (names []string) {
 		}
 		for _, state := range l.sc.q.States {
 			if state == outbox.Pending && n("a") > n("d")+n("f")+n("x") ||
-				state == outbox.Failed && n("f") > 0 || state == outbox.Discarded && n("x") > 0 {
+				state == outbox.Failed && n("f")+n("t") > 0 || state == outbox.Discarded && n("x")+n("t") > 0 {
 				names = append(names, name)
 				break
 			}

@@ -332,7 +332,7 @@ func (s *Store) apply(g group, raise bool) (touched []*endpoint, err error) {
 	touched, s.touched = s.touched, nil
 	for _, ep := range touched {
 		if err == nil {
-			ep.counts = ep.changed.counts
+			ep.counts, ep.gone = ep.changed.counts, ep.gone.less(ep.changed.recorded)
 		}
 		ep.changed = nil
 	}
@@ -384,6 +384,12 @@ func (s *Store) write(g group) error {
 		c := ep.changed
 		if err := s.db.setCounts.int(c.accepted).int(c.delivered).int(c.failed).int(c.discarded).int(ep.id).exec(); err != nil {
 			return fmt.Errorf("update counts: %w", err)
+		}
+		if c.recorded == (counts{}) {
+			continue
+		}
+		if err := s.countGone(map[*endpoint]counts{ep: counts{}.less(c.recorded)}); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -87,14 +87,15 @@ type endpoint struct {
 	id      int64  // of its row, 0 before its first delivery
 	term    uint64 // in lists, 0 when it is not known yet
 	counts  counts
-	gone    counts  // so many of them were removed
+	gone    counts  // so many were removed, less those that are kept and that counts leaves out
 	changed *change // by the transaction under way, nil when it does not touch the endpoint
 }
 
 // change is an endpoint's part of a transaction.
 type change struct {
-	counts         // as they will be
-	room, lane int // deliveries that can go to its queue, and to its express lane
+	counts            // as they will be
+	recorded   counts // deliveries that are kept and that Counts leave out: they are taken off those that are gone
+	room, lane int    // deliveries that can go to its queue, and to its express lane
 }
 
 // counts are what outbox.Counts says, but for what follows from it.
@@ -115,6 +116,11 @@ func (c *counts) end(state outbox.State) {
 // plus is the sum of both.
 func (c counts) plus(o counts) counts {
 	return counts{c.accepted + o.accepted, c.delivered + o.delivered, c.failed + o.failed, c.discarded + o.discarded}
+}
+
+// less is c without o.
+func (c counts) less(o counts) counts {
+	return counts{c.accepted - o.accepted, c.delivered - o.delivered, c.failed - o.failed, c.discarded - o.discarded}
 }
 
 func (c counts) pending() int64 { return c.accepted - c.delivered - c.failed - c.discarded }

@@ -68,9 +68,7 @@ func (r *record) run() (refusal, err error) {
 	if err := s.addManual(d, ""); err != nil {
 		return nil, err
 	}
-	c := s.count(ep)
-	c.accepted++
-	c.end(r.settlement.State)
+	s.count(ep).recorded.end(r.settlement.State)
 	a := &r.settlement.Attempt
 	return nil, s.addDone(d, end{state: r.settlement.State, attempts: 1, finished: s.now, code: a.Code, last: a})
 }

@@ -15,8 +15,7 @@ local tail = o .. '.0.1|' .. id
 local begin, rest = string.match(ARGV[7], '^(%a%d+,)%d+,%d+(,.*)$') -- it was made and ended now
 redis.call('DEL', KEYS[3]) -- records are left where somebody deleted the event
 redis.call('HSET', KEYS[3], 'e', event, 'o', o, '0', begin .. o .. ',' .. o .. rest, 'r0', o .. '||0|' .. endpoint)
-redis.call('HINCRBY', KEYS[2], endpoint .. '|a', 1)
-redis.call('HINCRBY', KEYS[2], endpoint .. '|' .. state, 1)
+redis.call('HINCRBY', KEYS[2], endpoint .. '|t', 1) -- that the lists of the endpoint have something
 redis.call('XADD', prefix .. (state == 'f' and 'failed' or 'done'), '*', tail, '')
 if state ~= 'd' then redis.call('ZADD', prefix .. (state == 'f' and 'f:' or 'd:') .. endpoint, o, tail) end
 log(prefix, {'m' .. tail, terms_of(event)})
