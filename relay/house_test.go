@@ -58,6 +58,7 @@ var arrows = map[string][]string{
 	"relay/deliver/delivertest":    {"policy/sign"},
 	"relay/child":                  {},
 	"relay/page/chart":             {},
+	"relay/page/markup":            {},
 	"relay/page/show":              {},
 	"relay/systemd":                {},
 	"relay/client":                 {"config", "ingest/problem", "internal/access"},
@@ -65,7 +66,7 @@ var arrows = map[string][]string{
 	"relay/alert":                  {"outbox", "outbox/sketch", "policy", "relay/deliver"},
 	"relay/registry":               {"config", "internal/seal", "outbox", "policy", "policy/sign"},
 	"relay/explain":                {"config", "outbox", "policy", "relay/deliver", "relay/post"},
-	"relay/page":                   {"config", "ingest/problem", "policy", "relay/admin", "relay/alert", "relay/explain", "relay/jobs", "relay/page/chart", "relay/page/show", "relay/query", "relay/registry"},
+	"relay/page":                   {"config", "ingest/problem", "policy", "relay/admin", "relay/alert", "relay/explain", "relay/jobs", "relay/page/chart", "relay/page/markup", "relay/page/show", "relay/query", "relay/registry"},
 	"relay/app":                    {"config", "ingest", "ingest/listen", "ingest/problem", "internal/access", "internal/seal", "internal/throttle", "internal/trace", "outbox", "outbox/redisstream", "outbox/spool", "outbox/sqlite", "policy", "relay/admin", "relay/alert", "relay/certstore", "relay/deliver", "relay/explain", "relay/front", "relay/jobs", "relay/metrics", "relay/page", "relay/query", "relay/registry"},
 	"relay":                        {"config", "ingest", "ingest/listen", "ingest/problem", "outbox", "policy", "policy/sign", "relay/admin", "relay/app", "relay/bench", "relay/child", "relay/client", "relay/deliver", "relay/doctor", "relay/explain", "relay/query", "relay/registry", "relay/sink", "relay/systemd"},
 }

@@ -13,30 +13,23 @@ import (
 
 // refusal is an answer of the API that is no success.
 type refusal struct {
-	status      int
-	code        string
-	title       string
-	detail      string
-	field       string
-	pointer     string
-	diagnostics []string
+	Status      int
+	Code        string
+	Title       string
+	Detail      string
+	Field       string
+	Pointer     string
+	Diagnostics []string
 }
 
-func (r *refusal) Error() string { return r.code + ": " + r.detail }
-
-// The parts of a refusal, for templates.
-func (r *refusal) Status() int           { return r.status }
-func (r *refusal) Code() string          { return r.code }
-func (r *refusal) Detail() string        { return r.detail }
-func (r *refusal) Field() string         { return r.field }
-func (r *refusal) Diagnostics() []string { return r.diagnostics }
+func (r *refusal) Error() string { return r.Code + ": " + r.Detail }
 
 // refusalOf is an error as a refusal.
 func (c *call) refusalOf(err error) *refusal {
 	if r, ok := errors.AsType[*refusal](err); ok {
 		return r
 	}
-	return &refusal{status: http.StatusInternalServerError, code: "internal_error", detail: err.Error()}
+	return &refusal{Status: http.StatusInternalServerError, Code: "internal_error", Detail: err.Error()}
 }
 
 // get reads a route of the API. Errors: *refusal.

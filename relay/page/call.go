@@ -80,9 +80,9 @@ func (c *call) language() bool {
 func (c *call) parseForm() error {
 	if err := c.r.ParseForm(); err != nil {
 		if _, long := errors.AsType[*http.MaxBytesError](err); long {
-			return &refusal{status: http.StatusRequestEntityTooLarge, code: "body_too_large", detail: fmt.Sprintf("a form is at most %d MiB", maxForm>>20)}
+			return &refusal{Status: http.StatusRequestEntityTooLarge, Code: "body_too_large", Detail: fmt.Sprintf("a form is at most %d MiB", maxForm>>20)}
 		}
-		return &refusal{status: http.StatusBadRequest, code: "invalid_body", detail: "the form cannot be read"}
+		return &refusal{Status: http.StatusBadRequest, Code: "invalid_body", Detail: "the form cannot be read"}
 	}
 	return nil
 }
@@ -113,15 +113,15 @@ func (c *call) act(do func() (string, error)) error {
 // fail shows an error as a screen, with the status of the API.
 func (c *call) fail(err error) {
 	r := c.refusalOf(err)
-	if r.status == http.StatusUnauthorized && c.r.Method == http.MethodGet && !c.part() {
+	if r.Status == http.StatusUnauthorized && c.r.Method == http.MethodGet && !c.part() {
 		c.askLogin()
 		return
 	}
-	c.show(r.status, "error", c.titleOf(r), r)
+	c.show(r.Status, "error", c.titleOf(r), r)
 }
 
 func (c *call) titleOf(r *refusal) string {
-	switch r.status {
+	switch r.Status {
 	case http.StatusNotFound:
 		return c.t("error.not_found")
 	case http.StatusForbidden, http.StatusUnauthorized:
@@ -136,9 +136,9 @@ func (c *call) titleOf(r *refusal) string {
 
 func (c *call) lost() error {
 	if c.r.Method != http.MethodGet && c.r.Method != http.MethodHead {
-		return &refusal{status: http.StatusMethodNotAllowed, code: string(problem.MethodNotAllowed)}
+		return &refusal{Status: http.StatusMethodNotAllowed, Code: string(problem.MethodNotAllowed)}
 	}
-	return &refusal{status: http.StatusNotFound, code: string(problem.NotFound)}
+	return &refusal{Status: http.StatusNotFound, Code: string(problem.NotFound)}
 }
 
 // newMark is a mark for a form, or for an answer that is shown once.

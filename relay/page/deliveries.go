@@ -48,6 +48,14 @@ func shownConditions() []string {
 	return []string{"state", "endpoint", "type", "status", "since", "tenant", "event", "key", "code", "attempts", "manual", "until", "attempted_since", "order"}
 }
 
+// Method offers State to templates.
+func (f filterForm) Method(name string) any {
+	if name == "State" {
+		return f.State
+	}
+	return nil
+}
+
 // State is the state that is asked for, if it is one.
 func (f filterForm) State() string {
 	if s := f.Values["state"]; len(s) == 1 {
@@ -96,7 +104,7 @@ func (c *call) listDeliveries() error {
 	status := http.StatusOK
 	if err := c.get("/v1/deliveries", ask, &data.DeliveryList); err != nil {
 		data.Problem = c.refusalOf(err)
-		if status = data.Problem.status; status >= http.StatusInternalServerError {
+		if status = data.Problem.Status; status >= http.StatusInternalServerError {
 			return err
 		}
 	}
@@ -108,6 +116,17 @@ func (c *call) listDeliveries() error {
 		data.Next = "/deliveries?" + next.Encode()
 	}
 	c.show(status, "deliveries", c.t("layout.deliveries"), data)
+	return nil
+}
+
+// Method offers Bulk and Actions to templates.
+func (d deliveryList) Method(name string) any {
+	switch name {
+	case "Bulk":
+		return d.Bulk
+	case "Actions":
+		return d.Actions
+	}
 	return nil
 }
 
@@ -167,7 +186,7 @@ func (c *call) askBulk() error {
 	status := http.StatusOK
 	if err := c.send(http.MethodPost, path, body, &out); err != nil {
 		data.Problem = c.refusalOf(err)
-		status = data.Problem.status
+		status = data.Problem.Status
 	}
 	data.Matched, data.Filter = out.Matched, out.Filter
 	c.show(status, "bulk", c.t("bulk.title."+data.Action), data)

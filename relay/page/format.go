@@ -2,7 +2,6 @@ package page
 
 import (
 	"fmt"
-	"html/template"
 	"strings"
 	"time"
 
@@ -21,9 +20,9 @@ func states() map[string]string {
 }
 
 // formats are the functions of templates that show values.
-func formats(texts *catalogue, tag string, now func() time.Time) template.FuncMap {
+func formats(texts *catalogue, tag string, now func() time.Time) map[string]any {
 	lang := show.Lang(tag)
-	return template.FuncMap{
+	return map[string]any{
 		"stateClass": func(s any) string { return states()[fmt.Sprint(s)] },
 		"utc":        func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
 		"when":       func(t time.Time) string { return lang.Ago(t, now()) }, // one to come, too

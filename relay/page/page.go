@@ -10,7 +10,6 @@
 package page
 
 import (
-	"html/template"
 	"net/http"
 	"strings"
 	"time"
@@ -65,7 +64,7 @@ func New(o Options) *Page {
 	texts := &catalogue{}
 	p := &Page{
 		Options: o, mux: http.NewServeMux(), assets: readAssets(),
-		texts: texts, screens: &screens{texts: texts, now: o.Now, read: map[string]*template.Template{}},
+		texts: texts, screens: &screens{texts: texts, now: o.Now, parse: parseMarkup, read: map[string]executor{}},
 	}
 	p.once, _ = lru.New[string, string](remembered) // the only error is a size that is not positive
 	p.shown, _ = lru.New[string, any](remembered)

@@ -1,8 +1,9 @@
 package page
 
 import (
-	"html/template"
 	"io/fs"
+	"net/http"
+	"net/http/httptest"
 	"path"
 	"strings"
 	"testing"
@@ -15,7 +16,7 @@ func TestTemplatesCanBeRead(t *testing.T) {
 	if err != nil || len(files) < 5 {
 		t.Fatalf("%d templates, %v", len(files), err)
 	}
-	s := &screens{texts: &catalogue{}, now: time.Now, read: map[string]*template.Template{}}
+	s := &screens{texts: &catalogue{}, now: time.Now, parse: parseMarkup, read: map[string]executor{}}
 	for _, lang := range languages() {
 		for _, file := range files {
 			name := strings.TrimSuffix(path.Base(file), ".html")
@@ -23,5 +24,44 @@ func TestTemplatesCanBeRead(t *testing.T) {
 				t.Error(err)
 			}
 		}
+	}
+}
+
+// fakeAPI answers each path with a JSON text, and any other with 404.
+func fakeAPI(answers map[string]string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, ok := answers[r.Method+" "+r.URL.Path]
+		if !ok {
+			w.WriteHeader(http.StatusNotFound)
+			body = `{"code":"not_found","detail":"there is no such thing"}`
+		}
+		_, _ = w.Write([]byte(body))
+	})
+}
+
+func visit(t *testing.T, p *Page, path string) *httptest.ResponseRecorder {
+	t.Helper()
+	w := httptest.NewRecorder()
+	p.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+	return w
+}
+
+const hostileRow = `{"items":[{"id":"dlv_1","event":{"id":"evt_1","type":"a<b>&'\"","tenant":"<script>alert(1)</script>","time":"2026-01-01T00:00:00Z"},"endpoint":"\"><img src=x onerror=alert(1)>","state":"failed","attempts":3,"max_attempts":4,"created":"2026-01-01T00:00:00Z","last":{"n":3,"started":"2026-01-01T00:00:00Z","took_ms":1,"status":503}}],"next":"c+u/r=","total":{"at_least":1000}}`
+
+// What strangers control is shown as text, as html/template shows it.
+func TestDeliveriesShowText(t *testing.T) {
+	p := compared(t, New(Options{Open: true, API: fakeAPI(map[string]string{"GET /v1/deliveries": hostileRow, "GET /v1/endpoints": `{"endpoints":[{"name":"<b>"}]}`})}))
+	for _, lang := range languages() {
+		r := httptest.NewRequest(http.MethodGet, "/deliveries?state=failed&type=%22%3E%3Cscript%3E&label.x=%3C", nil)
+		r.Header.Set("Accept-Language", lang)
+		w := httptest.NewRecorder()
+		p.ServeHTTP(w, r)
+		body := w.Body.String()
+		if w.Code != http.StatusOK || strings.Contains(body, "<script>alert") || strings.Contains(body, "<img") || !strings.Contains(body, "a&lt;b&gt;") {
+			t.Errorf("%s: %d %s", lang, w.Code, body)
+		}
+	}
+	if w := visit(t, p, "/deliveries/dlv_9"); w.Code != http.StatusNotFound || !strings.Contains(w.Body.String(), "there is no such thing") {
+		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"embed"
 	"fmt"
 	"html/template"
+	"io"
+	"io/fs"
 	"maps"
 	"net/http"
 	"net/url"
@@ -14,6 +16,7 @@ import (
 	"time"
 
 	"relay/relay/admin"
+	"relay/relay/page/markup"
 )
 
 //go:embed templates
@@ -25,23 +28,31 @@ type screens struct {
 	texts *catalogue
 	now   func() time.Time
 	mu    sync.Mutex
-	read  map[string]*template.Template
+	parse func(files fs.FS, funcs map[string]any, patterns ...string) (executor, error)
+	read  map[string]executor
 }
 
-// screen is the template of a screen, with the layout and the parts in it. Files in parts belong to
-// all screens.
-func (s *screens) screen(lang, name string) (*template.Template, error) {
+// executor is the templates of a screen.
+type executor interface {
+	Execute(w io.Writer, name string, data any) error
+}
+
+func parseMarkup(files fs.FS, funcs map[string]any, patterns ...string) (executor, error) {
+	return markup.Parse(files, funcs, patterns...)
+}
+
+// screen is the templates of a screen: its own, and those in parts, which belong to all.
+func (s *screens) screen(lang, name string) (executor, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if t := s.read[lang+name]; t != nil {
 		return t, nil
 	}
-	t, err := template.New("").Funcs(functions(s.texts, lang, s.now)).ParseFS(templateFiles, "templates/parts/*.html", "templates/"+name+".html")
-	if err != nil {
-		return nil, fmt.Errorf("read templates: %w", err)
+	t, err := s.parse(templateFiles, functions(s.texts, lang, s.now), "templates/parts/*.html", "templates/"+name+".html")
+	if err == nil {
+		s.read[lang+name] = t
 	}
-	s.read[lang+name] = t
-	return t, nil
+	return t, err
 }
 
 // frame is what every template gets.
@@ -64,7 +75,28 @@ type frame struct {
 	Part    bool
 }
 
-// The methods of a frame that templates call.
+// Method offers the methods of a frame to templates.
+func (f *frame) Method(name string) any {
+	switch name {
+	case "May":
+		return f.May
+	case "Here":
+		return f.Here
+	case "InLanguage":
+		return f.InLanguage
+	case "At":
+		return f.At
+	case "Asset":
+		return f.Asset
+	case "Languages":
+		return f.Languages
+	case "Mark":
+		return f.Mark
+	case "With":
+		return f.With
+	}
+	return nil
+}
 
 // May tells whether the session has a right.
 func (f *frame) May(right string) bool { return f.c.may(admin.Right(right)) }
@@ -135,7 +167,7 @@ func (c *call) render(screen, part string, data any) (string, error) {
 		return "", err
 	}
 	var out strings.Builder
-	err = t.ExecuteTemplate(&out, part, c.frame(screen, "", data))
+	err = t.Execute(&out, part, c.frame(screen, "", data))
 	return out.String(), err
 }
 
@@ -144,7 +176,7 @@ func (c *call) show(status int, screen, title string, data any) {
 	t, err := c.p.screens.screen(c.lang, screen)
 	var out bytes.Buffer
 	if err == nil {
-		err = t.ExecuteTemplate(&out, "layout", c.frame(screen, title, data))
+		err = t.Execute(&out, "layout", c.frame(screen, title, data))
 	}
 	if err != nil {
 		http.Error(c.w, "relay: the page "+screen+" cannot be shown: "+err.Error(), http.StatusInternalServerError)
@@ -186,9 +218,9 @@ func went(to, did string) string {
 }
 
 // functions are what templates call without a frame.
-func functions(texts *catalogue, lang string, now func() time.Time) template.FuncMap {
+func functions(texts *catalogue, lang string, now func() time.Time) map[string]any {
 	all := formats(texts, lang, now)
-	maps.Copy(all, template.FuncMap{
+	maps.Copy(all, map[string]any{
 		"t":    func(key string, args ...any) string { return texts.text(lang, key, args...) },
 		"th":   func(key string, args ...any) template.HTML { return texts.html(lang, key, args...) },
 		"has":  texts.has,

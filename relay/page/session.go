@@ -65,7 +65,7 @@ func (c *call) askLogin() {
 		return
 	}
 	if c.r.Method != http.MethodGet || c.part() {
-		c.fail(&refusal{status: http.StatusUnauthorized, code: "unauthorized"})
+		c.fail(&refusal{Status: http.StatusUnauthorized, Code: "unauthorized"})
 		return
 	}
 	to := url.URL{Path: "/login"}
