@@ -30,7 +30,7 @@ func compared(t *testing.T, p *Page) *Page {
 	return p
 }
 
-// marks of forms are drawn anew each time.
+// marks of forms are different each time.
 var marks = regexp.MustCompile(`name="once" value="[^"]+"`)
 
 func (x *twice) Execute(w io.Writer, name string, data any) error {
