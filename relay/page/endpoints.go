@@ -101,10 +101,10 @@ func (c *call) listEndpoints() error {
 	}
 	var list admin.EndpointList
 	if err := c.get("/v1/endpoints", ask, &list); err != nil {
-		if data.Problem = c.refusalOf(err); data.Problem.status >= http.StatusInternalServerError {
+		if data.Problem = c.refusalOf(err); data.Problem.Status >= http.StatusInternalServerError {
 			return err
 		}
-		c.show(data.Problem.status, "endpoints", c.t(c.your("endpoints.title")), data)
+		c.show(data.Problem.Status, "endpoints", c.t(c.your("endpoints.title")), data)
 		return nil
 	}
 	data.Total = int64(list.Total)

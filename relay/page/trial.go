@@ -40,7 +40,7 @@ func (c *call) askTest() error {
 func (c *call) trialForm(kind string) (*trialForm, error) {
 	f := &trialForm{Endpoint: c.r.PathValue("name"), Type: kind}
 	if !c.may(admin.Test) {
-		return nil, &refusal{status: http.StatusForbidden, code: "forbidden", detail: c.t("test.forbidden")}
+		return nil, &refusal{Status: http.StatusForbidden, Code: "forbidden", Detail: c.t("test.forbidden")}
 	}
 	var e admin.Endpoint
 	if err := c.get(escaped("/v1/endpoints/%s", f.Endpoint), nil, &e); err != nil {
@@ -72,7 +72,7 @@ func (c *call) test() error {
 		}
 		if data := strings.TrimSpace(c.r.PostForm.Get("data")); data != "" {
 			if !json.Valid([]byte(data)) {
-				return "", &refusal{status: http.StatusBadRequest, code: "invalid_json", field: "data", detail: c.t("test.not_json")}
+				return "", &refusal{Status: http.StatusBadRequest, Code: "invalid_json", Field: "data", Detail: c.t("test.not_json")}
 			}
 			body["data"] = json.RawMessage(data)
 		}
@@ -93,7 +93,7 @@ func (c *call) test() error {
 			return err
 		}
 		form.Type, form.Data, form.Problem = c.r.PostForm.Get("type"), c.r.PostForm.Get("data"), problem
-		c.show(problem.status, "test", c.t("test.title", form.Endpoint), form)
+		c.show(problem.Status, "test", c.t("test.title", form.Endpoint), form)
 		return nil
 	})
 }
@@ -103,7 +103,7 @@ func (c *call) formAgain(err error, show func(problem *refusal) error) error {
 	if err == nil {
 		return nil
 	}
-	switch r := c.refusalOf(err); r.status {
+	switch r := c.refusalOf(err); r.Status {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusMethodNotAllowed:
 		return err
 	default:
