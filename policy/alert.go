@@ -36,6 +36,8 @@ type Alert struct {
 	For       time.Duration // how long the condition must hold
 	Cooldown  time.Duration // after it ended, nothing is said for this long
 	Endpoints []string      // that are watched, one by one; nil for all
+
+	drawn drawn
 }
 
 // unit is how the limit of a kind of alert is written.
@@ -105,6 +107,14 @@ func (a *Alert) Show(value float64) string {
 	return ""
 }
 
+// ShownLimit is the limit for people, masked if it must not be shown; "" without one.
+func (a *Alert) ShownLimit() string {
+	if a.drawn.has("below") || a.drawn.has("above") {
+		return Hidden
+	}
+	return a.Show(a.Limit)
+}
+
 // readAlerts decodes the alert blocks.
 func readAlerts(blocks []*config.Block, endpoints []*Endpoint) []*Alert {
 	var alerts []*Alert
@@ -122,6 +132,7 @@ func readAlerts(blocks []*config.Block, endpoints []*Endpoint) []*Alert {
 		b.Duration("for", &a.For, 0, 24*time.Hour)
 		b.Duration("cooldown", &a.Cooldown, 0, 30*24*time.Hour)
 		a.readEndpoints(b, endpoints)
+		a.drawn = a.drawn.with(b)
 		b.Done()
 		alerts = append(alerts, a)
 	}

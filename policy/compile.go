@@ -23,6 +23,8 @@ type Runtime struct {
 	HTTPSOnly    bool // no http:// even where egress allows it
 	MaxURL       int  // bytes
 	PlainSecrets bool // secrets may be stored without secrets_key
+
+	drawn drawn
 }
 
 // readRuntime reads the block; nil stands for the defaults.
@@ -54,6 +56,7 @@ func (d *decoder) readRuntime(b *config.Block) *Runtime {
 	secrets := "sealed"
 	b.String("secrets", &secrets, config.OneOf("sealed", "plain"))
 	r.PlainSecrets = secrets == "plain"
+	r.drawn = r.drawn.with(b)
 	b.Done()
 	return r
 }

@@ -151,3 +151,43 @@ func TestOutcomesList(t *testing.T) {
 		}
 	}
 }
+
+// Alerts, and what endpoints made at run time may be, are compared like endpoints; what the environment gave is not
+// shown.
+func TestDiffOfAlertsAndRuntime(t *testing.T) {
+	load := func(text string) *Policy {
+		t.Helper()
+		f, err := config.Parse("relay.hcl", []byte(text), func(name string) (string, bool) { return "canary-" + name, true })
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := Decode(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	old := load("alert \"slow\" {\n on = \"p95\"\n above = \"5s\"\n}\nalert \"gone\" {\n on = \"disabled\"\n}\nalert \"same\" {\n on = \"silence\"\n above = \"1h\"\n}")
+	now := load("alert \"slow\" {\n on = \"p95\"\n above = \"2s\"\n min = 5\n endpoints = [env(\"A\")]\n}\nalert \"same\" {\n on = \"silence\"\n above = \"1h\"\n}\nalert \"new\" {\n on = \"breaker_open\"\n}\nruntime {\n max_endpoints = 5\n https_only = true\n}")
+	wantAlerts := []AlertChange{
+		{"slow", Changed, []config.Change{{Name: "above", Old: "5s", New: "2s"}, {Name: "min", Old: "20", New: "5"}, {Name: "endpoints", New: Hidden}}},
+		{"new", Added, nil}, {"gone", Removed, nil},
+	}
+	if diff := cmp.Diff(wantAlerts, DiffAlerts(old, now)); diff != "" {
+		t.Errorf("alerts (-want +got):\n%s", diff)
+	}
+	wantRuntime := []config.Change{{Name: "max_endpoints", Old: "10000", New: "5"}, {Name: "https_only", Old: "false", New: "true"}}
+	if diff := cmp.Diff(wantRuntime, DiffRuntime(old, now)); diff != "" {
+		t.Errorf("runtime (-want +got):\n%s", diff)
+	}
+	if a, r := DiffAlerts(now, now), DiffRuntime(now, now); len(a)+len(r) > 0 {
+		t.Errorf("of the same: %v, %v", a, r)
+	}
+	if got := now.Alerts[0].ShownLimit(); got != "2s" {
+		t.Errorf("limit is shown as %q", got)
+	}
+	drawn := load("alert \"slow\" {\n on = \"p95\"\n above = \"${env(\"A\") != \"\" ? 7 : 8}s\"\n}")
+	if got := drawn.Alerts[0].ShownLimit(); got != Hidden || drawn.Hash() == old.Hash() {
+		t.Errorf("a limit of the environment is shown as %q", got)
+	}
+}

@@ -35,7 +35,9 @@ func (p *Policy) Hash() string {
 		fmt.Fprintln(h, "event_type", t.Name, t.Hash())
 	}
 	for _, a := range p.Alerts {
-		fmt.Fprintf(h, "alert %+v\n", *a)
+		for _, s := range a.settings() {
+			fmt.Fprintln(h, "alert", a.Name, s.Name, s.Value)
+		}
 	}
 	return hex.EncodeToString(h.Sum(nil)[:6])
 }

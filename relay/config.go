@@ -38,7 +38,7 @@ func runningText(r *admin.Running) string {
 	fmt.Fprintf(&b, "endpoints %d, event types %d\n", r.Endpoints, r.EventTypes)
 	if last := r.LastChange; last != nil {
 		fmt.Fprintf(&b, "last change by %s at %s (generation %d):\n", last.By, last.At.UTC().Format(time.RFC3339), last.Generation)
-		for _, line := range changes(&last.Reloaded) {
+		for _, line := range last.Lines {
 			fmt.Fprintf(&b, "  %s\n", line)
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -60,37 +59,19 @@ func (c *command) askReload(t client.Target, asJSON bool) error {
 	fmt.Fprintf(c.out, "reloaded: generation %d, hash %s\n", done.Generation, done.Hash)
 	switch last := done.LastChange; {
 	case done.Differs():
-		for _, line := range changes(&done) {
+		for _, line := range done.Lines {
 			fmt.Fprintln(c.out, line)
 		}
 	case last != nil:
-		fmt.Fprintf(c.out, "no endpoint differs; the last change was taken over by %s at %s (generation %d):\n",
+		fmt.Fprintf(c.out, "nothing differs; the last change was taken over by %s at %s (generation %d):\n",
 			last.By, last.At.Format(time.RFC3339), last.Generation)
-		for _, line := range changes(&last.Reloaded) {
+		for _, line := range last.Lines {
 			fmt.Fprintln(c.out, "  "+line)
 		}
 	default:
-		fmt.Fprintln(c.out, "no endpoint differs")
+		fmt.Fprintln(c.out, "nothing differs")
 	}
 	return nil
-}
-
-// changes names what a reload changed, a line for each kind.
-func changes(r *admin.Reloaded) (lines []string) {
-	for _, kind := range []struct {
-		what, note string
-		names      []string
-	}{
-		{"changed", "", r.Changed},
-		{"added", "", r.Added},
-		{"removed", " (what waits for them is held)", r.Removed},
-		{"other event types", "", r.EventTypes},
-	} {
-		if len(kind.names) > 0 {
-			lines = append(lines, kind.what+": "+strings.Join(kind.names, ", ")+kind.note)
-		}
-	}
-	return lines
 }
 
 // reloadRefusal prints a line for each problem, and returns the error for the last line.

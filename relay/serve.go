@@ -66,9 +66,7 @@ func (c *command) serve() *cobra.Command {
 				c.lines.Hush(hush)
 			}
 			o.Log, o.LogDropped = app.NewLogger(file.Config.Log, c.lines), c.lines.Dropped
-			if watch {
-				o.Watch = file
-			}
+			o.File, o.Watch = file, watch
 			file.Forget()
 			s.options, s.files = o, file.Paths
 			return c.serveApp(s)

@@ -168,7 +168,7 @@ func TestStory(t *testing.T) {
 	if err := serve.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	awaitLine(t, log, `"by":"SIGHUP","generation":2,.*"message":"reloaded: no endpoint differs"`)
+	awaitLine(t, log, `"by":"SIGHUP","generation":1,.*"message":"reloaded: no endpoint differs"`)
 	if err := serve.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}

@@ -355,7 +355,7 @@ func TestReload(t *testing.T) {
 		code int
 		body string
 	}{
-		{"done", nil, 200, `{"generation":2,"hash":"h","changed":["a"],"added":[],"removed":[]}`},
+		{"done", nil, 200, `{"generation":2,"hash":"h","changed":["a"],"added":[],"removed":[],"lines":["endpoint a: changed"]}`},
 		{"bad", &ReloadError{problem.InvalidConfig, []string{"x:1,1-2: y", "x:2,1-2: z"}}, 422,
 			`"status":422,"code":"invalid_config","detail":"x:1,1-2: y (and 1 more)","diagnostics":["x:1,1-2: y","x:2,1-2: z"]}`},
 		{"restart", &ReloadError{problem.NeedsRestart, []string{"the log block"}}, 409, `"status":409,"code":"needs_restart","detail":"the log block"`},
@@ -363,7 +363,7 @@ func TestReload(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			reload := func(context.Context) (Reloaded, error) {
-				return Reloaded{Generation: 2, Hash: "h", Changed: []string{"a"}, Added: []string{}, Removed: []string{}}, c.err
+				return Reloaded{Generation: 2, Hash: "h", Changed: []string{"a"}, Added: []string{}, Removed: []string{}, Lines: []string{"endpoint a: changed"}}, c.err
 			}
 			w := get(Options{Outbox: box{}, Reload: reload}, "POST", "/v1/reload")
 			if w.Code != c.code || !strings.Contains(w.Body.String(), c.body) {

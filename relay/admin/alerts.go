@@ -53,7 +53,7 @@ func (a *api) listAlerts(w http.ResponseWriter, r *http.Request) {
 }
 
 func limitOf(a *policy.Alert) string {
-	text := a.Show(a.Limit)
+	text := a.ShownLimit()
 	switch {
 	case text == "":
 		return ""

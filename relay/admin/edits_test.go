@@ -534,10 +534,10 @@ func TestAudit(t *testing.T) {
 	}
 	before := len(o.audits())
 	o.options.Reload = func(context.Context) (Reloaded, error) {
-		return Reloaded{Generation: 8, Changed: []string{"billing"}}, nil
+		return Reloaded{Generation: 8, Changed: []string{"billing"}, Lines: slices.Repeat([]string{strings.Repeat("x", 100)}, 1000)}, nil
 	}
 	done[Reloaded](o, 200, "POST", "/v1/reload", "")
-	if e := o.lastAudit("reload", "configuration"); !strings.Contains(string(e.Before), `"generation":7`) || !strings.Contains(string(e.After), `"changed":["billing"]`) {
+	if e := o.lastAudit("reload", "configuration"); !strings.Contains(string(e.Before), `"generation":7`) || !strings.Contains(string(e.After), `"changed":["billing"]`) || !strings.Contains(string(e.After), "and 970 lines more") {
 		t.Errorf("audit of a reload: %+v", e)
 	}
 	o.options.Reload = func(context.Context) (Reloaded, error) { return Reloaded{Generation: 8}, nil }

@@ -162,7 +162,7 @@ func (e *Evaluator) judge(a *policy.Alert, subject Subject, r reading, now time.
 	if c.firing != nil || now.Sub(c.since) < a.For || now.Before(c.quiet) {
 		return Transition{}, false
 	}
-	c.firing = &Firing{Subject: subject, On: a.On, Value: a.Show(r.value), Limit: a.Show(a.Limit), Since: c.since, Fired: now}
+	c.firing = &Firing{Subject: subject, On: a.On, Value: a.Show(r.value), Limit: a.ShownLimit(), Since: c.since, Fired: now}
 	return transition(a, *c.firing, r, now), true
 }
 

@@ -64,9 +64,8 @@ type Options struct {
 	// changes them; see config.Config.Hushes. nil if nothing is removed.
 	Hush func(func(text string) string)
 
-	// Watch is what Config and Policy were read from, to reload when it changes; nil if only
-	// Reload reloads.
-	Watch *config.File
+	File  *config.File // that Config and Policy were read from; nil if they were made
+	Watch bool         // reload when the files change; else only Reload does
 
 	// Given are sockets that a service manager opened; listeners of the file with the same
 	// addresses take them. Open fails if one is left. nil for none.
@@ -167,21 +166,20 @@ func Open(ctx context.Context, o Options) (*App, error) {
 		o.Grace = 20 * time.Second
 	}
 	a := &App{o: o, started: time.Now(), hurried: make(chan struct{}), aborted: make(chan struct{}), closing: make(chan struct{})}
-	a.live.Store(&live{policy: o.Policy, hash: o.Policy.Hash(), retention: o.Config.Retention, metrics: o.Config.Metrics, generation: 1, at: a.started, files: paths(o.Watch), documents: documentsOf(o.Policy), tokens: tokensOf(o.Config.Admin), page: o.Config.Admin.Page})
+	first := &live{
+		policy: o.Policy, hash: o.Policy.Hash(), config: o.Config, generation: 1, at: a.started,
+		documents: documentsOf(o.Policy), tokens: tokensOf(o.Config.Admin),
+	}
+	if o.File != nil {
+		first.files, first.digest = o.File.Paths, o.File.Digest()
+	}
+	a.live.Store(first)
 	a.shares = shareFiles(limitOfFiles(), o.Config)
-	a.noteFiles(o.Watch, nil)
+	a.noteFiles(o.File, nil)
 	if err := a.open(ctx); err != nil {
 		return nil, errors.Join(err, a.close())
 	}
 	return a, nil
-}
-
-// paths are those of a file; none if it is nil.
-func paths(f *config.File) []string {
-	if f == nil {
-		return nil
-	}
-	return f.Paths
 }
 
 // openStore opens the engine that the file names.
@@ -393,7 +391,7 @@ func (a *App) guardAdmin(g listen.Guard, o admin.Options, open bool) http.Handle
 	probes := g.Wrap(admin.Probes(o))
 	people := a.people(g, api, open)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if a.live.Load().page.Enabled && people.serves(r) {
+		if a.live.Load().config.Admin.Page.Enabled && people.serves(r) {
 			people.ServeHTTP(w, r)
 			return
 		}
@@ -468,7 +466,7 @@ func (a *App) kindOf(endpoint string) metrics.Kind {
 	switch e := now.policy.Endpoint(endpoint); {
 	case e == nil:
 		return metrics.Other
-	case e.Made && now.metrics.PerEndpoint != "all":
+	case e.Made && now.config.Metrics.PerEndpoint != "all":
 		return metrics.Made
 	}
 	return metrics.Own

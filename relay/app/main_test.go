@@ -87,10 +87,7 @@ func (p *place) start(watched bool) *App {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	o := Options{Config: f.Config, Policy: decoded, Version: "test", Grace: time.Second, Log: zerolog.New(&p.log), Load: p.load}
-	if watched {
-		o.Watch = f
-	}
+	o := Options{Config: f.Config, Policy: decoded, Version: "test", Grace: time.Second, Log: zerolog.New(&p.log), Load: p.load, File: f, Watch: watched}
 	a, err := Open(p.t.Context(), o)
 	if err != nil {
 		p.t.Fatal(err)

@@ -18,10 +18,13 @@ type people struct {
 // it shows nothing that a program of that site could read.
 func (a *App) people(g listen.Guard, api http.Handler, open bool) people {
 	p := page.New(page.Options{
-		API:     api,
-		Tokens:  func() *admin.Tokens { return a.live.Load().tokens },
-		Open:    open,
-		Look:    func() page.Look { now := a.live.Load().page; return page.Look{Title: now.Title, Accent: now.Accent} },
+		API:    api,
+		Tokens: func() *admin.Tokens { return a.live.Load().tokens },
+		Open:   open,
+		Look: func() page.Look {
+			now := a.live.Load().config.Admin.Page
+			return page.Look{Title: now.Title, Accent: now.Accent}
+		},
 		Version: a.o.Version,
 	})
 	g.Visits = true

@@ -14,18 +14,18 @@ import (
 	"relay/outbox"
 	"relay/policy"
 	"relay/relay/admin"
+	"relay/relay/explain"
 	"relay/relay/front"
 )
 
 // live is the part of an App that a reload replaces, as a whole.
 type live struct {
 	policy     *policy.Policy
-	retention  config.Retention
-	metrics    config.Metrics
-	hash       string // of the policy
-	generation int64  // 1 at the start
+	config     config.Config // what needs a restart is as at the start
+	digest     config.Digest // of the files
+	hash       string        // of the policy
+	generation int64         // 1 at the start
 	tokens     *admin.Tokens
-	page       config.Page
 	at         time.Time
 	documents  func() front.Documents
 	files      []string      // that it was read from
@@ -107,8 +107,14 @@ func (a *App) takeOver(ctx context.Context, by string, start time.Time, r read) 
 
 	old := a.live.Load()
 	p.Adopt(old.policy)
-	now := &live{policy: p, hash: p.Hash(), retention: file.Config.Retention, metrics: file.Config.Metrics, generation: old.generation + 1, at: time.Now(), files: file.Paths, change: old.change, documents: documentsOf(p), tokens: tokensOf(file.Config.Admin), page: file.Config.Admin.Page}
-	done := differences(old.policy, p)
+	now := &live{
+		policy: p, hash: p.Hash(), config: file.Config, digest: file.Digest(), generation: old.generation, at: old.at,
+		files: file.Paths, change: old.change, documents: documentsOf(p), tokens: tokensOf(file.Config.Admin),
+	}
+	if now.digest != old.digest { // what env() gives is that of the start
+		now.generation, now.at = old.generation+1, time.Now()
+	}
+	done := differences(old, now)
 	done.Generation, done.Hash = now.generation, now.hash
 	if done.Differs() {
 		now.change = &admin.Change{Reloaded: done, By: by, At: now.at.UTC()}
@@ -194,21 +200,29 @@ func needRestart(blocks []string) []string {
 	return problems
 }
 
-// differences names the endpoints that differ between two policies.
-func differences(old, now *policy.Policy) admin.Reloaded {
-	d := admin.Reloaded{Changed: []string{}, Added: []string{}, Removed: []string{}}
-	for _, c := range policy.Diff(old, now) {
+// maxTold bounds the lines that tell a change.
+const maxTold = 1000
+
+// differences tells what changed.
+func differences(old, now *live) admin.Reloaded {
+	d := admin.Reloaded{Changed: []string{}, Added: []string{}, Removed: []string{}, Lines: []string{}}
+	changes := explain.Compare(old.config, now.config, old.policy, now.policy)
+	for _, c := range changes.Endpoints {
 		switch c.Kind {
 		case policy.Added:
-			d.Added = append(d.Added, c.Endpoint)
+			d.Added = append(d.Added, c.Name)
 		case policy.Changed:
-			d.Changed = append(d.Changed, c.Endpoint)
+			d.Changed = append(d.Changed, c.Name)
 		case policy.Removed:
-			d.Removed = append(d.Removed, c.Endpoint)
+			d.Removed = append(d.Removed, c.Name)
 		}
 	}
-	for _, c := range policy.DiffTypes(old, now) {
+	for _, c := range changes.Types {
 		d.EventTypes = append(d.EventTypes, c.Type)
+	}
+	d.Lines = append(d.Lines, changes.Lines()...)
+	if more := len(d.Lines) - maxTold; more > 0 {
+		d.Lines = append(d.Lines[:maxTold:maxTold], fmt.Sprintf("and %d lines more", more))
 	}
 	return d
 }
@@ -241,7 +255,10 @@ func summary(d admin.Reloaded) string {
 		}
 		parts = append(parts, part)
 	}
-	if len(parts) == 0 {
+	switch {
+	case len(parts) == 0 && len(d.Lines) > 0:
+		return "no endpoint differs, but other settings"
+	case len(parts) == 0:
 		return "no endpoint differs"
 	}
 	return strings.Join(parts, "; ")

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,6 +23,7 @@ import (
 	"relay/internal/testkit"
 	"relay/outbox"
 	"relay/outbox/redisstream/redistest"
+	"relay/policy"
 	"relay/relay/admin"
 )
 
@@ -42,26 +44,45 @@ func TestReload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := admin.Reloaded{Generation: 2, Hash: done.Hash, Changed: []string{"a"}, Added: []string{"c"}, Removed: []string{"b"}}
+	want := admin.Reloaded{Generation: 2, Hash: done.Hash, Changed: []string{"a"}, Added: []string{"c"}, Removed: []string{"b"}, Lines: []string{
+		"endpoint c: added: it gets events that are accepted from then on (all), at https://c.example.com",
+		"endpoint a: changed", "  url: https://a.example.com/1 → https://a.example.com/2; pending deliveries go to the new one, too",
+		"endpoint b: removed: it gets no more events; its pending deliveries will be held",
+		"process: changed", "  admin.page.title: none → Acme", "  retention.delivered: 3d → 5m",
+	}}
 	if diff := cmp.Diff(want, done); diff != "" || done.Hash == hash || len(done.Hash) != 12 {
 		t.Errorf("hash %s, then %s; reload (-want +got):\n%s", hash, done.Hash, diff)
 	}
-	if now := a.live.Load(); now.retention.Delivered != 5*time.Minute || now.policy.Endpoint("b") != nil {
+	if now := a.live.Load(); now.config.Retention.Delivered != 5*time.Minute || now.policy.Endpoint("b") != nil {
 		t.Errorf("what is live is %+v", now)
-	} else if want := (config.Page{Enabled: true, Title: "Acme"}); now.page != want {
-		t.Errorf("the page is %+v", now.page)
+	} else if want := (config.Page{Enabled: true, Title: "Acme"}); now.config.Admin.Page != want {
+		t.Errorf("the page is %+v", now.config.Admin.Page)
 	}
 
-	// The same once more is a reload, too. It names the last change, and who made it.
-	last := &admin.Change{Reloaded: want, By: "test", At: a.live.Load().at.UTC()}
-	for n := range int64(2) {
-		want = admin.Reloaded{Generation: 3 + n, Hash: done.Hash, Changed: []string{}, Added: []string{}, Removed: []string{}, LastChange: last}
+	// The same once more changes nothing. It names the last change, and who made it.
+	loaded := a.live.Load().at
+	last := &admin.Change{Reloaded: want, By: "test", At: loaded.UTC()}
+	for range 2 {
+		want = admin.Reloaded{Generation: 2, Hash: done.Hash, Changed: []string{}, Added: []string{}, Removed: []string{}, Lines: []string{}, LastChange: last}
 		if done, err = a.Reload(t.Context(), "again"); err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(want, done); diff != "" {
 			t.Errorf("reload of the same (-want +got):\n%s", diff)
 		}
+	}
+	if now := a.live.Load(); !now.at.Equal(loaded) || a.running().LastChange.By != "test" {
+		t.Errorf("after reloads of the same: loaded at %v, not %v", now.at, loaded)
+	}
+
+	// What an endpoint does not show is a change, too.
+	p.write(p.file, strings.Replace(string(text), "delivered = \"5m\"", "delivered = \"6m\"", 1))
+	done, err = a.Reload(t.Context(), "test")
+	if lines := []string{"process: changed", "  retention.delivered: 5m → 6m", "  admin.page.title: Acme → none"}; err != nil || done.Generation != 3 || done.LastChange != nil || !cmp.Equal(lines, done.Lines) {
+		t.Errorf("a change of the process: %+v, %v", done, err)
+	}
+	if last := a.running().LastChange; last.Generation != 3 || len(last.Lines) != 3 {
+		t.Errorf("the last change is %+v", last)
 	}
 	if !strings.Contains(p.log.String(), `"message":"reloaded: changed a; added c; removed b"`) {
 		t.Errorf("the log does not say what changed: %s", p.log.String())
@@ -122,7 +143,7 @@ func TestReloadRefused(t *testing.T) {
 	var s struct{ Config map[string]any }
 	ask(t, p.dir, "/readyz", &s)
 	delete(s.Config, "loaded_at")
-	if diff := cmp.Diff(map[string]any{"generation": 2.0, "hash": before.hash}, s.Config); diff != "" {
+	if diff := cmp.Diff(map[string]any{"generation": 1.0, "hash": before.hash}, s.Config); diff != "" {
 		t.Errorf("readiness after a good reload (-want +got):\n%s", diff)
 	}
 }
@@ -175,6 +196,16 @@ func TestReloadsAtTheSameTime(t *testing.T) {
 	p := newPlace(t)
 	p.write(p.file, p.text(endpointBlock("a", "https://a.example.com")))
 	a := p.start(false)
+	var busy, read atomic.Int64
+	load := a.o.Load
+	a.o.Load = func() (*config.File, *policy.Policy, error) {
+		if busy.Add(1) > 1 {
+			t.Error("the files are read twice at a time")
+		}
+		defer busy.Add(-1)
+		read.Add(1)
+		return load()
+	}
 	var asking sync.WaitGroup
 	for range 8 {
 		asking.Go(func() {
@@ -187,8 +218,8 @@ func TestReloadsAtTheSameTime(t *testing.T) {
 		})
 	}
 	asking.Wait()
-	if g := a.live.Load().generation; g != 201 {
-		t.Errorf("generation %d after 200 reloads", g)
+	if g := a.live.Load().generation; g != 1 || read.Load() != 200 {
+		t.Errorf("generation %d, and %d times read, after 200 reloads of the same", g, read.Load())
 	}
 }
 

@@ -234,7 +234,7 @@ func everyRoute(t *testing.T, redis string) {
 	file := strings.Replace(p.text(
 		`secrets_key = ["canary-7f3a-secrets-key-canary-7f3a-secrets-key"]`,
 		`event_type "order.paid" { index = ["data.deviceId"] }`,
-		`event_type "order.sent" {}`,
+		"event_type \"order.sent\" {\n  schema = jsonencode({ type = \"object\", properties = { n = { type = \"integer\" } } })\n  example = \"{}\"\n}",
 		"policy \"default\" {\n  "+local+"\n}",
 		endpoint("good", "/good", `body = { data = event.data, from = env("CANARY") }`),
 		endpoint("bad", "/bad", "batch {}"),
@@ -265,6 +265,10 @@ func everyRoute(t *testing.T, redis string) {
 	v.endpoints(receiver.URL)
 	v.edits(bad, held)
 	v.call(200, "GET", "/v1/alerts", "")
+	v.call(200, "GET", "/v1/access", "")
+	if types, _ := v.call(200, "GET", "/v1/types", "")["types"].([]any); len(types) != 2 {
+		t.Errorf("types are %v", types)
+	}
 	v.call(201, "POST", "/v1/links", `{"tenant":"acme","may":["read"],"ttl":"1h"}`)
 	v.refusals(good)
 	tail.end(v)

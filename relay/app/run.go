@@ -73,7 +73,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 		upkeep.Go(func() { a.jobs.Run(making) })
 	}
 	upkeep.Go(debug.FreeOSMemory) // the time for reading the files
-	if a.o.Load != nil && a.o.Watch != nil {
+	if a.o.Load != nil && a.o.Watch {
 		upkeep.Go(func() { a.watchFiles(work) })
 	}
 	if a.o.Hooks.Alive != nil && a.o.Hooks.AliveEvery > 0 {
@@ -262,7 +262,7 @@ func every(ctx context.Context, d time.Duration, do func()) {
 // reap removes finished deliveries past their retention.
 func (a *App) reap(ctx context.Context) {
 	log := a.o.Log.With().Str("component", "outbox").Logger()
-	retention := a.live.Load().retention
+	retention := a.live.Load().config.Retention
 	r := outbox.Retention{Delivered: retention.Delivered, Failed: retention.Failed}
 	total := 0
 	for more := true; more; {
@@ -305,7 +305,7 @@ func (a *App) makeRoom(ctx context.Context) (removed int) {
 		return 0
 	}
 	for fill > relieveTo {
-		n, more, err := a.store.Reap(ctx, outbox.Retention{Failed: a.live.Load().retention.Failed})
+		n, more, err := a.store.Reap(ctx, outbox.Retention{Failed: a.live.Load().config.Retention.Failed})
 		removed += n
 		if err != nil || !more {
 			return removed
