@@ -32,10 +32,11 @@ var errManyEvents = errors.New("the text is a batch: give one event, {\"type\":â
 // EventError says why a text is not an event that Relay accepts, in the words of an answer. Of
 // the text it contains only names of keys.
 type EventError struct {
-	Code   string // as in an answer: "invalid_type"
-	Field  string // "" if the error concerns no field
-	Detail string
-	Offset int // of the wrong byte, from 0; -1 for none
+	Code    string // as in an answer: "invalid_type"
+	Field   string // "" if the error concerns no field
+	Pointer string // into the data, RFC 6901, of a mismatch with the schema; "" for all of it
+	Detail  string
+	Offset  int // of the wrong byte, from 0; -1 for none
 }
 
 func (e *EventError) Error() string {
@@ -50,7 +51,7 @@ func (e *EventError) Error() string {
 }
 
 func eventError(p *problem.Problem) *EventError {
-	e := &EventError{Code: string(p.Code), Field: p.Field, Detail: p.Detail, Offset: -1}
+	e := &EventError{Code: string(p.Code), Field: p.Field, Pointer: p.Pointer, Detail: p.Detail, Offset: -1}
 	if p.Offset != nil {
 		e.Offset = *p.Offset
 	}

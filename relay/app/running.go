@@ -46,7 +46,7 @@ func (a *App) explain(event []byte, endpoint string) (explain.Explanation, error
 	entry, err := ingest.ParseEvent(event, ingest.Options{Route: p.Route, Type: p.Type, MaxBody: c.Ingest.MaxBody, Strict: c.Ingest.Strict})
 	if e, ok := errors.AsType[*ingest.EventError](err); ok {
 		refusal := problem.New(problem.Code(e.Code), e.Detail)
-		refusal.Field = e.Field
+		refusal.Field, refusal.Pointer = e.Field, e.Pointer
 		if e.Offset >= 0 {
 			refusal.Offset = &e.Offset
 		}

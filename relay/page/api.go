@@ -18,7 +18,8 @@ type refusal struct {
 	Title       string
 	Detail      string
 	Field       string
-	Pointer     string
+	Pointer     string // into the data, of a schema
+	Offset      *int   // of the wrong byte of the body; nil for none
 	Diagnostics []string
 }
 
@@ -118,11 +119,12 @@ func (r *recorder) read(path string, into any) error {
 		var p struct {
 			Code, Title, Detail, Field, Pointer string
 			Diagnostics                         []string
+			Offset                              *int
 		}
 		if err := json.Unmarshal(r.body.Bytes(), &p); err != nil {
 			p.Detail = r.body.String()
 		}
-		return &refusal{r.status, p.Code, p.Title, p.Detail, p.Field, p.Pointer, p.Diagnostics}
+		return &refusal{Status: r.status, Code: p.Code, Title: p.Title, Detail: p.Detail, Field: p.Field, Pointer: p.Pointer, Offset: p.Offset, Diagnostics: p.Diagnostics}
 	}
 	switch into := into.(type) {
 	case nil:

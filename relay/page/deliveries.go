@@ -20,6 +20,7 @@ func deliveryRoutes() []route {
 		{pattern: "GET /deliveries/bulk", do: (*call).askBulk},
 		{pattern: "POST /deliveries/bulk", do: (*call).bulk},
 		{pattern: "GET /deliveries/{id}", do: (*call).showDelivery},
+		{pattern: "GET /deliveries/{id}/discard", do: (*call).askDiscard},
 		{pattern: "POST /deliveries/{id}/{action}", do: (*call).changeDelivery},
 	}
 }
@@ -235,40 +236,5 @@ func (c *call) bulk() error {
 			return "", err
 		}
 		return went(escaped("/jobs/%s", out.ID), "job"), nil
-	})
-}
-
-// deliveryView is the data of the screen.
-type deliveryView struct {
-	admin.DeliveryWhole
-	Tenant string
-}
-
-func (c *call) showDelivery() error {
-	var d deliveryView
-	if err := c.get(escaped("/v1/deliveries/%s", c.r.PathValue("id")), nil, &d.DeliveryWhole); err != nil {
-		return err
-	}
-	slices.Reverse(d.History) // newest first
-	c.show(http.StatusOK, "delivery", c.t("delivery.title", d.Event.Type, d.Endpoint), d)
-	return nil
-}
-
-func (c *call) changeDelivery() error {
-	return c.act(func() (string, error) {
-		id, action := c.r.PathValue("id"), c.r.PathValue("action")
-		if !slices.Contains([]string{"retry", "redeliver", "discard"}, action) {
-			return "", c.lost()
-		}
-		var out struct {
-			ID string `json:"id"`
-		}
-		if err := c.send(http.MethodPost, escaped("/v1/deliveries/%s/%s", id, action), nil, &out); err != nil {
-			return "", err
-		}
-		if action == "redeliver" && out.ID != "" {
-			id = out.ID
-		}
-		return went(escaped("/deliveries/%s", id), action), nil
 	})
 }

@@ -28,6 +28,8 @@ func formats(texts *catalogue, tag string, now func() time.Time) map[string]any 
 		"when":       func(t time.Time) string { return lang.Ago(t, now()) }, // one to come, too
 		"clock":      func(t time.Time) string { return lang.Moment(t.UTC()) },
 		"dur":        lang.Duration, // of milliseconds
+		"ms":         func(n int64) string { return lang.Duration(float64(n)) },
+		"join":       func(all []string) string { return strings.Join(all, ", ") },
 		"num":        lang.Count,
 		"short":      lang.Short,
 		"pct":        lang.Percent, // of 0 to 1
@@ -36,7 +38,7 @@ func formats(texts *catalogue, tag string, now func() time.Time) map[string]any 
 		"body":       show.Body, // a payload, with what is to be said of it
 		"n":          func(key string, n int64) string { return texts.count(tag, key, n, lang.Count(n)) },
 		"codeText":   func(code string) string { return codeText(texts, tag, code) },
-		"codeShort":  func(code string) string { return strings.ReplaceAll(code, "_", " ") },
+		"codeShort":  spaced,
 		"yesno": func(b bool) string {
 			if b {
 				return "yes"
@@ -50,12 +52,4 @@ func formats(texts *catalogue, tag string, now func() time.Time) map[string]any 
 			return "operate"
 		},
 	}
-}
-
-// codeText says what a code of an attempt or a state means, and what to do.
-func codeText(texts *catalogue, lang, code string) string {
-	if key := "code." + code; texts.has(key) {
-		return texts.text(lang, key)
-	}
-	return code
 }

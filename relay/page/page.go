@@ -97,6 +97,8 @@ func (p *Page) routes() []route {
 	}
 	all = append(all, deliveryRoutes()...)
 	all = append(all, endpointRoutes()...)
+	all = append(all, eventRoutes()...)
+	all = append(all, typeRoutes()...)
 	return all
 }
 
@@ -112,12 +114,12 @@ func (p *Page) Serves(r *http.Request) bool {
 	return strings.Contains(r.Header.Get("Accept"), "text/html")
 }
 
-// policy is the content security policy: nothing inline, nothing from elsewhere, in no frame.
-const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+// csp is the content security policy: nothing inline, nothing from elsewhere, in no frame.
+const csp = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
 func (p *Page) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
-	h.Set("Content-Security-Policy", policy)
+	h.Set("Content-Security-Policy", csp)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Frame-Options", "DENY")
 	h.Set("Referrer-Policy", "same-origin")
