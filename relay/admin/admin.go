@@ -29,6 +29,7 @@ type Outbox interface {
 	Health(ctx context.Context) error
 	Counts(ctx context.Context) (map[string]outbox.Counts, error)
 	Durability() string
+	Fill(ctx context.Context) (float64, error)
 }
 
 // Deliverer is the part of deliver.Deliverer that admin needs.
@@ -136,16 +137,16 @@ func Probes(o Options) http.Handler {
 	a := &api{Options: o}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, http.StatusOK, status{Status: "ok"})
+		answer(w, http.StatusOK, Status{Status: "ok"})
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
 		defer cancel()
 		if a.unready(ctx) != nil {
-			answer(w, http.StatusServiceUnavailable, status{Status: "not ready", Reason: "the admin token is needed to hear why"})
+			answer(w, http.StatusServiceUnavailable, Status{Status: "not ready", Reason: "the admin token is needed to hear why"})
 			return
 		}
-		answer(w, http.StatusOK, status{Status: "ready"})
+		answer(w, http.StatusOK, Status{Status: "ready"})
 	})
 	return mux
 }
@@ -157,21 +158,24 @@ type api struct {
 	tests atomic.Int64 // that are under way
 }
 
-// status is the body of both health routes. Readiness also has the outbox, its Relays if known,
+// Status is the body of both health routes. Readiness also has the outbox, its Relays if known,
 // and the running configuration, for information only.
-type status struct {
+type Status struct {
 	Status        string            `json:"status"`
 	Version       string            `json:"version,omitempty"`
 	Reason        string            `json:"reason,omitempty"`
-	Outbox        *outboxStatus     `json:"outbox,omitempty"`
+	Outbox        *OutboxStatus     `json:"outbox,omitempty"`
 	Config        *Config           `json:"config,omitempty"`
 	Relays        []Relay           `json:"relays,omitempty"`
 	Disagreements map[string]string `json:"disagreements,omitempty"` // by endpoint
 }
 
-type outboxStatus struct {
+// OutboxStatus is the outbox in readiness.
+type OutboxStatus struct {
 	Engine     string `json:"engine"`
 	Durability string `json:"durability"` // the level of a 202
+
+	Fill *float64 `json:"fill,omitempty"` // how full it is, 0 to 1: at 1 events are refused
 
 	// ClockAheadMS is how far this machine's clock is ahead of a shared outbox's, in
 	// milliseconds; negative if it is behind.
@@ -211,7 +215,7 @@ func (a *api) spool(ctx context.Context) *Spool {
 }
 
 func (a *api) healthz(w http.ResponseWriter, _ *http.Request) {
-	answer(w, http.StatusOK, status{Status: "ok", Version: a.Version})
+	answer(w, http.StatusOK, Status{Status: "ok", Version: a.Version})
 }
 
 func (a *api) readyz(w http.ResponseWriter, r *http.Request) {
@@ -219,12 +223,15 @@ func (a *api) readyz(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	err := a.unready(ctx)
 	reachable := !errors.Is(err, outbox.ErrUnavailable)
-	s := status{Status: "ready", Outbox: &outboxStatus{Engine: a.Engine, Durability: a.Outbox.Durability()}}
+	s := Status{Status: "ready", Outbox: &OutboxStatus{Engine: a.Engine, Durability: a.Outbox.Durability()}}
 	if a.Clock != nil {
 		now := time.Now()
 		s.Outbox.ClockAheadMS = new(now.Round(0).Sub(a.Clock.At(now)).Milliseconds())
 	}
 	s.Outbox.Spool = a.spool(ctx)
+	if fill, err := a.Outbox.Fill(ctx); err == nil {
+		s.Outbox.Fill = &fill
+	}
 	if a.Config != nil {
 		s.Config = new(a.Config())
 	}

@@ -28,10 +28,17 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type box struct {
 	health, err error
 	counts      map[string]outbox.Counts
+	fill        float64 // 0: it does not say
 }
 
 func (b box) Health(context.Context) error { return b.health }
 func (b box) Durability() string           { return "fsync" }
+func (b box) Fill(context.Context) (float64, error) {
+	if b.fill == 0 {
+		return 0, outbox.ErrUnavailable
+	}
+	return b.fill, nil
+}
 func (b box) Counts(context.Context) (map[string]outbox.Counts, error) {
 	return b.counts, b.err
 }

@@ -20,6 +20,12 @@ type Alert struct {
 	On        string   `json:"on"`
 	Limit     string   `json:"limit,omitempty"`     // for people: "below 95.0 %"
 	Endpoints []string `json:"endpoints,omitempty"` // all if there are none
+
+	WindowMS   int64 `json:"window_ms,omitempty"` // attempts of which time count
+	Min        int   `json:"min,omitempty"`       // attempts in it, without which nothing is decided
+	ForMS      int64 `json:"for_ms"`              // how long the condition must hold
+	CooldownMS int64 `json:"cooldown_ms"`         // after its end it does not fire again for so long
+
 	Firing    int      `json:"firing"`              // for how many endpoints or certificates
 }
 
@@ -41,7 +47,10 @@ func (a *api) listAlerts(w http.ResponseWriter, r *http.Request) {
 	}
 	list := AlertList{Firing: append([]alert.Firing{}, firing...), Alerts: []Alert{}}
 	for _, x := range a.Policy().Alerts {
-		shown := Alert{Name: x.Name, On: x.On, Limit: limitOf(x), Endpoints: x.Endpoints}
+		shown := Alert{Name: x.Name, On: x.On, Limit: limitOf(x), Endpoints: x.Endpoints, ForMS: x.For.Milliseconds(), CooldownMS: x.Cooldown.Milliseconds()}
+		if x.Windowed() {
+			shown.WindowMS, shown.Min = x.Window.Milliseconds(), x.Min
+		}
 		for _, f := range firing {
 			if f.Alert == x.Name {
 				shown.Firing++

@@ -97,11 +97,11 @@ func (a *api) healthRoutes() []route {
 	all := []route{{
 		id: "getHealth", method: "GET", path: "/healthz", verb: "relay health", summary: "Tell that the process runs",
 		about:  "It never depends on the outbox or on receivers, and needs no token.",
-		answer: status{}, handle: a.healthz,
+		answer: Status{}, handle: a.healthz,
 	}, {
 		id: "getReadiness", method: "GET", path: "/readyz", verb: "relay health", summary: "Tell whether an accept would succeed now",
 		about:  "Without a token it answers without the reason.",
-		answer: status{}, others: map[int]any{http.StatusServiceUnavailable: status{}}, handle: a.readyz,
+		answer: Status{}, others: map[int]any{http.StatusServiceUnavailable: Status{}}, handle: a.readyz,
 	}}
 	if a.Metrics != nil {
 		all = append(all, route{

@@ -99,6 +99,10 @@ func (p *Page) routes() []route {
 	all = append(all, endpointRoutes()...)
 	all = append(all, eventRoutes()...)
 	all = append(all, typeRoutes()...)
+	all = append(all, alertRoutes()...)
+	all = append(all, jobRoutes()...)
+	all = append(all, configRoutes()...)
+	all = append(all, auditRoutes()...)
 	return all
 }
 
