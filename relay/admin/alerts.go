@@ -26,7 +26,7 @@ type Alert struct {
 	ForMS      int64 `json:"for_ms"`              // how long the condition must hold
 	CooldownMS int64 `json:"cooldown_ms"`         // after its end it does not fire again for so long
 
-	Firing    int      `json:"firing"`              // for how many endpoints or certificates
+	Firing int `json:"firing"` // for how many endpoints or certificates
 }
 
 func (a *api) alertRoutes() []route {
