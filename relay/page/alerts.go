@@ -34,11 +34,9 @@ type alertRule struct {
 	Condition string
 	Within    string // which attempts count; "" for others
 	Lasting   string
-	Whole     bool // it is about no endpoint
+	Whole     bool  // it is about no endpoint
+	Times     int64 // it fires
 }
-
-// Count is for how many subjects it fires.
-func (a alertRule) Count() int64 { return int64(a.Firing) }
 
 func (c *call) listAlerts() error {
 	var list admin.AlertList
@@ -67,7 +65,7 @@ func (c *call) firing(f alert.Firing) firing {
 
 func (c *call) alertRule(a admin.Alert) alertRule {
 	_, limit, _ := strings.Cut(a.Limit, " ")
-	out := alertRule{Alert: a, Condition: a.On, Whole: !aboutEndpoints(a.On)}
+	out := alertRule{Alert: a, Condition: a.On, Whole: !aboutEndpoints(a.On), Times: int64(a.Firing)}
 	if key := "alerts.on." + a.On; c.p.texts.has(key) && limit != "" {
 		out.Condition = c.t(key, c.quantity(limit))
 	} else if c.p.texts.has(key) {

@@ -25,42 +25,12 @@ type configView struct {
 	Differ   []difference
 	Problem  *refusal // of the reload that was asked for
 	Versions int      // of the Relays that share the outbox
-}
 
-// The parts of the screen as templates need them.
-func (v configView) EndpointCount() int64 { return int64(v.Running.Endpoints) }
-func (v configView) TypeCount() int64     { return int64(v.Running.EventTypes) }
-
-// All are the problems of the reload that was refused last.
-func (v configView) All() []string {
-	if v.Problem != nil && len(v.Problem.diagnostics) > 0 {
-		return v.Problem.diagnostics
-	}
-	return v.Problems
-}
-
-// ClockText says how far the clock of this machine is from that of a shared outbox.
-func (v configView) ClockText(f *frame) string {
-	if v.Status.Outbox == nil || v.Status.Outbox.ClockAheadMS == nil {
-		return ""
-	}
-	ms := *v.Status.Outbox.ClockAheadMS
-	key := "config.clock.ahead"
-	if ms < 0 {
-		key, ms = "config.clock.behind", -ms
-	}
-	return f.c.t(key, show.Lang(f.c.lang).Duration(float64(ms)))
-}
-
-// Float is an integer for functions that take none.
-func (f *frame) Float(n int64) float64 { return float64(n) }
-
-// By is what made a reload.
-func (f *frame) By(by string) string {
-	if key := "config.by." + by; f.c.p.texts.has(key) {
-		by = f.c.t(key)
-	}
-	return f.c.t("config.change.by", by)
+	EndpointCount, TypeCount int64
+	All                      []string // problems of the reload that was refused last
+	Clock                    string   // how far it is from that of a shared outbox, "" if it has none of its own
+	Oldest                   string   // how long the oldest request in the spool waits, "" for none
+	By                       string   // what made the last change
 }
 
 // changedLine is a line of what a reload changed: sign is added, removed or changed.
@@ -100,7 +70,19 @@ func (c *call) configScreen(status int, problem *refusal) error {
 	if data.Status, err = c.ready(); err != nil {
 		return err
 	}
-	data.Diff = linesOf(data.LastChange)
+	data.EndpointCount, data.TypeCount = int64(data.Running.Endpoints), int64(data.Running.EventTypes)
+	if data.All = data.Problems; problem != nil && len(problem.Diagnostics) > 0 {
+		data.All = problem.Diagnostics
+	}
+	if change := data.LastChange; change != nil {
+		data.Diff, data.By = linesOf(change), c.changedBy(change.By)
+	}
+	if o := data.Status.Outbox; o != nil {
+		data.Clock = c.clockText(o.ClockAheadMS)
+		if o.Spool != nil && o.Spool.OldestMS > 0 {
+			data.Oldest = show.Lang(c.lang).Duration(float64(o.Spool.OldestMS))
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(data.Status.Disagreements)) {
 		data.Differ = append(data.Differ, difference{name, data.Status.Disagreements[name]})
 	}
@@ -113,11 +95,27 @@ func (c *call) configScreen(status int, problem *refusal) error {
 	return nil
 }
 
+// clockText says how far the clock of this machine is from that of a shared outbox.
+func (c *call) clockText(ahead *int64) string {
+	switch {
+	case ahead == nil:
+		return ""
+	case *ahead < 0:
+		return c.t("config.clock.behind", show.Lang(c.lang).Duration(float64(-*ahead)))
+	}
+	return c.t("config.clock.ahead", show.Lang(c.lang).Duration(float64(*ahead)))
+}
+
+// changedBy says what made a reload.
+func (c *call) changedBy(by string) string {
+	if key := "config.by." + by; c.p.texts.has(key) {
+		by = c.t(key)
+	}
+	return c.t("config.change.by", by)
+}
+
 // linesOf lists what a reload changed.
 func linesOf(change *admin.Change) []changedLine {
-	if change == nil {
-		return nil
-	}
 	var all []changedLine
 	for _, part := range []struct {
 		sign, kind string
@@ -149,8 +147,8 @@ func (c *call) reload() error {
 		return nil
 	}
 	r := c.refusalOf(err)
-	if r.code != "invalid_config" && r.code != "needs_restart" {
+	if r.Code != "invalid_config" && r.Code != "needs_restart" {
 		return err
 	}
-	return c.configScreen(r.status, r)
+	return c.configScreen(r.Status, r)
 }

@@ -75,27 +75,23 @@ func (c *call) conditions(filter map[string][]string) (all []condition) {
 
 // reason is why deliveries were skipped.
 type reason struct {
-	Code string
+	Text string
 	N    int64
 }
 
 func (c *call) jobView(j admin.Job) jobView {
 	v := jobView{Job: j, Of: max(1, j.Matched.N, j.Seen), Over: !j.Ended.IsZero(), Filters: c.conditions(j.Filter)}
 	for code, n := range j.Skipped {
-		v.Reasons = append(v.Reasons, reason{code, n})
+		text := code
+		if key := "jobs.skip." + code; c.p.texts.has(key) {
+			text = c.t(key)
+		}
+		v.Reasons = append(v.Reasons, reason{text, n})
 		v.Skips += n
 	}
-	slices.SortFunc(v.Reasons, func(a, b reason) int { return cmp.Or(cmp.Compare(b.N, a.N), cmp.Compare(a.Code, b.Code)) })
+	slices.SortFunc(v.Reasons, func(a, b reason) int { return cmp.Or(cmp.Compare(b.N, a.N), cmp.Compare(a.Text, b.Text)) })
 	v.Found = "/deliveries?" + url.Values(j.Filter).Encode()
 	return v
-}
-
-// Reason is a reason in words.
-func (f *frame) Reason(code string) string {
-	if key := "jobs.skip." + code; f.c.p.texts.has(key) {
-		return f.c.t(key)
-	}
-	return code
 }
 
 func (c *call) listJobs() error {
