@@ -26,19 +26,25 @@ func formats(texts *catalogue, tag string, now func() time.Time) map[string]any 
 		"stateClass": func(s any) string { return states()[fmt.Sprint(s)] },
 		"utc":        func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
 		"when":       func(t time.Time) string { return lang.Ago(t, now()) }, // one to come, too
-		"clock":      func(t time.Time) string { return lang.Moment(t.UTC()) },
-		"dur":        lang.Duration, // of milliseconds
-		"ms":         func(n int64) string { return lang.Duration(float64(n)) },
-		"join":       func(all []string) string { return strings.Join(all, ", ") },
-		"num":        lang.Count,
-		"short":      lang.Short,
-		"pct":        lang.Percent, // of 0 to 1
-		"bytes":      lang.Bytes,
-		"text":       show.Text, // of a stranger: what cannot be seen is shown
-		"body":       show.Body, // a payload, with what is to be said of it
-		"n":          func(key string, n int64) string { return texts.count(tag, key, n, lang.Count(n)) },
-		"codeText":   func(code string) string { return codeText(texts, tag, code) },
-		"codeShort":  spaced,
+		"coming": func(t time.Time) string { // of a next attempt: one whose time has come waits for the endpoint
+			if t.Before(now()) {
+				return texts.text(tag, "deliveries.due")
+			}
+			return lang.Ago(t, now())
+		},
+		"clock":     func(t time.Time) string { return lang.Moment(t.UTC()) },
+		"dur":       lang.Duration, // of milliseconds
+		"ms":        func(n int64) string { return lang.Duration(float64(n)) },
+		"join":      func(all []string) string { return strings.Join(all, ", ") },
+		"num":       lang.Count,
+		"short":     lang.Short,
+		"pct":       lang.Percent, // of 0 to 1
+		"bytes":     lang.Bytes,
+		"text":      show.Text, // of a stranger: what cannot be seen is shown
+		"body":      show.Body, // a payload, with what is to be said of it
+		"n":         func(key string, n int64) string { return texts.count(tag, key, n, lang.Count(n)) },
+		"codeText":  func(code string) string { return codeText(texts, tag, code) },
+		"codeShort": spaced,
 		"yesno": func(b bool) string {
 			if b {
 				return "yes"
