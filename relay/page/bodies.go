@@ -12,17 +12,25 @@ import (
 // bodyView is a payload or a body as it is shown.
 type bodyView struct {
 	show.Shown
-	ID   string // of its element
-	Copy string // what a copy is; "" if it is not text, or not all of it is shown
-	Kept bool   // only the beginning was kept
-	Link string // where the whole of it is; "" for nowhere
+	ID    string // of its element
+	Bytes int64  // of all that there is
+	Copy  string // what a copy is; "" if it is not text, or not all of it is shown
+	Kept  bool   // only the beginning was kept
+	Link  string // where the whole of it is; "" for nowhere
 }
 
-// Bytes is the size of what is there.
-func (b *bodyView) Bytes() int64 { return int64(b.Size) }
+// as is the body with another id; nil for nil.
+func (b *bodyView) as(id string) *bodyView {
+	if b == nil {
+		return nil
+	}
+	other := *b
+	other.ID = id
+	return &other
+}
 
 func newBody(id string, raw []byte) *bodyView {
-	b := &bodyView{Shown: show.Body(raw), ID: id}
+	b := &bodyView{Shown: show.Body(raw), ID: id, Bytes: int64(len(raw))}
 	if b.UTF8 && !b.Truncated {
 		b.Copy = string(raw)
 	}

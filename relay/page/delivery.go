@@ -24,39 +24,12 @@ type deliveryView struct {
 	Differs  bool          // Sent was made by another configuration than the attempt's
 	Curl     string        // repeats the request without secrets; "" if its body is not known
 	To       []string      // endpoints to which it can be sent again
-}
 
-// Open tells whether the delivery is not over.
-func (d *deliveryView) Open() bool { return isOpen(&d.Delivery) }
-
-// LastAttempt is the last attempt; nil if there was none.
-func (d *deliveryView) LastAttempt() *attemptView {
-	if len(d.Attempts) == 0 {
-		return nil
-	}
-	return &d.Attempts[0]
-}
-
-// Count is the number of attempts that are shown.
-func (d *deliveryView) Count() int64 { return int64(len(d.Attempts)) }
-
-// Emphasis is the class of the button that sends it again: nothing calls for it where it arrived.
-func (d *deliveryView) Emphasis() string {
-	if d.State == "delivered" {
-		return "plain"
-	}
-	return ""
-}
-
-// LastBody is the body of the last answer, with an id of its own; nil if there is none.
-func (d *deliveryView) LastBody() *bodyView {
-	last := d.LastAttempt()
-	if last == nil || last.Body == nil {
-		return nil
-	}
-	b := *last.Body
-	b.ID = "answer"
-	return &b
+	Open     bool         // it is not over
+	Last     *attemptView // the last attempt; nil if there was none
+	LastBody *bodyView    // of its answer; nil if there is none
+	Count    int64        // of attempts that are shown
+	Emphasis string       // class of the button that sends it again: nothing calls for it where it arrived
 }
 
 func isOpen(d *admin.Delivery) bool { return d.State == "pending" || d.State == "held" }
@@ -82,7 +55,10 @@ func (c *call) delivery() (*deliveryView, error) {
 	if err := c.get(escaped("/v1/deliveries/%s", c.r.PathValue("id")), nil, &d.DeliveryWhole); err != nil {
 		return nil, err
 	}
-	d.Verdict = c.judge(&d.DeliveryWhole)
+	d.Verdict, d.Open, d.Emphasis = c.judge(&d.DeliveryWhole), isOpen(&d.Delivery), "primary"
+	if d.State == "delivered" {
+		d.Emphasis = "plain"
+	}
 	return d, nil
 }
 
@@ -96,6 +72,11 @@ func (c *call) showDelivery() error {
 	}
 	d.Picture = c.waterfall(d.History)
 	slices.Reverse(d.Attempts)
+	d.Count = int64(len(d.Attempts))
+	if d.Count > 0 {
+		d.Last = &d.Attempts[0]
+		d.LastBody = d.Last.Body.as("answer")
+	}
 	if !d.LeftOut && d.Erased.IsZero() {
 		d.Payload = newBody("payload", d.DeliveryWhole.Payload)
 		d.Payload.Link = escaped("/events/%s/data", d.Event.ID)
@@ -105,7 +86,7 @@ func (c *call) showDelivery() error {
 		d.Differs = d.History[len(d.History)-1].Generation != r.Body.Generation
 		d.Curl = curl(r)
 	}
-	if !d.Open() && d.Erased.IsZero() && c.may(admin.Redeliver) {
+	if !d.Open && d.Erased.IsZero() && c.may(admin.Redeliver) {
 		d.To = c.endpointNames()
 	}
 	c.show(http.StatusOK, "delivery", c.t("delivery.title", d.Event.Type, d.Endpoint), d)

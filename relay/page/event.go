@@ -1,6 +1,7 @@
 package page
 
 import (
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -24,24 +25,25 @@ type eventView struct {
 	admin.EventWhole
 	Payload *bodyView // nil if it is hidden or erased
 	Live    bool      // a delivery is not over
-	Unseen  bool      // it has no delivery that the session sees
+	Unseen  bool      // it has deliveries, none of which the session sees
+	Count   int64     // of deliveries that are shown
+	TraceID string    // "" if there is none
+	Fields  []indexedField
 }
 
-// TraceID is the id of the trace, by which a tracing system finds it; "" if there is none.
-func (e *eventView) TraceID() string {
-	if parts := strings.SplitN(e.Trace, "-", 4); len(parts) == 4 {
+// indexedField is a field of the data by which deliveries can be found.
+type indexedField struct {
+	Path, Value string
+	Link        string // to all deliveries of events with the same value
+}
+
+// traceID is the id of the trace (W3C Trace Context, section 3.2), by which a tracing system finds it; "" if there is none.
+func traceID(trace string) string {
+	if parts := strings.SplitN(trace, "-", 4); len(parts) == 4 {
 		return parts[1]
 	}
 	return ""
 }
-
-// FieldLink is the address of all deliveries of events with the same value of an indexed field.
-func (e *eventView) FieldLink(path, value string) string {
-	return "/deliveries?" + url.Values{path: {value}}.Encode()
-}
-
-// Count is the number of deliveries that are shown.
-func (e *eventView) Count() int64 { return int64(len(e.Deliveries)) }
 
 func (c *call) event() (*eventView, error) {
 	e := new(eventView)
@@ -54,6 +56,11 @@ func (c *call) event() (*eventView, error) {
 	}
 	e.Live = slices.ContainsFunc(e.Deliveries, func(d admin.Delivery) bool { return isOpen(&d) })
 	e.Unseen = len(e.Deliveries) == 0 && !e.Unwanted
+	e.Count, e.TraceID = int64(len(e.Deliveries)), traceID(e.Trace)
+	for _, path := range slices.Sorted(maps.Keys(e.Indexed)) {
+		value := e.Indexed[path]
+		e.Fields = append(e.Fields, indexedField{path, value, "/deliveries?" + url.Values{path: {value}}.Encode()})
+	}
 	return e, nil
 }
 

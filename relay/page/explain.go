@@ -43,8 +43,11 @@ type explained struct {
 	Word   string // what becomes of the event there
 	Body   *bodyView
 	Signed []string
-	Facts  [][2]string // name and value of what bounds attempts
+	Facts  []fact // what bounds attempts
 }
+
+// fact is a setting, and its value for people.
+type fact struct{ Name, Value string }
 
 func (c *call) showExplain() error {
 	v := explainView{Endpoints: c.endpointNames(), Endpoint: c.r.URL.Query().Get("endpoint")}
@@ -198,8 +201,8 @@ func (c *call) explained(e *explain.Endpoint) explained {
 }
 
 // planFacts are the bounds of attempts, for people; without those that the file hides.
-func (c *call) planFacts(p *explain.Plan) [][2]string {
-	var all [][2]string
+func (c *call) planFacts(p *explain.Plan) []fact {
+	var all []fact
 	dur := func(ms int64) string { return show.Lang(c.lang).Duration(float64(ms)) }
 	add := func(setting, value string) {
 		for _, hidden := range p.Hidden {
@@ -207,7 +210,7 @@ func (c *call) planFacts(p *explain.Plan) [][2]string {
 				return
 			}
 		}
-		all = append(all, [2]string{c.t("explain.fact." + setting), value})
+		all = append(all, fact{c.t("explain.fact." + setting), value})
 	}
 	retried := strings.Join(p.RetryOn, " ")
 	if retried == "" {
