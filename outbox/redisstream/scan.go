@@ -101,12 +101,8 @@ func (sc *scan) run(ctx context.Context, most int) {
 		return
 	}
 	began, reads, from := time.Now(), sc.read, sc.reached
-	for len(sc.found) < most {
+	for len(sc.found) < most && !sc.over() {
 		if len(sc.batch) == 0 {
-			if sc.low > sc.high {
-				sc.done = true
-				return
-			}
 			if sc.err = sc.more(ctx); sc.err != nil {
 				return
 			}
@@ -120,7 +116,12 @@ func (sc *scan) run(ctx context.Context, most int) {
 			break
 		}
 	}
+	// Also where the time ends with the last candidate: a cursor at order 0 would begin once more.
+	sc.done = sc.over()
 }
+
+// over reports whether there is nothing more to look at.
+func (sc *scan) over() bool { return len(sc.batch) == 0 && sc.low > sc.high }
 
 // more takes the next batch of candidates.
 func (sc *scan) more(ctx context.Context) error {

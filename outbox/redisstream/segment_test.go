@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -84,6 +85,28 @@ func TestSegments(t *testing.T) {
 				Join:    func(t *testing.T, s outbox.Engine) outbox.Engine { return open(t, options[s]) },
 				Sharded: shards > 1,
 			})
+		})
+	}
+}
+
+// slow is a source that has nothing, and takes longer to say so than a page may take.
+type slow struct{}
+
+func (slow) next(context.Context, int64, int64) ([]candidate, int64, bool, error) {
+	time.Sleep(time.Minute)
+	return nil, 0, true, nil
+}
+
+// A page that reaches the end of the history when its time is over is the last one, in either order.
+func TestLastPageIsSlow(t *testing.T) {
+	for _, oldest := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			sc := newScan(&shard{}, &outbox.Query{Oldest: oldest}, cursor{})
+			sc.source = slow{}
+			sc.run(t.Context(), 10)
+			if _, end, err := merge([]*scan{sc}, 10); end != nil || err != nil {
+				t.Errorf("oldest first %t: the next page begins at %+v, %v", oldest, end, err)
+			}
 		})
 	}
 }
