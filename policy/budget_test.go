@@ -67,7 +67,7 @@ func TestSchemaTooExpensive(t *testing.T) {
 		"a regex in the data":                  {`{"items":{"format":"regex"}}`, `["y"` + strings.Repeat(`,"((x{1,30}){1,30}){1,1}y"`, 2000) + `]`},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			s, err := newSchema(c.schema, 50*time.Millisecond, nil)
+			s, err := newSchema(c.schema, 10*time.Millisecond, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"reflect"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -319,19 +319,23 @@ func vain() map[string]outbox.Filter {
 	}
 }
 
-// testFilters compares each filter, and each pair of filters, with what Filter.Match finds among the records.
+// testFilters compares each filter, and pairs of filters, with what Filter.Match finds among the records.
 func testFilters(s *suite) {
 	p := s.newPast()
 	p.work(400)
 	s.elapse(p.unit)
 	p.work(100)
-	p.compareAll()
+	p.compareAll(50)
 	s.reopen()
-	p.compareAll()
+	p.compareAll(10)
 }
 
-func (p *past) compareAll() {
+// compareAll compares so many percent of the pairs, in a soak all.
+func (p *past) compareAll(percent int) {
 	p.Helper()
+	if os.Getenv("RELAY_SOAK_ROUNDS") != "" {
+		percent = 100
+	}
 	items := p.items()
 	p.Logf("%d deliveries", len(items))
 	for name, f := range vain() {
@@ -339,7 +343,10 @@ func (p *past) compareAll() {
 	}
 	conditions := p.conditions()
 	for n, first := range conditions {
-		for _, second := range conditions[n:] {
+		for k, second := range conditions[n:] {
+			if k > 0 && !p.chance(percent) {
+				continue
+			}
 			var f outbox.Filter
 			item := pickOne(p, items...)
 			first.set(&f, &item)
@@ -373,9 +380,7 @@ func (p *past) compare(name string, f outbox.Filter, items []outbox.Item) {
 		if i.State.Final() {
 			wanted.Due, i.Due = time.Time{}, time.Time{} // without a meaning
 		}
-		if !reflect.DeepEqual(wanted, i) {
-			p.want("filter by "+name+": item", wanted, i)
-		}
+		p.want("filter by "+name+": item", wanted, i)
 		if n > 0 {
 			later := i.Created.Sub(got[n-1].Created)
 			if q.Oldest {
@@ -424,8 +429,8 @@ func testPagesAmidWork(s *suite) {
 	p.work(150)
 	conditions := p.conditions()
 	retention := outbox.Retention{Delivered: 8 * p.unit, Failed: 16 * p.unit}
+	before := p.items()
 	for n := range 2 * len(conditions) {
-		before := p.items()
 		item := pickOne(p, before...)
 		q := outbox.Query{Oldest: n%2 == 0, Limit: pickOne(p, 1, 3, 10)}
 		first := conditions[n/2]
@@ -447,10 +452,12 @@ func testPagesAmidWork(s *suite) {
 				p.reap(retention)
 			}
 		})
-		p.wantStable(name, q.Filter, before, p.items(), got)
-		if len(before) > 400 {
+		after := p.items()
+		p.wantStable(name, q.Filter, before, after, got)
+		if before = after; len(before) > 400 {
 			s.elapse(16 * p.unit)
 			s.reap(outbox.Retention{})
+			before = p.items()
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -26,6 +27,10 @@ func fixture(t *testing.T) string {
 
 // TestFormat opens an outbox that Relay wrote (promise P16), and finds everything in it.
 func TestFormat(t *testing.T) {
+	synctest.Test(t, testFormat) // a delivery of the fixture is due a minute later
+}
+
+func testFormat(t *testing.T) {
 	dir := t.TempDir()
 	execute(t, filepath.Join(dir, "relay.db"), fixture(t))
 	began := time.Now()

@@ -14,11 +14,12 @@ import (
 )
 
 // TestPowerCut cuts the power at a random write or sync amid load, ten times for
-// each seed. What was acknowledged must be there whole (promises P1 and P2), the file
+// each seed; RELAY_SOAK_ROUNDS sets the number of seeds. What was acknowledged must be there whole (promises P1 and P2), the file
 // must be sound and the counts must add up, while retention removes or does not. Faults F4 (all that
 // was not synced is gone) and F5 (some sectors of it survive). At level relaxed the same must
 // lose something, or the test proves nothing.
 func TestPowerCut(t *testing.T) {
+	seeds := uint64(rounds(t, 8))
 	parts, listed, rolled := 0, 0, 0
 	for _, test := range []struct {
 		name       string
@@ -27,10 +28,10 @@ func TestPowerCut(t *testing.T) {
 		seeds      uint64
 		reaps      bool
 	}{
-		{"F4 unsynced data is dropped", Fsync, 0, 20, false},
-		{"F5 some sectors survive", Fsync, 0.5, 20, false},
-		{"F4 with retention", Fsync, 0, 20, true},
-		{"F5 with retention", Fsync, 0.5, 20, true},
+		{"F4 unsynced data is dropped", Fsync, 0, seeds, false},
+		{"F5 some sectors survive", Fsync, 0.5, seeds, false},
+		{"F4 with retention", Fsync, 0, seeds, true},
+		{"F5 with retention", Fsync, 0.5, seeds, true},
 		{"control", Relaxed, 0, 2, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -162,14 +162,21 @@ func TestOneOwner(t *testing.T) {
 	openTest(t, Options{Dir: dir}) // the lock died with its owner
 }
 
+// rounds is how often something is repeated: few times in a push, many in a soak.
+func rounds(t *testing.T, few int) int {
+	t.Helper()
+	n, err := strconv.Atoi(cmp.Or(os.Getenv("RELAY_SOAK_ROUNDS"), strconv.Itoa(few)))
+	if err != nil {
+		t.Fatalf("RELAY_SOAK_ROUNDS: %v", err)
+	}
+	return n
+}
+
 // TestKill kills a working process at a random instant, again and again on one
 // outbox (fault F1). What it acknowledged must be there; what it delivered twice is bounded
 // by what was in flight. RELAY_SOAK_ROUNDS sets the number of rounds.
 func TestKill(t *testing.T) {
-	rounds, err := strconv.Atoi(cmp.Or(os.Getenv("RELAY_SOAK_ROUNDS"), "20"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	rounds := rounds(t, 20)
 	dir := t.TempDir()
 	accepted, delivered, made, duplicates := map[string]bool{}, map[string]bool{}, map[string]bool{}, 0
 	line, document := "0", "0"
