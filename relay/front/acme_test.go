@@ -146,6 +146,7 @@ func TestCAIsAwayAtStart(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes more than a minute, because a CA is asked again after that; make test does it")
 	}
+	t.Parallel() // it mostly waits
 	ca := pebble.New(t, pebble.Options{Validity: time.Second})
 	ca.Start()
 	dir := t.TempDir()
@@ -157,6 +158,12 @@ func TestCAIsAwayAtStart(t *testing.T) {
 	testkit.Until(t, "the old certificate", func() bool { expired = old.served("old.example.com"); return expired != nil })
 	ca.Stop()
 	testkit.Until(t, "it to expire", func() bool { return time.Now().After(expired.NotAfter) })
+	accounts, err := filepath.Glob(filepath.Join(dir, "acme", "*", "users"))
+	testkit.Must(t, err)
+	if len(accounts) != 1 {
+		t.Fatalf("accounts in %q", accounts)
+	}
+	testkit.Must(t, os.RemoveAll(accounts[0])) // of lost accounts is another test
 
 	s := withCA(t, ca, dir)
 	files := s.frontTo(app(t, echo))
@@ -187,6 +194,27 @@ func TestCAIsAwayAtStart(t *testing.T) {
 		}
 		cancel()
 	}
+}
+
+// A CA that has lost its accounts gives a new one when it is asked again.
+func TestAccountsAreLost(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes more than a minute, because a CA is asked again after that; make test does it")
+	}
+	t.Parallel() // it mostly waits
+	ca := pebble.New(t, pebble.Options{})
+	ca.Start()
+	dir := t.TempDir()
+	before := withCA(t, ca, dir)
+	before.open(before.acmeFront("known.example.com"))
+	before.reach(ca)
+	before.awaitCertificate("known.example.com", ca.Root())
+	ca.Stop()
+	ca.Start()
+	s := withCA(t, ca, dir)
+	s.open(s.acmeFront("lost.example.com"))
+	s.reach(ca)
+	s.awaitCertificate("lost.example.com", ca.Root())
 }
 
 // full is a storage that takes nothing while it is full.
