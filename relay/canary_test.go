@@ -6,6 +6,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -141,7 +144,7 @@ func others(path, dir string) string {
 		fmt.Fprintf(&b, "ingest {\n unix %q {}\n}\n", filepath.Join(dir, "in.sock"))
 	}
 	if !strings.HasPrefix(path, "admin") {
-		b.WriteString("admin {\n http = \"\"\n}\n")
+		fmt.Fprintf(&b, "admin {\n http = \"\"\n unix = %q\n}\n", filepath.Join(dir, "admin.sock"))
 	}
 	return b.String()
 }
@@ -182,6 +185,7 @@ type quoter struct {
 	app    *app.App
 	log    *testkit.Log
 	lines  *app.Lines
+	admin  *http.Client
 }
 
 func newQuoter(t *testing.T) *quoter {
@@ -201,6 +205,10 @@ func newQuoter(t *testing.T) *quoter {
 	var running sync.WaitGroup
 	running.Go(func() { _ = q.app.Run(ctx) })
 	t.Cleanup(func() { stop(); running.Wait() })
+	q.admin = &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", q.path("admin.sock"))
+	}}}
+	t.Cleanup(q.admin.CloseIdleConnections)
 	return q
 }
 
@@ -238,13 +246,33 @@ func (q *quoter) verbs(src string) (said string, ok bool) {
 	return b.String(), true
 }
 
+// answers are those of the admin API that tell of the configuration, but for /v1/types: what the
+// file publishes of event types, most often with file(), is meant to be read.
+func (q *quoter) answers() string {
+	var b strings.Builder
+	for _, path := range []string{"/readyz", "/metrics", "/v1/endpoints", "/v1/endpoints/x", "/v1/config", "/v1/access", "/v1/alerts"} {
+		resp, err := q.admin.Get("http://relay" + path)
+		testkit.Must(q.t, err)
+		text, err := io.ReadAll(resp.Body)
+		testkit.Must(q.t, err)
+		resp.Body.Close()
+		fmt.Fprintf(&b, "%s: %s %s\n", path, resp.Status, text)
+	}
+	return b.String()
+}
+
 // reload is all that a Relay says which is given the file while it runs.
 func (q *quoter) reload(src string) string {
 	q.write("live.hcl", src)
 	done, err := q.app.Reload(q.t.Context(), "test")
 	q.lines.Flush(time.Minute)
 	answer, _ := json.Marshal(done)
-	return fmt.Sprint(q.log.Take(), string(answer), err)
+	said := fmt.Sprint(q.log.Take(), string(answer), err)
+	if err == nil {
+		// Numbers of what goes on may be those of a canary.
+		said += regexp.MustCompile(`\b[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?\b`).ReplaceAllString(chance.ReplaceAllString(q.answers(), ""), "N")
+	}
+	return said
 }
 
 // try gives one attribute the values of every canary, and counts those that are right.
