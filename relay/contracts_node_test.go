@@ -89,6 +89,7 @@ func awkward() []string {
 
 // Contracts A and B: their receivers sign JSON.stringify(JSON.parse(body)). Node.js is one.
 func TestContractsSurviveStringify(t *testing.T) {
+	t.Parallel() // it mostly waits
 	texts := awkward()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)

@@ -178,9 +178,10 @@ func TestGuaranteesAreShown(t *testing.T) {
 		}
 	}
 	cited := regexp.MustCompile(`(?i)(?:promise|fault|bad input|checklist|safety rule)s? (?:[PFBS]\d+,? (?:and )?)*([PFBS]\d+)`)
+	name := regexp.MustCompile(`(?m)^func (Test\w+)\(`)
 	tests := map[string]bool{}
 	for path, text := range goFiles(t) {
-		for _, m := range regexp.MustCompile(`(?m)^func (Test\w+)\(`).FindAllStringSubmatch(text, -1) {
+		for _, m := range name.FindAllStringSubmatch(text, -1) {
 			tests[m[1]] = true
 		}
 		for _, m := range cited.FindAllStringSubmatch(text, -1) {

@@ -144,6 +144,7 @@ func TestKillFleetUnderLoad(t *testing.T) {
 // Fault F12 and promise P13: Relay starts while Redis is down, says so, refuses
 // events, and works when Redis comes. SIGTERM lets the attempt under way end.
 func TestStartsBeforeRedis(t *testing.T) {
+	t.Parallel() // it mostly waits
 	server := redistest.Start(t)
 	store := openShared(t, server)
 	server.Stop()
@@ -215,6 +216,7 @@ func (p *process) rewrite(from, to string) {
 // Two Relays with different files share an outbox: each makes the deliveries of the
 // endpoints that its own file names, and what neither names waits.
 func TestFleetOfTwoFiles(t *testing.T) {
+	t.Parallel() // it mostly waits
 	server := redistest.Start(t)
 	store := openShared(t, server)
 	arrived := make(chan string, 10)

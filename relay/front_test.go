@@ -76,6 +76,7 @@ func curl(t *testing.T, args ...string) string {
 // A real client speaks HTTP/2 and WebSocket through the front, an answer of the app becomes a
 // webhook, and a reload brings another host (the story of docs/front.md).
 func TestFrontStory(t *testing.T) {
+	t.Parallel() // it mostly waits
 	if _, err := exec.LookPath("curl"); err != nil {
 		t.Fatal("curl is not installed")
 	}
@@ -155,6 +156,7 @@ func TestClockIsWrongForTheCA(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a CA is asked again after a minute")
 	}
+	t.Parallel() // it mostly waits
 	ca := pebble.New(t, pebble.Options{})
 	ca.Start()
 	web := behindFront(t)

@@ -79,6 +79,7 @@ func freePort(t *testing.T) int {
 // A user's first hour: a file, a receiver that fails and then verifies, an event
 // from the command line, a repeat of it, many events at once, health, a clean stop.
 func TestStory(t *testing.T) {
+	t.Parallel() // it mostly waits
 	dir := t.TempDir()
 	file := filepath.Join(dir, "relay.hcl")
 	sinkPort, adminPort := freePort(t), freePort(t)

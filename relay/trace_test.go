@@ -36,6 +36,7 @@ func (p *process) sendTraced(context string) {
 // TestTraces: one trace goes from the app through Relay to the receiver, over a retry, and a
 // collector hears of it.
 func TestTraces(t *testing.T) {
+	t.Parallel() // it mostly waits
 	collector := tracetest.Start(t)
 	receiver := delivertest.NewEndpoint(delivertest.Step{Status: 503}, delivertest.Step{Status: 200})
 	p := newProcess(t, receiver.Listen(t).String(), "a")
@@ -86,6 +87,7 @@ func TestTraces(t *testing.T) {
 // TestHangingCollector: a collector that takes connections and never answers costs spans, which are
 // counted, and neither events nor deliveries nor a quick stop.
 func TestHangingCollector(t *testing.T) {
+	t.Parallel() // it mostly waits
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	testkit.Must(t, err)
 	defer l.Close() // the kernel takes connections; nobody reads

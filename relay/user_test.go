@@ -60,7 +60,7 @@ func (h *household) as(user uint32, args ...string) *exec.Cmd {
 	}
 	return &exec.Cmd{
 		Path: h.program, Args: append([]string{"relay"}, args...), Dir: "/", SysProcAttr: &syscall.SysProcAttr{Credential: c},
-		Env: []string{"STATE_DIRECTORY=" + h.state, "PATH=" + os.Getenv("PATH")},
+		Env: []string{"STATE_DIRECTORY=" + h.state, "PATH=" + os.Getenv("PATH"), "GORACE=" + os.Getenv("GORACE")},
 	}
 }
 

@@ -131,6 +131,7 @@ func (s sample) post(t *testing.T, header http.Header, body []byte) int {
 
 // Each receiver of examples/verify takes what a live Relay sends it, and nothing that was changed.
 func TestVerifySamples(t *testing.T) {
+	t.Parallel() // it mostly waits
 	program := filepath.Join(t.TempDir(), "receiver")
 	script(t, "../examples/verify/receiver.go")
 	if out, err := exec.Command("go", "build", "-o", program, "../examples/verify").CombinedOutput(); err != nil {
