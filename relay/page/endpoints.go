@@ -24,6 +24,14 @@ func endpointRoutes() []route {
 		{pattern: "POST /endpoints/{name}/{action}", do: (*call).changeEndpoint},
 		{pattern: "GET /endpoints/{name}/test", do: (*call).askTest},
 		{pattern: "POST /endpoints/{name}/test", do: (*call).test},
+		{pattern: "GET /endpoints/new", do: (*call).newEndpoint},
+		{pattern: "POST /endpoints", do: (*call).makeEndpoint},
+		{pattern: "GET /endpoints/{name}/edit", do: (*call).editEndpoint},
+		{pattern: "POST /endpoints/{name}/edit", do: (*call).saveEndpoint},
+		{pattern: "GET /endpoints/{name}/delete", do: (*call).askDelete},
+		{pattern: "POST /endpoints/{name}/delete", do: (*call).deleteEndpoint},
+		{pattern: "GET /endpoints/{name}/secret", do: (*call).showSecret},
+		{pattern: "POST /endpoints/{name}/secret/rotate", do: (*call).rotateSecret},
 	}
 }
 

@@ -103,6 +103,7 @@ func (p *Page) routes() []route {
 	all = append(all, jobRoutes()...)
 	all = append(all, configRoutes()...)
 	all = append(all, auditRoutes()...)
+	all = append(all, linkRoutes()...)
 	return all
 }
 

@@ -1,0 +1,117 @@
+package page
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"relay/ingest/problem"
+	"relay/relay/admin"
+)
+
+// linkRoutes are the screens of links for tenants.
+func linkRoutes() []route {
+	return []route{
+		{pattern: "GET /links", do: (*call).showLinks},
+		{pattern: "POST /links", do: (*call).makeLink},
+	}
+}
+
+// linkForm is the data of the screen.
+type linkForm struct {
+	Tenant  string
+	May     []string
+	TTL     string
+	Rights  []string // that the session has, and so can give
+	TTLs    []string
+	NoKey   bool // the file has no link_key
+	Problem *refusal
+
+	Made *madeLink // shown once
+	Gone bool      // it was shown before
+}
+
+// madeLink is a link with its address.
+type madeLink struct {
+	admin.Link
+	URL string
+}
+
+func (c *call) linkForm() *linkForm {
+	f := &linkForm{May: []string{"read", "payload"}, TTL: "24h", TTLs: []string{"15m", "1h", "24h", "7d", "30d"}}
+	for _, right := range admin.Rights() {
+		if right != admin.Operate && c.may(right) {
+			f.Rights = append(f.Rights, string(right))
+		}
+	}
+	return f
+}
+
+// Gives tells whether a right is ticked.
+func (f *linkForm) Gives(right string) bool { return slices.Contains(f.May, right) }
+
+// forLinks refuses sessions that can make none.
+func (c *call) forLinks() error {
+	if !c.whole() {
+		return &refusal{status: http.StatusForbidden, code: string(problem.Forbidden), detail: c.t("links.bound")}
+	}
+	return c.needs(admin.Operate)
+}
+
+func (c *call) showLinks() error {
+	if err := c.forLinks(); err != nil {
+		return err
+	}
+	f := c.linkForm()
+	f.Tenant = c.r.URL.Query().Get("tenant")
+	if mark := c.r.URL.Query().Get("made"); mark != "" {
+		kept, _ := c.p.shown.Get(mark)
+		made, is := kept.(*madeLink)
+		f.Made, f.Gone = made, !is
+		c.p.shown.Remove(mark)
+	}
+	c.show(http.StatusOK, "links", c.t("layout.links"), f)
+	return nil
+}
+
+// makeLink makes a link and goes on to where it is shown once, so that neither reload nor Back makes another.
+func (c *call) makeLink() error {
+	err := c.act(func() (string, error) {
+		if err := c.forLinks(); err != nil {
+			return "", err
+		}
+		form := c.r.PostForm
+		ask := admin.LinkRequest{Tenant: strings.TrimSpace(form.Get("tenant")), May: form["may"], TTL: form.Get("ttl")}
+		if ask.May == nil {
+			return "", &refusal{status: http.StatusBadRequest, code: string(problem.InvalidParameter), field: "may", detail: c.t("links.no_rights")}
+		}
+		made := &madeLink{}
+		if err := c.send(http.MethodPost, "/v1/links", ask, &made.Link); err != nil {
+			return "", err
+		}
+		made.URL = c.origin() + escaped("/enter/%s", made.Token)
+		mark := newMark()
+		c.p.shown.Add(mark, made)
+		return "/links?made=" + mark, nil
+	})
+	return c.formAgain(err, func(r *refusal) error {
+		f := c.linkForm()
+		f.Tenant, f.May, f.TTL, f.Problem = c.r.PostForm.Get("tenant"), c.r.PostForm["may"], c.r.PostForm.Get("ttl"), r
+		f.NoKey = r.code == string(problem.NoLinkKey)
+		c.show(r.status, "links", c.t("layout.links"), f)
+		return nil
+	})
+}
+
+// origin is how the browser reaches this listener: as it says itself, because a proxy may speak TLS in front.
+func (c *call) origin() string {
+	if said, err := url.Parse(c.r.Header.Get("Origin")); err == nil && said.Host == c.r.Host && (said.Scheme == "https" || said.Scheme == "http") {
+		return said.Scheme + "://" + said.Host
+	}
+	scheme := "http"
+	if c.r.TLS != nil {
+		scheme = "https"
+	}
+	return scheme + "://" + c.r.Host
+}
