@@ -32,7 +32,7 @@ func (c *call) needs(right admin.Right) error {
 	if c.may(right) {
 		return nil
 	}
-	return &refusal{status: http.StatusForbidden, code: string(problem.Forbidden), detail: c.t("form.forbidden", string(right))}
+	return &refusal{Status: http.StatusForbidden, Code: string(problem.Forbidden), Detail: c.t("form.forbidden", string(right))}
 }
 
 // choices are what endpoints made at run time may be.
@@ -120,7 +120,7 @@ func (c *call) makeEndpoint() error {
 }
 
 // errForm says that what was typed cannot be read; the form notes what and why.
-var errForm = &refusal{status: http.StatusUnprocessableEntity, code: string(problem.InvalidEndpoint)}
+var errForm = &refusal{Status: http.StatusUnprocessableEntity, Code: string(problem.InvalidEndpoint)}
 
 // refusedForm shows a form with what is wrong.
 func (c *call) refusedForm(f *endpointForm, r *refusal) error {
@@ -130,7 +130,7 @@ func (c *call) refusedForm(f *endpointForm, r *refusal) error {
 	if r != errForm {
 		f.refuse(r)
 	}
-	c.showForm(r.status, f)
+	c.showForm(r.Status, f)
 	return nil
 }
 
@@ -190,7 +190,7 @@ func (c *call) saveEndpoint() error {
 		if r == errAnswered {
 			return nil
 		}
-		if r.status == http.StatusPreconditionFailed && f != nil {
+		if r.Status == http.StatusPreconditionFailed && f != nil {
 			return c.joinChanges(f, patch)
 		}
 		return c.refusedForm(f, r)
@@ -198,7 +198,7 @@ func (c *call) saveEndpoint() error {
 }
 
 // errAnswered says that the answer is written.
-var errAnswered = &refusal{status: http.StatusConflict, code: string(problem.EndpointInFile)}
+var errAnswered = &refusal{Status: http.StatusConflict, Code: string(problem.EndpointInFile)}
 
 // answered is an error of madeEndpoint, or that it answered itself.
 func answered(err error) error {
@@ -252,7 +252,7 @@ func (c *call) showDelete(r *refusal) error {
 	}
 	status := http.StatusOK
 	if r != nil {
-		status = r.status
+		status = r.Status
 	}
 	c.show(status, "endpoint-delete", c.t("delete.title", e.Name), deleteForm{e, e.Deliveries.Pending + e.Deliveries.Held, r})
 	return nil

@@ -211,10 +211,10 @@ func (f *endpointForm) wrong(field, why string) {
 func (f *endpointForm) refuse(r *refusal) {
 	f.Problem = r
 	switch {
-	case r.code == "endpoint_exists" || r.code == "endpoint_in_file" && f.Name == "":
-		f.wrong("name", r.detail)
-	case len(r.diagnostics) > 0:
-		for _, flaw := range r.diagnostics {
+	case r.Code == "endpoint_exists" || r.Code == "endpoint_in_file" && f.Name == "":
+		f.wrong("name", r.Detail)
+	case len(r.Diagnostics) > 0:
+		for _, flaw := range r.Diagnostics {
 			pointer, detail, _ := strings.Cut(flaw, ": ")
 			if !strings.HasPrefix(flaw, "/") {
 				pointer, detail = "", flaw
@@ -222,7 +222,7 @@ func (f *endpointForm) refuse(r *refusal) {
 			f.wrong(fieldOf(pointer), detail)
 		}
 	default:
-		f.wrong(cmp.Or(r.field, fieldOf(r.pointer)), r.detail)
+		f.wrong(cmp.Or(r.Field, fieldOf(r.Pointer)), r.Detail)
 	}
 }
 
@@ -314,3 +314,27 @@ func (f *endpointForm) began(made *admin.Made) settings {
 	f.Base, f.Revision = s.text(), made.Revision
 	return s
 }
+
+// Method offers methods to templates.
+func (f *endpointForm) Method(name string) any {
+	switch name {
+	case "First":
+		return f.First
+	case "Second":
+		return f.Second
+	case "More":
+		return f.More
+	case "Enabled":
+		return f.Enabled
+	case "Drops":
+		return f.Drops
+	case "Whole":
+		return f.Whole
+	case "Tenants":
+		return f.Tenants
+	}
+	return nil
+}
+
+// Tenants are those that were typed.
+func (f *endpointForm) Tenants() string { return f.Typed.Get("tenants") }

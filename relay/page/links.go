@@ -54,7 +54,7 @@ func (f *linkForm) Gives(right string) bool { return slices.Contains(f.May, righ
 // forLinks refuses sessions that can make none.
 func (c *call) forLinks() error {
 	if !c.whole() {
-		return &refusal{status: http.StatusForbidden, code: string(problem.Forbidden), detail: c.t("links.bound")}
+		return &refusal{Status: http.StatusForbidden, Code: string(problem.Forbidden), Detail: c.t("links.bound")}
 	}
 	return c.needs(admin.Operate)
 }
@@ -84,7 +84,7 @@ func (c *call) makeLink() error {
 		form := c.r.PostForm
 		ask := admin.LinkRequest{Tenant: strings.TrimSpace(form.Get("tenant")), May: form["may"], TTL: form.Get("ttl")}
 		if ask.May == nil {
-			return "", &refusal{status: http.StatusBadRequest, code: string(problem.InvalidParameter), field: "may", detail: c.t("links.no_rights")}
+			return "", &refusal{Status: http.StatusBadRequest, Code: string(problem.InvalidParameter), Field: "may", Detail: c.t("links.no_rights")}
 		}
 		made := &madeLink{}
 		if err := c.send(http.MethodPost, "/v1/links", ask, &made.Link); err != nil {
@@ -98,8 +98,8 @@ func (c *call) makeLink() error {
 	return c.formAgain(err, func(r *refusal) error {
 		f := c.linkForm()
 		f.Tenant, f.May, f.TTL, f.Problem = c.r.PostForm.Get("tenant"), c.r.PostForm["may"], c.r.PostForm.Get("ttl"), r
-		f.NoKey = r.code == string(problem.NoLinkKey)
-		c.show(r.status, "links", c.t("layout.links"), f)
+		f.NoKey = r.Code == string(problem.NoLinkKey)
+		c.show(r.Status, "links", c.t("layout.links"), f)
 		return nil
 	})
 }
@@ -114,4 +114,12 @@ func (c *call) origin() string {
 		scheme = "https"
 	}
 	return scheme + "://" + c.r.Host
+}
+
+// Method offers methods to templates.
+func (f *linkForm) Method(name string) any {
+	if name == "Gives" {
+		return f.Gives
+	}
+	return nil
 }

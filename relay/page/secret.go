@@ -31,7 +31,7 @@ func (c *call) showSecret() error {
 	status := http.StatusOK
 	if err := c.get(escaped("/v1/endpoints/%s/secret", e.Name), nil, &all); err != nil {
 		data.Problem = c.refusalOf(err)
-		if status = data.Problem.status; status != http.StatusConflict {
+		if status = data.Problem.Status; status != http.StatusConflict {
 			return err
 		}
 	}
@@ -56,7 +56,7 @@ func (c *call) rotateSecret() error {
 		return went(escaped("/endpoints/%s/secret", name), "rotated"), nil
 	})
 	return c.formAgain(err, func(r *refusal) error {
-		c.show(r.status, "secret", c.t("secret.title", name), secretView{Endpoint: name, Overlaps: overlaps(), Overlap: c.r.PostForm.Get("overlap"), Problem: r})
+		c.show(r.Status, "secret", c.t("secret.title", name), secretView{Endpoint: name, Overlaps: overlaps(), Overlap: c.r.PostForm.Get("overlap"), Problem: r})
 		return nil
 	})
 }
