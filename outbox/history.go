@@ -64,11 +64,12 @@ type Filter struct {
 	Attempted Span // start of the last attempt; a set one leaves out deliveries without an attempt
 }
 
-// Range of whole numbers, both ends included. The zero value holds all; Max 0 is no upper bound.
+// Range of whole numbers from 0, both ends included. The zero value holds all; Max 0 is no upper bound, and
+// Max -1 leaves 0 alone.
 type Range struct{ Min, Max int }
 
 // Has tells whether n is in the range.
-func (r Range) Has(n int) bool { return n >= r.Min && (r.Max == 0 || n <= r.Max) }
+func (r Range) Has(n int) bool { return n >= r.Min && (r.Max == 0 || n <= max(r.Max, 0)) }
 
 // Span of time, from Since and before Until. A zero end is open.
 type Span struct{ Since, Until time.Time }

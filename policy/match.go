@@ -43,9 +43,12 @@ func NewMatcher(patterns []string) (Matcher, error) {
 	return m, nil
 }
 
+// All tells whether there is no pattern: all types match but Relay's own.
+func (m Matcher) All() bool { return len(m.include)+len(m.exclude) == 0 }
+
 // String lists the patterns: those that include, then those that exclude.
 func (m Matcher) String() string {
-	if len(m.include)+len(m.exclude) == 0 {
+	if m.All() {
 		return "all"
 	}
 	var all []string

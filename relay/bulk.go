@@ -144,6 +144,7 @@ func (c *command) changeAll(a *action, f *filter, o bulkOptions) error {
 	if err != nil {
 		return err
 	}
+	fmt.Fprint(c.err, warned(count.Warning))
 	if o.dryRun {
 		if o.json {
 			return client.JSON(c.out, text)

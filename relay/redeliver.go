@@ -22,7 +22,7 @@ func (c *command) redeliver() *cobra.Command {
 			var r admin.Redelivery
 			path, _ := under("/v1/deliveries", id)
 			text, err := request(t, http.MethodPost, path+"/redeliver", body, &r)
-			return text, fmt.Sprintf("%s repeats %s to %s; see it: relay deliveries %[1]s\n", r.ID, r.RedeliveryOf, r.Endpoint), err
+			return text, fmt.Sprintf("%s repeats %s to %s; see it: relay deliveries %[1]s\n", r.ID, r.RedeliveryOf, r.Endpoint) + warned(r.Warning), err
 		},
 	})
 }
@@ -56,8 +56,28 @@ func changeDelivery(verb, done, unchanged string) func(client.Target, string, bu
 		if d.Unchanged {
 			done = unchanged
 		}
-		return text, fmt.Sprintf("%s to %s %s\n", d.ID, d.Endpoint, done), err
+		return text, fmt.Sprintf("%s to %s %s%s\n", d.ID, d.Endpoint, done, waiting(&d)), err
 	}
+}
+
+// waiting says why a delivery that is due stays where it is.
+func waiting(d *admin.DeliveryChanged) string {
+	end := map[string]string{"paused": "relay resume", "disabled": "relay enable"}[d.Waits]
+	switch {
+	case d.Waits == "":
+		return ""
+	case end == "":
+		return fmt.Sprintf(", but held: the endpoint is %s", d.Waits)
+	}
+	return fmt.Sprintf(", but held: the endpoint is %s; %s %s lets it go", d.Waits, end, d.Endpoint)
+}
+
+// warned is a line of its own for a warning, "" for none.
+func warned(warning string) string {
+	if warning == "" {
+		return ""
+	}
+	return "note: " + client.Printable(warning) + "\n"
 }
 
 func (c *command) erase() *cobra.Command {

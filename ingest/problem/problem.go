@@ -90,6 +90,7 @@ const (
 	AttemptUnderWay        Code = "attempt_under_way"
 	EventErased            Code = "event_erased"
 	EndpointRemoved        Code = "endpoint_removed"
+	OtherTenant            Code = "other_tenant"
 	EmptyFilter            Code = "empty_filter"
 	NothingMatched         Code = "nothing_matched"
 	TooManyJobs            Code = "too_many_jobs"
@@ -182,6 +183,7 @@ var table = map[Code]About{
 	AttemptUnderWay:        {Status: 409, Title: "An attempt is under way"},
 	EventErased:            {Status: 409, Title: "The data of the event was erased"},
 	EndpointRemoved:        {Status: 409, Title: "The endpoint is in no file any more"},
+	OtherTenant:            {Status: 409, Title: "The endpoint is for other tenants"},
 	EmptyFilter:            {Status: 400, Title: "The filter has no condition"},
 	NothingMatched:         {Status: 422, Title: "No delivery matches the filter"},
 	TooManyJobs:            {Status: 409, Title: "Too many jobs are open"},

@@ -310,6 +310,7 @@ func vain() map[string]outbox.Filter {
 		"no such status":    {Status: outbox.Range{Min: 201, Max: 299}},
 		"many attempts":     {Attempts: outbox.Range{Min: 100}},
 		"few attempts":      {Attempts: outbox.Range{Max: 1}},
+		"no attempt":        {Attempts: outbox.Range{Max: -1}},
 		"unknown code":      {Code: "http"},
 		"before all":        {Accepted: outbox.Span{Until: past}},
 		"since long":        {Accepted: outbox.Span{Since: past}},

@@ -35,6 +35,10 @@ type BulkAnswer struct {
 	Matched Total               `json:"matched"`
 	DryRun  bool                `json:"dry_run,omitempty"`
 	Filter  map[string][]string `json:"filter"` // as it was understood, with times for durations
+
+	// Warning names endpoints that are paused or disabled, of a retry, or says that the endpoint of a redelivery takes
+	// other events by itself.
+	Warning string `json:"warning,omitempty"`
 }
 
 // JobList is a page of jobs, newest first.
@@ -107,7 +111,7 @@ func (a *api) jobRoutes() []route {
 			id: b.id, method: "POST", path: b.path, verb: "relay " + string(b.action) + " …", summary: b.summary,
 			about: strings.TrimSpace(b.about + " A job does it, which survives restarts: 202 with its id. Deliveries that are accepted later are not part of it."),
 			body:  BulkRequest{}, filters: true, status: http.StatusAccepted, answer: BulkAnswer{}, others: map[int]any{http.StatusOK: BulkAnswer{}},
-			codes:  filterCodes(problem.EmptyFilter, problem.NothingMatched, problem.TooManyJobs, problem.EndpointNotFound, problem.EmptyBody, problem.InvalidJSON, problem.InvalidBody, problem.BodyTooLarge),
+			codes:  filterCodes(problem.EmptyFilter, problem.NothingMatched, problem.TooManyJobs, problem.OtherTenant, problem.EndpointNotFound, problem.EmptyBody, problem.InvalidJSON, problem.InvalidBody, problem.BodyTooLarge),
 			handle: func(w http.ResponseWriter, r *http.Request) { a.startJob(w, r, b.bulk) },
 		})
 	}
@@ -162,14 +166,16 @@ func (a *api) start(ctx context.Context, w http.ResponseWriter, r *http.Request,
 		q, err = b.complete(q, parser)
 	}
 	if err == nil {
+		err = a.areThere(r.Context(), q.Values()["endpoint"])
+	}
+	if err == nil {
 		if q = a.narrow(r.Context(), q); q.Nothing() {
 			err = nothingMatched()
 		}
 	}
+	var warning string
 	if err == nil && options.To != "" {
-		if err = a.canGo(ctx, options.To, ""); err == nil {
-			err = a.isThere(r, options.To)
-		}
+		warning, err = a.jobGoesTo(ctx, r, options.To, q.Values())
 	}
 	if err != nil {
 		return nil, err
@@ -178,8 +184,8 @@ func (a *api) start(ctx context.Context, w http.ResponseWriter, r *http.Request,
 	if err != nil {
 		return nil, err
 	}
-	out := &BulkAnswer{DryRun: options.DryRun, Filter: filter}
-	if err := a.matched(ctx, out, filter); err != nil || options.DryRun {
+	out := &BulkAnswer{DryRun: options.DryRun, Filter: filter, Warning: warning}
+	if err := a.matched(ctx, out, filter, b.action); err != nil || options.DryRun {
 		return out, err
 	}
 	job, err := a.Jobs.Start(ctx, jobs.Job{
@@ -201,7 +207,7 @@ func (a *api) start(ctx context.Context, w http.ResponseWriter, r *http.Request,
 }
 
 // matched counts what a filter matches, which must be something.
-func (a *api) matched(ctx context.Context, out *BulkAnswer, filter url.Values) error {
+func (a *api) matched(ctx context.Context, out *BulkAnswer, filter url.Values, action outbox.Action) error {
 	f, err := a.Jobs.Filter(ctx, filter)
 	if err != nil {
 		return err
@@ -212,7 +218,10 @@ func (a *api) matched(ctx context.Context, out *BulkAnswer, filter url.Values) e
 	if out.Matched.N == 0 && !out.Matched.AtLeast {
 		return nothingMatched()
 	}
-	return nil
+	if action == outbox.Retry {
+		out.Warning, err = a.stayHeld(ctx, f)
+	}
+	return err
 }
 
 func nothingMatched() error {

@@ -23,6 +23,9 @@ type Edits interface {
 type DeliveryChanged struct {
 	Delivery
 	Unchanged bool `json:"unchanged,omitempty"` // it was so already
+
+	// Waits is the state of an endpoint that takes no deliveries now: paused, disabled or removed. The delivery stays held.
+	Waits string `json:"waits,omitempty"`
 }
 
 // Redelivery is a new delivery of an event.
@@ -30,6 +33,9 @@ type Redelivery struct {
 	ID           string `json:"id"`
 	RedeliveryOf string `json:"redelivery_of"`
 	Endpoint     string `json:"endpoint"`
+
+	// Warning says that the endpoint takes no events of this type by itself.
+	Warning string `json:"warning,omitempty"`
 }
 
 // RedeliveryRequest says where to send an event again.
@@ -58,7 +64,7 @@ func (a *api) editRoutes() []route {
 		id: "redeliverDelivery", method: "POST", path: "/v1/deliveries/{id}/redeliver", verb: "relay redeliver ID", summary: "Send an event again, as a new delivery with its whole schedule",
 		about: "The old delivery stays as it is. The body is optional.",
 		body:  RedeliveryRequest{}, status: http.StatusAccepted, answer: Redelivery{},
-		codes:  codes(problem.DeliveryPending, problem.EventErased, problem.EndpointRemoved, problem.EndpointNotFound, problem.OutboxFull, problem.InvalidJSON, problem.InvalidParameter, problem.UnknownParameter, problem.BodyTooLarge),
+		codes:  codes(problem.DeliveryPending, problem.EventErased, problem.EndpointRemoved, problem.OtherTenant, problem.EndpointNotFound, problem.OutboxFull, problem.InvalidJSON, problem.InvalidParameter, problem.UnknownParameter, problem.BodyTooLarge),
 		handle: a.redeliverOne,
 	}, {
 		id: "eraseEvent", method: "DELETE", path: "/v1/events/{id}/data", verb: "relay erase ID", summary: "Erase the data of an event for good",
@@ -104,7 +110,13 @@ func (a *api) changeOne(w http.ResponseWriter, r *http.Request, c outbox.Change)
 	if !edited.Repeated {
 		a.audited(r, audit.Entry{Verb: string(c.Action), What: "delivery " + c.Delivery, Count: new(int64(1)), Before: audit.State(shortly(before)), After: audit.State(shortly(after))})
 	}
-	answer(w, http.StatusOK, DeliveryChanged{Delivery: *after, Unchanged: edited.Repeated})
+	out := DeliveryChanged{Delivery: *after, Unchanged: edited.Repeated}
+	if after.State == "held" {
+		if v, err := a.lookFor(ctx, after.Endpoint); err == nil {
+			out.Waits = v.state(after.Endpoint)
+		}
+	}
+	answer(w, http.StatusOK, out)
 }
 
 // shortly is what the audit tells of a delivery.
@@ -175,11 +187,9 @@ func (a *api) redeliverOne(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		old, err = a.deliveryNow(ctx, id)
 	}
+	var warning string
 	if err == nil {
-		err = a.canGo(ctx, to, old.Endpoint)
-	}
-	if err == nil && to != "" {
-		err = a.isThere(r, to)
+		warning, err = a.goesTo(ctx, r, to, old)
 	}
 	if err != nil {
 		refuse(w, err)
@@ -190,7 +200,7 @@ func (a *api) redeliverOne(w http.ResponseWriter, r *http.Request) {
 		refuse(w, err)
 		return
 	}
-	out := Redelivery{ID: edited.Delivery, RedeliveryOf: id, Endpoint: old.Endpoint}
+	out := Redelivery{ID: edited.Delivery, RedeliveryOf: id, Endpoint: old.Endpoint, Warning: warning}
 	if to != "" {
 		out.Endpoint = to
 	}

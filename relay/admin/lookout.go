@@ -3,10 +3,14 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
 
+	"relay/config"
 	"relay/ingest/problem"
 	"relay/outbox"
 	"relay/policy"
@@ -105,8 +109,62 @@ func (a *api) parse(r *http.Request, use query.Use) (*query.Query, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := a.areThere(r.Context(), values["endpoint"]); err != nil {
+		return nil, err
+	}
 	return a.narrow(r.Context(), q), nil
 }
+
+// areThere refuses names of endpoints that a filter asks for and that are in no file and have no deliveries, because
+// otherwise a slip of the pen looks as if there were none.
+func (a *api) areThere(ctx context.Context, names []string) error {
+	access, p := AccessOf(ctx), a.Policy()
+	missing := slices.DeleteFunc(slices.Clone(names), func(name string) bool {
+		e := p.Endpoint(name)
+		return e != nil && access.sees(e, name)
+	})
+	if len(missing) == 0 {
+		return nil
+	}
+	v, err := a.look(ctx)
+	if err != nil {
+		return err
+	}
+	all := slices.DeleteFunc(v.names(), func(name string) bool { return !access.sees(p.Endpoint(name), name) })
+	for _, name := range missing {
+		if !slices.Contains(all, name) {
+			return refusal(problem.InvalidParameter, "endpoint", fmt.Sprintf("no endpoint has the name %s.%s GET /v1/endpoints lists them", shorten(name), config.Suggest(name, all)))
+		}
+	}
+	return nil
+}
+
+// stayHeld says which endpoints of a filter take no deliveries now, "" if all that match are at others.
+func (a *api) stayHeld(ctx context.Context, f outbox.Filter) (string, error) {
+	held, err := a.surroundings().Held(ctx)
+	if err != nil {
+		return "", err
+	}
+	held = slices.DeleteFunc(held, func(name string) bool {
+		return f.Endpoints != nil && !slices.Contains(f.Endpoints, name) || slices.Contains(f.Except, name)
+	})
+	if len(held) == 0 {
+		return "", nil
+	}
+	f.Endpoints, f.Except = held, nil
+	n, err := a.count(ctx, f)
+	if err != nil || n.N == 0 {
+		return "", err
+	}
+	names := strings.Join(held[:min(len(held), maxNamed)], ", ")
+	if more := len(held) - maxNamed; more > 0 {
+		names += fmt.Sprintf(" and %d more", more)
+	}
+	return fmt.Sprintf("what waits at endpoints that are paused, disabled or removed stays held until they are resumed or enabled: %s", names), nil
+}
+
+// maxNamed bounds the endpoints that a text names.
+const maxNamed = 5
 
 const (
 	pageTime  = 2 * time.Second        // for finding the items of a page

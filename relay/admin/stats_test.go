@@ -75,7 +75,7 @@ func TestStatisticsRows(t *testing.T) {
 	if b := ask[Statistics](t, s, "/v1/stats?type=invoice.*").Total.Backlog; b.Count.N != 2 || b.AgeMS != nil {
 		t.Errorf("backlog of a type: %+v", b)
 	}
-	if empty := ask[Statistics](t, s, "/v1/stats?endpoint=nobody").Total; empty.SuccessRate != nil || empty.TookMS != nil || empty.MeanAttempts != nil || empty.Backlog.Count.N != 0 || empty.Backlog.AgeMS != nil {
+	if empty := ask[Statistics](t, s, "/v1/stats?endpoint=archive&since=1h&tenant=nobody").Total; empty.SuccessRate != nil || empty.TookMS != nil || empty.MeanAttempts != nil || empty.Backlog.Count.N != 0 || empty.Backlog.AgeMS != nil {
 		t.Errorf("nothing is %+v", empty)
 	}
 }

@@ -30,7 +30,7 @@ type tailing struct {
 
 func newTailing(t *testing.T) *tailing {
 	t.Helper()
-	p := decodePolicy(t, "endpoint \"billing\" {\n url = \"https://b.example.com\"\n sign = [\"none\"]\n labels = { project = \"web\" }\n}")
+	p := decodePolicy(t, "endpoint \"billing\" {\n url = \"https://b.example.com\"\n sign = [\"none\"]\n labels = { project = \"web\" }\n}\nendpoint \"mail\" {\n url = \"https://m.example.com\"\n sign = [\"none\"]\n}")
 	x := &tailing{t: t, gates: gatesOf(p), stop: make(chan struct{})}
 	network := delivertest.NewNetwork()
 	l, err := network.Listen("admin.test:80")
@@ -153,7 +153,7 @@ func TestTailIsFiltered(t *testing.T) {
 		"?state=held":                     "",
 		"?state=pending":                  "",
 		"?manual=true":                    "",
-		"?attempts=1&endpoint=nobody":     "",
+		"?attempts=0&endpoint=mail":       "",
 		"?endpoint=billing&endpoint=mail": "1 2 3",
 	} {
 		synctest.Test(t, func(t *testing.T) {

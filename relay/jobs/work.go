@@ -341,7 +341,7 @@ func (w *work) end(ctx context.Context, s State, why string) error {
 	w.o.Log.WithLevel(level).Str("job", w.d.ID).Str("error", w.d.Error).Str("by", w.d.Who).Str("state", string(s)).Int64("done", w.d.Done).Int64("skipped", w.d.Seen()-w.d.Done).
 		Msg("job " + string(w.d.Action) + " ended")
 	err := audit.Write(ctx, w.o.Outbox, audit.Entry{
-		Who: w.d.Who, Verb: string(w.d.Action), What: "job " + w.d.ID, Count: &w.d.Done,
+		Who: w.d.Who, Verb: string(w.d.Action), What: "job " + w.d.ID + ": " + string(s), Count: &w.d.Done,
 		After: audit.State(map[string]any{"state": s, "skipped": w.d.Skipped, "error": w.d.Error}),
 	})
 	if err != nil {

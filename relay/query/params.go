@@ -52,7 +52,7 @@ func Params() []Param {
 		{Name: "label.", Kind: "text", Use: always, Example: "website", About: "`label.NAME`: label of the endpoint", read: readLabel},
 		{Name: "status", Kind: "status", Use: Lists | Bulk | Tail, Example: "5xx", About: "HTTP status of the last attempt: `503`, `5xx`, `>=500` or `<=499`", read: readStatus},
 		{Name: "code", Kind: "code", Use: Lists | Bulk | Tail, Example: "http_503", About: "code of the state or of the last attempt", read: readCode},
-		{Name: "attempts", Kind: "number", Use: Lists | Bulk | Tail, Example: ">=3", About: "attempts so far: `3`, `>=3` or `<=3`", read: readAttempts},
+		{Name: "attempts", Kind: "number", Use: Lists | Bulk | Tail, Example: ">=3", About: "attempts so far: `3`, `>=3` or `<=3`; `0` for none", read: readAttempts},
 		{Name: "manual", Kind: "true or false", Use: Lists | Bulk | Tail, Values: []string{"true", "false"}, Example: "true", About: "made by an operator: a test or a redelivery", read: readManual},
 		{Name: "since", Kind: "time", Use: Lists | Bulk | Stats, Example: "2h", About: "accepted at or after this time: RFC 3339, or a duration back from now", read: readSince},
 		{Name: "until", Kind: "time", Use: Lists | Bulk | Stats, Example: "2026-01-31T12:00:00Z", About: "accepted before this time", read: readUntil},

@@ -92,9 +92,12 @@ func readStatus(q *Query, r *reader, v string) error {
 }
 
 func readAttempts(q *Query, r *reader, v string) error {
-	numbers, ok := readRange(v, 1, 1000)
+	numbers, ok := readRange(v, 0, 1000)
 	if !ok {
-		return r.refuse("is %s; write 3, >=3 or <=3, with a number from 1 to 1000", quote(v))
+		return r.refuse("is %s; write 3, >=3 or <=3, with a number from 0 to 1000", quote(v))
+	}
+	if numbers == (outbox.Range{}) && !strings.HasPrefix(v, ">") {
+		numbers.Max = -1 // none at all
 	}
 	q.find.Attempts = numbers
 	return nil

@@ -1,0 +1,128 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"relay/ingest/problem"
+	"relay/relay/deliver"
+)
+
+// An event of one tenant is not sent to an endpoint of another by hand, one by one or as a job.
+func TestRedeliveryToAnotherTenant(t *testing.T) {
+	h := newHouse(t)
+	acme := h.delivery["acme"]
+	said := func(status int, path, body string) (p problem.Problem) {
+		t.Helper()
+		w := h.as(nil, "POST", path, body)
+		if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || w.Code != status {
+			t.Errorf("%s %s: %d %s", path, body, w.Code, w.Body)
+		}
+		return p
+	}
+	for _, c := range []struct{ path, body, detail string }{
+		{"/v1/deliveries/" + acme + "/redeliver", `{"to":"of-beta"}`, `endpoint of-beta is for events of these tenants alone: beta; and this event is of "acme"`},
+		{"/v1/redeliveries", `{"to":"of-beta","endpoint":"of-acme","state":"failed"}`, "beta; so name tenant in the filter"},
+		{"/v1/redeliveries", `{"to":"of-beta","tenant":["beta","acme"],"state":"failed"}`, `beta; and the filter names "acme"`},
+		{"/v1/redeliveries", `{"to":"of-beta","tenant":"acme","dry_run":true}`, `and the filter names "acme"`},
+	} {
+		if p := said(409, c.path, c.body); p.Code != problem.OtherTenant || p.Field != "to" || !strings.Contains(p.Detail, c.detail) {
+			t.Errorf("%s %s: %+v", c.path, c.body, p)
+		}
+	}
+	said(202, "/v1/deliveries/"+acme+"/redeliver", `{"to":"fixed"}`)
+	said(202, "/v1/deliveries/"+acme+"/redeliver", `{"to":"of-acme"}`)
+	said(202, "/v1/redeliveries", `{"to":"of-beta","tenant":"beta","state":"failed"}`)
+
+	// An endpoint that takes other types by itself gets the event, and the answer says so.
+	h.ok("PATCH", "/v1/endpoints/of-acme", `{"events":["invoice.*"]}`)
+	var one Redelivery
+	if w := h.as(nil, "POST", "/v1/deliveries/"+acme+"/redeliver", `{"to":"of-acme"}`); json.Unmarshal(w.Body.Bytes(), &one) != nil || one.Warning != "endpoint of-acme takes no events of type a by its own events (invoice.*)" {
+		t.Errorf("of another type: %s", w.Body)
+	}
+	var all BulkAnswer
+	if w := h.as(nil, "POST", "/v1/redeliveries", `{"to":"of-acme","tenant":"acme","dry_run":true}`); json.Unmarshal(w.Body.Bytes(), &all) != nil || !strings.HasPrefix(all.Warning, "endpoint of-acme takes invoice.* by itself") {
+		t.Errorf("of other types: %s", w.Body)
+	}
+}
+
+// A retry that goes nowhere says why.
+func TestRetryOfWhatIsHeld(t *testing.T) {
+	o := newOperator(t)
+	out := done[DeliveryChanged](o, 200, "POST", "/v1/deliveries/"+o.ids["archive"]+"/retry", "")
+	if out.State != "held" || out.Waits != "paused" {
+		t.Errorf("%+v", out)
+	}
+	if all := done[BulkAnswer](o, 200, "POST", "/v1/retries", `{"until":"0s","dry_run":true}`); !strings.HasSuffix(all.Warning, "stays held until they are resumed or enabled: archive") {
+		t.Errorf("all: %+v", all)
+	}
+	if some := done[BulkAnswer](o, 200, "POST", "/v1/retries", `{"endpoint":"search","dry_run":true}`); some.Warning != "" {
+		t.Errorf("of an endpoint that is active: %+v", some)
+	}
+	g := gatesOf(o.options.Policy())
+	g.status[2].State = deliver.Disabled
+	o.options.Deliverer = g
+	if out := done[DeliveryChanged](o, 200, "POST", "/v1/deliveries/"+o.ids["archive"]+"/retry", ""); out.Waits != "disabled" {
+		t.Errorf("of an endpoint that is disabled: %+v", out)
+	}
+}
+
+// A name that no endpoint has is named; one of a removed endpoint with deliveries is none of them.
+func TestFilterNamesEndpoints(t *testing.T) {
+	h := newHouse(t)
+	acme := &Access{Name: "acme", May: Rights(), Tenants: []string{"acme"}}
+	for _, c := range []struct {
+		access       *Access
+		method, path string
+		body         string
+		detail       string // of the refusal; "" for none
+	}{
+		{nil, "GET", "/v1/deliveries?endpoint=of-acne", "", `no endpoint has the name "of-acne". Did you mean "of-acme"?`},
+		{nil, "GET", "/v1/deliveries?endpoint=of-acme&endpoint=nobody", "", `no endpoint has the name "nobody"`},
+		{nil, "GET", "/v1/stats?endpoint=nobody", "", `no endpoint has the name "nobody"`},
+		{nil, "GET", "/v1/tail?endpoint=nobody", "", `no endpoint has the name "nobody"`},
+		{nil, "POST", "/v1/redeliveries", `{"endpoint":"nobody","dry_run":true}`, `no endpoint has the name "nobody"`},
+		{nil, "GET", "/v1/deliveries?endpoint=of-beta", "", ""},
+		{acme, "GET", "/v1/deliveries?endpoint=of-acme", "", ""},
+		{acme, "GET", "/v1/deliveries?endpoint=of-acne", "", `Did you mean "of-acme"?`},
+		{acme, "GET", "/v1/deliveries?endpoint=of-beta", "", `no endpoint has the name "of-beta"`}, // as if it did not exist
+	} {
+		w := h.as(c.access, c.method, c.path, c.body)
+		var p problem.Problem
+		if c.detail == "" {
+			if w.Code != 200 {
+				t.Errorf("%s: %d %s", c.path, w.Code, w.Body)
+			}
+			continue
+		}
+		if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || w.Code != 400 || p.Field != "endpoint" || !strings.Contains(p.Detail, c.detail) {
+			t.Errorf("%s %s: %d %s", c.path, c.body, w.Code, w.Body)
+		}
+	}
+	h.ok("DELETE", "/v1/endpoints/of-beta?force=true", "")
+	if w := h.as(nil, "GET", "/v1/deliveries?endpoint=of-beta", ""); w.Code != 200 {
+		t.Errorf("of a removed endpoint: %d %s", w.Code, w.Body)
+	}
+}
+
+// The begin of a job and its end are two entries of the audit that can be told apart.
+func TestAuditOfJob(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOperator(t)
+		time.Sleep(time.Second)
+		made := done[BulkAnswer](o, 202, "POST", "/v1/redeliveries", `{"endpoint":"search","state":"failed"}`)
+		ctx, cancel := context.WithCancel(t.Context())
+		go o.options.Jobs.Run(ctx)
+		time.Sleep(time.Minute)
+		cancel()
+		synctest.Wait()
+		entries := o.audits()
+		if len(entries) != 2 || entries[0].What != "job "+made.ID+": done" || entries[1].What != "job "+made.ID {
+			t.Errorf("%+v", entries)
+		}
+	})
+}
