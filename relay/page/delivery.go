@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"relay/relay/admin"
@@ -22,6 +23,7 @@ type deliveryView struct {
 	Payload  *bodyView     // nil if it is hidden or erased
 	Sent     *bodyView     // body of the last attempt's request, made again; nil if there is none
 	Differs  bool          // Sent was made by another configuration than the attempt's
+	Masked   bool          // some headers of the request are not shown
 	Curl     string        // repeats the request without secrets; "" if its body is not known
 	To       []string      // endpoints to which it can be sent again
 
@@ -80,6 +82,9 @@ func (c *call) showDelivery() error {
 	if !d.LeftOut && d.Erased.IsZero() {
 		d.Payload = newBody("payload", d.DeliveryWhole.Payload)
 		d.Payload.Link = escaped("/events/%s/data", d.Event.ID)
+	}
+	if r := d.Request; r != nil {
+		d.Masked = slices.ContainsFunc(r.Headers, func(h admin.Header) bool { return strings.Contains(h.Value, "***") })
 	}
 	if r := d.Request; r != nil && r.Body != nil {
 		d.Sent = newBody("sent", []byte(r.Body.Text))

@@ -19,6 +19,7 @@ import (
 // explainView is the data of the screen that shows what would become of an event.
 type explainView struct {
 	Text      string // of the event
+	Rows      int    // of the field that has it
 	Endpoint  string // the only one that is asked about; "" for all
 	Endpoints []string
 
@@ -55,15 +56,20 @@ func (c *call) showExplain() error {
 	if v.Text, err = c.eventToExplain(); err != nil {
 		return err
 	}
+	v.Rows = rowsOf(v.Text)
 	c.show(http.StatusOK, "explain", c.t("layout.explain"), v)
 	return nil
 }
+
+// rowsOf is the height of a field for a text.
+func rowsOf(text string) int { return min(max(strings.Count(text, "\n")+2, 10), 28) }
 
 func (c *call) explain() error {
 	if err := c.parseForm(); err != nil {
 		return err
 	}
 	v := explainView{Text: strings.ReplaceAll(c.r.PostForm.Get("event"), "\r\n", "\n"), Endpoint: c.r.PostForm.Get("endpoint"), Endpoints: c.endpointNames()}
+	v.Rows = rowsOf(v.Text)
 	q := url.Values{}
 	if v.Endpoint != "" {
 		q.Set("endpoint", v.Endpoint)
