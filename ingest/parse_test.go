@@ -25,8 +25,8 @@ func TestParseEventIsWhatIngestDoes(t *testing.T) {
 		in := New(Options{Outbox: accepting{}, Route: func(*outbox.Event) ([]string, []outbox.Term) { return nil, nil }})
 		answer := in.Handle(t.Context(), &Request{Method: "POST", Path: "/v1/events", ContentType: "application/json", Body: []byte(text)})
 		var want struct {
-			Code, Field, Detail string
-			Offset              *int
+			Code, Field, Pointer, Detail string
+			Offset                       *int
 		}
 		if err := json.Unmarshal(answer.Body, &want); err != nil {
 			t.Fatal(err)
@@ -47,9 +47,22 @@ func TestParseEventIsWhatIngestDoes(t *testing.T) {
 		if want.Offset != nil {
 			offset = *want.Offset
 		}
-		if got.Code != want.Code || got.Field != want.Field || got.Detail != want.Detail || got.Offset != offset {
+		if got.Code != want.Code || got.Field != want.Field || got.Pointer != want.Pointer || got.Detail != want.Detail || got.Offset != offset {
 			t.Errorf("%.60s: %+v, want %+v", text, *got, want)
 		}
+	}
+}
+
+// A mismatch with a schema says where in the data it is.
+func TestParseEventPointsIntoTheData(t *testing.T) {
+	p := declared(t, `
+event_type "a" {
+  schema = jsonencode({ properties = { n = { type = "integer" } } })
+}
+`)
+	_, err := ParseEvent([]byte(`{"type":"a","data":{"n":"x"}}`), Options{Route: route, Type: p.Type, MaxBody: 1 << 20})
+	if e, ok := errors.AsType[*EventError](err); !ok || e.Code != "schema_mismatch" || e.Field != "data" || e.Pointer != "/n" {
+		t.Errorf("%+v", err)
 	}
 }
 

@@ -373,6 +373,9 @@ func (v *visited) refusals(good string) {
 	}
 	v.call(404, "POST", "/v1/explain?endpoint=nobody", `{"type":"a","data":1}`)
 	v.call(400, "POST", "/v1/explain", `{"type":"a..b","data":1}`)
+	if p := v.call(422, "POST", "/v1/explain", `{"type":"order.sent","data":{"n":"x"}}`); p["field"] != "data" || p["pointer"] != "/n" {
+		v.t.Errorf("a mismatch with the schema points to %v %v", p["field"], p["pointer"])
+	}
 	v.call(400, "POST", "/v1/redeliveries", `{"endpont":"bad"}`)
 }
 

@@ -41,6 +41,14 @@ func (c *call) t(key string, args ...any) string { return c.p.texts.text(c.lang,
 // may tells whether the session has a right.
 func (c *call) may(right admin.Right) bool { return c.access.Has(right) }
 
+// need refuses a request without a right, before it is shown a form that the API would refuse.
+func (c *call) need(right admin.Right) error {
+	if c.may(right) {
+		return nil
+	}
+	return &refusal{Status: http.StatusForbidden, Code: string(problem.Forbidden), Detail: c.t("error.right", right)}
+}
+
 // whole tells whether the session sees everything, not only what belongs to some tenants or endpoints.
 func (c *call) whole() bool {
 	return c.access == nil || c.access.Tenants == nil && c.access.Endpoints == nil

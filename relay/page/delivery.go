@@ -167,6 +167,9 @@ func (c *call) endpointNames() []string {
 
 // askDiscard asks before a delivery is discarded, which ends it for good.
 func (c *call) askDiscard() error {
+	if err := c.need(admin.Operate); err != nil {
+		return err
+	}
 	d, err := c.delivery()
 	if err != nil {
 		return err

@@ -75,6 +75,9 @@ func (c *call) showEvent() error {
 
 // askErase asks before the data of an event is erased.
 func (c *call) askErase() error {
+	if err := c.need(admin.Operate); err != nil {
+		return err
+	}
 	e, err := c.event()
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@ package page
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
@@ -47,6 +48,25 @@ func TestLargePayloads(t *testing.T) {
 		if w := visit(t, p, "/events/evt_1/data"); w.Code != status || strings.Contains(w.Body.String(), "null") {
 			t.Errorf("%s: %d %s", of, w.Code, w.Body)
 		}
+	}
+}
+
+// A question is not put to those who may not answer it.
+func TestQuestionsNeedRights(t *testing.T) {
+	answers := deliveryAnswers(failedDelivery)
+	answers["GET /v1/events/evt_1"] = event
+	p, a := newPage(t, answers)
+	for path, right := range map[string]string{"/events/evt_1/erase": "operate", "/deliveries/dlv_1/discard": "operate", "/explain": "payload"} {
+		r := httptest.NewRequest(http.MethodGet, path, nil)
+		r.Header.Set("Authorization", "Bearer "+readerToken)
+		w := httptest.NewRecorder()
+		p.ServeHTTP(w, r)
+		if w.Code != http.StatusForbidden || !strings.Contains(w.Body.String(), "the right “"+right+"”") {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+	}
+	if len(a.asked) > 0 {
+		t.Errorf("the API was asked for %+v", a.asked)
 	}
 }
 

@@ -51,6 +51,12 @@ type explained struct {
 type fact struct{ Name, Value string }
 
 func (c *call) showExplain() error {
+	if err := c.need(admin.Payload); err != nil {
+		return err
+	}
+	if !c.whole() {
+		return c.lost()
+	}
 	v := explainView{Endpoints: c.endpointNames(), Endpoint: c.r.URL.Query().Get("endpoint")}
 	var err error
 	if v.Text, err = c.eventToExplain(); err != nil {
