@@ -28,6 +28,7 @@ type deliveryView struct {
 	To       []string      // endpoints to which it can be sent again
 
 	Open     bool         // it is not over
+	Due      bool         // it is pending, and its time has come
 	Last     *attemptView // the last attempt; nil if there was none
 	LastBody *bodyView    // of its answer; nil if there is none
 	Count    int64        // of attempts that are shown
@@ -58,6 +59,7 @@ func (c *call) delivery() (*deliveryView, error) {
 		return nil, err
 	}
 	d.Verdict, d.Open, d.Emphasis = c.judge(&d.DeliveryWhole), isOpen(&d.Delivery), "primary"
+	d.Due = d.State == "pending" && c.due(d.NextAttempt)
 	if d.State == "delivered" {
 		d.Emphasis = "plain"
 	}

@@ -209,4 +209,8 @@ const box = document.querySelector("[data-live]");
 const live = box && "EventSource" in window ? new Live(box) : undefined;
 
 // What runs without attempts, like a job, is looked at again by the clock.
-for (const p of document.querySelectorAll("[data-again]")) setInterval(() => { if (!document.hidden && !live?.paused && document.querySelector("[data-again]")) part().catch(() => {}); }, Number(p.dataset.again) * 1000);
+function again() {
+  const p = document.querySelector("[data-again]");
+  if (p) setTimeout(() => { (document.hidden || live?.paused ? Promise.resolve() : part().catch(() => {})).then(again); }, Number(p.dataset.again) * 1000);
+}
+again();
