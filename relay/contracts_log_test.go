@@ -32,6 +32,17 @@ func (c *contract) admin(method, path, body string, out any) {
 	}
 }
 
+// one is the only delivery on the page of a list.
+func (c *contract) one(query string) admin.Delivery {
+	c.t.Helper()
+	var list admin.DeliveryList
+	c.admin("GET", "/v1/deliveries?"+query, "", &list)
+	if len(list.Items) != 1 {
+		c.t.Fatalf("%s: %d deliveries, want 1", query, len(list.Items))
+	}
+	return list.Items[0]
+}
+
 // The log, test, redelivery and statistics that the contracts ask for, by the calls that
 // examples/contracts/README.md names.
 func TestContractLog(t *testing.T) {

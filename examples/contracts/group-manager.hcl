@@ -11,19 +11,7 @@ signature "group-manager" {
   }
 }
 
-endpoint "group-manager" {
-  url     = env("GROUP_MANAGER_URL")
-  events  = ["message.received", "member.joined", "member.left", "file.uploaded"]
-  secrets = [env("GROUP_MANAGER_SECRET")]
-  sign    = ["group-manager"]
-
-  body = {
-    event     = event.type
-    timestamp = event.time
-    data      = event.data
-  }
-  ecmascript = true
-
+policy "group-manager" {
   timeout {
     total = "30s"
   }
@@ -46,4 +34,34 @@ endpoint "group-manager" {
   egress {
     allow_plaintext = false # https:// only
   }
+}
+
+endpoint "group-manager" {
+  url     = env("GROUP_MANAGER_URL")
+  events  = ["message.received", "member.joined", "member.left", "file.uploaded"]
+  secrets = [env("GROUP_MANAGER_SECRET")]
+  sign    = ["group-manager"]
+  policy  = "group-manager"
+
+  body = {
+    event     = event.type
+    timestamp = event.time
+    data      = event.data
+  }
+  ecmascript = true
+}
+
+# The same for endpoints that are made on the page or by the admin API: they name
+# sign, policy and body "group-manager". Their secrets need secrets_key.
+body "group-manager" {
+  body = {
+    event     = event.type
+    timestamp = event.time
+    data      = event.data
+  }
+  ecmascript = true
+}
+runtime {
+  policies   = ["group-manager"]
+  https_only = true
 }

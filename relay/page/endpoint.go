@@ -20,6 +20,7 @@ type endpointView struct {
 	Success, Latency template.HTML
 	HCL              string // of one made at run time, for those who may change it
 	Filter           string // its deliveries, as a query string
+	All, Retry       string // addresses of the list of them, and of the question whether to try all now
 }
 
 // stateNote says something of an endpoint's state, and what to do about it. Both are keys of texts.
@@ -33,7 +34,8 @@ type stateNote struct {
 
 func (c *call) showEndpoint() error {
 	name := c.r.PathValue("name")
-	data := endpointView{Filter: url.Values{"endpoint": {name}}.Encode(), Month: c.r.URL.Query().Get("range") == "30d"}
+	filter := url.Values{"endpoint": {name}}.Encode()
+	data := endpointView{Filter: filter, All: "/deliveries?" + filter, Retry: "/deliveries/bulk?action=retry&" + filter, Month: c.r.URL.Query().Get("range") == "30d"}
 	if err := c.get(escaped("/v1/endpoints/%s", name), nil, &data.Endpoint); err != nil {
 		return err
 	}
