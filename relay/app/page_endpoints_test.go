@@ -200,7 +200,9 @@ func TestPageMakesEndpoints(t *testing.T) {
 	v.get("/endpoints/shop").is(200, "Theirs", "!Mine")
 	v.post("/endpoints/shop/edit", joined.fields("once", "o3", "rest", `{"timeout":{"connect":"3s"}}`, "limit", "50", "per", "1s", "drop", "X-Key")).wentTo("/endpoints/shop")
 	v.get("/endpoints/shop").is(200, "Mine", "order.paid", "!X-Key")
-	var made struct{ Made struct{ Settings map[string]any } }
+	var made struct {
+		Made struct{ Settings map[string]any }
+	}
 	ask(t, p.dir, "/v1/endpoints/shop", &made)
 	if got := fmt.Sprint(made.Made.Settings); !strings.Contains(got, "timeout:map[connect:3s total:8s]") || !strings.Contains(got, "rate_limit:map[limit:50 per:1s]") || strings.Contains(got, "X-Key") {
 		t.Errorf("settings: %s", got)
