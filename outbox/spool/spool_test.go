@@ -35,7 +35,7 @@ type place struct {
 func newPlace(t *testing.T) *place {
 	t.Helper()
 	server := redistest.Start(t)
-	return &place{t: t, server: server, dir: t.TempDir(), shared: redisstream.Options{URL: server.URL(), Database: -1, Log: zerolog.Nop(), Patience: 200 * time.Millisecond}}
+	return &place{t: t, server: server, dir: t.TempDir(), shared: redisstream.Options{URL: server.URL(), Database: -1, Log: zerolog.Nop(), Patience: time.Second}}
 }
 
 // open opens the outbox with its spool; the test closes it.
