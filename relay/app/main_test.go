@@ -31,11 +31,12 @@ func TestMain(m *testing.M) {
 
 // place is a folder with the file of a Relay, and what it logs.
 type place struct {
-	costs atomic.Int64 // bytes of memory that reading the files takes
-	t     *testing.T
-	dir   string
-	file  string
-	log   testkit.Log
+	loading func() (done func()) // nil, or called when the file is read
+	costs   atomic.Int64         // bytes of memory that reading the files takes
+	t       *testing.T
+	dir     string
+	file    string
+	log     testkit.Log
 }
 
 func newPlace(t *testing.T) *place {
@@ -70,6 +71,9 @@ func (p *place) write(path, text string) {
 
 // load reads the file, as the verb does.
 func (p *place) load() (*config.File, *policy.Policy, error) {
+	if p.loading != nil {
+		defer p.loading()()
+	}
 	syntax := make([]byte, p.costs.Load())
 	defer runtime.KeepAlive(syntax)
 	f, err := config.Load([]string{p.file}, os.LookupEnv)
