@@ -3,6 +3,7 @@ package outboxtest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -33,10 +34,47 @@ func detailedAttempt(n int, state outbox.State) outbox.Attempt {
 func (s *suite) settleDetailed(c outbox.Claim, state outbox.State, due time.Time) outbox.Attempt {
 	s.Helper()
 	a := detailedAttempt(c.Attempts+1, state)
+	a.Request, a.Head = headsOf(c, a)
 	if err := s.store.Settle(s.ctx(), c, outbox.Settlement{Attempt: a, State: state, Due: due}); err != nil {
 		s.Fatalf("Settle %s as %s: %v", c.EventID, state, err)
 	}
 	return a
+}
+
+// headsOf are heads that repeat what is known of the attempt, as those of real ones do.
+func headsOf(c outbox.Claim, a outbox.Attempt) (request, head string) {
+	return fmt.Sprintf("POST https://a.example/hooks\r\nContent-Type: application/json\r\nwebhook-id: %s\r\nwebhook-timestamp: %d\r\n"+
+			"webhook-signature: ***\r\nRelay-Attempt: %d\r\nRelay-Delivery: %s\r\n", c.EventID, a.Started.Unix(), a.N, c.ID),
+		fmt.Sprintf("HTTP/1.1 503 Service Unavailable\r\nDate: %s\r\n\r\n", a.Started.Add(time.Second).UTC().Format("Mon, 02 Jan 2006 15:04:05 GMT"))
+}
+
+// testHeads: what was sent and received comes back as it was, whatever an engine makes of it meanwhile.
+func testHeads(s *suite) {
+	s.accept(entry("evt_1", "a"), entry("evt_2", "a"))
+	heads := []string{"\x01\x0b", "\x02", "\t\r\n", "no head", "\r\n\r\n", "POST http://a.example\r\nX: \x7f\xc3\xa9\r\n"}
+	var want []outbox.Attempt
+	c := s.claimAll("a", 2)[0]
+	for i, h := range heads {
+		a := attempt(i+1, outbox.Pending)
+		a.Request, a.Head = h, heads[len(heads)-1-i]
+		if err := s.store.Settle(s.ctx(), c, outbox.Settlement{Attempt: a, State: outbox.Pending, Due: time.Now()}); err != nil {
+			s.Fatalf("Settle: %v", err)
+		}
+		want = append(want, a)
+		c = s.claimOne("a")
+	}
+	want = append(want, s.settleDetailed(c, outbox.Delivered, time.Time{}))
+	s.commit()
+	check := func() {
+		s.Helper()
+		for i, a := range s.lookup(c.EventID).Deliveries[0].Attempts {
+			s.want("request", want[i].Request, a.Request)
+			s.want("head", want[i].Head, a.Head)
+		}
+	}
+	check()
+	s.reopen()
+	check()
 }
 
 func testAllFields(s *suite) {

@@ -17,6 +17,7 @@ func RunOperable(t *testing.T, e Harness) {
 	}
 	tests := []test{
 		{"G13 all fields come back", testAllFields},
+		{"G13 heads of attempts", testHeads},
 		{"G21 delivery by its id", testLookupDelivery},
 		{"G21 filters of a random history", testFilters},
 		{"G21 pages while others work", testPagesAmidWork},

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"relay/outbox"
+	"relay/outbox/brief"
 )
 
 // format is the version of all that is kept. A Relay refuses another one. Format 1 kept claims in
@@ -208,6 +209,16 @@ func appendAttempt(b []byte, a *outbox.Attempt) []byte {
 		return b
 	}
 	return append(appendString(appendString(b, a.Request), a.Head), a.Body...)
+}
+
+// packHeads makes the heads of a claim's attempt brief.
+func packHeads(a *outbox.Attempt, c *outbox.Claim) {
+	var room [512]byte
+	f := brief.Facts{Event: c.EventID, Delivery: c.ID, Attempt: a.N, Started: a.Started}
+	b := f.Pack(room[:0], a.Request)
+	n := len(b)
+	both := string(f.Pack(b, a.Head))
+	a.Request, a.Head = both[:n], both[n:]
 }
 
 // appendShort writes what an erasure leaves of an attempt.

@@ -355,6 +355,7 @@ func (sh *shard) record(ctx context.Context, e *outbox.Event, endpoint string, k
 		return "", err
 	}
 	r := record{state: o.State, attempts: 1, last: o.Attempt}
+	packHeads(&r.last, &outbox.Claim{Delivery: outbox.Delivery{EventID: e.ID}}) // the script makes the id of the delivery
 	text := r.encode()
 	c := sh.s.confirming(ctx, sh, joined)
 	v, err := sh.eval(ctx, &sh.s.scripts.record, []string{sh.meta, sh.counts, sh.event(e.ID), sh.tombstone(e.ID)},

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"relay/outbox"
+	"relay/outbox/brief"
 )
 
 // Lookup implements outbox.Reader.
@@ -135,6 +136,18 @@ func (m *named) delivery(kept *record) outbox.Delivery {
 	return d
 }
 
+// record reads a record, with its heads as they were.
+func (m *named) record(kept string) (record, error) {
+	r, err := decodeRecord(kept)
+	if err != nil {
+		return record{}, err
+	}
+	a := &r.last
+	f := brief.Facts{Event: m.ref.event, Delivery: m.ref.deliveryID(), Attempt: a.N, Started: a.Started}
+	a.Request, a.Head = f.Unpack(a.Request), f.Unpack(a.Head)
+	return r, nil
+}
+
 // read returns nil for a delivery that retention removed or a mark left out.
 func (m *named) read(fields map[string]string) (*outbox.DeliveryRecord, error) {
 	n := strconv.Itoa(m.ref.n)
@@ -145,7 +158,7 @@ func (m *named) read(fields map[string]string) (*outbox.DeliveryRecord, error) {
 	case kept == gone:
 		return nil, nil
 	}
-	last, err := decodeRecord(kept)
+	last, err := m.record(kept)
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +168,7 @@ func (m *named) read(fields map[string]string) (*outbox.DeliveryRecord, error) {
 		return d, nil
 	}
 	for k := 1; k < last.attempts; k++ {
-		before, err := decodeRecord(fields[n+"."+strconv.Itoa(k)])
+		before, err := m.record(fields[n+"."+strconv.Itoa(k)])
 		if err != nil {
 			return nil, err
 		}

@@ -262,7 +262,7 @@ func (m *named) item(text string) (item outbox.Item, ok bool, err error) {
 	case gone:
 		return outbox.Item{}, false, nil
 	}
-	r, err := decodeRecord(text)
+	r, err := m.record(text)
 	if err != nil {
 		return outbox.Item{}, false, err
 	}

@@ -56,6 +56,7 @@ func (s *Store) Settle(ctx context.Context, c outbox.Claim, o outbox.Settlement)
 	} else {
 		m.record.finished = h.shard.clock.at(time.Now()).UnixMicro()
 	}
+	packHeads(&m.record.last, &h.claim)
 	m.kept = m.record.encode()
 	if m.strict = time.Until(h.claim.Until) < settleSoon; m.strict {
 		m.done = make(chan error, 1)

@@ -327,6 +327,14 @@ func (q *query) text(v string) *query {
 	return q.bound(q.stmt.BindText(q.n+1, v))
 }
 
+// rawText binds a string that is in bytes, like text.
+func (q *query) rawText(v []byte) *query {
+	if len(v) == 0 {
+		return q.bound(q.stmt.BindNull(q.n + 1))
+	}
+	return q.bound(q.stmt.BindRawText(q.n+1, v))
+}
+
 // blob binds bytes; none are NULL.
 func (q *query) blob(v []byte) *query {
 	if len(v) == 0 {

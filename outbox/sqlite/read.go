@@ -11,6 +11,7 @@ import (
 	"github.com/ncruces/go-sqlite3"
 
 	"relay/outbox"
+	"relay/outbox/brief"
 )
 
 // Lookup implements outbox.Reader.
@@ -51,10 +52,20 @@ func (s *Store) readRecord(q *query, only int64) (*outbox.Record, error) {
 		}
 		if found {
 			d.EventID = r.Event.ID
+			unpackHeads(&d)
 			r.Deliveries = append(r.Deliveries, d)
 		}
 	}
 	return r, nil
+}
+
+// unpackHeads makes the heads of attempts what they were.
+func unpackHeads(d *outbox.DeliveryRecord) {
+	for i := range d.Attempts {
+		a := &d.Attempts[i]
+		f := brief.Facts{Event: d.EventID, Delivery: d.ID, Attempt: a.N, Started: a.Started}
+		a.Request, a.Head = f.Unpack(a.Request), f.Unpack(a.Head)
+	}
 }
 
 // part is a delivery of an event.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"relay/outbox"
+	"relay/outbox/brief"
 )
 
 // settle is the end of a claim on its way into the database.
@@ -104,7 +105,7 @@ func (s *Store) update(st *settle) error {
 // addAttempt writes the n-th attempt of a delivery that goes on, in the transaction under way.
 func (s *Store) addAttempt(e *entry, n int, due int64, a *outbox.Attempt) error {
 	q := s.db.addAttempt.int(attemptID(e.seq, n)).int(due).text(a.Code)
-	if err := s.bindAttempt(q, a); err != nil {
+	if err := s.bindAttempt(q, a, s.facts(e, n, a)); err != nil {
 		return err
 	}
 	if err := q.exec(); err != nil {
@@ -132,7 +133,7 @@ func (s *Store) addDone(e *entry, end end) error {
 	place := int64(slices.Index(states[:], end.state))
 	q := s.db.addDone.int(e.seq).int(e.number).int(e.endpoint.id).int(place).int(late).int(int64(end.attempts)).int(end.finished).text(end.code)
 	if end.last != nil {
-		if err := s.bindAttempt(q, end.last); err != nil {
+		if err := s.bindAttempt(q, end.last, s.facts(e, end.attempts, end.last)); err != nil {
 			return err
 		}
 	} else {
@@ -144,19 +145,28 @@ func (s *Store) addDone(e *entry, end end) error {
 	return nil
 }
 
+// facts are what the heads of an attempt are kept without.
+func (s *Store) facts(e *entry, n int, a *outbox.Attempt) brief.Facts {
+	return brief.Facts{Event: e.event.ID, Delivery: deliveryID(s.meta.prefix, e.seq), Attempt: n, Started: a.Started}
+}
+
 // bindAttempt binds attemptColumns.
-func (s *Store) bindAttempt(q *query, a *outbox.Attempt) error {
+func (s *Store) bindAttempt(q *query, a *outbox.Attempt, f brief.Facts) error {
 	more, err := s.appendAttemptMore(nil, a)
 	if err != nil {
 		return errors.Join(err, q.done())
 	}
 	q.int(a.Started.UnixMicro()).int(a.Took.Microseconds()).
 		int(a.Timing.DNS.Microseconds()).int(a.Timing.Connect.Microseconds()).int(a.Timing.TLS.Microseconds()).int(a.Timing.FirstByte.Microseconds()).
-		int(int64(a.Status)).text(shortOutcome(a.Outcome)).text(a.Error).blob(more).text(a.Request).text(a.Head).blob(a.Body)
+		int(int64(a.Status)).text(shortOutcome(a.Outcome)).text(a.Error).blob(more)
+	s.heads = f.Pack(s.heads[:0], a.Request)
+	request := len(s.heads)
+	s.heads = f.Pack(s.heads, a.Head)
+	q.rawText(s.heads[:request]).rawText(s.heads[request:]).blob(a.Body)
 	return nil
 }
 
-// readAttempt reads the n-th attempt, whose attemptColumns begin at a column.
+// readAttempt reads the n-th attempt, whose attemptColumns begin at a column. Its heads are as they are kept.
 func (s *Store) readAttempt(q *query, column, n int, code string) (outbox.Attempt, error) {
 	a, err := s.readLean(q, column, n, code)
 	a.Request, a.Head, a.Body = q.stmt.ColumnText(column+10), q.stmt.ColumnText(column+11), q.stmt.ColumnBlob(column+12, nil)

@@ -75,6 +75,7 @@ type Store struct {
 	stalled time.Time        // until then the disk is full even for settlements
 	swept   time.Time        // when what is pending was looked for last
 	names   names
+	heads   []byte // of the attempt that is being written
 	stats   tallies
 	taken   []taken   // out of memory by the transaction under way
 	now     int64     // of the transaction under way
