@@ -24,6 +24,7 @@ func (c *command) bench() *cobra.Command {
 	var workloads []string
 	var asJSON bool
 	var events, endpoints int
+	var rate float64
 	o := bench.Options{}
 	cmd := &cobra.Command{
 		Use:   "bench",
@@ -35,11 +36,13 @@ func (c *command) bench() *cobra.Command {
 			"  batch      100 events a request, one endpoint\n" +
 			"  fan-out    each event to 10 endpoints\n" +
 			"  endpoints  100 endpoints, each event to one of them\n" +
-			"  rate       200 events a second: how long each is on its way\n\n" +
+			"  sparse     10,000 endpoints, of which 100 get the events\n" +
+			"  backlog    1,000,000 deliveries wait; then Relay is killed, starts, and delivers them\n" +
+			"  rate       200 events a second for 15 s: how long each is on its way\n\n" +
 			"RELAY µs and REDIS µs are CPU time for one delivery, as it would be on a quiet machine.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			list, err := pickWorkloads(workloads, events, endpoints)
+			list, err := pickWorkloads(workloads, events, endpoints, rate)
 			if err != nil {
 				return err
 			}
@@ -55,13 +58,14 @@ func (c *command) bench() *cobra.Command {
 	f.IntVar(&o.Senders, "senders", 64, "requests under way at one time")
 	f.IntVar(&o.Size, "size", 1024, "bytes of an event's data")
 	f.IntVar(&events, "events", 0, "events of each round; default: each workload's")
-	f.IntVar(&endpoints, "endpoints", 0, `endpoints of the workload "endpoints"; default 100`)
+	f.IntVar(&endpoints, "endpoints", 0, `endpoints of the workloads "endpoints" and "sparse"; default 100 and 10,000`)
+	f.Float64Var(&rate, "rate", 0, `events a second of the workload "rate"; default 200`)
 	f.BoolVar(&asJSON, "json", false, "print all rounds as JSON")
 	return cmd
 }
 
 // pickWorkloads selects workloads by name, and applies the flags to them.
-func pickWorkloads(names []string, events, endpoints int) ([]bench.Workload, error) {
+func pickWorkloads(names []string, events, endpoints int, rate float64) ([]bench.Workload, error) {
 	all := bench.Workloads()
 	var known []string
 	for _, w := range all {
@@ -74,14 +78,17 @@ func pickWorkloads(names []string, events, endpoints int) ([]bench.Workload, err
 			return nil, usageError{fmt.Errorf("workload %q is not known; use %s", name, strings.Join(known, ", "))}
 		}
 		w := all[i]
+		if rate != 0 && w.Rate > 0 {
+			w.Events, w.Rate = max(1, int(float64(w.Events)*rate/w.Rate)), rate // in the same time
+		}
 		if events != 0 {
 			w.Events = events
 		}
-		if endpoints != 0 && w.Name == "endpoints" {
-			w.Endpoints = endpoints
+		if endpoints != 0 && (w.Name == "endpoints" || w.Busy > 0) {
+			w.Endpoints, w.Busy = endpoints, min(w.Busy, endpoints)
 		}
-		if w.Events < 1 || w.Events > 10_000_000 || w.Endpoints < 1 || w.Endpoints > 10_000 {
-			return nil, usageError{errors.New("--events is 1 to 10,000,000 and --endpoints 1 to 10,000")}
+		if w.Events < 1 || w.Events > 10_000_000 || w.Endpoints < 1 || w.Endpoints > 10_000 || w.Rate < 0 || w.Rate > 100_000 {
+			return nil, usageError{errors.New("--events is 1 to 10,000,000, --endpoints 1 to 10,000 and --rate above 0 to 100,000")}
 		}
 		picked = append(picked, w)
 	}
@@ -121,7 +128,15 @@ func (c *command) runBench(o *bench.Options, asJSON bool) error {
 	}
 	limits := figures[0].Rounds
 	fmt.Fprintf(c.out, "limit of the machine: %.0f POSTs/s, %.1f µs of CPU each (first of %d rounds)\n\n", limits[0].Limit.PerSecond, limits[0].Limit.CPU, len(limits))
-	return t.Align(c.out)
+	if err := t.Align(c.out); err != nil {
+		return err
+	}
+	for i := range figures {
+		if text := figures[i].Backlog(); text != "" {
+			fmt.Fprintf(c.out, "\n%s\n", text)
+		}
+	}
+	return nil
 }
 
 // benchProgress shows progress if the output is a terminal.

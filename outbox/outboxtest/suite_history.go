@@ -34,18 +34,19 @@ func detailedAttempt(n int, state outbox.State) outbox.Attempt {
 func (s *suite) settleDetailed(c outbox.Claim, state outbox.State, due time.Time) outbox.Attempt {
 	s.Helper()
 	a := detailedAttempt(c.Attempts+1, state)
-	a.Request, a.Head = headsOf(c, a)
+	a.Request, a.Head = Heads(c, a)
 	if err := s.store.Settle(s.ctx(), c, outbox.Settlement{Attempt: a, State: state, Due: due}); err != nil {
 		s.Fatalf("Settle %s as %s: %v", c.EventID, state, err)
 	}
 	return a
 }
 
-// headsOf are heads that repeat what is known of the attempt, as those of real ones do.
-func headsOf(c outbox.Claim, a outbox.Attempt) (request, head string) {
-	return fmt.Sprintf("POST https://a.example/hooks\r\nContent-Type: application/json\r\nwebhook-id: %s\r\nwebhook-timestamp: %d\r\n"+
-			"webhook-signature: ***\r\nRelay-Attempt: %d\r\nRelay-Delivery: %s\r\n", c.EventID, a.Started.Unix(), a.N, c.ID),
-		fmt.Sprintf("HTTP/1.1 503 Service Unavailable\r\nDate: %s\r\n\r\n", a.Started.Add(time.Second).UTC().Format("Mon, 02 Jan 2006 15:04:05 GMT"))
+// Heads are those of a usual request of a Relay and of its answer: they repeat what is known of the attempt.
+func Heads(c outbox.Claim, a outbox.Attempt) (request, head string) {
+	return fmt.Sprintf("POST https://hooks.example.com/relay/orders\r\nContent-Type: application/json\r\nUser-Agent: Relay/1.0.0\r\nwebhook-id: %s\r\n"+
+			"webhook-timestamp: %d\r\nwebhook-signature: ***\r\nRelay-Attempt: %d\r\nRelay-Delivery: %s\r\n", c.EventID, a.Started.Unix(), a.N, c.ID),
+		fmt.Sprintf("HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 2\r\nX-Request-Id: 4bf92f3577b34da6a3ce929d0e0e4736\r\n",
+			a.Started.Add(time.Second).UTC().Format("Mon, 02 Jan 2006 15:04:05 GMT"))
 }
 
 // testHeads: what was sent and received comes back as it was, whatever an engine makes of it meanwhile.

@@ -7,13 +7,13 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"relay/outbox"
+	"relay/outbox/outboxtest"
 )
 
 // TestMillionAttempts fills an outbox with attempts, 5 % of them failed, for 50 endpoints, and asks for each filter and each pair
@@ -40,14 +40,12 @@ func TestMillionAttempts(t *testing.T) {
 // TestBytesPerDelivery logs what a delivery of a 1 KiB event takes on disk once it is delivered, with its lists, with and
 // without what was said.
 func TestBytesPerDelivery(t *testing.T) {
-	request := "POST https://example.com/hooks/relay HTTP/1.1\r\n" + strings.Repeat("header-of-a-line: and its value\r\n", 10)
-	head := "HTTP/1.1 200 OK\r\n" + strings.Repeat("header-of-a-line: and its value\r\n", 5)
 	last := int64(0)
 	for _, c := range []struct {
-		name          string
-		request, head string
-		body          int
-	}{{"no head", "", "", 0}, {"request and response heads", request, head, 0}, {"and a body of 1 KiB", request, head, 1 << 10}} {
+		name  string
+		heads bool
+		body  int
+	}{{"no head", false, 0}, {"request and response heads", true, 0}, {"and a body of 1 KiB", true, 1 << 10}} {
 		s := openTest(t, Options{Dir: t.TempDir(), Durability: Relaxed})
 		const n = 10_000
 		for i := 0; i < n; i += 500 {
@@ -61,7 +59,10 @@ func TestBytesPerDelivery(t *testing.T) {
 			for left := 500; left > 0; {
 				for _, claim := range claimMany(t, s, "a", left) {
 					st := millionSettlement(claim)
-					st.Attempt.Request, st.Attempt.Head, st.Attempt.Body = c.request, c.head, make([]byte, c.body)
+					st.Attempt.Body = make([]byte, c.body)
+					if c.heads {
+						st.Attempt.Request, st.Attempt.Head = outboxtest.Heads(claim, st.Attempt)
+					}
 					if err := s.Settle(t.Context(), claim, st); err != nil {
 						t.Fatal(err)
 					}

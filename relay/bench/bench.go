@@ -2,11 +2,12 @@
 // it, receives and verifies the deliveries, and compares the figures with the limit of the
 // machine, which is the same POSTs sent without a Relay.
 //
-// Read in this order: bench.go (what a run is), load.go (senders), receiver.go, relay.go (the
-// processes), report.go (the figures).
+// Read in this order: bench.go (what a run is), backlog.go (the run with a backlog), load.go (senders),
+// receiver.go, relay.go (the processes), report.go (the figures).
 package bench
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -21,8 +22,13 @@ type Workload struct {
 	Batch     int     // events of one request, as NDJSON; 1 is a single event
 	Fan       int     // endpoints that get each event
 	Endpoints int     // endpoints of the file, at least Fan; an event goes to Fan of them, in turn
+	Busy      int     // so many of the endpoints get the events; 0 for all
 	Rate      float64 // events a second; 0 is as fast as they are accepted
+	Held      bool    // the endpoint takes nothing until it has all events, and Relay was killed
 }
+
+// busy is how many endpoints get events.
+func (w *Workload) busy() int { return cmp.Or(w.Busy, w.Endpoints) }
 
 // Workloads are the kinds of load that relay bench knows, by name.
 func Workloads() []Workload {
@@ -31,6 +37,8 @@ func Workloads() []Workload {
 		{Name: "batch", Events: 60_000, Batch: 100, Fan: 1, Endpoints: 1},
 		{Name: "fan-out", Events: 6_000, Batch: 1, Fan: 10, Endpoints: 10},
 		{Name: "endpoints", Events: 40_000, Batch: 1, Fan: 1, Endpoints: 100},
+		{Name: "sparse", Events: 40_000, Batch: 1, Fan: 1, Endpoints: 10_000, Busy: 100},
+		{Name: "backlog", Events: 1_000_000, Batch: 100, Fan: 1, Endpoints: 1, Held: true},
 		{Name: "rate", Events: 3_000, Batch: 1, Fan: 1, Endpoints: 1, Rate: 200},
 	}
 }
@@ -72,7 +80,11 @@ func Run(ctx context.Context, o Options) ([]Figure, error) {
 			return nil, fmt.Errorf("measure the limit: %w", err)
 		}
 		for i, w := range o.Workloads {
-			r, err := o.round(ctx, w, round)
+			measure := o.round
+			if w.Held {
+				measure = o.backlog
+			}
+			r, err := measure(ctx, w, round)
 			if err != nil {
 				return nil, fmt.Errorf("workload %s: %w", w.Name, err)
 			}
@@ -114,7 +126,7 @@ func (o *Options) round(ctx context.Context, w Workload, round int) (Round, erro
 	}
 	defer os.RemoveAll(dir)
 	deliveries := w.Events * w.Fan
-	r, err := openReceiver(w.Endpoints, w.Events)
+	r, err := openReceiver(w.busy(), w.Events)
 	if err != nil {
 		return Round{}, err
 	}
@@ -125,10 +137,10 @@ func (o *Options) round(ctx context.Context, w Workload, round int) (Round, erro
 	}
 	defer relay.stop()
 
-	l := load{
-		network: "unix", addr: relay.socket, path: "/v1/events", events: w.Events, batch: w.Batch, fan: w.Fan, endpoints: w.Endpoints,
-		senders: o.Senders, size: o.Size, rate: w.Rate, envelope: true,
+	if w.Busy > 0 && !wait(ctx, restBefore) {
+		return Round{}, context.Cause(ctx)
 	}
+	l := o.load(w, relay)
 	before, err := relay.usage()
 	if err != nil {
 		return Round{}, err
@@ -153,8 +165,20 @@ func (o *Options) round(ctx context.Context, w Workload, round int) (Round, erro
 		P50:        quantile(latencies, 0.50),
 		P99:        quantile(latencies, 0.99),
 		RSS:        after.rss,
+		RestRSS:    before.now,
 		Duplicates: r.duplicates(),
 	}, nil
+}
+
+// restBefore is how long a Relay with many endpoints rests before its memory at rest is read.
+const restBefore = 5 * time.Second
+
+// load is that of a workload on a Relay.
+func (o *Options) load(w Workload, relay *processes) *load {
+	return &load{
+		network: "unix", addr: relay.socket, path: "/v1/events", events: w.Events, batch: w.Batch, fan: w.Fan, endpoints: w.busy(),
+		senders: o.Senders, size: o.Size, rate: w.Rate, envelope: true,
+	}
 }
 
 func (o *Options) step(name string, of int) func(done int) {

@@ -111,7 +111,7 @@ func TestSummary(t *testing.T) {
 		})
 	}
 	f.summarize()
-	want := []string{"single", "redis", "200", "0.20", "40.0", "15.0", "-", "3"}
+	want := []string{"single", "redis", "200", "0.20", "40.0", "15.0", "-", "0 / 3"}
 	if diff := cmp.Diff(want, f.Row()); diff != "" {
 		t.Errorf("row (-want +got):\n%s", diff)
 	}
@@ -122,6 +122,33 @@ func TestSummary(t *testing.T) {
 	rate.summarize()
 	if got := rate.Row(); got[6] != "0.60 / 1.00" || got[4] != "7.0" || got[3] != "-" {
 		t.Errorf("row of a rate: %v", got)
+	}
+}
+
+func TestBacklogInWords(t *testing.T) {
+	f := Figure{Workload: Workload{Name: "backlog", Held: true}, Outbox: "redis"}
+	if f.Backlog() != "" {
+		t.Errorf("a figure without rounds: %q", f.Backlog())
+	}
+	for i, ratio := range []float64{0.9, 0.8, 1.1} {
+		f.Rounds = append(f.Rounds, Round{Backlog: &Backlog{Pending: 1000, AcceptRatio: ratio, HeldRSS: int64(i+40) << 20, RedisBytes: 99 << 20, Start: 10 * time.Millisecond}})
+	}
+	want := "backlog on redis: with 1000 pending, accepts 0.90 x those of an empty outbox, Relay has 42 MiB, Redis 99 MiB; a start after a kill takes 10 ms"
+	if f.Backlog() != want {
+		t.Errorf("%q, want %q", f.Backlog(), want)
+	}
+}
+
+// A load may begin at any event, so that several send what one receiver counts.
+func TestLoadsOneAfterTheOther(t *testing.T) {
+	r := open(t, 1, 30)
+	testkit.Must(t, straight(t, r, 10, r.key))
+	for first := int64(10); first < 30; first += 10 {
+		l := load{network: "tcp", addr: r.addr(), path: "/e0", first: first, events: 10, batch: 1, fan: 1, endpoints: 1, senders: 3, size: 200, secret: r.key}
+		testkit.Must(t, l.sendAll(t.Context(), func(int) {}))
+	}
+	if n := len(r.latencies()); n != 30 || r.duplicates() != 0 {
+		t.Errorf("%d came, %d of them again, want 30 and 0", n, r.duplicates())
 	}
 }
 

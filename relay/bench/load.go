@@ -28,6 +28,7 @@ const (
 // load is the senders of one run.
 type load struct {
 	network, addr, path string
+	first               int64 // number of the first event
 	events, batch       int
 	fan, endpoints      int
 	senders, size       int
@@ -44,8 +45,36 @@ type load struct {
 func (l *load) run(ctx context.Context, r *receiver, progress func(done int)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	l.began = time.Now()
+	sent := l.begin(ctx, cancel)
 	r.start(l.began)
+	err := r.await(ctx, l.events*l.fan, progress)
+	if err != nil {
+		cancel(err)
+	}
+	<-sent
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
+}
+
+// sendAll sends all events and returns once they are accepted. progress tells how many were given to a sender.
+func (l *load) sendAll(ctx context.Context, progress func(done int)) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	for sent := l.begin(ctx, cancel); ; {
+		select {
+		case <-sent:
+			return context.Cause(ctx)
+		case <-time.After(lookEvery):
+			progress(min(int(l.next.Load()), l.events))
+		}
+	}
+}
+
+// begin starts the senders, which cancel with their first error. The channel is closed when they have ended.
+func (l *load) begin(ctx context.Context, cancel context.CancelCauseFunc) (sent chan struct{}) {
+	l.began = time.Now()
 	if l.rate > 0 {
 		l.due = make(chan int64, l.events)
 		go l.pace(ctx)
@@ -58,17 +87,9 @@ func (l *load) run(ctx context.Context, r *receiver, progress func(done int)) er
 			}
 		})
 	}
-	sent := make(chan struct{})
+	sent = make(chan struct{})
 	go func() { senders.Wait(); l.ended = time.Now(); close(sent) }()
-	err := r.await(ctx, l.events*l.fan, progress)
-	if err != nil {
-		cancel(err)
-	}
-	<-sent
-	if cause := context.Cause(ctx); cause != nil {
-		return cause
-	}
-	return err
+	return sent
 }
 
 // took is how long the requests took, from the first to the last.
@@ -126,7 +147,7 @@ func (l *load) send(ctx context.Context) error {
 		now := time.Now().UnixNano()
 		body = body[:0]
 		for n := first; n < min(first+int64(l.batch), int64(l.events)); n++ {
-			body = l.appendEvent(body, n, now, pad)
+			body = l.appendEvent(body, l.first+n, now, pad)
 		}
 		if !l.envelope {
 			mac.sign(req, first, body)

@@ -20,6 +20,8 @@ const (
 
 // processes are the Relay of a round, and its Redis.
 type processes struct {
+	folder string // of the configuration
+	outbox string // its block
 	socket string
 	log    string // file
 	relay  *process
@@ -34,35 +36,53 @@ type process struct {
 
 // start writes a configuration and starts the processes.
 func (o *Options) start(ctx context.Context, dir string, w Workload, r *receiver) (_ *processes, err error) {
-	p := &processes{socket: filepath.Join(dir, "relay.sock"), log: filepath.Join(dir, "relay.log")}
+	p := &processes{folder: filepath.Join(dir, "conf"), socket: filepath.Join(dir, "relay.sock"), log: filepath.Join(dir, "relay.log")}
 	defer func() {
 		if err != nil {
 			p.stop()
 		}
 	}()
-	outbox := fmt.Sprintf("outbox \"sqlite\" {\n  path = %q\n%s}\n", filepath.Join(dir, "outbox"), o.level())
+	p.outbox = fmt.Sprintf("outbox \"sqlite\" {\n  path = %q\n%s}\n", filepath.Join(dir, "outbox"), o.level())
 	if o.Outbox == "redis" {
 		socket := filepath.Join(dir, "redis.sock")
-		if p.redis, err = startProcess(filepath.Join(dir, "redis.log"), o.Redis, "--port", "0", "--unixsocket", socket,
+		if p.redis, err = startProcess(filepath.Join(dir, "redis.log"), o.Redis, "redis-server", "--port", "0", "--unixsocket", socket,
 			"--dir", dir, "--save", "", "--appendonly", "yes", "--appendfsync", o.appendFsync(), "--maxmemory-policy", "noeviction"); err != nil {
 			return nil, fmt.Errorf("start redis-server: %w", err)
 		}
 		if err := p.redis.listens(ctx, socket); err != nil {
 			return nil, fmt.Errorf("redis-server: %w", err)
 		}
-		outbox = fmt.Sprintf("outbox \"redis\" {\n  url = %q\n%s}\n", "unix://"+socket, o.level())
+		p.outbox = fmt.Sprintf("outbox \"redis\" {\n  url = %q\n%s}\n", "unix://"+socket, o.level())
 	}
-	file := filepath.Join(dir, "relay.hcl")
-	if err := os.WriteFile(file, []byte(outbox+configuration(p.socket, w, r)), 0o600); err != nil {
-		return nil, fmt.Errorf("write configuration: %w", err)
-	}
-	if p.relay, err = startProcess(p.log, o.Relay, "serve", "--config", file, "--watch=false"); err != nil {
-		return nil, fmt.Errorf("start relay: %w", err)
-	}
-	if err := p.relay.listens(ctx, p.socket); err != nil {
-		return nil, p.blame(err)
+	if err := p.startRelay(ctx, o.Relay, configuration(p.socket, w, r, !w.Held)); err != nil {
+		return nil, err
 	}
 	return p, nil
+}
+
+// startRelay starts a Relay with a configuration, and returns when it takes events.
+func (p *processes) startRelay(ctx context.Context, path string, files []string) (err error) {
+	if err := os.MkdirAll(p.folder, 0o700); err != nil {
+		return fmt.Errorf("make folder: %w", err)
+	}
+	for i, text := range append([]string{p.outbox}, files...) {
+		if err := os.WriteFile(filepath.Join(p.folder, fmt.Sprintf("%d.hcl", i)), []byte(text), 0o600); err != nil {
+			return fmt.Errorf("write configuration: %w", err)
+		}
+	}
+	if p.relay, err = startProcess(p.log, path, "relay", "serve", "--config", p.folder, "--watch=false"); err != nil {
+		return fmt.Errorf("start relay: %w", err)
+	}
+	if err := p.relay.listens(ctx, p.socket); err != nil {
+		return p.blame(err)
+	}
+	return nil
+}
+
+// kill ends the Relay as a crash would.
+func (p *processes) kill() {
+	_ = p.relay.Process.Kill() // it may have ended
+	<-p.relay.ended
 }
 
 // level is the line of the durability, "" for the engine's default.
@@ -81,9 +101,12 @@ func (o *Options) appendFsync() string {
 	return "everysec"
 }
 
-// configuration is the file without the outbox: endpoints in groups of Fan, each of which gets
+// fileEndpoints is how many endpoints a file has: one of 10,000 would be too large.
+const fileEndpoints = 1000
+
+// configuration is the files without the outbox: endpoints in groups of Fan, each of which gets
 // the events of one type.
-func configuration(socket string, w Workload, r *receiver) string {
+func configuration(socket string, w Workload, r *receiver, enabled bool) (files []string) {
 	var b strings.Builder
 	fmt.Fprintf(&b, `
 ingest {
@@ -105,20 +128,24 @@ policy "default" {
 }
 `, socket)
 	for i := range w.Endpoints {
-		fmt.Fprintf(&b, "endpoint \"e%d\" {\n  url     = \"http://%s/e%d\"\n  events  = [\"bench.%d\"]\n  secrets = [%q]\n}\n",
-			i, r.addr(), i, i/w.Fan, r.secret())
+		if i%fileEndpoints == 0 {
+			files = append(files, b.String())
+			b.Reset()
+		}
+		fmt.Fprintf(&b, "endpoint \"e%d\" {\n  enabled = %t\n  url     = \"http://%s/e%d\"\n  events  = [\"bench.%d\"]\n  secrets = [%q]\n}\n",
+			i, enabled, r.addr(), i, i/w.Fan, r.secret())
 	}
-	return b.String()
+	return append(files, b.String())
 }
 
-// startProcess starts a program that logs into a file.
+// startProcess starts a program under a name, args[0], and logs into a file.
 func startProcess(log, path string, args ...string) (*process, error) {
 	f, err := os.Create(log)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close() // the child has its own
-	p := &process{exec.Command(path, args...), make(chan struct{})}
+	p := &process{&exec.Cmd{Path: path, Args: args}, make(chan struct{})}
 	p.Stdout, p.Stderr = f, f
 	if err := p.Start(); err != nil {
 		return nil, err
@@ -180,16 +207,23 @@ func (p *processes) stop() {
 // usage is what the processes have used since they started.
 type usage struct {
 	relay, redis time.Duration // of CPU
-	rss          int64         // of Relay, the most so far, in bytes
+	rss, now     int64         // memory of Relay, the most so far and at present, in bytes
+	redisNow     int64         // of Redis at present
 }
 
 func (p *processes) usage() (u usage, err error) {
 	if u.relay, u.rss, err = processUsage(p.relay.Process.Pid); err != nil {
 		return usage{}, fmt.Errorf("read the CPU time of relay: %w", err)
 	}
+	if u.now, err = processMemory(p.relay.Process.Pid, "VmRSS:"); err != nil {
+		return usage{}, fmt.Errorf("read the memory of relay: %w", err)
+	}
 	if p.redis != nil {
 		if u.redis, _, err = processUsage(p.redis.Process.Pid); err != nil {
 			return usage{}, fmt.Errorf("read the CPU time of redis-server: %w", err)
+		}
+		if u.redisNow, err = processMemory(p.redis.Process.Pid, "VmRSS:"); err != nil {
+			return usage{}, fmt.Errorf("read the memory of redis-server: %w", err)
 		}
 	}
 	return u, nil

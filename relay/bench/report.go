@@ -22,7 +22,19 @@ type Round struct {
 	P50        time.Duration `json:"p50_ns"` // from sending to arrival; without a rate it tells the length of the queue
 	P99        time.Duration `json:"p99_ns"`
 	RSS        int64         `json:"rss_bytes"`
+	RestRSS    int64         `json:"rest_rss_bytes"` // before the load
 	Duplicates int           `json:"duplicates"`
+
+	*Backlog `json:",omitempty"`
+}
+
+// Backlog is what only a round with a backlog has. CPU of such a round is that of the drain.
+type Backlog struct {
+	Pending     int           `json:"pending"`         // deliveries that wait
+	AcceptRatio float64       `json:"accept_ratio"`    // accepts a second behind the backlog, to those of an empty outbox
+	HeldRSS     int64         `json:"held_rss_bytes"`  // of Relay, with all of them pending
+	RedisBytes  int64         `json:"redis_rss_bytes"` // of redis-server then; 0 without Redis
+	Start       time.Duration `json:"start_ns"`        // from a start after a kill until events are accepted
 }
 
 // Figure is all rounds of a workload, and their medians.
@@ -39,6 +51,7 @@ type Figure struct {
 	P50        time.Duration `json:"p50_ns"`
 	P99        time.Duration `json:"p99_ns"`
 	RSS        int64         `json:"rss_bytes"`
+	RestRSS    int64         `json:"rest_rss_bytes"`
 }
 
 // quietHarness is what the harness itself uses for one delivery on the quiet reference
@@ -81,8 +94,27 @@ func (f *Figure) summarize() {
 	f.P50 = time.Duration(of(func(r *Round) float64 { return float64(r.P50) }))
 	f.P99 = time.Duration(of(func(r *Round) float64 { return float64(r.P99) }))
 	for _, r := range f.Rounds {
-		f.RSS = max(f.RSS, r.RSS)
+		f.RSS, f.RestRSS = max(f.RSS, r.RSS), max(f.RestRSS, r.RestRSS)
 	}
+}
+
+// Backlog is the figure of a workload with a backlog in words, "" for others. DELIVERED/S of its row is the drain.
+func (f *Figure) Backlog() string {
+	if len(f.Rounds) == 0 || f.Rounds[0].Backlog == nil {
+		return ""
+	}
+	var ratios, starts []float64
+	var held, redis int64
+	for _, r := range f.Rounds {
+		ratios, starts = append(ratios, r.AcceptRatio), append(starts, float64(r.Start))
+		held, redis = max(held, r.HeldRSS), max(redis, r.RedisBytes)
+	}
+	text := fmt.Sprintf("%s on %s: with %d pending, accepts %.2f x those of an empty outbox, Relay has %.0f MiB", f.Name, f.Outbox,
+		f.Rounds[0].Pending, median(ratios), float64(held)/(1<<20))
+	if redis > 0 {
+		text += fmt.Sprintf(", Redis %.0f MiB", float64(redis)/(1<<20))
+	}
+	return text + fmt.Sprintf("; a start after a kill takes %.0f ms", median(starts)/1e6)
 }
 
 // Row is the figure as cells of a table: see Header.
@@ -101,11 +133,11 @@ func (f *Figure) Row() []string {
 	}
 	return []string{
 		f.Name, f.Outbox, fmt.Sprintf("%.0f", f.Delivered), ratio,
-		fmt.Sprintf("%.1f", f.RelayNorm), redis, latency, fmt.Sprintf("%.0f", float64(f.RSS)/(1<<20)),
+		fmt.Sprintf("%.1f", f.RelayNorm), redis, latency, fmt.Sprintf("%.0f / %.0f", float64(f.RestRSS)/(1<<20), float64(f.RSS)/(1<<20)),
 	}
 }
 
 // Header names the cells of Row.
 func Header() []string {
-	return []string{"WORKLOAD", "OUTBOX", "DELIVERED/S", "OF LIMIT", "RELAY µS", "REDIS µS", "P50 / P99 MS", "RSS MIB"}
+	return []string{"WORKLOAD", "OUTBOX", "DELIVERED/S", "OF LIMIT", "RELAY µS", "REDIS µS", "P50 / P99 MS", "RSS MIB REST / MOST"}
 }

@@ -30,15 +30,21 @@ func processUsage(pid int) (cpu time.Duration, rss int64, err error) {
 		}
 		cpu += time.Duration(n) * clockTick
 	}
+	rss, err = processMemory(pid, "VmHWM:")
+	return cpu, rss, err
+}
+
+// processMemory reads a line of status, in bytes (proc(5)).
+func processMemory(pid int, name string) (int64, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		return 0, 0, err
+		return 0, err
 	}
-	_, after, _ = strings.Cut(string(status), "VmHWM:")
+	_, after, _ := strings.Cut(string(status), name)
 	number, _, _ := strings.Cut(strings.TrimSpace(after), " ")
 	kib, err := strconv.ParseInt(number, 10, 64)
 	if err != nil {
-		return 0, 0, fmt.Errorf("VmHWM in /proc/%d/status: %w", pid, err)
+		return 0, fmt.Errorf("%s in /proc/%d/status: %w", name, pid, err)
 	}
-	return cpu, kib << 10, nil
+	return kib << 10, nil
 }
