@@ -144,6 +144,9 @@ func (m *Mem) Accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt, err
 func (m *Mem) Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Claim, error) {
 	for {
 		if err := ctx.Err(); err != nil {
+			if r.Ready != nil {
+				m.Withdraw(r.Endpoint) // the Claim before, whose place this one takes
+			}
 			return nil, err
 		}
 		claims, wait, err := m.claimDue(r)

@@ -160,6 +160,7 @@ func testReadyWithdrawn(s *suite) {
 	other.silent("another Claim has taken its place")
 	s.want("claimed", "evt_3", s.claimOne("a").EventID)
 
+	other.rest(false)
 	ended, cancel := context.WithCancel(s.ctx())
 	cancel()
 	r := other.r
@@ -168,7 +169,7 @@ func testReadyWithdrawn(s *suite) {
 		s.Errorf("Claim with an ended context: %v, %v", eventIDs(claims), err)
 	}
 	s.accept(entry("evt_4", "a"))
-	other.silent("its Claim answered an error")
+	other.silent("its Claim answered an error, and took the place of the one before")
 }
 
 // testReadyClosed: Close calls, so that who waits learns of it.

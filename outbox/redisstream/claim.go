@@ -96,11 +96,12 @@ func (s *Store) allShards() uint64 { return uint64(1)<<len(s.shards) - 1 }
 // Claim implements outbox.Store. What this process accepts is claimed by the accept itself while
 // a Claim waits; else Redis is asked when it says that there is something.
 func (s *Store) Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Claim, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
 	if r.Ready == nil {
 		return s.block(ctx, r)
+	}
+	if err := ctx.Err(); err != nil {
+		s.Withdraw(r.Endpoint) // the Claim before, whose place this one takes
+		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -134,6 +135,9 @@ func (s *Store) Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Clai
 
 // block is a Claim that waits for its turn, and then for work.
 func (s *Store) block(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Claim, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	e := s.endpoint(r.Endpoint)
 	if e.turn == nil {

@@ -9,11 +9,12 @@ import (
 
 // Claim implements outbox.Store. Leases are in memory: they end with the process.
 func (s *Store) Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Claim, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
 	if r.Ready == nil {
 		return s.block(ctx, r)
+	}
+	if err := ctx.Err(); err != nil {
+		s.Withdraw(r.Endpoint) // the Claim before, whose place this one takes
+		return nil, err
 	}
 	s.mu.Lock()
 	defer s.unlock()
@@ -31,6 +32,9 @@ func (s *Store) Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Clai
 
 // block is a Claim that waits for its turn, and then for work.
 func (s *Store) block(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Claim, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	s.mu.Lock()
 	ep := s.endpoint(r.Endpoint)
 	if ep.turn == nil {

@@ -114,7 +114,9 @@ func (r *runner) claim(ctx context.Context, s *setup, most int, ready func()) ([
 		Fresh:    r.order.fresh(most, s.endpoint.FreshShare),
 		FleetMax: s.endpoint.FleetConcurrency,
 	})
-	r.asked = ready != nil && err == nil && len(claims) == 0
+	if err == nil {
+		r.asked = ready != nil && len(claims) == 0
+	}
 	if err != nil && ctx.Err() == nil {
 		return nil, fmt.Errorf("claim deliveries of endpoint %s: %w", r.name, err)
 	}
