@@ -69,7 +69,8 @@ func auditOf(e admin.AuditEntry) auditView {
 	screens := map[string]string{"endpoint": "/endpoints/%s", "delivery": "/deliveries/%s", "event": "/events/%s", "job": "/jobs/%s"}
 	switch {
 	case two && screens[kind] != "":
-		v.Kind, v.Name, v.Link = kind, name, escaped(screens[kind], name)
+		id, _, _ := strings.Cut(name, ":") // "job ID: done"
+		v.Kind, v.Name, v.Link = kind, name, escaped(screens[kind], id)
 	case two && kind == "tenant":
 		v.Kind, v.Name = kind, name
 	case e.What == "configuration":

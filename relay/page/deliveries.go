@@ -141,15 +141,20 @@ func (d deliveryList) Bulk(action string) string {
 	return "/deliveries/bulk?" + q.Encode()
 }
 
-// Actions are what can be done with deliveries of the states that are asked for.
+// Actions are what can be done with deliveries of the states that are asked for: what has ended is sent again, what
+// has not is tried now or discarded.
 func (d deliveryList) Actions() []string {
-	switch d.Filter.State() {
-	case "pending", "held":
-		return []string{"retry", "discard", "erase"}
-	case "failed", "delivered", "success", "discarded":
-		return []string{"redeliver", "erase"}
+	states := d.Filter.Values["state"]
+	open := func(state string) bool { return state == "pending" || state == "held" }
+	over := func(state string) bool { return !open(state) }
+	var actions []string
+	if !slices.ContainsFunc(states, open) {
+		actions = append(actions, "redeliver")
 	}
-	return []string{"redeliver", "retry", "discard", "erase"}
+	if !slices.ContainsFunc(states, over) {
+		actions = append(actions, "retry", "discard")
+	}
+	return append(actions, "erase")
 }
 
 // bulkRoutes are the routes of the API, by action.
