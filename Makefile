@@ -5,6 +5,7 @@
 # make demo     the main job in one terminal
 # make interop  requests for the platforms' own libraries to verify
 # make browser  stories of the page in a real Chromium; screenshots land in .artifacts/
+# make images   the pictures of README.md, of relay demo --page
 # make deploy   check examples/deploy with the types and tools of those who read them
 # make bench    benchmarks, for reading, not for passing
 # make fuzz     every fuzz target for FUZZTIME
@@ -28,7 +29,7 @@ RACE = -race -gcflags='github.com/ncruces/go-sqlite3-wasm/...=-race=false'
 # Files with misspelt words on purpose (what the operator may have typed), and lists of others.
 QUOTED = ':!policy/testdata' ':!*.sum' ':!*lock.json'
 
-.PHONY: build test lint vuln setup interop browser deploy docs man demo bench fuzz soak figures
+.PHONY: build test lint vuln setup interop browser images deploy docs man demo bench fuzz soak figures
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./relay
@@ -84,6 +85,11 @@ policy/sign/interop/node_modules: policy/sign/interop/package-lock.json
 browser: build relay/page/browser/node_modules
 	cd relay/page/browser && node --test
 
+# The pictures of README.md.
+images: build relay/page/browser/node_modules
+	cd relay/page/browser && node --test demo.test.mjs
+	mkdir -p docs/images && cp $(RELAY_ARTIFACTS)/images/*.png docs/images/
+
 relay/page/browser/node_modules: relay/page/browser/package-lock.json
 	cd relay/page/browser && npm ci --no-audit --no-fund --prefer-offline
 	@touch $@
@@ -120,4 +126,5 @@ figures:
 	RELAY_FIGURES=1 $(GO) test -count=1 -timeout 60m -v -run 'Isolation|NoisyNeighbour|LimitWindows' ./relay
 	RELAY_FIGURES=1 $(GO) test -count=1 -timeout 60m -v -run 'MillionAttempts|BytesPerDelivery' ./outbox/sqlite
 	RELAY_HISTORY=1000000 RELAY_COST='200000 1' $(GO) test -count=1 -timeout 60m -v -run 'HistoryFigures|DeliveryBytes|DeliveryCost' ./outbox/redisstream
+	RELAY_FIGURES=1 $(GO) test -count=1 -timeout 60m -v -run 'LongHistory|Viewers|Weight' ./relay/page
 	$(GO) test -run '^$$' -bench GatedAttempt -benchmem -count 5 ./relay/deliver
