@@ -190,3 +190,19 @@ story('a session ends when its token leaves the file, and a link when its key do
   }
   await stays.open('/deliveries', 'deliveries');
 });
+
+story('logging out ends the session, also for a page that is still open', async (arrive) => {
+  const v = await arrive(world.relay);
+  const { page } = v;
+  await v.login();
+  const { id } = await world.one('endpoint=acme&state=delivered');
+  await v.open(`/deliveries/${id}`, 'delivery');
+  const other = await v.context.newPage();
+  await other.goto('/');
+  await other.getByRole('button', { name: 'Log out' }).click();
+  await other.locator('main[data-screen=login]').waitFor();
+  v.expect(401, '/');
+  await page.getByRole('button', { name: 'Send again' }).click();
+  await v.page.waitForURL(/redeliver|login/);
+  assert.equal((await world.relay.api('GET', `/v1/deliveries/${id}`)).redelivered_as ?? null, null);
+});

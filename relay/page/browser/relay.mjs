@@ -6,7 +6,7 @@ import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { deadline, until } from './wait.mjs';
 
-const binary = process.env.RELAY_BINARY ?? fileURLToPath(new URL('../../../bin/relay', import.meta.url));
+export const binary = process.env.RELAY_BINARY ?? fileURLToPath(new URL('../../../bin/relay', import.meta.url));
 
 // Relay is a process of "relay serve" with a folder of its own.
 export class Relay {

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { createHmac } from 'node:crypto';
 import { after, before } from 'node:test';
 import { story } from './browser.mjs';
 import { adminToken } from './relay.mjs';
@@ -8,6 +9,119 @@ import { World } from './world.mjs';
 let world;
 before(async () => { world = await World.begin(); });
 after(() => world.end());
+
+story('a failed delivery is found, understood, sent again and seen to arrive', async (arrive) => {
+  const v = await arrive(world.relay);
+  const { page } = v;
+  await v.open('/', 'login');
+  await page.getByLabel('Token').fill(adminToken);
+  await page.getByRole('button', { name: 'Log in' }).click();
+  await v.at('overview');
+  await page.getByRole('link', { name: 'Deliveries', exact: true }).first().click();
+  await v.at('deliveries');
+  await page.getByLabel('State', { exact: true }).selectOption('failed');
+  await page.waitForURL(/state=failed/);
+  await page.getByLabel('Endpoint', { exact: true }).fill('crm');
+  await page.getByRole('button', { name: 'Find' }).click();
+  await page.waitForURL(/endpoint=crm/);
+  const row = page.locator('tr[data-id]').first();
+  const id = await row.getAttribute('data-id');
+  await row.getByRole('link').first().click();
+  await v.at('delivery');
+  assert.match(page.url(), new RegExp(id));
+  await page.getByText('customer c-17 is not known').first().waitFor(); // what came back
+  await page.getByText('422').first().waitFor();
+
+  let answer;
+  const mended = new Promise((resolve) => { answer = resolve; });
+  world.receiver.answer('/crm', async () => { await mended; return { status: 200, body: 'welcome back' }; });
+  const before = world.receiver.at('/crm').length;
+  await page.getByRole('button', { name: 'Send again' }).click();
+  await page.waitForURL((url) => !url.pathname.includes(id));
+  await v.at('delivery');
+  await world.receiver.arrived('/crm', before + 1);
+  const opened = await page.evaluate(() => performance.timeOrigin);
+  answer();
+  await page.locator('.verdict').getByText('delivered', { exact: true }).waitFor(); // while the pointer rests where it clicked
+  assert.equal(await page.evaluate(() => performance.timeOrigin), opened, 'the page was loaded again');
+  await page.reload();
+  await page.getByText('welcome back').filter({ visible: true }).first().waitFor();
+  const again = await world.one('endpoint=crm&state=delivered');
+  assert.equal(again.redelivery_of, id);
+});
+
+// signature is the one that a secret of Standard Webhooks gives for a request.
+function signature(request, secret) {
+  const text = `${request.headers['webhook-id']}.${request.headers['webhook-timestamp']}.${request.body}`;
+  return `v1,${createHmac('sha256', Buffer.from(secret.slice('whsec_'.length), 'base64')).update(text).digest('base64')}`;
+}
+
+story('an endpoint is made, tested, given a new secret, changed and deleted', async (arrive) => {
+  const v = await arrive(world.relay);
+  const { page } = v;
+  const { receiver } = world;
+  await v.login();
+  await v.open('/endpoints', 'endpoints');
+  await page.getByRole('link', { name: 'New endpoint' }).click();
+  await v.at('endpoint-form');
+  await page.getByLabel('URL', { exact: true }).fill('no address');
+  await page.getByLabel('Name', { exact: true }).fill('walked-in');
+  await page.getByLabel('Description', { exact: true }).fill('Made in a browser');
+  v.expect(422, '/endpoints');
+  await page.getByRole('button', { name: 'Make it' }).click();
+  await page.getByRole('alert').waitFor();
+  assert.equal(await page.getByLabel('Name', { exact: true }).inputValue(), 'walked-in', 'what was typed is lost');
+  await page.getByLabel('URL', { exact: true }).fill(`${receiver.url}/walked-in`);
+  await page.getByLabel('Events', { exact: true }).fill('never.sent');
+  await page.getByRole('button', { name: 'Make it' }).click();
+  await v.at('secret');
+  await page.getByText('The endpoint is made.').waitFor();
+  await page.getByRole('link', { name: 'To the endpoint' }).click();
+  await v.at('endpoint');
+
+  const test = async (words) => {
+    await page.getByRole('link', { name: 'Send test' }).click();
+    await v.at('test');
+    await page.getByRole('button', { name: 'Send it now' }).click();
+    await v.at('delivery');
+    await page.getByText(words).waitFor();
+    await v.open('/endpoints/walked-in', 'endpoint');
+    return receiver.at('/walked-in').at(-1);
+  };
+  const secrets = async () => {
+    await page.getByRole('link', { name: 'Secret' }).click();
+    await v.at('secret');
+    for (const s of await page.locator('summary').all()) await s.click();
+    return page.locator('code.secret').allInnerTexts();
+  };
+  const first = await test('The test was delivered.');
+  receiver.answer('/walked-in', { status: 500, body: 'no disk' });
+  await test('The test failed.');
+  receiver.answer('/walked-in', { status: 200 });
+  const [old] = await secrets();
+  assert.equal(first.headers['webhook-signature'], signature(first, old));
+  await page.getByRole('button', { name: 'Rotate' }).click();
+  await page.getByText('Rotated: the new secret is the first one.').waitFor();
+  await v.open('/endpoints/walked-in', 'endpoint');
+  const [fresh, along] = await secrets();
+  assert.notEqual(fresh, old);
+  assert.equal(along, old);
+  await v.open('/endpoints/walked-in', 'endpoint');
+  const last = await test('The test was delivered.');
+  assert.equal(last.headers['webhook-signature'], `${signature(last, fresh)} ${signature(last, old)}`);
+
+  await page.getByRole('link', { name: 'Edit', exact: true }).click();
+  await v.at('endpoint-form');
+  await page.getByLabel('Description', { exact: true }).fill('Changed in a browser');
+  await page.getByRole('button', { name: 'Save' }).click();
+  await v.at('endpoint');
+  await page.getByText('Changed in a browser').first().waitFor();
+  await page.getByRole('link', { name: 'Delete' }).click();
+  await v.at('endpoint-delete');
+  await page.getByRole('button', { name: 'Delete' }).click();
+  await v.at('endpoints');
+  await page.getByText('The endpoint is deleted.').waitFor();
+});
 
 story('a list of deliveries follows what happens, and waits while it is paused', async (arrive) => {
   const v = await arrive(world.relay);
@@ -53,4 +167,17 @@ story('the language is the browser\'s, until another is chosen', async (arrive) 
     await v.page.getByRole('navigation').getByText(words[lang], { exact: true }).waitFor();
     await v.open('/deliveries?state=failed', 'deliveries');
   }
+});
+
+story('times are in the zone of the viewer, with UTC on hover', async (arrive) => {
+  const v = await arrive(world.relay, { zone: 'Asia/Taipei' });
+  await v.login();
+  const { id } = await world.one('endpoint=crm');
+  await v.open(`/deliveries/${id}`, 'delivery');
+  const time = v.page.locator('main time[datetime]').first();
+  const utc = await time.getAttribute('datetime');
+  const there = new Date(utc).toLocaleTimeString('en', { timeZone: 'Asia/Taipei', timeStyle: 'medium' });
+  const shown = `${await time.textContent()} ${await time.getAttribute('title')}`;
+  assert.ok(shown.includes(utc), `${shown} has no ${utc}`);
+  assert.ok(shown.replaceAll(/\s/g, ' ').includes(there.replaceAll(/\s/g, ' ')), `${shown} has no ${there}`);
 });
