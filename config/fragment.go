@@ -102,7 +102,7 @@ func NewFragment(kind, label string, object []byte, s Shape) (*Fragment, error) 
 }
 
 // Text is the fragment as the file would have it.
-func (f *Fragment) Text() string { return f.text.String() }
+func (f *Fragment) Text() string { return string(hclwrite.Format(f.text.Bytes())) }
 
 func (f *Fragment) line(pointer, text string) {
 	f.text.WriteString(text)

@@ -159,7 +159,7 @@ func (c *Compiler) Compile(name string, spec []byte) (*Endpoint, error) {
 	return e, nil
 }
 
-// Text is an endpoint as the file would have it, without its secrets.
+// Text is an endpoint as the file would have it, without its secrets and its body.
 func (c *Compiler) Text(name string, spec []byte) (string, error) {
 	var members map[string]json.RawMessage
 	if err := json.Unmarshal(spec, &members); err != nil {

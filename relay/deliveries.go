@@ -149,7 +149,9 @@ func deliveryText(d *admin.DeliveryWhole) string {
 	} else {
 		fmt.Fprintf(&b, "\ndata\n%s\n", indented(string(d.Payload)))
 	}
-	fmt.Fprintf(&b, "\n%s", nextFor(&d.Delivery))
+	if d.Erased.IsZero() || d.State == "held" || d.State == "pending" { // what is erased cannot be sent again
+		fmt.Fprintf(&b, "\n%s", nextFor(&d.Delivery))
+	}
 	return b.String()
 }
 

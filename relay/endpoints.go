@@ -80,7 +80,7 @@ func aboutEndpoint(e *admin.Endpoint) (text string) {
 		if s.MeanMS != nil {
 			mean = millisOf(*s.MeanMS)
 		}
-		text = fmt.Sprintf("since %s: %d deliveries, success %s, mean %s; the newest: relay deliveries --endpoint %s\n", when(s.Since), s.Total, cmp.Or(share(s.SuccessRate), "-"), mean, e.Name)
+		text = fmt.Sprintf("since %s: %s, success %s, mean %s; the newest: relay deliveries --endpoint %s\n", when(s.Since), deliveriesOf(&admin.Total{N: s.Total}), cmp.Or(share(s.SuccessRate), "-"), mean, e.Name)
 	}
 	if m := e.Made; m != nil {
 		text += fmt.Sprintf("made at run time: revision %s, secrets %d, settings %s\n", m.Revision, m.Secrets, client.Printable(string(m.Settings)))

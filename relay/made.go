@@ -40,8 +40,10 @@ func (s *settingFlags) object(c *command, file string) (map[string]any, error) {
 			return nil, fmt.Errorf("read settings: %w", err)
 		}
 		members := map[string]json.RawMessage{}
-		if err := json.Unmarshal(text, &members); err != nil {
-			return nil, fmt.Errorf("the settings are not a JSON object: %w", err)
+		if err := json.Unmarshal(text, &members); err != nil && !json.Valid(text) {
+			return nil, fmt.Errorf("the settings are not JSON: %w", err)
+		} else if err != nil || members == nil {
+			return nil, errors.New(`the settings are JSON, but no object: write {"url":"https://…"}`)
 		}
 		for name, value := range members {
 			object[name] = value
@@ -267,6 +269,8 @@ func (c *command) exportEndpoint() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "export NAME",
 		Short: "Print an endpoint that was made at run time as a file has it, without secrets",
+		Long: "Print an endpoint that was made at run time as a file has it. Secrets, values of headers, and a URL with a\n" +
+			"query, are env(\"…\"): comments tell what these variables have to hold.",
 		Args:  argRange(1, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			path, err := under("/v1/endpoints", args[0])

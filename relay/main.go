@@ -117,7 +117,25 @@ func (c *command) root() *cobra.Command {
 	root.AddCommand(c.serve(), c.check(), c.doctor(), c.explain(), c.diff(), c.keys(), c.types(), c.sink(), c.demo(), c.bench(), c.version())
 	root.AddCommand(c.send(), c.deliveries(), c.events(), c.redeliver(), c.retry(), c.discard(), c.erase(), c.jobs(), c.test(), c.tail(), c.stats(), c.top(), c.audit())
 	root.AddCommand(c.endpoints(), c.secret(), c.links(), c.access(), c.alerts(), c.pause(), c.resume(), c.enable(), c.disable(), c.health(), c.config(), c.reload())
+	root.SetHelpCommand(help(root))
 	return root
+}
+
+// help shows the help of a verb. Another word is wrong usage.
+func help(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use: "help [VERB]", Short: "Show the help of a verb", Hidden: true,
+		RunE: func(_ *cobra.Command, args []string) error {
+			verb, rest, err := root.Find(args)
+			switch {
+			case err != nil:
+				return usageError{err}
+			case len(rest) > 0:
+				return noArgs(verb, rest)
+			}
+			return verb.Help()
+		},
+	}
 }
 
 // noArgs refuses arguments; for the root command it suggests a verb.

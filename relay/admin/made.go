@@ -297,7 +297,7 @@ func (a *api) deleteEndpoint(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if n := counts[name].Pending; n > 0 && force != "true" {
-		problem.New(problem.HasPending, fmt.Sprintf("%d deliveries of it are pending. force=true deletes it and holds them; discard them before, if they are not wanted", n)).Write(w)
+		problem.New(problem.HasPending, fmt.Sprintf("deliveries of it are pending: %d. force=true deletes it and holds them; discard them before, if they are not wanted", n)).Write(w)
 		return
 	}
 	if err := a.Registry.Delete(ctx, name, match); err != nil {
@@ -380,7 +380,7 @@ func (a *api) unusedName(ctx context.Context, access *Access, settings json.RawM
 	case used && access.bound():
 		return refusal(problem.EndpointExists, "name", "the name was used before: choose another one, or leave it out")
 	case c.Pending > 0:
-		return refusal(problem.HasPending, "name", fmt.Sprintf("%d deliveries of an earlier endpoint of this name are pending, and would go to this one: discard them, or choose another name", c.Pending))
+		return refusal(problem.HasPending, "name", fmt.Sprintf("deliveries of an earlier endpoint of this name are pending (%d), and would go to this one: discard them, or choose another name", c.Pending))
 	}
 	return nil
 }

@@ -91,15 +91,6 @@ func (r *Registry) List() []Endpoint {
 	return all
 }
 
-// Text is an endpoint as the file would have it, without its secrets. Errors: ErrUnknown, ErrFixed, config.Flaws.
-func (r *Registry) Text(name string) (string, error) {
-	e, err := r.Get(name)
-	if err != nil {
-		return "", err
-	}
-	return r.compiler().Text(name, Shown(e.Spec))
-}
-
 // Create makes an endpoint of a JSON object. Its members name and secret may be given; both are
 // made if they are absent. Errors: config.Flaws, ErrFixed, ErrExists, ErrOff, ErrQuota, ErrNoKey, and those of
 // the store.
