@@ -271,7 +271,7 @@ func (c *command) exportEndpoint() *cobra.Command {
 		Short: "Print an endpoint that was made at run time as a file has it, without secrets",
 		Long: "Print an endpoint that was made at run time as a file has it. Secrets, values of headers, and a URL with a\n" +
 			"query, are env(\"…\"): comments tell what these variables have to hold.",
-		Args:  argRange(1, 1),
+		Args: argRange(1, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			path, err := under("/v1/endpoints", args[0])
 			if err != nil {

@@ -118,7 +118,7 @@ func TestMadeEndpoint(t *testing.T) {
 		t.Errorf("without an overlap: %v", s)
 	}
 	hcl := p.ok("GET", "/v1/endpoints/acme/hcl", "")["hcl"].(string)
-	if !strings.HasPrefix(hcl, `endpoint "acme" {`) || strings.Contains(hcl, "whsec_") {
+	if !strings.Contains(hcl, "\nendpoint \"acme\" {\n") || strings.Contains(hcl, "whsec_") {
 		t.Errorf("exported:\n%s", hcl)
 	}
 	if e := p.ok("PUT", "/v1/endpoints/acme", `{"url":"https://b.example.com/","sign":["standard"]}`); e["description"] != nil || e["made"].(map[string]any)["secrets"] != 1.0 {
