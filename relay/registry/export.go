@@ -41,7 +41,7 @@ func (r *Registry) Text(name string) (string, error) {
 // exported is an endpoint that becomes text.
 type exported struct {
 	endpoint  string
-	mark      string // before the name of a variable, in the place of its env(); nobody can guess it
+	mark      string // before the name of a variable, instead of its env(); nobody can guess it
 	variables []string
 	comments  strings.Builder
 }
