@@ -104,7 +104,7 @@ func (c *command) printEndpoints(list *admin.EndpointList) error {
 // selection is the flags that select endpoints.
 type selection struct {
 	states, tenants, labels          []string
-	made, words, sort, limit, offset string
+	made, words, sort, limit, offset, stats string
 }
 
 func (s *selection) add(cmd *cobra.Command) {
@@ -114,14 +114,15 @@ func (s *selection) add(cmd *cobra.Command) {
 	f.StringArrayVar(&s.tenants, "tenant", nil, "endpoints for this tenant, a `text` (repeatable)")
 	f.StringVar(&s.made, "made", "", "`true` for those that were made at run time, false for those of the file")
 	f.StringVarP(&s.words, "q", "q", "", "a `part` of name, URL or description, in any case")
-	f.StringVar(&s.sort, "sort", "", "`order`: name, state, pending, failed (most first), created (newest first); that of the file by default")
+	f.StringVar(&s.sort, "sort", "", "`order`: name, state, pending, failed (most first), created (newest first), attention (those that need a person first); that of the file by default")
 	f.StringVar(&s.limit, "limit", "", "endpoints to show, a `number` from 1 to 1000; all by default")
+	f.StringVar(&s.stats, "stats", "", "statistics of this `time` with each endpoint, like 24h or 7d; shown by --json")
 	f.StringVar(&s.offset, "offset", "", "`number` of endpoints to leave out first")
 }
 
 func (s *selection) path() (string, error) {
 	q := url.Values{"state": s.states, "tenant": s.tenants}
-	for name, value := range map[string]string{"made": s.made, "q": s.words, "sort": s.sort, "limit": s.limit, "offset": s.offset} {
+	for name, value := range map[string]string{"made": s.made, "q": s.words, "sort": s.sort, "limit": s.limit, "offset": s.offset, "stats": s.stats} {
 		if value != "" {
 			q.Set(name, value)
 		}

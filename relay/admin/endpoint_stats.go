@@ -12,17 +12,19 @@ const (
 	maxRecent     = 10      // deliveries in it
 )
 
-// EndpointStats are how an endpoint's deliveries went in the last 7 days.
+// EndpointStats are how an endpoint's deliveries went: in the last 7 days, or in a list in the time that is asked for.
 type EndpointStats struct {
 	Since       time.Time `json:"since"` // counted from, a whole hour
 	Total       int64     `json:"total"` // ended since then, and pending or held
 	Delivered   int64     `json:"delivered"`
 	Failed      int64     `json:"failed"`
 	Discarded   int64     `json:"discarded"`
-	Pending     int64     `json:"pending"`       // and held: at present
-	SuccessRate *float64  `json:"success_rate"`  // delivered of those delivered or failed, 0 to 1; null if there are none
-	MeanMS      *float64  `json:"mean_ms"`       // that attempts took; null if there were none
-	Last        time.Time `json:"last,omitzero"` // start of the last attempt of the recent deliveries
+	Pending     int64     `json:"pending"`         // and held: at present
+	SuccessRate *float64  `json:"success_rate"`    // delivered of those delivered or failed, 0 to 1; null if there are none
+	MeanMS      *float64  `json:"mean_ms"`         // that attempts took; null if there were none
+	P95MS       *float64  `json:"p95_ms"`          // 95 % of them took at most this; null if there were none
+	Last        time.Time `json:"last,omitzero"`   // start of the last attempt of the recent deliveries
+	Steps       []StatRow `json:"steps,omitempty"` // in lists that ask for stats: by hour, or by day for more than 2 days
 }
 
 // addHistory adds statistics and recent deliveries to the answer for one endpoint.
@@ -42,15 +44,7 @@ func (a *api) addHistory(ctx context.Context, e *Endpoint) error {
 	for i := range stats {
 		total.Add(&stats[i])
 	}
-	r := row(&total)
-	pending := e.Deliveries.Pending + e.Deliveries.Held
-	e.Stats = &EndpointStats{
-		Since: since, Total: r.Ended + pending, Delivered: r.Delivered, Failed: r.Failed, Discarded: r.Discarded, Pending: pending,
-		SuccessRate: r.SuccessRate,
-	}
-	if r.TookMS != nil {
-		e.Stats.MeanMS = &r.TookMS.Mean
-	}
+	e.Stats = statsOf(e, since, &total)
 	page, err := a.page(ctx, outbox.Query{Filter: outbox.Filter{Endpoints: only}, Limit: maxRecent})
 	if err != nil {
 		return err

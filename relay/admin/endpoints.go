@@ -31,6 +31,8 @@ type EndpointList struct {
 	Endpoints []Endpoint `json:"endpoints"`
 	Total     int        `json:"total"` // that fit the query, on all pages
 
+	Summary *EndpointSummary `json:"summary"`
+
 	Runtime *policy.Choices `json:"runtime,omitempty"` // what endpoints made at run time may be, for a token with the right endpoints
 }
 
@@ -63,7 +65,7 @@ type Endpoint struct {
 	RateLimit *RateLimit `json:"rate_limit,omitempty"`
 	InFlight  int        `json:"in_flight"` // attempts under way
 
-	Stats  *EndpointStats `json:"stats,omitempty"`  // in the answer for one endpoint
+	Stats  *EndpointStats `json:"stats,omitempty"`  // in the answer for one endpoint, and in lists that ask for stats
 	Recent []Delivery     `json:"recent,omitempty"` // the newest 10 deliveries, in the answer for one endpoint
 
 	// Ended lists the causes that resume or enable ended: paused, disabled, retry_after, breaker.
@@ -110,6 +112,12 @@ func (a *api) listEndpoints(w http.ResponseWriter, r *http.Request) {
 	}
 	s.access = AccessOf(r.Context())
 	list := s.list(v)
+	if s.stats > 0 {
+		if err := a.addStats(r, &list, s.stats); err != nil {
+			refuse(w, err)
+			return
+		}
+	}
 	if c := v.policy.Compiler(); c != nil && s.access.Has(Endpoints) {
 		list.Runtime = new(c.Choices())
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"relay/ingest/problem"
 )
@@ -19,6 +20,7 @@ type selection struct {
 	made                   *bool
 	sort                   string
 	limit, offset          int
+	stats                  time.Duration // that statistics go back; 0 for none
 }
 
 // maxEndpoints is the largest limit.
@@ -36,7 +38,8 @@ func sorts() map[string]func(a, b *Endpoint) int {
 		"failed": func(a, b *Endpoint) int {
 			return cmp.Or(cmp.Compare(b.Deliveries.Failed, a.Deliveries.Failed), cmp.Compare(a.Name, b.Name))
 		},
-		"created": func(a, b *Endpoint) int { return cmp.Or(b.created().Compare(a.created()), cmp.Compare(a.Name, b.Name)) },
+		"attention": byAttention,
+		"created":   func(a, b *Endpoint) int { return cmp.Or(b.created().Compare(a.created()), cmp.Compare(a.Name, b.Name)) },
 	}
 }
 
@@ -47,8 +50,9 @@ func selectionParams() []param {
 		{"tenant", "endpoints for this tenant; repeatable", "acme"},
 		{"made", "true: made at run time; false: of the file", "true"},
 		{"q", "a part of name, URL or description, in any case", "billing"},
-		{"sort", "name, state, pending, failed (most first), created (newest first); the order of the file by default", "pending"},
+		{"sort", "name, state, pending, failed (most first), created (newest first), attention (those that need a person, then the largest backlog); the order of the file by default", "pending"},
 		{"limit", "1 to 1000; all by default", "100"},
+		{"stats", "`24h`, `7d`: each endpoint has statistics of this time; with at most 100 endpoints on a page", "24h"},
 		{"offset", "how many to leave out first", "100"},
 	}
 }
@@ -79,10 +83,15 @@ func selectionOf(q url.Values) (*selection, error) {
 			s.sort = last
 		case key == "limit":
 			s.limit, err = between(last, 1, maxEndpoints)
+		case key == "stats":
+			var ok bool
+			if s.stats, ok = statsBack(last); !ok {
+				err = fmt.Errorf("it is no number of hours or days")
+			}
 		case key == "offset":
 			s.offset, err = between(last, 0, 1<<30)
 		default:
-			p := problem.New(problem.UnknownParameter, "the parameters are state, label.NAME, tenant, made, q, sort, limit and offset")
+			p := problem.New(problem.UnknownParameter, "the parameters are state, label.NAME, tenant, made, q, sort, limit, offset and stats")
 			p.Field = key
 			return nil, refused{p}
 		}
@@ -91,6 +100,9 @@ func selectionOf(q url.Values) (*selection, error) {
 			p.Field = key
 			return nil, refused{p}
 		}
+	}
+	if s.stats > 0 && (s.limit == 0 || s.limit > maxWithStats) {
+		s.limit = maxWithStats
 	}
 	for _, state := range s.states {
 		if !slices.Contains([]string{"active", "paused", "disabled", removed, elsewhere, invalid}, state) {
@@ -133,7 +145,7 @@ func (s *selection) list(v *view) EndpointList {
 	if order := sorts()[s.sort]; order != nil {
 		slices.SortFunc(all, func(a, b Endpoint) int { return order(&a, &b) })
 	}
-	list := EndpointList{Endpoints: all[min(s.offset, len(all)):], Total: len(all)}
+	list := EndpointList{Endpoints: all[min(s.offset, len(all)):], Total: len(all), Summary: summaryOf(all)}
 	if s.limit > 0 {
 		list.Endpoints = list.Endpoints[:min(s.limit, len(list.Endpoints))]
 	}

@@ -129,6 +129,9 @@ func (a *api) statistics(r *http.Request) (*Statistics, error) {
 	if out.Rows == nil {
 		out.Rows = []StatRow{}
 	}
+	if !q.Backlog {
+		return out, nil
+	}
 	return out, a.addBacklogs(ctx, q, ask.Endpoints, out)
 }
 

@@ -26,6 +26,7 @@ type call struct {
 	known   bool          // there is a session, or none is needed
 	session bool          // that can be ended
 	lang    string
+	mark    string // stands for marks of forms, in an answer that is shared; else ""
 }
 
 func (p *Page) newCall(w http.ResponseWriter, r *http.Request) *call {

@@ -22,7 +22,9 @@ func (c *call) live() error {
 	for _, of := range []string{"order", "limit", "cursor", "offset", "total", "since", "until", "attempted_since", "attempted_until", "did"} {
 		q.Del(of) // what is about a page of a list, or about times
 	}
-	q.Set("rate", liveRate)
+	if q.Get("rate") != "1" {
+		q.Set("rate", liveRate)
+	}
 	r, err := c.inner(http.MethodGet, "/v1/tail", q, nil)
 	if err != nil {
 		return err

@@ -45,6 +45,8 @@ type Page struct {
 
 	once  *lru.Cache[string, string] // where forms that acted went on to, by their mark
 	shown *lru.Cache[string, any]    // answers that are shown once, by their mark
+
+	sharing sharing
 }
 
 // remembered bounds what is kept of forms.

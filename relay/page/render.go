@@ -142,8 +142,8 @@ func (f *frame) Asset(name string) string { return "/assets/" + name + "?v=" + f
 // Languages lists the tags of all languages.
 func (f *frame) Languages() []string { return languages() }
 
-// Mark is a mark for a form.
-func (f *frame) Mark() string { return newMark() }
+// Mark is a mark for a form. In an answer that viewers share it stands for one that each of them gets.
+func (f *frame) Mark() string { return cmp.Or(f.c.mark, newMark()) }
 
 // With is the frame of a part, with data of its own.
 func (f *frame) With(data any) *frame {

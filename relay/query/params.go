@@ -66,6 +66,7 @@ func Params() []Param {
 		{Name: "total", Kind: "true or false", Use: Lists, Values: []string{"true", "false"}, Example: "false", About: "count all pages, for 200 ms at most; `true` by default", read: readTotal},
 		{Name: "rate", Kind: "number", Use: Tail, Example: "10", About: "at most this many attempts in a second, 1 to 10,000; what comes beside them is counted as lost. All by default", read: readRate},
 		{Name: "by", Kind: "word", Use: Stats, Values: []string{"endpoint", "type", "tenant"}, Example: "endpoint", About: "one row for each of them", read: readBy},
+		{Name: "backlog", Kind: "true or false", Use: Stats, Values: []string{"true", "false"}, Example: "false", About: "with the present backlog and its ages; `true` by default", read: readBacklog},
 		{Name: "step", Kind: "word", Use: Stats, Values: []string{"hour", "day", "week", "month"}, Example: "day", About: "one row for each of them, in UTC; weeks begin on Monday", read: readStep},
 	}
 }

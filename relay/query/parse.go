@@ -41,7 +41,7 @@ type reader struct {
 // Values reads a query string. Errors: *Error.
 func (p Parser) Values(all url.Values, use Use) (*Query, error) {
 	r := &reader{Parser: p}
-	q := &Query{Limit: DefaultLimit, Total: true, now: p.Now, asks: url.Values{}}
+	q := &Query{Limit: DefaultLimit, Total: true, Backlog: true, now: p.Now, asks: url.Values{}}
 	if err := r.cursor(q, all, use); err != nil {
 		return nil, err
 	}

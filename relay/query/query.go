@@ -27,6 +27,8 @@ type Query struct {
 	Cursor string // the engine's, "" for the first page
 	Total  bool   // the answer has the number of all pages' items
 
+	Backlog bool // statistics have the present backlog
+
 	Rate int // of a tail: attempts in a second, 0 for all
 
 	By   string        // of statistics: "", endpoint, type or tenant

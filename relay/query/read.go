@@ -235,6 +235,11 @@ func readTotal(q *Query, _ *reader, v string) error {
 	return nil
 }
 
+func readBacklog(q *Query, _ *reader, v string) error {
+	q.Backlog = v == "true"
+	return nil
+}
+
 func readRate(q *Query, r *reader, v string) (err error) {
 	q.Rate, err = r.number(v, 1, 10_000)
 	return err

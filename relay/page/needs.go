@@ -1,0 +1,137 @@
+package page
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"relay/relay/admin"
+	"relay/relay/page/show"
+)
+
+// need is one line of what needs a person.
+type need struct {
+	Class string // bad, wait or held: a colour and a shape
+	Text  string // what is wrong
+	About string // name of the endpoint or alert, "" for none
+	Since time.Time
+	For   float64 // how long it has been so, in milliseconds, where only that is known
+	To    string  // where to see it
+	Do    string  // address of a form that mends it, "" for none
+	DoKey string
+	Right string // that Do needs
+	rank  int
+}
+
+const (
+	nearlyFull  = 0.8              // of the outbox
+	farBehind   = 15 * time.Minute // age of an active endpoint's oldest delivery
+	manyRecent  = 3                // failures in the last steps, of an endpoint that fails
+	recentSteps = 2
+)
+
+// overviewNeeds lists what needs a person, what is worst first.
+func (c *call) overviewNeeds(v *overviewView, a *overviewAnswers) {
+	all := c.needsOfWhole(&a.ready)
+	for _, f := range a.alerts.Firing {
+		all = append(all, c.needOfAlert(c.firing(f)))
+	}
+	endpoints := 0
+	for i := range a.endpoints.Endpoints {
+		if n, is := c.needOfEndpoint(&a.endpoints.Endpoints[i]); is {
+			endpoints++
+			all = append(all, n)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b need) int { return cmp.Compare(a.rank, b.rank) })
+	v.MoreNeeds = int64(max(0, len(all)-overviewNeeds) + max(0, int(v.Summary.Attention)-endpoints))
+	v.Needs = all[:min(len(all), overviewNeeds)]
+	v.Calm = len(v.Needs) == 0 && !v.Missing
+}
+
+// needsOfWhole are those of the process, the outbox and the fleet.
+func (c *call) needsOfWhole(s *admin.Status) (all []need) {
+	if s.Status != "" && s.Status != "ready" {
+		all = append(all, need{Class: "bad", Text: c.t("overview.need.unready", s.Reason), To: "/config"})
+	}
+	if o := s.Outbox; o != nil {
+		if o.Fill != nil && *o.Fill >= nearlyFull {
+			all = append(all, need{Class: "bad", Text: c.t("overview.need.full", show.Lang(c.lang).Percent(min(1, *o.Fill))), To: "/config"})
+		}
+		if p := o.Spool; p != nil && (p.Used || p.Waiting > 0) {
+			all = append(all, need{Class: "wait", Text: c.t("overview.need.spool", show.Lang(c.lang).Count(p.Waiting)), For: float64(p.OldestMS), To: "/config"})
+		}
+	}
+	if s.Config != nil && s.Config.Error != "" {
+		all = append(all, need{Class: "bad", Text: c.t("overview.need.refused", s.Config.Error), To: "/config", Do: "/reload", DoKey: "config.reload", Right: "operate", rank: 1})
+	}
+	versions := map[string]bool{}
+	for _, r := range s.Relays {
+		versions[r.Version] = true
+	}
+	if n := len(s.Disagreements); n > 0 {
+		all = append(all, need{Class: "wait", Text: c.p.texts.count(c.lang, "overview.need.differ", int64(n), show.Lang(c.lang).Count(int64(n))), To: "/config", rank: 2})
+	} else if len(versions) > 1 {
+		all = append(all, need{Class: "wait", Text: c.t("config.versions"), To: "/config", rank: 2})
+	}
+	return all
+}
+
+func (c *call) needOfAlert(f firing) need {
+	n := need{Class: "bad", Text: c.t("overview.need.alert", f.Alert), Since: f.Since, To: "/alerts", rank: 1}
+	if f.Value != "" {
+		n.Text = c.t("overview.need.alert.value", f.Alert, f.Value, f.Limit)
+	}
+	if n.About = f.About; f.Endpoint {
+		n.To = escaped("/endpoints/%s", f.About)
+	}
+	return n
+}
+
+// needOfEndpoint says what is wrong with an endpoint, and whether anything is.
+func (c *call) needOfEndpoint(e *admin.Endpoint) (n need, is bool) {
+	n = need{About: e.Name, Since: e.Since, To: escaped("/endpoints/%s", e.Name), rank: 3}
+	mend := func(verb string) {
+		n.Do, n.DoKey, n.Right = escaped("/endpoints/%s/"+verb, e.Name), "overview.do."+verb, "operate"
+	}
+	backlog := e.Deliveries.Pending + e.Deliveries.Held
+	switch {
+	case e.State == "invalid":
+		n.Class, n.Text = "bad", c.t("overview.need.invalid", e.Reason)
+	case e.State == "disabled" && (e.Code == "gone" || e.Code == "failing"):
+		n.Class, n.Text = "bad", c.t("overview.need.disabled."+e.Code)
+		mend("enable")
+	case e.Breaker == "open" || e.Breaker == "half_open":
+		n.Class, n.Text, n.rank = "bad", c.t("overview.need.breaker"), 4
+		n.Since = time.Time{} // that is when it became active
+		mend("resume")
+	case e.State == "disabled" && e.Enabled:
+		n.Class, n.Text, n.rank = "held", c.t("overview.need.disabled"), 5
+		mend("enable")
+	case e.State == "paused":
+		n.Class, n.Text, n.rank = "held", c.t("overview.need.paused"), 5
+		mend("resume")
+	case (e.State == "disabled" || e.State == "removed") && backlog > 0:
+		n.Class, n.Text, n.rank = "held", c.t("overview.need."+e.State+".held"), 5
+	case e.State == "active" && failsNow(e.Stats):
+		n.Class, n.Text, n.rank, n.Since = "bad", c.t("overview.need.failing"), 4, time.Time{}
+	case e.State == "active" && e.Deliveries.OldestMS != nil && *e.Deliveries.OldestMS > farBehind.Milliseconds():
+		n.Class, n.Text, n.rank, n.Since = "wait", c.p.texts.count(c.lang, "overview.need.behind", backlog, show.Lang(c.lang).Count(backlog)), 6, time.Time{}
+		n.For = float64(*e.Deliveries.OldestMS)
+	default:
+		return n, false
+	}
+	return n, true
+}
+
+// failsNow tells whether most deliveries of the newest steps failed.
+func failsNow(s *admin.EndpointStats) bool {
+	if s == nil {
+		return false
+	}
+	var failed, delivered int64
+	for _, r := range s.Steps[max(0, len(s.Steps)-recentSteps):] {
+		failed, delivered = failed+r.Failed, delivered+r.Delivered
+	}
+	return failed >= manyRecent && failed > delivered
+}
