@@ -103,7 +103,7 @@ func (c *command) printEndpoints(list *admin.EndpointList) error {
 
 // selection is the flags that select endpoints.
 type selection struct {
-	states, tenants, labels          []string
+	states, tenants, labels                 []string
 	made, words, sort, limit, offset, stats string
 }
 

@@ -155,7 +155,7 @@ func TestBadValues(t *testing.T) {
 		{Lists, "order=up"}, {Lists, "limit=0"}, {Lists, "limit=101"}, {Lists, "limit=all"}, {Lists, "offset=-1"}, {Lists, "offset=10001"}, {Lists, "total=no"},
 		{Lists, "cursor=abc"}, {Lists, "cursor=zz.1.x"}, {Lists, "cursor=gp3sk5tc00.1.x"}, {Lists, "cursor=gp3sk5tc00.1"}, {Lists, "cursor=" + strings.Repeat("1", 20) + ".a.b"}, {Lists, "cursor=1." + long + long}, {Lists, "cursor=1.a."},
 		{Lists, "statte=failed"}, {Lists, "=failed"}, {Lists, long + "=1"}, {Lists, "by=type"},
-		{Bulk, "limit=5"}, {Bulk, "cursor=1.a.b"}, {Tail, "since=1h"}, {Tail, "rate=0"}, {Tail, "rate=fast"}, {Stats, "state=failed"}, {Stats, "by=code"}, {Stats, "step=minute", "backlog=maybe"},
+		{Bulk, "limit=5"}, {Bulk, "cursor=1.a.b"}, {Tail, "since=1h"}, {Tail, "rate=0"}, {Tail, "rate=fast"}, {Stats, "state=failed"}, {Stats, "by=code"}, {Stats, "step=minute"}, {Stats, "backlog=maybe"},
 	} {
 		values, err := url.ParseQuery(strings.ReplaceAll(c.text, "+", "%2B"))
 		if strings.Contains(c.text, "+01:00") { // a plus that was not escaped
