@@ -31,6 +31,7 @@ type configView struct {
 	Clock                    string   // how far it is from that of a shared outbox, "" if it has none of its own
 	Oldest                   string   // how long the oldest request in the spool waits, "" for none
 	By                       string   // what made the last change
+	Lines                    []string // of it, in words
 }
 
 // changedLine is a line of what a reload changed: sign is added, removed or changed.
@@ -75,7 +76,7 @@ func (c *call) configScreen(status int, problem *refusal) error {
 		data.All = problem.Diagnostics
 	}
 	if change := data.LastChange; change != nil {
-		data.Diff, data.By = linesOf(change), c.changedBy(change.By)
+		data.Diff, data.By, data.Lines = linesOf(change), c.changedBy(change.By), change.Lines
 	}
 	if o := data.Status.Outbox; o != nil {
 		data.Clock = c.clockText(o.ClockAheadMS)

@@ -76,7 +76,7 @@ func finders() []finder {
 	}
 }
 
-// find asks for all kinds at the same time. What is refused is not found. slow tells whether one of them took too long.
+// find asks for all kinds at the same time; a refusal means that nothing was found. slow tells whether one of them took too long.
 func (c *call) find(text string) (groups []hitGroup, slow bool) {
 	all := finders()
 	found := make([][]hit, len(all))

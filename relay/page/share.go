@@ -28,7 +28,7 @@ type sharedAnswer struct {
 	until time.Time // zero while it is made
 
 	answer *recorder
-	mark   string // in the place of marks of forms
+	mark   string // stands for marks of forms
 	err    error
 }
 
