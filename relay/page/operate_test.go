@@ -84,7 +84,7 @@ func TestButtonsNeedTheirRight(t *testing.T) {
 	for token, may := range map[string][]admin.Right{"token-that-reads-for-a-test": {admin.Read}, "token-that-redelivers-for-a-test": {admin.Read, admin.Redeliver}, "token-that-operates-for-a-test": {admin.Read, admin.Operate}} {
 		tokens.Others[token] = &admin.Access{Name: "x", May: may}
 	}
-	p := New(Options{API: api, Tokens: func() *admin.Tokens { return tokens }, Now: noon})
+	p := New(Options{API: api, Tokens: func() *admin.Tokens { return tokens }, Now: screenTime})
 	for _, x := range []struct {
 		target, button, token string
 	}{{"/jobs/job_1", `action="/jobs/job_1/cancel"`, "token-that-redelivers-for-a-test"}, {"/config", `action="/reload"`, "token-that-operates-for-a-test"}, {"/", `action="/endpoints/gone/enable"`, "token-that-operates-for-a-test"}} {

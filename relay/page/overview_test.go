@@ -42,8 +42,8 @@ func likeGolden(t *testing.T, name, body string) {
 	}
 }
 
-// noon is the time of all screens in goldens.
-func noon() time.Time { return time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC) }
+// screenTime is the time of all screens in goldens.
+func screenTime() time.Time { return time.Date(2026, 11, 30, 12, 0, 0, 0, time.UTC) }
 
 // counting is an API with fixed answers, which counts its requests by path.
 type counting struct {
@@ -105,7 +105,7 @@ func troubled() map[string]string {
 }
 
 func overviewPage(t *testing.T, api http.Handler) *Page {
-	return compared(t, New(Options{Open: true, API: api, Now: noon, Version: "v1"}))
+	return compared(t, New(Options{Open: true, API: api, Now: screenTime, Version: "v1"}))
 }
 
 // The overview says all that needs a person, with a way to mend it, in one answer of five questions.
@@ -176,7 +176,7 @@ func TestOverviewIsCalm(t *testing.T) {
 func TestOverviewOfATenant(t *testing.T) {
 	api := &counting{answers: troubled()}
 	tokens := &admin.Tokens{Others: map[string]*admin.Access{acmeToken: {Name: "acme", May: []admin.Right{admin.Read}, Tenants: []string{"acme"}}}}
-	p := compared(t, New(Options{API: api, Tokens: func() *admin.Tokens { return tokens }, Now: noon}))
+	p := compared(t, New(Options{API: api, Tokens: func() *admin.Tokens { return tokens }, Now: screenTime}))
 	r := httptest.NewRequest("GET", "/", nil)
 	r.Header.Set("Authorization", "Bearer "+acmeToken)
 	w := httptest.NewRecorder()
@@ -199,7 +199,7 @@ func TestOverviewOfATenant(t *testing.T) {
 // all others get their own.
 func TestOverviewIsShared(t *testing.T) {
 	api := &counting{answers: troubled()}
-	now := noon()
+	now := screenTime()
 	tokens := &admin.Tokens{Whole: wholeToken, Others: map[string]*admin.Access{}}
 	for _, name := range []string{"one", "two"} {
 		tokens.Others["token-of-"+name+"-for-a-test"] = &admin.Access{Name: name, May: []admin.Right{admin.Read}, Tenants: []string{name}}
@@ -261,7 +261,7 @@ func TestOverviewIsShared(t *testing.T) {
 // An answer that failed is not kept, and one that panics fails alone.
 func TestSharedFailuresAreNotKept(t *testing.T) {
 	api := &counting{answers: map[string]string{"/v1/endpoints": "503"}}
-	p := New(Options{Open: true, API: api, Now: noon})
+	p := New(Options{Open: true, API: api, Now: screenTime})
 	if w := visit(t, p, "/"); w.Code != http.StatusServiceUnavailable && w.Code != http.StatusNotFound {
 		t.Errorf("%d", w.Code)
 	}
