@@ -117,8 +117,8 @@ func TestDeprecated(t *testing.T) {
 
 const explanation = `{"event":{"id":"evt_x","id_given":false,"type":"order.created","time":"2026-01-31T12:00:00Z","tenant":"acme"},"endpoints":[
 {"name":"billing","gets":true,"held":false,"pattern":"order.*","why":"pattern order.*","request":{"url":"https://b.example.com/","line":"POST / HTTP/1.1","header":[{"name":"webhook-signature","value":"***"}],"body":"{\"n\":12345678901234567890.10}","signed_by":[{"scheme":"standard","secrets":1}],"http2":true},
-"plan":{"attempts":[{"n":1,"after_ms":0,"least_ms":0,"most_ms":0},{"n":2,"after_ms":2000,"least_ms":1800,"most_ms":2200}],"retry_on":["network","5xx"],"retry_classes":[],"max_age_ms":0,"max_retry_after_ms":0,"connect_timeout_ms":5000,"total_timeout_ms":15000,"concurrency":16,"rate_limit":{"limit":5,"per_ms":1000,"burst":10},
-"breaker":{"failure_ratio":0.5,"window_ms":60000,"open_ms":30000},"batch":{"max_events":10,"max_wait_ms":100},"disable":{},"egress":{"verdict":"denied","why":"it is private","allow_private":[],"ports":[]},"hidden":["concurrency"]}},
+"plan":{"attempts":[{"n":1,"after_ms":0,"least_ms":0,"most_ms":0},{"n":2,"after_ms":2000,"least_ms":1800,"most_ms":2200}],"retry_on":["network","5xx"],"retry_classes":[{"after":"429","delays_ms":[60000,300000]},{"after":"500","delays_ms":[]}],"max_age_ms":86400000,"max_retry_after_ms":3600000,"connect_timeout_ms":5000,"total_timeout_ms":15000,"concurrency":16,"rate_limit":{"limit":5,"per_ms":1000,"burst":10},
+"breaker":{"failure_ratio":0.5,"window_ms":60000,"open_ms":30000},"batch":{"max_events":10,"max_wait_ms":100},"disable":{"on_gone":true,"after_failing_ms":432000000},"tls":{"min_version":"1.2"},"egress":{"verdict":"denied","why":"it is private","allow_private":[],"ports":[]},"hidden":["concurrency"]}},
 {"name":"crm","gets":false,"held":false,"why":"excluded by !order.* ` + hostile + `"},
 {"name":"off","gets":true,"held":true,"why":"it gets all events"},
 {"name":"deduped","gets":true,"held":false,"why":"it gets all events","outbox_decides":true},
@@ -144,7 +144,7 @@ func TestExplainScreen(t *testing.T) {
 		t.Errorf("the API was asked for %+v", got)
 	}
 	has(t, "an explanation", body, "5 endpoints get it", "its id is made when it is accepted", "gets it, and is held", "gets it if the outbox says so", "does not get it", "when: no member x", "body: no member y",
-		"excluded by !order.*", "!<script", "5 in 1 s, bursts of 10", "denied: it is private", "opens when 50 % fail within 1 min", "!At the same time", "1.8 s – 2.2 s", "12345678901234567890.10", "Signed: standard", "HTTP/2")
+		"excluded by !order.*", "!<script", "5 in 1 s, bursts of 10", "denied: it is private", "opens when 50 % fail within 1 min", "!At the same time", "After 429", "1 min, 5 min", "no further attempt", "none later than 1 d", "at an answer 410, after 5 d", "1.2 or newer", "1.8 s – 2.2 s", "12345678901234567890.10", "Signed: standard", "HTTP/2")
 	isGolden(t, "explain", body)
 	if strings.Count(body, "would fail at once") != 2 {
 		t.Error("an endpoint whose filter or body cannot be evaluated is not said to fail")
@@ -181,6 +181,15 @@ func TestExplainProblems(t *testing.T) {
 			has(t, c.name, w.Body.String(), "&#34;order&#34;: &#34;é&#34;", `aria-invalid="true"`)
 		}
 	}
+}
+
+// Settings that the file hides are not shown.
+func TestHiddenSettings(t *testing.T) {
+	answers := explainAnswers()
+	answers["POST /v1/explain"] = strings.Replace(explanation, `"hidden":["concurrency"]`, `"hidden":["retry","timeout","tls","egress"]`, 1)
+	p, _ := newPage(t, answers)
+	w := sends(p, "/explain", url.Values{"event": {"{}"}})
+	has(t, "hidden settings", w.Body.String(), "At the same time", "!After 429", "!none later than", "!Retry-After", "!1.2 or newer", "!denied: it is private", "!1.8 s")
 }
 
 func TestEventText(t *testing.T) {

@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
-	"strconv"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -13,7 +13,6 @@ import (
 
 	"relay/relay/admin"
 	"relay/relay/explain"
-	"relay/relay/page/show"
 )
 
 // explainView is the data of the screen that shows what would become of an event.
@@ -46,9 +45,6 @@ type explained struct {
 	Signed []string
 	Facts  []fact // what bounds attempts
 }
-
-// fact is a setting, and its value for people.
-type fact struct{ Name, Value string }
 
 func (c *call) showExplain() error {
 	if err := c.need(admin.Payload); err != nil {
@@ -208,42 +204,11 @@ func (c *call) explained(e *explain.Endpoint) explained {
 	}
 	if e.Plan != nil {
 		v.Facts = c.planFacts(e.Plan)
+		if slices.Contains(e.Plan.Hidden, "retry") {
+			without := *e.Plan
+			without.Attempts = nil
+			v.Plan = &without
+		}
 	}
 	return v
-}
-
-// planFacts are the bounds of attempts, for people; without those that the file hides.
-func (c *call) planFacts(p *explain.Plan) []fact {
-	var all []fact
-	dur := func(ms int64) string { return show.Lang(c.lang).Duration(float64(ms)) }
-	add := func(setting, value string) {
-		for _, hidden := range p.Hidden {
-			if hidden == setting {
-				return
-			}
-		}
-		all = append(all, fact{c.t("explain.fact." + setting), value})
-	}
-	retried := strings.Join(p.RetryOn, " ")
-	if retried == "" {
-		retried = c.t("explain.nothing")
-	}
-	add("retry", retried)
-	add("timeout", c.t("explain.timeouts", dur(p.ConnectMS), dur(p.TotalMS)))
-	add("concurrency", strconv.Itoa(p.Concurrency))
-	if r := p.RateLimit; r != nil {
-		add("rate_limit", c.t("explain.rate", strconv.Itoa(r.Limit), dur(r.PerMS), strconv.Itoa(r.Burst)))
-	}
-	if b := p.Breaker; b != nil {
-		add("breaker", c.t("explain.breaker", show.Lang(c.lang).Percent(b.FailureRatio), dur(b.WindowMS), dur(b.OpenMS)))
-	}
-	if b := p.Batch; b != nil {
-		add("batch", c.t("explain.batch", strconv.Itoa(b.MaxEvents), dur(b.MaxWaitMS)))
-	}
-	egress := c.t("explain.egress." + p.Egress.Verdict)
-	if p.Egress.Why != "" {
-		egress += ": " + p.Egress.Why
-	}
-	add("egress", egress)
-	return all
 }
