@@ -313,6 +313,20 @@ func (v *view) state(name string) string {
 }
 
 func (v *view) endpoint(name string) Endpoint {
+	out := v.brief(name)
+	v.addHash(&out)
+	return out
+}
+
+// addHash adds the hash of an endpoint, which costs more than all the rest of it.
+func (v *view) addHash(out *Endpoint) {
+	if e := v.policy.Endpoint(out.Name); e != nil {
+		out.Hash = e.Hash()
+	}
+}
+
+// brief is an endpoint without its hash.
+func (v *view) brief(name string) Endpoint {
 	out := Endpoint{Name: name, State: v.state(name)}
 	if v.isFleet {
 		out.Relays = v.hashes(name)
@@ -326,7 +340,7 @@ func (v *view) endpoint(name string) Endpoint {
 		url.User, url.RawQuery, url.ForceQuery = nil, "", false // they may hold a credential
 		out.URL, out.Enabled, out.Events = url.String(), e.Enabled, e.Show("events", e.Events.String())
 		shown := e.Shown()
-		out.Description, out.Concurrency, out.Hash = shown.Description, shown.Concurrency, e.Hash()
+		out.Description, out.Concurrency = shown.Description, shown.Concurrency
 		if e.Filter != nil && !e.Hides("tenants") {
 			out.Tenants = e.Filter.Tenants
 		}

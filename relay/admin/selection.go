@@ -138,7 +138,7 @@ func (s *selection) list(v *view) EndpointList {
 		if !s.access.sees(v.policy.Endpoint(name), name) {
 			continue
 		}
-		if e := v.endpoint(name); s.fits(v, &e) {
+		if e := v.brief(name); s.fits(v, &e) {
 			all = append(all, e)
 		}
 	}
@@ -148,6 +148,9 @@ func (s *selection) list(v *view) EndpointList {
 	list := EndpointList{Endpoints: all[min(s.offset, len(all)):], Total: len(all), Summary: summaryOf(all)}
 	if s.limit > 0 {
 		list.Endpoints = list.Endpoints[:min(s.limit, len(list.Endpoints))]
+	}
+	for i := range list.Endpoints {
+		v.addHash(&list.Endpoints[i])
 	}
 	return list
 }
