@@ -38,7 +38,7 @@ func (c *command) doctor() *cobra.Command {
 		Use:   "doctor",
 		Short: "Look at everything that Relay needs, and say what would hurt, with the remedy",
 		Long: "Look at everything that Relay needs, and say what would hurt, with the remedy: the file, the outbox and its disk or server, " +
-			"permissions, the clock, listeners, the limit of open files, a running Relay and its backlog, and name, connection and TLS of every endpoint.\n\n" +
+			"permissions, the clock, listeners, upstreams and certificates of fronts, the limit of open files, a running Relay and its backlog, and name, connection and TLS of every endpoint.\n\n" +
 			"No event is sent: a connection to each endpoint is opened, with the egress guard and a handshake of TLS, and closed.\n\n" +
 			"It needs neither a running Relay nor a good file. The exit code is 1 when something breaks events or deliveries, 0 with warnings only.",
 		Args: noArgs,
@@ -82,12 +82,13 @@ func (c *command) examine(ctx context.Context, find finding) []doctor.Finding {
 	}
 	all = append(all, examineClock(time.Now())...)
 
-	var outbox, endpoints []doctor.Finding
+	var outbox, endpoints, fronts []doctor.Finding
 	var both sync.WaitGroup
+	both.Go(func() { fronts = convert(doctor.Front, app.ExamineFronts(ctx, cfg, running.answers)...) })
 	both.Go(func() { outbox = examineOutbox(ctx, cfg) })
 	both.Go(func() { endpoints = c.examineEndpoints(ctx, cfg, p, running.endpoints) })
 	both.Wait()
-	return append(append(all, outbox...), endpoints...)
+	return slices.Concat(all, outbox, fronts, endpoints)
 }
 
 // examineFile reads the configuration. Of a broken one it returns what can be read, without a

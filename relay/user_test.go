@@ -147,7 +147,8 @@ func TestFolderOfAnotherUser(t *testing.T) {
 		}
 	}
 	h.folder(firstUser, 0o700)
-	fail(secondUser, fmt.Sprintf("folder %s has owner %d:%d, mode 0700", h.state, firstUser, sharedGroup), fmt.Sprintf("chown -R %d %s", secondUser, h.state))
+	fail(secondUser, fmt.Sprintf("folder %s has owner %d:%d, mode 0700", h.state, firstUser, sharedGroup), fmt.Sprintf("chown -R %d %s", secondUser, h.state),
+		fmt.Sprintf("run this as user %d, who has the folder, or, if Relay is to run as user %d, chown", firstUser, secondUser)) // not to be taken from a Relay at work
 	h.folder(0, 0o2750) // for reading only
 	fail(firstUser, fmt.Sprintf("folder %s has owner 0:%d, mode 2750", h.state, sharedGroup), "chown -R")
 	h.folder(0, 0o2770)

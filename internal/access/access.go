@@ -90,17 +90,22 @@ func Wide(path string, f Facts, us User) string {
 	case us.UID == 0, slices.Contains(us.Groups, f.GID) && f.Mode&0o060 == 0o060:
 		return fmt.Sprintf("%s has mode %04o and belongs to user %d: chmod o-rwx %s, by that user or root, keeps other users out", path, f.Mode, f.UID, path)
 	}
-	return fmt.Sprintf("%s has mode %04o and belongs to user %d: this process, user %d, gets in as everybody can; chown %d %s first, and then chmod go-rwx keeps other users out", path, f.Mode, f.UID, us.UID, us.UID, path)
+	return fmt.Sprintf("%s has mode %04o and belongs to user %d: this process, user %d, gets in as everybody can; run this as user %d, or, if Relay is to run as user %d, chown %d %s, and then chmod go-rwx keeps other users out", path, f.Mode, f.UID, us.UID, f.UID, us.UID, us.UID, path)
 }
 
 // Explain adds owner and mode of a folder of Relay's, and a remedy, to an error of permission; it
 // returns other errors unchanged. The folder need not exist.
 func Explain(err error, folder string) error {
 	return explain(err, folder, func(us User) string {
-		if info, e := os.Stat(folder); e == nil && Of(info).UID == us.UID {
+		info, e := os.Stat(folder)
+		if e == nil && Of(info).UID == us.UID {
 			return "chmod -R u+rwX " + folder
 		}
-		return fmt.Sprintf("chown -R %d %s", us.UID, folder)
+		next := fmt.Sprintf("chown -R %d %s", us.UID, folder)
+		if e == nil && Of(info).UID != 0 { // another user's Relay may be at work
+			next = fmt.Sprintf("run this as user %d, who has the folder, or, if Relay is to run as user %d, %s", Of(info).UID, us.UID, next)
+		}
+		return next
 	})
 }
 

@@ -48,8 +48,8 @@ func TestWide(t *testing.T) {
 		{"ours, and everybody's", Facts{5, 5, 0o707}, us, "/x has mode 0707: chmod go-rwx /x keeps other users out"},
 		{"fsGroup", Facts{0, 2000, 0o2770}, us, ""},
 		{"fsGroup, and everybody's", Facts{0, 2000, 0o2777}, us, "/x has mode 2777 and belongs to user 0: chmod o-rwx /x, by that user or root, keeps other users out"},
-		{"another group's, and everybody's", Facts{4, 4, 0o777}, us, "/x has mode 0777 and belongs to user 4: this process, user 5, gets in as everybody can; chown 5 /x first, and then chmod go-rwx keeps other users out"},
-		{"our group's for reading, and everybody's", Facts{4, 2000, 0o757}, us, "/x has mode 0757 and belongs to user 4: this process, user 5, gets in as everybody can; chown 5 /x first, and then chmod go-rwx keeps other users out"},
+		{"another group's, and everybody's", Facts{4, 4, 0o777}, us, "/x has mode 0777 and belongs to user 4: this process, user 5, gets in as everybody can; run this as user 4, or, if Relay is to run as user 5, chown 5 /x, and then chmod go-rwx keeps other users out"},
+		{"our group's for reading, and everybody's", Facts{4, 2000, 0o757}, us, "/x has mode 0757 and belongs to user 4: this process, user 5, gets in as everybody can; run this as user 4, or, if Relay is to run as user 5, chown 5 /x, and then chmod go-rwx keeps other users out"},
 		{"root in another's", Facts{4, 4, 0o770}, User{UID: 0, Groups: []int{0}}, ""},
 		{"root in another's that is everybody's", Facts{4, 4, 0o777}, User{UID: 0, Groups: []int{0}}, "/x has mode 0777 and belongs to user 4: chmod o-rwx /x, by that user or root, keeps other users out"},
 	} {

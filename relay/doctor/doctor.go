@@ -24,6 +24,7 @@ const (
 	File      = "file"
 	Outbox    = "outbox"
 	Listeners = "listeners"
+	Front     = "front"
 	Process   = "process"
 	Relay     = "relay"
 	Endpoint  = "endpoint"
