@@ -18,6 +18,9 @@ var errSessionOver = errors.New("the session is over")
 
 // live follows attempts as server-sent events with rows of the table of deliveries: GET /v1/tail, as HTML.
 func (c *call) live() error {
+	if c.r.Method != http.MethodGet {
+		return nil // HEAD has no stream to end
+	}
 	q := c.r.URL.Query()
 	for _, of := range []string{"order", "limit", "cursor", "offset", "total", "since", "until", "attempted_since", "attempted_until", "did"} {
 		q.Del(of) // what is about a page of a list, or about times

@@ -151,6 +151,7 @@ func (p *Page) logout(c *call) error {
 // showEnter logs in by a link. Somebody who is logged in as another is asked first, so that no site
 // changes who acts here.
 func (p *Page) showEnter(c *call) error {
+	c.w.Header().Set("Referrer-Policy", "no-referrer") // the address has the token in it
 	token := c.r.PathValue("token")
 	value, ok := p.Tokens().Session(token, p.Now().Add(sessionFor))
 	if !ok {
