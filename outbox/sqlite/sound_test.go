@@ -13,7 +13,8 @@ import (
 // for being in one place.
 func sound(ctx context.Context, s *Store) error {
 	return errors.Join(soundRows(ctx, s, `SELECT 'ends at ' || name FROM endpoint e WHERE (delivered, failed, discarded) <>
-		(SELECT count(*) FILTER (WHERE state = 1), count(*) FILTER (WHERE state = 2), count(*) FILTER (WHERE state = 3) FROM done WHERE endpoint = e.id)`),
+		(SELECT count(*) FILTER (WHERE state = 1), count(*) FILTER (WHERE state = 2), count(*) FILTER (WHERE state = 3) 
+		 FROM done d WHERE endpoint = e.id AND NOT EXISTS (SELECT 1 FROM manual m WHERE m.seq = d.seq AND m.origin = 0))`),
 		s.do(ctx, func() error { return errors.Join(soundDeliveries(s, 1), soundStatistics(s)) }), soundLists(ctx, s))
 }
 
@@ -22,7 +23,7 @@ func soundReaped(ctx context.Context, s *Store) error {
 	return errors.Join(soundRows(ctx, s, `SELECT 'ok'`), s.do(ctx, func() error { return errors.Join(soundDeliveries(s, 0), soundStatistics(s)) }), soundLists(ctx, s))
 }
 
-// soundStatistics compares statistics with the counts of the same commits. Tests are in the counts alone.
+// soundStatistics compares statistics with the counts of the same commits. Tests are in neither.
 func soundStatistics(s *Store) error {
 	ends := map[int64]counts{}
 	add := func(id int64, row *outbox.Stat) {
@@ -36,7 +37,6 @@ func soundStatistics(s *Store) error {
 	}
 	for _, sql := range []string{
 		`SELECT endpoint, delivered, failed, discarded FROM stat`,
-		`SELECT d.endpoint, state = 1, state = 2, state = 3 FROM done d JOIN manual m ON m.seq = d.seq WHERE m.origin = 0`,
 	} {
 		q, err := s.db.query(sql)
 		if err != nil {
