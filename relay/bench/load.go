@@ -45,8 +45,9 @@ type load struct {
 func (l *load) run(ctx context.Context, r *receiver, progress func(done int)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	l.began = time.Now()
+	r.start(l.began) // before the first delivery can come
 	sent := l.begin(ctx, cancel)
-	r.start(l.began)
 	err := r.await(ctx, l.events*l.fan, progress)
 	if err != nil {
 		cancel(err)
@@ -62,6 +63,7 @@ func (l *load) run(ctx context.Context, r *receiver, progress func(done int)) er
 func (l *load) sendAll(ctx context.Context, progress func(done int)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	l.began = time.Now()
 	for sent := l.begin(ctx, cancel); ; {
 		select {
 		case <-sent:
@@ -74,7 +76,6 @@ func (l *load) sendAll(ctx context.Context, progress func(done int)) error {
 
 // begin starts the senders, which cancel with their first error. The channel is closed when they have ended.
 func (l *load) begin(ctx context.Context, cancel context.CancelCauseFunc) (sent chan struct{}) {
-	l.began = time.Now()
 	if l.rate > 0 {
 		l.due = make(chan int64, l.events)
 		go l.pace(ctx)
