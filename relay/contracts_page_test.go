@@ -117,7 +117,7 @@ func TestContractPageOfNotices(t *testing.T) {
 		c.settled("notice", counts{Held: 1, Delivered: 1})
 		ask := c.browse("/endpoints/notice/delete", nil, http.StatusOK, "1 delivery has not ended")
 		sure := url.Values{"revision": {fieldOf(t, ask, "revision")}}
-		c.browse("/endpoints/notice/delete", sure, http.StatusConflict, "1 deliveries of it are pending")
+		c.browse("/endpoints/notice/delete", sure, http.StatusConflict, "force=true deletes it")
 		sure.Set("force", "true")
 		c.browse("/endpoints/notice/delete", sure, http.StatusOK, "The endpoint is deleted.")
 		c.browse("/endpoints/quota-notice/delete", nil, http.StatusConflict, "what the file has is changed there")

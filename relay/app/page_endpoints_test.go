@@ -219,7 +219,7 @@ func TestPageMakesEndpoints(t *testing.T) {
 	say(t, p.dir, `{"type":"order.paid","data":{}}`)
 	question := v.get("/endpoints/shop/delete").is(200, "1 delivery has not ended")
 	v.post("/endpoints/shop/delete", url.Values{"revision": {"1"}, "force": {"true"}}).is(412, "changed meanwhile")
-	v.post("/endpoints/shop/delete", url.Values{"revision": {question.field("revision")}}).is(409, "1 deliveries of it are pending")
+	v.post("/endpoints/shop/delete", url.Values{"revision": {question.field("revision")}}).is(409, "force=true deletes it")
 	v.post("/endpoints/shop/delete", url.Values{"revision": {question.field("revision")}, "force": {"true"}}).wentTo("/endpoints?did=deleted")
 	v.get("/endpoints/shop").is(200, "No file that runs has this endpoint", "!Edit")
 	v.get("/endpoints/shop/edit").is(409, "was not made here")
