@@ -141,6 +141,61 @@ story('a list of deliveries follows what happens, and waits while it is paused',
   await until('the row that waited', async () => (await first.getAttribute('data-id')) === (await world.one('event=evt_live_2')).id);
 });
 
+story('the keyboard finds, moves, opens and helps', async (arrive) => {
+  const v = await arrive(world.relay);
+  const { page } = v;
+  await v.login();
+  await v.open('/deliveries', 'deliveries');
+  await page.keyboard.press('/');
+  await page.keyboard.type('evt_order_4');
+  await page.keyboard.press('Enter');
+  await v.at('event');
+  await page.goBack();
+  await v.at('deliveries');
+
+  const ids = await page.locator('tr[data-id]').evaluateAll((rows) => rows.map((r) => r.dataset.id));
+  for (const key of ['j', 'j', 'j', 'k']) await page.keyboard.press(key);
+  await page.keyboard.press('Enter');
+  await v.at('delivery');
+  assert.ok(page.url().endsWith(ids[1]), `${page.url()} is not ${ids[1]}`);
+
+  await page.keyboard.press('?');
+  const help = page.getByRole('dialog');
+  await help.waitFor();
+  await help.getByText('Next and previous row').waitFor();
+  await page.keyboard.press('Escape');
+  await help.waitFor({ state: 'hidden' });
+  await page.keyboard.press('Tab');
+  assert.equal(await page.evaluate(() => document.activeElement.matches('a, button, input, [tabindex]')), true);
+  await page.keyboard.press('g');
+  await page.keyboard.press('e');
+  await v.at('endpoints');
+});
+
+story('the search box takes an id of any kind, a type, an endpoint and anything else', async (arrive) => {
+  const v = await arrive(world.relay);
+  const { page } = v;
+  await v.login();
+  const delivery = await world.one('endpoint=crm');
+  for (const [what, path] of [
+    [delivery.id, `/deliveries/${delivery.id}`],
+    ['evt_order_4', '/events/evt_order_4'],
+    ['billing', '/endpoints/billing'],
+    ['invoice.paid', '/deliveries?type=invoice.paid'],
+  ]) {
+    await page.getByRole('searchbox').fill(what);
+    await page.keyboard.press('Enter');
+    await page.waitForURL((url) => (url.pathname + url.search).startsWith(path));
+  }
+  for (const what of ["' OR 1=1 --", '<b>x</b>', '%', '../../etc/passwd', '☃', 'x'.repeat(10_000)]) {
+    await page.getByRole('searchbox').fill(what);
+    await page.keyboard.press('Enter');
+    await v.at('search');
+    assert.equal(await page.getByRole('searchbox').inputValue(), what);
+    await page.goto('/deliveries');
+  }
+});
+
 story('the language is the browser\'s, until another is chosen', async (arrive) => {
   const words = { en: 'Deliveries', 'zh-Hant': '投遞', 'zh-Hans': '投递' };
   for (const [languages, lang] of [

@@ -1,0 +1,54 @@
+// Every screen in both themes, wide and narrow: nothing that axe-core finds, nothing beyond the edge, and a screenshot.
+import assert from 'node:assert/strict';
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { after, before } from 'node:test';
+import axe from 'axe-core';
+import { artifacts, story } from './browser.mjs';
+import { screens } from './screens.mjs';
+import { World } from './world.mjs';
+
+let world;
+const folder = join(artifacts, 'screens');
+before(async () => {
+  await mkdir(folder, { recursive: true });
+  world = await World.begin();
+});
+after(() => world.end());
+
+// What depends on the theme alone. All else is the same in both, so it is looked at in one.
+const colours = ['color-contrast', 'link-in-text-block'];
+
+// look says what trouble a person would have with what is shown.
+async function look(page, name) {
+  const found = [];
+  for (const theme of ['light', 'dark']) {
+    await page.emulateMedia({ colorScheme: theme });
+    await page.screenshot({ path: join(folder, `${name}-${theme}.png`), fullPage: true });
+    if (theme === 'light') await page.evaluate(axe.source);
+    const only = theme === 'light' ? {} : { runOnly: colours };
+    const { violations } = await page.evaluate((only) => window.axe.run(document, { resultTypes: ['violations'], ...only }), only);
+    for (const v of violations) {
+      const where = v.nodes.slice(0, 3).map((n) => `${n.html.slice(0, 160)} (${n.failureSummary.split('\n').slice(1).join(';').trim()})`);
+      found.push(`${name}, ${theme}: ${v.id}: ${v.help}: ${where.join(' | ')}`);
+    }
+  }
+  const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
+  if (wide > 0) found.push(`${name}: ${wide} px beyond the edge`);
+  return found;
+}
+
+for (const width of [1280, 360]) {
+  story(`every screen is fit to be used in both themes, ${width} px wide`, async (arrive) => {
+    const v = await arrive(world.relay, { width });
+    v.expect(404, '/nothing-here');
+    await v.open('/login', 'login');
+    const found = await look(v.page, `login-${width}`);
+    await v.login();
+    for (const [name, path, screen] of await screens(world)) {
+      await v.open(path, screen);
+      found.push(...(await look(v.page, `${name}-${width}`)));
+    }
+    assert.deepEqual(found, []);
+  });
+}
