@@ -105,6 +105,8 @@ func fillHistory(t *testing.T, s outbox.Store, n int) {
 	var settled atomic.Int64
 	all := make(chan struct{})
 	var workers sync.WaitGroup
+	defer workers.Wait()
+	defer cancel()
 	for e := range figureEndpoints {
 		workers.Go(func() {
 			for {
@@ -113,7 +115,11 @@ func fillHistory(t *testing.T, s outbox.Store, n int) {
 					return
 				}
 				for _, c := range claims {
-					testkit.Must(t, s.Settle(ctx, c, figureSettlement(c)))
+					if err := s.Settle(ctx, c, figureSettlement(c)); err != nil {
+						t.Error(err)
+						cancel()
+						return
+					}
 				}
 				if settled.Add(int64(len(claims))) == int64(n) {
 					close(all)
@@ -129,9 +135,11 @@ func fillHistory(t *testing.T, s outbox.Store, n int) {
 		_, err := s.Accept(t.Context(), b)
 		testkit.Must(t, err)
 	}
-	<-all
-	cancel()
-	workers.Wait()
+	select {
+	case <-all:
+	case <-ctx.Done():
+		t.Fatalf("%d of %d deliveries are settled", settled.Load(), n)
+	}
 	t.Logf("%d deliveries in %s", n, time.Since(began).Round(time.Second))
 }
 
