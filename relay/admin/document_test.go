@@ -95,7 +95,7 @@ func (d *documenter) document(routes []route) []byte {
 			"securitySchemes": object{"token": object{"type": "http", "scheme": "bearer", "description": "admin.token of the file; needed where the file has one"}},
 		},
 	}
-	text, err := json.MarshalIndent(all, "", " ")
+	text, err := json.MarshalIndent(all, "", "")
 	if err != nil {
 		d.t.Fatal(err)
 	}

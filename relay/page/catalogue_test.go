@@ -30,11 +30,18 @@ func entries(t *testing.T) map[string]map[string]string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var texts map[string]map[string]string
-		if err := json.Unmarshal(body, &texts); err != nil {
+		var lists map[string][]string
+		if err := json.Unmarshal(body, &lists); err != nil {
 			t.Fatalf("%s: %v", file, err)
 		}
-		for key, text := range texts {
+		for key, list := range lists {
+			text := map[string]string{}
+			for i, lang := range languages()[:min(len(list), len(languages()))] {
+				text[lang] = list[i]
+			}
+			if len(list) > len(languages()) {
+				t.Errorf("%s: %s has %d texts", file, key, len(list))
+			}
 			if all[key] != nil && !maps.Equal(all[key], text) {
 				t.Errorf("%s: %s is in another file as well, with other words", file, key)
 			}

@@ -1,7 +1,6 @@
 package page
 
 import (
-	"cmp"
 	"embed"
 	"encoding/json"
 	"fmt"
@@ -75,15 +74,16 @@ func languageFor(tag string) string {
 }
 
 // catalogue is all texts, by key and language. Its files are read when the first text is asked for.
+// In a file each key has a list of texts, in the order of languages.
 type catalogue struct {
 	once  sync.Once
-	texts map[string]map[string]string
+	texts map[string][]string
 }
 
 // read panics if a file cannot be read: they are part of the binary, and a test reads them.
-func (c *catalogue) read() map[string]map[string]string {
+func (c *catalogue) read() map[string][]string {
 	c.once.Do(func() {
-		c.texts = map[string]map[string]string{}
+		c.texts = map[string][]string{}
 		files, err := fs.Glob(textFiles, "texts/*.json")
 		for _, name := range files {
 			var body []byte
@@ -101,12 +101,21 @@ func (c *catalogue) read() map[string]map[string]string {
 	return c.texts
 }
 
+// find is the text of a key, the key itself if there is none; a test looks for such keys.
+func (c *catalogue) find(lang, key string) string {
+	texts, i := c.read()[key], slices.Index(languages(), lang)
+	if i < 0 || i >= len(texts) {
+		return key
+	}
+	return texts[i]
+}
+
 // has tells whether there is a text.
 func (c *catalogue) has(key string) bool { return c.read()[key] != nil }
 
-// text is a text with its arguments put in. A key without a text is shown as it is; a test looks for such keys.
+// text is a text with its arguments put in.
 func (c *catalogue) text(lang, key string, args ...any) string {
-	text := cmp.Or(c.read()[key][lang], key)
+	text := c.find(lang, key)
 	if len(args) == 0 {
 		return text
 	}
@@ -115,7 +124,7 @@ func (c *catalogue) text(lang, key string, args ...any) string {
 
 // count is a text for a number: its first part for 1, its second for all others. A part has one %s.
 func (c *catalogue) count(lang, key string, n int64, shown string) string {
-	one, many, two := strings.Cut(cmp.Or(c.read()[key][lang], key), "|")
+	one, many, two := strings.Cut(c.find(lang, key), "|")
 	if n != 1 && two {
 		one = many
 	}
