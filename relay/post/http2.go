@@ -147,7 +147,10 @@ func (t *http2) try(ctx context.Context, r Request) (a Answer, answering bool, e
 	if a.Status == http.StatusSwitchingProtocols {
 		return a, true, nil // the connection is the body
 	}
-	if a.Body, err = readBody(resp.Body); err != nil {
+	if a.Body, err = readBody(resp.Body); err == nil {
+		err = ctx.Err() // a body that ends with the attempt's time may be one that net/http cut itself
+	}
+	if err != nil {
 		a.BodyFault = bodyFault(err, r.Until)
 	}
 	if a.BodyFault != nil && a.BodyFault.Code == CodeBodyTimeout {
