@@ -145,6 +145,18 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
+// A value behind a branch may be the first part of an address.
+func TestAddressBehindBranch(t *testing.T) {
+	set, err := Parse(fstest.MapFS{"x": {Data: []byte(`<a href="{{if .Count}}{{else}}/a/{{end}}{{.Name}}">x</a>`)}}, nil, "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	if err := set.Execute(&out, "x", &item{Count: 1, Name: "javascript:alert(1)"}); err != nil || out.String() != `<a href="`+unsafe+`">x</a>` {
+		t.Errorf("%s %v", &out, err)
+	}
+}
+
 func TestRefusedTemplates(t *testing.T) {
 	for text, want := range map[string]string{
 		`<a {{.Name}}>`:                              "nothing may be put in",

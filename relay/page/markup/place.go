@@ -94,7 +94,7 @@ func (s *Set) branch(p place, n *parse.BranchNode) (place, error) {
 	if a.kind != b.kind || a.attr != b.attr || a.raw != b.raw {
 		return p, fmt.Errorf("line %d: %s ends in another place than it begins", n.Line, strings.SplitN(n.String(), "}}", 2)[0])
 	}
-	a.begun = a.begun || b.begun
+	a.begun = a.begun && b.begun // else a value may be the first part
 	return a, nil
 }
 
