@@ -16,7 +16,7 @@ func (c *call) endpointCharts(v *endpointView) error {
 		step = "day"
 	}
 	var s admin.Statistics
-	if err := c.get("/v1/stats", url.Values{"endpoint": {v.Name}, "step": {step}}, &s); err != nil {
+	if err := c.get("/v1/stats", url.Values{"endpoint": {v.Name}, "step": {step}, "backlog": {"false"}}, &s); err != nil {
 		return err
 	}
 	lang := show.Lang(c.lang)

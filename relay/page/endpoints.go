@@ -160,10 +160,10 @@ func (c *call) endpointRows(all []admin.Endpoint) ([]endpointRow, error) {
 		names = append(names, all[i].Name)
 	}
 	var hours, whole admin.Statistics
-	if err := c.get("/v1/stats", url.Values{"by": {"endpoint"}, "step": {"hour"}, "endpoint": names}, &hours); err != nil {
+	if err := c.get("/v1/stats", url.Values{"by": {"endpoint"}, "step": {"hour"}, "endpoint": names, "backlog": {"false"}}, &hours); err != nil {
 		return nil, err
 	}
-	if err := c.get("/v1/stats", url.Values{"by": {"endpoint"}, "since": {hours.Since.Format(time.RFC3339)}, "endpoint": names}, &whole); err != nil {
+	if err := c.get("/v1/stats", url.Values{"by": {"endpoint"}, "since": {hours.Since.Format(time.RFC3339)}, "endpoint": names, "backlog": {"false"}}, &whole); err != nil {
 		return nil, err
 	}
 	byName := map[string]*admin.StatRow{}
