@@ -1,12 +1,14 @@
 package redisstream
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/redis/go-redis/v9"
 
 	"relay/outbox"
 	"relay/outbox/outboxtest"
@@ -150,6 +152,90 @@ func TestLostReplyToChores(t *testing.T) {
 	if proxy.Dropped() < 4 {
 		t.Errorf("%d replies were lost", proxy.Dropped())
 	}
+}
+
+// stopover holds a call back before its first script, until it may go on. The context of the call has it.
+type stopover struct{ reached, onward chan struct{} }
+
+type stopoverKey struct{}
+
+// stopovers is a hook of the client, for all stopovers.
+type stopovers struct{}
+
+func (stopovers) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (stopovers) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+func (stopovers) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if at, ok := ctx.Value(stopoverKey{}).(stopover); ok && cmd.Name() == "evalsha" {
+			select {
+			case at.reached <- struct{}{}:
+				<-at.onward
+			default: // it was held back before
+			}
+		}
+		return next(ctx, cmd)
+	}
+}
+
+// Statistics count all that was settled before they were asked for, though a Relay that read less of it adds that up
+// at the same time.
+func TestStatisticsBesideChores(t *testing.T) {
+	t.Parallel()
+	s := openTest(t, at(redistest.Start(t).URL()))
+	sh := s.shards[0]
+	node, err := sh.node(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	node.AddHook(stopovers{})
+	settled(t, s, "evt_1", outbox.Delivered)
+	await(t, "the heartbeat has rows added up, and then not for a while", func() bool { return node.XLen(t.Context(), sh.took).Val() == 0 })
+
+	settled(t, s, "evt_2", outbox.Delivered)
+	roll, rolled := hold(t, func(ctx context.Context) error { _, err := sh.roll(ctx); return err })
+	settled(t, s, "evt_3", outbox.Delivered)
+	n := int64(0)
+	ask, asked := hold(t, func(ctx context.Context) error {
+		rows, err := s.Statistics(ctx, outbox.StatQuery{})
+		for _, r := range rows {
+			n += r.Delivered
+		}
+		return err
+	})
+	for _, call := range []struct {
+		at    stopover
+		ended chan error
+	}{{roll, rolled}, {ask, asked}} {
+		close(call.at.onward)
+		if err := <-call.ended; err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n != 3 {
+		t.Errorf("%d deliveries are counted, want 3", n)
+	}
+}
+
+// hold begins a call and returns when it is held back, or over.
+func hold(t *testing.T, call func(context.Context) error) (stopover, chan error) {
+	at, ended, over := stopover{make(chan struct{}, 1), make(chan struct{})}, make(chan error, 1), make(chan struct{})
+	go func() {
+		ended <- call(context.WithValue(t.Context(), stopoverKey{}, at))
+		close(over)
+	}()
+	await(t, "the call is held back or over", func() bool {
+		select {
+		case <-over:
+			return true
+		default:
+			return len(at.reached) > 0
+		}
+	})
+	return at, ended
 }
 
 // An outbox that was emptied has no history. Old cursors are refused, and documents are heard to be gone.

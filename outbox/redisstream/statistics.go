@@ -198,8 +198,8 @@ const (
 	rollGroup = 1000 // entries of one call
 )
 
-// roll adds what settlements left to the rows of their hours, a bounded number at a time, and tells whether there is
-// more. Where several Relays do so at once one of them has an effect.
+// roll adds what settlements left to the rows of their hours, a bounded number at a time, and tells whether there may
+// be more. Where several do so at once one of them has an effect; it may have read before the newest came.
 func (sh *shard) roll(ctx context.Context) (more bool, err error) {
 	joined, err := sh.session()
 	if err != nil {
@@ -233,8 +233,11 @@ func (sh *shard) roll(ctx context.Context) (more bool, err error) {
 		grown += n
 	}
 	args[3] = grown
-	_, err = sh.eval(ctx, &sh.s.scripts.roll, keys, args)
-	return len(entries) == rollGroup, err
+	v, err := sh.eval(ctx, &sh.s.scripts.roll, keys, args)
+	if err != nil {
+		return false, err
+	}
+	return len(entries) == rollGroup || v != int64(1), nil
 }
 
 // behind is the id of a stream that is next to another one.

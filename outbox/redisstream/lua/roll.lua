@@ -2,7 +2,7 @@
 -- KEYS: meta, took, periods, a hash for each hour. ARGV: outbox id, ids of the first and the last entry that are
 -- added, behind the last one, bytes that the rows grow by; for each hour: its begin in seconds,
 -- how many fields and values, these.
--- Returns 1, or 0 if another Relay was first.
+-- Returns 1, or 0 if another roll was first.
 if redis.call('HGET', KEYS[1], 'id') ~= ARGV[1] then return redis.error_reply('EPOCH the outbox is another one than before') end
 local first = redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 1)[1]
 if not first or first[1] ~= ARGV[2] then return 0 end
