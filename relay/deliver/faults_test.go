@@ -174,6 +174,7 @@ type unsteady struct {
 	calls  int
 	leases map[string]outbox.Claim // by delivery
 	ended  map[string]time.Time
+	asks   map[string]int // claims with Ready and their ends, by endpoint
 }
 
 const (
@@ -185,7 +186,7 @@ const (
 func newUnsteady(s Source, b *bucket, seed uint64, faults float64, wrong func(string, ...any)) *unsteady {
 	return &unsteady{
 		Source: s, bucket: b, faults: faults, wrong: wrong, random: rand.New(rand.NewPCG(seed, 2)),
-		row: map[string]int{}, leases: map[string]outbox.Claim{}, ended: map[string]time.Time{},
+		row: map[string]int{}, leases: map[string]outbox.Claim{}, ended: map[string]time.Time{}, asks: map[string]int{},
 	}
 }
 
@@ -274,13 +275,48 @@ func pass(ctx context.Context, d time.Duration) {
 }
 
 func (u *unsteady) Claim(ctx context.Context, r outbox.ClaimRequest) (claims []outbox.Claim, err error) {
-	err = u.wait(ctx, "Claim", func() (err error) { claims, err = u.Source.Claim(ctx, r); return err })
+	if r.Ready != nil {
+		claims, err = u.ask(ctx, r)
+	} else {
+		err = u.wait(ctx, "Claim", func() (err error) { claims, err = u.Source.Claim(ctx, r); return err })
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, c := range claims {
 		u.leases[c.ID] = c
 	}
 	return claims, err
+}
+
+// ask makes a Claim with Ready, which does not wait (G26): while the outbox is slow it has nothing yet.
+func (u *unsteady) ask(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Claim, error) {
+	u.Withdraw(r.Endpoint) // the Claim before, whose place this one takes
+	there, back, _, _, err := u.draw("Claim")
+	if err != nil {
+		return nil, err
+	}
+	slow := there + back
+	if slow == 0 || ctx.Err() != nil {
+		return u.Source.Claim(ctx, r)
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	ask := u.asks[r.Endpoint]
+	time.AfterFunc(slow, func() {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		if u.asks[r.Endpoint] == ask {
+			r.Ready()
+		}
+	})
+	return nil, nil
+}
+
+func (u *unsteady) Withdraw(endpoint string) {
+	u.Source.Withdraw(endpoint)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.asks[endpoint]++
 }
 
 // holds tells whether the delivery is, or just was, this Relay's to send.
@@ -337,6 +373,45 @@ func (u *unsteady) Take(ctx context.Context, _ string, l outbox.Limit, n int) (t
 		return 0, 0, err
 	}
 	return taken, wait, nil
+}
+
+// An outbox that is slow keeps its promises all the same: a Claim with Ready does not wait, and what is there is
+// claimed later, by the Claim that Ready calls for. A runner may hold an attempt back during such a call.
+func TestUnsteadyKeepsToTheContract(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		u := newUnsteady(w.store, &bucket{}, 1, 0.4, func(format string, args ...any) { t.Errorf(format, args...) })
+		late := 0
+		for n := range 100 {
+			w.accept(1, "billing")
+			for withdrawn := false; ; late++ {
+				ready := make(chan struct{}, 2)
+				begin := time.Now()
+				claims, err := u.Claim(t.Context(), outbox.ClaimRequest{
+					Endpoint: "billing", Max: 1, Lease: time.Hour, Ready: func() { ready <- struct{}{} },
+				})
+				if took := time.Since(begin); took > 0 || err != nil {
+					t.Fatalf("Claim with Ready took %s, %v", took, err)
+				}
+				if len(claims) == 1 {
+					break
+				}
+				if n%10 == 9 && !withdrawn {
+					u.Withdraw("billing")
+					time.Sleep(2 * mostSlow)
+					if len(ready) > 0 {
+						t.Fatal("Ready was called after Withdraw")
+					}
+					withdrawn = true
+					continue
+				}
+				<-ready
+			}
+		}
+		if late < 10 {
+			t.Errorf("%d claims were late", late)
+		}
+	})
 }
 
 // bucket is the outbox's own: exact, and full when it is new.

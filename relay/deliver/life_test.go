@@ -12,6 +12,7 @@ import (
 	"relay/outbox/outboxtest"
 	"relay/policy"
 	"relay/relay/deliver/delivertest"
+	"relay/relay/gate"
 )
 
 // asker knows from which endpoints a claim waits.
@@ -133,6 +134,81 @@ func (s *sudden) Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Cla
 		s.once.Do(s.then)
 	}
 	return claims, err
+}
+
+// between does something in the second claim, when the attempt of the first one has not begun yet. From then on
+// what may wait takes five seconds.
+type between struct {
+	*outboxtest.Mem
+	then func()
+
+	mu     sync.Mutex
+	claims int
+}
+
+func (b *between) Claim(ctx context.Context, r outbox.ClaimRequest) ([]outbox.Claim, error) {
+	b.mu.Lock()
+	b.claims++
+	second := b.claims == 2
+	b.mu.Unlock()
+	if second {
+		b.then()
+	}
+	return b.Mem.Claim(ctx, r)
+}
+
+func (b *between) slow(ctx context.Context) {
+	b.mu.Lock()
+	late := b.claims > 1
+	b.mu.Unlock()
+	if late {
+		testkit.Wait(ctx, 5*time.Second)
+	}
+}
+
+func (b *between) Take(ctx context.Context, _ string, _ outbox.Limit, n int) (int, time.Duration, error) {
+	b.slow(ctx)
+	return n, 0, nil
+}
+
+func (b *between) SetNote(ctx context.Context, n outbox.Note) (outbox.Note, error) {
+	b.slow(ctx)
+	return b.Mem.SetNote(ctx, n)
+}
+
+// An attempt that may begin does not wait for the outbox, whatever has changed when more is claimed.
+func TestAttemptBeforeNextClaim(t *testing.T) {
+	for name, then := range map[string]func(*testing.T, *world, *policy.Endpoint){
+		"a reload brings a limit": func(_ *testing.T, w *world, e *policy.Endpoint) {
+			w.apply(but(e, func(e *policy.Endpoint) { e.RateLimit = &policy.RateLimit{N: 1, Per: time.Minute, Burst: 4} }))
+			w.accept(1, "billing")
+		},
+		"the next one is a probe": func(t *testing.T, w *world, _ *policy.Endpoint) {
+			c := gate.Condition{Breaker: &gate.Opening{Until: time.Now().Add(-time.Second)}}
+			_, err := w.store.SetNote(t.Context(), outbox.Note{Endpoint: "billing", Text: c.Text()})
+			testkit.Must(t, err)
+			for s, _ := w.d.StatusOf("billing"); s.Breaker != gate.HalfOpen; s, _ = w.d.StatusOf("billing") {
+				time.Sleep(time.Millisecond)
+			}
+			w.accept(1, "billing")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				e := w.inMemory("billing", delivertest.NewEndpoint())
+				e.Breaker = failing()
+				source := &between{Mem: w.store, then: func() { then(t, w, e) }}
+				w.o.Source, w.o.Limiter = source, source
+				w.accept(1, "billing")
+				begin := time.Now()
+				w.start(e)
+				if took := w.await(1)[0].Attempt.Started.Sub(begin); took > time.Second {
+					t.Errorf("the attempt began after %s, want at once", took)
+				}
+			})
+		})
+	}
 }
 
 // What wakes a runner while it runs makes it look again.

@@ -46,8 +46,8 @@ func (d *Deliverer) newRunner(name string) *runner {
 func (r *runner) claimAll() error {
 	for {
 		s := r.current()
-		if s == nil || s.endpoint.Batch != nil {
-			r.start(job{})
+		if r.last.s != s {
+			r.start(job{}) // with another setup something may have to be waited for
 		}
 		if g := r.batch; g != nil && g.s != s {
 			g.drop()
@@ -83,6 +83,7 @@ func (r *runner) claimOnce(s *setup) (more bool, err error) {
 	if err != nil || len(claims) == 0 {
 		return !r.begin(s, free, 0), err
 	}
+	r.start(job{}) // the gate may have to ask the outbox about these, which takes time
 	n, probe, _ := r.admit(s, free, len(claims))
 	for i := range claims[:n] {
 		r.start(job{r: r, s: s, claims: claims[i : i+1], probe: probe})
@@ -95,7 +96,8 @@ func (r *runner) claimOnce(s *setup) (more bool, err error) {
 }
 
 // start begins the attempt that it was given before. The last one is for the goroutine that runs the runner,
-// when that has to wait anyway: so a single attempt needs no other.
+// when that has to wait anyway: so a single attempt needs no other. Between the two nothing may be waited for, because
+// the gate has let the attempt begin now, with this setup. A Claim with Ready does not wait.
 func (r *runner) start(j job) {
 	if r.last.s != nil {
 		r.d.begin(r.last)
