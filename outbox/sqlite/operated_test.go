@@ -21,7 +21,7 @@ type operated struct {
 func (p *powerTest) nearlyFull(s *Store) *Store {
 	p.Helper()
 	err := s.do(p.Context(), func() error {
-		s.meta.nextDelivery = segmentSize - 150
+		s.meta.nextDelivery = segmentSize - 60
 		return s.db.transact("FULL", func() error { return s.db.writeMeta(s.meta, s.clock.State()) })
 	})
 	if err != nil {
@@ -30,10 +30,9 @@ func (p *powerTest) nearlyFull(s *Store) *Store {
 	return s
 }
 
-// operate does what operators do, until the power is cut.
-func (p *powerTest) operate(s *Store, random *rand.Rand) {
-	o := &p.operated
-	for {
+// write puts documents and appends lines, until the power is cut.
+func (p *powerTest) write(s *Store) {
+	for o := &p.operated; ; {
 		d := o.document
 		d.Kind, d.Name, d.Body = "job", "one", fmt.Append(nil, d.Revision+1)
 		d, err := s.PutDocument(p.Context(), d)
@@ -46,6 +45,12 @@ func (p *powerTest) operate(s *Store, random *rand.Rand) {
 			return
 		}
 		o.line = line.N
+	}
+}
+
+// edit changes deliveries, until the power is cut.
+func (p *powerTest) edit(s *Store, random *rand.Rand) {
+	for o := &p.operated; ; {
 		page, err := s.Deliveries(p.Context(), outbox.Query{Limit: 20})
 		if err != nil {
 			return
@@ -71,22 +76,34 @@ func (p *powerTest) operate(s *Store, random *rand.Rand) {
 		}
 		for i, edited := range all {
 			if changes[i].Action == outbox.Redeliver && edited.Err == nil {
-				o.made[edited.Delivery] = true
+				p.makes(edited.Delivery)
 			}
 		}
-		if p.reaps {
-			continue // else tests were removed that are counted
-		}
-		test := outbox.Entry{Event: outbox.Event{ID: fmt.Sprint("evt_test", line.N), Type: "t"}, Endpoints: []string{"a"}}
+	}
+}
+
+// test tests an endpoint, until the power is cut.
+func (p *powerTest) test(s *Store, random *rand.Rand) {
+	for {
 		p.mu.Lock()
+		p.events++
+		test := outbox.Entry{Event: outbox.Event{ID: fmt.Sprint("evt_test", p.events), Type: "t"}, Endpoints: []string{"a"}}
 		p.tried[test.Event.ID] = test
 		p.mu.Unlock()
-		id, err := s.Record(p.Context(), test.Event, "a", outbox.Settlement{State: outbox.Delivered})
+		state := states[1+random.IntN(len(states)-1)]
+		id, err := s.Record(p.Context(), test.Event, "a", outbox.Settlement{State: state})
 		if err != nil {
 			return
 		}
-		o.made[id] = true
+		p.makes(id)
 	}
+}
+
+// makes notes a delivery that an operator made.
+func (p *powerTest) makes(id string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.operated.made[id] = true
 }
 
 // checkOperated looks at what the cut has left of it.

@@ -20,7 +20,7 @@ import (
 // lose something, or the test proves nothing.
 func TestPowerCut(t *testing.T) {
 	seeds := uint64(rounds(t, 8))
-	parts, listed, rolled := 0, 0, 0
+	parts, listed, rolled, tested := 0, 0, 0, 0
 	for _, test := range []struct {
 		name       string
 		durability string
@@ -56,12 +56,12 @@ func TestPowerCut(t *testing.T) {
 				acknowledged += len(p.acknowledged)
 			}
 			t.Logf("%d events acknowledged, %d lost", acknowledged, lost)
-			t.Logf("%d times there were lists of a segment, %d times statistics of an hour", p.listed, p.rolled)
+			t.Logf("%d times there were lists of a segment, %d times statistics of an hour, %d times tests of endpoints", p.listed, p.rolled, p.tested)
 			if acknowledged == 0 {
 				t.Error("no event was acknowledged")
 			}
 			if test.durability == Fsync {
-				parts, listed, rolled = parts+1, listed+p.listed, rolled+p.rolled
+				parts, listed, rolled, tested = parts+1, listed+p.listed, rolled+p.rolled, tested+p.tested
 			}
 			if (test.durability == Fsync) != (lost == 0) {
 				t.Errorf("%d of %d acknowledged events were lost at level %s", lost, acknowledged, test.durability)
@@ -69,8 +69,8 @@ func TestPowerCut(t *testing.T) {
 		})
 	}
 	// Whether a cut comes after such a commit is chance, and in one part of the test there may be none.
-	if parts == 4 && (listed == 0 || rolled == 0) {
-		t.Errorf("%d times there were lists of a segment, %d times statistics of an hour", listed, rolled)
+	if parts == 4 && (listed == 0 || rolled == 0 || tested == 0) {
+		t.Errorf("%d times there were lists of a segment, %d times statistics of an hour, %d times tests of endpoints", listed, rolled, tested)
 	}
 }
 
@@ -146,7 +146,8 @@ type powerTest struct {
 	tried        map[string]outbox.Entry
 	acknowledged map[string]bool
 	listed       int         // how often there were lists on disk,
-	rolled       int         // and rows of stat, after a cut
+	rolled       int         // and rows of stat,
+	tested       int         // and tests of endpoints, after a cut
 	note         outbox.Note // the last one acknowledged; the numbers in it rise
 	operated     operated
 }
@@ -207,8 +208,9 @@ func (p *powerTest) load(s *Store, survival float64) {
 			}
 		}
 	})
-	operating := rand.New(rand.NewPCG(p.seed, 99))
-	wg.Go(func() { p.operate(s, operating) })
+	wg.Go(func() { p.write(s) })
+	wg.Go(func() { p.edit(s, rand.New(rand.NewPCG(p.seed, 99))) })
+	wg.Go(func() { p.test(s, rand.New(rand.NewPCG(p.seed, 98))) })
 	working := []string{"a", "b", "c"}
 	if p.reaps {
 		working = working[:2]
@@ -309,8 +311,12 @@ func (p *powerTest) check(s *Store) (lost int) {
 		p.listed++
 	}
 	if err := s.do(p.Context(), func() error {
-		n, err := s.db.number(`SELECT EXISTS (SELECT 1 FROM stat)`)
-		p.rolled += int(n)
+		rolled, err := s.db.number(`SELECT EXISTS (SELECT 1 FROM stat)`)
+		if err != nil {
+			return err
+		}
+		tested, err := s.db.number(`SELECT EXISTS (SELECT 1 FROM manual WHERE origin = 0)`)
+		p.rolled, p.tested = p.rolled+int(rolled), p.tested+int(tested)
 		return err
 	}); err != nil {
 		p.Fatalf("seed %d: %v", p.seed, err)
