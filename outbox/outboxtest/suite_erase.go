@@ -171,6 +171,15 @@ func testRecord(s *suite) {
 		s.Errorf("%d failed, %v, want 1", n, err)
 	}
 
+	for _, state := range []outbox.State{outbox.Delivered, outbox.Discarded} {
+		if _, err := s.operator().Record(s.ctx(), entry("evt_"+string(state)).Event, "a", tested(state)); err != nil {
+			s.Fatalf("Record: %v", err)
+		}
+	}
+	s.checkBooks()
+	s.reopen()
+	s.checkBooks()
+
 	// It can be redelivered, which is no test: statistics have it.
 	edited := s.editAll(outbox.Change{Action: outbox.Redeliver, Delivery: id})[0]
 	c := s.claimOne("a")
@@ -178,9 +187,21 @@ func testRecord(s *suite) {
 	s.settle(c, outbox.Delivered)
 	s.commit()
 	s.want("rows of statistics", 1, len(s.statistics(outbox.StatQuery{})))
+	s.checkBooks()
 	s.elapse(time.Millisecond)
-	s.want("reaped", 2, s.reap(outbox.Retention{}))
+	s.want("reaped", 4, s.reap(outbox.Retention{}))
 	s.absent("evt_test")
+	s.wantCounts("a", outbox.Counts{Accepted: 1, Delivered: 1})
+	if n, _, err := s.operator().Count(s.ctx(), outbox.Filter{}); err != nil || n != 0 {
+		s.Errorf("%d deliveries after all were removed, %v, want none", n, err)
+	}
+}
+
+func (s *suite) checkBooks() {
+	s.Helper()
+	if err := CheckBooks(s.ctx(), s.operator()); err != nil {
+		s.Error(err)
+	}
 }
 
 func testRecordWhileFull(s *suite) {

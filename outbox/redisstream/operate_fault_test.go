@@ -120,6 +120,9 @@ func TestLostReplyToRecord(t *testing.T) {
 	if c := countsOf(t, s, "a"); c != (outbox.Counts{}) {
 		t.Errorf("counts %+v, want none", c)
 	}
+	if err := outboxtest.CheckBooks(t.Context(), s); err != nil {
+		t.Error(err)
+	}
 }
 
 // Fault F15: replies are lost while a Relay adds up statistics and makes segments. Each row and each event counts
