@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"relay/ingest/problem"
@@ -77,24 +78,41 @@ func isVisit(r *http.Request) bool {
 }
 
 func (g Guard) hasHost(name string) bool {
-	return slices.ContainsFunc(g.Hosts, func(h string) bool { return hostName(h) == name })
+	return name != "" && slices.ContainsFunc(g.Hosts, func(h string) bool { return hostName(h) == name })
 }
 
-// hostName is a Host header without port, brackets and final dot.
+// hostName is a Host header without port, brackets and final dot, in small letters; "" for one that is none (RFC 3986
+// section 3.2.2). Brackets are for IPv6 addresses, and a port is a number: a name is not to pass for an address by what
+// comes behind a colon.
 func hostName(host string) string {
-	if name, _, err := net.SplitHostPort(host); err == nil {
-		host = name
-	} else {
-		host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	name, port, err := net.SplitHostPort(host)
+	if err != nil {
+		name, port = host, ""
+		if inner, ok := strings.CutPrefix(host, "["); ok {
+			name, ok = strings.CutSuffix(inner, "]")
+			if !ok {
+				return ""
+			}
+		}
 	}
-	return strings.ToLower(strings.TrimSuffix(host, "."))
+	if port != "" {
+		if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+			return ""
+		}
+	}
+	if strings.HasPrefix(host, "[") {
+		if a, err := netip.ParseAddr(name); err != nil || !a.Is6() {
+			return ""
+		}
+	}
+	return strings.ToLower(strings.TrimSuffix(name, "."))
 }
 
 // isLocal reports whether a Host header is resolved without DNS.
 func isLocal(host string) bool {
 	name := hostName(host)
-	_, err := netip.ParseAddr(name)
-	return err == nil || name == "localhost"
+	a, err := netip.ParseAddr(name)
+	return err == nil && a.Zone() == "" || name == "localhost"
 }
 
 // isCrossOrigin tells whether a browser sent the request for a page of another origin. It decides

@@ -58,6 +58,31 @@ func AccessOf(ctx context.Context) *Access {
 	return a
 }
 
+type holdsKey struct{}
+
+// WithHolds gives a request a function that tells whether its access still holds, for answers that go on for long.
+// Without one it does.
+func WithHolds(ctx context.Context, holds func() bool) context.Context {
+	return context.WithValue(ctx, holdsKey{}, holds)
+}
+
+// holds tells whether the access of a request still holds.
+func holds(ctx context.Context) bool {
+	f, _ := ctx.Value(holdsKey{}).(func() bool)
+	return f == nil || f()
+}
+
+// Same tells whether two accesses see and may do the same. A reload makes new ones.
+func (a *Access) Same(b *Access) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return a.Name == b.Name && slices.Equal(a.May, b.May) && sameList(a.Tenants, b.Tenants) && sameList(a.Endpoints, b.Endpoints)
+}
+
+// sameList compares lists of which nil stands for all.
+func sameList(a, b []string) bool { return (a == nil) == (b == nil) && slices.Equal(a, b) }
+
 // Has tells whether the access has a right.
 func (a *Access) Has(right Right) bool { return a == nil || slices.Contains(a.May, right) }
 

@@ -27,7 +27,11 @@ func Authorize(tokens func() *Tokens, open bool, next http.Handler) http.Handler
 			return
 		}
 		if r.Header.Get("Authorization") != "" {
-			r = r.WithContext(WithAccess(r.Context(), access))
+			ctx := WithHolds(WithAccess(r.Context(), access), func() bool {
+				now, known := tokens().accessOf(r, open)
+				return known && now.Same(access)
+			})
+			r = r.WithContext(ctx)
 		}
 		next.ServeHTTP(w, r)
 	})

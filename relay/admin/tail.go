@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync"
@@ -18,7 +19,7 @@ func (a *api) tailRoutes() []route {
 	return []route{{
 		id: "tail", method: "GET", path: "/v1/tail", verb: "relay tail", summary: "Follow attempts of this Relay as they end, as server-sent events",
 		about: "Event `attempt` is an attempt that ended. Event `lost` says how many were left out because the reader was too slow. Event `end` is the last one: Relay stops. " +
-			"A comment comes every 15 s. Earlier attempts are not sent: find them at /v1/deliveries.",
+			"Without it the stream ends when the token is removed or changed by a reload, or the link is over. A comment comes every 15 s. Earlier attempts are not sent: find them at /v1/deliveries.",
 		filter: query.Tail, media: "text/event-stream", answer: AttemptEnded{}, example: tailExample,
 		codes: filterCodes(problem.Overloaded), handle: a.tail,
 	}}
@@ -43,6 +44,7 @@ const (
 	tailRoom  = 1024             // attempts that wait for a reader; further ones are lost
 	heartbeat = 15 * time.Second // between comments, so that nobody on the way takes the connection for dead
 	tailWrite = time.Minute      // for a reader that takes nothing
+	tailCheck = time.Second      // between looks at whether the reader may still read
 )
 
 // tail is one reader.
@@ -53,6 +55,8 @@ type tail struct {
 	room chan *outbox.Item
 	lost atomic.Int64
 	told int64 // of lost
+
+	checked time.Time // when the reader last was known to be allowed to read
 
 	rate   int64 // attempts in a second, 0 for all
 	second atomic.Int64
@@ -120,11 +124,18 @@ func (t *tail) follow(ctx context.Context) {
 	go t.awaitStop(ctx)
 	beat := time.NewTicker(heartbeat)
 	defer beat.Stop()
+	check := time.NewTicker(tailCheck)
+	defer check.Stop()
+	t.checked = time.Now()
 	err := t.comment()
 	for err == nil {
 		select {
 		case i := <-t.room:
-			err = t.attempts(ctx, i)
+			if err = t.check(ctx); err == nil {
+				err = t.attempts(ctx, i)
+			}
+		case <-check.C:
+			err = t.check(ctx)
 		case <-beat.C:
 			if err = t.loss(); err == nil {
 				err = t.comment()
@@ -136,6 +147,18 @@ func (t *tail) follow(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// errAccessOver ends a stream whose reader may read no more.
+var errAccessOver = errors.New("the access is over")
+
+// check fails once the reader may read no more.
+func (t *tail) check(ctx context.Context) error {
+	t.checked = time.Now()
+	if !holds(ctx) {
+		return errAccessOver
+	}
+	return nil
 }
 
 // awaitStop bounds the writes once Relay stops: a reader that takes nothing holds up no stop.
@@ -154,6 +177,11 @@ func (t *tail) awaitStop(ctx context.Context) {
 func (t *tail) attempts(ctx context.Context, i *outbox.Item) error {
 	l := t.a.lookout(ctx)
 	for n := 0; ; n++ {
+		if time.Since(t.checked) >= tailCheck { // writes may have waited for the reader
+			if err := t.check(ctx); err != nil {
+				return err
+			}
+		}
 		if err := t.loss(); err != nil {
 			return err
 		}

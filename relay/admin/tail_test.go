@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -313,5 +314,51 @@ func TestBadTail(t *testing.T) {
 		if p := refusedAt(t, o, "/v1/tail?"+query, 400); string(p.Code) != code {
 			t.Errorf("%s: %+v", query, p)
 		}
+	}
+}
+
+// A stream ends within about a second once its token is gone or its link is over, and writes nothing after that.
+func TestTailEndsWithItsAccess(t *testing.T) {
+	for name, token := range map[string]string{"token": "the-token-of-support", "link": ""} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tokens := &Tokens{Others: map[string]*Access{"the-token-of-support": {Name: "support", May: []Right{Read}}}, Links: Links{Keys: []string{"0123456789abcdef0123456789abcdef"}}}
+				if token == "" {
+					token = tokens.Links.sign(claims{Tenant: "acme", May: []Right{Read}, Expires: time.Now().Add(30 * time.Second).Unix()})
+				}
+				p := decodePolicy(t, "endpoint \"billing\" {\n url = \"https://b.example.com\"\n sign = [\"none\"]\n tenants = [\"acme\"]\n}")
+				g := gatesOf(p)
+				h := Authorize(func() *Tokens { return tokens }, false, New(Options{Outbox: box{}, Policy: running(p.Endpoints...), Deliverer: g}))
+				r := httptest.NewRequestWithContext(t.Context(), "GET", "/v1/tail", nil)
+				r.Header.Set("Authorization", "Bearer "+token)
+				w, ended := httptest.NewRecorder(), make(chan struct{})
+				go func() {
+					defer close(ended)
+					h.ServeHTTP(w, r)
+				}()
+				time.Sleep(29*time.Second + 500*time.Millisecond)
+				g.tell(attemptOf(1, "billing", "invoice.paid"))
+				synctest.Wait()
+				if !strings.Contains(w.Body.String(), "dlv_1") {
+					t.Fatalf("%d %s", w.Code, w.Body)
+				}
+				if name == "token" {
+					tokens = &Tokens{}
+				} else {
+					time.Sleep(600 * time.Millisecond)
+				}
+				g.tell(attemptOf(2, "billing", "invoice.paid"))
+				time.Sleep(1100 * time.Millisecond)
+				synctest.Wait()
+				select {
+				case <-ended:
+				default:
+					t.Error("it goes on")
+				}
+				if strings.Contains(w.Body.String(), "dlv_2") {
+					t.Error("it has an attempt that ended after the access")
+				}
+			})
+		})
 	}
 }

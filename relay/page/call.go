@@ -97,13 +97,14 @@ func (c *call) parseForm() error {
 }
 
 // act does what a form asks for, once: a form that is sent again, by a second click or by Back, goes
-// on to where the first one did. do returns the address to go on to.
+// on to where the first one did. The mark of a form is that of who acts: another's means nothing. do returns the
+// address to go on to.
 func (c *call) act(do func() (string, error)) error {
 	if err := c.parseForm(); err != nil {
 		return err
 	}
 	mark := c.r.PostForm.Get("once")
-	key := mark + " " + c.r.URL.Path
+	key := mark + " " + c.r.URL.Path + " " + c.accessKey()
 	if to, did := c.p.once.Get(key); mark != "" && did {
 		c.redirect(to)
 		return nil

@@ -202,6 +202,10 @@ func TestFormsActOnce(t *testing.T) {
 	if len(g.done) != 3 {
 		t.Errorf("another form or another mark is another act: done %v", g.done)
 	}
+	other := g.ask("POST", "/jobs/job_1/cancel", g.login(acmeToken), url.Values{"once": {"mark-1"}})
+	if other.StatusCode != http.StatusSeeOther || len(g.done) != 4 {
+		t.Errorf("another's mark keeps a form from acting: %d, done %v", other.StatusCode, g.done)
+	}
 	if long := g.ask("POST", "/jobs/job_1/cancel", cookie, url.Values{"x": {strings.Repeat("a", maxForm)}}); long.StatusCode != http.StatusRequestEntityTooLarge {
 		t.Errorf("a form that is too long: %d", long.StatusCode)
 	}

@@ -3,7 +3,6 @@ package page
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"strings"
 
@@ -12,9 +11,6 @@ import (
 
 // liveRate is how many attempts in a second a viewer gets; it also gets the number of the others.
 const liveRate = "5"
-
-// errSessionOver ends what a viewer follows whose session is over.
-var errSessionOver = errors.New("the session is over")
 
 // live follows attempts as server-sent events with rows of the table of deliveries: GET /v1/tail, as HTML.
 func (c *call) live() error {
@@ -32,8 +28,14 @@ func (c *call) live() error {
 	if err != nil {
 		return err
 	}
-	c.p.API.ServeHTTP(&stream{c: c}, r)
+	c.p.API.ServeHTTP(&stream{c: c}, r.WithContext(admin.WithHolds(r.Context(), c.holds)))
 	return nil
+}
+
+// holds tells whether who makes the request still has the access that it had at first.
+func (c *call) holds() bool {
+	access, known, _ := c.p.sessionOf(c.r)
+	return known && access.Same(c.access)
 }
 
 // stream turns the events of the API's tail into rows.
@@ -93,9 +95,6 @@ func (s *stream) event(event []byte) error {
 		return s.write("lost", string(count))
 	case "event: end":
 		return nil // the viewer asks again
-	}
-	if _, known, _ := s.c.p.sessionOf(s.c.r); !known {
-		return errSessionOver
 	}
 	_, err := s.c.w.Write([]byte(": relay\n\n"))
 	return err

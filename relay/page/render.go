@@ -17,6 +17,7 @@ import (
 
 	"relay/relay/admin"
 	"relay/relay/page/markup"
+	"relay/relay/page/show"
 )
 
 //go:embed templates
@@ -155,8 +156,8 @@ func (f *frame) With(data any) *frame {
 // frame is the frame of a screen.
 func (c *call) frame(screen, title string, data any) *frame {
 	return &frame{
-		c: c, Screen: screen, Title: title, Data: data, Lang: c.lang, Look: c.p.Look(), Version: c.p.Version, Now: c.p.Now(),
-		Known: c.known, Session: c.session, Whole: c.whole(), Who: c.nameOf(c.access), Query: c.r.URL.Query().Get("q"), Notice: c.notice(), Part: c.part(),
+		c: c, Screen: screen, Title: show.Plain(title), Data: data, Lang: c.lang, Look: c.p.Look(), Version: c.p.Version, Now: c.p.Now(),
+		Known: c.known, Session: c.session, Whole: c.whole(), Who: show.Plain(c.nameOf(c.access)), Query: c.r.URL.Query().Get("q"), Notice: c.notice(), Part: c.part(),
 	}
 }
 

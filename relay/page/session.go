@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"relay/relay/admin"
+	"relay/relay/page/show"
 )
 
 // A session is a cookie. It holds no token of the file but a proof of one (admin.Tokens.Session), so
@@ -160,7 +161,7 @@ func (p *Page) showEnter(c *call) error {
 	}
 	if cookie, err := c.r.Cookie(cookieOf(c.r)); c.session && err == nil && cookie.Value != value || c.crossesSession() {
 		access, _ := p.Tokens().AccessOfSession(value, p.Now())
-		c.show(http.StatusOK, "enter", c.t("enter.title"), loginForm{Token: token, As: c.nameOf(access)})
+		c.show(http.StatusOK, "enter", c.t("enter.title"), loginForm{Token: token, As: show.Plain(c.nameOf(access))})
 		return nil
 	}
 	c.begin(token)

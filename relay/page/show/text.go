@@ -3,6 +3,7 @@ package show
 import (
 	"fmt"
 	"html/template"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 )
@@ -12,6 +13,27 @@ import (
 // UTF-8 as ⟨0xFF⟩. Tabs and line ends stay, CR LF as LF.
 func Text(s string) template.HTML {
 	return template.HTML(appendText(nil, s))
+}
+
+// Plain is s as Text shows it, for places that take no markup: a title, an attribute. It is not escaped. Line ends and
+// tabs become spaces.
+func Plain(s string) string {
+	var b strings.Builder
+	for len(s) > 0 {
+		r, n := utf8.DecodeRuneInString(s)
+		switch {
+		case r == utf8.RuneError && n == 1:
+			fmt.Fprintf(&b, "⟨0x%02X⟩", s[0])
+		case r == '\n' || r == '\t':
+			b.WriteByte(' ')
+		case hidden(r):
+			fmt.Fprintf(&b, "⟨U+%04X⟩", r)
+		default:
+			b.WriteRune(r)
+		}
+		s = s[n:]
+	}
+	return b.String()
 }
 
 func appendText(b []byte, s string) []byte {
