@@ -33,6 +33,7 @@ type deliveryList struct {
 	First   bool     // the first page, newest first: live rows belong on top
 	Live    string   // the filter as a query string
 	Next    string   // address of the next page
+	Wider   string   // a pattern that may find what a bare word of a type does not, "" for none
 }
 
 // filterForm is what the form of the filter shows.
@@ -111,6 +112,9 @@ func (c *call) listDeliveries() error {
 	}
 	data.First = !q.Has("cursor") && !q.Has("offset") && q.Get("order") != "oldest"
 	data.Live = q.Encode()
+	if word := q.Get("type"); len(data.Items) == 0 && word != "" && !strings.ContainsAny(word, ".*,") {
+		data.Wider = word + ".*"
+	}
 	if data.DeliveryList.Next != nil {
 		next := maps.Clone(q)
 		next.Set("cursor", *data.DeliveryList.Next)
@@ -167,6 +171,7 @@ type bulkQuestion struct {
 	Action   string
 	Filter   url.Values // as it is meant: with times for durations
 	Given    url.Values
+	Filters  []condition // Filter for people
 	Matched  admin.Total
 	Problem  *refusal
 	Back     string
@@ -194,7 +199,7 @@ func (c *call) askBulk() error {
 		data.Problem = c.refusalOf(err)
 		status = data.Problem.Status
 	}
-	data.Matched, data.Filter = out.Matched, out.Filter
+	data.Matched, data.Filter, data.Filters = out.Matched, out.Filter, c.conditions(out.Filter)
 	c.show(status, "bulk", c.t("bulk.title."+data.Action), data)
 	return nil
 }

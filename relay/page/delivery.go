@@ -22,7 +22,7 @@ type deliveryView struct {
 	Attempts []attemptView // newest first
 	Payload  *bodyView     // nil if it is hidden or erased
 	Sent     *bodyView     // body of the last attempt's request, made again; nil if there is none
-	Differs  bool          // Sent was made by another configuration than the attempt's
+	Differs  bool          // Sent was made by a configuration that may have other settings of the endpoint than the attempt's
 	Masked   bool          // some headers of the request are not shown
 	Curl     string        // repeats the request without secrets; "" if its body is not known
 	To       []string      // endpoints to which it can be sent again
@@ -90,14 +90,31 @@ func (c *call) showDelivery() error {
 	}
 	if r := d.Request; r != nil && r.Body != nil {
 		d.Sent = newBody("sent", []byte(r.Body.Text))
-		d.Differs = d.History[len(d.History)-1].Generation != r.Body.Generation
+		d.Differs = c.mayDiffer(&d.History[len(d.History)-1], d.Endpoint, r.Body.Generation)
 		d.Curl = curl(r)
 	}
 	if !d.Open && d.Erased.IsZero() && c.may(admin.Redeliver) {
-		d.To = c.endpointNames()
+		d.To = slices.DeleteFunc(c.endpointNames(), func(name string) bool { return name == d.Endpoint })
 	}
 	c.show(http.StatusOK, "delivery", c.t("delivery.title", d.Event.Type, d.Endpoint), d)
 	return nil
+}
+
+// mayDiffer tells whether the settings of an endpoint may have changed between an attempt and a generation of the
+// configuration. Of reloads only the last one that changed something is known, and only to a session of the whole.
+func (c *call) mayDiffer(a *admin.Attempt, endpoint string, generation int64) bool {
+	if a.Generation == generation {
+		return false
+	}
+	var running admin.Running
+	if !c.whole() || c.get("/v1/config", nil, &running) != nil {
+		return true
+	}
+	last := running.LastChange
+	if last == nil || last.Generation != a.Generation+1 || last.At.Before(a.Started) {
+		return true
+	}
+	return slices.Contains(slices.Concat(last.Changed, last.Added, last.Removed), endpoint)
 }
 
 // attempt is an attempt as it is shown; hidden without the right to see bodies.

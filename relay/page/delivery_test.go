@@ -152,7 +152,7 @@ func TestDelivery(t *testing.T) {
 	p, _ := newPage(t, deliveryAnswers(failedDelivery))
 	body := shows(t, p, "/deliveries/dlv_1")
 	has(t, "a failed delivery", body, "Refused at attempt 2.", "crm answered 422 after 13 ms.", "the receiver", "12345678901234567890.10", "!<script", "⟨U+202E⟩",
-		`action="/deliveries/dlv_1/redeliver"`, `href="/deliveries/dlv_0"`, `href="/deliveries/dlv_3"`, "only the beginning was kept", "another configuration than that of the attempt", "!/retry")
+		`action="/deliveries/dlv_1/redeliver"`, `href="/deliveries/dlv_0"`, `href="/deliveries/dlv_3"`, "only the beginning was kept", "if it changed this endpoint", "!<option>crm", "<option>billing", "!/retry")
 	has(t, "what is seen of it", regexp.MustCompile(` data-value="[^"]*"`).ReplaceAllString(body, ""), "!\u202e")
 	isGolden(t, "delivery", body)
 	for _, lang := range []string{"zh-TW", "zh-CN"} {
@@ -307,4 +307,45 @@ func TestBeginning(t *testing.T) {
 			t.Errorf("%q: %q, want %q", given, got, want)
 		}
 	}
+}
+
+// A reload that changed nothing of the endpoint leaves its requests as they were; one that may have is told of calmly.
+func TestBodyAfterReload(t *testing.T) {
+	for change, differs := range map[string]bool{
+		`"last_change":{"generation":3,"changed":["billing"],"at":"2026-01-31T11:59:40Z"}`: false,
+		`"last_change":{"generation":3,"changed":["crm"],"at":"2026-01-31T11:59:40Z"}`:     true,
+		`"last_change":{"generation":4,"changed":["billing"],"at":"2026-01-31T11:59:40Z"}`: true, // the one before is not known
+		`"last_change":{"generation":3,"changed":["billing"],"at":"2026-01-31T11:00:00Z"}`: true, // of another process than the attempt
+		`"generation":3`: true,
+	} {
+		answers := deliveryAnswers(failedDelivery)
+		answers["GET /v1/config"] = "{" + change + "}"
+		p, _ := newPage(t, answers)
+		want := "by the configuration that runs now"
+		if differs {
+			want = "if it changed this endpoint"
+		}
+		has(t, change, shows(t, p, "/deliveries/dlv_1"), want, "!hint bad")
+	}
+}
+
+// A bare word as a type finds nothing: the list offers the pattern that may.
+func TestWiderType(t *testing.T) {
+	p, _ := newPage(t, map[string]string{"GET /v1/endpoints": `{}`, "GET /v1/deliveries": `{"items":[]}`})
+	has(t, "a word", shows(t, p, "/deliveries?type=order&state=failed"), `href="/deliveries?state=failed&amp;type=order.%2A"`)
+	for _, typ := range []string{"order.created", "order.*", "*", ""} {
+		has(t, typ, shows(t, p, "/deliveries?type="+typ), "!type="+typ+".%2A")
+	}
+}
+
+// What a bulk action is meant for is said as the job will say it.
+func TestBulkConditions(t *testing.T) {
+	p, _ := newPage(t, map[string]string{"POST /v1/retries": `{"matched":3,"filter":{"state":["held"],"since":["2026-01-31T11:00:00.5Z"]}}`})
+	has(t, "the question", shows(t, p, "/deliveries/bulk?action=retry&state=held&since=1h"), "<dt>State</dt>", "<dd>held</dd>", "<dt>Since</dt>", "2026-01-31 11:00:00 UTC")
+}
+
+// The title of a cell that is cut hides nothing of what a stranger wrote.
+func TestTitleOfRow(t *testing.T) {
+	p, _ := newPage(t, map[string]string{"GET /v1/endpoints": `{}`, "GET /v1/deliveries": `{"items":[{"id":"dlv_1","event":{"type":"order.created","tenant":"a\u202e\"b"},"endpoint":"crm","state":"pending"}]}`})
+	has(t, "the row", shows(t, p, "/deliveries"), `title="crm a⟨U&#43;202E⟩`, `title="order.created"`)
 }

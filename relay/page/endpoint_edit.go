@@ -128,7 +128,7 @@ func (c *call) refusedForm(f *endpointForm, r *refusal) error {
 		return r
 	}
 	if r != errForm {
-		f.refuse(r)
+		f.refuse(r, c.whole())
 	}
 	c.showForm(r.Status, f)
 	return nil

@@ -208,7 +208,13 @@ func (f *endpointForm) wrong(field, why string) {
 }
 
 // refuse notes what the API says against the settings.
-func (f *endpointForm) refuse(r *refusal) {
+func (f *endpointForm) refuse(r *refusal, whole bool) {
+	said := func(detail string) string {
+		if whole {
+			return detail
+		}
+		return withoutAdvice(detail)
+	}
 	f.Problem = r
 	switch {
 	case r.Code == "endpoint_exists" || r.Code == "endpoint_in_file" && f.Name == "":
@@ -219,11 +225,24 @@ func (f *endpointForm) refuse(r *refusal) {
 			if !strings.HasPrefix(flaw, "/") {
 				pointer, detail = "", flaw
 			}
-			f.wrong(fieldOf(pointer), detail)
+			if pointer == "" && f.Name == "" && strings.HasPrefix(detail, "Invalid name.") { // which is no part of the settings
+				pointer = "/name"
+			}
+			f.wrong(fieldOf(pointer), said(detail))
 		}
 	default:
-		f.wrong(cmp.Or(r.Field, fieldOf(r.Pointer)), r.Detail)
+		f.wrong(cmp.Or(r.Field, fieldOf(r.Pointer)), said(r.Detail))
 	}
+}
+
+// withoutAdvice is a reason without what only who writes the file can do about it.
+func withoutAdvice(detail string) string {
+	for _, advice := range []string{"; set egress", ", or set egress", "; runtime {", ". Add one, or runtime {"} {
+		if said, _, is := strings.Cut(detail, advice); is {
+			return said + "."
+		}
+	}
+	return detail
 }
 
 // First are the fields that are always shown.

@@ -284,3 +284,24 @@ func TestOrigin(t *testing.T) {
 		}
 	}
 }
+
+// A problem stands beside its field; who is bound to a tenant does not get advice that only an operator can follow.
+func TestRefusedForm(t *testing.T) {
+	for _, c := range []struct {
+		flaw, field, whole, bound string
+	}{
+		{"Invalid name. A name is 1 to 64 letters, digits, _ and -.", "name", "Invalid name. A name is 1 to 64 letters, digits, _ and -.", "Invalid name. A name is 1 to 64 letters, digits, _ and -."},
+		{`/url: Invalid url. It points at a private address; set egress { allow_private = ["10.0.0.1/32"] } if it is meant.`, "url",
+			`Invalid url. It points at a private address; set egress { allow_private = ["10.0.0.1/32"] } if it is meant.`, "Invalid url. It points at a private address."},
+		{`/retry: the file does not let endpoints override it; runtime { overrides = […, "retry"] } would`, "rest",
+			`the file does not let endpoints override it; runtime { overrides = […, "retry"] } would`, "the file does not let endpoints override it."},
+	} {
+		for whole, want := range map[bool]string{true: c.whole, false: c.bound} {
+			f := &endpointForm{}
+			f.refuse(&refusal{Code: "invalid_endpoint", Diagnostics: []string{c.flaw}}, whole)
+			if got := f.field(c.field).Problems; len(got) != 1 || got[0] != want {
+				t.Errorf("%s, whole %v: %q", c.flaw, whole, got)
+			}
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 
 	"relay/relay/page/show"
 )
@@ -30,9 +31,16 @@ func formats(texts *catalogue, tag string, now func() time.Time) map[string]any 
 			if t.Before(now()) {
 				return texts.text(tag, "deliveries.due")
 			}
-			return lang.Ago(t, now())
+			return lang.In(t, now())
 		},
-		"clock":     func(t time.Time) string { return lang.Moment(t.UTC()) },
+		"clock":   func(t time.Time) string { return lang.Moment(t.UTC()) },
+		"visible": visible, // of a stranger, in an attribute
+		"daytime": func(t time.Time) []string { // the instant and its time of day, nil for one that is a day old
+			if age := now().Sub(t); t.IsZero() || age >= 24*time.Hour {
+				return nil
+			}
+			return []string{t.UTC().Format(time.RFC3339Nano), t.UTC().Format("15:04:05 MST")}
+		},
 		"dur":       lang.Duration, // of milliseconds
 		"ms":        func(n int64) string { return lang.Duration(float64(n)) },
 		"join":      func(all []string) string { return strings.Join(all, ", ") },
@@ -58,4 +66,18 @@ func formats(texts *catalogue, tag string, now func() time.Time) map[string]any 
 			return "operate"
 		},
 	}
+}
+
+// visible is a text for an attribute, in which markup cannot stand: what cannot be seen, or changes how the text around it is
+// read, is shown by its number.
+func visible(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsGraphic(r) {
+			b.WriteRune(r)
+		} else {
+			fmt.Fprintf(&b, "⟨U+%04X⟩", r)
+		}
+	}
+	return b.String()
 }

@@ -79,8 +79,8 @@ func (c *call) needsOfWhole(s *admin.Status) (all []need) {
 
 func (c *call) needOfAlert(f firing) need {
 	n := need{Class: "bad", Text: c.t("overview.need.alert", f.Alert), Since: f.Since, To: "/alerts", rank: 1}
-	if f.Value != "" {
-		n.Text = c.t("overview.need.alert.value", f.Alert, f.Value, f.Limit)
+	if f.Value != "" && c.p.texts.has("alerts.what."+f.On) {
+		n.Text = c.t("overview.need.alert.value", f.Alert, c.t("alerts.what."+f.On), f.Value, f.Limit)
 	}
 	if n.About = f.About; f.Endpoint {
 		n.To = escaped("/endpoints/%s", f.About)
@@ -91,8 +91,8 @@ func (c *call) needOfAlert(f firing) need {
 // needOfEndpoint says what is wrong with an endpoint, and whether anything is.
 func (c *call) needOfEndpoint(e *admin.Endpoint) (n need, is bool) {
 	n = need{About: e.Name, Since: e.Since, To: escaped("/endpoints/%s", e.Name), rank: 3}
-	mend := func(verb string) {
-		n.Do, n.DoKey, n.Right = escaped("/endpoints/%s/"+verb, e.Name), "overview.do."+verb, "operate"
+	mend := func(verb, label string) {
+		n.Do, n.DoKey, n.Right = escaped("/endpoints/%s/"+verb, e.Name), "endpoint."+label, "operate"
 	}
 	backlog := e.Deliveries.Pending + e.Deliveries.Held
 	switch {
@@ -100,17 +100,17 @@ func (c *call) needOfEndpoint(e *admin.Endpoint) (n need, is bool) {
 		n.Class, n.Text = "bad", c.t("overview.need.invalid", e.Reason)
 	case e.State == "disabled" && (e.Code == "gone" || e.Code == "failing"):
 		n.Class, n.Text = "bad", c.t("overview.need.disabled."+e.Code)
-		mend("enable")
+		mend("enable", "enable")
 	case e.Breaker == "open" || e.Breaker == "half_open":
 		n.Class, n.Text, n.rank = "bad", c.t("overview.need.breaker"), 4
 		n.Since = time.Time{} // that is when it became active
-		mend("resume")
+		mend("resume", "resumeyes")
 	case e.State == "disabled" && e.Enabled:
 		n.Class, n.Text, n.rank = "held", c.t("overview.need.disabled"), 5
-		mend("enable")
+		mend("enable", "enable")
 	case e.State == "paused":
 		n.Class, n.Text, n.rank = "held", c.t("overview.need.paused"), 5
-		mend("resume")
+		mend("resume", "resumeno")
 	case (e.State == "disabled" || e.State == "removed") && backlog > 0:
 		n.Class, n.Text, n.rank = "held", c.t("overview.need."+e.State+".held"), 5
 	case e.State == "active" && failsNow(e.Stats):

@@ -120,7 +120,7 @@ func TestOverviewOfTrouble(t *testing.T) {
 		t.Errorf("it asked %d times: %v", n, api.asked)
 	}
 	for _, want := range []string{
-		"91 % full", "12 requests wait", "The last reload was refused: relay.hcl:3:1: &lt;b&gt;", "disagree about 1 endpoint", "alert success fires: 10.0 %, limit 95.0 %", "alert quiet fires: 1 h 30 min, limit 1 h",
+		"91 % full", "12 requests wait", "The last reload was refused: relay.hcl:3:1: &lt;b&gt;", "disagree about 1 endpoint", "alert success fires: success rate 10.0 %, limit 95.0 %", "alert quiet fires: no event accepted for 1 h 30 min, limit 1 h",
 		"is not in force: url: it must be https", "410 Gone", "its breaker is open", "is disabled by an operator",
 	} {
 		if !strings.Contains(w.Body.String(), want) {

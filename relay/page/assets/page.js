@@ -11,6 +11,7 @@ function zones(within) {
     if (Number.isNaN(at.getTime())) continue;
     const local = at.toLocaleString(root.lang, { dateStyle: "medium", timeStyle: "medium" });
     if (t.dataset.clock !== undefined) t.textContent = local;
+    if (t.dataset.daytime !== undefined) t.textContent = at.toLocaleTimeString(root.lang, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
     t.title = t.dataset.clock !== undefined ? t.dateTime : `${local} · ${t.dateTime}`;
   }
 }
@@ -90,6 +91,13 @@ for (const b of document.querySelectorAll("[data-help]")) { b.hidden = false; b.
 
 function dress(within) { zones(within); copies(within); }
 dress(document);
+
+// On a narrow screen the menu is a row that scrolls: where the viewer is must be in sight.
+const here = document.querySelector(".side nav [aria-current]");
+if (here) {
+  const nav = here.closest("nav"), a = here.getBoundingClientRect(), n = nav.getBoundingClientRect();
+  nav.scrollLeft += a.left - n.left - (n.width - a.width) / 2;
+}
 
 // part reads the screen again and replaces the parts that are marked data-part, unless the pointer or the focus
 // is in them.
