@@ -309,7 +309,7 @@ func TestBeginning(t *testing.T) {
 	}
 }
 
-// A reload that changed nothing of the endpoint leaves its requests as they were; one that may have is told of calmly.
+// A reload that changed nothing of the endpoint leaves its requests as they were; for one that may have the screen says so without an alarm.
 func TestBodyAfterReload(t *testing.T) {
 	for change, differs := range map[string]bool{
 		`"last_change":{"generation":3,"changed":["billing"],"at":"2026-01-31T11:59:40Z"}`: false,
