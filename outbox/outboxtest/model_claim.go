@@ -119,7 +119,9 @@ func (m *model) passedOver(t *rapid.T, d *modelDelivery, claimed []*modelDeliver
 			continue
 		}
 		if younger++; younger > r.Fresh || len(other.Attempts) > 0 {
-			t.Fatalf("event %s was passed over for %s", d.EventID, other.EventID)
+			now := time.Now()
+			t.Fatalf("event %s was passed over for %s: it has %d claims and %d attempts, and joined %s ago, was due %s ago, its lease ended %s ago at the latest; the other has %d claims and was due %s ago",
+				d.EventID, other.EventID, len(d.fences), len(d.Attempts), now.Sub(d.joined), now.Sub(d.Due), now.Sub(d.leasedMax), len(other.fences), now.Sub(other.Due))
 		}
 	}
 }

@@ -32,6 +32,7 @@ type endpoint struct {
 	due   time.Time // the next retry that is known
 	alarm *time.Timer
 	again *time.Timer // after the bound was met
+	idle  *time.Timer // while something is ready
 }
 
 // wait is that of a Claim that found nothing. The zero value is none.
@@ -75,10 +76,11 @@ func keyOf(c *outbox.Claim) claimKey { return claimKey{c.Endpoint, c.Fence} }
 
 const (
 	paceWindow = 100 * time.Millisecond
-	aheadFrom  = 8           // given out in a window, from which on more are claimed than a Claim asks for
-	aheadMost  = 256         // deliveries that wait here for a Claim
-	readyMost  = time.Second // how long they wait
-	toldEvery  = time.Second // how often Redis hears that an endpoint is behind
+	aheadFrom  = 8                     // given out in a window, from which on more are claimed than a Claim asks for
+	aheadMost  = 256                   // deliveries that wait here for a Claim
+	readyMost  = outbox.OrderSlack / 2 // how long they wait: what is handed back has lost its place in line
+	spareShare = 64                    // a lease that is given to a later Claim has lost less than such a part of it
+	toldEvery  = time.Second           // how often Redis hears that an endpoint is behind
 )
 
 // endpoint returns the endpoint of a name. The caller holds mu.
@@ -242,7 +244,7 @@ func (h *lease) fits(e *endpoint, now time.Time) bool {
 	if r.FleetMax > 0 && h.bound != r.FleetMax {
 		return false
 	}
-	return !h.sent.Before(e.wait.began) || h.claim.Until.Sub(now) >= r.Lease-r.Lease/64
+	return !h.sent.Before(e.wait.began) || h.claim.Until.Sub(now) >= r.Lease-r.Lease/spareShare
 }
 
 // room is how many deliveries more this process has use for: those that the Claim that waits
@@ -257,10 +259,11 @@ func (e *endpoint) room() int {
 }
 
 // ahead is how many deliveries may wait here for a Claim. They would stand in the way of the
-// express lane, and take the place of what others work on under a bound.
+// express lane, and take the place of what others work on under a bound. With a short lease none would fit the next
+// Claim, and each would lose its place in line, again and again.
 func (e *endpoint) ahead() int {
 	e.roll(time.Now())
-	if e.pace < aheadFrom || e.last.Behind || e.last.FleetMax > 0 {
+	if e.pace < aheadFrom || e.last.Behind || e.last.FleetMax > 0 || e.last.Lease/spareShare < paceWindow {
 		return 0
 	}
 	return min(e.pace, aheadMost)
@@ -292,6 +295,27 @@ func (s *Store) hold(e *endpoint, list []*lease) {
 		s.leases[keyOf(&h.claim)] = h
 	}
 	e.ready = append(e.ready, list...)
+	s.watchReady(e)
+}
+
+// watchReady sees to it that what no Claim comes for is handed back. The caller holds mu.
+func (s *Store) watchReady(e *endpoint) {
+	if len(e.ready) == 0 || e.idle != nil || s.closed {
+		return
+	}
+	e.idle = time.AfterFunc(readyMost-time.Since(e.ready[0].sent), func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		e.idle = nil
+		if s.closed {
+			return // Close hands all back
+		}
+		now := time.Now()
+		if list := e.takeReady(func(h *lease) bool { return now.Sub(h.sent) >= readyMost }); len(list) > 0 {
+			s.workers.Go(func() { s.handBack(list) }) // Close waits for it
+		}
+		s.watchReady(e)
+	})
 }
 
 // takeReady takes what no Claim should get any more. The caller holds mu.
@@ -310,21 +334,16 @@ func (e *endpoint) takeReady(old func(*lease) bool) (list []*lease) {
 	return list
 }
 
-// handBackIdle gives up what no Claim came for, and forgets leases that ended unnoticed.
-func (s *Store) handBackIdle() {
+// forgetEnded forgets leases that ended unnoticed.
+func (s *Store) forgetEnded() {
 	now := time.Now()
-	var list []*lease
 	s.mu.Lock()
-	for _, e := range s.endpoints {
-		list = append(list, e.takeReady(func(h *lease) bool { return now.Sub(h.sent) >= readyMost })...)
-	}
+	defer s.mu.Unlock()
 	for key, h := range s.leases {
 		if now.Sub(h.claim.Until) > time.Minute {
 			delete(s.leases, key)
 		}
 	}
-	s.mu.Unlock()
-	s.handBack(list)
 }
 
 func (s *Store) handBack(list []*lease) {

@@ -306,7 +306,7 @@ func (sh *shard) tick(ctx context.Context) (time.Duration, error) {
 		sh.s.hearNotes(answer[4], sent)
 		sh.s.hearKinds(answer[8:], sent)
 	}
-	sh.s.handBackIdle()
+	sh.s.forgetEnded()
 	sh.seekOrphans(ctx, joined)
 	sh.watchMemory(ctx)
 	sh.forgetGone(ctx)

@@ -75,7 +75,7 @@ func (s *Store) freed(sh *shard, e *endpoint) {
 // stopTimers ends what would wake endpoints. The caller holds mu.
 func (s *Store) stopTimers() {
 	for _, e := range s.endpoints {
-		for _, t := range []*time.Timer{e.alarm, e.again} {
+		for _, t := range []*time.Timer{e.alarm, e.again, e.idle} {
 			if t != nil {
 				t.Stop()
 			}
