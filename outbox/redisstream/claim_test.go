@@ -36,7 +36,7 @@ func TestReadyGoesBackInTime(t *testing.T) {
 	t.Errorf("a delivery that no Claim came for was held for %s or more", outbox.OrderSlack)
 }
 
-// What waits for a later Claim must fit it. With a short lease it would not, and would lose its place in line each time.
+// A delivery that waits for a later Claim must fit it. With a short lease it would not, and would lose its place in line each time.
 func TestNothingAheadWithShortLease(t *testing.T) {
 	for lease, want := range map[time.Duration]int{10 * time.Millisecond: 0, time.Second: 0, 15 * time.Second: 100} {
 		e := endpoint{window: time.Now().Add(time.Hour), pace: 100, last: outbox.ClaimRequest{Lease: lease}}
