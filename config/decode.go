@@ -166,6 +166,9 @@ func (d *decoder) admin(b *Block) {
 	var http, unix Place
 	if b != nil {
 		b.Secret("token", &a.Token, checkToken)
+		if n := len(a.Token.Reveal()); n > 0 && n < minAccessToken {
+			b.Warn("token", fmt.Sprintf("it has the whole power, and fewer than %d characters can be guessed: make one with openssl rand -hex 32", minAccessToken))
+		}
 		b.Strings("hosts", &a.Hosts, checkBareHost)
 		if b.String("http", &a.HTTP, optional(checkAddress)) {
 			http = b.At("http")

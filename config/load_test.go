@@ -197,7 +197,7 @@ func TestFileFunction(t *testing.T) {
 }
 
 func TestWarnings(t *testing.T) {
-	dir := write(t, map[string]string{"secret": "value"})
+	dir := write(t, map[string]string{"secret": "long-value"})
 	path := filepath.Join(dir, "secret")
 	parse := func(src string) []string {
 		f, err := Parse(filepath.Join(dir, "relay.hcl"), []byte(src), environ{}.get)
@@ -213,6 +213,11 @@ func TestWarnings(t *testing.T) {
 	const secret = endpoint + "admin {\n  token = \"${file(\"secret\")}${file(\"secret\")}\"\n}\n"
 	if w := parse(secret); len(w) != 0 {
 		t.Errorf("private file: %v", w)
+	}
+	for n, want := range map[int]int{1: 1, 15: 1, 16: 0} {
+		if w := parse(fmt.Sprintf("%sadmin {\n  token = %q\n}\n", endpoint, strings.Repeat("x", n))); len(w) != want || want > 0 && !strings.Contains(w[0], "fewer than 16 characters") {
+			t.Errorf("a token of %d characters: %v", n, w)
+		}
 	}
 	if err := os.Chmod(path, 0o644); err != nil {
 		t.Fatal(err)

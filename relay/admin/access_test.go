@@ -345,7 +345,7 @@ func TestAuthorize(t *testing.T) {
 	link := tokens.Links.sign(claims{Tenant: "acme", May: []Right{Read}, Expires: time.Now().Add(time.Hour).Unix()})
 	var seen *Access
 	handler := func(open bool) http.Handler {
-		return Authorize(func() *Tokens { return tokens }, open, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen = AccessOf(r.Context()) }))
+		return Authorize(func() *Tokens { return tokens }, open, nil, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen = AccessOf(r.Context()) }))
 	}
 	ask := func(open bool, header string) int {
 		seen = &Access{Name: "nobody"}

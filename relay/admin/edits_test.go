@@ -62,7 +62,7 @@ func (o *operator) do(method, path, body string) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
 	r := httptest.NewRequest(method, path, strings.NewReader(body))
 	r.Header.Set("Authorization", "Bearer canary-of-token")
-	Authorize(func() *Tokens { return &Tokens{Whole: "canary-of-token"} }, false, New(o.options)).ServeHTTP(w, r)
+	Authorize(func() *Tokens { return &Tokens{Whole: "canary-of-token"} }, false, nil, New(o.options)).ServeHTTP(w, r)
 	if strings.Contains(w.Body.String(), "canary") {
 		o.t.Errorf("%s %s answers a secret:\n%s", method, path, w.Body)
 	}

@@ -328,7 +328,7 @@ func TestTailEndsWithItsAccess(t *testing.T) {
 				}
 				p := decodePolicy(t, "endpoint \"billing\" {\n url = \"https://b.example.com\"\n sign = [\"none\"]\n tenants = [\"acme\"]\n}")
 				g := gatesOf(p)
-				h := Authorize(func() *Tokens { return tokens }, false, New(Options{Outbox: box{}, Policy: running(p.Endpoints...), Deliverer: g}))
+				h := Authorize(func() *Tokens { return tokens }, false, nil, New(Options{Outbox: box{}, Policy: running(p.Endpoints...), Deliverer: g}))
 				r := httptest.NewRequestWithContext(t.Context(), "GET", "/v1/tail", nil)
 				r.Header.Set("Authorization", "Bearer "+token)
 				w, ended := httptest.NewRecorder(), make(chan struct{})

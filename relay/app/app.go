@@ -387,9 +387,10 @@ func (a *App) listenAdmin(ctx context.Context, c config.Admin) error {
 // health probes without a token. open is for listeners where no token is needed.
 func (a *App) guardAdmin(g listen.Guard, o admin.Options, open bool) http.Handler {
 	api := admin.New(o)
-	whole := g.Wrap(admin.Authorize(func() *admin.Tokens { return a.live.Load().tokens }, open, api))
+	refused := newRefusals(o.Log)
+	whole := g.Wrap(admin.Authorize(func() *admin.Tokens { return a.live.Load().tokens }, open, refused.tell, api))
 	probes := g.Wrap(admin.Probes(o))
-	people := a.people(g, api, open)
+	people := a.people(g, open, api, refused.tell)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if a.live.Load().config.Admin.Page.Enabled && people.serves(r) {
 			people.ServeHTTP(w, r)

@@ -27,6 +27,8 @@ type Options struct {
 	Look    func() Look          // optional
 	Now     func() time.Time     // optional
 	Version string
+
+	Refused func(*http.Request) // told of each login with a token that is none, or no more; optional
 }
 
 // Look is what an operator chooses for the page.
@@ -59,6 +61,9 @@ func New(o Options) *Page {
 	}
 	if o.Now == nil {
 		o.Now = time.Now
+	}
+	if o.Refused == nil {
+		o.Refused = func(*http.Request) {}
 	}
 	if o.Tokens == nil {
 		o.Tokens = func() *admin.Tokens { return &admin.Tokens{} }

@@ -65,3 +65,39 @@ func TestDeliveriesShowText(t *testing.T) {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }
+
+// A test that failed is told as a problem, what was done as a notice.
+func TestNotices(t *testing.T) {
+	p := compared(t, New(Options{Open: true, Now: func() time.Time { return at }, API: fakeAPI(deliveryAnswers(failedDelivery))}))
+	for did, want := range map[string]string{"test.failed": `<p class="problem" role="alert">The test failed.`, "test.delivered": `<p class="notice" role="status">The test was delivered.`} {
+		if body := visit(t, p, "/deliveries/dlv_1?did="+did).Body.String(); !strings.Contains(body, want) {
+			t.Errorf("%s: %s", did, body)
+		}
+	}
+}
+
+// Nothing is live for a filter that the API refuses.
+func TestRefusedFilterIsNotLive(t *testing.T) {
+	for status, live := range map[int]bool{http.StatusBadRequest: false, http.StatusOK: true} {
+		p := compared(t, New(Options{Open: true, API: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/v1/deliveries" {
+				w.WriteHeader(status)
+			}
+			_, _ = w.Write([]byte(`{"code":"invalid_filter","detail":"no such state","items":[],"endpoints":[]}`))
+		})}))
+		if w := visit(t, p, "/deliveries?state=x"); w.Code != status || strings.Contains(w.Body.String(), "data-live=") != live {
+			t.Errorf("%d, live: %v", w.Code, !live)
+		}
+	}
+}
+
+// A held delivery has no next attempt until its endpoint is resumed; one that is pending has.
+func TestHeldRowsAreNotDue(t *testing.T) {
+	const row = `{"items":[{"id":"dlv_1","event":{"id":"evt_1","type":"a","time":"2026-01-01T00:00:00Z"},"endpoint":"crm","state":"STATE","attempts":1,"created":"2026-01-01T00:00:00Z","next_attempt":"2026-01-01T00:00:05Z"}]}`
+	for state, due := range map[string]bool{"held": false, "pending": true} {
+		p := compared(t, New(Options{Open: true, API: fakeAPI(map[string]string{"GET /v1/deliveries": strings.Replace(row, "STATE", state, 1), "GET /v1/endpoints": `{"endpoints":[]}`})}))
+		if w := visit(t, p, "/deliveries"); w.Code != http.StatusOK || strings.Contains(w.Body.String(), ">due</time>") != due {
+			t.Errorf("%s: %d %s", state, w.Code, w.Body)
+		}
+	}
+}

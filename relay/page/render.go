@@ -73,6 +73,7 @@ type frame struct {
 	Who     string
 	Query   string // of the search box
 	Notice  string
+	Bad     bool // the notice tells of a failure
 	Part    bool
 }
 
@@ -157,7 +158,7 @@ func (f *frame) With(data any) *frame {
 func (c *call) frame(screen, title string, data any) *frame {
 	return &frame{
 		c: c, Screen: screen, Title: show.Plain(title), Data: data, Lang: c.lang, Look: c.p.Look(), Version: c.p.Version, Now: c.p.Now(),
-		Known: c.known, Session: c.session, Whole: c.whole(), Who: show.Plain(c.nameOf(c.access)), Query: c.r.URL.Query().Get("q"), Notice: c.notice(), Part: c.part(),
+		Known: c.known, Session: c.session, Whole: c.whole(), Who: show.Plain(c.nameOf(c.access)), Query: c.r.URL.Query().Get("q"), Notice: c.notice(), Bad: strings.HasSuffix(c.r.URL.Query().Get("did"), ".failed"), Part: c.part(),
 	}
 }
 

@@ -138,6 +138,8 @@ func (c *call) begin(token string) bool {
 			Name: cookieOf(c.r) + hint, Value: "1", Path: "/enter/", HttpOnly: true, SameSite: http.SameSiteLaxMode,
 			Secure: c.r.TLS != nil, MaxAge: int(sessionFor / time.Second),
 		})
+	} else {
+		c.p.Refused(c.r)
 	}
 	return ok
 }
@@ -156,6 +158,7 @@ func (p *Page) showEnter(c *call) error {
 	token := c.r.PathValue("token")
 	value, ok := p.Tokens().Session(token, p.Now().Add(sessionFor))
 	if !ok {
+		p.Refused(c.r)
 		c.show(http.StatusForbidden, "login", c.t("login.title"), loginForm{Next: "/", Late: true})
 		return nil
 	}
