@@ -18,7 +18,7 @@ type Tokens struct {
 
 // Authorize gives each request its access by its bearer token, and refuses wrong tokens. Requests without a token
 // have the whole power if open, as at a Unix socket, and are refused otherwise. tokens is asked for each request, so that a
-// reload can take tokens away. refused is told of each request with a wrong token; nil for none.
+// reload can take tokens away. refused gets each request with a wrong token; nil for none.
 func Authorize(tokens func() *Tokens, open bool, refused func(*http.Request), next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		access, ok := tokens().accessOf(r, open)

@@ -34,7 +34,7 @@ func newRefusals(log zerolog.Logger) *refusals {
 	return &refusals{log: log, lines: throttle.Lines{Every: warnRefused}}
 }
 
-// tell is told of each request that shows a wrong token.
+// tell logs a request that shows a wrong token.
 func (f *refusals) tell(r *http.Request) {
 	repeats, ok := f.lines.Allow("token")
 	if !ok {

@@ -28,7 +28,7 @@ type Options struct {
 	Now     func() time.Time     // optional
 	Version string
 
-	Refused func(*http.Request) // told of each login with a token that is none, or no more; optional
+	Refused func(*http.Request) // gets each login with a token that is none, or no more; optional
 }
 
 // Look is what an operator chooses for the page.
