@@ -3,6 +3,7 @@ package page
 import (
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,6 +31,9 @@ func TestLiveEndsWithItsAccess(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				g := newDoor(t)
+				var mu sync.Mutex
+				g.Tokens = func() *admin.Tokens { mu.Lock(); defer mu.Unlock(); return g.tokens }
+				g.Now = func() time.Time { mu.Lock(); defer mu.Unlock(); return g.now }
 				g.API = admin.New(admin.Options{Deliverer: nobodyDelivers{}, Policy: func() *policy.Policy { return &policy.Policy{} }})
 				r := httptest.NewRequestWithContext(t.Context(), "GET", "http://relay.test:7171/live", nil)
 				r.AddCookie(&http.Cookie{Name: "relay_session_7171", Value: g.login(acmeToken)})
@@ -45,7 +49,9 @@ func TestLiveEndsWithItsAccess(t *testing.T) {
 					t.Fatalf("it ended too soon: %d %s", w.Code, w.Body)
 				default:
 				}
-				g.tokens.Others[acmeToken] = &admin.Access{Name: "acme", May: []admin.Right{admin.Read}, Tenants: []string{"acme"}} // the same after a reload
+				mu.Lock()
+				g.tokens = &admin.Tokens{Others: map[string]*admin.Access{acmeToken: {Name: "acme", May: []admin.Right{admin.Read}, Tenants: []string{"acme"}}}} // the same after a reload
+				mu.Unlock()
 				time.Sleep(5 * time.Second)
 				synctest.Wait()
 				select {
@@ -53,7 +59,9 @@ func TestLiveEndsWithItsAccess(t *testing.T) {
 					t.Fatal("a reload that changes nothing ends it")
 				default:
 				}
+				mu.Lock()
 				change(g)
+				mu.Unlock()
 				time.Sleep(1100 * time.Millisecond)
 				synctest.Wait()
 				select {
