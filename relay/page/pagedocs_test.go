@@ -19,7 +19,7 @@ func TestDocsOfThePage(t *testing.T) {
 	rows := func(heading string) []string {
 		_, part, _ := strings.Cut(doc, "\n## "+heading+"\n")
 		part, _, _ = strings.Cut(part, "\n## ")
-		return regexp.MustCompile("(?m)^\\|.*\\|$").FindAllString(part, -1)[2:]
+		return regexp.MustCompile(`(?m)^\|.*\|$`).FindAllString(part, -1)[2:]
 	}
 	var named []string
 	for _, row := range rows("Screens") {

@@ -37,9 +37,6 @@ type Shown struct {
 	Size      int  // bytes of the whole payload
 }
 
-// JSON is the HTML of Body.
-func JSON(raw []byte) template.HTML { return Body(raw).HTML }
-
 // Body shows a payload. JSON is pretty-printed with two spaces: members stay in their order, duplicate ones too, and numbers and
 // strings stay byte for byte as they came. Other text is shown as [Text] does, and other bytes as a dump. At most 64 KiB
 // are shown, of a dump 4 KiB.
