@@ -188,7 +188,7 @@ func TestPageMakesEndpoints(t *testing.T) {
 	}
 	to := v.post("/endpoints", form).wentTo("/endpoints/shop/secret")
 	v.post("/endpoints", form).wentTo(to) // Back and again makes no other
-	v.get(to).is(200, "whsec_", "The endpoint is made.", "in the audit")
+	v.get(to).is(200, "whsec_", "The endpoint is made.", "The audit records each visit")
 	edit := v.get("/endpoints/shop/edit").is(200, "!canary", receiver+"/hooks?***", `"connect": "3s"`, "X-Key", `value="project=shop"`)
 	v.get("/endpoints/shop").is(200, "!canary", "order.*", "50 per second", "As a file has it", `data-copy="hcl-text"`)
 
