@@ -95,8 +95,7 @@ func (t *tail) hear(f *outbox.Filter, i *outbox.Item) {
 	if !f.Match(i) {
 		return
 	}
-	if t.rate > 0 && !t.within(time.Now().Unix()) {
-		t.lost.Add(1)
+	if t.rate > 0 && !t.within(i.Last.Started.Add(i.Last.Took).Unix()) {
 		return
 	}
 	select {
@@ -106,12 +105,22 @@ func (t *tail) hear(f *outbox.Filter, i *outbox.Item) {
 	}
 }
 
-// within tells whether the rate lets one more attempt of a second through.
+// within tells whether the rate lets one more attempt of a second through. It is asked for each attempt of each reader, so it
+// counts once, and looks at no clock: attempts that end out of order count for the newest second.
 func (t *tail) within(second int64) bool {
-	if t.second.Swap(second) != second {
-		t.taken.Store(0)
+	if now := t.second.Load(); second > now && t.second.CompareAndSwap(now, second) {
+		t.lost.Add(max(0, t.taken.Swap(0)-t.rate))
 	}
 	return t.taken.Add(1) <= t.rate
+}
+
+// left is how many attempts were left out so far.
+func (t *tail) left() int64 {
+	n := t.lost.Load()
+	if t.rate > 0 {
+		n += max(0, t.taken.Load()-t.rate)
+	}
+	return n
 }
 
 // follow writes until the reader has gone, or Relay stops.
@@ -201,9 +210,9 @@ func (t *tail) attempts(ctx context.Context, i *outbox.Item) error {
 
 // loss says how many attempts were lost since the last time.
 func (t *tail) loss() error {
-	lost := t.lost.Load()
+	lost := t.left()
 	n := lost - t.told
-	if n == 0 {
+	if n <= 0 { // a second may just end
 		return nil
 	}
 	t.told = lost
