@@ -238,8 +238,8 @@ func (sh *shard) session() (*session, error) {
 }
 
 const (
-	tickEvery  = time.Second
-	retryFirst = 50 * time.Millisecond // after an error
+	tickEvery  = outbox.OrderSlack * 3 / 4 // ± a fifth: what falls due between two heartbeats, and nobody claims, joins its line in time for G3
+	retryFirst = 50 * time.Millisecond     // after an error
 	retryMost  = time.Second
 )
 
@@ -315,8 +315,14 @@ func (sh *shard) tick(ctx context.Context) (time.Duration, error) {
 		_ = sh.tell(ctx, joined) // the next tick tries again
 	}
 
-	next := tickEvery*3/4 + mathrand.N(tickEvery/2)
-	for i, at := range answer[1:3] {
+	return nextTick(now, answer[1], answer[2]), nil
+}
+
+// nextTick is how long to wait until the next heartbeat: less where the end of a lease, or a retry that is due, comes
+// before. Times are those of the tick script, "" for none.
+func nextTick(now int64, leaseEnds, retryDue string) time.Duration {
+	next := tickEvery*4/5 + mathrand.N(tickEvery*2/5)
+	for i, at := range []string{leaseEnds, retryDue} {
 		if at == "" {
 			continue
 		}
@@ -328,7 +334,7 @@ func (sh *shard) tick(ctx context.Context) (time.Duration, error) {
 		}
 		next = min(next, wait)
 	}
-	return next, nil
+	return next
 }
 
 // texts reads a script's answer that is a list of texts.

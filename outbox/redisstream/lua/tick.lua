@@ -1,7 +1,8 @@
 -- The heartbeat of a Relay, which also lets due retries join their line and rings for leases
 -- that have ended.
 -- KEYS: meta, leases, agenda, alive, who, endpoints, kinds, took, erased. ARGV: key prefix, outbox id, consumer, its token.
--- Returns the time, the end of the first lease that goes on, the next due time, bytes in use,
+-- Returns the time, the end of the first lease that goes on, the next due time (both are now where this call had not room
+-- for all), bytes in use,
 -- the revision of the notes, how many events are in the log, entries in took, and in erased; then kinds of documents and
 -- the revision of each.
 local prefix, leases, agenda = ARGV[1], KEYS[2], KEYS[3]
@@ -13,21 +14,26 @@ local now = clock()
 redis.call('ZADD', KEYS[4], text(now), ARGV[3])
 local function due(key) return redis.call('ZRANGE', key, '-inf', text(now), 'BYSCORE', 'LIMIT', 0, 200) end
 
-for _, endpoint in ipairs(due(agenda)) do
+local some = due(agenda)
+local retriesLeft, endsLeft = #some == 200, false
+for _, endpoint in ipairs(some) do
   if promote(prefix, endpoint, now) > 0 then wake(prefix, endpoint) end
   local later = redis.call('ZRANGE', prefix .. 'r:' .. endpoint, 0, 0, 'WITHSCORES')
   if later[2] then
+    retriesLeft = retriesLeft or tonumber(later[2]) <= now
     redis.call('ZADD', agenda, text(tonumber(later[2])), endpoint)
   else
     redis.call('ZREM', agenda, endpoint)
   end
 end
 
-for _, endpoint in ipairs(due(leases)) do
+some = due(leases)
+for _, endpoint in ipairs(some) do
   local kept = redis.call('HMGET', KEYS[6], endpoint .. '|lease', endpoint .. '|rung')
   if kept[2] then
     redis.call('ZADD', leases, text(now), endpoint) -- nobody has looked since it was rung for; others have their turn
   else
+    endsLeft = #some == 200
     local ended, first = ends(prefix, endpoint, tonumber(kept[1] or 0), now)
     if ended > 0 then
       wake(prefix, endpoint)
@@ -39,11 +45,12 @@ for _, endpoint in ipairs(due(leases)) do
   end
 end
 
-local function first(key)
+local function first(key, left)
+  if left then return text(now) end
   local f = redis.call('ZRANGE', key, '(' .. text(now), '+inf', 'BYSCORE', 'LIMIT', 0, 1, 'WITHSCORES')
   return f[2] and text(tonumber(f[2])) or ''
 end
-local out = {text(now), first(leases), first(agenda), m[2] or '0', m[3] or '0', text(tonumber(m[4] or 0) - tonumber(m[5] or 0)),
+local out = {text(now), first(leases, endsLeft), first(agenda, retriesLeft), m[2] or '0', m[3] or '0', text(tonumber(m[4] or 0) - tonumber(m[5] or 0)),
   redis.call('XLEN', KEYS[8]), redis.call('ZCARD', KEYS[9])}
 for _, v in ipairs(redis.call('HGETALL', KEYS[7])) do out[#out + 1] = v end
 return out
