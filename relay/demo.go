@@ -76,7 +76,8 @@ func (c *command) demo() *cobra.Command {
 			"folder, and a receiver that checks every signature. One of the two endpoints is down at first.\n" +
 			"With --kill, Relay runs as a process of its own, is killed with -9 half-way and started again.\n\n" +
 			"With --page it tells the story of a shop until Ctrl-C, with receivers that are slow, refuse, fail\n" +
-			"and recover, and prints links to the page of its Relay.",
+			"and recover, and prints links to the page of its Relay. The operator's link logs in once; the next\n" +
+			"one is printed when it is used.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d.command = c

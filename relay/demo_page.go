@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"relay/relay/admin"
 	"relay/relay/app"
 	"relay/relay/client"
 )
@@ -179,6 +180,7 @@ type pageDemo struct {
 	token             string // of the operator
 	receiver          string // its address
 	url               string // of the admin listener, once it is open
+	once              *admin.OneTime
 }
 
 func (d *pageDemo) run() (err error) {
@@ -230,10 +232,13 @@ func (d *pageDemo) relay(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	d.once = admin.NewOneTime(func() {
+		fmt.Fprintf(d.out, "The link was used. The next one, for another browser:\n\n  %s\n\n", d.link())
+	})
 	lines := app.NewLines(d.err)
 	defer lines.Flush(lastLines)
 	a, err := app.Open(ctx, app.Options{
-		Config: file.Config, Policy: p, Version: version, Grace: time.Second, Load: d.again([]string{d.file}, file),
+		Config: file.Config, Policy: p, Version: version, Grace: time.Second, Load: d.again([]string{d.file}, file), OneTime: d.once,
 		Log: app.NewLogger(file.Config.Log, lines), LogDropped: lines.Dropped,
 	})
 	if err != nil {
@@ -327,15 +332,19 @@ func (d *pageDemo) ask(path string, body, into any) error {
 	return nil
 }
 
-func (d *pageDemo) introduce(links []string) {
-	fmt.Fprintf(d.out, `The page of a Relay with a shop, its receivers and two customers. This link logs in:
+// link makes a link that logs in once as the operator.
+func (d *pageDemo) link() string { return d.url + "/enter/" + d.once.Make(d.token) }
 
-  %s/enter/%s
+func (d *pageDemo) introduce(links []string) {
+	fmt.Fprintf(d.out, `The page of a Relay with a shop, its receivers and two customers. This link logs in once:
+
+  %s
 
 The endpoint "warehouse" fails and recovers in turns, "analytics" is slow, "newsletter" is paused and
-"crm" refuses one customer. Alerts go to "on-call". Customers see only what is theirs:
+"crm" refuses one customer. Alerts go to "on-call". Customers see only what is theirs, by links that hold
+for a day:
 
-`, d.url, d.token)
+`, d.link())
 	for i, tenant := range demoTenants() {
 		fmt.Fprintf(d.out, "  %-7s %s\n", tenant, links[i])
 	}

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,13 +15,13 @@ import (
 	"relay/internal/testkit"
 )
 
-// startPageDemo runs "relay demo --page", and returns what it prints, the address of its page and the tokens of
-// its links: of the operator, of acme and of globex.
-func startPageDemo(t *testing.T) (cmd *exec.Cmd, address string, tokens []string) {
+// startPageDemo runs "relay demo --page", and returns what it prints, the address of its page and tokens: of the operator,
+// of acme and of globex.
+func startPageDemo(t *testing.T) (cmd *exec.Cmd, out *testkit.Log, address string, tokens []string) {
 	t.Helper()
 	self, err := os.Executable()
 	testkit.Must(t, err)
-	out := new(testkit.Log)
+	out = new(testkit.Log)
 	cmd = &exec.Cmd{Path: self, Args: []string{"relay", "demo", "--page"}, Env: append(os.Environ(), "TMPDIR="+t.TempDir()), Stdout: out, Stderr: out}
 	testkit.Must(t, cmd.Start())
 	t.Cleanup(func() {
@@ -41,7 +42,50 @@ func startPageDemo(t *testing.T) (cmd *exec.Cmd, address string, tokens []string
 	if len(tokens) != 3 {
 		t.Fatalf("%d links, want 3", len(tokens))
 	}
-	return cmd, address, tokens
+	_, file, _ := strings.Cut(out.String(), "  configuration  ")
+	file, _, _ = strings.Cut(file, "\n")
+	text, err := os.ReadFile(file)
+	testkit.Must(t, err)
+	_, token, _ := strings.Cut(string(text), `token    = "`)
+	tokens[0], _, _ = strings.Cut(token, `"`)
+	return cmd, out, address, tokens
+}
+
+// linksOf are the codes of links that log in once, in what the demo prints.
+func linksOf(out string) []string {
+	return regexp.MustCompile(`/enter/(relay_once_\w+)`).FindAllString(out, -1)
+}
+
+// The operator's link logs in once, and the demo prints the next one as soon as it is used.
+func TestDemoLinkLogsInOnce(t *testing.T) {
+	_, out, address, tokens := startPageDemo(t)
+	if strings.Contains(out.String(), tokens[0]) {
+		t.Error("it prints the token of the operator")
+	}
+	enter := func(method, link string) (status, cookies int) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), method, address+link, nil)
+		testkit.Must(t, err)
+		resp, err := http.DefaultTransport.RoundTrip(req)
+		testkit.Must(t, err)
+		defer resp.Body.Close()
+		return resp.StatusCode, len(resp.Cookies())
+	}
+	link := linksOf(out.String())[0]
+	if status, cookies := enter(http.MethodGet, link); status != http.StatusOK || cookies != 0 {
+		t.Errorf("a program that looks at the link gets %d with %d cookies", status, cookies)
+	}
+	if status, cookies := enter(http.MethodPost, link); status != http.StatusSeeOther || cookies == 0 {
+		t.Errorf("the first use: %d with %d cookies", status, cookies)
+	}
+	if status, cookies := enter(http.MethodPost, link); status != http.StatusGone || cookies != 0 {
+		t.Errorf("the second use: %d with %d cookies", status, cookies)
+	}
+	testkit.Until(t, "the next link", func() bool { return len(linksOf(out.String())) == 2 })
+	next := linksOf(out.String())[1]
+	if status, _ := enter(http.MethodPost, next); next == link || status != http.StatusSeeOther {
+		t.Errorf("the next link %s: %d", next, status)
+	}
 }
 
 // asked is the answer of an admin route.
@@ -65,7 +109,7 @@ func asked(t *testing.T, address, token, path string) map[string]any {
 // The story has something for every screen: deliveries in every state an operator meets, an alert that fires, an
 // endpoint in every condition, customers who see only what is theirs. It ends by a signal and leaves nothing.
 func TestDemoPage(t *testing.T) {
-	cmd, address, tokens := startPageDemo(t)
+	cmd, _, address, tokens := startPageDemo(t)
 	ask := func(token int, path string) map[string]any { t.Helper(); return asked(t, address, tokens[token], path) }
 	some := func(query string) {
 		t.Helper()

@@ -71,6 +71,8 @@ type Options struct {
 	// addresses take them. Open fails if one is left. nil for none.
 	Given *listen.Given
 
+	OneTime *admin.OneTime // codes of links that log in to the page once; nil for none
+
 	Hooks Hooks
 }
 

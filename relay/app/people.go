@@ -54,6 +54,7 @@ func (a *App) people(g listen.Guard, open bool, api http.Handler, refused func(*
 		API:     api,
 		Tokens:  func() *admin.Tokens { return a.live.Load().tokens },
 		Open:    open,
+		OneTime: a.o.OneTime,
 		Refused: refused,
 		Look: func() page.Look {
 			now := a.live.Load().config.Admin.Page

@@ -28,6 +28,8 @@ type Options struct {
 	Now     func() time.Time     // optional
 	Version string
 
+	OneTime *admin.OneTime // links that log in once; nil: there are none
+
 	Refused func(*http.Request) // gets each login with a token that is none, or no more; optional
 }
 

@@ -154,12 +154,14 @@ func (p *Page) logout(c *call) error {
 // showEnter logs in by a link. Somebody who is logged in as another is asked first, so that no site
 // changes who acts here.
 func (p *Page) showEnter(c *call) error {
-	c.w.Header().Set("Referrer-Policy", "no-referrer") // the address has the token in it
-	token := c.r.PathValue("token")
+	token := c.entering()
+	if admin.IsOneTime(token) {
+		return p.showOnce(c, token)
+	}
 	value, ok := p.Tokens().Session(token, p.Now().Add(sessionFor))
 	if !ok {
 		p.Refused(c.r)
-		c.show(http.StatusForbidden, "login", c.t("login.title"), loginForm{Next: "/", Late: true})
+		c.showLate()
 		return nil
 	}
 	if cookie, err := c.r.Cookie(cookieOf(c.r)); c.session && err == nil && cookie.Value != value || c.crossesSession() {
@@ -172,6 +174,17 @@ func (p *Page) showEnter(c *call) error {
 	return nil
 }
 
+// entering is the token or code in the address of a link.
+func (c *call) entering() string {
+	c.w.Header().Set("Referrer-Policy", "no-referrer")
+	return c.r.PathValue("token")
+}
+
+// showLate says that a link does not hold, or not any more.
+func (c *call) showLate() {
+	c.show(http.StatusForbidden, "login", c.t("login.title"), loginForm{Next: "/", Late: true})
+}
+
 // crossesSession tells whether the request comes from another site, and so without the cookie of a
 // session that there may be. Its hint, which says that there is one, comes all the same.
 func (c *call) crossesSession() bool {
@@ -180,8 +193,12 @@ func (c *call) crossesSession() bool {
 }
 
 func (p *Page) enter(c *call) error {
-	if !c.begin(c.r.PathValue("token")) {
-		c.show(http.StatusForbidden, "login", c.t("login.title"), loginForm{Next: "/", Late: true})
+	token := c.entering()
+	if admin.IsOneTime(token) {
+		return p.enterOnce(c, token)
+	}
+	if !c.begin(token) {
+		c.showLate()
 		return nil
 	}
 	c.redirect("/")

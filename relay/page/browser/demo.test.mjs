@@ -1,7 +1,7 @@
 // The page of "relay demo --page", which the pictures of the README are made of.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { mkdtemp, mkdir, rm, stat } from 'node:fs/promises';
+import { mkdtemp, mkdir, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -23,7 +23,8 @@ before(async () => {
     return demo.log.some((line) => line.startsWith('Ctrl-C'));
   });
   demo.url = new URL(demo.links[0]).origin;
-  demo.token = demo.links[0].split('/enter/')[1];
+  const file = demo.log.find((line) => line.startsWith('  configuration')).split(/\s+/).at(-1);
+  demo.token = (await readFile(file, 'utf8')).match(/token    = "(.+)"/)[1];
 });
 after(async () => {
   demo.child.kill('SIGINT');
@@ -45,12 +46,59 @@ story('the link of the demo logs in, and there is something to see', async (arri
   await page.setViewportSize({ width: 1280, height: 800 });
   await page.goto(demo.links[0]);
   await v.at('overview');
-  assert.ok(!page.url().includes(demo.token), 'the address keeps the token');
+  assert.equal(new URL(page.url()).pathname, '/', 'the address keeps the code');
   for (const endpoint of ['storefront', 'warehouse', 'crm', 'analytics', 'newsletter']) await page.locator('main').getByText(endpoint, { exact: true }).first().waitFor();
   await picture(page, 'overview');
   await v.open(`/deliveries/${failed.id}`, 'delivery');
   await page.getByText('unknown customer').first().waitFor();
   await picture(page, 'delivery');
+});
+
+// link is the newest link that logs in once, as soon as it is another than before.
+const link = (before) => until('a link that was not used', () => {
+  const newest = demo.log.flatMap((line) => line.match(/http:\S+\/enter\/relay_once_\S+/) ?? []).at(-1);
+  return newest !== before && newest;
+});
+
+for (const js of [true, false]) {
+  story(`the link of the demo logs in once, and the next one comes at once${js ? '' : ', without JavaScript'}`, async (arrive) => {
+    const used = await link();
+    const v = await arrive(demo, { js });
+    v.expect(410, '/enter/');
+    await v.page.goto(used);
+    await v.at('overview');
+    const next = await link(used);
+    const other = await arrive(demo, { js });
+    other.expect(410, '/enter/');
+    await other.page.goto(used);
+    await other.page.getByRole('heading', { name: 'This link was used' }).waitFor();
+    await other.page.reload();
+    await other.page.getByRole('heading', { name: 'This link was used' }).waitFor();
+    await v.page.goto(used); // who is logged in stays so
+    await v.page.getByRole('link', { name: 'Go on as administrator' }).click();
+    await v.at('overview');
+    await v.page.goBack();
+    await v.page.reload();
+    await v.open('/jobs', 'jobs');
+
+    const answer = await fetch(next); // a preview
+    assert.equal(answer.status, 200);
+    assert.deepEqual(answer.headers.getSetCookie(), []);
+    await other.page.goto(next);
+    await other.at('overview');
+  });
+}
+
+story('a preview does not use the link of the demo up, and a browser that does not say who asks gets a button', async (arrive) => {
+  const v = await arrive(demo);
+  await v.open('/login', 'login');
+  await v.page.evaluate((to) => fetch(to), await link());
+  await v.context.setExtraHTTPHeaders({ 'Sec-Purpose': 'prefetch' });
+  await v.page.goto(await link());
+  await v.page.getByText('It works once').waitFor();
+  await v.context.setExtraHTTPHeaders({});
+  await v.page.getByRole('button', { name: 'Open the page' }).click();
+  await v.at('overview');
 });
 
 story('the links of the demo\'s customers show what is theirs', async (arrive) => {
