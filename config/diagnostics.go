@@ -13,6 +13,8 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"relay/internal/sorting"
 )
 
 // Diagnostics are the problems of a file, in the order of the file. They never
@@ -88,7 +90,7 @@ func (ds Diagnostics) sort(files []string) {
 		}
 		return len(files)
 	}
-	slices.SortStableFunc(ds, func(a, b Diagnostic) int {
+	sorting.Stable(ds, func(a, b Diagnostic) int {
 		return cmp.Or(order(a)-order(b), a.Range.Start.Byte-b.Range.Start.Byte)
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"unicode"
 
 	"relay/config"
+	"relay/internal/sorting"
 )
 
 // Label is what an operator says of an endpoint to find it by.
@@ -40,7 +41,7 @@ func (e *Endpoint) readLabels(b *config.Block) {
 		}
 		e.Labels = append(e.Labels, Label{x.Key, value})
 	}
-	slices.SortFunc(e.Labels, func(a, b Label) int { return strings.Compare(a.Name, b.Name) })
+	sorting.By(e.Labels, func(a, b Label) int { return strings.Compare(a.Name, b.Name) })
 }
 
 // labelSettings are the labels for Diff: one setting for each, or for all together if env() or

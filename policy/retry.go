@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"relay/config"
+	"relay/internal/sorting"
 )
 
 // Limits of the file's retry blocks.
@@ -221,7 +222,7 @@ func (r *retry) spell() Retry {
 		out.On.union(c.of)
 		out.Classes = append(out.Classes, RetryClass{Name: c.name, Of: c.of, Steps: c.over(r.steps).spell()})
 	}
-	slices.SortFunc(out.Classes, func(a, b RetryClass) int {
+	sorting.By(out.Classes, func(a, b RetryClass) int {
 		return cmp.Or(a.Of.size()-b.Of.size(), cmp.Compare(a.Name, b.Name))
 	})
 	return out

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/term"
 
 	"relay/config"
+	"relay/internal/sorting"
 	"relay/relay/admin"
 	"relay/relay/client"
 )
@@ -104,7 +104,7 @@ func topRows(t client.Target) ([]topRow, error) {
 
 func topTable(rows []topRow, sort string) *client.Table {
 	order := topOrders()[sort]
-	slices.SortFunc(rows, func(a, b topRow) int { return cmp.Or(order(&a, &b), cmp.Compare(a.Name, b.Name)) })
+	sorting.By(rows, func(a, b topRow) int { return cmp.Or(order(&a, &b), cmp.Compare(a.Name, b.Name)) })
 	table := &client.Table{Header: []string{"ENDPOINT", "STATE", "WAITS", "BACKLOG", "AGE", "DELIVERED", "FAILED", "SUCCESS", "P95"}}
 	for i := range rows {
 		r := &rows[i]

@@ -4,11 +4,12 @@ import (
 	"cmp"
 	"context"
 	"math"
-	"slices"
 	"strconv"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"relay/internal/sorting"
 )
 
 // weighted is an order that stands for so many deliveries.
@@ -51,7 +52,7 @@ func (s *Store) Ages(ctx context.Context, endpoint string, quantiles []float64) 
 	if len(all) == 0 {
 		return nil, nil
 	}
-	slices.SortFunc(all, func(a, b aged) int { return cmp.Compare(a.age, b.age) })
+	sorting.By(all, func(a, b aged) int { return cmp.Compare(a.age, b.age) })
 	ages := make([]time.Duration, len(quantiles))
 	for i, q := range quantiles {
 		ages[i] = all[len(all)-1].age

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"relay/internal/sorting"
 	"relay/outbox"
 
 	"github.com/redis/go-redis/v9"
@@ -321,6 +322,6 @@ func (s *Store) Relays(ctx context.Context) ([]outbox.Relay, error) {
 		r.Name, r.Seen, r.Self = name, seen, name == joined.consumer
 		fleet = append(fleet, r)
 	}
-	slices.SortFunc(fleet, func(a, b outbox.Relay) int { return int(max(-1, min(1, a.Number-b.Number))) })
+	sorting.By(fleet, func(a, b outbox.Relay) int { return int(max(-1, min(1, a.Number-b.Number))) })
 	return fleet, nil
 }

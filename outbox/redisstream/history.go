@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"relay/internal/sorting"
 	"relay/outbox"
 )
 
@@ -127,7 +128,7 @@ func merge(scans []*scan, most int) (list []match, end *position, err error) {
 		list = append(list, sc.found...)
 	}
 	rising := len(scans) > 0 && scans[0].q.Oldest
-	slices.SortFunc(list, func(a, b match) int { return a.compare(b.position, rising) })
+	sorting.By(list, func(a, b match) int { return a.compare(b.position, rising) })
 	if end != nil {
 		list = slices.DeleteFunc(list, func(m match) bool { return m.compare(*end, rising) > 0 })
 	}
@@ -257,7 +258,7 @@ func (sc *scan) ofEvent(ctx context.Context) error {
 		sc.take(r.order, r.n, item, &e.Event, !e.Erased.IsZero())
 	}
 	rising := sc.q.Oldest
-	slices.SortFunc(sc.found, func(a, b match) int { return a.compare(b.position, rising) })
+	sorting.By(sc.found, func(a, b match) int { return a.compare(b.position, rising) })
 	return nil
 }
 

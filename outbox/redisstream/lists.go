@@ -8,6 +8,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"relay/internal/sorting"
 	"relay/outbox"
 )
 
@@ -143,7 +144,7 @@ func (l *lists) read(ctx context.Context, low, high int64, most int) (list []can
 	if !done {
 		list = slices.DeleteFunc(list, func(c candidate) bool { return c.order != covered && c.order > covered == rising })
 	}
-	slices.SortFunc(list, func(a, b candidate) int {
+	sorting.By(list, func(a, b candidate) int {
 		c := cmp.Or(cmp.Compare(a.order, b.order), cmp.Compare(a.low, b.low))
 		if rising {
 			return c

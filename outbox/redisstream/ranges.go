@@ -10,6 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"relay/internal/sorting"
 	"relay/outbox"
 )
 
@@ -409,7 +410,7 @@ func meet(wanted []alternatives, texts []string, events int) ([]place, error) {
 	}
 	if list != nil {
 		list = slices.DeleteFunc(list, func(p place) bool { return p.at >= events || !all.has(p.at) })
-		slices.SortFunc(list, func(a, b place) int { return cmp.Or(a.at-b.at, a.n-b.n) })
+		sorting.By(list, func(a, b place) int { return cmp.Or(a.at-b.at, a.n-b.n) })
 		return slices.Compact(list), nil
 	}
 	for k, word := range all {

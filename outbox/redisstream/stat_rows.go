@@ -10,6 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"relay/internal/sorting"
 	"relay/outbox"
 )
 
@@ -46,7 +47,7 @@ func (s *Store) Statistics(ctx context.Context, q outbox.StatQuery) ([]outbox.St
 	for _, row := range sum {
 		rows = append(rows, *row)
 	}
-	slices.SortFunc(rows, func(a, b outbox.Stat) int {
+	sorting.By(rows, func(a, b outbox.Stat) int {
 		return cmp.Or(a.Start.Compare(b.Start), cmp.Compare(a.Endpoint, b.Endpoint), cmp.Compare(a.Type, b.Type), cmp.Compare(a.Tenant, b.Tenant))
 	})
 	return rows, nil

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"maps"
 	"math"
-	"slices"
 	"time"
 
+	"relay/internal/sorting"
 	"relay/outbox"
 )
 
@@ -26,7 +26,7 @@ func (s *Store) Statistics(ctx context.Context, q outbox.StatQuery) ([]outbox.St
 	for _, row := range r.rows {
 		rows = append(rows, *row)
 	}
-	slices.SortFunc(rows, func(a, b outbox.Stat) int {
+	sorting.By(rows, func(a, b outbox.Stat) int {
 		return cmp.Or(a.Start.Compare(b.Start), cmp.Compare(b.Step, a.Step), cmp.Compare(a.Endpoint, b.Endpoint),
 			cmp.Compare(a.Type, b.Type), cmp.Compare(a.Tenant, b.Tenant))
 	})

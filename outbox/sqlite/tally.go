@@ -9,6 +9,7 @@ import (
 
 	"github.com/ncruces/go-sqlite3"
 
+	"relay/internal/sorting"
 	"relay/outbox"
 	"relay/outbox/sketch"
 )
@@ -267,7 +268,7 @@ func sortedKeys(sums map[statKey]*outbox.Stat) []statKey {
 	for key := range sums {
 		keys = append(keys, key)
 	}
-	slices.SortFunc(keys, compareKeys)
+	sorting.By(keys, compareKeys)
 	return keys
 }
 

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"relay/internal/sorting"
 	"relay/outbox"
 	"relay/relay/query"
 )
@@ -60,7 +61,7 @@ func (out *Statistics) addRows(b *backlogs) {
 			out.Rows = append(out.Rows, StatRow{Endpoint: &name})
 		}
 	}
-	slices.SortFunc(out.Rows, func(a, b StatRow) int { return cmp.Compare(*a.Endpoint, *b.Endpoint) })
+	sorting.By(out.Rows, func(a, b StatRow) int { return cmp.Compare(*a.Endpoint, *b.Endpoint) })
 	for i := range out.Rows {
 		out.Rows[i].Backlog = b.of([]string{*out.Rows[i].Endpoint})
 	}
@@ -116,7 +117,7 @@ func (b *backlogs) of(names []string) *Backlog {
 		}
 	}
 	if known && len(all) > 0 {
-		slices.SortFunc(all, func(a, b weighted) int { return cmp.Compare(a.age, b.age) })
+		sorting.By(all, func(a, b weighted) int { return cmp.Compare(a.age, b.age) })
 		out.AgeMS = &Ages{P50: millis(at(all, 0.5)), P90: millis(at(all, 0.9)), P99: millis(at(all, 0.99))}
 	}
 	return out

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"relay/ingest/problem"
+	"relay/internal/sorting"
 )
 
 // selection is the query of GET /v1/endpoints.
@@ -143,7 +144,7 @@ func (s *selection) list(v *view) EndpointList {
 		}
 	}
 	if order := sorts()[s.sort]; order != nil {
-		slices.SortFunc(all, func(a, b Endpoint) int { return order(&a, &b) })
+		sorting.By(all, func(a, b Endpoint) int { return order(&a, &b) })
 	}
 	list := EndpointList{Endpoints: all[min(s.offset, len(all)):], Total: len(all), Summary: summaryOf(all)}
 	if s.limit > 0 {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"relay/internal/sorting"
 	"relay/outbox/sketch"
 	"relay/policy"
 )
@@ -67,7 +68,7 @@ func (e *Evaluator) State(now time.Time) State {
 			s.Quiet = append(s.Quiet, Silence{subject, c.quiet})
 		}
 	}
-	slices.SortFunc(s.Quiet, func(a, b Silence) int { return bySubject(a.Subject, b.Subject) })
+	sorting.By(s.Quiet, func(a, b Silence) int { return bySubject(a.Subject, b.Subject) })
 	return s
 }
 
@@ -79,7 +80,7 @@ func (e *Evaluator) Firing() []Firing {
 			all = append(all, *c.firing)
 		}
 	}
-	slices.SortFunc(all, func(a, b Firing) int { return bySubject(a.Subject, b.Subject) })
+	sorting.By(all, func(a, b Firing) int { return bySubject(a.Subject, b.Subject) })
 	return all
 }
 
@@ -136,7 +137,7 @@ func (e *Evaluator) Observe(alerts []*policy.Alert, s *Sample) []Transition {
 		}
 		delete(e.conditions, subject)
 	}
-	slices.SortFunc(all, func(a, b Transition) int { return bySubject(a.Subject, b.Subject) })
+	sorting.By(all, func(a, b Transition) int { return bySubject(a.Subject, b.Subject) })
 	return all
 }
 

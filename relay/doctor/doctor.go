@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"relay/internal/sorting"
 )
 
 // The levels of a Finding.
@@ -53,7 +55,7 @@ func New(all []Finding, took time.Duration) *Report {
 	r := &Report{TookMS: took.Milliseconds(), Findings: slices.Clone(all)}
 	levels := []string{Breaks, Warns, Fine}
 	parts := []string{File, Outbox, Listeners, Process, Relay, Endpoint}
-	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
+	sorting.Stable(r.Findings, func(a, b Finding) int {
 		return cmp.Or(
 			cmp.Compare(slices.Index(levels, a.Level), slices.Index(levels, b.Level)),
 			cmp.Compare(slices.Index(parts, a.Part), slices.Index(parts, b.Part)))
@@ -94,7 +96,9 @@ func (r *Report) Write(to io.Writer) error {
 			fmt.Fprintf(&b, "       next: %s\n", f.Next)
 		}
 	}
-	for _, kind := range slices.SortedFunc(maps.Keys(left), func(a, b [2]string) int { return slices.Compare(a[:], b[:]) }) {
+	kinds := slices.Collect(maps.Keys(left))
+	sorting.By(kinds, func(a, b [2]string) int { return slices.Compare(a[:], b[:]) })
+	for _, kind := range kinds {
 		fmt.Fprintf(&b, "%-5s  %s: %d more with the code %s, all of which --json shows\n", kind[0], Endpoint, left[kind], kind[1])
 	}
 	fmt.Fprintf(&b, "\n%s, %s, %d fine; took %s\n", counted(r.Breaks, "finding breaks", "findings break"), counted(r.Warnings, "warning", "warnings"),

@@ -7,13 +7,13 @@ import (
 	"net/http"
 	"path"
 	"reflect"
-	"slices"
 	"strings"
 	"time"
 
 	"relay/config"
 	"relay/ingest/listen"
 	"relay/ingest/problem"
+	"relay/internal/sorting"
 )
 
 // site is one front block.
@@ -52,7 +52,7 @@ func (f *Front) newSite(c *config.Front) *site {
 		add(p.Pattern, p.Upstream)
 	}
 	add("/*", c.Upstream)
-	slices.SortStableFunc(s.routes, func(a, b route) int { return len(b.pattern) - len(a.pattern) })
+	sorting.Stable(s.routes, func(a, b route) int { return len(b.pattern) - len(a.pattern) })
 	if c.TLS != nil {
 		pair, err := tls.X509KeyPair(c.TLS.Cert, []byte(c.TLS.Key.Reveal()))
 		if err == nil { // the configuration was checked

@@ -12,11 +12,11 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
 
+	"relay/internal/sorting"
 	"relay/outbox"
 	"relay/relay/query"
 )
@@ -153,7 +153,7 @@ func (j *Jobs) List(ctx context.Context) ([]Job, error) {
 			all = append(all, d.Job)
 		}
 	}
-	slices.SortFunc(all, func(a, b Job) int { return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(b.ID, a.ID)) })
+	sorting.By(all, func(a, b Job) int { return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(b.ID, a.ID)) })
 	return all, nil
 }
 

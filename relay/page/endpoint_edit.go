@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 
 	"relay/ingest/problem"
+	"relay/internal/sorting"
 	"relay/policy"
 	"relay/relay/admin"
 )
@@ -227,7 +227,7 @@ func (c *call) joinChanges(f *endpointForm, patch settings) error {
 		}
 		f.Others = append(f.Others, change)
 	}
-	slices.SortFunc(f.Others, func(a, b otherChange) int { return strings.Compare(a.Name, b.Name) })
+	sorting.By(f.Others, func(a, b otherChange) int { return strings.Compare(a.Name, b.Name) })
 	f.show(merged(newer, patch))
 	c.showForm(http.StatusPreconditionFailed, f)
 	return nil

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"relay/internal/sorting"
 	"relay/relay/admin"
 )
 
@@ -89,7 +90,7 @@ func (c *call) jobView(j admin.Job) jobView {
 		v.Reasons = append(v.Reasons, reason{text, n})
 		v.Skips += n
 	}
-	slices.SortFunc(v.Reasons, func(a, b reason) int { return cmp.Or(cmp.Compare(b.N, a.N), cmp.Compare(a.Text, b.Text)) })
+	sorting.By(v.Reasons, func(a, b reason) int { return cmp.Or(cmp.Compare(b.N, a.N), cmp.Compare(a.Text, b.Text)) })
 	v.Found = "/deliveries?" + url.Values(j.Filter).Encode()
 	return v
 }

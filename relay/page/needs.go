@@ -2,9 +2,9 @@ package page
 
 import (
 	"cmp"
-	"slices"
 	"time"
 
+	"relay/internal/sorting"
 	"relay/relay/admin"
 	"relay/relay/page/show"
 )
@@ -43,7 +43,7 @@ func (c *call) overviewNeeds(v *overviewView, a *overviewAnswers) {
 			all = append(all, n)
 		}
 	}
-	slices.SortStableFunc(all, func(a, b need) int { return cmp.Compare(a.rank, b.rank) })
+	sorting.Stable(all, func(a, b need) int { return cmp.Compare(a.rank, b.rank) })
 	v.MoreNeeds = int64(max(0, len(all)-overviewNeeds) + max(0, int(v.Summary.Attention)-endpoints))
 	v.Needs = all[:min(len(all), overviewNeeds)]
 	v.Calm = len(v.Needs) == 0 && !v.Missing

@@ -5,8 +5,9 @@ import (
 	"fmt"
 	"io"
 	"reflect"
-	"slices"
 	"text/template/parse"
+
+	"relay/internal/sorting"
 )
 
 // maxDepth bounds templates that call each other.
@@ -155,7 +156,7 @@ func (x *execution) loop(dot reflect.Value, n *parse.RangeNode) error {
 		}
 	case reflect.Map:
 		keys := v.MapKeys()
-		slices.SortFunc(keys, func(a, b reflect.Value) int { return order(a, b) })
+		sorting.By(keys, func(a, b reflect.Value) int { return order(a, b) })
 		for _, key := range keys {
 			if stop, err := each(key, v.MapIndex(key)); stop || err != nil {
 				return err
