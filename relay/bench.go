@@ -37,7 +37,7 @@ func (c *command) bench() *cobra.Command {
 			"  fan-out    each event to 10 endpoints\n" +
 			"  endpoints  100 endpoints, each event to one of them\n" +
 			"  sparse     10,000 endpoints, of which 100 get the events\n" +
-			"  backlog    1,000,000 deliveries wait; then Relay is killed, starts, and delivers them\n" +
+			"  backlog    1,000,000 deliveries wait, others go past them; then Relay is killed, starts, and delivers them\n" +
 			"  rate       200 events a second for 15 s: how long each is on its way\n\n" +
 			"RELAY µs and REDIS µs are CPU time for one delivery, as it would be on a quiet machine.",
 		Args: noArgs,

@@ -8,11 +8,16 @@ import (
 )
 
 // ahead is how many single events are sent to an empty outbox, and again behind the backlog, to compare how
-// fast they are accepted; fewer if the backlog is small.
-const ahead = 20_000
+// fast they are accepted; fewer if the backlog is small. fresh is how many another endpoint gets then, at freshRate a second.
+const (
+	ahead     = 20_000
+	fresh     = 2_000
+	freshRate = 200
+)
 
 // backlog measures what a backlog costs: events for an endpoint that takes nothing, how fast single events are
-// accepted before and behind them, a start after a kill, and the delivery of them all.
+// accepted before and behind them, how long those for the endpoint beside it are on their way, a start after a kill,
+// and the delivery of them all.
 func (o *Options) backlog(ctx context.Context, w Workload, round int) (Round, error) {
 	dir, err := os.MkdirTemp("", "relay-bench-")
 	if err != nil {
@@ -22,12 +27,15 @@ func (o *Options) backlog(ctx context.Context, w Workload, round int) (Round, er
 	few := min(ahead, max(1, w.Events/10))
 	warm := max(1, few/10)
 	all := w.Events + 2*few + warm
-	r, err := openReceiver(w.Endpoints, all)
+	beside := min(fresh, few)
+	both := w
+	both.Endpoints++ // for fresh events
+	r, err := openReceiver(both.Endpoints, all+beside)
 	if err != nil {
 		return Round{}, err
 	}
 	defer r.close()
-	relay, err := o.start(ctx, dir, w, r)
+	relay, err := o.start(ctx, dir, both, r)
 	if err != nil {
 		return Round{}, err
 	}
@@ -54,10 +62,19 @@ func (o *Options) backlog(ctx context.Context, w Workload, round int) (Round, er
 	if _, err := accept("filling", w.Events, w.Batch); err != nil {
 		return Round{}, err
 	}
+	if err := relay.awaitRewrite(ctx); err != nil {
+		return Round{}, err
+	}
 	behind, err := accept("behind the backlog", few, 1)
 	if err != nil {
 		return Round{}, err
 	}
+	l := o.load(w, relay)
+	l.group, l.first, l.events, l.batch, l.rate = 1, sent, beside, 1, freshRate
+	if err := l.run(ctx, r, o.step(name+": beside the backlog", beside)); err != nil {
+		return Round{}, relay.blame(err)
+	}
+	latencies := r.latencies() // nothing else has arrived
 	held, err := relay.usage()
 	if err != nil {
 		return Round{}, err
@@ -67,12 +84,12 @@ func (o *Options) backlog(ctx context.Context, w Workload, round int) (Round, er
 	relay.kill()
 	began := time.Now()
 	r.start(began) // before the first delivery can come
-	if err := relay.startRelay(ctx, o.Relay, configuration(relay.socket, w, r, true)); err != nil {
+	if err := relay.startRelay(ctx, o.Relay, configuration(relay.socket, both, r, false)); err != nil {
 		return Round{}, err
 	}
 	b.Start = time.Since(began)
 	own := ownCPU()
-	if err := r.await(ctx, all, o.step(name+": delivering", all)); err != nil {
+	if err := r.await(ctx, all+beside, o.step(name+": delivering", all+beside)); err != nil {
 		return Round{}, relay.blame(err)
 	}
 	own = ownCPU() - own
@@ -86,6 +103,8 @@ func (o *Options) backlog(ctx context.Context, w Workload, round int) (Round, er
 		RelayCPU:   perDelivery(after.relay, all), // of the second process
 		RedisCPU:   perDelivery(after.redis-held.redis, all),
 		HarnessCPU: perDelivery(own, all),
+		P50:        quantile(latencies, 0.50),
+		P99:        quantile(latencies, 0.99),
 		RSS:        max(held.rss, after.rss),
 		RestRSS:    held.now,
 		Duplicates: r.duplicates(),

@@ -24,7 +24,7 @@ type Workload struct {
 	Endpoints int     // endpoints of the file, at least Fan; an event goes to Fan of them, in turn
 	Busy      int     // so many of the endpoints get the events; 0 for all
 	Rate      float64 // events a second; 0 is as fast as they are accepted
-	Held      bool    // the endpoint takes nothing until it has all events, and Relay was killed
+	Held      bool    // the first endpoint takes nothing until it has all events, and Relay was killed
 }
 
 // busy is how many endpoints get events.

@@ -2,7 +2,11 @@ package bench
 
 import (
 	"context"
+	"fmt"
+	"io"
+	"net"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -131,11 +135,48 @@ func TestBacklogInWords(t *testing.T) {
 		t.Errorf("a figure without rounds: %q", f.Backlog())
 	}
 	for i, ratio := range []float64{0.9, 0.8, 1.1} {
-		f.Rounds = append(f.Rounds, Round{Backlog: &Backlog{Pending: 1000, AcceptRatio: ratio, HeldRSS: int64(i+40) << 20, RedisBytes: 99 << 20, Start: 10 * time.Millisecond}})
+		f.Rounds = append(f.Rounds, Round{P50: 500 * time.Microsecond, P99: 2 * time.Millisecond, Backlog: &Backlog{Pending: 1000, AcceptRatio: ratio, HeldRSS: int64(i+40) << 20, RedisBytes: 99 << 20, Start: 10 * time.Millisecond}})
 	}
-	want := "backlog on redis: with 1000 pending, accepts 0.90 x those of an empty outbox, Relay has 42 MiB, Redis 99 MiB; a start after a kill takes 10 ms"
+	f.summarize()
+	want := "backlog on redis: with 1000 pending, accepts 0.90 x those of an empty outbox, Relay has 42 MiB, Redis 99 MiB; " +
+		"fresh events for another endpoint, 200/s, arrive after 0.50 / 2.00 ms (p50 / p99); a start after a kill takes 10 ms"
 	if f.Backlog() != want {
 		t.Errorf("%q, want %q", f.Backlog(), want)
+	}
+}
+
+// A rewrite of Redis' append-only file takes one of the CPUs, so accepts are measured after it.
+func TestRewriteIsAwaited(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "redis.sock")
+	ln, err := net.Listen("unix", socket)
+	testkit.Must(t, err)
+	answers := []string{"in_progress:1", "in_progress:0", "in_progress:0"}
+	served := make(chan int)
+	go func() {
+		n := 0
+		defer func() { served <- n }()
+		for ; ; n++ {
+			conn, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			scheduled := 0
+			if n == 1 {
+				scheduled = 1
+			}
+			_, _ = io.ReadFull(conn, make([]byte, len("INFO persistence\r\nQUIT\r\n"))) // else the close is a reset
+			fmt.Fprintf(conn, "aof_rewrite_%s\r\naof_rewrite_scheduled:%d\r\n", answers[min(n, len(answers)-1)], scheduled)
+			conn.Close()
+		}
+	}()
+	p := processes{redis: &process{}, server: socket}
+	testkit.Must(t, p.awaitRewrite(t.Context()))
+	testkit.Must(t, ln.Close())
+	if n := <-served; n != 3 {
+		t.Errorf("asked %d times, want 3: in progress, scheduled, done", n)
+	}
+	if err := p.awaitRewrite(t.Context()); err == nil {
+		t.Error("a redis-server that is gone is no error")
 	}
 }
 

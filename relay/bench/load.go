@@ -31,6 +31,7 @@ type load struct {
 	first               int64 // number of the first event
 	events, batch       int
 	fan, endpoints      int
+	group               int64 // of endpoints, the first that gets events
 	senders, size       int
 	rate                float64
 	envelope            bool   // requests to ingest; otherwise the body is a signed event
@@ -175,7 +176,7 @@ func (l *load) send(ctx context.Context) error {
 func (l *load) appendEvent(b []byte, n, now int64, pad []byte) []byte {
 	if l.envelope {
 		b = append(b, `{"type":"bench.`...)
-		b = strconv.AppendInt(b, l.group(n), 10)
+		b = strconv.AppendInt(b, l.groupOf(n), 10)
 		b = append(b, `","data":`...)
 	}
 	start := len(b)
@@ -196,8 +197,8 @@ func (l *load) appendEvent(b []byte, n, now int64, pad []byte) []byte {
 	return b
 }
 
-// group is the group of endpoints that get the n-th event; each group has Fan endpoints.
-func (l *load) group(n int64) int64 { return n % int64(max(1, l.endpoints/l.fan)) }
+// groupOf is the group of endpoints that get the n-th event; each group has Fan endpoints.
+func (l *load) groupOf(n int64) int64 { return l.group + n%int64(max(1, l.endpoints/l.fan)) }
 
 // mac makes and checks signatures of Standard Webhooks with the standard library, so that the
 // check shares no code with Relay.

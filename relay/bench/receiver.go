@@ -65,8 +65,11 @@ func (r *receiver) close() {
 	<-r.served
 }
 
-// start sets the time from which the run counts.
-func (r *receiver) start(at time.Time) { r.began = at }
+// start sets the time from which the run counts, while nothing can arrive.
+func (r *receiver) start(at time.Time) {
+	r.began = at
+	r.last.Store(0)
+}
 
 func (r *receiver) handle(c *fasthttp.RequestCtx) {
 	if err := r.take(c); err != nil {

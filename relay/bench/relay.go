@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -26,6 +27,7 @@ type processes struct {
 	log    string // file
 	relay  *process
 	redis  *process // nil for an embedded outbox
+	server string   // Unix socket of Redis
 }
 
 // process is a child that logs into a file.
@@ -44,17 +46,17 @@ func (o *Options) start(ctx context.Context, dir string, w Workload, r *receiver
 	}()
 	p.outbox = fmt.Sprintf("outbox \"sqlite\" {\n  path = %q\n%s}\n", filepath.Join(dir, "outbox"), o.level())
 	if o.Outbox == "redis" {
-		socket := filepath.Join(dir, "redis.sock")
-		if p.redis, err = startProcess(filepath.Join(dir, "redis.log"), o.Redis, "redis-server", "--port", "0", "--unixsocket", socket,
+		p.server = filepath.Join(dir, "redis.sock")
+		if p.redis, err = startProcess(filepath.Join(dir, "redis.log"), o.Redis, "redis-server", "--port", "0", "--unixsocket", p.server,
 			"--dir", dir, "--save", "", "--appendonly", "yes", "--appendfsync", o.appendFsync(), "--maxmemory-policy", "noeviction"); err != nil {
 			return nil, fmt.Errorf("start redis-server: %w", err)
 		}
-		if err := p.redis.listens(ctx, socket); err != nil {
+		if err := p.redis.listens(ctx, p.server); err != nil {
 			return nil, fmt.Errorf("redis-server: %w", err)
 		}
-		p.outbox = fmt.Sprintf("outbox \"redis\" {\n  url = %q\n%s}\n", "unix://"+socket, o.level())
+		p.outbox = fmt.Sprintf("outbox \"redis\" {\n  url = %q\n%s}\n", "unix://"+p.server, o.level())
 	}
-	if err := p.startRelay(ctx, o.Relay, configuration(p.socket, w, r, !w.Held)); err != nil {
+	if err := p.startRelay(ctx, o.Relay, configuration(p.socket, w, r, w.Held)); err != nil {
 		return nil, err
 	}
 	return p, nil
@@ -105,8 +107,8 @@ func (o *Options) appendFsync() string {
 const fileEndpoints = 1000
 
 // configuration is the files without the outbox: endpoints in groups of Fan, each of which gets
-// the events of one type.
-func configuration(socket string, w Workload, r *receiver, enabled bool) (files []string) {
+// the events of one type. With hold the first one is disabled.
+func configuration(socket string, w Workload, r *receiver, hold bool) (files []string) {
 	var b strings.Builder
 	fmt.Fprintf(&b, `
 ingest {
@@ -133,7 +135,7 @@ policy "default" {
 			b.Reset()
 		}
 		fmt.Fprintf(&b, "endpoint \"e%d\" {\n  enabled = %t\n  url     = \"http://%s/e%d\"\n  events  = [\"bench.%d\"]\n  secrets = [%q]\n}\n",
-			i, enabled, r.addr(), i, i/w.Fan, r.secret())
+			i, i > 0 || !hold, r.addr(), i, i/w.Fan, r.secret())
 	}
 	return append(files, b.String())
 }
@@ -227,6 +229,45 @@ func (p *processes) usage() (u usage, err error) {
 		}
 	}
 	return u, nil
+}
+
+// rewriteTimeout is for the rewrite of an append-only file of some gigabytes.
+const rewriteTimeout = 5 * time.Minute
+
+// awaitRewrite returns when Redis does not rewrite its append-only file: a process of its own
+// does that at times, and takes one CPU. Without Redis it returns at once.
+func (p *processes) awaitRewrite(ctx context.Context) error {
+	if p.redis == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, rewriteTimeout, fmt.Errorf("redis-server has rewritten its append-only file for %v", rewriteTimeout))
+	defer cancel()
+	for {
+		info, err := p.persistence(ctx)
+		if err != nil {
+			return fmt.Errorf("ask redis-server about its append-only file: %w", err)
+		}
+		if strings.Contains(info, "aof_rewrite_in_progress:0\r\n") && strings.Contains(info, "aof_rewrite_scheduled:0\r\n") {
+			return nil
+		}
+		if !wait(ctx, 100*time.Millisecond) {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// persistence is a section of Redis' INFO.
+func (p *processes) persistence(ctx context.Context) (string, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", p.server)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("INFO persistence\r\nQUIT\r\n")); err != nil {
+		return "", err
+	}
+	info, err := io.ReadAll(conn) // until it has quit
+	return string(info), err
 }
 
 // ownCPU is the CPU time of this process.

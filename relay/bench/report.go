@@ -114,14 +114,19 @@ func (f *Figure) Backlog() string {
 	if redis > 0 {
 		text += fmt.Sprintf(", Redis %.0f MiB", float64(redis)/(1<<20))
 	}
-	return text + fmt.Sprintf("; a start after a kill takes %.0f ms", median(starts)/1e6)
+	return text + fmt.Sprintf("; fresh events for another endpoint, %d/s, arrive after %s ms (p50 / p99); a start after a kill takes %.0f ms", freshRate, f.latency(), median(starts)/1e6)
+}
+
+// latency is the median and the 99th percentile, in milliseconds.
+func (f *Figure) latency() string {
+	return fmt.Sprintf("%.2f / %.2f", float64(f.P50)/1e6, float64(f.P99)/1e6)
 }
 
 // Row is the figure as cells of a table: see Header.
 func (f *Figure) Row() []string {
 	latency := "-" // as fast as possible it tells the length of the queue only
 	if f.Rate > 0 {
-		latency = fmt.Sprintf("%.2f / %.2f", float64(f.P50)/1e6, float64(f.P99)/1e6)
+		latency = f.latency()
 	}
 	ratio := fmt.Sprintf("%.2f", f.Ratio)
 	if f.Rate > 0 {
