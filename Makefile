@@ -10,6 +10,7 @@
 # make bench    benchmarks, for reading, not for passing
 # make fuzz     every fuzz target for FUZZTIME
 # make soak     the long crash loops, and attacks on the gates
+# make performance  measure what docs/performance.md tells; alone on the machine, ten minutes
 # make figures  what neighbours, backlogs and limits come to; alone on the machine, half an hour
 
 GO       ?= go
@@ -29,7 +30,7 @@ RACE = -race -gcflags='github.com/ncruces/go-sqlite3-wasm/...=-race=false'
 # Files with misspelt words on purpose (what the operator may have typed), and lists of others.
 QUOTED = ':!policy/testdata' ':!*.sum' ':!*lock.json'
 
-.PHONY: build test lint vuln setup interop browser images deploy docs man demo bench fuzz soak figures
+.PHONY: build test lint vuln setup interop browser images deploy docs man demo bench fuzz soak figures performance
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./relay
@@ -121,6 +122,9 @@ fuzz:
 soak:
 	RELAY_SOAK_ROUNDS=200 $(GO) test -count=1 -timeout 120m -v -run 'Kill|PowerCut|Operable|Segments' ./...
 	$(GO) test -count=1 -timeout 60m -run Attack ./relay/deliver -rapid.checks=20000
+
+performance: build
+	$(GO) test -count=1 -timeout 90m -v -run TestPerformanceIsMeasured ./relay -args -measure $(abspath bin/relay)
 
 figures:
 	RELAY_FIGURES=1 $(GO) test -count=1 -timeout 60m -v -run 'Isolation|NoisyNeighbour|LimitWindows' ./relay
