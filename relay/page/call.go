@@ -98,15 +98,15 @@ func (c *call) parseForm() error {
 
 // act does what a form asks for, once: a form that is sent again, by a second click or by Back, goes
 // on to where the first one did. The mark of a form is that of who acts: another's means nothing. do returns the
-// address to go on to.
-func (c *call) act(do func() (string, error)) error {
+// address to go on to, and what was done, if it is told there (went).
+func (c *call) act(do func() (step, error)) error {
 	if err := c.parseForm(); err != nil {
 		return err
 	}
 	mark := c.r.PostForm.Get("once")
 	key := mark + " " + c.r.URL.Path + " " + c.accessKey()
 	if to, did := c.p.once.Get(key); mark != "" && did {
-		c.redirect(to)
+		c.goOn(to)
 		return nil
 	}
 	to, err := do()
@@ -116,7 +116,7 @@ func (c *call) act(do func() (string, error)) error {
 	if mark != "" {
 		c.p.once.Add(key, to)
 	}
-	c.redirect(to)
+	c.goOn(to)
 	return nil
 }
 

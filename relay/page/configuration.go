@@ -134,15 +134,15 @@ func linesOf(change *admin.Change) []changedLine {
 
 // reload reads the files again. A refusal is shown on the screen of the configuration, with all its problems.
 func (c *call) reload() error {
-	err := c.act(func() (string, error) {
+	err := c.act(func() (step, error) {
 		var done admin.Reloaded
 		if err := c.send(http.MethodPost, "/v1/reload", nil, &done); err != nil {
-			return "", err
+			return step{}, err
 		}
 		if done.Differs() {
-			return went("/config", "reload"), nil
+			return step{"/config", "reload"}, nil
 		}
-		return went("/config", "reload.same"), nil
+		return step{"/config", "reload.same"}, nil
 	})
 	if err == nil {
 		return nil

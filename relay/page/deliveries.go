@@ -71,7 +71,7 @@ func listQuery(given url.Values) url.Values {
 	q := url.Values{}
 	for name, values := range given {
 		values = slices.DeleteFunc(slices.Clone(values), func(v string) bool { return strings.TrimSpace(v) == "" })
-		if len(values) > 0 && name != "did" {
+		if len(values) > 0 {
 			q[name] = values
 		}
 	}
@@ -138,7 +138,7 @@ func (d deliveryList) Method(name string) any {
 // Bulk is the address of the question whether to do an action with all that match.
 func (d deliveryList) Bulk(action string) string {
 	q := maps.Clone(d.Filter.Values)
-	for _, name := range []string{"cursor", "offset", "limit", "order", "total", "did"} {
+	for _, name := range []string{"cursor", "offset", "limit", "order", "total"} {
 		q.Del(name)
 	}
 	q.Set("action", action)
@@ -222,11 +222,11 @@ func many(name string) bool {
 }
 
 func (c *call) bulk() error {
-	return c.act(func() (string, error) {
+	return c.act(func() (step, error) {
 		q := listQuery(c.r.PostForm)
 		path := bulkRoutes()[q.Get("action")]
 		if path == "" {
-			return "", c.lost()
+			return step{}, c.lost()
 		}
 		body := bulkBody(q)
 		for _, of := range []string{"action", "once", "to", "rate", "force"} {
@@ -243,8 +243,8 @@ func (c *call) bulk() error {
 		}
 		var out admin.BulkAnswer
 		if err := c.send(http.MethodPost, path, body, &out); err != nil {
-			return "", err
+			return step{}, err
 		}
-		return went(escaped("/jobs/%s", out.ID), "job"), nil
+		return step{escaped("/jobs/%s", out.ID), "job"}, nil
 	})
 }

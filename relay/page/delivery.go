@@ -198,7 +198,7 @@ func (c *call) askDiscard() error {
 }
 
 func (c *call) changeDelivery() error {
-	return c.act(func() (string, error) {
+	return c.act(func() (step, error) {
 		id, action := c.r.PathValue("id"), c.r.PathValue("action")
 		var body any
 		switch action {
@@ -208,18 +208,18 @@ func (c *call) changeDelivery() error {
 				body = admin.RedeliveryRequest{To: to}
 			}
 		default:
-			return "", c.lost()
+			return step{}, c.lost()
 		}
 		var out struct {
 			ID string `json:"id"`
 		}
 		if err := c.send(http.MethodPost, escaped("/v1/deliveries/%s/%s", id, action), body, &out); err != nil {
-			return "", err
+			return step{}, err
 		}
 		if action == "redeliver" {
 			id = out.ID
 		}
-		return went(escaped("/deliveries/%s", id), action), nil
+		return step{escaped("/deliveries/%s", id), action}, nil
 	})
 }
 

@@ -147,14 +147,14 @@ func (v endpointView) Oldest() float64 { return endpointRow{Endpoint: v.Endpoint
 
 // changeEndpoint pauses, resumes, enables or disables.
 func (c *call) changeEndpoint() error {
-	return c.act(func() (string, error) {
+	return c.act(func() (step, error) {
 		name, action := c.r.PathValue("name"), c.r.PathValue("action")
 		if !slices.Contains([]string{"pause", "resume", "enable", "disable"}, action) {
-			return "", c.lost()
+			return step{}, c.lost()
 		}
 		if err := c.send(http.MethodPost, escaped("/v1/endpoints/%s/%s", name, action), nil, nil); err != nil {
-			return "", err
+			return step{}, err
 		}
-		return went(escaped("/endpoints/%s", name), action), nil
+		return step{escaped("/endpoints/%s", name), action}, nil
 	})
 }

@@ -88,13 +88,13 @@ func (c *call) showForm(status int, f *endpointForm) {
 // makeEndpoint makes an endpoint, and goes on to its secret, if the session may see it.
 func (c *call) makeEndpoint() error {
 	var f *endpointForm
-	err := c.act(func() (string, error) {
+	err := c.act(func() (step, error) {
 		if err := c.needs(admin.Endpoints); err != nil {
-			return "", err
+			return step{}, err
 		}
 		var err error
 		if f, err = c.emptyForm(""); err != nil {
-			return "", err
+			return step{}, err
 		}
 		f.Typed = c.r.PostForm
 		s := f.settings(c)
@@ -105,16 +105,16 @@ func (c *call) makeEndpoint() error {
 			s["name"] = name
 		}
 		if len(f.Problems) > 0 {
-			return "", errForm
+			return step{}, errForm
 		}
 		var made admin.Endpoint
 		if err := c.send(http.MethodPost, "/v1/endpoints", s, &made); err != nil {
-			return "", err
+			return step{}, err
 		}
 		if c.may(admin.Secrets) && made.Made != nil && made.Made.Secrets > 0 {
-			return went(escaped("/endpoints/%s/secret", made.Name), "made"), nil
+			return step{escaped("/endpoints/%s/secret", made.Name), "made"}, nil
 		}
-		return went(escaped("/endpoints/%s", made.Name), "made"), nil
+		return step{escaped("/endpoints/%s", made.Name), "made"}, nil
 	})
 	return c.formAgain(err, func(r *refusal) error { return c.refusedForm(f, r) })
 }
@@ -156,16 +156,16 @@ func (c *call) editEndpoint() error {
 func (c *call) saveEndpoint() error {
 	var f *endpointForm
 	var patch settings
-	err := c.act(func() (string, error) {
+	err := c.act(func() (step, error) {
 		if err := c.needs(admin.Endpoints); err != nil {
-			return "", err
+			return step{}, err
 		}
 		e, err := c.madeEndpoint()
 		if e == nil {
-			return "", answered(err)
+			return step{}, answered(err)
 		}
 		if f, err = c.emptyForm(e.Name); err != nil {
-			return "", err
+			return step{}, err
 		}
 		f.began(e.Made)
 		f.Typed = c.r.PostForm
@@ -177,14 +177,14 @@ func (c *call) saveEndpoint() error {
 			patch["headers"] = headers
 		}
 		if len(f.Problems) > 0 {
-			return "", errForm
+			return step{}, errForm
 		}
 		if len(patch) > 0 {
 			if err := c.sendIf(f.Revision, http.MethodPatch, escaped("/v1/endpoints/%s", e.Name), nil, patch); err != nil {
-				return "", err
+				return step{}, err
 			}
 		}
-		return went(escaped("/endpoints/%s", e.Name), "changed"), nil
+		return step{escaped("/endpoints/%s", e.Name), "changed"}, nil
 	})
 	return c.formAgain(err, func(r *refusal) error {
 		if r == errAnswered {
@@ -259,15 +259,15 @@ func (c *call) showDelete(r *refusal) error {
 }
 
 func (c *call) deleteEndpoint() error {
-	err := c.act(func() (string, error) {
+	err := c.act(func() (step, error) {
 		q := url.Values{}
 		if c.r.PostForm.Get("force") != "" {
 			q.Set("force", "true")
 		}
 		if err := c.sendIf(c.r.PostForm.Get("revision"), http.MethodDelete, escaped("/v1/endpoints/%s", c.r.PathValue("name")), q, nil); err != nil {
-			return "", err
+			return step{}, err
 		}
-		return went("/endpoints", "deleted"), nil
+		return step{"/endpoints", "deleted"}, nil
 	})
 	return c.formAgain(err, c.showDelete)
 }

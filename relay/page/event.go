@@ -87,15 +87,15 @@ func (c *call) askErase() error {
 }
 
 func (c *call) erase() error {
-	return c.act(func() (string, error) {
+	return c.act(func() (step, error) {
 		id := c.r.PathValue("id")
 		q := url.Values{}
 		if c.r.PostForm.Get("force") != "" {
 			q.Set("force", "true")
 		}
 		if err := c.ask(http.MethodDelete, escaped("/v1/events/%s/data", id), q, nil, nil); err != nil {
-			return "", err
+			return step{}, err
 		}
-		return went(escaped("/events/%s", id), "erase"), nil
+		return step{escaped("/events/%s", id), "erase"}, nil
 	})
 }

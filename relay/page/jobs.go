@@ -128,11 +128,11 @@ func (c *call) showJob() error {
 }
 
 func (c *call) cancelJob() error {
-	return c.act(func() (string, error) {
+	return c.act(func() (step, error) {
 		id := c.r.PathValue("id")
 		if err := c.send(http.MethodPost, escaped("/v1/jobs/%s/cancel", id), nil, nil); err != nil {
-			return "", err
+			return step{}, err
 		}
-		return went(escaped("/jobs/%s", id), "cancel"), nil
+		return step{escaped("/jobs/%s", id), "cancel"}, nil
 	})
 }

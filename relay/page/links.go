@@ -77,23 +77,23 @@ func (c *call) showLinks() error {
 
 // makeLink makes a link and goes on to where it is shown once, so that neither reload nor Back makes another.
 func (c *call) makeLink() error {
-	err := c.act(func() (string, error) {
+	err := c.act(func() (step, error) {
 		if err := c.forLinks(); err != nil {
-			return "", err
+			return step{}, err
 		}
 		form := c.r.PostForm
 		ask := admin.LinkRequest{Tenant: strings.TrimSpace(form.Get("tenant")), May: form["may"], TTL: form.Get("ttl")}
 		if ask.May == nil {
-			return "", &refusal{Status: http.StatusBadRequest, Code: string(problem.InvalidParameter), Field: "may", Detail: c.t("links.no_rights")}
+			return step{}, &refusal{Status: http.StatusBadRequest, Code: string(problem.InvalidParameter), Field: "may", Detail: c.t("links.no_rights")}
 		}
 		made := &madeLink{}
 		if err := c.send(http.MethodPost, "/v1/links", ask, &made.Link); err != nil {
-			return "", err
+			return step{}, err
 		}
 		made.URL = c.origin() + escaped("/enter/%s", made.Token)
 		mark := newMark()
 		c.p.shown.Add(mark, made)
-		return "/links?made=" + mark, nil
+		return step{to: "/links?made=" + mark}, nil
 	})
 	return c.formAgain(err, func(r *refusal) error {
 		f := c.linkForm()

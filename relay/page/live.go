@@ -18,7 +18,7 @@ func (c *call) live() error {
 		return nil // HEAD has no stream to end
 	}
 	q := c.r.URL.Query()
-	for _, of := range []string{"order", "limit", "cursor", "offset", "total", "since", "until", "attempted_since", "attempted_until", "did"} {
+	for _, of := range []string{"order", "limit", "cursor", "offset", "total", "since", "until", "attempted_since", "attempted_until"} {
 		q.Del(of) // what is about a page of a list, or about times
 	}
 	if q.Get("rate") != "1" {

@@ -124,10 +124,10 @@ func TestReload(t *testing.T) {
 		p.ServeHTTP(w, r)
 		return w
 	}
-	if w := reload(200, `{"generation":4,"lines":["x"]}`); w.Code != http.StatusSeeOther || w.Header().Get("Location") != "/config?did=reload" {
+	if w := reload(200, `{"generation":4,"lines":["x"]}`); wentTo(w) != "/config reload" {
 		t.Errorf("%d %s", w.Code, w.Header())
 	}
-	if w := reload(200, `{"generation":4}`); w.Header().Get("Location") != "/config?did=reload.same" {
+	if w := reload(200, `{"generation":4}`); wentTo(w) != "/config reload.same" {
 		t.Errorf("%d %s", w.Code, w.Header())
 	}
 	w := reload(422, `{"code":"invalid_config","detail":"two problems","diagnostics":["relay.hcl:1:1: the first","relay.hcl:2:1: the second"]}`)

@@ -47,8 +47,8 @@ type Page struct {
 	texts   *catalogue
 	screens *screens
 
-	once  *lru.Cache[string, string] // where forms that acted went on to, by their mark
-	shown *lru.Cache[string, any]    // answers that are shown once, by their mark
+	once  *lru.Cache[string, step] // where forms that acted went on to, by their mark
+	shown *lru.Cache[string, any]  // answers that are shown once, by their mark
 
 	sharing sharing
 }
@@ -75,7 +75,7 @@ func New(o Options) *Page {
 		Options: o, mux: http.NewServeMux(), assets: readAssets(),
 		texts: texts, screens: &screens{texts: texts, now: o.Now, parse: parseMarkup, read: map[string]executor{}},
 	}
-	p.once, _ = lru.New[string, string](remembered) // the only error is a size that is not positive
+	p.once, _ = lru.New[string, step](remembered) // the only error is a size that is not positive
 	p.shown, _ = lru.New[string, any](remembered)
 	for _, r := range p.routes() {
 		p.mux.Handle(r.pattern, p.handler(r))

@@ -66,16 +66,6 @@ func TestDeliveriesShowText(t *testing.T) {
 	}
 }
 
-// A test that failed is told as a problem, what was done as a notice.
-func TestNotices(t *testing.T) {
-	p := compared(t, New(Options{Open: true, Now: func() time.Time { return at }, API: fakeAPI(deliveryAnswers(failedDelivery))}))
-	for did, want := range map[string]string{"test.failed": `<p class="problem" role="alert">The test failed.`, "test.delivered": `<p class="notice" role="status">The test was delivered.`} {
-		if body := visit(t, p, "/deliveries/dlv_1?did="+did).Body.String(); !strings.Contains(body, want) {
-			t.Errorf("%s: %s", did, body)
-		}
-	}
-}
-
 // Nothing is live for a filter that the API refuses.
 func TestRefusedFilterIsNotLive(t *testing.T) {
 	for status, live := range map[int]bool{http.StatusBadRequest: false, http.StatusOK: true} {

@@ -107,7 +107,7 @@ func (f *frame) May(right string) bool { return f.c.may(admin.Right(right)) }
 // look goes.
 func (f *frame) Here(name, value string) string {
 	q := f.c.r.URL.Query()
-	for _, once := range []string{"cursor", "offset", "did", "page", "lang"} {
+	for _, once := range []string{"cursor", "offset", "page", "lang"} {
 		q.Del(once)
 	}
 	q.Del(name)
@@ -121,7 +121,6 @@ func (f *frame) Here(name, value string) string {
 // InLanguage is the same address in another language.
 func (f *frame) InLanguage(lang string) string {
 	q := f.c.r.URL.Query()
-	q.Del("did")
 	q.Set("lang", lang)
 	u := url.URL{Path: f.c.r.URL.Path, RawQuery: q.Encode()}
 	if f.c.r.Method != http.MethodGet {
@@ -158,7 +157,7 @@ func (f *frame) With(data any) *frame {
 func (c *call) frame(screen, title string, data any) *frame {
 	return &frame{
 		c: c, Screen: screen, Title: show.Plain(title), Data: data, Lang: c.lang, Look: c.p.Look(), Version: c.p.Version, Now: c.p.Now(),
-		Known: c.known, Session: c.session, Whole: c.whole(), Who: show.Plain(c.nameOf(c.access)), Query: c.r.URL.Query().Get("q"), Notice: c.notice(), Bad: strings.HasSuffix(c.r.URL.Query().Get("did"), ".failed"), Part: c.part(),
+		Known: c.known, Session: c.session, Whole: c.whole(), Who: show.Plain(c.nameOf(c.access)), Query: c.r.URL.Query().Get("q"), Part: c.part(),
 	}
 }
 
@@ -178,7 +177,9 @@ func (c *call) show(status int, screen, title string, data any) {
 	t, err := c.p.screens.screen(c.lang, screen)
 	var out bytes.Buffer
 	if err == nil {
-		err = t.Execute(&out, "layout", c.frame(screen, title, data))
+		f := c.frame(screen, title, data)
+		f.Notice, f.Bad = c.notice()
+		err = t.Execute(&out, "layout", f)
 	}
 	if err != nil {
 		http.Error(c.w, "relay: the page "+screen+" cannot be shown: "+err.Error(), http.StatusInternalServerError)
@@ -195,28 +196,6 @@ func (c *call) show(status int, screen, title string, data any) {
 	if c.r.Method != http.MethodHead {
 		_, _ = c.w.Write(out.Bytes()) // the client has gone
 	}
-}
-
-// notice is what a form did, told after it went on: did is a key of the catalogue, so that an address
-// cannot make the page say anything else.
-func (c *call) notice() string {
-	did := c.r.URL.Query().Get("did")
-	if did == "" || !c.p.texts.has("did."+did) {
-		return ""
-	}
-	return c.t("did." + did)
-}
-
-// went is an address that tells there what was done.
-func went(to, did string) string {
-	u, err := url.Parse(to)
-	if err != nil {
-		return to
-	}
-	q := u.Query()
-	q.Set("did", did)
-	u.RawQuery = q.Encode()
-	return u.String()
 }
 
 // functions are what templates call without a frame.

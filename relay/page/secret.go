@@ -45,15 +45,15 @@ func overlaps() []string { return []string{"24h", "1h", "7d", "0"} }
 
 func (c *call) rotateSecret() error {
 	name := c.r.PathValue("name")
-	err := c.act(func() (string, error) {
+	err := c.act(func() (step, error) {
 		ask := admin.Rotation{Secret: c.r.PostForm.Get("secret"), Overlap: c.r.PostForm.Get("overlap")}
 		if !slices.Contains(overlaps(), ask.Overlap) {
 			ask.Overlap = overlaps()[0]
 		}
 		if err := c.send(http.MethodPost, escaped("/v1/endpoints/%s/secret/rotate", name), ask, nil); err != nil {
-			return "", err
+			return step{}, err
 		}
-		return went(escaped("/endpoints/%s/secret", name), "rotated"), nil
+		return step{escaped("/endpoints/%s/secret", name), "rotated"}, nil
 	})
 	return c.formAgain(err, func(r *refusal) error {
 		c.show(r.Status, "secret", c.t("secret.title", name), secretView{Endpoint: name, Overlaps: overlaps(), Overlap: c.r.PostForm.Get("overlap"), Problem: r})

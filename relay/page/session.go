@@ -45,9 +45,10 @@ func (p *Page) sessionOf(r *http.Request) (access *admin.Access, known, session 
 	return nil, p.Open, false
 }
 
-func (c *call) setCookie(name, value string, age time.Duration) {
+// setCookie sets a cookie for a path and what is below it; "" as its value takes it away.
+func (c *call) setCookie(name, path, value string, age time.Duration) {
 	cookie := &http.Cookie{
-		Name: name, Value: value, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode,
+		Name: name, Value: value, Path: path, HttpOnly: true, SameSite: http.SameSiteStrictMode,
 		Secure: c.r.TLS != nil, MaxAge: int(age / time.Second),
 	}
 	if value == "" {
@@ -133,7 +134,7 @@ func (c *call) begin(token string) bool {
 	now := c.p.Now()
 	value, ok := c.p.Tokens().Session(token, now.Add(sessionFor))
 	if ok {
-		c.setCookie(cookieOf(c.r), value, sessionFor)
+		c.setCookie(cookieOf(c.r), "/", value, sessionFor)
 		http.SetCookie(c.w, &http.Cookie{
 			Name: cookieOf(c.r) + hint, Value: "1", Path: "/enter/", HttpOnly: true, SameSite: http.SameSiteLaxMode,
 			Secure: c.r.TLS != nil, MaxAge: int(sessionFor / time.Second),
@@ -145,7 +146,7 @@ func (c *call) begin(token string) bool {
 }
 
 func (p *Page) logout(c *call) error {
-	c.setCookie(cookieOf(c.r), "", 0)
+	c.setCookie(cookieOf(c.r), "/", "", 0)
 	http.SetCookie(c.w, &http.Cookie{Name: cookieOf(c.r) + hint, Path: "/enter/", MaxAge: -1})
 	c.redirect("/login")
 	return nil

@@ -64,7 +64,7 @@ func (c *call) trialForm(kind string) (*trialForm, error) {
 
 // test sends a test, and goes on to its delivery.
 func (c *call) test() error {
-	err := c.act(func() (string, error) {
+	err := c.act(func() (step, error) {
 		name := c.r.PathValue("name")
 		body := map[string]any{}
 		if kind := strings.TrimSpace(c.r.PostForm.Get("type")); kind != "" {
@@ -72,20 +72,20 @@ func (c *call) test() error {
 		}
 		if data := strings.TrimSpace(c.r.PostForm.Get("data")); data != "" {
 			if !json.Valid([]byte(data)) {
-				return "", &refusal{Status: http.StatusBadRequest, Code: "invalid_json", Field: "data", Detail: c.t("test.not_json")}
+				return step{}, &refusal{Status: http.StatusBadRequest, Code: "invalid_json", Field: "data", Detail: c.t("test.not_json")}
 			}
 			body["data"] = json.RawMessage(data)
 		}
 		var result admin.TestResult
 		if err := c.send(http.MethodPost, escaped("/v1/endpoints/%s/test", name), body, &result); err != nil {
-			return "", err
+			return step{}, err
 		}
 		if result.ID != "" {
-			return went(escaped("/deliveries/%s", result.ID), "test."+result.State), nil
+			return step{escaped("/deliveries/%s", result.ID), "test." + result.State}, nil
 		}
 		mark := newMark()
 		c.p.shown.Add(mark, &result)
-		return escaped("/endpoints/%s/test", name) + "?made=" + mark, nil
+		return step{to: escaped("/endpoints/%s/test", name) + "?made=" + mark}, nil
 	})
 	return c.formAgain(err, func(problem *refusal) error {
 		form, err := c.trialForm("")
