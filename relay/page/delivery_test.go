@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -19,8 +18,6 @@ import (
 	"relay/relay/jobs"
 )
 
-// updateGolden in the environment writes the golden files again: UPDATE=1 go test ./relay/page.
-const updateGolden = "UPDATE"
 
 // at is when screens of these tests are looked at.
 var at = time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
@@ -98,24 +95,6 @@ func sends(p *Page, path string, form url.Values) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
 	p.ServeHTTP(w, r)
 	return w
-}
-
-// isGolden compares a screen with a file of testdata.
-func isGolden(t *testing.T, name, got string) {
-	t.Helper()
-	file := filepath.Join("testdata", name+".html")
-	if os.Getenv(updateGolden) != "" {
-		if err := os.WriteFile(file, []byte(got), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got != string(want) {
-		t.Errorf("%s differs from %s: look at it, then run UPDATE=1 go test ./relay/page\n%s", name, file, got)
-	}
 }
 
 // has reports texts that are not there, and those with "!" before them that are.

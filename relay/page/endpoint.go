@@ -126,6 +126,23 @@ func stateNotes(e *admin.Endpoint) (all []stateNote) {
 	return all
 }
 
+// Method offers methods to templates.
+func (v endpointView) Method(name string) any {
+	switch name {
+	case "Here":
+		return v.Here
+	case "CanResume":
+		return v.CanResume
+	case "CanEnable":
+		return v.CanEnable
+	case "Backlog":
+		return v.Backlog
+	case "Oldest":
+		return v.Oldest
+	}
+	return nil
+}
+
 // Here tells whether this Relay can send to the endpoint.
 func (v endpointView) Here() bool {
 	return v.State == "active" || v.State == "paused" || v.State == "disabled"

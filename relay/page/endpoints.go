@@ -60,6 +60,19 @@ type endpointRow struct {
 	Spark template.HTML
 }
 
+// Method offers methods to templates.
+func (r endpointRow) Method(name string) any {
+	switch name {
+	case "Backlog":
+		return r.Backlog
+	case "Oldest":
+		return r.Oldest
+	case "Why":
+		return r.Why
+	}
+	return nil
+}
+
 // Backlog is how many deliveries are not over.
 func (r endpointRow) Backlog() int64 { return r.Deliveries.Pending + r.Deliveries.Held }
 
@@ -199,6 +212,19 @@ func successByHour(s *admin.Statistics) func(name string) []float64 {
 		rates[*r.Endpoint][at] = *r.SuccessRate
 	}
 	return func(name string) []float64 { return rates[name] }
+}
+
+// Method offers methods to templates.
+func (l endpointList) Method(name string) any {
+	switch name {
+	case "Field":
+		return l.Field
+	case "Sorts":
+		return l.Sorts
+	case "States":
+		return l.States
+	}
+	return nil
 }
 
 // Field is a condition of the filter.
