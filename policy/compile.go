@@ -96,12 +96,13 @@ type Choices struct {
 	Bodies     []string `json:"bodies"`     // of the file
 	Overrides  []string `json:"overrides"`  // attributes and blocks of a policy that they may have of their own
 	HTTPSOnly  bool     `json:"https_only"`
+	Secrets    bool     `json:"secrets"` // secrets and headers can be stored: the file has secrets_key, or runtime { secrets = "plain" }
 }
 
-// Choices of the file.
+// Choices of the file. Of Secrets it knows only whether they may be stored as they are.
 func (c *Compiler) Choices() Choices {
 	r := c.Runtime
-	out := Choices{Enabled: r.Enabled, Policies: r.Policies, Overrides: r.Overrides, HTTPSOnly: r.HTTPSOnly, Signatures: slices.Concat(c.d.schemeNames, sign.BuiltinNames(), []string{unsigned})}
+	out := Choices{Enabled: r.Enabled, Policies: r.Policies, Overrides: r.Overrides, HTTPSOnly: r.HTTPSOnly, Secrets: r.PlainSecrets, Signatures: slices.Concat(c.d.schemeNames, sign.BuiltinNames(), []string{unsigned})}
 	if out.Policies == nil {
 		out.Policies = append([]string{}, c.d.policyNames...)
 	}

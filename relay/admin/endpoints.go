@@ -120,6 +120,7 @@ func (a *api) listEndpoints(w http.ResponseWriter, r *http.Request) {
 	}
 	if c := v.policy.Compiler(); c != nil && s.access.Has(Endpoints) {
 		list.Runtime = new(c.Choices())
+		list.Runtime.Secrets = a.Registry != nil && a.Registry.Stores()
 	}
 	answer(w, http.StatusOK, list)
 }

@@ -29,6 +29,7 @@ type Registry interface {
 	Delete(ctx context.Context, name string, match uint64) error
 	Secrets(name string) (registry.Secrets, error)
 	Rotate(ctx context.Context, name, secret string, overlap time.Duration) (registry.Secrets, error)
+	Stores() bool // secrets
 }
 
 // Made is what an endpoint has that was made at run time.

@@ -328,7 +328,17 @@ func TestPageSaysWhatIsMissing(t *testing.T) {
 	p = newPlace(t)
 	p.write(p.file, p.text(""))
 	p.start(false)
-	browse(t, p.dir, "").post("/endpoints", url.Values{"url": {"https://a.example.com"}}).is(409, "secrets_key")
+	v = browse(t, p.dir, "")
+	v.get("/endpoints/new").is(200, "cannot store secrets yet", `secrets_key = [env("RELAY_SECRETS_KEY")]`, `runtime { secrets = "plain" }`)
+	v.post("/endpoints", url.Values{"url": {"https://a.example.com"}}).is(409, "secrets_key")
+	v.post("/endpoints", url.Values{"url": {"https://a.example.com"}, "sign": {"none"}, "name": {"bare"}, "enabled": {"on"}}).wentTo("/endpoints/bare")
+
+	p = newPlace(t)
+	p.write(p.file, p.text("runtime {\n  secrets = \"plain\"\n}"))
+	p.start(false)
+	v = browse(t, p.dir, "")
+	v.get("/endpoints/new").is(200, "!cannot store secrets yet")
+	v.post("/endpoints", url.Values{"url": {"https://a.example.com"}, "name": {"signed"}, "enabled": {"on"}}).wentTo("/endpoints/signed")
 }
 
 // Many endpoints come in pages, and can be searched.

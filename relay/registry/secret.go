@@ -57,6 +57,10 @@ func makeSecret() string {
 // place of a sealed secret.
 func place(name string) string { return Kind + "/" + name }
 
+// Stores tells whether secrets can be stored: sealed, or as they are if the file says so. Otherwise changes that
+// need one are refused by ErrNoKey.
+func (r *Registry) Stores() bool { return r.o.Keys != nil || r.compiler().Runtime.PlainSecrets }
+
 func (r *Registry) store(name, secret string) (storedSecret, error) {
 	if r.o.Keys != nil {
 		return storedSecret{Sealed: r.o.Keys.Seal([]byte(secret), place(name))}, nil
