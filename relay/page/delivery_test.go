@@ -18,7 +18,6 @@ import (
 	"relay/relay/jobs"
 )
 
-
 // at is when screens of these tests are looked at.
 var at = time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
 

@@ -18,7 +18,6 @@ import (
 	"relay/relay/admin"
 )
 
-
 // noon is when the pages of golden files are made.
 func noon() time.Time { return time.Date(2026, 1, 2, 12, 0, 0, 0, time.UTC) }
 
