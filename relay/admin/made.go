@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -393,7 +394,8 @@ func maskedStay(access *Access, before registry.Endpoint, patch json.RawMessage)
 		return nil
 	}
 	_, keeps := given["headers"]
-	if given["url"] == nil || keeps || len(had["headers"]) == 0 || string(had["headers"]) == "{}" {
+	none := len(had["headers"]) == 0 || string(had["headers"]) == "{}"
+	if given["url"] == nil || keeps || none && !slices.Contains(before.Lost, "headers") {
 		return nil
 	}
 	return config.Flaws{{Pointer: "/url", Detail: "the endpoint has headers whose values this token may not see: give headers too, or null"}}

@@ -282,3 +282,29 @@ func TestOneEndpointCostsNotAll(t *testing.T) {
 	}
 	p.ok("GET", "/v1/endpoints/fixed", "")
 }
+
+// Headers whose values an access may not see stay with their URL, also those that no Relay of this key can open now.
+func TestMaskedHeadersStay(t *testing.T) {
+	const url = `{"url":"https://b.test/"}`
+	for _, c := range []struct {
+		spec, patch string
+		lost        []string
+		may         bool
+	}{
+		{`{"url":"https://a.test/"}`, url, nil, true},
+		{`{"headers":{}}`, url, nil, true},
+		{`{"headers":{"X-Key":"a"}}`, url, nil, false},
+		{`{"headers":{"X-Key":"a"}}`, `{"url":"https://b.test/","headers":null}`, nil, true},
+		{`{"headers":{"X-Key":"a"}}`, `{"description":"x"}`, nil, true},
+		{`{}`, url, []string{"url"}, true},
+		{`{}`, url, []string{"headers", "url"}, false},
+	} {
+		before := registry.Endpoint{Spec: json.RawMessage(c.spec), Lost: c.lost}
+		if err := maskedStay(&Access{}, before, json.RawMessage(c.patch)); (err == nil) != c.may {
+			t.Errorf("%s with %v lost, changed by %s: %v", c.spec, c.lost, c.patch, err)
+		}
+		if err := maskedStay(&Access{May: []Right{Secrets}}, before, json.RawMessage(c.patch)); err != nil {
+			t.Errorf("by who sees secrets: %v", err)
+		}
+	}
+}

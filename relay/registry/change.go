@@ -32,6 +32,7 @@ type Endpoint struct {
 	Name     string
 	Revision uint64
 	Spec     json.RawMessage // as it was given, without its secrets
+	Lost     []string        // members of Spec that are not there, because the key that opens them is lost
 	Secrets  int             // that sign now
 	Created  time.Time
 	Updated  time.Time
@@ -64,7 +65,7 @@ func (r *Registry) compiler() *policy.Compiler {
 
 func (r *Registry) view(name string, e *entry) Endpoint {
 	return Endpoint{
-		Name: name, Revision: e.revision, Spec: e.stored.Spec, Secrets: len(e.stored.current(r.o.Now())),
+		Name: name, Revision: e.revision, Spec: e.stored.Spec, Lost: slices.Sorted(maps.Keys(e.stored.Sealed)), Secrets: len(e.stored.current(r.o.Now())),
 		Created: e.stored.Created, Updated: e.stored.Updated, Flaws: e.flaws,
 	}
 }
@@ -175,7 +176,7 @@ func (r *Registry) admit(name string, s *stored) error {
 
 // put writes a document and puts it into force.
 func (r *Registry) put(ctx context.Context, name string, revision uint64, s *stored) error {
-	sealed, err := r.sealHeaders(name, *s)
+	sealed, err := r.seal(name, *s)
 	if err != nil {
 		return err
 	}
@@ -238,8 +239,8 @@ func (r *Registry) Patch(ctx context.Context, name string, match uint64, patch j
 		return Endpoint{}, err
 	}
 	err = r.update(ctx, name, match, func(s *stored) (err error) {
-		if _, ok := members["headers"]; ok {
-			s.given()
+		for key := range members {
+			s.given(key)
 		}
 		s.Spec, err = merge(s.Spec, patch)
 		return err
@@ -265,8 +266,7 @@ func (r *Registry) Replace(ctx context.Context, name string, match uint64, objec
 		return Endpoint{}, err
 	}
 	err = r.update(ctx, name, match, func(s *stored) error {
-		s.Spec = spec
-		s.given()
+		s.Spec, s.Sealed = spec, nil
 		return nil
 	})
 	if err != nil {

@@ -64,13 +64,12 @@ type entry struct {
 
 // stored is the body of a document.
 type stored struct {
-	Spec    json.RawMessage `json:"spec"`              // without secrets and, in the outbox, without headers
-	Headers []byte          `json:"headers,omitempty"` // sealed, because they hold credentials
-	Secrets []storedSecret  `json:"secrets,omitempty"`
-	Created time.Time       `json:"created"`
-	Updated time.Time       `json:"updated"`
-
-	lost bool // Headers cannot be opened
+	Spec    json.RawMessage   `json:"spec"`              // without secrets and, in the outbox, without what is in Sealed
+	Sealed  map[string][]byte `json:"sealed,omitempty"`  // members of Spec that may be credentials; once read, those that cannot be opened
+	Headers []byte            `json:"headers,omitempty"` // one of them, as it was stored before there was Sealed; only read
+	Secrets []storedSecret    `json:"secrets,omitempty"`
+	Created time.Time         `json:"created"`
+	Updated time.Time         `json:"updated"`
 }
 
 // New makes an empty Registry; Load fills it.
@@ -114,7 +113,7 @@ func (r *Registry) take(all []outbox.Document, revision uint64) {
 			if json.Unmarshal(d.Body, &e.stored) != nil {
 				e.stored = stored{} // of which withSecrets says that it cannot be read
 			}
-			r.unsealHeaders(d.Name, &e.stored)
+			r.unseal(d.Name, &e.stored)
 			r.compile(d.Name, e)
 			r.entries[d.Name] = e
 		}

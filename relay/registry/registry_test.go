@@ -18,6 +18,7 @@ import (
 
 	"relay/config"
 	"relay/internal/seal"
+	"relay/outbox"
 	"relay/outbox/outboxtest"
 	"relay/policy"
 )
@@ -267,25 +268,31 @@ func TestLostKey(t *testing.T) {
 		if _, err := w.Secrets("acme"); !errors.Is(err, ErrLostKey) {
 			t.Errorf("Secrets: %v", err)
 		}
-		if _, err := w.Rotate(t.Context(), "acme", "", 0); err != nil || len(w.Made()) != 1 {
-			t.Errorf("after a rotation: %v, in force %v", err, w.names())
+		if _, err := w.Rotate(t.Context(), "acme", "", 0); err != nil {
+			t.Error(err)
+		}
+		if e, _ := w.Get("acme"); len(w.Made()) != 0 || !strings.Contains(e.Flaws.Error(), "Lost with it: url.") {
+			t.Errorf("after a rotation: %v, in force %v", e.Flaws, w.names())
+		}
+		if _, err := w.Patch(t.Context(), "acme", 0, json.RawMessage(`{"url":"https://acme.test/"}`)); err != nil || len(w.Made()) != 1 {
+			t.Errorf("after its URL was given: %v, in force %v", err, w.names())
 		}
 	})
 }
 
-// Headers lie sealed, and come back one by one after a key was lost.
-func TestSealedHeaders(t *testing.T) {
+// Whatever may be a credential lies sealed, and comes back one by one after a key was lost.
+func TestSealedSettings(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newStore()
 		one := open(t, store, file, keysOf(t, keyA))
-		one.create(`{"name":"acme","url":"https://acme.test/","headers":{"Authorization":"Bearer canary"}}`)
+		one.create(`{"name":"acme","url":"https://acme.test/hooks/canary?key=canary","headers":{"Authorization":"Bearer canary"}}`)
 		d, err := store.Document(t.Context(), Kind, "acme")
-		if err != nil || strings.Contains(string(d.Body), "canary") {
-			t.Errorf("the header lies open in the outbox: %v", err)
+		if err != nil || strings.Contains(string(d.Body), "canary") || strings.Contains(string(d.Body), "acme.test") {
+			t.Errorf("it lies open in the outbox: %v", err)
 		}
 		again := open(t, store.Join(), file, keysOf(t, keyB, keyA))
-		if h := again.Made()[0].Headers; len(h) != 1 || h[0].Value.Reveal() != "Bearer canary" {
-			t.Errorf("headers after opening: %v", h)
+		if e := again.Made()[0]; len(e.Headers) != 1 || e.Headers[0].Value.Reveal() != "Bearer canary" || e.URL.RawQuery != "key=canary" {
+			t.Errorf("after opening: %v", e)
 		}
 		if _, err := again.Patch(t.Context(), "acme", 0, json.RawMessage(`{"description":"x"}`)); err != nil || len(again.Made()[0].Headers) != 1 {
 			t.Errorf("after a patch of something else: %v", err)
@@ -297,8 +304,14 @@ func TestSealedHeaders(t *testing.T) {
 		if _, err := lost.Rotate(t.Context(), "acme", "", time.Hour); err != nil {
 			t.Error(err)
 		}
-		if e, _ := lost.Get("acme"); len(lost.Made()) != 0 || !strings.Contains(e.Flaws.Error(), "headers") {
+		if e, _ := lost.Get("acme"); len(lost.Made()) != 0 || !strings.Contains(e.Flaws.Error(), "Lost with it: headers, url.") {
 			t.Errorf("after the rotation: %v", e.Flaws)
+		}
+		if _, err := lost.Patch(t.Context(), "acme", 0, json.RawMessage(`{"url":"https://acme.test/"}`)); err != nil {
+			t.Error(err)
+		}
+		if e, _ := lost.Get("acme"); len(lost.Made()) != 0 || !strings.Contains(e.Flaws.Error(), "Lost with it: headers.") {
+			t.Errorf("without the headers that it had: %v", e.Flaws)
 		}
 		if _, err := lost.Patch(t.Context(), "acme", 0, json.RawMessage(`{"headers":{"Authorization":"Bearer new"}}`)); err != nil {
 			t.Error(err)
@@ -306,9 +319,57 @@ func TestSealedHeaders(t *testing.T) {
 		if made := lost.Made(); len(made) != 1 || made[0].Headers[0].Value.Reveal() != "Bearer new" {
 			t.Errorf("after headers were given: %v", made)
 		}
-		bare := open(t, newStore(), file, nil)
-		if _, err := bare.Create(t.Context(), json.RawMessage(`{"url":"https://a.test/","sign":["none"],"headers":{"X-Key":"a"}}`)); !errors.Is(err, ErrNoKey) {
-			t.Errorf("headers without secrets_key: %v", err)
+	})
+}
+
+// Documents of before there was Sealed have their headers sealed, and the URL in clear until the next change.
+func TestDocumentsOfBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store, keys := newStore(), keysOf(t, keyA)
+		body, err := json.Marshal(map[string]any{
+			"spec":    json.RawMessage(`{"url":"https://acme.test/canary","sign":["none"]}`),
+			"headers": keys.Seal([]byte(`{"X-Key":"canary"}`), "endpoint/acme/headers"),
+			"created": time.Now(), "updated": time.Now(),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := store.PutDocument(t.Context(), outbox.Document{Kind: Kind, Name: "acme", Body: body}); err != nil {
+			t.Fatal(err)
+		}
+		w := open(t, store.Join(), file, keys)
+		if made := w.Made(); len(made) != 1 || made[0].URL.Path != "/canary" || made[0].Headers[0].Value.Reveal() != "canary" {
+			t.Fatalf("in force: %v", made)
+		}
+		if _, err := w.Patch(t.Context(), "acme", 0, json.RawMessage(`{"description":"x"}`)); err != nil || len(w.Made()[0].Headers) != 1 {
+			t.Error(err)
+		}
+		if d, err := store.Document(t.Context(), Kind, "acme"); err != nil || strings.Contains(string(d.Body), "canary") {
+			t.Errorf("it lies open in the outbox after a change: %v", err)
+		}
+	})
+}
+
+// Without secrets_key nothing is stored that may be a credential, unless the file says so.
+func TestNoKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for text, refused := range map[string]bool{
+			`{"url":"https://a.test/hooks","sign":["none"]}`:                                false,
+			`{"url":"https://a.test/hooks","sign":["none"],"headers":{}}`:                   false,
+			`{"url":"https://a.test/hooks"}`:                                                true,
+			`{"url":"https://a.test/hooks?key=a","sign":["none"]}`:                          true,
+			`{"url":"https://a.test/hooks","sign":["none"],"headers":{"X-Key":"a"}}`:        true,
+			`{"url":"https://a.test/hooks","sign":["none"],"tls":{"server_name":"a.test"}}`: false,
+		} {
+			bare := open(t, newStore(), `runtime { overrides = ["tls"] }`, nil)
+			if _, err := bare.Create(t.Context(), json.RawMessage(text)); errors.Is(err, ErrNoKey) != refused || !refused && err != nil {
+				t.Errorf("%s: %v", text, err)
+			}
+			plain := open(t, newStore(), "runtime {\n secrets = \"plain\"\n overrides = [\"tls\"]\n}", nil)
+			plain.create(text)
+		}
+		if !credential("tls", json.RawMessage(`{"cert":"a","key":"b"}`)) {
+			t.Error("a private key of TLS can be stored in clear")
 		}
 	})
 }
@@ -365,13 +426,6 @@ func TestRefused(t *testing.T) {
 		if e, err := w.Replace(t.Context(), "n0", 0, json.RawMessage(`{"name":"n0","url":"https://b.test/"}`)); err != nil || e.Secrets != 1 {
 			t.Errorf("replace: %+v, %v", e, err)
 		}
-		bare := open(t, newStore(), file, nil)
-		if _, err := bare.Create(t.Context(), json.RawMessage(`{"url":"https://a.test/"}`)); !errors.Is(err, ErrNoKey) {
-			t.Errorf("without secrets_key: %v", err)
-		}
-		bare.create(`{"url":"https://a.test/","sign":["none"]}`)
-		plain := open(t, newStore(), `runtime { secrets = "plain" }`, nil)
-		plain.create(`{"url":"https://a.test/"}`)
 		off := open(t, newStore(), `runtime { enabled = false }`, nil)
 		if _, err := off.Create(t.Context(), json.RawMessage(`{"url":"https://a.test/","sign":["none"]}`)); !errors.Is(err, ErrOff) {
 			t.Errorf("where it is off: %v", err)

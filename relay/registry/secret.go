@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"relay/internal/seal"
@@ -40,12 +42,16 @@ type Secret struct {
 
 // Errors of secrets.
 var (
-	ErrNoKey   = errors.New("secrets are stored sealed, and the file has no secrets_key. Add one, or runtime { secrets = \"plain\" }")
+	ErrNoKey = errors.New("secrets, headers, a private key of TLS and the query of a URL are stored sealed, and the file has no secrets_key. " +
+		"Add one, or runtime { secrets = \"plain\" }")
 	ErrLostKey = errors.New("the secret is sealed with a key that secrets_key no longer has, or is damaged. Add that key again behind the new one, or rotate the secret")
-
-	// ErrLostHeaders is an ErrLostKey.
-	ErrLostHeaders = fmt.Errorf("%w. Its headers are lost with it: give them again by a PATCH, or null", ErrLostKey)
 )
+
+// lostSettings is an ErrLostKey that names what is lost beside the secret.
+func lostSettings(sealed map[string][]byte) error {
+	names := strings.Join(slices.Sorted(maps.Keys(sealed)), ", ")
+	return fmt.Errorf("%w. Lost with it: %s. Give that again by a PATCH", ErrLostKey, names)
+}
 
 // makeSecret makes a secret of 32 random bytes, as Standard Webhooks has them.
 func makeSecret() string {
@@ -82,46 +88,75 @@ func (r *Registry) open(name string, s storedSecret) (string, error) {
 	return string(text), err
 }
 
-// sealHeaders takes the headers out of the spec and seals them. Errors: ErrNoKey.
-func (r *Registry) sealHeaders(name string, s stored) (stored, error) {
-	if s.lost {
-		return s, nil // they stay as they are
-	}
+// private are the members of a spec that may be credentials: receivers know their callers by paths and queries, too.
+var private = []string{"url", "headers", "tls"}
+
+// seal takes what may be a credential out of the spec and seals it. Without a key a URL without a query stays as it is. Errors: ErrNoKey.
+func (r *Registry) seal(name string, s stored) (stored, error) {
 	members, err := membersOf(s.Spec)
-	if err != nil || len(members["headers"]) == 0 || string(members["headers"]) == "null" || string(members["headers"]) == "{}" {
-		return s, nil
+	if err != nil {
+		return s, nil //nolint:nilerr // it is one that cannot be read, of which only secrets change
 	}
-	if r.o.Keys == nil {
-		if !r.compiler().Runtime.PlainSecrets {
-			return s, ErrNoKey
+	s.Sealed = maps.Clone(s.Sealed) // what is lost stays
+	for _, key := range private {
+		value, ok := members[key]
+		if !ok || string(value) == "null" || string(value) == "{}" {
+			continue
 		}
-		return s, nil
+		if r.o.Keys == nil {
+			if credential(key, value) && !r.compiler().Runtime.PlainSecrets {
+				return s, ErrNoKey
+			}
+			continue
+		}
+		if s.Sealed == nil {
+			s.Sealed = map[string][]byte{}
+		}
+		s.Sealed[key] = r.o.Keys.Seal(value, place(name)+"/"+key)
+		delete(members, key)
 	}
-	s.Headers = r.o.Keys.Seal(members["headers"], place(name)+"/headers")
-	delete(members, "headers")
 	s.Spec, err = json.Marshal(members)
 	return s, err
 }
 
-// unsealHeaders puts the headers back into the spec.
-func (r *Registry) unsealHeaders(name string, s *stored) {
-	if s.Headers == nil {
+// credential tells whether a private member must not be stored in clear.
+func credential(key string, value json.RawMessage) bool {
+	switch key {
+	case "url":
+		var text string
+		return json.Unmarshal(value, &text) != nil || strings.Contains(text, "?")
+	case "tls":
+		var tls struct{ Key *string }
+		return json.Unmarshal(value, &tls) != nil || tls.Key != nil
+	}
+	return true
+}
+
+// unseal puts what was sealed back into the spec. What cannot be opened stays in Sealed.
+func (r *Registry) unseal(name string, s *stored) {
+	if s.Headers != nil {
+		s.Sealed, s.Headers = map[string][]byte{"headers": s.Headers}, nil
+	}
+	members, err := membersOf(s.Spec)
+	if err != nil || len(s.Sealed) == 0 {
 		return
 	}
-	headers, err := r.o.Keys.Open(s.Headers, place(name)+"/headers")
-	members, bad := membersOf(s.Spec)
-	if err != nil || bad != nil {
-		s.lost = true
-		return
+	for key, sealed := range s.Sealed {
+		if value, err := r.o.Keys.Open(sealed, place(name)+"/"+key); err == nil {
+			members[key] = value
+			delete(s.Sealed, key)
+		}
 	}
-	members["headers"] = headers
 	if spec, err := json.Marshal(members); err == nil {
-		s.Spec, s.Headers = spec, nil
+		s.Spec = spec
 	}
 }
 
-// given says that the headers are known, because a change gave them.
-func (s *stored) given() { s.Headers, s.lost = nil, false }
+// given says that a member is known, because a change gave it.
+func (s *stored) given(key string) {
+	s.Sealed = maps.Clone(s.Sealed) // the entry that is in force has it, too
+	delete(s.Sealed, key)
+}
 
 // current are the secrets that still sign.
 func (s *stored) current(now time.Time) []storedSecret {
@@ -138,8 +173,8 @@ func (r *Registry) withSecrets(name string, s *stored) (json.RawMessage, error) 
 		}
 		texts = append(texts, text)
 	}
-	if s.lost {
-		return nil, ErrLostHeaders
+	if len(s.Sealed) > 0 {
+		return nil, lostSettings(s.Sealed)
 	}
 	members := map[string]json.RawMessage{}
 	if err := json.Unmarshal(s.Spec, &members); err != nil {
