@@ -322,8 +322,8 @@ func TestSealedSettings(t *testing.T) {
 	})
 }
 
-// Documents of before there was Sealed have their headers sealed, and the URL in clear until the next change.
-func TestDocumentsOfBefore(t *testing.T) {
+// Documents that were written when only headers were sealed are read; a change seals the rest.
+func TestOnlyHeadersSealed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store, keys := newStore(), keysOf(t, keyA)
 		body, err := json.Marshal(map[string]any{
