@@ -20,10 +20,13 @@ func testModel(s *suite) {
 	rapid.Check(noDeadline, func(t *rapid.T) {
 		runs++
 		s.TB = t // so that a failure is shrunk
-		m := &model{suite: s, run: runs, unit: 10 * time.Millisecond, way: 25 * time.Millisecond,
+		m := &model{suite: s, run: runs, unit: 10 * time.Millisecond, way: 3 * time.Millisecond,
 			notes: map[string]outbox.Note{}, marks: map[string]*modelMark{}, leases: map[string]time.Duration{}}
 		if s.engine.Bubble {
 			m.unit, m.way = time.Minute, 0
+		} else {
+			m.pulse = startPulse(m.ctx(), s.store.Health)
+			defer m.pulse.stop()
 		}
 		for i := range m.endpoints {
 			m.endpoints[i] = fmt.Sprintf("%c%d", 'a'+i, runs)
@@ -58,7 +61,8 @@ type model struct {
 	*suite
 	run       int
 	unit      time.Duration // time passes in steps of this order
-	way       time.Duration // how much later a server may count a lease from, than who asked it
+	way       time.Duration // by how much a server rounds times
+	pulse     *pulse        // nil in a bubble
 	endpoints [3]string
 	leases    map[string]time.Duration // by endpoint
 	events    []*modelEvent
