@@ -1,6 +1,7 @@
 package outboxtest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -25,7 +26,7 @@ func testModel(s *suite) {
 		if s.engine.Bubble {
 			m.unit, m.way = time.Minute, 0
 		} else {
-			m.pulse = startPulse(m.ctx(), s.store.Health)
+			m.pulse = startPulse(m.ctx(), func(ctx context.Context) error { return s.store.Health(ctx) })
 			defer m.pulse.stop()
 		}
 		for i := range m.endpoints {
@@ -304,7 +305,7 @@ func (m *model) reopenSometimes(t *rapid.T) {
 		return
 	}
 	m.commit()
-	m.reopen()
+	m.pulse.without(m.reopen)
 	if m.engine.SingleOwner {
 		for _, d := range m.deliveries() {
 			d.leased, d.leasedMax, d.joined = time.Time{}, time.Time{}, time.Now()

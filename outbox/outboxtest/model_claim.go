@@ -16,15 +16,16 @@ func (d *modelDelivery) free(at time.Time) bool {
 	return d.State == outbox.Pending && !d.Due.After(at) && !d.leasedMax.After(at)
 }
 
-// before tells whether d must be claimed before other, which had been due for less time.
-func (d *modelDelivery) before(other *modelDelivery) bool {
+// before tells whether d must be claimed before other, which had been due for less time. What makes deliveries join their
+// queue may be late by as much as the machine stalled.
+func (d *modelDelivery) before(other *modelDelivery, stalls time.Duration) bool {
 	joined := d.joined
 	for _, t := range []time.Time{d.Due, d.leasedMax} {
 		if t.After(joined) {
 			joined = t
 		}
 	}
-	return !d.unordered && joined.Add(outbox.OrderSlack).Before(other.Due)
+	return !d.unordered && joined.Add(outbox.OrderSlack+stalls).Before(other.Due)
 }
 
 func (m *model) claimSome(t *rapid.T) {
@@ -89,7 +90,7 @@ func (m *model) claimSome(t *rapid.T) {
 		}
 		m.want("claimed", d.Delivery, c.Delivery)
 		m.want("event", d.EventID, c.Event.ID)
-		d.leased, d.leasedMax = c.Until, c.Until.Add(m.way)
+		d.leased, d.leasedMax = c.Until, after.Add(r.Lease+m.way) // a server counts from when it made the claim
 		d.fences = append(d.fences, c.Fence)
 		m.claims = append(m.claims, c)
 		claimed = append(claimed, d)
@@ -113,9 +114,9 @@ func (m *model) claim(ctx context.Context, r outbox.ClaimRequest, ready bool) ([
 // deliveries of the express lane, which have had no attempt, and for no more of them than
 // were asked for.
 func (m *model) passedOver(t *rapid.T, d *modelDelivery, claimed []*modelDelivery, r outbox.ClaimRequest) {
-	younger := 0
+	younger, stalls := 0, m.pulse.stalls()
 	for _, other := range claimed {
-		if !d.before(other) {
+		if !d.before(other, stalls) {
 			continue
 		}
 		if younger++; younger > r.Fresh || len(other.Attempts) > 0 {
