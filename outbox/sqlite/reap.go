@@ -138,7 +138,7 @@ func (s *Store) reapPunctual(before, window int64, done *reaped) error {
 	q := s.db.punctual.int(s.walked)
 	for seen := 0; q.step(); seen++ {
 		if len(rows) == reapSlice || seen == reapWalk {
-			done.more = true
+			done.more = len(rows) == reapSlice || walked > s.walked // else it would find the same again until time has passed
 			break
 		}
 		if q.stmt.ColumnInt64(6) > before {
