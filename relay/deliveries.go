@@ -86,9 +86,17 @@ func printDeliveries(to client.Output, all []admin.Delivery) error {
 		if d.Last != nil {
 			last = statusOf(d.Last.Status)
 		}
-		table.Add(when(d.Created), d.ID, d.State, d.Endpoint, d.Event.Type, d.Event.ID, attemptsOf(d), last, d.Code, when(d.NextAttempt))
+		table.Add(when(d.Created), d.ID, d.State, d.Endpoint, d.Event.Type, d.Event.ID, attemptsOf(d), last, d.Code, nextOf(d))
 	}
 	return to.Table(&table)
+}
+
+// nextOf is the time of the next attempt, and what holds it up.
+func nextOf(d *admin.Delivery) string {
+	if d.Waits == "" {
+		return when(d.NextAttempt)
+	}
+	return fmt.Sprintf("%s (%s)", when(d.NextAttempt), d.Waits)
 }
 
 // attemptsOf is "2/10" where the most is known.
@@ -130,7 +138,7 @@ func deliveryText(d *admin.DeliveryWhole) string {
 	e := &d.Event
 	fmt.Fprintf(&b, "delivery %s to %s: %s%s\n", d.ID, d.Endpoint, d.State, because(d.Code, d.Error))
 	fmt.Fprintf(&b, "event    %s, type %s%s%s, of %s\n", e.ID, e.Type, labelled(", tenant ", e.Tenant), labelled(", key ", e.Key), when(e.Time))
-	fmt.Fprintf(&b, "accepted %s%s%s\n", when(d.Created), labelled(", finished ", when(d.Finished)), labelled(", next attempt not before ", when(d.NextAttempt)))
+	fmt.Fprintf(&b, "accepted %s%s%s\n", when(d.Created), labelled(", finished ", when(d.Finished)), labelled(", next attempt not before ", nextOf(&d.Delivery)))
 	if d.RedeliveryOf != "" {
 		fmt.Fprintf(&b, "repeats  %s\n", d.RedeliveryOf)
 	}

@@ -64,7 +64,7 @@ func changeDelivery(verb, done, unchanged string) func(client.Target, string, bu
 func waiting(d *admin.DeliveryChanged) string {
 	end := map[string]string{"paused": "relay resume", "disabled": "relay enable"}[d.Waits]
 	switch {
-	case d.Waits == "":
+	case d.State != "held":
 		return ""
 	case end == "":
 		return fmt.Sprintf(", but held: the endpoint is %s", d.Waits)

@@ -28,9 +28,11 @@ func (l *lookout) delivery(i *outbox.Item) Delivery {
 	}
 	if d.State == outbox.Pending {
 		out.NextAttempt = d.Due.UTC()
-		if !l.takes(d.Endpoint) {
+		at := l.of(d.Endpoint)
+		if !takes(at.state) {
 			out.State = held
 		}
+		out.Waits = at.waits(d.Due, time.Now())
 	} else if !d.Finished.IsZero() {
 		out.Finished = d.Finished.UTC()
 	}

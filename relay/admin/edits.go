@@ -23,9 +23,6 @@ type Edits interface {
 type DeliveryChanged struct {
 	Delivery
 	Unchanged bool `json:"unchanged,omitempty"` // it was so already
-
-	// Waits is the state of an endpoint that takes no deliveries now: paused, disabled or removed. The delivery stays held.
-	Waits string `json:"waits,omitempty"`
 }
 
 // Redelivery is a new delivery of an event.
@@ -111,11 +108,6 @@ func (a *api) changeOne(w http.ResponseWriter, r *http.Request, c outbox.Change)
 		a.audited(r, audit.Entry{Verb: string(c.Action), What: "delivery " + c.Delivery, Count: new(int64(1)), Before: audit.State(shortly(before)), After: audit.State(shortly(after))})
 	}
 	out := DeliveryChanged{Delivery: *after, Unchanged: edited.Repeated}
-	if after.State == "held" {
-		if v, err := a.lookFor(ctx, after.Endpoint); err == nil {
-			out.Waits = v.state(after.Endpoint)
-		}
-	}
 	answer(w, http.StatusOK, out)
 }
 

@@ -24,20 +24,37 @@ type lookout struct {
 	ctx        context.Context
 	policy     *policy.Policy
 	generation int64
-	known      map[string]bool // whether the endpoint takes deliveries
-	fleet      *view           // of endpoints in no file of this Relay; nil until one is asked for
+	known      map[string]standing // of endpoints
+	fleet      *view               // of endpoints in no file of this Relay; nil until one is asked for
 }
 
 func (a *api) lookout(ctx context.Context) *lookout {
-	l := &lookout{a: a, ctx: ctx, policy: a.Policy(), known: map[string]bool{}}
+	l := &lookout{a: a, ctx: ctx, policy: a.Policy(), known: map[string]standing{}}
 	if a.Config != nil {
 		l.generation = a.Config().Generation
 	}
 	return l
 }
 
-// takes tells whether deliveries of the endpoint are made now.
-func (l *lookout) takes(name string) bool {
+// standing is what of an endpoint matters to its deliveries.
+type standing struct {
+	state  string
+	status deliver.Status
+}
+
+// waits is what a pending delivery waits for beside its time, "" for nothing.
+func (s *standing) waits(due, now time.Time) string {
+	switch cause := s.status.Waiting; {
+	case !takes(s.state):
+		return s.state
+	case cause == deliver.WaitBreaker && s.status.OpenUntil.After(due), cause == deliver.WaitRetryAfter && s.status.HeldUntil.After(due), !due.After(now):
+		return cause
+	}
+	return ""
+}
+
+// of is how an endpoint stands now.
+func (l *lookout) of(name string) standing {
 	known, ok := l.known[name]
 	if ok {
 		return known
@@ -50,7 +67,7 @@ func (l *lookout) takes(name string) bool {
 		l.ask()
 		v.fleet, v.isFleet = l.fleet.fleet, l.fleet.isFleet
 	}
-	known = takes(v.state(name))
+	known = standing{v.state(name), v.status[name]}
 	l.known[name] = known
 	return known
 }

@@ -58,6 +58,7 @@ type Delivery struct {
 
 	Created     time.Time `json:"created"`
 	NextAttempt time.Time `json:"next_attempt,omitzero"` // while pending or held: not before
+	Waits       string    `json:"waits,omitempty"`       // what it waits for beside its time: one of the causes of waiting of an endpoint, or the state of an endpoint that holds it
 	Finished    time.Time `json:"finished,omitzero"`
 
 	Last *Last `json:"last"` // attempt; null if there was none

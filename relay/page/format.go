@@ -33,7 +33,13 @@ func formats(texts *catalogue, tag string, now func() time.Time) map[string]any 
 			}
 			return lang.In(t, now())
 		},
-		"clock":   func(t time.Time) string { return lang.Moment(t.UTC()) },
+		"clock": func(t time.Time) string { return lang.Moment(t.UTC()) },
+		"waitsFor": func(cause string) string { // what a delivery waits for beside its time, in short
+			if texts.has("deliveries.waits." + cause) {
+				return texts.text(tag, "deliveries.waits."+cause)
+			}
+			return cause
+		},
 		"visible": visible, // of a stranger, in an attribute
 		"daytime": func(t time.Time) []string { // the instant and its time of day, nil for one that is a day old
 			if age := now().Sub(t); t.IsZero() || age >= 24*time.Hour {

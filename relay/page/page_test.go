@@ -81,6 +81,21 @@ func TestRefusedFilterIsNotLive(t *testing.T) {
 	}
 }
 
+// A delivery whose time has come says what it waits for.
+func TestRowsSayWhatTheyWaitFor(t *testing.T) {
+	const row = `{"items":[{"id":"dlv_1","event":{"id":"evt_1","type":"a","time":"2026-01-01T00:00:00Z"},"endpoint":"crm","state":"STATE","attempts":1,"created":"2026-01-01T00:00:00Z","next_attempt":"2026-01-01T00:00:05Z","waits":"CAUSE"}]}`
+	for of, want := range map[string]string{
+		"pending breaker": ">due</time></span> <span class=\"muted small\">breaker open<", "pending limit": ">at the rate limit<", "held paused": "– <span class=\"muted small\">endpoint paused<", "pending x<b>": ">x&lt;b&gt;<", "pending ": ">due</time></span></td>",
+	} {
+		state, cause, _ := strings.Cut(of, " ")
+		text := strings.NewReplacer("STATE", state, "CAUSE", cause).Replace(row)
+		p := compared(t, New(Options{Open: true, API: fakeAPI(map[string]string{"GET /v1/deliveries": text, "GET /v1/endpoints": `{"endpoints":[]}`})}))
+		if w := visit(t, p, "/deliveries"); w.Code != http.StatusOK || !strings.Contains(w.Body.String(), want) {
+			t.Errorf("%s: %d %s", of, w.Code, w.Body)
+		}
+	}
+}
+
 // A held delivery has no next attempt until its endpoint is resumed; one that is pending has.
 func TestHeldRowsAreNotDue(t *testing.T) {
 	const row = `{"items":[{"id":"dlv_1","event":{"id":"evt_1","type":"a","time":"2026-01-01T00:00:00Z"},"endpoint":"crm","state":"STATE","attempts":1,"created":"2026-01-01T00:00:00Z","next_attempt":"2026-01-01T00:00:05Z"}]}`

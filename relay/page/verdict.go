@@ -19,7 +19,7 @@ type verdict struct {
 	Error    string // of the last attempt, as the program says it
 	Said     string // the beginning of the receiver's answer, if it is text
 
-	Wait     string // why a pending delivery whose time has come is not tried; "" if it is
+	Wait     string // what a pending delivery waits for beside its schedule, "" for nothing
 	Why      string // of the endpoint's state, by who changed it
 	Endpoint *admin.Endpoint
 }
@@ -31,9 +31,9 @@ func (c *call) judge(d *admin.DeliveryWhole) verdict {
 		var e admin.Endpoint
 		if err := c.get(escaped("/v1/endpoints/%s", d.Endpoint), nil, &e); err == nil {
 			v.Endpoint, v.Why = &e, e.Reason
-			v.Wait = c.waits(d, &e)
 		}
 	}
+	v.Wait = c.waits(d)
 	v.Headline = c.headline(d, v.Endpoint)
 	if last := d.Last; last != nil && last.Status != 0 {
 		v.Answer = c.t("delivery.answered", d.Endpoint, strconv.Itoa(last.Status), show.Lang(c.lang).Duration(last.TookMS))
@@ -100,15 +100,11 @@ func (c *call) nth(key, n string) string {
 }
 
 // waits says what holds up a pending delivery beside its schedule.
-func (c *call) waits(d *admin.DeliveryWhole, e *admin.Endpoint) string {
-	later := d.NextAttempt
-	switch {
-	case d.State == "held":
+func (c *call) waits(d *admin.DeliveryWhole) string {
+	if d.State != "pending" || !c.p.texts.has("wait."+d.Waits) {
 		return ""
-	case e.Waiting == "breaker" && e.OpenUntil.After(later), e.Waiting == "retry_after" && e.HeldUntil.After(later), e.Waiting != "" && c.due(later):
-		return c.t("wait."+e.Waiting, d.Endpoint)
 	}
-	return ""
+	return c.t("wait."+d.Waits, d.Endpoint)
 }
 
 // sideOf is where to look for the cause of a code.
