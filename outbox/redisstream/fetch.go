@@ -216,7 +216,7 @@ func (sh *shard) complete(ctx context.Context, list []*lease) (bad map[*lease]bo
 	}
 	node, err := sh.node(ctx)
 	if err != nil {
-		return nil, sh.note(err)
+		return nil, sh.lost(err)
 	}
 	p := node.Pipeline()
 	answers := make([]*redis.SliceCmd, len(missing))
@@ -229,11 +229,7 @@ func (sh *shard) complete(ctx context.Context, list []*lease) (bad map[*lease]bo
 		}
 	}
 	if _, err := p.Exec(ctx); err != nil {
-		// They are leased and unknown to anybody: as after a lost answer.
-		sh.mu.Lock()
-		sh.unsure = time.Now()
-		sh.mu.Unlock()
-		return nil, sh.note(err)
+		return nil, sh.lost(err)
 	}
 	bad = map[*lease]bool{}
 	for i, h := range missing {
@@ -243,6 +239,14 @@ func (sh *shard) complete(ctx context.Context, list []*lease) (bad map[*lease]bo
 		}
 	}
 	return bad, nil
+}
+
+// lost is note for an error that leaves claims leased and unknown to anybody, as a lost answer does.
+func (sh *shard) lost(err error) error {
+	sh.mu.Lock()
+	sh.unsure = time.Now()
+	sh.mu.Unlock()
+	return sh.note(err)
 }
 
 // errOver: a delivery that was to be claimed is finished already.
