@@ -227,12 +227,19 @@ func host() string {
 	return name
 }
 
-// forgetGone removes Relays that are gone for good. Those that have claims still are looked at again
-// with the next heartbeat.
+// forgetEvery is how often it is looked whether Relays that are gone have claims still: they have some as long as an endpoint is
+// paused, and each look asks about all endpoints.
+const forgetEvery = time.Minute
+
+// forgetGone removes Relays that are gone for good.
 func (sh *shard) forgetGone(ctx context.Context) {
 	sh.mu.Lock()
 	gone := sh.gone
-	sh.gone = nil
+	if len(gone) == 0 || time.Since(sh.forgot) < forgetEvery {
+		sh.mu.Unlock()
+		return
+	}
+	sh.gone, sh.forgot = nil, time.Now()
 	sh.mu.Unlock()
 	for i, name := range gone {
 		if all, err := sh.remove(ctx, name, ""); err == nil && all {

@@ -40,6 +40,7 @@ type shard struct {
 	mu       sync.Mutex
 	joined   *session
 	gone     []string  // Relays of which consumers may be left
+	forgot   time.Time // when that was last looked at
 	down     time.Time // since when Redis does not answer; zero while it does
 	downWhy  error
 	said     time.Time // when an outage was last logged
