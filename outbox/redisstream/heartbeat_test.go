@@ -1,10 +1,16 @@
 package redisstream
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"relay/outbox"
 	"relay/outbox/redisstream/redistest"
@@ -78,5 +84,103 @@ func TestHeartbeatComesBackForTheRest(t *testing.T) {
 	}
 	if _, _, retryDue := tick(); retryDue != "" || queued("many") != 501 {
 		t.Errorf("a retry is due at %q, and %d have joined the line, want all", retryDue, queued("many"))
+	}
+}
+
+// trips counts round trips, and pipelines among them.
+type trips struct{ commands, pipelines atomic.Int64 }
+
+func (*trips) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (n *trips) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		n.commands.Add(1)
+		return next(ctx, cmd)
+	}
+}
+
+func (n *trips) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		n.pipelines.Add(1)
+		return next(ctx, cmds)
+	}
+}
+
+// What a heartbeat, or a start, asks about each endpoint takes few round trips: with one for each of thousands of endpoints it
+// would come so late that others took this Relay for dead.
+func TestClaimsOfManyEndpoints(t *testing.T) {
+	t.Parallel()
+	s := openTest(t, at(redistest.Start(t).URL()))
+	sh := s.shards[0]
+	joined, err := sh.session()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for n := range 250 {
+		names = append(names, fmt.Sprint("e", n))
+	}
+	acceptOne(t, s, "evt_1", names...)
+	for _, name := range names {
+		claimSome(t, s, name, 1, time.Minute)
+	}
+	node, err := sh.node(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := new(trips)
+	node.AddHook(n)
+	claims, err := sh.claimsOf(t.Context(), joined.consumer)
+	if err != nil || len(claims) != len(names) {
+		t.Errorf("%d claims, %v, want %d", len(claims), err, len(names))
+	}
+	if c, p := n.commands.Load(), n.pipelines.Load(); c+p > 20 { // heartbeats are among them
+		t.Errorf("%d commands and %d pipelines for %d endpoints", c, p, len(names))
+	}
+	if others, err := sh.claimsOf(t.Context(), "nobody"); err != nil || len(others) != 0 {
+		t.Errorf("of a Relay that has none: %v, %v", others, err)
+	}
+}
+
+// A Relay that is gone keeps its claims at an endpoint that nobody claims from. That is not asked with each heartbeat.
+func TestGoneRelaysAreLookedAtRarely(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	s := openTest(t, at(server.URL()))
+	sh := s.shards[0]
+	acceptOne(t, s, "evt_1", "paused")
+	server.MustDo(t, "XGROUP", "CREATE", sh.backlog("paused"), group, "0")
+	server.MustDo(t, "XREADGROUP", "GROUP", group, "ghost", "COUNT", "1", "STREAMS", sh.backlog("paused"), ">")
+	sh.mu.Lock()
+	sh.gone, sh.forgot = []string{"ghost"}, time.Time{}
+	sh.mu.Unlock()
+	looks := func() string {
+		text, _ := server.MustDo(t, "INFO", "commandstats").(string)
+		calls, _, _ := strings.Cut(parseInfo(text)["cmdstat_xgroup|delconsumer"], ",")
+		return calls
+	}
+	sh.forgetGone(t.Context()) // unless a heartbeat was first
+	await(t, "it was looked at", func() bool { return looks() != "" })
+	before := looks()
+	for range 5 {
+		sh.forgetGone(t.Context())
+	}
+	sh.mu.Lock()
+	gone := slices.Clone(sh.gone)
+	sh.mu.Unlock()
+	if after := looks(); after != before || len(gone) != 1 {
+		t.Errorf("looked again: %q after %q; %v are gone", after, before, gone)
+	}
+}
+
+// Claims that were made and whose events cannot be read are nobody's: they are looked for as after a lost answer, also
+// where the server of their slot is not known any more.
+func TestClaimsWithoutEventsAreLookedFor(t *testing.T) {
+	nowhere := redis.NewClusterClient(&redis.ClusterOptions{Addrs: []string{"127.0.0.1:1"}, MaxRedirects: -1, MaxRetries: -1, DialerRetries: 1, DialTimeout: time.Second})
+	defer nowhere.Close()
+	s := &Store{conn: &conn{data: nowhere, reads: nowhere}, events: newCache(1)}
+	sh := newShard(s, 0)
+	if _, err := sh.complete(t.Context(), []*lease{{ref: ref{event: "evt_1"}}}); err == nil || sh.unsure.IsZero() {
+		t.Errorf("complete: %v; unsure since %v", err, sh.unsure)
 	}
 }

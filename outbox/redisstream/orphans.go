@@ -22,7 +22,8 @@ type orphan struct {
 	entry    entry
 }
 
-// claimsOf returns the claims that a consumer has in Redis.
+// claimsOf returns the claims that a consumer has in Redis. It asks about many endpoints in one round trip, because a
+// heartbeat waits for it.
 func (sh *shard) claimsOf(ctx context.Context, consumer string) (list []orphan, err error) {
 	node, err := sh.node(ctx)
 	if err != nil {
@@ -32,20 +33,32 @@ func (sh *shard) claimsOf(ctx context.Context, consumer string) (list []orphan, 
 	if err != nil {
 		return nil, sh.note(err)
 	}
-	for _, name := range endpoints {
-		for _, line := range "qx" {
-			at := entry{line: byte(line)}
-			claims, err := node.XPendingExt(ctx, &redis.XPendingExtArgs{
-				Stream: sh.stream(at, name), Group: group, Start: "-", End: "+", Count: claimsMost, Consumer: consumer,
-			}).Result()
+	for some := range slices.Chunk(endpoints, checkGroup) {
+		p := node.Pipeline()
+		var asked []stream
+		var answers []*redis.XPendingExtCmd
+		for _, name := range some {
+			for _, line := range []byte("qx") {
+				asked = append(asked, stream{line, name})
+				answers = append(answers, p.XPendingExt(ctx, &redis.XPendingExtArgs{
+					Stream: sh.stream(entry{line: line}, name), Group: group, Start: "-", End: "+", Count: claimsMost, Consumer: consumer,
+				}))
+			}
+		}
+		_, failed := p.Exec(ctx)
+		for i, answer := range answers {
+			claims, err := answer.Result()
+			if claims == nil && err == nil {
+				err = failed // see result
+			}
 			if reply(err) == "no_group" {
 				continue
 			}
 			if err != nil {
 				return nil, sh.note(err)
 			}
-			for _, p := range claims {
-				list = append(list, orphan{name, parseEntry(byte(line), p.ID)})
+			for _, c := range claims {
+				list = append(list, orphan{asked[i].endpoint, parseEntry(asked[i].line, c.ID)})
 			}
 		}
 	}
