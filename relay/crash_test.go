@@ -138,8 +138,14 @@ func (p *process) serve(self string) {
 // await waits until the socket answers: from then on Relay handles signals.
 func (p *process) await() {
 	p.t.Helper()
+	p.answers(p.socket())
+}
+
+// answers waits for a socket. That of the admin routes begins a little after that of events.
+func (p *process) answers(socket string) {
+	p.t.Helper()
 	testkit.Until(p.t, "relay to start", func() bool {
-		conn, err := net.Dial("unix", p.socket())
+		conn, err := net.Dial("unix", socket)
 		if err == nil {
 			conn.Close()
 		}

@@ -55,6 +55,7 @@ func deaf(t *testing.T, w *os.File, ok *atomic.Bool) *process {
 // ask sends a request to the admin's socket and returns the answer.
 func (p *process) ask(method, path string) (int, string) {
 	p.t.Helper()
+	p.answers(p.admin())
 	client := &http.Client{Timeout: blocked, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
