@@ -59,6 +59,12 @@ func formats(texts *catalogue, tag string, now func() time.Time) map[string]any 
 		"n":         func(key string, n int64) string { return texts.count(tag, key, n, lang.Count(n)) },
 		"codeText":  func(code string) string { return codeText(texts, tag, code) },
 		"codeShort": spaced,
+		"refusalText": func(code string) string { // of the API, in a sentence; the code itself if there is none
+			if texts.has("refusal." + code) {
+				return texts.text(tag, "refusal."+code)
+			}
+			return code
+		},
 		"yesno": func(b bool) string {
 			if b {
 				return "yes"
