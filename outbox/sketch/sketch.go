@@ -16,8 +16,8 @@ import (
 // Accuracy is the largest relative error of a quantile.
 const Accuracy = 0.02
 
-// Bins is how many bins there are. The first one has all up to 10 µs, the last one all from about an hour on.
-const Bins = 496
+// binCount is how many bins there are. The first one has all up to 10 µs, the last one all from about an hour on.
+const binCount = 496
 
 const shortest = 10 * time.Microsecond
 
@@ -31,13 +31,13 @@ type Sketch struct {
 	sum   time.Duration
 }
 
-// Bin returns the bin of a duration, from 0 to Bins-1.
-func Bin(d time.Duration) int {
+// binOf returns the bin of a duration, from 0 to binCount-1.
+func binOf(d time.Duration) int {
 	if d <= shortest {
 		return 0
 	}
 	i := int(math.Ceil(math.Log(float64(d)/float64(shortest)) / math.Log(gamma)))
-	return min(i, Bins-1)
+	return min(i, binCount-1)
 }
 
 // value is the duration that is within Accuracy of all in the bin.
@@ -49,11 +49,11 @@ func value(bin int) time.Duration {
 }
 
 // Add counts one duration.
-func (s *Sketch) Add(d time.Duration) { s.AddBin(Bin(d), 1, max(d, 0)) }
+func (s *Sketch) Add(d time.Duration) { s.addBin(binOf(d), 1, max(d, 0)) }
 
-// AddBin counts n durations of a bin, with their sum. A bin or number that cannot be is ignored.
-func (s *Sketch) AddBin(bin int, n int64, sum time.Duration) {
-	if bin < 0 || bin >= Bins || n <= 0 {
+// addBin counts n durations of a bin, with their sum. A bin or number that cannot be is ignored.
+func (s *Sketch) addBin(bin int, n int64, sum time.Duration) {
+	if bin < 0 || bin >= binCount || n <= 0 {
 		return
 	}
 	if s.bins == nil {
@@ -67,7 +67,7 @@ func (s *Sketch) AddBin(bin int, n int64, sum time.Duration) {
 // Merge adds all of o.
 func (s *Sketch) Merge(o *Sketch) {
 	for bin, n := range o.bins {
-		s.AddBin(bin, n, 0)
+		s.addBin(bin, n, 0)
 	}
 	s.sum += o.sum
 }
@@ -126,15 +126,15 @@ func Parse(b []byte) (Sketch, error) {
 	b = b[n:]
 	for bin := 0; len(b) > 0; {
 		distance, n := binary.Uvarint(b)
-		if n <= 0 || distance >= Bins {
+		if n <= 0 || distance >= binCount {
 			return Sketch{}, errBroken
 		}
 		count, m := binary.Uvarint(b[n:])
 		bin += int(distance)
-		if m <= 0 || bin >= Bins || count == 0 || count > math.MaxInt64/2 {
+		if m <= 0 || bin >= binCount || count == 0 || count > math.MaxInt64/2 {
 			return Sketch{}, errBroken
 		}
-		s.AddBin(bin, int64(count), 0)
+		s.addBin(bin, int64(count), 0)
 		b = b[n+m:]
 	}
 	s.sum = time.Duration(sum)
