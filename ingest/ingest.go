@@ -299,10 +299,19 @@ func (in *Ingest) checkType(e *outbox.Event) *problem.Problem {
 // on their number.
 const smallCheck = 16 << 10
 
+// checkWait is how long a check waits for others, so that its app has an answer in time.
+const checkWait = acceptTimeout / 2
+
 func (in *Ingest) compare(s *policy.Schema, data []byte) *policy.Mismatch {
 	if len(data) > smallCheck { // only checks of long data may have to wait
-		in.checks <- struct{}{}
-		defer func() { <-in.checks }() // also after a panic
+		late := time.NewTimer(checkWait)
+		defer late.Stop()
+		select {
+		case in.checks <- struct{}{}:
+			defer func() { <-in.checks }() // also after a panic
+		case <-late.C:
+			return &policy.Mismatch{Code: policy.CodeBusy}
+		}
 	}
 	return s.Check(data)
 }

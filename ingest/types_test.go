@@ -3,6 +3,8 @@ package ingest
 import (
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"relay/config"
 	"relay/policy"
@@ -81,4 +83,26 @@ func TestStrictWithoutTypes(t *testing.T) {
 	in, _, _ := newIngest(t, Options{Type: declared(t, "").Type, Strict: true})
 	wantAccepted(t, in.Handle(t.Context(), postJSON("/v1/events/anything", "{}")))
 	wantProblem(t, in.Handle(t.Context(), postJSON("/v1/events/nobody", "{}")), 422, "no_endpoint")
+}
+
+// Checks of long data wait for each other, but not for longer than an app waits for its answer.
+func TestChecksWaitInVainForAWhile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := declared(t, `event_type "long" {
+  schema = jsonencode({ type = "string" })
+}`)
+		in, rec, _ := newIngest(t, Options{Type: p.Type})
+		for range cap(in.checks) {
+			in.checks <- struct{}{}
+		}
+		long := postJSON("/v1/events/long", `"`+strings.Repeat("x", smallCheck)+`"`)
+		began := time.Now()
+		res := in.Handle(t.Context(), long)
+		wantProblem(t, res, 503, "overloaded")
+		if took := time.Since(began); took >= acceptTimeout || len(rec.entries()) > 0 {
+			t.Errorf("it took %s, and %d events were accepted", took, len(rec.entries()))
+		}
+		<-in.checks
+		wantAccepted(t, in.Handle(t.Context(), long))
+	})
 }
