@@ -39,31 +39,20 @@ type deliveryList struct {
 // filterForm is what the form of the filter shows.
 type filterForm struct {
 	url.Values
+	States    []string // that can be chosen
 	Endpoints []string // that there are, up to a bound
 	More      bool     // a condition is set that the form hides at first
 	Some      bool     // any condition is set
-	Rest      url.Values
+	Kept      []keptCondition
 }
 
-// shownConditions are those with a field of their own; the others are kept by hidden fields.
+// keptCondition is a condition beside those in fields: a further value of one that has a field, or one that has none. Its box
+// takes it away.
+type keptCondition struct{ Name, Value string }
+
+// shownConditions are those with a field of their own, for one value.
 func shownConditions() []string {
 	return []string{"state", "endpoint", "type", "status", "since", "tenant", "event", "key", "code", "attempts", "manual", "until", "attempted_since", "order"}
-}
-
-// Method offers State to templates.
-func (f filterForm) Method(name string) any {
-	if name == "State" {
-		return f.State
-	}
-	return nil
-}
-
-// State is the state that is asked for, if it is one.
-func (f filterForm) State() string {
-	if s := f.Values["state"]; len(s) == 1 {
-		return s[0]
-	}
-	return ""
 }
 
 // listQuery is the filter of an address: empty fields of a form are no conditions.
@@ -79,18 +68,26 @@ func listQuery(given url.Values) url.Values {
 }
 
 func (c *call) filterForm(q url.Values) filterForm {
-	f := filterForm{Values: q, Rest: url.Values{}}
+	f := filterForm{Values: q, States: []string{"pending", "held", "delivered", "failed", "discarded"}}
 	var list admin.EndpointList
 	if err := c.get("/v1/endpoints", url.Values{"limit": {"200"}}, &list); err == nil {
 		for _, e := range list.Endpoints {
 			f.Endpoints = append(f.Endpoints, e.Name)
 		}
 	}
-	for name := range q {
-		if !slices.Contains(shownConditions(), name) && name != "cursor" && name != "offset" && name != "limit" {
-			f.Rest[name] = q[name]
+	for _, name := range slices.Sorted(maps.Keys(q)) {
+		others := q[name]
+		switch {
+		case name == "state" && !slices.Contains(f.States, others[0]): // another name of one, or none
+		case slices.Contains(shownConditions(), name):
+			others = others[1:]
 		}
-		f.More = f.More || slices.Contains(shownConditions()[5:], name) || f.Rest.Has(name)
+		for _, value := range others {
+			if name != "cursor" && name != "offset" && name != "limit" {
+				f.Kept = append(f.Kept, keptCondition{name, value})
+			}
+		}
+		f.More = f.More || slices.Contains(shownConditions()[5:], name)
 		f.Some = f.Some || name != "order" && name != "cursor" && name != "limit"
 	}
 	return f

@@ -1,10 +1,13 @@
 package page
 
 import (
+	"html"
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"path"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -79,6 +82,52 @@ func TestRefusedFilterIsNotLive(t *testing.T) {
 			t.Errorf("%d, live: %v", w.Code, !live)
 		}
 	}
+}
+
+// The form keeps every condition of the address: what has no field of its own, or is a further value of one, has a box that
+// takes it away.
+func TestFilterKeepsEveryCondition(t *testing.T) {
+	p := compared(t, New(Options{Open: true, API: fakeAPI(map[string]string{"GET /v1/deliveries": hostileRow, "GET /v1/endpoints": `{"endpoints":[]}`})}))
+	for _, given := range []url.Values{
+		{"state": {"failed", "discarded"}}, {"state": {"success"}}, {"state": {"<b>", "failed"}}, {"endpoint": {"crm", "a<b>", "billing"}, "type": {"order.*", "invoice.*"}}, {"tenant": {"acme", "globex"}, "since": {"2h"}},
+		{"data.customer": {"c-17"}, "label.team": {"shop"}, "state": {"held", "pending"}, "key": {"k"}, "manual": {"true"}, "order": {"oldest"}}, {},
+	} {
+		text := visit(t, p, "/deliveries?"+given.Encode()).Body.String()
+		_, form, _ := strings.Cut(text, `<form class="filters"`)
+		form, _, _ = strings.Cut(form, "</form>")
+		if got := sentBy(t, form); got.Encode() != given.Encode() {
+			t.Errorf("the form sends %s, the address has %s: %s", got.Encode(), given.Encode(), form)
+		}
+	}
+}
+
+// sentBy is what a browser sends of a form that nobody touches, without empty fields. The order of values is that of the form.
+func sentBy(t *testing.T, form string) url.Values {
+	t.Helper()
+	sent := url.Values{}
+	name := ""
+	for _, m := range regexp.MustCompile(`<(input|select|option)\b([^>]*)>`).FindAllStringSubmatch(form, -1) {
+		attribute := func(of string) string {
+			found := regexp.MustCompile(of + `="([^"]*)"`).FindStringSubmatch(m[2])
+			if found == nil {
+				return ""
+			}
+			return html.UnescapeString(found[1])
+		}
+		switch {
+		case m[1] == "select":
+			name = attribute(" name")
+			continue
+		case m[1] == "option" && !strings.Contains(m[2], " selected"), attribute("type") == "checkbox" && !strings.Contains(m[2], " checked"):
+			continue
+		case m[1] == "input":
+			name = attribute(" name")
+		}
+		if value := attribute(" value"); value != "" {
+			sent.Add(name, value)
+		}
+	}
+	return sent
 }
 
 // A delivery whose time has come says what it waits for.
