@@ -50,6 +50,7 @@ func (r *runner) claimBatch(s *setup) (more bool, err error) {
 	}
 	g := r.batch
 	if r.takeFree(s.endpoint.Concurrency, 1) == 0 {
+		r.withdraw() // as in claimOnce
 		return false, nil
 	}
 	if time.Since(g.taken) > s.endpoint.Timeout.Total {

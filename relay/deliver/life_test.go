@@ -86,6 +86,44 @@ func TestNoClaimWaitsInVain(t *testing.T) {
 	})
 }
 
+// With fewer slots than attempts under way, what a claim brought would lie there, or be handed back again and again.
+func TestNoClaimWaitsWithoutSlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		source := newAsker(w.store)
+		w.o.Source = source
+		e := w.inMemory("billing", delivertest.NewEndpoint(delivertest.Step{Delay: 5 * time.Second}))
+		w.start(e)
+		w.accept(2, "billing")
+		source.want(t, true, "beside two attempts of four")
+		w.apply(but(e, func(e *policy.Endpoint) { e.Concurrency = 1 }))
+		source.want(t, false, "beside two attempts of one")
+		w.await(2)
+		source.want(t, true, "after them")
+	})
+}
+
+// While a receiver is asked for its consent once more, nothing may be sent to it.
+func TestNoClaimWaitsForConsent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		source := newAsker(w.store)
+		w.o.Source = source
+		again := consents("*", "")
+		again.Delay = 5 * time.Second
+		e, _ := asking(w, consents("*", ""), again)
+		w.start(e)
+		w.accept(1, "billing")
+		w.await(1)
+		source.want(t, true, "with consent")
+		time.Sleep(25 * time.Hour)
+		w.accept(1, "billing")
+		source.want(t, false, "while the receiver is asked")
+		w.await(2)
+		source.want(t, true, "with consent again")
+	})
+}
+
 // scarce gives its first token at once, and the next one late.
 type scarce struct {
 	Source

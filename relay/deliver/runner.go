@@ -72,6 +72,7 @@ func (r *runner) claimAll() error {
 func (r *runner) claimOnce(s *setup) (more bool, err error) {
 	free := r.takeFree(s.endpoint.Concurrency, unbounded)
 	if free == 0 {
+		r.withdraw() // a reload may have taken slots from a Claim that waits
 		return false, nil
 	}
 	v := r.gate.Look(s.claiming, free)
@@ -151,12 +152,12 @@ func (r *runner) admit(s *setup, taken, n int) (admitted int, probe, live bool) 
 // wait sees to it that the runner is woken when it is time to ask the shut gate again. If consent is missing it
 // asks the receiver, and returns true.
 func (r *runner) wait(s *setup, v gate.Grant) (again bool) {
+	r.withdraw()
 	if v.Cause == gate.NoConsent && v.Wait == 0 {
 		r.start(job{})
 		r.handshake(s)
 		return true
 	}
-	r.withdraw()
 	if v.Wait > 0 {
 		r.later = time.AfterFunc(v.Wait, r.wake)
 	}
