@@ -147,6 +147,9 @@ func parseEntry(line byte, id string) entry {
 	return e
 }
 
+// before tells whether the id is lower.
+func (e entry) before(o entry) bool { return e.order < o.order || e.order == o.order && e.n < o.n }
+
 func (e entry) id() string {
 	b := strconv.AppendInt(make([]byte, 0, 24), e.order, 10)
 	return string(strconv.AppendInt(append(b, '-'), e.n, 10))
