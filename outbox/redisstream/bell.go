@@ -9,8 +9,10 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// bellBlock is how long one look at the bell waits. Close ends it sooner.
-const bellBlock = 5 * time.Second
+const (
+	bellBlock = 5 * time.Second // how long one look at the bell waits; Close ends it sooner
+	bellRead  = 1000            // rings of one look: fewer than are kept
+)
 
 // listen hears of work that other Relays left in Redis, until Close.
 func (sh *shard) listen() {
@@ -47,7 +49,7 @@ func (sh *shard) hear() error {
 	last := sh.lastBell
 	sh.mu.Unlock()
 	started := time.Now()
-	found, err := client.XRead(ctx, &redis.XReadArgs{Streams: []string{sh.bell, last}, Count: 1000, Block: bellBlock}).Result()
+	found, err := client.XRead(ctx, &redis.XReadArgs{Streams: []string{sh.bell, last}, Count: bellRead, Block: bellBlock}).Result()
 	if isNil(err) {
 		sh.up()
 		if time.Since(started) > 2*bellBlock {
@@ -64,6 +66,9 @@ func (sh *shard) hear() error {
 		return sh.note(err)
 	}
 	for _, stream := range found {
+		if len(stream.Messages) == bellRead {
+			sh.missed(ctx, client, last)
+		}
 		names := make([]string, 0, len(stream.Messages))
 		for _, m := range stream.Messages {
 			last = m.ID
@@ -84,4 +89,12 @@ func (sh *shard) hear() error {
 	sh.lastBell = last
 	sh.mu.Unlock()
 	return nil
+}
+
+// missed looks into all endpoints if rings behind the last one that was heard are gone: thousands came at once.
+func (sh *shard) missed(ctx context.Context, client *redis.Client, last string) {
+	first, err := client.XRangeN(ctx, sh.bell, "-", "+", 1).Result()
+	if err != nil || len(first) == 0 || parseEntry('q', last).before(parseEntry('q', first[0].ID)) {
+		sh.s.lookAgain(sh)
+	}
 }
