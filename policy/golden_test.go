@@ -3,7 +3,6 @@ package policy
 import (
 	"crypto/tls"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -15,9 +14,8 @@ import (
 	"github.com/rogpeppe/go-internal/txtar"
 
 	"relay/config"
+	"relay/internal/testkit/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite testdata/*.txtar")
 
 // canary stands for a secret in the files of testdata and in testEnv.
 const canary = "canary"
@@ -74,12 +72,12 @@ func TestGolden(t *testing.T) {
 					if strings.Contains(got, canary) {
 						t.Errorf("the outcome shows a secret:\n%s", got)
 					}
-					if diff := cmp.Diff(want[name+".want"], got); diff != "" && !*update {
+					if diff := cmp.Diff(want[name+".want"], got); diff != "" && !golden.Update() {
 						t.Errorf("-want +got:\n%s", diff)
 					}
 				})
 			}
-			if *update {
+			if golden.Update() {
 				if err := os.WriteFile(file, txtar.Format(rewritten), 0o644); err != nil {
 					t.Fatal(err)
 				}

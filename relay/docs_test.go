@@ -1,7 +1,6 @@
 package main
 
 import (
-	"flag"
 	"maps"
 	"os"
 	"path/filepath"
@@ -11,12 +10,12 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+
+	"relay/internal/testkit/golden"
 )
 
 // Tables of the pages are generated from the program (docs_tables_test.go), so that no fact
 // is written twice. `make docs` writes them, and this test tells when they are stale.
-var update = flag.Bool("update", false, "write the generated parts of README.md and docs/")
-
 // pages are the texts for people, by path from the root.
 func pages(t *testing.T) map[string]string {
 	t.Helper()
@@ -52,7 +51,7 @@ func TestDocsAreGenerated(t *testing.T) {
 		if fresh == text {
 			continue
 		}
-		if !*update {
+		if !golden.Update() {
 			t.Errorf("%s is not what the program would write there: run make docs", path)
 			continue
 		}

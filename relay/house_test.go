@@ -18,6 +18,7 @@ import (
 // endpoint, and everything else hangs below. Tests may import what they like.
 var arrows = map[string][]string{
 	"internal/testkit":             {},
+	"internal/testkit/golden":      {},
 	"internal/testkit/wallclock":   {},
 	"internal/testkit/pebble":      {"internal/testkit"},
 	"config":                       {"config/eval", "internal/access", "internal/seal", "internal/sorting"},
@@ -93,7 +94,7 @@ var homes = map[string]*regexp.Regexp{
 	"go.opentelemetry.io/proto":                regexp.MustCompile(`^internal/trace/tracetest/`),
 	"github.com/prometheus":                    regexp.MustCompile(`^relay/metrics/`),
 	"github.com/spf13/cobra":                   regexp.MustCompile(`^relay/[a-z_]+\.go$`),
-	"testing":                                  regexp.MustCompile(`(test|testkit|wallclock|pebble)/[a-z_]+\.go$`),
+	"testing":                                  regexp.MustCompile(`(test|testkit|golden|wallclock|pebble)/[a-z_]+\.go$`),
 }
 
 // logKeys are the only keys of a log line, so that one query serves every part.

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
-	"flag"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -21,13 +20,12 @@ import (
 	"time"
 
 	"relay/ingest/problem"
+	"relay/internal/testkit/golden"
 	"relay/outbox/outboxtest"
 	"relay/relay/jobs"
 	"relay/relay/query"
 	"relay/relay/registry"
 )
-
-var update = flag.Bool("update", false, "write openapi.json")
 
 // The document is what the table of routes and the types say.
 func TestDocumentIsGenerated(t *testing.T) {
@@ -35,7 +33,7 @@ func TestDocumentIsGenerated(t *testing.T) {
 	if bytes.Equal(fresh, document) {
 		return
 	}
-	if !*update {
+	if !golden.Update() {
 		t.Fatal("openapi.json is not what the routes and types say: run make docs")
 	}
 	if err := os.WriteFile("openapi.json", fresh, 0o644); err != nil {

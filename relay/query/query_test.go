@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"maps"
 	"net/url"
@@ -19,10 +18,9 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"relay/ingest/problem"
+	"relay/internal/testkit/golden"
 	"relay/outbox"
 )
-
-var update = flag.Bool("update", false, "write testdata/errors.txt")
 
 var now = time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
 
@@ -176,23 +174,7 @@ func TestBadValues(t *testing.T) {
 		}
 		fmt.Fprintf(&out, "%.60s\n\t%s %s: %s\n", c.text, p.Code, p.Field, p.Detail)
 	}
-	golden(t, "testdata/errors.txt", out.String())
-}
-
-func golden(t *testing.T, path, got string) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got); after a wanted change: go test ./relay/query -update\n%s", path, diff)
-	}
+	golden.Check(t, "testdata/errors.txt", out.String())
 }
 
 // Every parameter has an example that its route takes, and is one of the bad values.
@@ -260,7 +242,7 @@ func TestBody(t *testing.T) {
 		}
 		fmt.Fprintf(&out, "%q\n\t%s %s: %s\n", body, refused.Code, refused.Field, refused.Detail)
 	}
-	golden(t, "testdata/bodies.txt", out.String())
+	golden.Check(t, "testdata/bodies.txt", out.String())
 }
 
 // A filter means the same when it is read again: as a query string, and later with fixed times.

@@ -3,7 +3,6 @@ package chart
 import (
 	"encoding/xml"
 	"errors"
-	"flag"
 	"html/template"
 	"io"
 	"math"
@@ -15,26 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	"relay/internal/testkit/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite testdata")
-
-func golden(t *testing.T, path, got string) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got), rewrite with -update:\n%s", path, diff)
-	}
-}
 
 func count(n int64) string         { return strconv.FormatInt(n, 10) }
 func millis(ms float64) string     { return strconv.FormatFloat(ms, 'f', -1, 64) + " ms" }
@@ -89,7 +70,7 @@ func samples() map[string]template.HTML {
 
 func TestGolden(t *testing.T) {
 	for name, got := range samples() {
-		golden(t, "testdata/"+name+".html", strings.ReplaceAll(string(got), "><", ">\n<")+"\n")
+		golden.Check(t, "testdata/"+name+".html", strings.ReplaceAll(string(got), "><", ">\n<")+"\n")
 	}
 }
 

@@ -1,34 +1,14 @@
 package show
 
 import (
-	"flag"
 	"fmt"
 	"math"
-	"os"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
+	"relay/internal/testkit/golden"
 )
-
-var update = flag.Bool("update", false, "rewrite testdata")
-
-func golden(t *testing.T, path, got string) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got), rewrite with -update:\n%s", path, diff)
-	}
-}
 
 // One file for each language has everything that depends on the language.
 func TestLanguages(t *testing.T) {
@@ -53,7 +33,7 @@ func TestLanguages(t *testing.T) {
 		}
 		fmt.Fprintf(b, "Date: %s, Moment: %s\n", l.Date(now), l.Moment(now))
 		fmt.Fprintf(b, "zero times: %s %s %s %s\n", l.Ago(time.Time{}, now), l.In(time.Time{}, now), l.Date(time.Time{}), l.Moment(time.Time{}))
-		golden(t, "testdata/"+string(l)+".txt", b.String())
+		golden.Check(t, "testdata/"+string(l)+".txt", b.String())
 	}
 	if got := Hans.Plural(2, "%d 次投递"); got != "2 次投递" {
 		t.Errorf("a single form: %q", got)
