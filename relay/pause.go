@@ -64,12 +64,12 @@ func (c *command) changeState(verb, short, long string) *cobra.Command {
 		ValidArgsFunction: c.completeEndpoints,
 	}
 	adminFlags(cmd, &find)
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON: an object with endpoints, each in the shape of the admin API")
 	return cmd
 }
 
 func (c *command) askState(t client.Target, verb string, names []string, asJSON bool) error {
-	done := admin.EndpointList{Endpoints: []admin.Endpoint{}}
+	done := changed{Endpoints: []admin.Endpoint{}}
 	var refused []error
 	for _, name := range names {
 		code, answer, err := t.Do(http.MethodPost, "/v1/endpoints/"+url.PathEscape(name)+"/"+verb, nil, nil)
@@ -94,7 +94,12 @@ func (c *command) askState(t client.Target, verb string, names []string, asJSON 
 	return errors.Join(refused...)
 }
 
-func (c *command) printChanged(done admin.EndpointList, asJSON bool) error {
+// changed are the endpoints that were changed, as they are then.
+type changed struct {
+	Endpoints []admin.Endpoint `json:"endpoints"`
+}
+
+func (c *command) printChanged(done changed, asJSON bool) error {
 	switch {
 	case asJSON:
 		return client.JSON(c.out, done)

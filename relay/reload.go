@@ -49,8 +49,7 @@ func (c *command) askReload(t client.Target, asJSON bool) error {
 		return c.reloadRefusal(t, code, answer)
 	}
 	if asJSON {
-		_, err := fmt.Fprintf(c.out, "%s\n", answer)
-		return err
+		return client.JSON(c.out, json.RawMessage(answer))
 	}
 	var done admin.Reloaded
 	if err := json.Unmarshal(answer, &done); err != nil {
