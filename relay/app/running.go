@@ -18,7 +18,12 @@ func (a *App) running() admin.Running {
 	now := a.live.Load()
 	out := admin.Running{
 		Config: a.configStatus(), Problems: []string{}, Files: []string{},
-		Endpoints: len(now.policy.Endpoints), EventTypes: len(now.policy.Types), LastChange: now.change,
+		EventTypes: len(now.policy.Types), LastChange: now.change,
+	}
+	for _, e := range now.policy.Endpoints {
+		if !e.Made {
+			out.Endpoints++
+		}
 	}
 	for _, path := range now.files {
 		if whole, err := filepath.Abs(path); err == nil {
