@@ -89,9 +89,9 @@ func (j *Jobs) Prepare(q *query.Query) (url.Values, error) {
 	return filter, err
 }
 
-// parse reads a stored filter, whose paths were checked.
+// parse reads a stored filter, whose paths were checked. It may name all endpoints that its maker sees.
 func parse(filter url.Values, now time.Time) (*query.Query, error) {
-	return query.Parser{Now: now}.Values(filter, query.Bulk)
+	return query.Parser{Now: now, Stored: true}.Values(filter, query.Bulk)
 }
 
 // Filter is what a prepared filter selects now.

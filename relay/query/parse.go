@@ -30,6 +30,9 @@ type Parser struct {
 	// Indexed tells whether the file names a path of the data, like "data.deviceId", in index. nil for
 	// any: the path was checked when the query was made.
 	Indexed func(path string) bool
+
+	// Stored is for a filter of Query.Fixed, which may have more values than a caller may give, because of Query.Within.
+	Stored bool
 }
 
 // reader reads one query.
@@ -76,7 +79,7 @@ func (r *reader) param(q *Query, name string, values []string, use Use) error {
 	if len(values) > 1 && !p.Many {
 		return r.refuse("is given %d times, and may be given once", len(values))
 	}
-	if len(values) > maxValues {
+	if len(values) > maxValues && !r.Stored {
 		return r.refuse("is given %d times, and may be given %d times", len(values), maxValues)
 	}
 	for _, v := range values {
