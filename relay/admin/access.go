@@ -134,6 +134,20 @@ func (a *Access) seesDelivery(p *policy.Policy, endpoint, tenant string) bool {
 	return a.sees(p.Endpoint(endpoint), endpoint) && (!a.bound() || a.Tenants == nil || slices.Contains(a.Tenants, tenant))
 }
 
+// mayFind refuses a filter that asks for fields of the data without the right to see them, because answers would tell whether a
+// guess is right.
+func mayFind(ctx context.Context, q *query.Query) error {
+	if AccessOf(ctx).Has(Payload) {
+		return nil
+	}
+	for name := range q.Values() {
+		if strings.HasPrefix(name, "data.") {
+			return refusal(problem.Forbidden, name, fmt.Sprintf("this token has no right %q, which a filter by fields of the data needs", Payload))
+		}
+	}
+	return nil
+}
+
 // narrow leaves of a query what is there for the request.
 func (a *api) narrow(ctx context.Context, q *query.Query) *query.Query {
 	access := AccessOf(ctx)
@@ -151,14 +165,14 @@ func (a *api) allowed(r *route) http.HandlerFunc {
 		switch {
 		case access == nil, r.right == "":
 		case !access.Has(r.right):
-			refuse(w, refusal(problem.Forbidden, "", fmt.Sprintf("this token has no right %q; it may %s", r.right, listed(access.May))))
+			a.refuse(w, req, refusal(problem.Forbidden, "", fmt.Sprintf("this token has no right %q; it may %s", r.right, listed(access.May))))
 			return
 		case access.bound() && r.whole:
-			refuse(w, refusal(problem.Forbidden, "", "this token is bound to tenants or endpoints, and this is about the whole"))
+			a.refuse(w, req, refusal(problem.Forbidden, "", "this token is bound to tenants or endpoints, and this is about the whole"))
 			return
 		case access.bound():
 			if err := a.reachable(req, access); err != nil {
-				refuse(w, err)
+				a.refuse(w, req, err)
 				return
 			}
 		}
@@ -219,16 +233,16 @@ func (a *api) reachable(r *http.Request, access *Access) error {
 	return nil
 }
 
-// seesEvent tells whether an event is there for the access: it is one of its tenants, or has a delivery that is
-// there.
+// seesEvent tells whether an event is there for the access: it is one of its tenants, and has a delivery to one of its
+// endpoints.
 func (a *Access) seesEvent(p *policy.Policy, r *outbox.Record) bool {
 	if !a.bound() {
 		return true
 	}
-	if a.Tenants != nil {
-		return slices.Contains(a.Tenants, r.Event.Tenant)
+	if a.Tenants != nil && !slices.Contains(a.Tenants, r.Event.Tenant) {
+		return false
 	}
-	return slices.ContainsFunc(r.Deliveries, func(d outbox.DeliveryRecord) bool { return a.seesDelivery(p, d.Endpoint, r.Event.Tenant) })
+	return a.Endpoints == nil || slices.ContainsFunc(r.Deliveries, func(d outbox.DeliveryRecord) bool { return a.seesDelivery(p, d.Endpoint, r.Event.Tenant) })
 }
 
 // seesJob tells whether a job is there for the access: it started it.
@@ -254,7 +268,8 @@ func (a *Attempt) hide() {
 // who is the name of the access in the audit.
 func (a *Access) who() string { return "token " + a.Name }
 
-// isThere refuses an endpoint that is not there for the request.
+// isThere refuses an endpoint that is not there for the request. It is asked before all else that tells whether there is
+// such an endpoint, so that names of others cannot be guessed.
 func (a *api) isThere(r *http.Request, name string) error {
 	if AccessOf(r.Context()).sees(a.Policy().Endpoint(name), name) {
 		return nil

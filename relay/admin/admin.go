@@ -139,16 +139,19 @@ func Probes(o Options) http.Handler {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, Status{Status: "ok"})
 	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
-		defer cancel()
-		if a.unready(ctx) != nil {
-			answer(w, http.StatusServiceUnavailable, Status{Status: "not ready", Reason: "the admin token is needed to hear why"})
-			return
-		}
-		answer(w, http.StatusOK, Status{Status: "ready"})
-	})
+	mux.HandleFunc("GET /readyz", a.readyOrNot)
 	return mux
+}
+
+// readyOrNot is readiness without anything else, as machines, files and endpoints of others.
+func (a *api) readyOrNot(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
+	defer cancel()
+	if a.unready(ctx) != nil {
+		answer(w, http.StatusServiceUnavailable, Status{Status: "not ready", Reason: "a token that may read the whole is needed to hear why"})
+		return
+	}
+	answer(w, http.StatusOK, Status{Status: "ready"})
 }
 
 // api has a method for each route.
@@ -219,6 +222,10 @@ func (a *api) healthz(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (a *api) readyz(w http.ResponseWriter, r *http.Request) {
+	if access := AccessOf(r.Context()); access.bound() || !access.Has(Read) {
+		a.readyOrNot(w, r)
+		return
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), healthTimeout)
 	defer cancel()
 	err := a.unready(ctx)

@@ -42,7 +42,7 @@ func (a *api) listAlerts(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	firing, err := a.Alerts(ctx)
 	if err != nil {
-		refuse(w, err)
+		a.refuse(w, r, err)
 		return
 	}
 	list := AlertList{Firing: append([]alert.Firing{}, firing...), Alerts: []Alert{}}

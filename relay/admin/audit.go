@@ -49,13 +49,13 @@ func pageParams() []param {
 func (a *api) listAudit(w http.ResponseWriter, r *http.Request) {
 	limit, cursor, err := pageOf(r)
 	if err != nil {
-		refuse(w, err)
+		a.refuse(w, r, err)
 		return
 	}
 	var before uint64
 	if cursor != "" {
 		if before, err = strconv.ParseUint(cursor, 10, 63); err != nil || before == 0 {
-			refuse(w, outbox.ErrCursor)
+			a.refuse(w, r, outbox.ErrCursor)
 			return
 		}
 	}
@@ -63,7 +63,7 @@ func (a *api) listAudit(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	entries, err := audit.Read(ctx, a.Edits, before, limit)
 	if err != nil {
-		refuse(w, err)
+		a.refuse(w, r, err)
 		return
 	}
 	list := AuditList{Items: []AuditEntry{}}

@@ -3,6 +3,7 @@ package admin
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -69,15 +70,20 @@ func readObject(w http.ResponseWriter, r *http.Request, most int64, names ...str
 	return members, nil
 }
 
-// textOf is a member that is a string; "" if it is absent.
+// textOf is a member that is a string of at most 256 bytes; "" if it is absent.
 func textOf(members map[string]jsontext.Value, name string) (string, error) {
+	return longTextOf(members, name, 256)
+}
+
+// longTextOf is a member that is a string of at most that many bytes; "" if it is absent.
+func longTextOf(members map[string]jsontext.Value, name string, most int) (string, error) {
 	v, ok := members[name]
 	if !ok {
 		return "", nil
 	}
 	text, err := jsontext.AppendUnquote(nil, v)
-	if err != nil || v.Kind() != '"' || len(text) == 0 || len(text) > 256 {
-		return "", refusal(problem.InvalidParameter, name, name+" is a string of 1 to 256 bytes; leave it out for none")
+	if err != nil || v.Kind() != '"' || len(text) == 0 || len(text) > most {
+		return "", refusal(problem.InvalidParameter, name, fmt.Sprintf("%s is a string of 1 to %d bytes; leave it out for none", name, most))
 	}
 	return string(text), nil
 }

@@ -134,7 +134,7 @@ func (a *api) startJob(w http.ResponseWriter, r *http.Request, b bulk) {
 	defer cancel()
 	out, err := a.start(ctx, w, r, b)
 	if err != nil {
-		refuse(w, err)
+		a.refuse(w, r, err)
 		return
 	}
 	status := http.StatusAccepted
@@ -145,6 +145,9 @@ func (a *api) startJob(w http.ResponseWriter, r *http.Request, b bulk) {
 }
 
 func (a *api) start(ctx context.Context, w http.ResponseWriter, r *http.Request, b bulk) (*BulkAnswer, error) {
+	if access := AccessOf(r.Context()); b.action == outbox.Erase && access.bound() && access.Endpoints != nil {
+		return nil, refusal(problem.Forbidden, "", "this token is bound to endpoints, and the data of an event is that of all its endpoints: erase events one by one")
+	}
 	body, err := readBody(w, r, bulkBody)
 	if err != nil {
 		return nil, err
@@ -164,6 +167,9 @@ func (a *api) start(ctx context.Context, w http.ResponseWriter, r *http.Request,
 	options, err := bulkOptions(members)
 	if err == nil {
 		q, err = b.complete(q, parser)
+	}
+	if err == nil {
+		err = mayFind(r.Context(), q)
 	}
 	if err == nil {
 		err = a.areThere(r.Context(), q.Values()["endpoint"])
@@ -279,14 +285,14 @@ func (b *bulk) other(state string) string {
 func (a *api) listJobs(w http.ResponseWriter, r *http.Request) {
 	limit, cursor, err := pageOf(r)
 	if err != nil {
-		refuse(w, err)
+		a.refuse(w, r, err)
 		return
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), recordTimeout)
 	defer cancel()
 	all, err := a.Jobs.List(ctx)
 	if err != nil {
-		refuse(w, err)
+		a.refuse(w, r, err)
 		return
 	}
 	if access := AccessOf(r.Context()); access.bound() {
@@ -296,7 +302,7 @@ func (a *api) listJobs(w http.ResponseWriter, r *http.Request) {
 	if cursor != "" {
 		i := slices.IndexFunc(all, func(j jobs.Job) bool { return cmp.Compare(j.ID, cursor) < 0 })
 		if !strings.HasPrefix(cursor, "job_") {
-			refuse(w, outbox.ErrCursor)
+			a.refuse(w, r, outbox.ErrCursor)
 			return
 		}
 		if i < 0 {
@@ -318,7 +324,7 @@ func (a *api) showJob(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	job, err := a.Jobs.Get(ctx, r.PathValue("id"))
 	if err != nil {
-		refuse(w, noJob(r.PathValue("id"), err))
+		a.refuse(w, r, noJob(r.PathValue("id"), err))
 		return
 	}
 	answer(w, http.StatusOK, jobOf(&job))
@@ -331,13 +337,13 @@ func (a *api) cancelJob(w http.ResponseWriter, r *http.Request) {
 	job, err := a.Jobs.Cancel(ctx, id, Who(r))
 	switch {
 	case errors.Is(err, jobs.ErrOver) && !job.State.Over():
-		refuse(w, refusal(problem.JobEnded, "id", fmt.Sprintf("the job was cancelled by %s already, and ends within seconds: GET /v1/jobs/{id} shows it", job.CancelledBy)))
+		a.refuse(w, r, refusal(problem.JobEnded, "id", fmt.Sprintf("the job was cancelled by %s already, and ends within seconds: GET /v1/jobs/{id} shows it", job.CancelledBy)))
 		return
 	case errors.Is(err, jobs.ErrOver):
-		refuse(w, refusal(problem.JobEnded, "id", fmt.Sprintf("the job is %s since %s: GET /v1/jobs/{id} shows it", job.State, job.Ended.Format(time.RFC3339))))
+		a.refuse(w, r, refusal(problem.JobEnded, "id", fmt.Sprintf("the job is %s since %s: GET /v1/jobs/{id} shows it", job.State, job.Ended.Format(time.RFC3339))))
 		return
 	case err != nil:
-		refuse(w, noJob(id, err))
+		a.refuse(w, r, noJob(id, err))
 		return
 	}
 	a.audited(r, audit.Entry{Verb: "cancel", What: "job " + id, Count: new(job.Done), After: audit.State(struct {

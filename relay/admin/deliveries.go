@@ -36,7 +36,7 @@ func filterCodes(more ...problem.Code) []problem.Code {
 func (a *api) listDeliveries(w http.ResponseWriter, r *http.Request) {
 	list, err := a.findDeliveries(r)
 	if err != nil {
-		refuse(w, err)
+		a.refuse(w, r, err)
 		return
 	}
 	answer(w, http.StatusOK, list)
@@ -85,12 +85,12 @@ func (a *api) showDelivery(w http.ResponseWriter, r *http.Request) {
 	id := r.PathValue("id")
 	record, err := a.Records.LookupDelivery(ctx, id)
 	if err != nil {
-		refuse(w, a.noDelivery(ctx, id, err))
+		a.refuse(w, r, a.noDelivery(ctx, id, err))
 		return
 	}
 	out := a.lookout(ctx).whole(record)
 	if out.RedeliveredAs, err = a.repeats(ctx, record); err != nil {
-		refuse(w, err)
+		a.refuse(w, r, err)
 		return
 	}
 	if !AccessOf(r.Context()).Has(Payload) {
@@ -99,14 +99,15 @@ func (a *api) showDelivery(w http.ResponseWriter, r *http.Request) {
 	answer(w, http.StatusOK, out)
 }
 
-// repeats lists the deliveries that repeat one.
+// repeats lists the deliveries that repeat one, as far as they are there for the request.
 func (a *api) repeats(ctx context.Context, r *outbox.Record) ([]string, error) {
 	q := outbox.Query{Filter: outbox.Filter{Event: r.Event.ID, Manual: new(true)}, Oldest: true, Limit: outbox.MaxPage}
 	page, err := a.page(ctx, q)
+	access, p := AccessOf(ctx), a.Policy()
 	var ids []string
 	for i := range page.Items {
-		if page.Items[i].Origin == r.Deliveries[0].ID {
-			ids = append(ids, page.Items[i].ID)
+		if d := &page.Items[i]; d.Origin == r.Deliveries[0].ID && access.seesDelivery(p, d.Endpoint, d.Tenant) {
+			ids = append(ids, d.ID)
 		}
 	}
 	return ids, err
@@ -118,7 +119,7 @@ func (a *api) showEvent(w http.ResponseWriter, r *http.Request) {
 	id := r.PathValue("id")
 	record, err := a.Records.Lookup(ctx, id)
 	if err != nil {
-		refuse(w, noEvent(id, err))
+		a.refuse(w, r, noEvent(id, err))
 		return
 	}
 	access, p := AccessOf(r.Context()), a.Policy()

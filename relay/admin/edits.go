@@ -91,17 +91,17 @@ func (a *api) changeOne(w http.ResponseWriter, r *http.Request, c outbox.Change)
 	c.Delivery = r.PathValue("id")
 	before, err := a.deliveryNow(ctx, c.Delivery)
 	if err != nil {
-		refuse(w, err)
+		a.refuse(w, r, err)
 		return
 	}
 	edited, err := a.edit(ctx, c)
 	if err != nil {
-		refuse(w, err)
+		a.refuse(w, r, err)
 		return
 	}
 	after, err := a.deliveryNow(ctx, c.Delivery)
 	if err != nil {
-		refuse(w, err)
+		a.refuse(w, r, err)
 		return
 	}
 	if !edited.Repeated {
@@ -184,12 +184,12 @@ func (a *api) redeliverOne(w http.ResponseWriter, r *http.Request) {
 		warning, err = a.goesTo(ctx, r, to, old)
 	}
 	if err != nil {
-		refuse(w, err)
+		a.refuse(w, r, err)
 		return
 	}
 	edited, err := a.edit(ctx, outbox.Change{Action: outbox.Redeliver, Delivery: id, Endpoint: to})
 	if err != nil {
-		refuse(w, err)
+		a.refuse(w, r, err)
 		return
 	}
 	out := Redelivery{ID: edited.Delivery, RedeliveryOf: id, Endpoint: old.Endpoint, Warning: warning}
@@ -225,29 +225,36 @@ func (a *api) eraseOne(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := changing(r)
 	defer cancel()
 	c := outbox.Change{Action: outbox.Erase, Event: r.PathValue("id"), Code: jobs.CodeErased}
-	for name, values := range r.URL.Query() {
-		switch {
-		case name != "force":
-			refuse(w, refusal(problem.UnknownParameter, name, "there is no parameter "+shorten(name)+" here. There is force"))
-			return
-		case len(values) != 1 || values[0] != "true" && values[0] != "false":
-			refuse(w, refusal(problem.InvalidParameter, name, "force is true or false"))
-			return
-		}
-		c.Force = values[0] == "true"
+	var edited outbox.Edited
+	var err error
+	if c.Force, err = forceOf(r); err == nil {
+		edited, err = a.edit(ctx, c)
 	}
-	edited, err := a.edit(ctx, c)
 	if err != nil {
-		refuse(w, err)
+		a.refuse(w, r, err)
 		return
 	}
 	record, err := a.Records.Lookup(ctx, c.Event)
 	if err != nil {
-		refuse(w, noEvent(c.Event, err))
+		a.refuse(w, r, noEvent(c.Event, err))
 		return
 	}
 	if !edited.Repeated {
 		a.audited(r, audit.Entry{Verb: string(outbox.Erase), What: "event " + c.Event, Count: new(int64(1))})
 	}
 	answer(w, http.StatusOK, Erasure{ID: c.Event, Erased: record.Erased.UTC(), Unchanged: edited.Repeated})
+}
+
+// forceOf reads force, the only parameter of a route.
+func forceOf(r *http.Request) (force bool, err error) {
+	for name, values := range r.URL.Query() {
+		switch {
+		case name != "force":
+			return false, refusal(problem.UnknownParameter, name, "there is no parameter "+shorten(name)+" here. There is force")
+		case len(values) != 1 || values[0] != "true" && values[0] != "false":
+			return false, refusal(problem.InvalidParameter, name, "force is true or false")
+		}
+		force = values[0] == "true"
+	}
+	return force, nil
 }

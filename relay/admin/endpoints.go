@@ -102,19 +102,19 @@ type Deliveries struct {
 func (a *api) listEndpoints(w http.ResponseWriter, r *http.Request) {
 	v, err := a.look(r.Context())
 	if err != nil {
-		refuse(w, err)
+		a.refuse(w, r, err)
 		return
 	}
 	s, err := selectionOf(r.URL.Query())
 	if err != nil {
-		refuse(w, err)
+		a.refuse(w, r, err)
 		return
 	}
 	s.access = AccessOf(r.Context())
 	list := s.list(v)
 	if s.stats > 0 {
 		if err := a.addStats(r, &list, s.stats); err != nil {
-			refuse(w, err)
+			a.refuse(w, r, err)
 			return
 		}
 	}
@@ -131,7 +131,7 @@ func (a *api) showEndpoint(w http.ResponseWriter, r *http.Request) {
 		err = a.addHistory(r.Context(), e)
 	}
 	if err != nil {
-		refuse(w, err)
+		a.refuse(w, r, err)
 		return
 	}
 	answer(w, http.StatusOK, e)
@@ -141,7 +141,7 @@ func (a *api) showEndpoint(w http.ResponseWriter, r *http.Request) {
 func (a *api) answerEndpoint(w http.ResponseWriter, r *http.Request, ended []string) {
 	e, err := a.findEndpoint(r)
 	if err != nil {
-		refuse(w, err)
+		a.refuse(w, r, err)
 		return
 	}
 	e.Ended = ended
@@ -168,12 +168,12 @@ type change func(d Deliverer, ctx context.Context, endpoint, by string) (deliver
 func (a *api) change(do change) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		// The change is made even if the client goes away.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), changeTimeout)
+		ctx, cancel := changing(r)
 		defer cancel()
 		before, _ := a.Deliverer.StatusOf(r.PathValue("name"))
 		status, err := do(a.Deliverer, ctx, r.PathValue("name"), "an operator")
 		if err != nil {
-			refuse(w, err)
+			a.refuse(w, r, err)
 			return
 		}
 		verb := path.Base(r.URL.Path)

@@ -103,7 +103,7 @@ func (a *api) linkRoutes() []route {
 func (a *api) createLink(w http.ResponseWriter, r *http.Request) {
 	link, err := a.link(w, r)
 	if err != nil {
-		refuse(w, err)
+		a.refuse(w, r, err)
 		return
 	}
 	answer(w, http.StatusCreated, link)

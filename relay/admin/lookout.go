@@ -126,6 +126,9 @@ func (a *api) parse(r *http.Request, use query.Use) (*query.Query, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := mayFind(r.Context(), q); err != nil {
+		return nil, err
+	}
 	if err := a.areThere(r.Context(), values["endpoint"]); err != nil {
 		return nil, err
 	}

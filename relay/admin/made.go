@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strconv"
@@ -78,7 +77,7 @@ func revision(n uint64) string { return strconv.FormatUint(n, 10) }
 
 func (a *api) madeRoutes() []route {
 	changes := []problem.Code{problem.InvalidEndpoint, problem.EndpointInFile, problem.EndpointNotFound, problem.Changed, problem.RuntimeOff,
-		problem.QuotaReached, problem.NoSecretsKey, problem.OutboxFull, problem.BodyTooLarge}
+		problem.QuotaReached, problem.NoSecretsKey, problem.OutboxFull, problem.BodyTooLarge, problem.InvalidBody}
 	match := "If-Match with the endpoint's revision refuses the change if somebody else made one meanwhile."
 	return []route{{
 		id: "createEndpoint", method: "POST", path: "/v1/endpoints", verb: "relay endpoints add", summary: "Make an endpoint",
@@ -96,7 +95,7 @@ func (a *api) madeRoutes() []route {
 		id: "deleteEndpoint", method: "DELETE", path: "/v1/endpoints/{name}", verb: "relay endpoints rm NAME", summary: "Delete an endpoint made at run time",
 		about:  "It is refused while deliveries are pending, unless forced: they are held then. " + match,
 		params: []param{{"force", "true: although deliveries are pending", "true"}},
-		status: http.StatusNoContent, codes: append(changes, problem.HasPending, problem.InvalidParameter), handle: a.deleteEndpoint,
+		status: http.StatusNoContent, codes: append(changes, problem.HasPending, problem.InvalidParameter, problem.UnknownParameter), handle: a.deleteEndpoint,
 	}, {
 		id: "exportEndpoint", method: "GET", path: "/v1/endpoints/{name}/hcl", verb: "relay endpoints export NAME", summary: "Show an endpoint made at run time as a file has it, without secrets",
 		answer: Exported{}, codes: []problem.Code{problem.EndpointInFile, problem.EndpointNotFound, problem.InvalidEndpoint}, handle: a.exportEndpoint,
@@ -107,12 +106,12 @@ func (a *api) madeRoutes() []route {
 	}, {
 		id: "rotateSecret", method: "POST", path: "/v1/endpoints/{name}/secret/rotate", verb: "relay secret rotate NAME", summary: "Give an endpoint made at run time a new secret",
 		about: "The old ones sign along for the overlap.",
-		body:  Rotation{}, answer: registry.Secrets{}, codes: append(changes, problem.InvalidParameter), handle: a.rotateSecret,
+		body:  Rotation{}, answer: registry.Secrets{}, codes: append(changes, problem.InvalidParameter, problem.UnknownParameter, problem.InvalidJSON, problem.InvalidBody), handle: a.rotateSecret,
 	}}
 }
 
 // refuseMade is refuse for errors of a Registry.
-func refuseMade(w http.ResponseWriter, err error) {
+func (a *api) refuseMade(w http.ResponseWriter, r *http.Request, err error) {
 	if flaws, ok := errors.AsType[config.Flaws](err); ok {
 		p := problem.New(problem.InvalidEndpoint, flaws[0].Error())
 		p.Pointer = flaws[0].Pointer
@@ -143,17 +142,7 @@ func refuseMade(w http.ResponseWriter, err error) {
 			return
 		}
 	}
-	refuse(w, err)
-}
-
-// readSettings reads the body of a request; false if it was refused.
-func readSettings(w http.ResponseWriter, r *http.Request) (json.RawMessage, bool) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxSettings))
-	if err != nil {
-		problem.New(problem.BodyTooLarge, "the settings of an endpoint have at most 64 KiB").Write(w)
-		return nil, false
-	}
-	return body, true
+	a.refuse(w, r, err)
 }
 
 // matching is the revision of If-Match, 0 for none; false if the request was refused.
@@ -171,24 +160,25 @@ func matching(w http.ResponseWriter, r *http.Request) (uint64, bool) {
 }
 
 func (a *api) createEndpoint(w http.ResponseWriter, r *http.Request) {
-	body, ok := readSettings(w, r)
-	if !ok {
+	body, err := readBody(w, r, maxSettings)
+	if err != nil {
+		a.refuse(w, r, err)
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), changeTimeout)
+	ctx, cancel := changing(r)
 	defer cancel()
-	body, err := AccessOf(r.Context()).bind(r.Method, body)
+	body, err = AccessOf(r.Context()).bind(r.Method, body)
 	if err != nil {
-		refuseMade(w, err)
+		a.refuseMade(w, r, err)
 		return
 	}
 	if err := a.unusedName(ctx, AccessOf(r.Context()), body); err != nil {
-		refuse(w, err)
+		a.refuse(w, r, err)
 		return
 	}
 	made, err := a.Registry.Create(ctx, body)
 	if err != nil {
-		refuseMade(w, err)
+		a.refuseMade(w, r, err)
 		return
 	}
 	a.noteMade(r, "asked to make an endpoint", audit.Entry{Verb: "endpoints add", What: made.Name, After: recorded(made)})
@@ -229,7 +219,7 @@ func (a *api) secretsNow(name string) json.RawMessage {
 func (a *api) answerMade(w http.ResponseWriter, r *http.Request, status int, made registry.Endpoint) {
 	v, err := a.lookFor(r.Context(), made.Name)
 	if err != nil {
-		refuse(w, err)
+		a.refuse(w, r, err)
 		return
 	}
 	w.Header().Set("ETag", `"`+revision(made.Revision)+`"`)
@@ -243,29 +233,30 @@ func (a *api) changeMade(do func(g Registry, ctx context.Context, name string, m
 		if !ok {
 			return
 		}
-		body, ok := readSettings(w, r)
-		if !ok {
+		body, err := readBody(w, r, maxSettings)
+		if err != nil {
+			a.refuse(w, r, err)
 			return
 		}
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), changeTimeout)
+		ctx, cancel := changing(r)
 		defer cancel()
-		body, err := AccessOf(r.Context()).bind(r.Method, body)
+		body, err = AccessOf(r.Context()).bind(r.Method, body)
 		if err != nil {
-			refuseMade(w, err)
+			a.refuseMade(w, r, err)
 			return
 		}
 		before, err := a.Registry.Get(r.PathValue("name"))
 		if err != nil {
-			refuseMade(w, err)
+			a.refuseMade(w, r, err)
 			return
 		}
 		if err := maskedStay(AccessOf(r.Context()), before, body); err != nil {
-			refuseMade(w, err)
+			a.refuseMade(w, r, err)
 			return
 		}
 		made, err := do(a.Registry, ctx, before.Name, match, body)
 		if err != nil {
-			refuseMade(w, err)
+			a.refuseMade(w, r, err)
 			return
 		}
 		a.noteMade(r, "asked to change an endpoint", audit.Entry{Verb: "endpoints set", What: made.Name, Before: recorded(before), After: recorded(made)})
@@ -279,31 +270,29 @@ func (a *api) deleteEndpoint(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	force := r.URL.Query().Get("force")
-	if force != "" && force != "true" && force != "false" {
-		p := problem.New(problem.InvalidParameter, "force is true or false")
-		p.Field = "force"
-		p.Write(w)
+	force, err := forceOf(r)
+	if err != nil {
+		a.refuse(w, r, err)
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), changeTimeout)
+	ctx, cancel := changing(r)
 	defer cancel()
 	before, err := a.Registry.Get(name)
 	if err != nil {
-		refuseMade(w, err)
+		a.refuseMade(w, r, err)
 		return
 	}
 	counts, err := a.Outbox.Counts(ctx)
 	if err != nil {
-		refuse(w, err)
+		a.refuse(w, r, err)
 		return
 	}
-	if n := counts[name].Pending; n > 0 && force != "true" {
+	if n := counts[name].Pending; n > 0 && !force {
 		problem.New(problem.HasPending, fmt.Sprintf("deliveries of it are pending: %d. force=true deletes it and holds them; discard them before, if they are not wanted", n)).Write(w)
 		return
 	}
 	if err := a.Registry.Delete(ctx, name, match); err != nil {
-		refuseMade(w, err)
+		a.refuseMade(w, r, err)
 		return
 	}
 	a.noteMade(r, "asked to delete an endpoint", audit.Entry{Verb: "endpoints rm", What: name, Before: recorded(before)})
@@ -313,7 +302,7 @@ func (a *api) deleteEndpoint(w http.ResponseWriter, r *http.Request) {
 func (a *api) exportEndpoint(w http.ResponseWriter, r *http.Request) {
 	text, err := a.Registry.Text(r.PathValue("name"))
 	if err != nil {
-		refuseMade(w, err)
+		a.refuseMade(w, r, err)
 		return
 	}
 	answer(w, http.StatusOK, Exported{text})
@@ -322,7 +311,7 @@ func (a *api) exportEndpoint(w http.ResponseWriter, r *http.Request) {
 func (a *api) showSecret(w http.ResponseWriter, r *http.Request) {
 	secrets, err := a.Registry.Secrets(r.PathValue("name"))
 	if err != nil {
-		refuseMade(w, err)
+		a.refuseMade(w, r, err)
 		return
 	}
 	a.noteMade(r, "asked for the secrets of an endpoint", audit.Entry{Verb: "secret show", What: r.PathValue("name")})
@@ -330,48 +319,57 @@ func (a *api) showSecret(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *api) rotateSecret(w http.ResponseWriter, r *http.Request) {
-	body, ok := readSettings(w, r)
-	if !ok {
+	secret, overlap, err := rotationOf(w, r)
+	if err != nil {
+		a.refuse(w, r, err)
 		return
 	}
-	var ask Rotation
-	if len(body) > 0 && json.Unmarshal(body, &ask) != nil {
-		problem.New(problem.InvalidEndpoint, `write {"secret":"…","overlap":"24h"}, or nothing`).Write(w)
-		return
-	}
-	overlap := registry.DefaultOverlap
-	if ask.Overlap != "" && ask.Overlap != "0" {
-		var err error
-		if overlap, err = config.DurationBetween(ask.Overlap, 0, registry.MaxOverlap); err != nil {
-			p := problem.New(problem.InvalidParameter, "overlap: "+err.Error())
-			p.Field = "overlap"
-			p.Write(w)
-			return
-		}
-	} else if ask.Overlap == "0" {
-		overlap = 0
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), changeTimeout)
+	ctx, cancel := changing(r)
 	defer cancel()
 	name := r.PathValue("name")
 	before := a.secretsNow(name)
-	secrets, err := a.Registry.Rotate(ctx, name, ask.Secret, overlap)
+	secrets, err := a.Registry.Rotate(ctx, name, secret, overlap)
 	if err != nil {
-		refuseMade(w, err)
+		a.refuseMade(w, r, err)
 		return
 	}
 	a.noteMade(r, "asked to rotate the secret of an endpoint", audit.Entry{Verb: "secret rotate", What: name, Before: before, After: a.secretsNow(name)})
 	answer(w, http.StatusOK, secrets)
 }
 
+// rotationOf reads a Rotation.
+func rotationOf(w http.ResponseWriter, r *http.Request) (secret string, overlap time.Duration, err error) {
+	members, err := readObject(w, r, maxSettings, "secret", "overlap")
+	if err == nil {
+		secret, err = longTextOf(members, "secret", maxSettings)
+	}
+	var text string
+	if err == nil {
+		text, err = textOf(members, "overlap")
+	}
+	if err != nil {
+		return "", 0, err
+	}
+	switch text {
+	case "":
+		return secret, registry.DefaultOverlap, nil
+	case "0":
+		return secret, 0, nil
+	}
+	if overlap, err = config.DurationBetween(text, 0, registry.MaxOverlap); err != nil {
+		return "", 0, refusal(problem.InvalidParameter, "overlap", "overlap: "+err.Error())
+	}
+	return secret, overlap, nil
+}
+
 // unusedName refuses the name of an endpoint that is gone while deliveries of it are pending, because they would go to
-// the new one. An access that is bound gets no name that was used before: what is kept of it is another's.
+// the new one. An access that is bound gets no name that is or was used: what is kept of it is another's.
 func (a *api) unusedName(ctx context.Context, access *Access, settings json.RawMessage) error {
 	var given struct{ Name string }
 	if json.Unmarshal(settings, &given) != nil || given.Name == "" {
 		return nil // what is wrong is said later
 	}
-	if a.Policy().Endpoint(given.Name) != nil {
+	if a.Policy().Endpoint(given.Name) != nil && !access.bound() {
 		return nil // said later
 	}
 	counts, err := a.Outbox.Counts(ctx)
@@ -379,8 +377,8 @@ func (a *api) unusedName(ctx context.Context, access *Access, settings json.RawM
 		return err
 	}
 	switch c, used := counts[given.Name]; {
-	case used && access.bound():
-		return refusal(problem.EndpointExists, "name", "the name was used before: choose another one, or leave it out")
+	case access.bound() && (used || a.Policy().Endpoint(given.Name) != nil):
+		return refusal(problem.EndpointExists, "name", "the name is or was used: choose another one, or leave it out")
 	case c.Pending > 0:
 		return refusal(problem.HasPending, "name", fmt.Sprintf("deliveries of an earlier endpoint of this name are pending (%d), and would go to this one: discard them, or choose another name", c.Pending))
 	}

@@ -23,21 +23,33 @@ func refusal(code problem.Code, field, detail string) error {
 	return refused{p}
 }
 
-// refuse says why a route under /v1 does not answer.
-func refuse(w http.ResponseWriter, err error) { problemOf(err).Write(w) }
+// refuse says why a route under /v1 does not answer. What went wrong inside is for operators: it names machines and files.
+func (a *api) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	p, inside := problemOf(err)
+	switch {
+	case inside && AccessOf(r.Context()).bound():
+		if p.Code == problem.InternalError { // an outbox that is away is in the log already
+			a.Log.Error().Str("by", Who(r)).Str("code", string(p.Code)).Str("error", a.Hush(p.Detail)).Msg("a request was not answered")
+		}
+		p.Detail = "ask again later; who operates this Relay can see why"
+	case inside:
+		p.Detail = a.Hush(p.Detail)
+	}
+	p.Write(w)
+}
 
-// problemOf is the refusal for an error.
-func problemOf(err error) *problem.Problem {
+// problemOf is the refusal for an error. inside tells that its detail is that of an error of the outbox or of Relay.
+func problemOf(err error) (p *problem.Problem, inside bool) {
 	if e, ok := errors.AsType[refused](err); ok {
-		return e.Problem
+		return e.Problem, false
 	}
 	if e, ok := errors.AsType[*query.Error](err); ok {
-		return e.Problem()
+		return e.Problem(), false
 	}
 	if e, ok := errors.AsType[*ReloadError](err); ok {
-		p := problem.New(e.Code, e.Error())
+		p = problem.New(e.Code, e.Error())
 		p.Diagnostics = e.Problems
-		return p
+		return p, false
 	}
 	code, detail := problem.InternalError, err.Error()
 	switch {
@@ -52,9 +64,9 @@ func problemOf(err error) *problem.Problem {
 	case errors.Is(err, outbox.ErrUnavailable), errors.Is(err, outbox.ErrClosed), errors.Is(err, context.DeadlineExceeded):
 		code = problem.OutboxUnavailable
 	}
-	p := problem.New(code, detail)
+	p = problem.New(code, detail)
 	if code == problem.InvalidCursor {
 		p.Field = "cursor"
 	}
-	return p
+	return p, code == problem.OutboxUnavailable || code == problem.InternalError
 }

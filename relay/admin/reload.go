@@ -82,7 +82,7 @@ func (a *api) reload(w http.ResponseWriter, r *http.Request) {
 	}
 	done, err := a.Reload(context.WithoutCancel(r.Context()))
 	if err != nil {
-		refuse(w, err)
+		a.refuse(w, r, err)
 		return
 	}
 	if done.Differs() {

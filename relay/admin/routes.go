@@ -100,7 +100,7 @@ func (a *api) healthRoutes() []route {
 		answer: Status{}, handle: a.healthz,
 	}, {
 		id: "getReadiness", method: "GET", path: "/readyz", verb: "relay health", summary: "Tell whether an accept would succeed now",
-		about:  "Without a token it answers without the reason.",
+		about:  "Without a token, or with one that may not read the whole, it tells nothing else and no reason.",
 		answer: Status{}, others: map[int]any{http.StatusServiceUnavailable: Status{}}, handle: a.readyz,
 	}}
 	if a.Metrics != nil {

@@ -67,12 +67,12 @@ func (a *api) explain(w http.ResponseWriter, r *http.Request) {
 		if _, long := errors.AsType[*http.MaxBytesError](err); long {
 			code = problem.BodyTooLarge
 		}
-		refuse(w, refusal(code, "", fmt.Sprintf("the body is one event of at most %d MiB", explainBody>>20)))
+		a.refuse(w, r, refusal(code, "", fmt.Sprintf("the body is one event of at most %d MiB", explainBody>>20)))
 		return
 	}
 	out, err := a.Explain(body, r.URL.Query().Get("endpoint"))
 	if err != nil {
-		refuse(w, err)
+		a.refuse(w, r, err)
 		return
 	}
 	answer(w, http.StatusOK, out)

@@ -89,7 +89,7 @@ const (
 func (a *api) showStatistics(w http.ResponseWriter, r *http.Request) {
 	out, err := a.statistics(r)
 	if err != nil {
-		refuse(w, err)
+		a.refuse(w, r, err)
 		return
 	}
 	answer(w, http.StatusOK, out)

@@ -69,19 +69,19 @@ type tail struct {
 func (a *api) tail(w http.ResponseWriter, r *http.Request) {
 	q, err := a.parse(r, query.Tail)
 	if err != nil {
-		refuse(w, err)
+		a.refuse(w, r, err)
 		return
 	}
 	s := a.surroundings()
 	s.Held = func(context.Context) ([]string, error) { return []string{}, nil } // no attempt is made for them
 	filter, err := q.Filter(r.Context(), s)
 	if err != nil {
-		refuse(w, err)
+		a.refuse(w, r, err)
 		return
 	}
 	if a.tails.Add(1) > maxTails {
 		a.tails.Add(-1)
-		refuse(w, refusal(problem.Overloaded, "", fmt.Sprintf("%d others read already: end one of them", maxTails)))
+		a.refuse(w, r, refusal(problem.Overloaded, "", fmt.Sprintf("%d others read already: end one of them", maxTails)))
 		return
 	}
 	defer a.tails.Add(-1)

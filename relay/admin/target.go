@@ -15,10 +15,12 @@ import (
 // goesTo refuses a redelivery to an endpoint that is not there, or that is for other tenants than the event's. It
 // warns if the endpoint takes no events of that type by itself.
 func (a *api) goesTo(ctx context.Context, r *http.Request, to string, old *Delivery) (warning string, err error) {
-	if err := a.canGo(ctx, to, old.Endpoint); err != nil || to == "" {
-		return "", err
+	if to != "" {
+		if err := a.isThere(r, to); err != nil {
+			return "", err
+		}
 	}
-	if err := a.isThere(r, to); err != nil {
+	if err := a.canGo(ctx, to, old.Endpoint); err != nil || to == "" {
 		return "", err
 	}
 	e := a.Policy().Endpoint(to)
@@ -38,10 +40,10 @@ func (a *api) goesTo(ctx context.Context, r *http.Request, to string, old *Deliv
 
 // jobGoesTo is goesTo for all deliveries of a filter, whose tenants it must name if the endpoint is for some alone.
 func (a *api) jobGoesTo(ctx context.Context, r *http.Request, to string, filter url.Values) (warning string, err error) {
-	if err := a.canGo(ctx, to, ""); err != nil {
+	if err := a.isThere(r, to); err != nil {
 		return "", err
 	}
-	if err := a.isThere(r, to); err != nil {
+	if err := a.canGo(ctx, to, ""); err != nil {
 		return "", err
 	}
 	e := a.Policy().Endpoint(to)

@@ -56,12 +56,12 @@ func (a *api) test(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("name")
 	endpoint := a.Policy().Endpoint(name)
 	if endpoint == nil {
-		refuse(w, a.noTest(r, name))
+		a.refuse(w, r, a.noTest(r, name))
 		return
 	}
 	event, err := a.testEvent(w, r, name)
 	if err != nil {
-		refuse(w, err)
+		a.refuse(w, r, err)
 		return
 	}
 	if f := endpoint.Filter; f != nil && len(f.Tenants) > 0 {
@@ -69,14 +69,14 @@ func (a *api) test(w http.ResponseWriter, r *http.Request) {
 	}
 	defer a.tests.Add(-1)
 	if a.tests.Add(1) > maxTests {
-		refuse(w, refusal(problem.Overloaded, "", fmt.Sprintf("%d tests are under way: ask again when one has ended", maxTests)))
+		a.refuse(w, r, refusal(problem.Overloaded, "", fmt.Sprintf("%d tests are under way: ask again when one has ended", maxTests)))
 		return
 	}
 	// The server's own bound would cut the answer of a slow receiver off.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(endpoint.Timeout.Total + testMargin)) // a recorder of tests has none
 	res, err := a.Test(endpoint, event)
 	if err != nil {
-		refuse(w, refusal(problem.OutboxUnavailable, "", err.Error()+": nothing was sent, or the answer did not come in time"))
+		a.refuse(w, r, refusal(problem.OutboxUnavailable, "", a.Hush(err.Error())+": nothing was sent, or the answer did not come in time"))
 		return
 	}
 	out := a.tested(r, event, &res)
