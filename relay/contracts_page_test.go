@@ -4,6 +4,7 @@ import (
 	"html"
 	"io"
 	"net/http"
+	"net/http/cookiejar"
 	"net/url"
 	"regexp"
 	"strings"
@@ -23,7 +24,11 @@ func (c *contract) browse(path string, form url.Values, status int, texts ...str
 		c.t.Fatal(err)
 	}
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	answer, err := c.clients["admin"].Do(r)
+	browser := *c.clients["admin"]
+	if browser.Jar, err = cookiejar.New(nil); err != nil { // what an act did is told by a cookie
+		c.t.Fatal(err)
+	}
+	answer, err := browser.Do(r)
 	if err != nil {
 		c.t.Fatal(err)
 	}

@@ -117,7 +117,7 @@ func TestRepeatsElsewhere(t *testing.T) {
 	}
 }
 
-// A name that a bound token cannot have is refused in one way, whoever has it.
+// A name that a bound token cannot have is refused in one way, in the file or of another tenant.
 func TestTakenNames(t *testing.T) {
 	h := newHouse(t)
 	var answers []string
