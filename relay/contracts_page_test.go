@@ -25,7 +25,7 @@ func (c *contract) browse(path string, form url.Values, status int, texts ...str
 	}
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	browser := *c.clients["admin"]
-	if browser.Jar, err = cookiejar.New(nil); err != nil { // what an act did is told by a cookie
+	if browser.Jar, err = cookiejar.New(nil); err != nil { // a cookie says what an act did
 		c.t.Fatal(err)
 	}
 	answer, err := browser.Do(r)
