@@ -14,8 +14,6 @@ import (
 	"relay/internal/testkit/golden"
 )
 
-// Tables of the pages are generated from the program (docs_tables_test.go), so that no fact
-// is written twice. `make docs` writes them, and this test tells when they are stale.
 // pages are the texts for people, by path from the root.
 func pages(t *testing.T) map[string]string {
 	t.Helper()
@@ -41,6 +39,8 @@ func pages(t *testing.T) map[string]string {
 
 var generated = regexp.MustCompile(`(?s)(<!-- generated: ([^\n]*?) -->\n)(.*?)(<!-- end -->)`)
 
+// Tables of the pages are generated from the program (docs_tables_test.go), so that no fact
+// is written twice. `make docs` writes them, and this test tells when they are stale.
 func TestDocsAreGenerated(t *testing.T) {
 	tables := newTables(t)
 	for path, text := range pages(t) {
