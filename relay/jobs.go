@@ -54,15 +54,17 @@ func (p *pageFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&p.cursor, "cursor", "", "where the next page begins, a `text` that the page before told")
 }
 
-func (p *pageFlags) path(path string) string {
-	q := url.Values{}
+func (p *pageFlags) path(path string) string { return withQuery(path, p.query(url.Values{})) }
+
+// query adds the page to a query.
+func (p *pageFlags) query(q url.Values) url.Values {
 	if p.limit != "" {
 		q.Set("limit", p.limit)
 	}
 	if p.cursor != "" {
 		q.Set("cursor", p.cursor)
 	}
-	return withQuery(path, q)
+	return q
 }
 
 func (c *command) showJobs(a asking, args []string, page *pageFlags) error {

@@ -4,12 +4,16 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"net/url"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"relay/ingest/problem"
 	"relay/outbox"
 	"relay/relay/audit"
+	"relay/relay/query"
 )
 
 // AuditList is a page of what operators changed, newest first.
@@ -33,9 +37,66 @@ type AuditEntry struct {
 func (a *api) auditRoutes() []route {
 	return []route{{
 		id: "listAudit", method: "GET", path: "/v1/audit", verb: "relay audit", summary: "List what operators changed, newest first",
-		about:  "At least the last 100,000 changes are kept. A job has an entry for its begin and one for its end.",
-		params: pageParams(), answer: AuditList{}, codes: []problem.Code{problem.InvalidParameter, problem.UnknownParameter, problem.InvalidCursor}, handle: a.listAudit,
+		about: "At least the last 100,000 changes are kept. A job has an entry for its begin and one for its end. With a filter an answer looks through 10,000 changes; `next` goes on behind them.",
+		params: append(pageParams(),
+			param{name: "who", about: "a part of who made the change, in any case", example: "support"},
+			param{name: "verb", about: "what was done, or its first word; may be given more than once", example: "pause"},
+			param{name: "what", about: "a part of what was changed, in any case", example: "endpoint billing"},
+			param{name: "since", about: "a time, or a duration back from now", example: "24h"},
+			param{name: "until", about: "a time, or a duration back from now", example: "2h"}),
+		answer: AuditList{}, codes: []problem.Code{problem.InvalidParameter, problem.UnknownParameter, problem.InvalidCursor}, handle: a.listAudit,
 	}}
+}
+
+// auditFilter is what the caller asks for in the audit.
+type auditFilter struct {
+	who, what    string // in small letters
+	verbs        []string
+	since, until time.Time
+}
+
+// auditFilterOf reads the filter, and takes it out of the parameters.
+func auditFilterOf(q url.Values, now time.Time) (f auditFilter, err error) {
+	for _, name := range []string{"who", "verb", "what", "since", "until"} {
+		values := q[name]
+		q.Del(name)
+		for i, v := range values {
+			switch {
+			case v == "":
+				return f, refusal(problem.InvalidParameter, name, name+" is empty: give a value, or leave it out")
+			case i > 0 && name != "verb":
+				return f, refusal(problem.InvalidParameter, name, name+" may be given once")
+			}
+			switch name {
+			case "who":
+				f.who = strings.ToLower(v)
+			case "what":
+				f.what = strings.ToLower(v)
+			case "verb":
+				f.verbs = append(f.verbs, v)
+			case "since":
+				f.since, err = query.Moment(name, v, now)
+			case "until":
+				f.until, err = query.Moment(name, v, now)
+			}
+			if err != nil {
+				return f, err
+			}
+		}
+	}
+	return f, nil
+}
+
+// fits returns what tells whether an entry is asked for; nil if all are.
+func (f *auditFilter) fits() func(*audit.Entry) bool {
+	if f.who == "" && f.what == "" && f.verbs == nil && f.until.IsZero() {
+		return nil
+	}
+	return func(e *audit.Entry) bool {
+		is := func(verb string) bool { return e.Verb == verb || strings.HasPrefix(e.Verb, verb+" ") }
+		return strings.Contains(strings.ToLower(e.Who), f.who) && strings.Contains(strings.ToLower(e.What), f.what) &&
+			(f.verbs == nil || slices.ContainsFunc(f.verbs, is)) && (f.until.IsZero() || e.Time.Before(f.until))
+	}
 }
 
 // pageParams are those of lists without a filter.
@@ -47,7 +108,13 @@ func pageParams() []param {
 }
 
 func (a *api) listAudit(w http.ResponseWriter, r *http.Request) {
-	limit, cursor, err := pageOf(r)
+	q := r.URL.Query()
+	filter, err := auditFilterOf(q, time.Now())
+	if err != nil {
+		a.refuse(w, r, err)
+		return
+	}
+	limit, cursor, err := pageOf(q, "who", "verb", "what", "since", "until")
 	if err != nil {
 		a.refuse(w, r, err)
 		return
@@ -61,7 +128,7 @@ func (a *api) listAudit(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), recordTimeout)
 	defer cancel()
-	entries, err := audit.Read(ctx, a.Edits, before, limit)
+	entries, next, err := audit.Find(ctx, a.Edits, audit.Search{Before: before, Limit: limit, Since: filter.since, Fits: filter.fits()})
 	if err != nil {
 		a.refuse(w, r, err)
 		return
@@ -71,19 +138,19 @@ func (a *api) listAudit(w http.ResponseWriter, r *http.Request) {
 		e := &entries[i]
 		list.Items = append(list.Items, AuditEntry{N: e.N, Time: e.Time, Who: e.Who, Verb: e.Verb, What: e.What, Count: e.Count, Before: e.Before, After: e.After})
 	}
-	if n := len(entries); n == limit && entries[n-1].N > 1 {
-		list.Next = new(strconv.FormatUint(entries[n-1].N, 10))
+	if next > 0 {
+		list.Next = new(strconv.FormatUint(next, 10))
 	}
 	answer(w, http.StatusOK, list)
 }
 
-// pageOf reads limit and cursor, the only parameters of a list without a filter.
-func pageOf(r *http.Request) (limit int, cursor string, err error) {
+// pageOf reads limit and cursor. others are the other parameters that the list has, which were taken out.
+func pageOf(q url.Values, others ...string) (limit int, cursor string, err error) {
 	limit = 20
-	for name, values := range r.URL.Query() {
+	for name, values := range q {
 		switch {
 		case name != "limit" && name != "cursor":
-			return 0, "", refusal(problem.UnknownParameter, name, "there is no parameter "+shorten(name)+" here. There are limit and cursor")
+			return 0, "", refusal(problem.UnknownParameter, name, "there is no parameter "+shorten(name)+" here. There are "+strings.Join(append(others, "limit"), ", ")+" and cursor")
 		case len(values) != 1:
 			return 0, "", refusal(problem.InvalidParameter, name, name+" may be given once")
 		case name == "cursor":

@@ -283,7 +283,7 @@ func (b *bulk) other(state string) string {
 }
 
 func (a *api) listJobs(w http.ResponseWriter, r *http.Request) {
-	limit, cursor, err := pageOf(r)
+	limit, cursor, err := pageOf(r.URL.Query())
 	if err != nil {
 		a.refuse(w, r, err)
 		return

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -524,6 +525,39 @@ func TestTestsAreBounded(t *testing.T) {
 	}
 }
 
+// The audit can be asked for by who, verb, what and time; pages go on where the one before ended.
+func TestAuditFilter(t *testing.T) {
+	o := newOperator(t)
+	for _, verb := range []string{"pause", "resume", "disable", "enable", "pause"} {
+		done[Endpoint](o, 200, "POST", "/v1/endpoints/billing/"+verb, "")
+	}
+	who := o.audits()[0].Who
+	numbers := func(query string) string {
+		t.Helper()
+		var all []uint64
+		for path := "/v1/audit?" + query; ; {
+			list := done[AuditList](o, 200, "GET", path, "")
+			for _, e := range list.Items {
+				all = append(all, e.N)
+			}
+			if list.Next == nil {
+				return fmt.Sprint(all)
+			}
+			path = "/v1/audit?" + query + "&cursor=" + *list.Next
+		}
+	}
+	for query, want := range map[string]string{
+		"verb=pause": "[5 1]", "verb=pause&limit=1": "[5 1]", "verb=pause&verb=enable": "[5 4 1]", "verb=paus": "[]",
+		"what=BILL&limit=3": "[5 4 3 2 1]", "what=endpoint+billing": "[5 4 3 2 1]", "what=shop": "[]",
+		"who=" + url.QueryEscape(strings.ToUpper(who)): "[5 4 3 2 1]", "who=nobody": "[]",
+		"since=1h": "[5 4 3 2 1]", "until=1h": "[]", "since=2100-01-01T00:00:00Z": "[]", "until=0s&verb=resume": "[2]",
+	} {
+		if got := numbers(query); got != want {
+			t.Errorf("%s: %s, want %s", query, got, want)
+		}
+	}
+}
+
 func TestAudit(t *testing.T) {
 	o := newOperator(t)
 	for _, verb := range []string{"pause", "resume", "disable", "enable"} {
@@ -568,7 +602,7 @@ func TestAudit(t *testing.T) {
 	}{
 		"limit=0": {problem.InvalidParameter, "limit"}, "limit=101": {problem.InvalidParameter, "limit"}, "limit=x": {problem.InvalidParameter, "limit"},
 		"limit=1&limit=2": {problem.InvalidParameter, "limit"}, "cursor=x": {problem.InvalidCursor, "cursor"}, "cursor=0": {problem.InvalidCursor, "cursor"},
-		"cursor=-1": {problem.InvalidCursor, "cursor"}, "who=x": {problem.UnknownParameter, "who"},
+		"cursor=-1": {problem.InvalidCursor, "cursor"}, "whom=x": {problem.UnknownParameter, "whom"}, "who=": {problem.InvalidParameter, "who"}, "what=a&what=b": {problem.InvalidParameter, "what"}, "since=yesterday": {problem.InvalidParameter, "since"}, "until=x": {problem.InvalidParameter, "until"},
 	} {
 		o.refuses(400, want.code, want.field, "GET", "/v1/audit?"+query, "")
 	}

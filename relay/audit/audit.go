@@ -61,6 +61,49 @@ func Read(ctx context.Context, j outbox.Journal, before uint64, limit int) ([]En
 	return all, nil
 }
 
+// Search selects entries.
+type Search struct {
+	Before uint64 // numbers below it; 0 for all
+	Limit  int    // entries, 1 to outbox.MaxPage
+	Since  time.Time
+	Fits   func(*Entry) bool // nil for all
+}
+
+// Scanned bounds the entries that one Find reads.
+const Scanned = 10_000
+
+// Find returns entries that fit, newest first, and the number below which to go on, 0 after the oldest. It may find fewer than
+// there are on its way and still name such a number: it reads at most Scanned entries. Errors: those of outbox.Journal.Lines.
+func Find(ctx context.Context, j outbox.Journal, s Search) (found []Entry, next uint64, err error) {
+	next = s.Before
+	for read := 0; read < Scanned; read += outbox.MaxPage {
+		size := outbox.MaxPage
+		if s.Fits == nil {
+			size = s.Limit
+		}
+		all, err := Read(ctx, j, next, size)
+		if err != nil {
+			return nil, 0, err
+		}
+		for i := range all {
+			e := &all[i]
+			if e.Time.Before(s.Since) {
+				return found, 0, nil
+			}
+			if next = e.N; s.Fits == nil || s.Fits(e) {
+				found = append(found, *e)
+			}
+			if len(found) == s.Limit && next > 1 {
+				return found, next, nil
+			}
+		}
+		if len(all) < size || next <= 1 {
+			return found, 0, nil
+		}
+	}
+	return found, next, nil
+}
+
 // State is v as JSON, for Before and After.
 func State(v any) json.RawMessage {
 	text, err := json.Marshal(v)

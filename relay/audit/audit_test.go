@@ -2,6 +2,7 @@ package audit_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -47,6 +48,49 @@ func TestEntriesComeBack(t *testing.T) {
 		testkit.Must(t, err)
 		if len(page) != 1 || page[0].N != 1 {
 			t.Errorf("entries below 2: %+v", page)
+		}
+	})
+}
+
+// A search stops at its bound and tells where to go on, at a time, and at the oldest entry.
+func TestFind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := outboxtest.NewMem(outboxtest.MemOptions{})
+		for n := range audit.Scanned + 250 {
+			verb := "pause"
+			if n == 100 {
+				verb = "erase"
+			}
+			testkit.Must(t, audit.Write(t.Context(), m, audit.Entry{Who: "a", Verb: verb, What: "endpoint b"}))
+		}
+		erased := func(e *audit.Entry) bool { return e.Verb == "erase" }
+		find := func(s audit.Search) (numbers []uint64, next uint64) {
+			t.Helper()
+			found, next, err := audit.Find(t.Context(), m, s)
+			testkit.Must(t, err)
+			for i := range found {
+				numbers = append(numbers, found[i].N)
+			}
+			return numbers, next
+		}
+		none, next := find(audit.Search{Limit: 5, Fits: erased})
+		if len(none) > 0 || next != 251 {
+			t.Errorf("within the bound: %v, go on below %d, want 251", none, next)
+		}
+		if found, end := find(audit.Search{Before: next, Limit: 5, Fits: erased}); fmt.Sprint(found) != "[101]" || end != 0 {
+			t.Errorf("behind the bound: %v, then %d", found, end)
+		}
+		if found, next := find(audit.Search{Before: 300, Limit: 1, Fits: erased}); fmt.Sprint(found) != "[101]" || next != 101 {
+			t.Errorf("a full page: %v, then %d", found, next)
+		}
+		if found, next := find(audit.Search{Before: 4, Limit: 3}); fmt.Sprint(found) != "[3 2 1]" || next != 0 {
+			t.Errorf("all: %v, then %d", found, next)
+		}
+		time.Sleep(time.Hour)
+		since := time.Now()
+		testkit.Must(t, audit.Write(t.Context(), m, audit.Entry{Who: "a", Verb: "erase", What: "endpoint b"}))
+		if found, next := find(audit.Search{Limit: 5, Since: since, Fits: erased}); fmt.Sprint(found) != fmt.Sprint([]int{audit.Scanned + 251}) || next != 0 {
+			t.Errorf("since: %v, then %d", found, next)
 		}
 	})
 }

@@ -19,9 +19,14 @@ func auditRoutes() []route {
 
 // auditList is the data of the screen.
 type auditList struct {
-	Items []auditView
-	Next  string // address of the next page
-	First bool
+	Asked   url.Values
+	Kept    []keptCondition // further verbs
+	Verbs   []string        // that can be asked for
+	Some    bool            // any condition is set
+	Problem *refusal        // of the filter
+	Items   []auditView
+	Next    string // address of the next page
+	First   bool
 }
 
 // auditView is a change for people.
@@ -40,21 +45,33 @@ type changedValue struct {
 }
 
 func (c *call) listAudit() error {
-	q := url.Values{"limit": {"50"}}
-	cursor := c.r.URL.Query().Get("cursor")
-	if cursor != "" {
-		q.Set("cursor", cursor)
+	q := listQuery(c.r.URL.Query())
+	data := auditList{Asked: q, First: !q.Has("cursor"), Verbs: []string{"pause", "resume", "enable", "disable", "retry", "redeliver", "discard", "erase", "cancel", "test", "endpoints", "secret", "link", "reload"}}
+	for name := range q {
+		data.Some = data.Some || name != "cursor" && name != "limit"
 	}
+	if verbs := q["verb"]; len(verbs) > 1 {
+		for _, verb := range verbs[1:] {
+			data.Kept = append(data.Kept, keptCondition{"verb", verb})
+		}
+	}
+	ask := maps.Clone(q)
+	ask.Set("limit", "50")
 	var list admin.AuditList
-	if err := c.get("/v1/audit", q, &list); err != nil {
-		return err
+	if err := c.get("/v1/audit", ask, &list); err != nil {
+		if data.Problem = c.refusalOf(err); data.Problem.Status != http.StatusBadRequest {
+			return err
+		}
+		c.show(data.Problem.Status, "audit", c.t("layout.audit"), data)
+		return nil
 	}
-	data := auditList{First: cursor == ""}
 	for _, e := range list.Items {
 		data.Items = append(data.Items, auditOf(e))
 	}
 	if list.Next != nil {
-		data.Next = "/audit?" + url.Values{"cursor": {*list.Next}}.Encode()
+		next := maps.Clone(q)
+		next.Set("cursor", *list.Next)
+		data.Next = "/audit?" + next.Encode()
 	}
 	c.show(http.StatusOK, "audit", c.t("layout.audit"), data)
 	return nil

@@ -56,11 +56,15 @@ func (c *call) showEndpoint() error {
 	return nil
 }
 
-// whoChanged finds in the newest entries of the audit who paused or disabled an endpoint.
+// whoChanged finds in the audit who paused or disabled an endpoint.
 func (c *call) whoChanged(e *admin.Endpoint) string {
 	verb := map[string]string{"paused": "pause", "disabled": "disable"}[e.State]
 	var list admin.AuditList
-	if verb == "" || c.get("/v1/audit", url.Values{"limit": {"100"}}, &list) != nil {
+	ask := url.Values{"verb": {verb}, "what": {"endpoint " + e.Name}, "limit": {"20"}}
+	if !e.Since.IsZero() {
+		ask.Set("since", e.Since.Add(-time.Minute).UTC().Format(time.RFC3339))
+	}
+	if verb == "" || c.get("/v1/audit", ask, &list) != nil {
 		return ""
 	}
 	for _, entry := range list.Items {

@@ -246,3 +246,29 @@ func TestSearchThatIsSlow(t *testing.T) {
 		t.Error("it does not say so")
 	}
 }
+
+// The filter of the audit is that of the API; it is kept by pages, and a refusal leaves the form as it was.
+func TestAuditFilter(t *testing.T) {
+	var asked string
+	answer := `{"items":[],"next":"17"}`
+	status := http.StatusOK
+	p := compared(t, New(Options{Open: true, API: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = r.URL.RawQuery
+		w.WriteHeader(status)
+		_, _ = w.Write([]byte(answer))
+	})}))
+	const given = "since=2h&verb=pause&verb=resume&what=a%3Cb%3E&who=support"
+	text := visit(t, p, "/audit?until=&"+given).Body.String()
+	if asked != "limit=50&"+given {
+		t.Errorf("the API is asked for %s", asked)
+	}
+	has(t, "the screen", text, `value="a&lt;b&gt;"`, `name="verb" value="resume" checked`, "There are earlier ones", `href="/audit?cursor=17&amp;since=2h&amp;verb=pause&amp;verb=resume&amp;what=a%3Cb%3E&amp;who=support"`, "Show all")
+	answer = `{"items":[]}`
+	has(t, "no hit", visit(t, p, "/audit?who=x").Body.String(), "No change matches", "!No operator has changed")
+	answer, status = `{"code":"invalid_parameter","detail":"since is <x>"}`, http.StatusBadRequest
+	w := visit(t, p, "/audit?since=x&who=support")
+	has(t, "a refusal", w.Body.String(), "A parameter is not valid", "since is &lt;x&gt;", `value="support"`)
+	if w.Code != http.StatusBadRequest {
+		t.Errorf("a refusal has status %d", w.Code)
+	}
+}

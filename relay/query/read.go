@@ -152,6 +152,13 @@ func readAttemptedUntil(q *Query, r *reader, v string) error {
 // epoch is the earliest time that can be asked for, and the zero time is none.
 var epoch = time.Unix(0, 0)
 
+// Moment reads a time, or a duration back from now, of a parameter that is not of the filter. Errors: *Error.
+func Moment(name, value string, now time.Time) (at time.Time, err error) {
+	r := &reader{Parser: Parser{Now: now}, name: name}
+	err = r.time(value, &at)
+	return at, err
+}
+
 func (r *reader) time(v string, to *time.Time) error {
 	d, err := config.ParseDuration(v)
 	if err == nil {
