@@ -126,10 +126,7 @@ func (r *Registry) Create(ctx context.Context, object json.RawMessage) (Endpoint
 		}
 		s.Secrets = []storedSecret{sealed}
 	}
-	if err := r.admit(name, &s); err != nil {
-		return Endpoint{}, err
-	}
-	if err := r.put(ctx, name, 0, &s); err != nil {
+	if err := r.put(ctx, version{name: name}, &s); err != nil {
 		if errors.Is(err, outbox.ErrConflict) {
 			return Endpoint{}, ErrExists
 		}
@@ -174,9 +171,36 @@ func (r *Registry) admit(name string, s *stored) error {
 	return nil
 }
 
-// put writes a document and puts it into force.
-func (r *Registry) put(ctx context.Context, name string, revision uint64, s *stored) error {
-	sealed, err := r.seal(name, *s)
+// version is the endpoint that a change begins with.
+type version struct {
+	name     string
+	revision uint64 // 0 for none yet
+	held     bool   // it is not in force
+}
+
+// put writes an endpoint that may be stored, and puts it into force.
+func (r *Registry) put(ctx context.Context, v version, s *stored) error {
+	if err := r.write(ctx, v, s); err != nil {
+		return err
+	}
+	r.settled(ctx)
+	return nil
+}
+
+// write is put without waiting for the end. One change is judged and written at a time, because two that are judged
+// at the same time would not count each other for a quota.
+func (r *Registry) write(ctx context.Context, v version, s *stored) error {
+	select {
+	case r.turn <- struct{}{}:
+		defer func() { <-r.turn }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	// What was lost with a key can come back one by one.
+	if err := r.admit(v.name, s); err != nil && !(v.held && errors.Is(err, ErrLostKey)) {
+		return err
+	}
+	sealed, err := r.seal(v.name, *s)
 	if err != nil {
 		return err
 	}
@@ -184,13 +208,11 @@ func (r *Registry) put(ctx context.Context, name string, revision uint64, s *sto
 	if err != nil {
 		return err
 	}
-	d, err := r.o.Store.PutDocument(ctx, outbox.Document{Kind: Kind, Name: name, Revision: revision, Body: body})
-	if err != nil {
-		return err
+	d, err := r.o.Store.PutDocument(ctx, outbox.Document{Kind: Kind, Name: v.name, Revision: v.revision, Body: body})
+	if err == nil {
+		r.take([]outbox.Document{d}, 0)
 	}
-	r.take([]outbox.Document{d}, 0)
-	r.settled(ctx)
-	return nil
+	return err
 }
 
 // update changes what is stored of an endpoint. match is the revision that the caller knows, 0 for any. An endpoint
@@ -203,20 +225,16 @@ func (r *Registry) update(ctx context.Context, name string, match uint64, change
 			r.mu.Unlock()
 			return err
 		}
-		revision, s, held := e.revision, e.stored, e.compiled == nil
+		v, s := version{name, e.revision, e.compiled == nil}, e.stored
 		r.mu.Unlock()
-		if match != 0 && match != revision {
+		if match != 0 && match != v.revision {
 			return ErrChanged
 		}
 		if err := change(&s); err != nil {
 			return err
 		}
 		s.Updated = r.o.Now().UTC().Truncate(time.Millisecond)
-		// What was lost with a key can come back one by one.
-		if err := r.admit(name, &s); err != nil && !(held && errors.Is(err, ErrLostKey)) {
-			return err
-		}
-		err = r.put(ctx, name, revision, &s)
+		err = r.put(ctx, v, &s)
 		if !errors.Is(err, outbox.ErrConflict) {
 			return err
 		}

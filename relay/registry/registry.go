@@ -43,6 +43,7 @@ type Options struct {
 type Registry struct {
 	o      Options
 	loaded atomic.Bool
+	turn   chan struct{} // holds one while a change is judged and written
 
 	mu       sync.Mutex
 	file     *policy.Policy
@@ -77,7 +78,7 @@ func New(o Options) *Registry {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	r := &Registry{o: o, file: o.File, entries: map[string]*entry{}, ring: make(chan struct{}, 1)}
+	r := &Registry{o: o, file: o.File, entries: map[string]*entry{}, ring: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
 	r.told = sync.NewCond(&r.mu)
 	return r
 }

@@ -207,6 +207,60 @@ func TestRaces(t *testing.T) {
 }
 
 // During an overlap old and new secret sign, afterwards the new one alone.
+// slow is a store whose writes take a time in which others decide, too.
+type slow struct{ *outboxtest.Mem }
+
+func (s slow) PutDocument(ctx context.Context, d outbox.Document) (outbox.Document, error) {
+	time.Sleep(time.Millisecond)
+	return s.Mem.PutDocument(ctx, d)
+}
+
+// Quotas hold for endpoints that are made, or given other tenants, at the same time.
+func TestQuotasAtTheSameTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := open(t, newStore(), file, nil)
+		w.Registry.o.Store = slow{w.store}
+		at := func(n int, do func(i int) error) (made int64) {
+			var all sync.WaitGroup
+			var done atomic.Int64
+			for i := range n {
+				all.Go(func() {
+					switch err := do(i); {
+					case err == nil:
+						done.Add(1)
+					case !errors.Is(err, ErrQuota):
+						t.Error(err)
+					}
+				})
+			}
+			all.Wait()
+			return done.Load()
+		}
+		create := func(tenant string) func(int) error {
+			return func(int) error {
+				_, err := w.Create(t.Context(), fmt.Appendf(nil, `{"url":"https://a.test/","sign":["none"],"tenants":[%q]}`, tenant))
+				return err
+			}
+		}
+		if n := at(10, create("acme")); n != 2 {
+			t.Errorf("%d endpoints of a tenant, of at most 2", n)
+		}
+		if n := at(10, func(i int) error { return create(fmt.Sprint("t", i))(i) }); n != 3 {
+			t.Errorf("%d endpoints beside 2, of at most 5", n)
+		}
+		names := []string{}
+		for _, e := range w.List() {
+			names = append(names, e.Name)
+		}
+		if n := at(len(names), func(i int) error {
+			_, err := w.Patch(t.Context(), names[i], 0, []byte(`{"tenants":["beta"]}`))
+			return err
+		}); n != 2 {
+			t.Errorf("%d endpoints were given a tenant, of at most 2", n)
+		}
+	})
+}
+
 func TestRotation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := open(t, newStore(), file, keysOf(t, keyA))
