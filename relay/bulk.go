@@ -93,8 +93,7 @@ func (c *command) changeOne(a *action, id string, o bulkOptions) error {
 	case err != nil:
 		return err
 	case o.json:
-		_, err = fmt.Fprintf(c.out, "%s\n", answer)
-		return err
+		return client.JSON(c.out, json.RawMessage(answer))
 	}
 	_, err = io.WriteString(c.out, text)
 	return err

@@ -90,14 +90,15 @@ func topRows(t client.Target) ([]topRow, error) {
 	if _, err := request(t, http.MethodGet, "/v1/stats?by=endpoint&since=1h", nil, &stats); err != nil {
 		return nil, err
 	}
+	of := map[string]admin.StatRow{}
+	for _, row := range stats.Rows {
+		if row.Endpoint != nil {
+			of[*row.Endpoint] = row
+		}
+	}
 	rows := make([]topRow, len(list.Endpoints))
 	for i, e := range list.Endpoints {
-		rows[i].Endpoint = e
-		for j := range stats.Rows {
-			if name := stats.Rows[j].Endpoint; name != nil && *name == e.Name {
-				rows[i].stats = stats.Rows[j]
-			}
-		}
+		rows[i] = topRow{e, of[e.Name]}
 	}
 	return rows, nil
 }

@@ -11,7 +11,6 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -157,8 +156,8 @@ func (a *api) readyOrNot(w http.ResponseWriter, r *http.Request) {
 // api has a method for each route.
 type api struct {
 	Options
-	tails atomic.Int64 // readers of /v1/tail
-	tests atomic.Int64 // that are under way
+	tails *crowd // readers of /v1/tail
+	tests *crowd // that are under way
 }
 
 // Status is the body of both health routes. Readiness also has the outbox, its Relays if known,

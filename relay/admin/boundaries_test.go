@@ -182,3 +182,62 @@ func TestBulkOverManyEndpoints(t *testing.T) {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }
+
+// Readers that are bound to tenants leave room for others.
+func TestCrowd(t *testing.T) {
+	c := newCrowd(16)
+	var leaves []func()
+	enter := func(a *Access) bool {
+		leave, ok := c.enter(a)
+		if ok {
+			leaves = append(leaves, leave)
+		}
+		return ok
+	}
+	for _, step := range []struct {
+		name string
+		n    int
+	}{{"a", 4}, {"b", 4}, {"c", 4}, {"d", 0}} {
+		n := 0
+		for range 16 {
+			if enter(&Access{Name: step.name, Tenants: []string{step.name}}) {
+				n++
+			}
+		}
+		if n != step.n {
+			t.Errorf("%d of %s enter, want %d", n, step.name, step.n)
+		}
+	}
+	n := 0
+	for range 16 {
+		if enter(nil) {
+			n++
+		}
+	}
+	if n != 4 || enter(&Access{Name: "ops"}) {
+		t.Errorf("%d of the whole enter, want 4", n)
+	}
+	for _, leave := range leaves {
+		leave()
+	}
+	if c.all != 0 || c.bound != 0 || len(c.of) != 0 {
+		t.Errorf("after all have left: %d, %d, %v", c.all, c.bound, c.of)
+	}
+}
+
+// A bound token opens no more jobs than its share.
+func TestJobsOfABoundToken(t *testing.T) {
+	h := newHouse(t)
+	body := `{"state":"failed","until":"0s"}`
+	for range maxOfBound {
+		if w := h.as(acme(Redeliver), "POST", "/v1/redeliveries", body); w.Code != http.StatusAccepted {
+			t.Fatalf("%d %s", w.Code, w.Body)
+		}
+	}
+	if w := h.as(acme(Redeliver), "POST", "/v1/redeliveries", body); !strings.Contains(w.Body.String(), "too_many_jobs") {
+		t.Errorf("one too many: %d %s", w.Code, w.Body)
+	}
+	if w := h.as(nil, "POST", "/v1/redeliveries", body); w.Code != http.StatusAccepted {
+		t.Errorf("of another: %d %s", w.Code, w.Body)
+	}
+}

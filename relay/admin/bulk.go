@@ -194,6 +194,9 @@ func (a *api) start(ctx context.Context, w http.ResponseWriter, r *http.Request,
 	if err := a.matched(ctx, out, filter, b.action); err != nil || options.DryRun {
 		return out, err
 	}
+	if err := a.roomForJob(ctx); err != nil {
+		return nil, err
+	}
 	job, err := a.Jobs.Start(ctx, jobs.Job{
 		Action: b.action, Filter: filter, To: options.To, Rate: options.Rate, Force: options.Force,
 		Matched: out.Matched.N, Exact: !out.Matched.AtLeast, Who: Who(r),
@@ -210,6 +213,31 @@ func (a *api) start(ctx context.Context, w http.ResponseWriter, r *http.Request,
 		BulkRequest
 	}{filter, options})})
 	return out, nil
+}
+
+// maxOfBound is how many open jobs an access has that is bound to tenants or endpoints, so that others find room.
+const maxOfBound = jobs.MaxOpen / 10
+
+// roomForJob refuses a job of a bound access that has many.
+func (a *api) roomForJob(ctx context.Context) error {
+	access := AccessOf(ctx)
+	if !access.bound() {
+		return nil
+	}
+	all, err := a.Jobs.List(ctx)
+	if err != nil {
+		return err
+	}
+	open := 0
+	for i := range all {
+		if access.seesJob(&all[i]) && !all[i].State.Over() {
+			open++
+		}
+	}
+	if open >= maxOfBound {
+		return refusal(problem.TooManyJobs, "", fmt.Sprintf("%d jobs of this token are open: wait for one of them, or cancel it. GET /v1/jobs lists them", open))
+	}
+	return nil
 }
 
 // matched counts what a filter matches, which must be something.

@@ -40,7 +40,7 @@ type AttemptEnded struct {
 }
 
 const (
-	maxTails  = 64               // at a time
+	maxTails  = 64               // at a time, by crowd
 	tailRoom  = 1024             // attempts that wait for a reader; further ones are lost
 	heartbeat = 15 * time.Second // between comments, so that nobody on the way takes the connection for dead
 	tailWrite = time.Minute      // for a reader that takes nothing
@@ -79,12 +79,12 @@ func (a *api) tail(w http.ResponseWriter, r *http.Request) {
 		a.refuse(w, r, err)
 		return
 	}
-	if a.tails.Add(1) > maxTails {
-		a.tails.Add(-1)
-		a.refuse(w, r, refusal(problem.Overloaded, "", fmt.Sprintf("%d others read already: end one of them", maxTails)))
+	leave, ok := a.tails.enter(AccessOf(r.Context()))
+	if !ok {
+		a.refuse(w, r, refusal(problem.Overloaded, "", "as many read already as may at a time: end one of them"))
 		return
 	}
-	defer a.tails.Add(-1)
+	defer leave()
 	t := &tail{a: a, w: w, rc: http.NewResponseController(w), room: make(chan *outbox.Item, tailRoom), rate: int64(q.Rate)}
 	defer a.Deliverer.Listen(func(i *outbox.Item) { t.hear(&filter, i) })()
 	t.follow(r.Context())

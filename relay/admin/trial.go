@@ -36,7 +36,7 @@ type TestResult struct {
 
 const (
 	testType   = "relay.test"
-	maxTests   = 16 // at a time
+	maxTests   = 16 // at a time, by crowd
 	testMargin = 30 * time.Second
 	maxDepth   = 64 // of a test's data
 )
@@ -67,11 +67,12 @@ func (a *api) test(w http.ResponseWriter, r *http.Request) {
 	if f := endpoint.Filter; f != nil && len(f.Tenants) > 0 {
 		event.Tenant = f.Tenants[0] // who may see the endpoint may see the test
 	}
-	defer a.tests.Add(-1)
-	if a.tests.Add(1) > maxTests {
-		a.refuse(w, r, refusal(problem.Overloaded, "", fmt.Sprintf("%d tests are under way: ask again when one has ended", maxTests)))
+	leave, ok := a.tests.enter(AccessOf(r.Context()))
+	if !ok {
+		a.refuse(w, r, refusal(problem.Overloaded, "", "as many tests are under way as may be at a time: ask again when one has ended"))
 		return
 	}
+	defer leave()
 	// The server's own bound would cut the answer of a slow receiver off.
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(endpoint.Timeout.Total + testMargin)) // a recorder of tests has none
 	res, err := a.Test(endpoint, event)
