@@ -77,7 +77,7 @@ func (c *call) language() bool {
 		return false
 	}
 	if want := q.Get("lang"); isLanguage(want) {
-		http.SetCookie(c.w, &http.Cookie{Name: languageCookie, Value: want, Path: "/", SameSite: http.SameSiteLaxMode, MaxAge: 365 * 24 * 3600, HttpOnly: true, Secure: c.r.TLS != nil})
+		http.SetCookie(c.w, &http.Cookie{Name: languageCookie, Value: want, Path: "/", SameSite: http.SameSiteLaxMode, MaxAge: 365 * 24 * 3600, HttpOnly: true, Secure: c.secure()})
 	}
 	q.Del("lang")
 	to := url.URL{Path: c.r.URL.Path, RawQuery: q.Encode()}

@@ -254,19 +254,6 @@ func TestFieldOf(t *testing.T) {
 	}
 }
 
-// The address of a link is the one that the browser uses, as far as it says so itself.
-func TestOrigin(t *testing.T) {
-	for said, want := range map[string]string{
-		"": "http://relay.test:8", "https://relay.test:8": "https://relay.test:8", "https://elsewhere.test": "http://relay.test:8", "null": "http://relay.test:8", "javascript://relay.test:8": "http://relay.test:8",
-	} {
-		r := httptest.NewRequest(http.MethodPost, "http://relay.test:8/links", nil)
-		r.Header.Set("Origin", said)
-		if got := (&call{r: r}).origin(); got != want {
-			t.Errorf("%q: %s", said, got)
-		}
-	}
-}
-
 // A problem stands beside its field; who is bound to a tenant does not get advice that only an operator can follow.
 func TestRefusedForm(t *testing.T) {
 	for _, c := range []struct {

@@ -2,7 +2,6 @@ package page
 
 import (
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -102,18 +101,6 @@ func (c *call) makeLink() error {
 		c.show(r.Status, "links", c.t("layout.links"), f)
 		return nil
 	})
-}
-
-// origin is how the browser reaches this listener: as it says itself, because a proxy may speak TLS in front.
-func (c *call) origin() string {
-	if said, err := url.Parse(c.r.Header.Get("Origin")); err == nil && said.Host == c.r.Host && (said.Scheme == "https" || said.Scheme == "http") {
-		return said.Scheme + "://" + said.Host
-	}
-	scheme := "http"
-	if c.r.TLS != nil {
-		scheme = "https"
-	}
-	return scheme + "://" + c.r.Host
 }
 
 // Method offers methods to templates.

@@ -49,7 +49,7 @@ func (p *Page) sessionOf(r *http.Request) (access *admin.Access, known, session 
 func (c *call) setCookie(name, path, value string, age time.Duration) {
 	cookie := &http.Cookie{
 		Name: name, Value: value, Path: path, HttpOnly: true, SameSite: http.SameSiteStrictMode,
-		Secure: c.r.TLS != nil, MaxAge: int(age / time.Second),
+		Secure: c.secure(), MaxAge: int(age / time.Second),
 	}
 	if value == "" {
 		cookie.MaxAge = -1
@@ -137,7 +137,7 @@ func (c *call) begin(token string) bool {
 		c.setCookie(cookieOf(c.r), "/", value, sessionFor)
 		http.SetCookie(c.w, &http.Cookie{
 			Name: cookieOf(c.r) + hint, Value: "1", Path: "/enter/", HttpOnly: true, SameSite: http.SameSiteLaxMode,
-			Secure: c.r.TLS != nil, MaxAge: int(sessionFor / time.Second),
+			Secure: c.secure(), MaxAge: int(sessionFor / time.Second),
 		})
 	} else {
 		c.p.Refused(c.r)
