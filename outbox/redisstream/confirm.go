@@ -1,6 +1,7 @@
 package redisstream
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -11,12 +12,14 @@ import (
 )
 
 // confirmation makes sure that a commit is as durable as promised. WAIT and
-// WAITAOF answer for the connection they come on, so they follow the script on it.
+// WAITAOF answer for the writes of the connection they come on, so they follow a write on it: the script's, or else one
+// of their own.
 type confirmation struct {
 	sh     *shard
 	joined *session
 	kind   confirm
 	after  []func(redis.Pipeliner) // nil: the script's answer is enough
+	wrote  redis.Cmder             // the write of its own, nil where the script's is enough
 	waited redis.Cmder
 }
 
@@ -31,6 +34,15 @@ func (s *Store) confirming(ctx context.Context, sh *shard, joined *session) *con
 	return c
 }
 
+// rewriting is confirming for a script that may find that all was done before, and write nothing.
+func (s *Store) rewriting(ctx context.Context, sh *shard, joined *session) *confirmation {
+	c := s.confirming(ctx, sh, joined)
+	if c.after != nil {
+		c.after = []func(redis.Pipeliner){func(p redis.Pipeliner) { c.write(ctx, p) }}
+	}
+	return c
+}
+
 func (c *confirmation) ask(ctx context.Context, p redis.Pipeliner) {
 	ms := c.kind.timeout.Milliseconds()
 	if c.kind.waitReplicas > 0 {
@@ -39,6 +51,15 @@ func (c *confirmation) ask(ctx context.Context, p redis.Pipeliner) {
 		c.waited = redis.NewIntSliceCmd(ctx, "waitaof", 1, 0, ms)
 	}
 	_ = p.Process(ctx, c.waited) // its error is the command's
+}
+
+// touch is a write that a full server takes, too.
+const touch = "#!lua flags=allow-oom\nreturn redis.call('ZADD', KEYS[1], ARGV[1], ARGV[2])"
+
+// write asks behind a write.
+func (c *confirmation) write(ctx context.Context, p redis.Pipeliner) {
+	c.wrote = p.Eval(ctx, touch, []string{c.sh.alive}, c.sh.clock.at(time.Now()).UnixMicro(), c.joined.consumer)
+	c.ask(ctx, p)
 }
 
 // wait returns nil when the commit is as durable as promised. It asks a second
@@ -55,13 +76,12 @@ func (c *confirmation) wait(ctx context.Context) error {
 		return c.sh.note(err)
 	}
 	p := node.Pipeline()
-	p.ZAdd(ctx, c.sh.alive, redis.Z{Score: float64(c.sh.clock.at(time.Now()).UnixMicro()), Member: c.joined.consumer})
-	c.ask(ctx, p)
+	c.write(ctx, p)
 	_, _ = p.Exec(ctx) // each command has its own error
 	if c.enough() {
 		return nil
 	}
-	if err := c.waited.Err(); err != nil {
+	if err := cmp.Or(c.wrote.Err(), c.waited.Err()); err != nil {
 		return c.sh.note(err)
 	}
 	if c.kind.waitReplicas > 0 {
@@ -71,6 +91,9 @@ func (c *confirmation) wait(ctx context.Context) error {
 }
 
 func (c *confirmation) enough() bool {
+	if c.wrote != nil && c.wrote.Err() != nil {
+		return false // Redis refused it, and would answer for older writes
+	}
 	switch w := c.waited.(type) {
 	case *redis.IntCmd:
 		return w.Err() == nil && w.Val() >= int64(c.kind.waitReplicas)

@@ -202,7 +202,7 @@ func (sh *shard) makeEdits(ctx context.Context, edits []*edit, all []outbox.Edit
 	}
 	within, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	c := sh.s.confirming(within, sh, joined)
+	c := sh.s.rewriting(within, sh, joined)
 	full := sh.crowded()
 	answers, errs, err := sh.evalAll(within, calls, c.after...)
 	if err != nil {
@@ -357,7 +357,7 @@ func (sh *shard) record(ctx context.Context, e *outbox.Event, endpoint string, k
 	r := record{state: o.State, attempts: 1, last: o.Attempt}
 	packHeads(&r.last, &outbox.Claim{Delivery: outbox.Delivery{EventID: e.ID}}) // the script makes the id of the delivery
 	text := r.encode()
-	c := sh.s.confirming(ctx, sh, joined)
+	c := sh.s.rewriting(ctx, sh, joined)
 	v, err := sh.eval(ctx, &sh.s.scripts.record, []string{sh.meta, sh.counts, sh.event(e.ID), sh.tombstone(e.ID)},
 		[]any{joined.outbox, sh.prefix, sh.limit(), e.ID, kept, endpoint, text, string(letters[o.State]), len(kept) + len(text) + eventCost + deliveryCost}, c.after...)
 	if err != nil {
