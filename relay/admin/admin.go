@@ -100,7 +100,7 @@ type Options struct {
 
 	Registry Registry // of endpoints made at run time; nil if the outbox keeps none
 
-	// Reload reads the files again. Errors: *ReloadError. nil if there are no files; there is
+	// Reload reads the files again. Errors: *ReloadError, those of Refusal. nil if there are no files; there is
 	// then no such route.
 	Reload func(ctx context.Context) (Reloaded, error)
 

@@ -144,7 +144,7 @@ func (a *api) endpointRoutes() []route {
 func (a *api) reloadRoutes() []route {
 	return []route{{
 		id: "reload", method: "POST", path: "/v1/reload", verb: "relay reload", summary: "Read the files again: all is taken over, or nothing",
-		answer: Reloaded{}, codes: []problem.Code{problem.InvalidConfig, problem.NeedsRestart}, handle: a.reload,
+		answer: Reloaded{}, codes: []problem.Code{problem.InvalidConfig, problem.NeedsRestart, problem.Overloaded}, handle: a.reload,
 	}}
 }
 

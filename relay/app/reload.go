@@ -47,8 +47,8 @@ var errUnchanged = errors.New("the files have not changed")
 // Reload reads the files again and replaces the whole configuration, or refuses the new one as a
 // whole (promise P12): all steps that can fail come first, then one swap. Unchanged endpoints
 // keep their connections, attempts under way end as they began, and the pending deliveries of
-// removed endpoints are held. by names the caller, for the log. Errors: *admin.ReloadError; the
-// old configuration then stays.
+// removed endpoints are held. by names the caller, for the log. Errors: *admin.ReloadError, and a
+// refusal while Relay stops; the old configuration then stays.
 func (a *App) Reload(ctx context.Context, by string) (admin.Reloaded, error) {
 	return a.reload(ctx, by, false)
 }
@@ -58,6 +58,9 @@ func (a *App) Reload(ctx context.Context, by string) (admin.Reloaded, error) {
 func (a *App) reload(ctx context.Context, by string, onlyOthers bool) (admin.Reloaded, error) {
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
+	if a.stopping.Load() {
+		return admin.Reloaded{}, admin.Refusal(problem.New(problem.Overloaded, "this Relay stops: its next start reads the files"))
+	}
 	start := time.Now()
 	if a.o.Load == nil {
 		return admin.Reloaded{}, a.refuse(by, problem.InvalidConfig, "this Relay was not started from files: there is nothing to read again")

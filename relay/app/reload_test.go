@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/rs/zerolog"
 
 	"relay/config"
 	"relay/ingest/problem"
@@ -217,6 +218,37 @@ func TestReloadsAtTheSameTime(t *testing.T) {
 	asking.Wait()
 	if g := a.live.Load().generation; g != 1 || read.Load() != 201 { // once at the start
 		t.Errorf("generation %d, and %d times read, after a start and 200 reloads of the same", g, read.Load())
+	}
+}
+
+// A reload that comes while Relay stops opens nothing that nobody would close.
+func TestReloadDuringAStop(t *testing.T) {
+	p := newPlace(t)
+	p.write(p.file, p.text(endpointBlock("a", "https://a.example.com")))
+	f, decoded, err := p.load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := Open(t.Context(), Options{Config: f.Config, Policy: decoded, Version: "test", Log: zerolog.New(&p.log), Load: p.load, File: f})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if err := a.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	p.write(p.file, p.text(endpointBlock("a", "https://a.example.com"), `front "a.test" {
+		upstream = "http://127.0.0.1:1"
+		https    = []
+		http     = ["127.0.0.1:0"]
+	}`))
+	_, err = a.Reload(t.Context(), "test")
+	if err == nil || !strings.Contains(err.Error(), "stops") {
+		t.Errorf("a reload after the stop: %v", err)
+	}
+	if at := a.front.Addr("http", "127.0.0.1:0"); at != nil {
+		t.Errorf("it listens on %s", at)
 	}
 }
 

@@ -99,7 +99,7 @@ func (a *App) Run(ctx context.Context) (err error) {
 	if stop.Drain > 0 && a.broken() == nil && err == nil {
 		err = a.drain(stop.Drain, fatal)
 	}
-	a.stopping.Store(true)
+	a.endReloads()
 	a.request.Store(time.Now().UnixNano()) // idle time counts from here
 	deadline := time.Now().Add(a.o.Grace)
 	if a.broken() != nil {
@@ -118,6 +118,13 @@ func (a *App) Run(ctx context.Context) (err error) {
 	spans.Wait()
 	a.logStopped()
 	return errors.Join(a.broken(), err)
+}
+
+// endReloads waits for a reload under way, and has later ones refused: what they would open, nobody would close.
+func (a *App) endReloads() {
+	a.reloading.Lock()
+	defer a.reloading.Unlock()
+	a.stopping.Store(true)
 }
 
 // sayAlive tells that the Relay works, as long as the deliverer answers.
