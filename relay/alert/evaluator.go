@@ -130,7 +130,7 @@ func (e *Evaluator) Observe(alerts []*policy.Alert, s *Sample) []Transition {
 		}
 		if c.firing != nil {
 			t := Transition{Firing: *c.firing, Resolved: true, At: s.At}
-			if _, ok := s.Endpoints[subject.About]; ok {
+			if alert := (&policy.Alert{On: c.firing.On}); !alert.Whole() {
 				t.Endpoint = subject.About
 			}
 			all = append(all, t)

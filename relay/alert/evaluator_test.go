@@ -252,3 +252,17 @@ func TestSuccessor(t *testing.T) {
 		t.Errorf("an alert that the file no longer has: told %q", s.told)
 	}
 }
+
+// An alert about an endpoint is about one until its end, also if the endpoint is gone by then.
+func TestResolvedOfAnEndpointThatIsGone(t *testing.T) {
+	a := &policy.Alert{Name: "full", On: policy.OnBacklogCount, Limit: 1}
+	e := NewEvaluator(State{})
+	s := Sample{At: start, Endpoints: map[string]Endpoint{"b": {Pending: 2}}}
+	if all := e.Observe([]*policy.Alert{a}, &s); len(all) != 1 || all[0].Endpoint != "b" {
+		t.Fatalf("fires: %+v", all)
+	}
+	s = Sample{At: start.Add(time.Minute), Endpoints: map[string]Endpoint{}}
+	if all := e.Observe([]*policy.Alert{a}, &s); len(all) != 1 || !all[0].Resolved || all[0].Endpoint != "b" {
+		t.Errorf("ends: %+v", all)
+	}
+}

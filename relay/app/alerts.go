@@ -73,7 +73,14 @@ func (a *App) tellAlert(t alert.Transition) {
 	if t.Value != "" {
 		what += " is " + t.Value
 	}
-	a.o.Log.WithLevel(level).Str("component", "alert").Str("endpoint", t.About).Msg(what)
+	line := a.o.Log.WithLevel(level).Str("component", "alert")
+	switch {
+	case t.Endpoint != "":
+		line = line.Str("endpoint", t.Endpoint)
+	case t.About != "":
+		line = line.Str("host", t.About) // of a certificate
+	}
+	line.Msg(what)
 	a.events.raise(deliver.OwnEvent{Type: kind, Endpoint: t.Endpoint, At: t.At, Data: data})
 }
 
