@@ -28,8 +28,8 @@ func (b *Block) keys(name string) (keys []Secret) {
 	return keys
 }
 
-// readAccess reads the access blocks of admin.
-func readAccess(b *Block) []Access {
+// readAccess reads the access blocks of admin, whose own token is whole.
+func readAccess(b *Block, whole Secret) []Access {
 	var all []Access
 	for _, block := range b.Unique(b.Blocks("access", true)) {
 		a := Access{Name: block.Name}
@@ -53,6 +53,9 @@ func readAccess(b *Block) []Access {
 		block.Done()
 		if same := slices.IndexFunc(all, func(x Access) bool { return a.Token.Reveal() != "" && x.Token.Equal(a.Token) }); same >= 0 {
 			block.Fail(block.Label(), "Duplicate token", fmt.Sprintf("access %q has the same token.", all[same].Name))
+		}
+		if a.Token.Reveal() != "" && a.Token.Equal(whole) {
+			block.Fail(block.Label(), "Duplicate token", "it is the token of admin, which has the whole power: give the access one of its own.")
 		}
 		all = append(all, a)
 	}

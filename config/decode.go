@@ -176,7 +176,7 @@ func (d *decoder) admin(b *Block) {
 		if b.String("unix", &a.Unix, optional(checkSocket)) {
 			unix = b.At("unix")
 		}
-		a.Access = readAccess(b)
+		a.Access = readAccess(b, a.Token)
 		a.LinkKey = b.keys("link_key")
 		a.Page.read(b.One("page"))
 		b.Done()

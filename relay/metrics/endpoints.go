@@ -119,13 +119,13 @@ func deliverFamilies() []deliverFamily {
 					f.add(float64(r.Attempts[o]), r.label, "outcome", string(o))
 				}
 			}},
-		{"relay_deliver_waiting", dto.MetricType_GAUGE, "1 for the cause why no deliveries are claimed for the endpoint now, 0 for the otherr.",
+		{"relay_deliver_waiting", dto.MetricType_GAUGE, "1 for the cause why no deliveries are claimed for the endpoint now, 0 for the others.",
 			func(f family, r *row) {
 				for _, cause := range causes {
 					f.add(r.waitsFor(cause), r.label, "cause", cause)
 				}
 			}},
-		{"relay_deliver_breaker_state", dto.MetricType_GAUGE, "1 for the state that the endpoint's breaker is in, 0 for the otherr.",
+		{"relay_deliver_breaker_state", dto.MetricType_GAUGE, "1 for the state that the endpoint's breaker is in, 0 for the others.",
 			func(f family, r *row) {
 				for _, state := range states {
 					if r.hasBreaker() {
@@ -133,7 +133,7 @@ func deliverFamilies() []deliverFamily {
 					}
 				}
 			}},
-		{"relay_deliver_limiter_tokens", dto.MetricType_GAUGE, "Sends that the endpoint's rate limit allows at once now, as far as this Relay knowr.",
+		{"relay_deliver_limiter_tokens", dto.MetricType_GAUGE, "Sends that the endpoint's rate limit allows at once now, as far as this Relay knows.",
 			func(f family, r *row) {
 				if r.Limit > 0 {
 					f.add(r.Tokens, r.label)
