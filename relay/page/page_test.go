@@ -134,7 +134,7 @@ func sentBy(t *testing.T, form string) url.Values {
 func TestRowsSayWhatTheyWaitFor(t *testing.T) {
 	const row = `{"items":[{"id":"dlv_1","event":{"id":"evt_1","type":"a","time":"2026-01-01T00:00:00Z"},"endpoint":"crm","state":"STATE","attempts":1,"created":"2026-01-01T00:00:00Z","next_attempt":"2026-01-01T00:00:05Z","waits":"CAUSE"}]}`
 	for of, want := range map[string]string{
-		"pending breaker": ">due</time></span> <span class=\"muted small\">breaker open<", "pending limit": ">at the rate limit<", "held paused": "– <span class=\"muted small\">endpoint paused<", "pending x<b>": ">x&lt;b&gt;<", "pending ": ">due</time></span></td>",
+		"pending breaker": ">due</time> · <span class=\"muted small\">breaker open<", "pending limit": ">at the rate limit<", "held paused": "\"><span class=\"muted small\">endpoint paused<", "pending x<b>": ">x&lt;b&gt;<", "pending ": ">due</time></td>",
 	} {
 		state, cause, _ := strings.Cut(of, " ")
 		text := strings.NewReplacer("STATE", state, "CAUSE", cause).Replace(row)
