@@ -76,8 +76,9 @@ type endpoint struct {
 	laneUntil time.Time // end of the time for which the lane is open
 	leased    int
 
-	turn chan struct{} // held by the Claim that blocks; made by the first one
-	wait wait          // of the last Claim, if it found nothing
+	turn  chan struct{} // held by the Claim that blocks; made by the first one
+	wait  wait          // of the last Claim, if it found nothing
+	rests bool          // at the last sweep nobody worked on it, and no Claim has come since
 
 	nextDue int64 // all that is on disk only is due then or later; never for none, 0 for unknown
 	place   int   // in the heap of due times, -1 for none
@@ -233,6 +234,7 @@ func (q *queues) serve(ep *endpoint) {
 // lease leases what can be claimed now. When that is nothing, or when little is
 // left, it asks for what is on disk.
 func (q *queues) lease(ep *endpoint, r outbox.ClaimRequest) []outbox.Claim {
+	ep.rests = false
 	if q.halted {
 		return nil
 	}
@@ -361,7 +363,8 @@ func (q *queues) tick() {
 }
 
 // sweep looks on disk for everybody who waits though something is pending. Nothing should be
-// there that is in no heap and not asked for; a defect must not keep it for good.
+// there that is in no heap and not asked for; a defect must not keep it for good. What is in memory for nobody
+// leaves it.
 func (s *Store) sweep() {
 	now := time.Now()
 	if now.Before(s.swept.Add(sweepEvery)) {
@@ -372,6 +375,30 @@ func (s *Store) sweep() {
 		if ep.wait.ready != nil && ep.counts.pending() > 0 {
 			s.setDue(ep, 0)
 			s.ask(ep)
+		}
+		if ep.rests {
+			s.drop(ep)
+		}
+		ep.rests = !ep.active()
+	}
+}
+
+// drop leaves deliveries to the disk that are queued at an endpoint that rests, or they would keep the memory of all from
+// others for as long as it is paused.
+func (s *Store) drop(ep *endpoint) {
+	for _, q := range [...]*queue{&ep.ready, &ep.lane} {
+		left := slices.DeleteFunc(*q, func(e *entry) bool {
+			if s.loaded[e.seq] != e {
+				return false // it has no row yet
+			}
+			delete(s.loaded, e.seq)
+			s.bytes -= e.weight()
+			e.event = nil
+			s.dueBy(ep, e.due)
+			return true
+		})
+		if *q = left; len(left) == 0 {
+			*q = nil
 		}
 	}
 }

@@ -380,3 +380,46 @@ func TestClashOnBrokenDisk(t *testing.T) {
 		}
 	})
 }
+
+// What is queued at an endpoint when it is paused leaves memory, which is that of all, and comes back with the next claim.
+func TestPausedEndpointKeepsNoMemory(t *testing.T) {
+	bubble(t, func(t *testing.T, s *Store) {
+		const n = 300
+		ask := outbox.ClaimRequest{Endpoint: "a", Max: 1, Lease: time.Hour, Ready: func() {}}
+		if claims, err := s.Claim(t.Context(), ask); len(claims) > 0 || err != nil {
+			t.Fatal(claims, err)
+		}
+		want := map[string]bool{}
+		for i := range n {
+			id := fmt.Sprintf("evt_%03d", i)
+			mustAccept(t, s, sized(id, 10<<10, "a"))
+			want[id] = true
+		}
+		one := claimOne(t, s, "a")
+		s.Withdraw("a")
+		if count, _ := held(s); count != n-1 {
+			t.Errorf("%d deliveries are queued, want %d", count, n-1)
+		}
+		time.Sleep(2 * sweepEvery)
+		if count, _ := held(s); count != n-1 {
+			t.Errorf("%d deliveries are queued beside a claim, want %d", count, n-1)
+		}
+		if err := s.Release(t.Context(), one); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3 * sweepEvery)
+		if count, bytes := held(s); count != 0 || bytes != 0 || len(s.loaded) != 0 {
+			t.Errorf("%d deliveries of %d bytes are in memory, %d are loaded", count, bytes, len(s.loaded))
+		}
+		for _, c := range claimMany(t, s, "a", n) {
+			if !want[c.EventID] || c.Attempts != 0 {
+				t.Errorf("claimed %+v", c)
+			}
+			delete(want, c.EventID)
+			mustSettle(t, s, c, outbox.Delivered)
+		}
+		if counts, err := s.Counts(t.Context()); err != nil || counts["a"].Delivered != n || len(want) > 0 {
+			t.Errorf("counts %+v, %v; %d did not come", counts["a"], err, len(want))
+		}
+	})
+}
