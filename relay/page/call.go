@@ -37,7 +37,7 @@ func (p *Page) newCall(w http.ResponseWriter, r *http.Request) *call {
 }
 
 // t is a text of the catalogue.
-func (c *call) t(key string, args ...any) string { return c.p.texts.text(c.lang, key, args...) }
+func (c *call) t(key string, args ...any) string { return c.words().text(key, args...) }
 
 // may tells whether the session has a right.
 func (c *call) may(right admin.Right) bool { return c.access.Has(right) }

@@ -158,7 +158,7 @@ func (c *call) waterfall(all []admin.Attempt) template.HTML {
 		})
 	}
 	return chart.Waterfall(chart.Text{
-		ID: "attempts-picture", Title: c.t("delivery.attempts"), Description: c.p.texts.count(c.lang, "delivery.attempts.n", int64(len(all)), lang.Count(int64(len(all)))),
+		ID: "attempts-picture", Title: c.t("delivery.attempts"), Description: c.words().count("delivery.attempts.n", int64(len(all)), lang.Count(int64(len(all)))),
 		Table: c.t("delivery.values"), Step: c.t("delivery.attempt"), Empty: c.t("delivery.attempts.none"),
 	}, in)
 }

@@ -238,7 +238,7 @@ func TestEveryCodeIsExplained(t *testing.T) {
 	}
 	for _, lang := range languages() {
 		for _, code := range codes {
-			text := codeText(texts, lang, code)
+			text := codeText(words{all: texts, lang: lang}, code)
 			if text == code || strings.Contains(text, "%") || !strings.HasSuffix(text, ".") && !strings.HasSuffix(text, "。") {
 				t.Errorf("%s: code %s is explained as %q", lang, code, text)
 			}
@@ -255,7 +255,7 @@ func TestEveryCodeIsExplained(t *testing.T) {
 			}
 		}
 	}
-	if got := codeText(texts, "en", "code_of_the_future"); got != "code_of_the_future" {
+	if got := codeText(words{all: texts, lang: "en"}, "code_of_the_future"); got != "code_of_the_future" {
 		t.Errorf("an unknown code is %q", got)
 	}
 }

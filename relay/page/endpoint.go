@@ -48,7 +48,7 @@ func (c *call) showEndpoint() error {
 	if data.Code == "operator" && c.whole() && c.may(admin.Operate) {
 		data.By = c.whoChanged(&data.Endpoint)
 	}
-	data.Notes = c.stateNotes(&data.Endpoint)
+	data.Notes = stateNotes(&data.Endpoint)
 	if err := c.endpointCharts(&data); err != nil {
 		return err
 	}
@@ -75,18 +75,7 @@ func (c *call) whoChanged(e *admin.Endpoint) string {
 	return ""
 }
 
-// stateNotes are what there is to say of an endpoint's state. What to do about it is another matter for a session that is
-// bound to a tenant.
-func (c *call) stateNotes(e *admin.Endpoint) []stateNote {
-	all := stateNotes(e)
-	for i := range all {
-		if your := c.your(all[i].Help); c.p.texts.has(your) {
-			all[i].Help = your
-		}
-	}
-	return all
-}
-
+// stateNotes are what there is to say of an endpoint's state.
 func stateNotes(e *admin.Endpoint) (all []stateNote) {
 	add := func(class, key string, at time.Time, text string) {
 		key = "endpoint.note." + key

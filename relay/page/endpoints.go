@@ -125,7 +125,7 @@ func (c *call) listEndpoints() error {
 		if data.Problem = c.refusalOf(err); data.Problem.Status >= http.StatusInternalServerError {
 			return err
 		}
-		c.show(data.Problem.Status, "endpoints", c.t(c.your("endpoints.title")), data)
+		c.show(data.Problem.Status, "endpoints", c.t("endpoints.title"), data)
 		return nil
 	}
 	data.Total = int64(list.Total)
@@ -135,7 +135,7 @@ func (c *call) listEndpoints() error {
 	if data.Rows, err = c.endpointRows(list.Endpoints); err != nil {
 		return err
 	}
-	c.show(http.StatusOK, "endpoints", c.t(c.your("endpoints.title")), data)
+	c.show(http.StatusOK, "endpoints", c.t("endpoints.title"), data)
 	return nil
 }
 
@@ -151,14 +151,6 @@ func (l *endpointList) pages(offset string, shown int) {
 	if int64(at+shown) < l.Total {
 		l.Later = strconv.Itoa(at + shown)
 	}
-}
-
-// your is the key of a text that says "your" to a session that is bound to tenants or endpoints.
-func (c *call) your(key string) string {
-	if c.whole() {
-		return key
-	}
-	return key + ".your"
 }
 
 // endpointRows adds to endpoints how they did in the last day.

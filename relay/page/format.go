@@ -21,22 +21,22 @@ func states() map[string]string {
 }
 
 // formats are the functions of templates that show values.
-func formats(texts *catalogue, tag string, now func() time.Time) map[string]any {
-	lang := show.Lang(tag)
+func formats(texts words, now func() time.Time) map[string]any {
+	lang := show.Lang(texts.lang)
 	return map[string]any{
 		"stateClass": func(s any) string { return states()[fmt.Sprint(s)] },
 		"utc":        func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
 		"when":       func(t time.Time) string { return lang.Ago(t, now()) }, // one to come, too
 		"coming": func(t time.Time) string { // of a next attempt: one whose time has come waits for the endpoint
 			if t.Before(now()) {
-				return texts.text(tag, "deliveries.due")
+				return texts.text("deliveries.due")
 			}
 			return lang.In(t, now())
 		},
 		"clock": func(t time.Time) string { return lang.Moment(t.UTC()) },
 		"waitsFor": func(cause string) string { // what a delivery waits for beside its time, in short
 			if texts.has("deliveries.waits." + cause) {
-				return texts.text(tag, "deliveries.waits."+cause)
+				return texts.text("deliveries.waits." + cause)
 			}
 			return cause
 		},
@@ -56,12 +56,12 @@ func formats(texts *catalogue, tag string, now func() time.Time) map[string]any 
 		"bytes":     lang.Bytes,
 		"text":      show.Text, // of a stranger: what cannot be seen is shown
 		"body":      show.Body, // a payload, with what is to be said of it
-		"n":         func(key string, n int64) string { return texts.count(tag, key, n, lang.Count(n)) },
-		"codeText":  func(code string) string { return codeText(texts, tag, code) },
+		"n":         func(key string, n int64) string { return texts.count(key, n, lang.Count(n)) },
+		"codeText":  func(code string) string { return codeText(texts, code) },
 		"codeShort": spaced,
 		"refusalText": func(code string) string { // of the API, in a sentence; the code itself if there is none
 			if texts.has("refusal." + code) {
-				return texts.text(tag, "refusal."+code)
+				return texts.text("refusal." + code)
 			}
 			return code
 		},

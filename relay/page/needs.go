@@ -70,7 +70,7 @@ func (c *call) needsOfWhole(s *admin.Status) (all []need) {
 		versions[r.Version] = true
 	}
 	if n := len(s.Disagreements); n > 0 {
-		all = append(all, need{Class: "wait", Text: c.p.texts.count(c.lang, "overview.need.differ", int64(n), show.Lang(c.lang).Count(int64(n))), To: "/config", rank: 2})
+		all = append(all, need{Class: "wait", Text: c.words().count("overview.need.differ", int64(n), show.Lang(c.lang).Count(int64(n))), To: "/config", rank: 2})
 	} else if len(versions) > 1 {
 		all = append(all, need{Class: "wait", Text: c.t("config.versions"), To: "/config", rank: 2})
 	}
@@ -116,7 +116,7 @@ func (c *call) needOfEndpoint(e *admin.Endpoint) (n need, is bool) {
 	case e.State == "active" && failsNow(e.Stats):
 		n.Class, n.Text, n.rank, n.Since = "bad", c.t("overview.need.failing"), 4, time.Time{}
 	case e.State == "active" && e.Deliveries.OldestMS != nil && *e.Deliveries.OldestMS > farBehind.Milliseconds():
-		n.Class, n.Text, n.rank, n.Since = "wait", c.p.texts.count(c.lang, "overview.need.behind", backlog, show.Lang(c.lang).Count(backlog)), 6, time.Time{}
+		n.Class, n.Text, n.rank, n.Since = "wait", c.words().count("overview.need.behind", backlog, show.Lang(c.lang).Count(backlog)), 6, time.Time{}
 		n.For = float64(*e.Deliveries.OldestMS)
 	default:
 		return n, false

@@ -59,8 +59,7 @@ type overviewView struct {
 	Total int64
 
 	Failures []admin.Delivery
-	Missing  bool   // a part could not be read
-	Your     string // behind keys of texts that say "your" to a session that is bound to tenants or endpoints
+	Missing  bool // a part could not be read
 }
 
 // overviewRow is an endpoint with how it did.
@@ -146,7 +145,6 @@ func (c *call) overviewData(s span) (*overviewView, error) {
 	if o := a.ready.Outbox; o != nil && o.Spool != nil && (o.Spool.Used || o.Spool.Waiting > 0) {
 		v.Spooled = o.Spool
 	}
-	v.Your = c.your("")
 	c.overviewNeeds(v, &a)
 	c.overviewRows(v, a.endpoints.Endpoints)
 	c.overviewCharts(v, &a.stats)

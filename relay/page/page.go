@@ -73,7 +73,7 @@ func New(o Options) *Page {
 	texts := &catalogue{}
 	p := &Page{
 		Options: o, mux: http.NewServeMux(), assets: readAssets(),
-		texts: texts, screens: &screens{texts: texts, now: o.Now, parse: parseMarkup, read: map[string]executor{}},
+		texts: texts, screens: &screens{now: o.Now, parse: parseMarkup, read: map[string]executor{}},
 	}
 	p.once, _ = lru.New[string, step](remembered) // the only error is a size that is not positive
 	p.shown, _ = lru.New[string, any](remembered)

@@ -19,11 +19,11 @@ func TestTemplatesCanBeRead(t *testing.T) {
 	if err != nil || len(files) < 5 {
 		t.Fatalf("%d templates, %v", len(files), err)
 	}
-	s := &screens{texts: &catalogue{}, now: time.Now, parse: parseMarkup, read: map[string]executor{}}
+	s := &screens{now: time.Now, parse: parseMarkup, read: map[string]executor{}}
 	for _, lang := range languages() {
 		for _, file := range files {
 			name := strings.TrimSuffix(path.Base(file), ".html")
-			if _, err := s.screen(lang, name); err != nil {
+			if _, err := s.screen(words{all: &catalogue{}, lang: lang}, name); err != nil {
 				t.Error(err)
 			}
 		}

@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"embed"
 	"fmt"
-	"html/template"
 	"io"
 	"io/fs"
 	"maps"
@@ -23,10 +22,9 @@ import (
 //go:embed templates
 var templateFiles embed.FS
 
-// screens is the templates, by language and name of the screen. Each is read when it is first shown: most Relays
+// screens is the templates, by words and name of the screen. Each is read when it is first shown: most Relays
 // show none.
 type screens struct {
-	texts *catalogue
 	now   func() time.Time
 	mu    sync.Mutex
 	parse func(files fs.FS, funcs map[string]any, patterns ...string) (executor, error)
@@ -43,15 +41,19 @@ func parseMarkup(files fs.FS, funcs map[string]any, patterns ...string) (executo
 }
 
 // screen is the templates of a screen: its own, and those in parts, which belong to all.
-func (s *screens) screen(lang, name string) (executor, error) {
+func (s *screens) screen(w words, name string) (executor, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if t := s.read[lang+name]; t != nil {
+	key := w.lang + name
+	if w.your {
+		key += yours
+	}
+	if t := s.read[key]; t != nil {
 		return t, nil
 	}
-	t, err := s.parse(templateFiles, functions(s.texts, lang, s.now), "templates/parts/*.html", "templates/"+name+".html")
+	t, err := s.parse(templateFiles, functions(w, s.now), "templates/parts/*.html", "templates/"+name+".html")
 	if err == nil {
-		s.read[lang+name] = t
+		s.read[key] = t
 	}
 	return t, err
 }
@@ -163,7 +165,7 @@ func (c *call) frame(screen, title string, data any) *frame {
 
 // render is a part of a screen, with the frame of the request.
 func (c *call) render(screen, part string, data any) (string, error) {
-	t, err := c.p.screens.screen(c.lang, screen)
+	t, err := c.p.screens.screen(c.words(), screen)
 	if err != nil {
 		return "", err
 	}
@@ -174,7 +176,7 @@ func (c *call) render(screen, part string, data any) (string, error) {
 
 // show answers a screen.
 func (c *call) show(status int, screen, title string, data any) {
-	t, err := c.p.screens.screen(c.lang, screen)
+	t, err := c.p.screens.screen(c.words(), screen)
 	var out bytes.Buffer
 	if err == nil {
 		f := c.frame(screen, title, data)
@@ -199,11 +201,11 @@ func (c *call) show(status int, screen, title string, data any) {
 }
 
 // functions are what templates call without a frame.
-func functions(texts *catalogue, lang string, now func() time.Time) map[string]any {
-	all := formats(texts, lang, now)
+func functions(texts words, now func() time.Time) map[string]any {
+	all := formats(texts, now)
 	maps.Copy(all, map[string]any{
-		"t":    func(key string, args ...any) string { return texts.text(lang, key, args...) },
-		"th":   func(key string, args ...any) template.HTML { return texts.html(lang, key, args...) },
+		"t":    texts.text,
+		"th":   texts.html,
 		"has":  texts.has,
 		"or1":  func(a, b string) string { return cmp.Or(a, b) },
 		"list": func(items ...any) []any { return items },

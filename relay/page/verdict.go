@@ -39,7 +39,7 @@ func (c *call) judge(d *admin.DeliveryWhole) verdict {
 		v.Answer = c.t("delivery.answered", d.Endpoint, strconv.Itoa(last.Status), show.Lang(c.lang).Duration(last.TookMS))
 	}
 	if v.Code != "" {
-		v.Reason, v.Side = codeText(c.p.texts, c.lang, v.Code), sideOf(v.Code)
+		v.Reason, v.Side = codeText(c.words(), v.Code), sideOf(v.Code)
 	}
 	if n := len(d.History); n > 0 && d.State != "delivered" && d.History[n-1].Response != nil && d.History[n-1].Response.Encoding == "" {
 		v.Said = beginning(d.History[n-1].Response.Body, 300)
@@ -124,13 +124,13 @@ func sideOf(code string) string {
 
 // codeText says what a code of an attempt or a state means, and what to do. A status that has no text of its own has
 // that of its class.
-func codeText(texts *catalogue, lang, code string) string {
+func codeText(texts words, code string) string {
 	if key := "code." + code; texts.has(key) {
-		return texts.text(lang, key)
+		return texts.text(key)
 	}
 	if status, is := strings.CutPrefix(code, "http_"); is && len(status) == 3 {
 		if key := "code.http_" + status[:1] + "xx"; texts.has(key) {
-			return texts.text(lang, key, status)
+			return texts.text(key, status)
 		}
 	}
 	return code
