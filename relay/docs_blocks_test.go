@@ -164,6 +164,11 @@ func freePorts(t *testing.T, script string) string {
 	_ = ln.Close()
 	script = strings.ReplaceAll(script, "127.0.0.1:9000", receiver)
 	script = strings.ReplaceAll(script, "relay sink ", "relay sink --listen "+receiver+" ")
-	own := fmt.Sprintf("ingest {\n  unix \"relay-data/relay.sock\" {}\n}\nadmin {\n  http = \"127.0.0.1:%d\"\n}\n", freePort(t))
+	own, address := "ingest {\n  unix \"relay-data/relay.sock\" {}\n}\n", fmt.Sprintf("  http = \"127.0.0.1:%d\"\n", freePort(t))
+	if strings.Contains(script, "\nadmin {\n") {
+		script = strings.Replace(script, "\nadmin {\n", "\nadmin {\n"+address, 1)
+	} else {
+		own += "admin {\n" + address + "}\n"
+	}
 	return strings.Replace(script, "cat > relay.hcl <<'HCL'\n", "cat > relay.hcl <<'HCL'\n"+own, 1)
 }
