@@ -85,7 +85,7 @@ func TestKillFleetUnderLoad(t *testing.T) {
 	var producers sync.WaitGroup
 	for n := range 6 {
 		producers.Go(func() {
-			for i := 0; wait(ctx, 2*time.Millisecond); i++ {
+			for i := 0; wait(ctx, 5*time.Millisecond); i++ {
 				id := fmt.Sprintf("p%d-%d", n, i)
 				for !post(clients[rand.IntN(len(clients))], id) {
 					if !wait(ctx, 5*time.Millisecond) {

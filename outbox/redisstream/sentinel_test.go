@@ -218,7 +218,7 @@ func startLoad(t *testing.T, o redisstream.Options) *load {
 
 // produce accepts one event after the other, each until it is acknowledged.
 func (l *load) produce(ctx context.Context, n int) {
-	for i := 0; testkit.Wait(ctx, 20*time.Millisecond); i++ {
+	for i := 0; testkit.Wait(ctx, 40*time.Millisecond); i++ {
 		e := outbox.Event{ID: fmt.Sprintf("p%d-%d", n, i), Type: "load.test", Data: []byte(strconv.Itoa(i) + strings.Repeat(" ", 300))}
 		b := outbox.Batch{Entries: []outbox.Entry{{Event: e, Endpoints: []string{"now", "later"}, Fingerprint: sha256.Sum256(e.Data)}}}
 		first := time.Now()
