@@ -27,7 +27,7 @@ const (
 	Secrets   Right = "secrets"   // see secrets of endpoints made at run time
 	Test      Right = "test"      // send test events
 	Redeliver Right = "redeliver" // retry and redeliver
-	Endpoints Right = "endpoints" // make and change endpoints at run time, rotate secrets
+	Endpoints Right = "endpoints" // make and change endpoints at run time, and enable them again where Relay disabled them
 	Operate   Right = "operate"   // all else that changes: pause, discard, erase, reload; and what is about the process
 )
 
@@ -164,7 +164,7 @@ func (a *api) allowed(r *route) http.HandlerFunc {
 		access := AccessOf(req.Context())
 		switch {
 		case access == nil, r.right == "":
-		case !access.Has(r.right):
+		case !access.Has(r.right) && (r.also == "" || !access.Has(r.also)):
 			a.refuse(w, req, refusal(problem.Forbidden, "", fmt.Sprintf("this token has no right %q; it may %s", r.right, listed(access.May))))
 			return
 		case access.bound() && r.whole:
@@ -302,6 +302,9 @@ func rightsOf() map[string]struct {
 		"listAudit": {Operate, true}, "listAlerts": {Read, true}, "getConfig": {Read, true}, "explain": {Payload, true}, "reload": {Operate, true}, "createLink": {Operate, true},
 	}
 }
+
+// alsoEnough are rights that are enough for a part of a route, by its operationId.
+func alsoEnough() map[string]Right { return map[string]Right{"enableEndpoint": Endpoints} }
 
 // bind keeps the settings of an endpoint within the access: it gets events of its tenants alone, and one of its
 // names. Errors: config.Flaws.

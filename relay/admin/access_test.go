@@ -72,6 +72,9 @@ func (s *seeing) Resume(ctx context.Context, name, by string) (deliver.Status, e
 func (s *seeing) Enable(ctx context.Context, name, by string) (deliver.Status, error) {
 	return s.Pause(ctx, name, by)
 }
+func (s *seeing) EnableAgain(ctx context.Context, name, by string) (deliver.Status, error) {
+	return s.Pause(ctx, name, by)
+}
 func (s *seeing) Disable(ctx context.Context, name, by string) (deliver.Status, error) {
 	return s.Pause(ctx, name, by)
 }
@@ -153,7 +156,7 @@ func TestRights(t *testing.T) {
 				own := h.as(acme, r.method, h.pathOf(&r, "acme"), bodyOfRoute(r.id, "acme"))
 				foreign := h.as(acme, r.method, h.pathOf(&r, "beta"), bodyOfRoute(r.id, "beta"))
 				all := h.as(whole, r.method, h.pathOf(&r, "beta"), bodyOfRoute(r.id, "beta"))
-				may := r.right == "" || r.right == right
+				may := r.right == "" || r.right == right || r.also == right
 				if refused := own.Code == http.StatusForbidden; refused == (may && !r.whole || r.right == "") {
 					t.Errorf("own with %s: %d %s", right, own.Code, own.Body)
 				}

@@ -40,6 +40,7 @@ type Deliverer interface {
 	Pause(ctx context.Context, endpoint, by string) (deliver.Status, error)
 	Resume(ctx context.Context, endpoint, by string) (deliver.Status, error)
 	Enable(ctx context.Context, endpoint, by string) (deliver.Status, error)
+	EnableAgain(ctx context.Context, endpoint, by string) (deliver.Status, error)
 	Disable(ctx context.Context, endpoint, by string) (deliver.Status, error)
 }
 

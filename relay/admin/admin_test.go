@@ -123,6 +123,12 @@ func (g *gates) Enable(_ context.Context, endpoint, by string) (deliver.Status, 
 	return g.change("enable", endpoint, by, deliver.Active)
 }
 
+func (g *gates) EnableAgain(_ context.Context, endpoint, by string) (deliver.Status, error) {
+	s, err := g.change("enable again", endpoint, by, deliver.Active)
+	s.Ended = []string{deliver.WaitDisabled}
+	return s, err
+}
+
 func (g *gates) Disable(_ context.Context, endpoint, by string) (deliver.Status, error) {
 	return g.change("disable", endpoint, by, deliver.Disabled)
 }

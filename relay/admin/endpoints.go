@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"relay/ingest/problem"
 	"relay/outbox"
 	"relay/policy"
 	"relay/relay/audit"
@@ -68,7 +70,7 @@ type Endpoint struct {
 	Stats  *EndpointStats `json:"stats,omitempty"`  // in the answer for one endpoint, and in lists that ask for stats
 	Recent []Delivery     `json:"recent,omitempty"` // the newest 10 deliveries, in the answer for one endpoint
 
-	// Ended lists the causes that resume or enable ended: paused, disabled, retry_after, breaker.
+	// Ended lists the causes that resume, enable or a change of the URL ended: paused, disabled, retry_after, breaker.
 	Ended []string `json:"ended,omitempty"`
 
 	// By outcome, since the start of the answering Relay.
@@ -164,6 +166,31 @@ func (a *api) findEndpoint(r *http.Request) (*Endpoint, error) {
 // change is a method that changes an endpoint's state.
 type change func(d Deliverer, ctx context.Context, endpoint, by string) (deliver.Status, error)
 
+// enable is the route that enables. Without the right operate it ends Relay's own decision about an endpoint made at run time,
+// and no other.
+func (a *api) enable() http.HandlerFunc {
+	all, again := a.change(Deliverer.Enable), a.change(Deliverer.EnableAgain)
+	return func(w http.ResponseWriter, r *http.Request) {
+		switch access := AccessOf(r.Context()); {
+		case access.Has(Operate):
+			all(w, r)
+		case a.isMade(r.PathValue("name")):
+			again(w, r)
+		default:
+			a.refuse(w, r, refusal(problem.Forbidden, "", fmt.Sprintf("this token has no right %q: with %q it enables endpoints made at run time alone", Operate, Endpoints)))
+		}
+	}
+}
+
+// isMade tells whether an endpoint was made at run time.
+func (a *api) isMade(name string) bool {
+	if a.Registry == nil {
+		return false
+	}
+	_, err := a.Registry.Get(name)
+	return err == nil
+}
+
 // change is the route of such a method.
 func (a *api) change(do change) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -172,6 +199,9 @@ func (a *api) change(do change) http.HandlerFunc {
 		defer cancel()
 		before, _ := a.Deliverer.StatusOf(r.PathValue("name"))
 		status, err := do(a.Deliverer, ctx, r.PathValue("name"), "an operator")
+		if errors.Is(err, deliver.ErrInFile) && a.isMade(r.PathValue("name")) {
+			err = refusal(problem.DisabledInFile, "", "the settings of the endpoint have enabled = false: change them")
+		}
 		if err != nil {
 			a.refuse(w, r, err)
 			return

@@ -15,6 +15,7 @@ import (
 	"relay/ingest/problem"
 	"relay/outbox"
 	"relay/relay/audit"
+	"relay/relay/deliver"
 	"relay/relay/registry"
 )
 
@@ -85,11 +86,11 @@ func (a *api) madeRoutes() []route {
 		body:  Settings{}, status: http.StatusCreated, answer: Endpoint{}, codes: append(changes, problem.EndpointExists), handle: a.createEndpoint,
 	}, {
 		id: "patchEndpoint", method: "PATCH", path: "/v1/endpoints/{name}", verb: "relay endpoints set NAME", summary: "Change an endpoint made at run time",
-		about: "The body is a JSON merge patch (RFC 7396): null takes a setting away. " + match,
+		about: "The body is a JSON merge patch (RFC 7396): null takes a setting away. Another URL enables an endpoint that Relay itself disabled. " + match,
 		body:  Settings{}, answer: Endpoint{}, codes: changes, handle: a.changeMade(Registry.Patch),
 	}, {
 		id: "putEndpoint", method: "PUT", path: "/v1/endpoints/{name}", verb: "relay endpoints set NAME --replace", summary: "Replace the settings of an endpoint made at run time",
-		about: "Its secrets stay. " + match,
+		about: "Its secrets stay. Another URL enables an endpoint that Relay itself disabled. " + match,
 		body:  Settings{}, answer: Endpoint{}, codes: changes, handle: a.changeMade(Registry.Replace),
 	}, {
 		id: "deleteEndpoint", method: "DELETE", path: "/v1/endpoints/{name}", verb: "relay endpoints rm NAME", summary: "Delete an endpoint made at run time",
@@ -183,7 +184,7 @@ func (a *api) createEndpoint(w http.ResponseWriter, r *http.Request) {
 	}
 	a.noteMade(r, "asked to make an endpoint", audit.Entry{Verb: "endpoints add", What: made.Name, After: recorded(made)})
 	w.Header().Set("Location", "/v1/endpoints/"+made.Name)
-	a.answerMade(w, r, http.StatusCreated, made)
+	a.answerMade(w, r, http.StatusCreated, made, nil)
 }
 
 // noteMade writes a change of an endpoint made at run time to the log and the audit. What is the
@@ -215,15 +216,17 @@ func (a *api) secretsNow(name string) json.RawMessage {
 	}{revision(e.Revision), e.Secrets})
 }
 
-// answerMade answers an endpoint made at run time.
-func (a *api) answerMade(w http.ResponseWriter, r *http.Request, status int, made registry.Endpoint) {
+// answerMade answers an endpoint made at run time, and the causes that the request ended.
+func (a *api) answerMade(w http.ResponseWriter, r *http.Request, status int, made registry.Endpoint, ended []string) {
 	v, err := a.lookFor(r.Context(), made.Name)
 	if err != nil {
 		a.refuse(w, r, err)
 		return
 	}
 	w.Header().Set("ETag", `"`+revision(made.Revision)+`"`)
-	answer(w, status, v.endpoint(made.Name))
+	e := v.endpoint(made.Name)
+	e.Ended = ended
+	answer(w, status, e)
 }
 
 // changeMade is the route of a method that changes an endpoint made at run time.
@@ -254,14 +257,38 @@ func (a *api) changeMade(do func(g Registry, ctx context.Context, name string, m
 			a.refuseMade(w, r, err)
 			return
 		}
+		was, _ := a.Deliverer.StatusOf(before.Name)
 		made, err := do(a.Registry, ctx, before.Name, match, body)
 		if err != nil {
 			a.refuseMade(w, r, err)
 			return
 		}
 		a.noteMade(r, "asked to change an endpoint", audit.Entry{Verb: "endpoints set", What: made.Name, Before: recorded(before), After: recorded(made)})
-		a.answerMade(w, r, http.StatusOK, made)
+		a.answerMade(w, r, http.StatusOK, made, a.enabledBy(ctx, r, &was))
 	}
+}
+
+// enabledBy ends Relay's own decision to disable an endpoint for good after a change that made it void, which another URL does:
+// else the old URL would bring it back. It returns what ended.
+func (a *api) enabledBy(ctx context.Context, r *http.Request, was *deliver.Status) (ended []string) {
+	now, _ := a.Deliverer.StatusOf(was.Endpoint)
+	if !disabledItself(was.State, was.Code) || disabledItself(now.State, now.Code) {
+		return nil
+	}
+	// Without the write the decision is void while the endpoint has this URL.
+	if status, err := a.Deliverer.EnableAgain(ctx, was.Endpoint, "an operator"); err == nil {
+		now = status
+	}
+	if now.State == deliver.Disabled { // the settings disable it
+		return nil
+	}
+	a.noteMade(r, "enabled an endpoint by a change of it", audit.Entry{Verb: "enable", What: was.Endpoint, Before: stateOf(was), After: stateOf(&now)})
+	return []string{deliver.WaitDisabled}
+}
+
+// disabledItself tells whether Relay itself disabled an endpoint.
+func disabledItself(state deliver.State, code string) bool {
+	return state == deliver.Disabled && (code == deliver.ByGone || code == deliver.ByFailing)
 }
 
 func (a *api) deleteEndpoint(w http.ResponseWriter, r *http.Request) {

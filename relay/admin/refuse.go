@@ -56,6 +56,8 @@ func problemOf(err error) (p *problem.Problem, inside bool) {
 	case errors.Is(err, deliver.ErrNoEndpoint):
 		code = problem.EndpointNotFound
 		detail += ": GET /v1/endpoints lists them"
+	case errors.Is(err, deliver.ErrByOperator):
+		code = problem.Forbidden
 	case errors.Is(err, deliver.ErrInFile):
 		code = problem.DisabledInFile
 	case errors.Is(err, outbox.ErrCursor):

@@ -30,6 +30,7 @@ type route struct {
 	codes   []problem.Code // of its own; every route has commonCodes, too
 
 	right Right // that a token needs; "" for none
+	also  Right // that is enough for a part of it, which the handler knows; "" for none
 	whole bool  // it is about the whole: a token that is bound to tenants or endpoints has no access
 
 	handle http.HandlerFunc
@@ -58,7 +59,7 @@ func (a *api) table() []route {
 		if !ok {
 			power.right, power.whole = Operate, true
 		}
-		all[i].right, all[i].whole = power.right, power.whole
+		all[i].right, all[i].whole, all[i].also = power.right, power.whole, alsoEnough()[all[i].id]
 	}
 	return all
 }
@@ -123,19 +124,23 @@ func (a *api) endpointRoutes() []route {
 		answer: Endpoint{}, codes: []problem.Code{problem.EndpointNotFound}, handle: a.showEndpoint,
 	}}
 	for _, c := range []struct {
-		verb, summary string
-		do            change
-		codes         []problem.Code
+		verb, summary, about string
+		handle               http.HandlerFunc
+		codes                []problem.Code
 	}{
-		{"pause", "Pause an endpoint: its deliveries are held", Deliverer.Pause, nil},
-		{"resume", "Resume an endpoint: end its pause, Retry-After and open breaker", Deliverer.Resume, nil},
-		{"enable", "Enable an endpoint that was disabled", Deliverer.Enable, []problem.Code{problem.DisabledInFile}},
-		{"disable", "Disable an endpoint: its deliveries are held until it is enabled", Deliverer.Disable, nil},
+		{"pause", "Pause an endpoint: its deliveries are held", "", a.change(Deliverer.Pause), nil},
+		{"resume", "Resume an endpoint: end its pause, Retry-After and open breaker", "", a.change(Deliverer.Resume), nil},
+		{
+			"enable", "Enable an endpoint that was disabled",
+			" A token with the right `endpoints` and without `operate` enables an endpoint made at run time that Relay itself disabled.",
+			a.enable(), []problem.Code{problem.DisabledInFile},
+		},
+		{"disable", "Disable an endpoint: its deliveries are held until it is enabled", "", a.change(Deliverer.Disable), nil},
 	} {
 		all = append(all, route{
 			id: c.verb + "Endpoint", method: "POST", path: "/v1/endpoints/{name}/" + c.verb, verb: "relay " + c.verb + " NAME", summary: c.summary,
-			about:  "It is no error if the endpoint is in that state already.",
-			answer: Endpoint{}, codes: append(c.codes, problem.EndpointNotFound), handle: a.change(c.do),
+			about:  "It is no error if the endpoint is in that state already." + c.about,
+			answer: Endpoint{}, codes: append(c.codes, problem.EndpointNotFound), handle: c.handle,
 		})
 	}
 	return all

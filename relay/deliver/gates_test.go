@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -308,6 +309,42 @@ func TestNewURLEnables(t *testing.T) {
 		time.Sleep(time.Hour)
 		w.apply(but(e, func(e *policy.Endpoint) { e.URL.Path = "/moved" }))
 		w.await(3)
+	})
+}
+
+// Who may end Relay's own decision alone does so, and an operator's stays.
+func TestEnableAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		receiver := delivertest.NewEndpoint(delivertest.Step{Status: 410}, delivertest.Step{})
+		e := w.inMemory("billing", receiver)
+		e.Concurrency, e.Disable.OnGone = 1, true
+		w.start(e)
+		w.accept(3, "billing")
+		w.await(1)
+		s, err := w.d.EnableAgain(t.Context(), "billing", "test")
+		if err != nil || s.State != Active || !slices.Equal(s.Ended, []string{WaitDisabled}) {
+			t.Fatalf("%+v, %v", s, err)
+		}
+		w.await(3)
+		if s, err := w.d.EnableAgain(t.Context(), "billing", "test"); err != nil || s.State != Active || len(s.Ended) > 0 {
+			t.Errorf("of an active one: %+v, %v", s, err)
+		}
+		for _, stop := range []func(context.Context, string, string) (Status, error){w.d.Pause, w.d.Disable} {
+			if _, err := stop(t.Context(), "billing", "test"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.d.EnableAgain(t.Context(), "billing", "test"); !errors.Is(err, ErrByOperator) {
+				t.Errorf("of an operator: %v", err)
+			}
+		}
+		if _, err := w.d.EnableAgain(t.Context(), "biling", "test"); !errors.Is(err, ErrNoEndpoint) {
+			t.Errorf("an unknown endpoint: %v", err)
+		}
+		w.apply(but(e, func(e *policy.Endpoint) { e.Enabled = false }))
+		if _, err := w.d.Enable(t.Context(), "billing", "test"); !errors.Is(err, ErrInFile) {
+			t.Errorf("disabled by its settings: %v", err)
+		}
 	})
 }
 

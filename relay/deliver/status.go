@@ -99,6 +99,8 @@ var (
 	ErrNoEndpoint = errors.New("no endpoint has this name")
 	// ErrInFile: the file says enabled = false, which only a change of the file takes back.
 	ErrInFile = errors.New("the endpoint has enabled = false in the file: change it there, and reload")
+	// ErrByOperator: an operator paused or disabled the endpoint, which only an operator takes back.
+	ErrByOperator = errors.New("an operator paused or disabled the endpoint: only a token with the right \"operate\" takes that back")
 )
 
 // Status returns the status of all endpoints of the policy and of the outbox's notes, by name.
@@ -219,6 +221,24 @@ func (d *Deliverer) Enable(ctx context.Context, endpoint, _ string) (Status, err
 		return Status{}, ErrInFile
 	}
 	return d.release(endpoint, EndpointEnabled, func() ([]gate.Cause, error) { return d.gates.Enable(ctx, endpoint) })
+}
+
+// EnableAgain ends the decision of Relay itself that the receiver is gone or failed for too long, like Enable, and leaves an
+// operator's. It is no error if there is none. Errors: ErrByOperator, ErrInFile; otherwise like Resume.
+func (d *Deliverer) EnableAgain(ctx context.Context, endpoint, _ string) (Status, error) {
+	s, err := d.release(endpoint, EndpointEnabled, func() ([]gate.Cause, error) {
+		if ended, err := d.gates.EnableAgain(ctx, endpoint); err != nil || !ended {
+			return nil, err
+		}
+		return []gate.Cause{gate.Disabled}, nil
+	})
+	switch {
+	case err != nil || s.State == Active || len(s.Ended) > 0:
+		return s, err
+	case s.Code == ByOperator:
+		return Status{}, ErrByOperator
+	}
+	return Status{}, ErrInFile
 }
 
 // hold carries out an operator's decision, and raises an event if it changed something.

@@ -50,6 +50,25 @@ func (s *Gates) Enable(ctx context.Context, endpoint string) (ended []Cause, err
 	return s.release(ctx, endpoint, func(c *Condition, _ time.Time) { *c = Condition{Paused: c.Paused} })
 }
 
+// EnableAgain ends the decision of Relay itself alone, like Enable, and leaves an operator's. ended tells whether there was
+// one. Errors: the outbox's.
+func (s *Gates) EnableAgain(ctx context.Context, endpoint string) (ended bool, err error) {
+	ended, err = s.decide(ctx, endpoint, func(c *Condition) bool {
+		if c.Disabled == nil || c.Disabled.Code == ByOperator {
+			return false
+		}
+		*c = Condition{Paused: c.Paused}
+		return true
+	})
+	s.mu.Lock()
+	g := s.gates[endpoint]
+	s.mu.Unlock()
+	if ended && g != nil {
+		g.forgive()
+	}
+	return ended, err
+}
+
 // release makes the change and drops the causes that only this process knows. It returns the
 // causes that ended, in the outbox or here.
 func (s *Gates) release(ctx context.Context, endpoint string, change func(c *Condition, now time.Time)) (ended []Cause, err error) {

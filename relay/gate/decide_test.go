@@ -164,6 +164,47 @@ func TestOperatorEndsWaits(t *testing.T) {
 	}
 }
 
+// EnableAgain ends what Relay itself decided, on each Relay that hears of it, and leaves what an operator decided, also where
+// this Relay has not heard of that.
+func TestEnableAgain(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		before func(t *testing.T, a, b *member)
+		ended  bool
+		after  Cause
+	}{
+		{name: "active", before: func(*testing.T, *member, *member) {}},
+		{name: "gone", ended: true, before: func(t *testing.T, a, _ *member) { attempts(t, a.Gate, 1, gone) }},
+		{name: "gone, as another Relay found", ended: true, before: func(t *testing.T, _, b *member) { attempts(t, b.Gate, 1, gone) }},
+		{name: "gone and paused", ended: true, after: Paused, before: func(t *testing.T, a, _ *member) {
+			attempts(t, a.Gate, 1, gone)
+			_, _ = a.all.Pause(t.Context(), name, "test")
+		}},
+		{name: "an operator's", after: Disabled, before: func(t *testing.T, a, _ *member) { _, _ = a.all.Disable(t.Context(), name, "test") }},
+		{name: "an operator's after gone, by another Relay", after: Disabled, before: func(t *testing.T, a, b *member) {
+			attempts(t, a.Gate, 1, gone)
+			b.hear()
+			_, _ = b.all.Disable(t.Context(), name, "test")
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFleet()
+				a, b := f.join("a", endpoint()), f.join("b", endpoint())
+				tt.before(t, a, b)
+				if ended, err := a.all.EnableAgain(t.Context(), name); err != nil || ended != tt.ended {
+					t.Errorf("ended %v (%v), want %v", ended, err, tt.ended)
+				}
+				a.hear()
+				b.hear()
+				for _, m := range []*member{a, b} {
+					want(t, m.Gate, tt.after, 0)
+				}
+			})
+		})
+	}
+}
+
 // A lowered max_retry_after counts from when the receiver asked, at a reload and after a restart.
 func TestLoweredMaxRetryAfter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
