@@ -33,6 +33,7 @@ type File struct {
 	warned   map[string]bool // keys of warnOnce
 	problems Diagnostics     // of the blocks of this package
 	reads    reads
+	fragment bool           // it is a Fragment, for which nothing on the machine is read
 	observer *observer      // of Describe
 	left     eval.Allowance // of the present expression
 	took     time.Duration  // all that were evaluated

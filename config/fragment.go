@@ -226,10 +226,10 @@ func isObject(v json.RawMessage) bool { return bytes.HasPrefix(bytes.TrimSpace(v
 // EscapePointer escapes a name for a JSON pointer (RFC 6901 section 3).
 func EscapePointer(key string) string { return strings.NewReplacer("~", "~0", "/", "~1").Replace(key) }
 
-// Block parses the fragment and returns its block. env and file are not there. Flaws names the
+// Block parses the fragment and returns its block. env and file are not there, and attributes take no paths of files. Flaws names the
 // problems of the block by their places in the JSON.
 func (f *Fragment) Block() (*Block, error) {
-	file := &File{Paths: []string{fragmentName}, sources: []*source{{name: fragmentName, text: f.text.Bytes()}}}
+	file := &File{Paths: []string{fragmentName}, sources: []*source{{name: fragmentName, text: f.text.Bytes()}}, fragment: true}
 	s := file.sources[0]
 	if problems := s.parse(); len(problems) > 0 {
 		return nil, f.flaws(problems)

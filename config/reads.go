@@ -63,9 +63,13 @@ func (b *Block) PEM(name string, private bool) ([]byte, bool) {
 	if isPEM(path) {
 		return []byte(path), true
 	}
-	data, open, err := b.file.reads.file(path, path, maxPEM)
 	a := b.attr(name)
 	p := place(a, true, a.Expr)
+	if b.file.fragment {
+		b.Fail(p, "Invalid "+name, "paths are for the file alone: give the PEM itself, from -----BEGIN on")
+		return nil, false
+	}
+	data, open, err := b.file.reads.file(path, path, maxPEM)
 	if err != nil {
 		if p.Quote("") != "" { // its text would name the path
 			err = errors.New("the file that env() or file() names cannot be read. A relative path starts at the working directory")

@@ -3,6 +3,9 @@ package policy
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -125,6 +128,30 @@ endpoint "fixed"`, 1)
 	}
 	if got.Concurrency != 3 || !slices.EqualFunc(got.Headers, want.Headers, func(a, b Header) bool { return a.Value.Equal(b.Value) }) || !got.Signers[0].Equal(want.Signers[0]) {
 		t.Error("policy, headers or signature differ")
+	}
+}
+
+// No file of the machine is read for an endpoint that anybody made by a request, and nothing says whether it exists.
+func TestCompileReadsNoFile(t *testing.T) {
+	dir := t.TempDir()
+	there := filepath.Join(dir, "ca.pem")
+	if err := os.WriteFile(there, []byte("-----BEGIN CERTIFICATE-----\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c := compilerOf(t, "policy \"customer\" {}\nruntime { overrides = [\"tls\"] }")
+	for _, name := range []string{"ca", "cert", "key"} {
+		said := map[string]bool{}
+		for _, path := range []string{there, filepath.Join(dir, "none.pem")} {
+			_, err := c.Compile("acme", fmt.Appendf(nil, `{"url":"https://a.test/","sign":["none"],"tls":{%q:%q}}`, name, path))
+			if err == nil || !strings.Contains(err.Error(), "/tls/"+name+": ") || !strings.Contains(err.Error(), "for the file alone") {
+				t.Errorf("%s: %v", name, err)
+				continue
+			}
+			said[err.Error()] = true
+		}
+		if len(said) > 1 {
+			t.Errorf("%s: the answer says whether the file exists: %v", name, said)
+		}
 	}
 }
 

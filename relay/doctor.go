@@ -243,7 +243,7 @@ func (c *command) examineRunning(ctx context.Context, find finding, p *policy.Po
 	case err != nil:
 		tell(doctor.Warns, err.Error(), "see the log of the Relay that answers there")
 	case r.Ready.Config == nil:
-		tell(doctor.Warns, "a Relay runs (ready: "+strconv.FormatBool(code == http.StatusOK)+"), and says no more without its token", "give the token with $RELAY_ADMIN_TOKEN")
+		tell(doctor.Warns, "a Relay runs (ready: "+strconv.FormatBool(code == http.StatusOK)+"), and says no more without a token that may read the whole", "give its token with $RELAY_ADMIN_TOKEN")
 	default:
 		found.findings, found.endpoints = r.Judge(), r.Endpoints
 	}

@@ -72,7 +72,7 @@ func TestDoctorWithoutToken(t *testing.T) {
 	t.Chdir(t.TempDir())
 	testkit.Must(t, os.WriteFile("other.hcl", []byte("ingest {\n unix \"x.sock\" {}\n}\noutbox \"sqlite\" {\n path = \"x\"\n}\nadmin {\n http = \"\"\n}\n"), 0o600))
 	out, code := relay(t, "doctor", "--config", "other.hcl", "--admin", address)
-	if code != exitOK || !strings.Contains(out, "warn   relay: a Relay runs (ready: true), and says no more without its token\n       next: give the token with $RELAY_ADMIN_TOKEN") {
+	if code != exitOK || !strings.Contains(out, "warn   relay: a Relay runs (ready: true), and says no more without a token that may read the whole\n       next: give its token with $RELAY_ADMIN_TOKEN") {
 		t.Errorf("code %d, %s", code, out)
 	}
 	out, _ = relay(t, "doctor", "--config", filepath.Join(p.dir, "relay.hcl"))
