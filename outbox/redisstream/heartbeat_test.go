@@ -85,6 +85,26 @@ func TestHeartbeatComesBackForTheRest(t *testing.T) {
 	if _, _, retryDue := tick(); retryDue != "" || queued("many") != 501 {
 		t.Errorf("a retry is due at %q, and %d have joined the line, want all", retryDue, queued("many"))
 	}
+
+	// However many endpoints have retries, a call does not keep Redis from others for long.
+	server.MustDo(t, "EVAL", `
+		for n = 0, 11 do
+			redis.call('ZADD', KEYS[1], 1, 'f' .. n)
+			for k = 1, 500 do redis.call('ZADD', ARGV[1] .. 'r:f' .. n, 1, '1.0.1|evt_' .. k) end
+		end
+	`, "1", k.agenda, k.prefix)
+	all := func() (n int64) {
+		for i := range 12 {
+			n += queued(fmt.Sprint("f", i))
+		}
+		return n
+	}
+	if now, _, retryDue := tick(); retryDue != now || all() != 5000 {
+		t.Errorf("at %s a retry is due at %q, and %d have joined their lines, want 5000", now, retryDue, all())
+	}
+	if _, _, retryDue := tick(); retryDue != "" || all() != 6000 {
+		t.Errorf("a retry is due at %q, and %d have joined their lines, want all", retryDue, all())
+	}
 }
 
 // trips counts round trips, and pipelines among them.

@@ -1,10 +1,9 @@
 -- The heartbeat of a Relay, which also lets due retries join their line and rings for leases
 -- that have ended.
 -- KEYS: meta, leases, agenda, alive, who, endpoints, kinds, took, erased. ARGV: key prefix, outbox id, consumer, its token.
--- Returns the time, the end of the first lease that goes on, the next due time (both are now where this call had not room
--- for all), bytes in use,
--- the revision of the notes, how many events are in the log, entries in took, and in erased; then kinds of documents and
--- the revision of each.
+-- Returns the time, the end of the first lease that goes on, the next due time (both are now where this call left
+-- something), bytes in use, the revision of the notes, how many events are in the log, entries in took, and in erased;
+-- then kinds of documents and the revision of each.
 local prefix, leases, agenda = ARGV[1], KEYS[2], KEYS[3]
 local m = redis.call('HMGET', KEYS[1], 'id', 'bytes', 'notes', 'logged', 'sealed')
 if m[1] ~= ARGV[2] then return redis.error_reply('EPOCH the outbox is another one than before') end
@@ -14,10 +13,18 @@ local now = clock()
 redis.call('ZADD', KEYS[4], text(now), ARGV[3])
 local function due(key) return redis.call('ZRANGE', key, '-inf', text(now), 'BYSCORE', 'LIMIT', 0, 200) end
 
+-- About so many retries join their lines in one call at most, because all others wait for it.
+local most, joined = 5000, 0
 local some = due(agenda)
 local retriesLeft, endsLeft = #some == 200, false
 for _, endpoint in ipairs(some) do
-  if promote(prefix, endpoint, now) > 0 then wake(prefix, endpoint) end
+  if joined >= most then
+    retriesLeft = true
+    break
+  end
+  local n = promote(prefix, endpoint, now)
+  if n > 0 then wake(prefix, endpoint) end
+  joined = joined + n
   local later = redis.call('ZRANGE', prefix .. 'r:' .. endpoint, 0, 0, 'WITHSCORES')
   if later[2] then
     retriesLeft = retriesLeft or tonumber(later[2]) <= now
