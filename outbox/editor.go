@@ -40,6 +40,10 @@ type Change struct {
 	// delivery is kept.
 	Once string
 
+	// Unless, of Redeliver, says which other deliveries of the event to the same endpoint make a new one needless. It answers
+	// ErrRepeat, ErrOnItsWay or ErrDelivered then. What the same Once made is answered before.
+	Unless Unless
+
 	// Force, of Erase, erases although a delivery of the event is pending, claimed or not: that delivery becomes
 	// Discarded, and a claim of it is lost. Without Force such an Erase answers a *StateError.
 	Force bool
@@ -68,12 +72,27 @@ const (
 	Erase Action = "erase"
 )
 
+// Unless names deliveries that make a redelivery needless. A delivery that the same work has made always does: one whose
+// Once begins with the same text up to its first dot. Those that are pending always do.
+type Unless uint8
+
+const (
+	// UnlessNothing is needless.
+	UnlessNothing Unless = iota
+	// UnlessPending is for events that are sent again although they were delivered.
+	UnlessPending
+	// UnlessDelivered adds deliveries that are Delivered: at the endpoint of the old delivery those that were made after
+	// it, at another endpoint all.
+	UnlessDelivered
+)
+
 // Edited is what became of a Change.
 type Edited struct {
 	Delivery string // the new one of Redeliver, else that of the Change
 	Repeated bool   // nothing was changed, because it was so already
 
-	// Err is nil, ErrNotFound, *StateError, ErrClaimed, ErrErased, or ErrFull (Redeliver).
+	// Err is nil, ErrNotFound, *StateError, ErrClaimed, ErrErased, or of Redeliver ErrFull, ErrRepeat, ErrOnItsWay and
+	// ErrDelivered.
 	Err error
 }
 
@@ -87,6 +106,12 @@ var (
 	ErrClaimed = errors.New("an attempt of the delivery is under way")
 	// ErrErased: the data of the event was erased.
 	ErrErased = errors.New("the data of the event was erased")
+	// ErrRepeat: the same work sends the event to the endpoint already.
+	ErrRepeat = errors.New("the event is sent to the endpoint already, for another delivery of it")
+	// ErrOnItsWay: another delivery of the event to the endpoint is pending.
+	ErrOnItsWay = errors.New("another delivery of the event to the endpoint is pending")
+	// ErrDelivered: another delivery has brought the event to the endpoint.
+	ErrDelivered = errors.New("another delivery has brought the event to the endpoint")
 )
 
 // Documents is the part of an engine that keeps small documents of Relay itself: jobs, endpoints made at

@@ -59,6 +59,7 @@ type Filter struct {
 	Code     string // of the delivery
 	Attempts Range  // recorded so far
 	Manual   *bool  // Delivery.Manual
+	Resent   *bool  // Item.Resent. An engine reads each delivery that matches otherwise
 
 	Accepted  Span // Delivery.Created
 	Attempted Span // start of the last attempt; a set one leaves out deliveries without an attempt
@@ -113,7 +114,7 @@ func (f *Filter) matchAttempts(i *Item) bool {
 		status, started = i.Last.Status, i.Last.Started
 	}
 	return f.Status.Has(status) && (f.Code == "" || f.Code == i.Code) && f.Attempts.Has(i.Attempts) &&
-		(f.Manual == nil || *f.Manual == i.Manual) &&
+		(f.Manual == nil || *f.Manual == i.Manual) && (f.Resent == nil || *f.Resent == i.Resent) &&
 		f.Accepted.Has(i.Created) &&
 		(f.Attempted.open() || i.Last != nil && f.Attempted.Has(started))
 }
@@ -155,6 +156,9 @@ func (q *Query) Sum() uint64 {
 	_, _ = fmt.Fprintf(h, "%#v %#v %t %q %#v %q %#v %v %q %v %q %t %t %t", // a hash takes all
 		q.States, q.Types, q.TypeLike != nil, q.Event, q.Tenants, q.Key, q.Fields,
 		q.Status, q.Code, q.Attempts, manual, q.Accepted.open(), q.Attempted.open(), q.Oldest)
+	if q.Resent != nil { // so that cursors of other queries are those of older versions
+		_, _ = fmt.Fprintf(h, " resent %t", *q.Resent)
+	}
 	return h.Sum64()
 }
 
@@ -179,6 +183,7 @@ type Item struct {
 	Time              time.Time // Event.Time
 	Fields            []Field   // of its event
 	Erased            bool      // the event's data was erased
+	Resent            bool      // an operator made a later delivery of the event to the same endpoint, which is kept
 
 	Last  *Attempt // without Request, Head and Body; nil if there was none
 	Error string   // of the Term that failed it at accept, or of the last attempt

@@ -49,6 +49,7 @@ type delivery struct {
 	lane       bool  // it was accepted into the express lane
 	attempts   []outbox.Attempt
 	err        string    // why it was failed from the start
+	once       string    // of the change that made it
 	unmeasured bool      // Statistics leave it out
 	fence      uint64    // of the last claim
 	until      time.Time // end of that claim's lease, zero when it was settled or released

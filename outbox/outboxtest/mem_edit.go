@@ -3,6 +3,8 @@ package outboxtest
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"relay/outbox"
@@ -63,22 +65,47 @@ func (m *Mem) redeliver(old *delivery, c outbox.Change) (id string, err error) {
 		return old.ID, &outbox.StateError{State: old.State}
 	case !old.event.erased.IsZero():
 		return old.ID, outbox.ErrErased
-	case m.full(size):
-		return old.ID, outbox.ErrFull
 	}
 	endpoint := old.Endpoint
 	if c.Endpoint != "" {
 		endpoint = c.Endpoint
+	}
+	if err := k.needless(old, endpoint, c); err != nil {
+		return old.ID, err
+	}
+	if m.full(size) {
+		return old.ID, outbox.ErrFull
 	}
 	d := k.newDelivery(old.event, endpoint, k.now())
 	d.Origin, d.Manual = old.ID, true
 	old.event.size += size
 	k.bytes += size
 	if c.Once != "" {
-		k.onces[c.Once] = d
+		k.onces[c.Once], d.once = d, c.Once
 	}
 	k.endpoint(endpoint).add(d)
 	return d.ID, nil
+}
+
+// needless tells whether another delivery of the event makes a redelivery needless: the newest that does.
+func (k *contents) needless(old *delivery, endpoint string, c outbox.Change) error {
+	if c.Unless == outbox.UnlessNothing {
+		return nil
+	}
+	work, _, ofWork := strings.Cut(c.Once, ".")
+	for _, d := range slices.Backward(old.event.deliveries) {
+		switch {
+		case d.Endpoint != endpoint || k.deliveries[d.ID] == nil:
+		case ofWork && strings.HasPrefix(d.once, work+"."):
+			return outbox.ErrRepeat
+		case d == old:
+		case d.State == outbox.Pending:
+			return outbox.ErrOnItsWay
+		case d.State == outbox.Delivered && c.Unless == outbox.UnlessDelivered && (endpoint != old.Endpoint || d.order > old.order):
+			return outbox.ErrDelivered
+		}
+	}
+	return nil
 }
 
 func (k *contents) retry(d *delivery) (repeated bool, err error) {

@@ -99,6 +99,9 @@ func (k *contents) item(d *delivery) outbox.Item {
 	e := d.event
 	i := outbox.Item{Delivery: k.shown(d), Type: e.Type, Tenant: e.Tenant, Key: e.Key, Time: e.Time,
 		Fields: slices.Clone(e.Fields), Erased: !e.erased.IsZero(), Error: d.err}
+	i.Resent = slices.ContainsFunc(e.deliveries, func(o *delivery) bool {
+		return o.Endpoint == d.Endpoint && o.order > d.order && k.deliveries[o.ID] != nil
+	})
 	if n := len(d.attempts); n > 0 {
 		last := d.attempts[n-1]
 		last.Request, last.Head, last.Body = "", "", nil

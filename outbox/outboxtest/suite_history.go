@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -197,9 +198,10 @@ func (s *suite) itemsOf(eventID string) []outbox.Item {
 
 func recordItems(r *outbox.Record) []outbox.Item {
 	var items []outbox.Item
-	for _, d := range r.Deliveries {
+	for n, d := range r.Deliveries {
 		i := outbox.Item{Delivery: d.Delivery, Type: r.Event.Type, Tenant: r.Event.Tenant, Key: r.Event.Key, Time: r.Event.Time,
 			Fields: r.Event.Fields, Erased: !r.Erased.IsZero(), Error: d.Error}
+		i.Resent = slices.ContainsFunc(r.Deliveries[n+1:], func(later outbox.DeliveryRecord) bool { return later.Endpoint == d.Endpoint })
 		if n := len(d.Attempts); n > 0 {
 			last := d.Attempts[n-1]
 			i.Error = last.Error

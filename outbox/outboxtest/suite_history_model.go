@@ -172,6 +172,11 @@ func (p *past) redeliverOne() {
 		to = i.Endpoint
 	}
 	p.due[to]++
+	for _, d := range p.lookup(i.EventID).Deliveries {
+		if d.Endpoint == to { // Resent of it is
+			p.changed[d.ID] = true
+		}
+	}
 }
 
 func (p *past) discardOne() {
@@ -269,6 +274,7 @@ func (p *past) conditions() []condition {
 		{"attempts", func(f *outbox.Filter, i *outbox.Item) { f.Attempts = outbox.Range{Min: i.Attempts, Max: i.Attempts} }},
 		{"least attempts", func(f *outbox.Filter, i *outbox.Item) { f.Attempts = outbox.Range{Min: i.Attempts} }},
 		{"manual", func(f *outbox.Filter, i *outbox.Item) { f.Manual = &i.Manual }},
+		{"resent", func(f *outbox.Filter, i *outbox.Item) { f.Resent = &i.Resent }},
 		{"accepted since", func(f *outbox.Filter, i *outbox.Item) { f.Accepted.Since = i.Created }},
 		{"accepted until", func(f *outbox.Filter, i *outbox.Item) { f.Accepted.Until = ended(i.Created) }},
 		{"accepted", func(f *outbox.Filter, i *outbox.Item) {

@@ -65,7 +65,8 @@ type edit struct {
 	outbox.Change
 	shard *shard // that has the event, nil if none has
 	ref   ref
-	name  string // of the endpoint, "" if the delivery is gone
+	name  string   // of the endpoint, "" if the delivery is gone
+	all   []string // endpoints of the event at its accept
 	event *outbox.Event
 }
 
@@ -166,7 +167,7 @@ func (e *edit) take(sh *shard, p *peeked) error {
 	if err != nil {
 		return err
 	}
-	e.shard, e.event = sh, event
+	e.shard, e.event, e.all = sh, event, endpoints
 	e.ref.total = len(endpoints)
 	switch made, ok := madeBy(p.made, e.ref); {
 	case e.Action == outbox.Erase:
@@ -233,13 +234,15 @@ func (e *edit) call(joined *session) (call, bool) {
 	kind := appendString(appendString(nil, e.event.Type), e.event.Tenant)
 	switch e.Action {
 	case outbox.Redeliver:
-		endpoint := e.name
-		if e.Endpoint != "" {
-			endpoint = e.Endpoint
+		endpoint, after := e.name, r.n
+		if e.Endpoint != "" && e.Endpoint != e.name {
+			endpoint, after = e.Endpoint, -1
 		}
+		unless := map[outbox.Unless]string{outbox.UnlessPending: "p", outbox.UnlessDelivered: "d"}[e.Unless]
 		terms := appendFields(appendTerms(nil, e.event, []string{endpoint}), e.event.Fields)
 		return call{&sh.s.scripts.redeliver, []string{sh.meta, sh.counts, key},
-			[]any{joined.outbox, sh.prefix, sh.limit(), r.event, r.order, r.n, r.total, e.Delivery, endpoint, e.Once, terms, repeatCost}}, true
+			[]any{joined.outbox, sh.prefix, sh.limit(), r.event, r.order, r.n, r.total, e.Delivery, endpoint, e.Once, terms, repeatCost,
+				unless, after, slices.Index(e.all, endpoint)}}, true
 	case outbox.Retry:
 		return call{&sh.s.scripts.retry, []string{sh.meta, key},
 			[]any{joined.outbox, sh.prefix, r.order, r.n, r.total, e.name, r.tail()}}, true
@@ -281,6 +284,12 @@ func (e *edit) answer(v any) (outbox.Edited, error) {
 		edited.Err = outbox.ErrErased
 	case "F":
 		edited.Err = outbox.ErrFull
+	case "A":
+		edited.Err = outbox.ErrRepeat
+	case "W":
+		edited.Err = outbox.ErrOnItsWay
+	case "V":
+		edited.Err = outbox.ErrDelivered
 	case "S":
 		for state, letter := range letters {
 			if list[1] == string(letter) {
@@ -383,9 +392,10 @@ type peeked struct {
 	erased  time.Time
 	total   int // deliveries at its accept
 	order   int64
-	made    string   // of the first delivery that is wanted, if an operator made it
-	high    int      // number of the delivery of the first record
-	records []string // "" for none
+	made    string         // of the first delivery that is wanted, if an operator made it
+	high    int            // number of the delivery of the first record
+	resent  map[string]int // number of the newest delivery that an operator made, of each endpoint that has one
+	records []string       // "" for none
 }
 
 // peekGroup is how many events one call reads at most.
@@ -415,11 +425,22 @@ func (sh *shard) peek(ctx context.Context, keys []string, args []any) ([]*peeked
 }
 
 func newPeeked(v any) (*peeked, error) {
-	part, err := texts(v, 6)
+	part, err := texts(v, 7)
 	if err != nil {
 		return nil, err
 	}
-	p := &peeked{head: part[0], erased: erasedAt(part[1]), made: part[4], records: part[6:]}
+	p := &peeked{head: part[0], erased: erasedAt(part[1]), made: part[4]}
+	repeats, _ := strconv.Atoi(part[6])
+	if repeats < 0 || len(part) < 7+2*repeats {
+		return nil, fmt.Errorf("%w: an answer about an event is cut off", outbox.ErrCorrupt)
+	}
+	if repeats > 0 {
+		p.resent = make(map[string]int, repeats)
+	}
+	for i := range repeats {
+		p.resent[part[7+2*i]], _ = strconv.Atoi(part[8+2*i])
+	}
+	p.records = part[7+2*repeats:]
 	p.total, _ = strconv.Atoi(part[2])
 	p.order, _ = strconv.ParseInt(part[3], 10, 64)
 	p.high, _ = strconv.Atoi(part[5])

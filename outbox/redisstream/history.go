@@ -247,9 +247,14 @@ func (sc *scan) ofEvent(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	newest := map[string]int{} // of each endpoint
 	for _, d := range e.Deliveries {
 		r, _ := parseDeliveryID(d.ID)
-		item := outbox.Item{Delivery: d.Delivery, Error: d.Error}
+		newest[d.Endpoint] = max(newest[d.Endpoint], r.n)
+	}
+	for _, d := range e.Deliveries {
+		r, _ := parseDeliveryID(d.ID)
+		item := outbox.Item{Delivery: d.Delivery, Error: d.Error, Resent: newest[d.Endpoint] > r.n}
 		if n := len(d.Attempts); n > 0 {
 			last := d.Attempts[n-1]
 			last.Request, last.Head, last.Body = "", "", nil

@@ -230,7 +230,8 @@ func (sc *scan) takeEvent(c candidate, p *peeked) (rest *candidate, err error) {
 		if err != nil {
 			return nil, err
 		}
-		if ok {
+		if newest, made := p.resent[m.endpoint]; ok {
+			item.Resent = made && newest > m.ref.n
 			list = append(list, match{position{c.order, sc.sh.index, m.ref.n}, item})
 		}
 	}

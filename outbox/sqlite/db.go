@@ -37,6 +37,7 @@ type db struct {
 	ends, attempts, pendings        *query
 	addName, addManual, dropManual  *query
 	manualOf, findManual, findOnce  *query
+	repeats, resent                 *query
 	oldestFresh, oldestRetried      *query
 	finals, punctual, dropDone      *query
 	dropAttempts, goneCounts        *query
@@ -164,6 +165,8 @@ func (d *db) prepare() error {
 		{&d.addManual, `INSERT INTO manual (seq, event, endpoint, created, origin, once) VALUES (?, ?, ?, ?, ?, ?)`},
 		{&d.dropManual, `DELETE FROM manual WHERE seq = ?`},
 		{&d.manualOf, `SELECT seq, endpoint, created, origin FROM manual WHERE event = ? ORDER BY seq`},
+		{&d.repeats, `SELECT seq, once FROM manual WHERE event = ? AND endpoint = ? ORDER BY seq DESC`},
+		{&d.resent, `SELECT EXISTS (SELECT 1 FROM manual m CROSS JOIN endpoint p ON p.id = m.endpoint WHERE m.event = ? AND m.seq > ? AND p.name = ?)`},
 		{&d.findManual, `SELECT origin, created FROM manual WHERE seq = ?`},
 		{&d.findOnce, `SELECT seq FROM manual WHERE once = ?`},
 		{&d.ends, `SELECT seq, state, attempts, finished, code, ` + attemptColumns + `, event, endpoint FROM done WHERE seq BETWEEN ? AND ?`},

@@ -220,6 +220,11 @@ func (e *edits) redeliver(c outbox.Change) (edited outbox.Edited, err error) {
 	case erased:
 		edited.Err = outbox.ErrErased
 		return edited, nil
+	}
+	if edited.Err, err = e.needless(old, c); edited.Err != nil || err != nil {
+		return edited, err
+	}
+	switch {
 	case s.full != nil || s.room < redeliverySize:
 		edited.Err = cmp.Or(s.full, outbox.ErrFull)
 		return edited, nil
@@ -234,16 +239,10 @@ const redeliverySize = 512
 
 // repeat writes a redelivery.
 func (e *edits) repeat(old *entry, c outbox.Change) (id string, err error) {
-	s := e.s
-	ep := old.endpoint
-	if c.Endpoint != "" {
-		s.mu.Lock()
-		ep = s.endpoint(c.Endpoint)
-		s.mu.Unlock()
-		if ep.id == 0 {
-			if err := s.addEndpoint(ep); err != nil {
-				return "", err
-			}
+	s, ep := e.s, e.s.target(old, c)
+	if ep.id == 0 {
+		if err := s.addEndpoint(ep); err != nil {
+			return "", err
 		}
 	}
 	d := &entry{seq: s.meta.nextDelivery, number: old.number, endpoint: ep, event: old.event, created: s.now, due: s.now, manual: true, origin: old.seq, row: true}

@@ -147,7 +147,7 @@ func (s *Store) Count(ctx context.Context, f outbox.Filter) (n int64, exact bool
 
 // countAll counts by what is counted anyway, if the filter names nothing but endpoints and states.
 func (s *Store) countAll(f *outbox.Filter) (n int64, known bool) {
-	if f.Types != nil || f.TypeLike != nil || f.Event != "" || f.Tenants != nil || f.Key != "" || len(f.Fields) > 0 || f.Code != "" || f.Manual != nil {
+	if f.Types != nil || f.TypeLike != nil || f.Event != "" || f.Tenants != nil || f.Key != "" || len(f.Fields) > 0 || f.Code != "" || f.Manual != nil || f.Resent != nil {
 		return 0, false
 	}
 	if (f.Status != outbox.Range{} || f.Attempts != outbox.Range{} || f.Accepted != outbox.Span{} || f.Attempted != outbox.Span{}) {

@@ -83,7 +83,7 @@ func (w *walk) begin() error {
 	has := func(state outbox.State) bool { return f.States == nil || slices.Contains(f.States, state) }
 	w.states = whichStates{has(outbox.Pending), has(outbox.Delivered), has(outbox.Failed), has(outbox.Discarded)}
 	w.ends = outbox.Filter{Endpoints: f.Endpoints, Except: f.Except, States: f.States, Status: f.Status, Code: f.Code, Attempts: f.Attempts, Attempted: f.Attempted}
-	w.event = !w.counts || f.Types != nil || f.TypeLike != nil || f.Event != "" || f.Tenants != nil || f.Key != "" || len(f.Fields) > 0 || f.Manual != nil || f.Accepted != outbox.Span{}
+	w.event = !w.counts || f.Types != nil || f.TypeLike != nil || f.Event != "" || f.Tenants != nil || f.Key != "" || len(f.Fields) > 0 || f.Manual != nil || f.Resent != nil || f.Accepted != outbox.Span{}
 	if err := w.bound(); err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ func (w *walk) begin() error {
 			return err
 		}
 	}
-	w.listed = w.counts && f.Event == "" && f.Accepted == outbox.Span{} && (f.Manual == nil || *f.Manual)
+	w.listed = w.counts && f.Event == "" && f.Accepted == outbox.Span{} && (f.Manual == nil || *f.Manual) && f.Resent == nil
 	w.chooseTerms()
 	if w.next = w.to; w.oldest {
 		w.next = w.from

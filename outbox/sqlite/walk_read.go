@@ -169,6 +169,14 @@ func (s *Store) fillItem(item *outbox.Item, seq, number int64) error {
 	if item.Due.IsZero() {
 		item.Due = item.Created
 	}
+	if !s.meta.manual {
+		return nil
+	}
+	later, err := s.db.resent.int(number).int(seq).text(item.Endpoint).number()
+	if err != nil {
+		return fmt.Errorf("select later redelivery: %w", err)
+	}
+	item.Resent = later > 0
 	return nil
 }
 
