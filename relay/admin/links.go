@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"relay/config"
@@ -69,25 +68,22 @@ func mac(key string, text []byte) []byte {
 
 // Access is the access of a token, nil if it is none, forged, or over.
 func (l Links) Access(token string, now time.Time) *Access {
-	rest, ok := strings.CutPrefix(token, linkPrefix)
-	body, signature, dotted := strings.Cut(rest, ".")
-	if !ok || !dotted || len(token) > linkBody {
-		return nil
-	}
-	text, err := base64.RawURLEncoding.DecodeString(body)
-	if err != nil {
-		return nil
-	}
-	sum, err := base64.RawURLEncoding.DecodeString(signature)
-	if err != nil || !slices.ContainsFunc(l.Keys, func(key string) bool { return hmac.Equal(sum, mac(key, text)) }) {
-		return nil
-	}
-	var c claims
-	d := json.NewDecoder(bytes.NewReader(text))
-	if d.Decode(&c) != nil || c.Tenant == "" || now.Unix() >= c.Expires {
+	c, signed, whole := l.read(token)
+	if !whole || !signed || now.Unix() >= c.Expires {
 		return nil
 	}
 	return &Access{Name: "link of " + c.Tenant, May: c.May, Tenants: []string{c.Tenant}, Expires: time.Unix(c.Expires, 0).UTC()}
+}
+
+// read reads a token: what it says, and whether a key signed that. whole is false if it is none, or cut.
+func (l Links) read(token string) (c claims, signed, whole bool) {
+	text, sum, ok := linkParts(token)
+	if !ok || len(sum) != sha256.Size {
+		return c, false, false
+	}
+	signed = slices.ContainsFunc(l.Keys, func(key string) bool { return hmac.Equal(sum, mac(key, text)) })
+	whole = json.NewDecoder(bytes.NewReader(text)).Decode(&c) == nil && c.Tenant != ""
+	return c, signed, whole
 }
 
 func (a *api) linkRoutes() []route {

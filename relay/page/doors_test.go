@@ -78,6 +78,8 @@ func (g *door) known(cookie string) bool {
 	switch answer.StatusCode {
 	case http.StatusOK:
 		return true
+	case http.StatusUnauthorized: // of a link
+		return false
 	case http.StatusSeeOther:
 		if to := answer.Header.Get("Location"); to != "/login?next=%2Fjobs" {
 			g.t.Errorf("it leads to %q", to)

@@ -23,11 +23,11 @@ func (p *Page) showOnce(c *call, code string) error {
 	switch {
 	case !known:
 		p.Refused(c.r)
-		c.showLate()
+		c.showLate(token)
 	case token == "":
 		c.showUsed()
 	case !holds: // a reload took the token away
-		c.showLate()
+		c.showLate(token)
 	case c.opened() && !c.crossesSession() && !(c.session && !c.access.Same(access)) && p.OneTime.Use(code):
 		c.begin(token)
 		c.again("/")
@@ -48,7 +48,7 @@ func (p *Page) enterOnce(c *call, code string) error {
 	case known && !p.OneTime.Use(code):
 		c.showUsed()
 	case !c.begin(token):
-		c.showLate()
+		c.showLate(token)
 	default:
 		c.redirect("/")
 	}

@@ -13,9 +13,10 @@ import (
 
 // A session is a cookie. It holds no token of the file but a proof of one (admin.Tokens.Session), so
 // it ends when a reload takes the token away, and holds over restarts and at every Relay of a fleet.
-// Of a link it holds the link, which ends by itself.
+// Of a link it holds the link, which ends by itself, and says why.
 const (
 	sessionFor = 12 * time.Hour
+	endedFor   = 30 * 24 * time.Hour // how long the cookie of a link stays after its end, to say so
 	cookieName = "relay_session"
 	hint       = "_hint" // behind the name: the cookie that says that there is a session
 )
@@ -66,15 +67,25 @@ func (c *call) askLogin() {
 		c.again(c.r.URL.RequestURI())
 		return
 	}
-	if c.r.Method != http.MethodGet || c.part() {
-		c.fail(&refusal{Status: http.StatusUnauthorized, Code: "unauthorized"})
+	end := c.ended()
+	if end == nil && c.r.Method == http.MethodGet && !c.part() && c.r.Header.Get("Accept") != "text/event-stream" {
+		c.redirect(c.loginAddress())
 		return
 	}
+	if end == nil {
+		end = &endedView{}
+	}
+	end.Form = c.r.Method != http.MethodGet && c.r.Method != http.MethodHead
+	c.showEnded(http.StatusUnauthorized, end)
+}
+
+// loginAddress is that of the form, which leads back here.
+func (c *call) loginAddress() string {
 	to := url.URL{Path: "/login"}
-	if back := c.r.URL.RequestURI(); back != "/" {
+	if back := c.r.URL.RequestURI(); back != "/" && c.r.Method == http.MethodGet {
 		to.RawQuery = url.Values{"next": {back}}.Encode()
 	}
-	c.redirect(to.String())
+	return to.String()
 }
 
 // fromElsewhere tells whether a page of another site led here.
@@ -101,7 +112,6 @@ func localPath(to string) string {
 type loginForm struct {
 	Next  string
 	Wrong bool
-	Late  bool // a link that holds no more, or was never one
 	Token string
 	As    string // who a link logs in, while somebody else is
 }
@@ -134,10 +144,14 @@ func (c *call) begin(token string) bool {
 	now := c.p.Now()
 	value, ok := c.p.Tokens().Session(token, now.Add(sessionFor))
 	if ok {
-		c.setCookie(cookieOf(c.r), "/", value, sessionFor)
+		age := sessionFor
+		if access, _ := c.p.Tokens().AccessOfSession(value, now); admin.IsLink(value) && access != nil {
+			age = access.Expires.Sub(now) + endedFor
+		}
+		c.setCookie(cookieOf(c.r), "/", value, age)
 		http.SetCookie(c.w, &http.Cookie{
 			Name: cookieOf(c.r) + hint, Value: "1", Path: "/enter/", HttpOnly: true, SameSite: http.SameSiteLaxMode,
-			Secure: c.secure(), MaxAge: int(sessionFor / time.Second),
+			Secure: c.secure(), MaxAge: int(age / time.Second),
 		})
 	} else {
 		c.p.Refused(c.r)
@@ -162,7 +176,7 @@ func (p *Page) showEnter(c *call) error {
 	value, ok := p.Tokens().Session(token, p.Now().Add(sessionFor))
 	if !ok {
 		p.Refused(c.r)
-		c.showLate()
+		c.showLate(token)
 		return nil
 	}
 	if cookie, err := c.r.Cookie(cookieOf(c.r)); c.session && err == nil && cookie.Value != value || c.crossesSession() {
@@ -181,11 +195,6 @@ func (c *call) entering() string {
 	return c.r.PathValue("token")
 }
 
-// showLate says that a link does not hold, or not any more.
-func (c *call) showLate() {
-	c.show(http.StatusForbidden, "login", c.t("login.title"), loginForm{Next: "/", Late: true})
-}
-
 // crossesSession tells whether the request comes from another site, and so without the cookie of a
 // session that there may be. Its hint, which says that there is one, comes all the same.
 func (c *call) crossesSession() bool {
@@ -199,7 +208,7 @@ func (p *Page) enter(c *call) error {
 		return p.enterOnce(c, token)
 	}
 	if !c.begin(token) {
-		c.showLate()
+		c.showLate(token)
 		return nil
 	}
 	c.redirect("/")

@@ -141,10 +141,18 @@ class Live {
     if (this.source || document.hidden) return;
     this.source = new EventSource(`/live?${this.box.dataset.live}`);
     this.source.onopen = () => this.state(this.paused ? "paused" : "live");
-    this.source.onerror = () => this.state("away");
+    this.source.onerror = () => { this.state("away"); if (this.source?.readyState === EventSource.CLOSED) this.refused(); };
     this.source.addEventListener("row", (e) => this.row(e));
     this.source.addEventListener("lost", (e) => { this.missed += Number(e.data); this.count(); this.refresh(); });
     this.source.addEventListener("end", () => this.close());
+  }
+
+  // A browser does not ask again what was refused: perhaps the access has ended, which the screen then says.
+  async refused() {
+    this.close();
+    const answer = await fetch(location.href, { headers: { "Relay-Part": "1" } }).catch(() => undefined);
+    if (answer?.status === 401) location.reload();
+    else setTimeout(() => { if (!this.paused) this.open(); }, this.every);
   }
 
   close() {

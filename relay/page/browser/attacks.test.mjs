@@ -163,8 +163,9 @@ story('links that are late, forged, of another key or cut short open nothing', a
   })) {
     const v = await arrive(world.relay);
     v.expect(403, '/enter/');
-    await v.open(`/enter/${token}`, 'login');
-    await v.page.getByText('This link no longer holds').waitFor();
+    await v.open(`/enter/${token}`, 'ended');
+    await v.page.getByRole('heading', { name: ['late', 'of another key', 'forged'].includes(what) ? 'Your access has ended' : 'This link is not whole' }).waitFor();
+    assert.equal(await v.page.getByLabel('Token').count(), 0, what);
     assert.deepEqual(await v.context.cookies(), [], what);
     await v.leave();
   }
@@ -177,15 +178,18 @@ story('a session ends when its token leaves the file, and a link when its key do
   await gone.open('/deliveries', 'deliveries');
   const tenant = await arrive(relay);
   await tenant.enter(await world.link('acme'));
+  await tenant.open('/deliveries', 'deliveries');
+  tenant.expect(401, '/');
   const stays = await arrive(relay);
   await stays.login();
   const form = await stays.context.newPage();
   await form.goto('/deliveries');
 
   await relay.reload(file(receiver).replace(linkKey, 'another-key-of-links-0123456789ab'));
-  for (const v of [gone, tenant]) {
+  await tenant.page.locator('main[data-screen=ended]').waitFor(); // by itself: what is live ended
+  for (const [v, screen] of [[gone, 'login'], [tenant, 'ended']]) {
     v.expect(401, '/');
-    await v.open('/deliveries', 'login');
+    await v.open('/deliveries', screen);
     assert.equal((await v.context.request.post('/endpoints/billing/pause', { failOnStatusCode: false, maxRedirects: 0 })).status(), 401);
   }
   await stays.open('/deliveries', 'deliveries');
