@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,12 +28,15 @@ type asked struct{ method, path, query, body string }
 // api answers as admin's handler would, and remembers what it was asked for.
 type api struct {
 	answers map[string]string // by method and path; a text that begins with a number is a status
+	mu      sync.Mutex
 	asked   []asked
 }
 
 func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
+	a.mu.Lock()
 	a.asked = append(a.asked, asked{r.Method, r.URL.Path, r.URL.RawQuery, string(body)})
+	a.mu.Unlock()
 	text, ok := a.answers[r.Method+" "+r.URL.Path]
 	status := http.StatusOK
 	if !ok {
