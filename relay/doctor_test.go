@@ -87,6 +87,8 @@ func TestDoctorLooksAtMadeEndpoints(t *testing.T) {
 	receiver := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { requests.Add(1) }))
 	defer receiver.Close()
 	p := newProcess(t, "http://127.0.0.1:1", "a")
+	key := fmt.Sprintf("\nsecrets_key = [%q]", strings.Repeat("k", 32)) // for the query of the URL
+	p.configure(fmt.Sprintf("outbox \"sqlite\" {\n path = %q\n}", p.outbox())+key, "15s", "http://127.0.0.1:1")
 	p.start()
 	p.await()
 	file := filepath.Join(p.dir, "relay.hcl")
