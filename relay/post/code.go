@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"syscall"
 	"time"
 
@@ -25,7 +26,7 @@ func bodyFault(err error, until time.Time) *Failure {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return &Failure{CodeBodyCut, "the connection ended before the answer's body did"}
 	}
-	return &Failure{CodeBodyCut, clip("the answer's body broke off: " + err.Error())}
+	return &Failure{CodeBodyCut, clip("the answer's body broke off: " + reason(err))}
 }
 
 // exchangeFailure says why there is no complete head of an answer. answering is true if a part of
@@ -39,7 +40,24 @@ func exchangeFailure(err error, answering bool) *Failure {
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return &Failure{code, "the connection ended before the answer did"}
 	}
-	return &Failure{code, clip(err.Error())}
+	return &Failure{code, clip(reason(err))}
+}
+
+// reason is the text of an error without addresses of this machine and of its name servers: customers see it, and it helps
+// nobody to mend a receiver.
+func reason(err error) string {
+	text := err.Error()
+	if dns, ok := errors.AsType[*net.DNSError](err); ok {
+		// The library's own reason may hold addresses of both ends, and then ends with what went wrong.
+		plain := net.DNSError{Name: dns.Name, Err: dns.Err[strings.LastIndex(": "+dns.Err, ": "):]}
+		return strings.Replace(text, dns.Error(), plain.Error(), 1)
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Source != nil {
+		plain := *op
+		plain.Source = nil
+		return strings.Replace(text, op.Error(), plain.Error(), 1)
+	}
+	return text
 }
 
 func clip(s string) string { return s[:min(len(s), maxText)] }

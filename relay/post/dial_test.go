@@ -186,6 +186,9 @@ func TestNames(t *testing.T) {
 				if res.Attempt.Code != c.code {
 					t.Errorf("code is %q (%s), want %q", res.Attempt.Code, res.Attempt.Error, c.code)
 				}
+				if strings.HasPrefix(c.code, "dns_") && (!strings.Contains(res.Attempt.Error, e.URL.Hostname()+": ") || strings.Contains(res.Attempt.Error, " on ")) {
+					t.Errorf("the text names the name server: %s", res.Attempt.Error)
+				}
 				if c.code != "" && res.State != outbox.Pending {
 					t.Errorf("state is %s: DNS may be mended, so it must be tried again", res.State)
 				}

@@ -60,7 +60,7 @@ func (t *http1) Send(ctx context.Context, r Request) (Answer, *Failure) {
 	if err != nil {
 		f := exchangeFailure(err, false)
 		if dial, ok := errors.AsType[*dialError](err); ok {
-			a.Timing, f = dial.timing, &Failure{dial.code, clip(dial.Error())}
+			a.Timing, f = dial.timing, &Failure{dial.code, clip(reason(dial))}
 		}
 		if f.Code == policy.CodeConnectTimeout || f.Code == CodeNoSocket {
 			return a, f // however late it is noticed

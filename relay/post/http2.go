@@ -178,7 +178,7 @@ func (t *http2) request(ctx context.Context, r Request) *http.Request {
 // failure says why try got no answer. reused is true if the connection had served before.
 func (t *http2) failure(err error, answering, reused bool) *Failure {
 	if dial, ok := errors.AsType[*dialError](err); ok {
-		return &Failure{dial.code, clip(dial.Error())}
+		return &Failure{dial.code, clip(reason(dial))}
 	}
 	if unprocessed(err) {
 		return &Failure{policy.CodeReset, "the receiver ended each connection before it took the request"}

@@ -32,7 +32,7 @@ func (c *Client) Look(ctx context.Context, e *policy.Endpoint) (Seen, *Failure) 
 	}
 	open, err := dial(ctx, "tcp", addressOf(e))
 	if err != nil {
-		f := &Failure{Code: policy.CodeUnreachable, Text: clip(err.Error())}
+		f := &Failure{Code: policy.CodeUnreachable, Text: clip(reason(err))}
 		if failed, ok := errors.AsType[*dialError](err); ok {
 			f.Code, s.Timing = failed.code, failed.timing
 		}
