@@ -91,10 +91,10 @@ func newCompiler(d *decoder, r *Runtime) *Compiler {
 // Choices are what endpoints made at run time may be and name.
 type Choices struct {
 	Enabled    bool     `json:"enabled"`
-	Policies   []string `json:"policies"`   // that they may name
-	Signatures []string `json:"signatures"` // of the file, then those that are built in
-	Bodies     []string `json:"bodies"`     // of the file
-	Overrides  []string `json:"overrides"`  // attributes and blocks of a policy that they may have of their own
+	Policies   []string `json:"policies" bound:"-"` // that they may name
+	Signatures []string `json:"signatures"`         // of the file, then those that are built in
+	Bodies     []string `json:"bodies" bound:"-"`   // of the file
+	Overrides  []string `json:"overrides"`          // attributes and blocks of a policy that they may have of their own
 	HTTPSOnly  bool     `json:"https_only"`
 	Secrets    bool     `json:"secrets"` // secrets and headers can be stored: the file has secrets_key, or runtime { secrets = "plain" }
 }

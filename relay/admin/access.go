@@ -162,6 +162,9 @@ func (a *api) narrow(ctx context.Context, q *query.Query) *query.Query {
 func (a *api) allowed(r *route) http.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request) {
 		access := AccessOf(req.Context())
+		if access.bound() {
+			w = boundWriter{w}
+		}
 		switch {
 		case access == nil, r.right == "":
 		case !access.Has(r.right) && (r.also == "" || !access.Has(r.also)):

@@ -83,7 +83,7 @@ func (s *seeing) Disable(ctx context.Context, name, by string) (deliver.Status, 
 func (h *house) fail(tenant, id string) {
 	h.t.Helper()
 	ctx := h.t.Context()
-	e := outbox.Event{ID: id, Type: "a", Tenant: tenant, Time: time.Now().UTC(), Data: []byte(`"canary-of-data"`)}
+	e := outbox.Event{ID: id, Type: "a", Tenant: tenant, Time: time.Now().UTC(), Data: []byte(`"canary-of-data"`), Relay: "machine-1"}
 	if _, err := h.store.Accept(ctx, outbox.Batch{Entries: []outbox.Entry{{Event: e, Endpoints: []string{"of-" + tenant}}}}); err != nil {
 		h.t.Fatal(err)
 	}
@@ -91,7 +91,8 @@ func (h *house) fail(tenant, id string) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	a := outbox.Attempt{N: 1, Started: time.Now(), Status: 500, Outcome: "refused", Code: "http_500", Head: "X: canary-of-head\r\n", Body: []byte("canary-of-answer")}
+	a := outbox.Attempt{N: 1, Started: time.Now(), Status: 500, Outcome: "refused", Code: "http_500", Head: "X: canary-of-head\r\n", Body: []byte("canary-of-answer"),
+		Request: "POST https://a.example.com/ HTTP/1.1\r\n", Error: "/etc/relay/relay.hcl:7,3: no such body", Relay: "machine-1", Generation: 987654}
 	if err := h.store.Settle(ctx, claims[0], outbox.Settlement{Attempt: a, State: outbox.Failed}); err != nil {
 		h.t.Fatal(err)
 	}

@@ -165,7 +165,7 @@ type api struct {
 // and the running configuration, for information only.
 type Status struct {
 	Status        string            `json:"status"`
-	Version       string            `json:"version,omitempty"`
+	Version       string            `json:"version,omitempty" bound:"-"`
 	Reason        string            `json:"reason,omitempty"`
 	Outbox        *OutboxStatus     `json:"outbox,omitempty"`
 	Config        *Config           `json:"config,omitempty"`
@@ -282,6 +282,6 @@ func write(w http.ResponseWriter, code int, contentType string, body any) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(code)
 	e := json.NewEncoder(w)
-	e.SetEscapeHTML(false) // payloads stay as they came
-	_ = e.Encode(body)     // the client has gone
+	e.SetEscapeHTML(false)         // payloads stay as they came
+	_ = e.Encode(shownTo(w, body)) // an error is a client that has gone
 }

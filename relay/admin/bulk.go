@@ -67,7 +67,7 @@ type Job struct {
 
 	Who         string    `json:"who"`
 	CancelledBy string    `json:"cancelled_by,omitempty"`
-	Relay       string    `json:"relay,omitempty"` // that works on it, or did so last
+	Relay       string    `json:"relay,omitempty" bound:"-"` // that works on it, or did so last
 	Created     time.Time `json:"created"`
 	Started     time.Time `json:"started,omitzero"`
 	Ended       time.Time `json:"ended,omitzero"`

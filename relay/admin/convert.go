@@ -165,6 +165,7 @@ func (l *lookout) sent(e *outbox.Event, d *outbox.DeliveryRecord, erased bool) *
 		return out
 	}
 	out.Body = &RebuiltBody{Text: string(body), Generation: l.generation, Batch: endpoint.Batch != nil}
+	out.Body.MayDiffer = l.generation != d.Attempts[len(d.Attempts)-1].Generation
 	return out
 }
 

@@ -302,6 +302,10 @@ func (d *documenter) fields(t reflect.Type, properties object, required *[]strin
 		if about := d.comment(t, t.Name()+"."+f.Name); about != "" {
 			schema["description"] = about
 		}
+		if f.Tag.Get(boundTag) == "-" {
+			about, _ := schema["description"].(string)
+			schema["description"] = strings.TrimPrefix(about+"; empty or left out for a token that is bound to tenants or endpoints", "; ")
+		}
 		properties[name] = schema
 		if !optional {
 			*required = append(*required, name)

@@ -45,16 +45,16 @@ type Endpoint struct {
 	Description string            `json:"description,omitempty"`
 	Labels      map[string]string `json:"labels,omitempty"`
 	URL         string            `json:"url,omitempty"`
-	State       string            `json:"state"`                 // active, paused, disabled, removed, elsewhere; invalid for one made at run time that is not in force
-	Reason      string            `json:"reason,omitempty"`      // of the state, for people
-	Code        string            `json:"code,omitempty"`        // of the state: operator, gone, failing; consent if an active one lacks it
-	Since       time.Time         `json:"since,omitzero"`        // of the state, if known
-	Paused      bool              `json:"paused,omitempty"`      // beside another state that is shown: it needs resume, too
-	Enabled     bool              `json:"enabled"`               // by the file
-	Events      string            `json:"events,omitempty"`      // patterns, or "all"
-	Tenants     []string          `json:"tenants,omitempty"`     // whose events alone it gets; all if there are none
-	Concurrency int               `json:"concurrency,omitempty"` // attempts at the same time, of each Relay
-	Hash        string            `json:"hash,omitempty"`        // changes with the settings
+	State       string            `json:"state"`                    // active, paused, disabled, removed, elsewhere; invalid for one made at run time that is not in force
+	Reason      string            `json:"reason,omitempty"`         // of the state, for people
+	Code        string            `json:"code,omitempty"`           // of the state: operator, gone, failing; consent if an active one lacks it
+	Since       time.Time         `json:"since,omitzero"`           // of the state, if known
+	Paused      bool              `json:"paused,omitempty"`         // beside another state that is shown: it needs resume, too
+	Enabled     bool              `json:"enabled"`                  // by the file
+	Events      string            `json:"events,omitempty"`         // patterns, or "all"
+	Tenants     []string          `json:"tenants,omitempty"`        // whose events alone it gets; all if there are none
+	Concurrency int               `json:"concurrency,omitempty"`    // attempts at the same time, of each Relay
+	Hash        string            `json:"hash,omitempty" bound:"-"` // changes with the settings
 	Deliveries  Deliveries        `json:"deliveries"`
 
 	Made *Made `json:"made,omitempty"` // of one that was made at run time
@@ -78,8 +78,8 @@ type Endpoint struct {
 
 	// With a fleet: the hash at each Relay that has the endpoint, by number, and whether
 	// all Relays have the same. Left out when unknown.
-	Relays map[int64]string `json:"relays,omitempty"`
-	Agrees *bool            `json:"agrees,omitempty"`
+	Relays map[int64]string `json:"relays,omitempty" bound:"-"`
+	Agrees *bool            `json:"agrees,omitempty" bound:"-"`
 }
 
 // RateLimit is the token bucket of sends.

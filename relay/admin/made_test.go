@@ -33,6 +33,7 @@ func newPlatform(t *testing.T) *platform {
 	t.Helper()
 	p := decodePolicy(t, `
 		runtime { max_endpoints = 3 }
+		policy "gold-of-the-file" {}
 		endpoint "fixed" {
 			url    = "https://fixed.example.com/"
 			sign   = ["none"]

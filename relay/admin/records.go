@@ -84,7 +84,7 @@ type Last struct {
 	TookMS  float64   `json:"took_ms"`
 	Status  int       `json:"status"` // of HTTP, 0 if no answer came
 	Code    string    `json:"code,omitempty"`
-	Relay   string    `json:"relay,omitempty"` // which one made it
+	Relay   string    `json:"relay,omitempty" bound:"-"` // which one made it
 }
 
 // DeliveryWhole is a delivery with everything that is known of it.
@@ -113,8 +113,9 @@ type SentRequest struct {
 // If the endpoint's body was changed since the attempt, it differs from what was sent.
 type RebuiltBody struct {
 	Text       string `json:"text"`
-	Generation int64  `json:"generation"`      // of the configuration that made it; compare that of the attempt
-	Batch      bool   `json:"batch,omitempty"` // the endpoint sends batches: this is the part of one event
+	Generation int64  `json:"generation,omitempty" bound:"-"` // of the configuration that made it; compare that of the attempt
+	MayDiffer  bool   `json:"may_differ,omitempty"`           // another configuration made the attempt
+	Batch      bool   `json:"batch,omitempty"`                // the endpoint sends batches: this is the part of one event
 }
 
 // Header is a header line.
@@ -139,10 +140,10 @@ type Attempt struct {
 	RequestHeaders []Header  `json:"request_headers"` // as sent; values of signatures and of the endpoint's own headers are ***
 	Response       *Response `json:"response"`        // null if no answer came
 
-	NextAttempt time.Time `json:"next_attempt,omitzero"` // that this one led to
-	Relay       string    `json:"relay,omitempty"`       // which one made it
-	Generation  int64     `json:"generation,omitempty"`  // of that Relay's configuration
-	Manual      bool      `json:"manual,omitempty"`      // of a test or a redelivery
+	NextAttempt time.Time `json:"next_attempt,omitzero"`          // that this one led to
+	Relay       string    `json:"relay,omitempty" bound:"-"`      // which one made it
+	Generation  int64     `json:"generation,omitempty" bound:"-"` // of that Relay's configuration
+	Manual      bool      `json:"manual,omitempty"`               // of a test or a redelivery
 }
 
 // Timings are the phases of an attempt, in milliseconds. Those that did not occur, like the dial of a
@@ -169,10 +170,10 @@ type EventWhole struct {
 	Data     json.RawMessage   `json:"data"`            // as it came, without white space between tokens; null if it was erased
 	Erased   time.Time         `json:"erased,omitzero"` // when the data was erased
 	Accepted time.Time         `json:"accepted"`
-	Via      string            `json:"via,omitempty"`     // unix, http, front or relay
-	Relay    string            `json:"relay,omitempty"`   // which one accepted it
-	Trace    string            `json:"trace,omitempty"`   // traceparent, and after a space tracestate
-	Indexed  map[string]string `json:"indexed,omitempty"` // fields by which its deliveries can be found, by path
+	Via      string            `json:"via,omitempty"`             // unix, http, front or relay
+	Relay    string            `json:"relay,omitempty" bound:"-"` // which one accepted it
+	Trace    string            `json:"trace,omitempty"`           // traceparent, and after a space tracestate
+	Indexed  map[string]string `json:"indexed,omitempty"`         // fields by which its deliveries can be found, by path
 
 	Deliveries []Delivery `json:"deliveries"`
 	LeftOut    bool       `json:"payload_left_out,omitempty"` // data and indexed fields are not shown: the token has no right payload

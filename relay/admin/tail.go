@@ -240,7 +240,7 @@ func (t *tail) event(name string, data any) error {
 }
 
 func (t *tail) write(name string, data any) error {
-	text, err := json.Marshal(data)
+	text, err := json.Marshal(shownTo(t.w, data))
 	if err != nil {
 		return err
 	}

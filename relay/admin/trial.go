@@ -77,7 +77,7 @@ func (a *api) test(w http.ResponseWriter, r *http.Request) {
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(endpoint.Timeout.Total + testMargin)) // a recorder of tests has none
 	res, err := a.Test(endpoint, event)
 	if err != nil {
-		a.refuse(w, r, refusal(problem.OutboxUnavailable, "", a.Hush(err.Error())+": nothing was sent, or the answer did not come in time"))
+		a.refuse(w, r, a.notTested(r, err))
 		return
 	}
 	out := a.tested(r, event, &res)
@@ -85,6 +85,15 @@ func (a *api) test(w http.ResponseWriter, r *http.Request) {
 		out.hide()
 	}
 	answer(w, http.StatusOK, out)
+}
+
+// notTested says why a test was not made.
+func (a *api) notTested(r *http.Request, err error) error {
+	why := a.Hush(err.Error())
+	if AccessOf(r.Context()).bound() {
+		why = elseAsk
+	}
+	return refusal(problem.OutboxUnavailable, "", why+": nothing was sent, or the answer did not come in time")
 }
 
 // noTest says why an endpoint cannot be tested here.

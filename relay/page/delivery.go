@@ -90,7 +90,7 @@ func (c *call) showDelivery() error {
 	}
 	if r := d.Request; r != nil && r.Body != nil {
 		d.Sent = newBody("sent", []byte(r.Body.Text))
-		d.Differs = c.mayDiffer(&d.History[len(d.History)-1], d.Endpoint, r.Body.Generation)
+		d.Differs = c.mayDiffer(&d.History[len(d.History)-1], d.Endpoint, r.Body)
 		d.Curl = curl(r)
 	}
 	if !d.Open && d.Erased.IsZero() && c.may(admin.Redeliver) {
@@ -100,14 +100,14 @@ func (c *call) showDelivery() error {
 	return nil
 }
 
-// mayDiffer tells whether the settings of an endpoint may have changed between an attempt and a generation of the
-// configuration. Of reloads only the last one that changed something is known, and only to a session of the whole.
-func (c *call) mayDiffer(a *admin.Attempt, endpoint string, generation int64) bool {
-	if a.Generation == generation {
-		return false
+// mayDiffer tells whether the settings of an endpoint may have changed between an attempt and the configuration that
+// made its body again. Of reloads only the last one that changed something is known, and only to a session of the whole.
+func (c *call) mayDiffer(a *admin.Attempt, endpoint string, made *admin.RebuiltBody) bool {
+	if !made.MayDiffer || !c.whole() {
+		return made.MayDiffer
 	}
 	var running admin.Running
-	if !c.whole() || c.get("/v1/config", nil, &running) != nil {
+	if c.get("/v1/config", nil, &running) != nil {
 		return true
 	}
 	last := running.LastChange

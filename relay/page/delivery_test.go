@@ -122,7 +122,7 @@ const failedDelivery = `{"id":"dlv_1","event":{"id":"evt_1","type":"order.create
 "last":{"n":2,"started":"2026-01-31T11:59:30Z","took_ms":12.5,"status":422,"code":"http_422"},"redelivery_of":"dlv_0","redelivered_as":["dlv_2","dlv_3"],"manual":true,
 "payload":{"order":17,"big":12345678901234567890.10,"html":"` + hostile + `"},
 "request":{"method":"POST","url":"https://crm.example.com/hooks?***","headers":[{"name":"Content-Type","value":"application/json"},{"name":"webhook-signature","value":"***"},{"name":"X-Name","value":"it's"}],
-"body":{"text":"{\"big\":12345678901234567890.10,\"it\":\"it's\"}","generation":3}},
+"body":{"text":"{\"big\":12345678901234567890.10,\"it\":\"it's\"}","generation":3,"may_differ":true}},
 "history":[{"n":1,"started":"2026-01-31T11:59:00Z","took_ms":3,"timings":{"dns":1,"connect":0.5,"tls":0,"first_byte":0,"total":3},"reused":false,"peer":"192.0.2.1:443","status":0,"outcome":"retry","code":"connection_reset","error":"` + hostile + `","request_headers":[{"name":"Content-Type","value":"` + hostile + `"}],"response":null,"next_attempt":"2026-01-31T11:59:30Z","relay":"relay-1","generation":2},
 {"n":2,"started":"2026-01-31T11:59:30Z","took_ms":12.5,"timings":{"dns":0,"connect":0,"tls":0,"first_byte":11,"total":12.5},"reused":true,"peer":"192.0.2.1:443","status":422,"outcome":"refused","code":"http_422","error":"the receiver answered 422","request_headers":[],"response":{"headers":[{"name":"X-Evil","value":"` + hostile + `"}],"body":"` + hostile + `","truncated":true},"relay":"relay-1","generation":2}]}`
 
@@ -168,7 +168,7 @@ func TestVerdicts(t *testing.T) {
 		{"erased", strings.NewReplacer(`"state":"failed","code":"http_422"`, `"state":"discarded","code":"erased_by_operator"`, `"payload":{`, `"erased":"2026-01-31T11:00:00Z","payload":null,"x":{`, `"body":{"text"`, `"error":"so its body cannot be made again","body":null,"x":{"text"`).Replace(failedDelivery), "", []string{
 			"Discarded, because the event&#39;s data was erased.", "so its body cannot be made again", "The event&#39;s data was erased for good.", "!/redeliver", "!Copy as curl"}},
 		{"base64", strings.Replace(failedDelivery, `"body":"`+hostile+`","truncated":true`, `"body":"//4AAQ==","encoding":"base64"`, 1), "", []string{"ff fe 00 01", "not text: shown as bytes", "!said"}},
-		{"of a batch", strings.Replace(failedDelivery, `"generation":3}`, `"generation":2,"batch":true}`, 1), "", []string{"this is the part of this event", "by the configuration that runs now", "!another configuration"}},
+		{"of a batch", strings.Replace(failedDelivery, `"generation":3,"may_differ":true}`, `"generation":2,"batch":true}`, 1), "", []string{"this is the part of this event", "by the configuration that runs now", "!another configuration"}},
 	} {
 		answers := deliveryAnswers(c.delivery)
 		answers["GET /v1/endpoints/crm"] = c.endpoint
@@ -332,4 +332,11 @@ func TestBulkConditions(t *testing.T) {
 func TestTitleOfRow(t *testing.T) {
 	p, _ := newPage(t, map[string]string{"GET /v1/endpoints": `{}`, "GET /v1/deliveries": `{"items":[{"id":"dlv_1","event":{"type":"order.created","tenant":"a\u202e\"b"},"endpoint":"crm","state":"pending"}]}`})
 	has(t, "the row", shows(t, p, "/deliveries"), `title="crm a⟨U&#43;202E⟩`, `title="order.created"`)
+}
+
+// A session that is bound is told of no generation, and of a reload all the same; nothing has an empty label.
+func TestDeliveryWithoutGenerations(t *testing.T) {
+	text := strings.NewReplacer(`"generation":3,`, ``, `,"relay":"relay-1","generation":2`, ``).Replace(failedDelivery)
+	p, _ := newPage(t, deliveryAnswers(text))
+	has(t, "without generations", shows(t, p, "/deliveries/dlv_1"), "if it changed this endpoint", "!relay-1", "!Made by", "!<dd></dd>")
 }
