@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"relay/policy"
-	"relay/relay/post"
+	"relay/relay/deliver"
 )
 
 // boundTag marks fields of answers that are about the whole, with the value "-": those who are bound to tenants or
@@ -99,7 +99,7 @@ func plainError(code, text string) string {
 	switch code {
 	case policy.CodeEgress:
 		return unlessEmpty(text, "connections to this address are not allowed")
-	case post.CodeNoSocket:
+	case deliver.CodeNoSocket:
 		return unlessEmpty(text, "no connection was free")
 	}
 	if strings.Contains(text, ".hcl:") || strings.Contains(text, "relay panicked") {

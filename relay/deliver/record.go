@@ -14,6 +14,7 @@ const MaxKeptBody = post.MaxKeptBody
 // The codes of a delivered attempt whose answer's body was not whole.
 const (
 	CodeBodyCut     = post.CodeBodyCut
+	CodeNoSocket    = post.CodeNoSocket
 	CodeBodyTimeout = post.CodeBodyTimeout
 )
 

@@ -334,7 +334,7 @@ func TestTitleOfRow(t *testing.T) {
 	has(t, "the row", shows(t, p, "/deliveries"), `title="crm a⟨U&#43;202E⟩`, `title="order.created"`)
 }
 
-// A session that is bound is told of no generation, and of a reload all the same; nothing has an empty label.
+// A bound session sees no generation, and still that the body may differ; no label is empty.
 func TestDeliveryWithoutGenerations(t *testing.T) {
 	text := strings.NewReplacer(`"generation":3,`, ``, `,"relay":"relay-1","generation":2`, ``).Replace(failedDelivery)
 	p, _ := newPage(t, deliveryAnswers(text))
