@@ -198,7 +198,7 @@ func (f *figured) get(path string) (body []byte, took time.Duration) {
 // TestScreensOfALongHistory shows every screen over a long history. With RELAY_FIGURES it is of a million attempts, and
 // it logs how long each screen takes; no time fails it.
 func TestScreensOfALongHistory(t *testing.T) {
-	n, rounds := 3000, 2
+	n, rounds := 3000, 1
 	if os.Getenv("RELAY_FIGURES") != "" {
 		n, rounds = 1_000_000, 40
 	}
