@@ -26,7 +26,8 @@ func (c *command) endpoints() *cobra.Command {
 		Long: "Show the endpoints of a running Relay, as in its file, then those that only the outbox or the files\n" +
 			"of other Relays know. Counts are since the outbox was made; OLDEST is the age of the oldest delivery\n" +
 			"that is not over.\n\n" +
-			"STATE: active; paused, disabled or removed: its deliveries are held; elsewhere: only other Relays deliver it.\n\n" +
+			"STATE: active; failing: active, and none of its last attempts delivered; paused, disabled or\n" +
+			"removed: its deliveries are held; elsewhere: only other Relays deliver it.\n\n" +
 			"WAITS says why an endpoint that takes deliveries gets none right now, and for how long at least: limit (its\n" +
 			"rate_limit), breaker (it mostly failed), retry_after (the receiver asked for time), consent (the receiver has\n" +
 			"not given it to a handshake), slots (its concurrency).\n\n" +
@@ -152,7 +153,7 @@ func printEndpoints(to client.Output, endpoints []admin.Endpoint, now time.Time)
 				agrees, differ = "no", true
 			}
 		}
-		table.Add(e.Name, cmp.Or(e.URL, "-"), e.State, waits(e, now),
+		table.Add(e.Name, cmp.Or(e.URL, "-"), stateOf(&e), waits(e, now),
 			number(d.Pending), number(d.Held), number(d.Delivered), number(d.Failed), oldest, cmp.Or(e.Hash, "-"), agrees)
 	}
 	if err := to.Table(&table); err != nil {
@@ -162,6 +163,14 @@ func printEndpoints(to client.Output, endpoints []admin.Endpoint, now time.Time)
 		return err
 	}
 	return to.Remark("AGREES no: the files of the Relays differ, and each delivers by its own. --json says who has which hash;\nbring the files into line and reload the Relays that are behind.\n")
+}
+
+// stateOf is the state of an endpoint, in a word.
+func stateOf(e *admin.Endpoint) string {
+	if e.State == string(deliver.Active) && e.Failing != nil {
+		return "failing"
+	}
+	return e.State
 }
 
 // waits says why nothing is claimed, and for how long at least; "-" if the state says it already.
@@ -187,6 +196,9 @@ func reasons(endpoints []admin.Endpoint) string {
 	for _, e := range endpoints {
 		if line := reason(e); line != "" {
 			fmt.Fprintf(&b, "%s: %s\n", e.Name, line)
+		}
+		if f := e.Failing; f != nil {
+			fmt.Fprintf(&b, "%s: failing since %s: no attempt delivered, the last one ended with %s; why: relay deliveries --endpoint %s\n", e.Name, f.Since.UTC().Format(time.RFC3339), f.Code, e.Name)
 		}
 	}
 	return b.String()

@@ -34,6 +34,7 @@ func TestEndpointsTable(t *testing.T) {
 		{Name: "soon", URL: "https://s.example.com", State: "active", Hash: "ba9876543210", Waiting: "retry_after", HeldUntil: now.Add(time.Millisecond)},
 		{Name: "late", URL: "https://s.example.com", State: "active", Hash: "ba9876543210", Waiting: "limit"},
 		{Name: "shy", URL: "https://s.example.com", State: "active", Hash: "ba9876543210", Waiting: "consent", Reason: "the receiver answered 405 to the handshake", Code: "consent"},
+		{Name: "fails", URL: "https://s.example.com", State: "active", Hash: "ba9876543210", Failing: &admin.Failing{Since: now, Last: now, Code: "http_500", Attempts: 3}},
 		{Name: "audit", State: "elsewhere", Agrees: new(false)},
 		{Name: "old", State: "removed", Reason: "paused by an operator", Waiting: "paused", Deliveries: admin.Deliveries{Accepted: 2, Delivered: 2}},
 	}
@@ -50,6 +51,7 @@ slow     https://s.example.com              active     retry_after 1h0m0s  0    
 soon     https://s.example.com              active     retry_after 1s      0        0     0          0       -        ba9876543210  -
 late     https://s.example.com              active     limit               0        0     0          0       -        ba9876543210  -
 shy      https://s.example.com              active     consent             0        0     0          0       -        ba9876543210  -
+fails    https://s.example.com              failing    -                   0        0     0          0       -        ba9876543210  -
 audit    -                                  elsewhere  -                   0        0     0          0       -        -             no
 old      -                                  removed    -                   0        0     2          0       -        -             -
 
@@ -57,6 +59,7 @@ crm: disabled: the file says enabled = false
 dead: disabled since 2001-09-09T01:46:40Z: the receiver answered 410; to go on: relay enable dead
 quiet: paused by an operator since 2001-09-09T01:46:40Z; to go on: relay resume quiet
 shy: waits for consent: the receiver answered 405 to the handshake
+fails: failing since 2001-09-09T01:46:40Z: no attempt delivered, the last one ended with http_500; why: relay deliveries --endpoint fails
 
 AGREES no: the files of the Relays differ, and each delivers by its own. --json says who has which hash;
 bring the files into line and reload the Relays that are behind.

@@ -64,6 +64,14 @@ type topRow struct {
 
 func (r *topRow) backlog() int64 { return r.Deliveries.Pending + r.Deliveries.Held }
 
+// failing is 1 for an endpoint of which no attempt delivered lately.
+func (r *topRow) failing() int {
+	if r.Failing == nil {
+		return 0
+	}
+	return 1
+}
+
 func (r *topRow) p95() float64 {
 	if r.stats.TookMS == nil {
 		return 0
@@ -75,7 +83,9 @@ func (r *topRow) p95() float64 {
 func topOrders() map[string]func(a, b *topRow) int {
 	return map[string]func(a, b *topRow) int{
 		"backlog": func(a, b *topRow) int { return cmp.Compare(b.backlog(), a.backlog()) },
-		"errors":  func(a, b *topRow) int { return cmp.Compare(b.stats.Failed, a.stats.Failed) },
+		"errors": func(a, b *topRow) int {
+			return cmp.Or(cmp.Compare(b.failing(), a.failing()), cmp.Compare(b.stats.Failed, a.stats.Failed))
+		},
 		"latency": func(a, b *topRow) int { return cmp.Compare(b.p95(), a.p95()) },
 		"name":    func(a, b *topRow) int { return cmp.Compare(a.Name, b.Name) },
 	}
@@ -116,7 +126,7 @@ func topTable(rows []topRow, sort string) *client.Table {
 		if r.stats.TookMS != nil {
 			p95 = millisOf(r.p95())
 		}
-		table.Add(r.Name, r.State, waits(r.Endpoint, time.Now()), fmt.Sprint(r.backlog()), age, fmt.Sprint(r.stats.Delivered), fmt.Sprint(r.stats.Failed), share(r.stats.SuccessRate), p95)
+		table.Add(r.Name, stateOf(&r.Endpoint), waits(r.Endpoint, time.Now()), fmt.Sprint(r.backlog()), age, fmt.Sprint(r.stats.Delivered), fmt.Sprint(r.stats.Failed), share(r.stats.SuccessRate), p95)
 	}
 	return table
 }

@@ -64,6 +64,12 @@ func TestKeysOfTop(t *testing.T) {
 			t.Errorf("%q sorts %s, want %s", c.key, got, c.want)
 		}
 	}
+	v.rows[len(v.rows)-1].Failing = &admin.Failing{Code: "http_500"}
+	last := v.rows[len(v.rows)-1].Name
+	if v.key('e'); !strings.HasPrefix(order(v.screen(100, 20)), last) || !strings.Contains(v.screen(100, 20), "failing") {
+		t.Errorf("%s, which fails, is not the first:\n%s", last, v.screen(100, 20))
+	}
+	v.key('b')
 	if v.key(' '); !strings.Contains(v.screen(100, 20), "by backlog, held") {
 		t.Error("space does not hold it")
 	}

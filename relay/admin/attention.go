@@ -14,7 +14,7 @@ import (
 
 // EndpointSummary is about all endpoints that fit a query, on all pages.
 type EndpointSummary struct {
-	Attention int    `json:"attention"` // need a person: not in force, disabled, paused, with an open breaker, far behind, or different at Relays of a fleet
+	Attention int    `json:"attention"` // need a person: not in force, disabled, paused, failing, with an open breaker, far behind, or different at Relays of a fleet
 	Pending   int64  `json:"pending"`   // deliveries that are due now or later
 	Held      int64  `json:"held"`      // deliveries at endpoints that take none
 	OldestMS  *int64 `json:"oldest_ms,omitempty"`
@@ -29,7 +29,7 @@ func (e *Endpoint) attention() int {
 	switch {
 	case e.State == invalid, e.State == string(deliver.Disabled) && e.Code != "" && e.Code != "operator":
 		return 4
-	case e.Breaker == "open" || e.Breaker == "half_open":
+	case e.Breaker == "open" || e.Breaker == "half_open" || e.fails():
 		return 3
 	case e.Agrees != nil && !*e.Agrees:
 		return 3
@@ -42,6 +42,9 @@ func (e *Endpoint) attention() int {
 	}
 	return 0
 }
+
+// fails tells whether no attempt of an active endpoint delivered lately.
+func (e *Endpoint) fails() bool { return e.State == string(deliver.Active) && e.Failing != nil }
 
 func byAttention(a, b *Endpoint) int {
 	return cmp.Or(cmp.Compare(b.attention(), a.attention()), cmp.Compare(b.backlog(), a.backlog()),

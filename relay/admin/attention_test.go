@@ -35,6 +35,10 @@ func TestEndpointsByAttention(t *testing.T) {
 			url  = "https://a.example.com/"
 			sign = ["none"]
 		}
+		endpoint "fails" {
+			url  = "https://a.example.com/"
+			sign = ["none"]
+		}
 		endpoint "gone" {
 			url  = "https://a.example.com/"
 			sign = ["none"]
@@ -57,6 +61,8 @@ func TestEndpointsByAttention(t *testing.T) {
 			s.State = deliver.Paused
 		case "open":
 			s.Breaker = "open"
+		case "fails":
+			s.Failing = &deliver.Trouble{Since: time.Unix(1e9, 0).UTC(), Last: time.Unix(2e9, 0).UTC(), Code: "http_500", Attempts: 3}
 		case "gone":
 			s.State, s.Code = deliver.Disabled, "gone"
 		}
@@ -66,7 +72,7 @@ func TestEndpointsByAttention(t *testing.T) {
 		"late": {Pending: 1, Oldest: hour}, "busy": {Pending: 50, Oldest: time.Now()}, "off-held": {Pending: 2, Oldest: hour.Add(-time.Hour)}, "paused": {Pending: 9}, "fine": {Failed: 3},
 	}
 	o := Options{Outbox: box{counts: counts}, Policy: running(p.Endpoints...), Deliverer: g}
-	w := get(o, "GET", "/v1/endpoints?sort=attention&limit=7")
+	w := get(o, "GET", "/v1/endpoints?sort=attention&limit=8")
 	var list EndpointList
 	if err := json.Unmarshal(w.Body.Bytes(), &list); err != nil || w.Code != http.StatusOK {
 		t.Fatalf("%d %s %v", w.Code, w.Body, err)
@@ -75,11 +81,11 @@ func TestEndpointsByAttention(t *testing.T) {
 	for _, e := range list.Endpoints {
 		names = append(names, e.Name)
 	}
-	if diff := cmp.Diff([]string{"gone", "open", "paused", "off-held", "late", "busy", "fine"}, names); diff != "" {
+	if diff := cmp.Diff([]string{"gone", "fails", "open", "paused", "off-held", "late", "busy", "fine"}, names); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}
 	s := list.Summary
-	if s == nil || s.Attention != 5 || s.Pending != 51 || s.Held != 11 || s.OldestMS == nil || *s.OldestMS < 2*time.Hour.Milliseconds() || list.Total != 8 {
+	if s == nil || s.Attention != 6 || s.Pending != 51 || s.Held != 11 || s.OldestMS == nil || *s.OldestMS < 2*time.Hour.Milliseconds() || list.Total != 9 {
 		t.Errorf("summary %+v of %d", s, list.Total)
 	}
 }

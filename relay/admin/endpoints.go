@@ -65,7 +65,8 @@ type Endpoint struct {
 	OpenUntil time.Time  `json:"open_until,omitzero"` // of an open breaker: the next probe is not before
 	HeldUntil time.Time  `json:"held_until,omitzero"` // by Retry-After: no attempt begins before
 	RateLimit *RateLimit `json:"rate_limit,omitempty"`
-	InFlight  int        `json:"in_flight"` // attempts under way
+	InFlight  int        `json:"in_flight"`         // attempts under way
+	Failing   *Failing   `json:"failing,omitempty"` // of an active one: at least 3 attempts over 10 s or more, and none delivered since
 
 	Stats  *EndpointStats `json:"stats,omitempty"`  // in the answer for one endpoint, and in lists that ask for stats
 	Recent []Delivery     `json:"recent,omitempty"` // the newest 10 deliveries, in the answer for one endpoint
@@ -80,6 +81,15 @@ type Endpoint struct {
 	// all Relays have the same. Left out when unknown.
 	Relays map[int64]string `json:"relays,omitempty" bound:"-"`
 	Agrees *bool            `json:"agrees,omitempty" bound:"-"`
+}
+
+// Failing is a time in which no attempt delivered. It is kept over restarts, and told to all Relays of a fleet, once it lasts
+// for 10 s.
+type Failing struct {
+	Since    time.Time `json:"since"`
+	Last     time.Time `json:"last"`     // attempt that this Relay knows of
+	Code     string    `json:"code"`     // of it
+	Attempts int       `json:"attempts"` // at least so many
 }
 
 // RateLimit is the token bucket of sends.
@@ -413,6 +423,9 @@ func (out *Endpoint) describe(s deliver.Status) {
 		out.RateLimit = &RateLimit{PerSecond: s.Limit, Tokens: s.Tokens}
 	}
 	out.InFlight, out.Attempts = s.InFlight, s.Attempts
+	if f := s.Failing; f != nil {
+		out.Failing = &Failing{f.Since, f.Last, f.Code, f.Attempts}
+	}
 }
 
 // backlog is how many deliveries are not over.

@@ -10,6 +10,9 @@ import (
 	"relay/relay/gate"
 )
 
+// Trouble is a time in which no attempt succeeded.
+type Trouble = gate.Trouble
+
 // State of an endpoint: whether its deliveries are made.
 type State = gate.EndpointState
 
@@ -75,6 +78,10 @@ type Status struct {
 	HeldUntil time.Time // by Retry-After: no attempt begins before; else zero
 	Limit     float64   // sends per second; 0 for none
 	Tokens    float64   // in the bucket of the limit now, as far as this Relay knows; 0 without a limit
+
+	// Failing tells of an active endpoint that at least 3 attempts were made over 10 s or more, and none succeeded; nil
+	// after a success, and once no attempt is made for longer than the schedule of retries explains.
+	Failing *Trouble
 
 	// Ended lists, in the answer to Resume and Enable, what they ended: WaitPaused, WaitDisabled,
 	// WaitRetryAfter, WaitBreaker.
@@ -160,6 +167,9 @@ func (d *Deliverer) statusOf(name string, bounds []float64) (Status, bool) {
 	s.PausedToo = s.State == Disabled && st.Condition.Paused != nil
 	if why != nil {
 		s.Code, s.Reason, s.Since = why.Code, why.Reason, why.At
+	}
+	if s.State == Active {
+		s.Failing = st.Failing
 	}
 	if s.State != Active {
 		s.Waiting = string(s.State)

@@ -43,6 +43,9 @@ type Trouble struct {
 	Since    time.Time `json:"since"`
 	Last     time.Time `json:"last"`     // of the last failed attempt; the stored one may be older by up to worthKeepingAnew
 	Receiver string    `json:"receiver"` // as in Halt
+
+	Attempts int    `json:"attempts,omitempty"` // at least so many
+	Code     string `json:"code,omitempty"`     // of the last one, as in the records of attempts
 }
 
 // Halt is why an endpoint takes no deliveries.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"time"
 
 	"relay/policy"
@@ -17,8 +18,10 @@ const (
 	// shorter one is applied by this process alone.
 	WorthHolding = 2 * time.Second
 
-	// Failures over a shorter time are not written to the outbox.
-	worthKeeping = time.Minute
+	// Failures over a shorter time are not written to the outbox: few of them, and many.
+	worthKeeping     = time.Minute
+	worthKeepingMany = 10 * time.Second
+	manyFailures     = 3
 
 	// The time of the last failure is written again when the stored one is older than this.
 	worthKeepingAnew = time.Hour
@@ -160,7 +163,7 @@ func (g *Gate) applyHealth(now time.Time, a *Attempt) []change {
 	e, known := g.endpoint, g.condition.Failing
 	switch {
 	case a.Delivered:
-		g.failing = time.Time{}
+		g.failing = trouble{}
 		if known == nil {
 			return nil
 		}
@@ -172,17 +175,20 @@ func (g *Gate) applyHealth(now time.Time, a *Attempt) []change {
 		}}}
 	case a.Gone && e.Disable.OnGone:
 		return g.disable(now, Gone, "the receiver answered 410: it wants no more events")
-	case g.failing.IsZero():
-		g.failing = now
 	}
-	since, after := g.failing, e.Disable.AfterFailing
+	f := &g.failing
+	if f.since.IsZero() {
+		f.since = now
+	}
+	f.last, f.n, f.code = now, f.n+1, a.code()
+	since, after := f.since, e.Disable.AfterFailing
 	if after > 0 && now.Sub(since) >= after {
 		return g.disable(now, Failing, fmt.Sprintf("no attempt went well since %s", g.all.stamp(since).Format(time.RFC3339)))
 	}
-	if now.Sub(since) < worthKeeping {
+	if age := now.Sub(since); age < worthKeepingMany || age < worthKeeping && f.n < manyFailures {
 		return nil
 	}
-	trouble := &Trouble{Since: g.all.stamp(since), Last: g.all.stamp(now), Receiver: receiver(e)}
+	trouble := &Trouble{Since: g.all.stamp(since), Last: g.all.stamp(now), Receiver: receiver(e), Attempts: f.n, Code: f.code}
 	if known.covers(trouble) {
 		return nil
 	}
@@ -198,7 +204,15 @@ func (g *Gate) applyHealth(now time.Time, a *Attempt) []change {
 
 // covers reports whether the stored failure is recent enough to stand for a later one.
 func (t *Trouble) covers(later *Trouble) bool {
-	return t != nil && t.Receiver == later.Receiver && later.Last.Sub(t.Last) < worthKeepingAnew
+	return t != nil && t.Receiver == later.Receiver && later.Last.Sub(t.Last) < worthKeepingAnew && (t.Attempts >= manyFailures || later.Attempts < manyFailures)
+}
+
+// code is why an attempt did not succeed.
+func (a *Attempt) code() string {
+	if a.Code == "" && a.Status != 0 {
+		return "http_" + strconv.Itoa(a.Status)
+	}
+	return a.Code
 }
 
 // silence is the longest time for which an endpoint that has deliveries may make no attempt. A

@@ -210,6 +210,68 @@ func TestDowntimeIsNoTrouble(t *testing.T) {
 	})
 }
 
+// A receiver that never takes an attempt is known to fail after a few, with the last code, at all Relays and over a restart; one
+// success ends that.
+func TestFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet()
+		a, b := f.join("a", endpoint()), f.join("b", endpoint())
+		start := time.Now()
+		attempts(t, a.Gate, 2, broke)
+		time.Sleep(9 * time.Second)
+		attempts(t, a.Gate, 1, broke)
+		if got := a.State().Failing; got != nil {
+			t.Errorf("after 9 s: %+v", got)
+		}
+		time.Sleep(time.Second)
+		if got := a.State().Failing; got == nil || got.Attempts != 3 {
+			t.Errorf("after 10 s: %+v", got)
+		}
+		time.Sleep(time.Second)
+		attempts(t, a.Gate, 1, Attempt{Status: 500, Again: true})
+		b.hear()
+		for who, m := range map[string]*member{"the one that tried": a, "another": b, "after a restart": f.join("c", endpoint())} {
+			got := m.State().Failing
+			if got == nil || !got.Since.Equal(start) || !got.Last.Equal(time.Now()) || got.Code != "http_500" || got.Attempts != 4 {
+				t.Errorf("%s: %+v", who, got)
+			}
+		}
+		attempts(t, b.Gate, 1, wentWell)
+		a.hear()
+		for _, m := range []*member{a, b, f.join("d", endpoint())} {
+			if got := m.State().Failing; got != nil {
+				t.Errorf("after a success: %+v", got)
+			}
+		}
+	})
+}
+
+// Two failures are no trouble, and neither is what nobody tries any more, nor what another receiver did.
+func TestFailsNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newFleet().join("a", endpoint())
+		attempts(t, m.Gate, 2, broke)
+		time.Sleep(time.Hour)
+		if got := m.State().Failing; got != nil {
+			t.Errorf("after two: %+v", got)
+		}
+		attempts(t, m.Gate, 1, broke)
+		if m.State().Failing == nil {
+			t.Error("after three it does not fail")
+		}
+		m.Use(endpoint(elsewhere))
+		if got := m.State().Failing; got != nil {
+			t.Errorf("another receiver: %+v", got)
+		}
+		m.Use(endpoint())
+		attempts(t, m.Gate, 3, broke)
+		time.Sleep(10 * day)
+		if got := m.State().Failing; got != nil {
+			t.Errorf("after ten days without an attempt: %+v", got)
+		}
+	})
+}
+
 // Trouble that could not be written is written later.
 func TestTroubleIsWrittenLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

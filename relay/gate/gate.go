@@ -55,12 +55,19 @@ type Gate struct {
 	shutUntil time.Time // the breaker's Until and ProberUntil by this process's clock, as they were heard:
 	turnUntil time.Time // setting the clock moves neither
 	turnAfter time.Time // no turn is asked for before this time, because the outbox refused the last request
-	failing   time.Time // since when no attempt succeeded; zero after a success
+	failing   trouble   // since the last success
 	probing   int       // probes of this process under way
 	good      int       // of them, successes since this turn began
 	passed    context.Context
 	shut      context.CancelFunc // ends passed
 	told      func()
+}
+
+// trouble is a Trouble by this process's clock. The zero value is none.
+type trouble struct {
+	since, last time.Time
+	n           int // attempts that this process knows of
+	code        string
 }
 
 // hold is a Hold by this process's clock. The zero value is none.
@@ -90,7 +97,7 @@ func (g *Gate) Use(e *policy.Endpoint) {
 	old := g.endpoint
 	g.endpoint = e
 	if old != nil && receiver(old) != receiver(e) {
-		g.failing = time.Time{}
+		g.failing = trouble{}
 	}
 	g.applyFailing(&g.condition)
 	now := time.Now()
@@ -140,7 +147,7 @@ func (g *Gate) forgive() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	now := time.Now()
-	g.hold, g.failing, g.window, g.pace = g.heard(now, g.known.Hold), time.Time{}, nil, pace{}
+	g.hold, g.failing, g.window, g.pace = g.heard(now, g.known.Hold), trouble{}, nil, pace{}
 	g.applyOpening(now, g.known.Breaker)
 	g.tell()
 }
@@ -150,7 +157,7 @@ func (g *Gate) forgive() {
 func (g *Gate) applyFailing(c *Condition) {
 	old, now := &g.condition, c.Failing
 	if old.Failing != nil && now == nil || old.Disabled != nil && c.Disabled == nil || old.Paused != nil && c.Paused == nil {
-		g.failing = time.Time{}
+		g.failing = trouble{}
 	}
 	if now == nil || g.endpoint == nil || now.Receiver != receiver(g.endpoint) {
 		return
@@ -159,9 +166,24 @@ func (g *Gate) applyFailing(c *Condition) {
 	if g.all.at(moment).Sub(now.Last) > silence(g.endpoint) {
 		return
 	}
-	if since := g.local(moment, now.Since, unknown); g.failing.IsZero() || since.Before(g.failing) {
-		g.failing = since
+	f := &g.failing
+	if since := g.local(moment, now.Since, unknown); f.since.IsZero() || since.Before(f.since) {
+		f.since = since
 	}
+	if last := g.local(moment, now.Last, 0); last.After(f.last) {
+		f.last, f.code = last, now.Code
+	}
+	f.n = max(f.n, now.Attempts)
+}
+
+// fails is the trouble that a person must know of: some attempts were made lately, and none succeeded. nil for none. The
+// caller holds mu.
+func (g *Gate) fails(now time.Time) *Trouble {
+	f := &g.failing
+	if f.n < manyFailures || now.Sub(f.since) < worthKeepingMany || now.Sub(f.last) > silence(g.endpoint) {
+		return nil
+	}
+	return &Trouble{Since: g.all.stamp(f.since), Last: g.all.stamp(f.last), Attempts: f.n, Code: f.code}
 }
 
 // applyOpening applies the breaker's state from the outbox. The caller holds mu.
@@ -321,6 +343,7 @@ type State struct {
 	Breaker   string    // "" without a rule, else closed, open or half_open
 	Limit     float64   // sends per second; 0 for none
 	Tokens    float64   // that this process knows of
+	Failing   *Trouble  // at least 3 attempts over 10 s, none of which succeeded; nil after a success, and when nobody tries any more
 }
 
 // State returns the state at this moment. It asks neither the outbox nor the receiver.
@@ -333,7 +356,7 @@ func (g *Gate) State() State {
 	}
 	now := time.Now()
 	s.Disabled = g.condition.isDisabled(g.endpoint)
-	s.Cause = g.grant(now).Cause
+	s.Cause, s.Failing = g.grant(now).Cause, g.fails(now)
 	if s.Cause == NoConsent {
 		s.Why = g.consent.Why
 	}
