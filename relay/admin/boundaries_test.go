@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"relay/outbox"
+	"relay/policy"
 )
 
 // acme is an access to one tenant.
@@ -121,12 +122,21 @@ func TestRepeatsElsewhere(t *testing.T) {
 func TestTakenNames(t *testing.T) {
 	h := newHouse(t)
 	var answers []string
-	for _, name := range []string{"of-beta", "fixed"} {
+	h.as(nil, "DELETE", "/v1/endpoints/of-acme?force=true", "")
+	before := h.o.Policy()
+	h.o.Policy = func() *policy.Policy { return before } // one that is made after it is as one that is not in force
+	h.ok("POST", "/v1/endpoints", `{"name":"unused","url":"https://a.example.com/","tenants":["beta"]}`)
+	for _, name := range []string{"of-beta", "fixed", "of-acme", "unused"} {
 		w := h.as(acme(Endpoints), "POST", "/v1/endpoints", fmt.Sprintf(`{"name":%q,"url":"https://a.example.com/"}`, name))
 		answers = append(answers, fmt.Sprint(w.Code, strings.ReplaceAll(w.Body.String(), name, "NAME")))
 	}
-	if answers[0] != answers[1] || !strings.Contains(answers[0], "endpoint_exists") {
-		t.Errorf("%s", answers)
+	for _, got := range answers {
+		if got != answers[0] || !strings.Contains(got, "endpoint_exists") || !strings.Contains(got, "this name is taken, or was: choose another") {
+			t.Errorf("%s\nwhere another has\n%s", got, answers[0])
+		}
+	}
+	if w := h.as(nil, "POST", "/v1/endpoints", `{"name":"fixed","url":"https://a.example.com/"}`); !strings.Contains(w.Body.String(), "endpoint_in_file") {
+		t.Errorf("of the whole: %s", w.Body)
 	}
 }
 

@@ -178,6 +178,9 @@ func (a *api) createEndpoint(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	made, err := a.Registry.Create(ctx, body)
+	if AccessOf(r.Context()).bound() && (errors.Is(err, registry.ErrFixed) || errors.Is(err, registry.ErrExists)) {
+		err = nameTaken() // whose it is, and whether it is in force, is not for the caller
+	}
 	if err != nil {
 		a.refuseMade(w, r, err)
 		return
@@ -405,11 +408,16 @@ func (a *api) unusedName(ctx context.Context, access *Access, settings json.RawM
 	}
 	switch c, used := counts[given.Name]; {
 	case access.bound() && (used || a.Policy().Endpoint(given.Name) != nil):
-		return refusal(problem.EndpointExists, "name", "the name is or was used: choose another one, or leave it out")
+		return nameTaken()
 	case c.Pending > 0:
 		return refusal(problem.HasPending, "name", fmt.Sprintf("deliveries of an earlier endpoint of this name are pending (%d), and would go to this one: discard them, or choose another name", c.Pending))
 	}
 	return nil
+}
+
+// nameTaken is the one refusal of a name that is not free, so that a bound token cannot ask for names of others.
+func nameTaken() error {
+	return refusal(problem.EndpointExists, "name", "this name is taken, or was: choose another")
 }
 
 // maskedStay refuses a change of the URL that would send headers elsewhere whose values the access may not see.

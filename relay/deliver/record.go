@@ -11,10 +11,12 @@ import (
 // MaxKeptBody is how much of an answer's body a record has, in bytes.
 const MaxKeptBody = post.MaxKeptBody
 
+// CodeNoSocket is that of an attempt for which no connection could be opened.
+const CodeNoSocket = post.CodeNoSocket
+
 // The codes of a delivered attempt whose answer's body was not whole.
 const (
 	CodeBodyCut     = post.CodeBodyCut
-	CodeNoSocket    = post.CodeNoSocket
 	CodeBodyTimeout = post.CodeBodyTimeout
 )
 
