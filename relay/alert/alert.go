@@ -44,7 +44,7 @@ type Subject struct {
 type Firing struct {
 	Subject
 	On    string    `json:"on"`
-	Value string    `json:"value,omitempty"` // for people
+	Value string    `json:"value,omitempty"` // when it fired, for people
 	Limit string    `json:"limit,omitempty"`
 	Since time.Time `json:"since"` // when the condition began to hold
 	Fired time.Time `json:"fired"`

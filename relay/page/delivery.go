@@ -28,6 +28,7 @@ type deliveryView struct {
 	To       []string      // endpoints to which it can be sent again
 
 	Open     bool         // it is not over
+	Enable   *enableView  // of its endpoint, where it is held and the session may; else nil
 	Due      bool         // it is pending, and its time has come
 	Last     *attemptView // the last attempt; nil if there was none
 	LastBody *bodyView    // of its answer; nil if there is none
@@ -62,6 +63,9 @@ func (c *call) delivery() (*deliveryView, error) {
 	d.Due = d.State == "pending" && c.due(d.NextAttempt)
 	if d.State == "delivered" {
 		d.Emphasis = "plain"
+	}
+	if e := d.Verdict.Endpoint; d.State == "held" && e != nil {
+		d.Enable = c.enableOf(e, "primary")
 	}
 	return d, nil
 }

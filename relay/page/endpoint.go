@@ -16,6 +16,8 @@ type endpointView struct {
 	Notes []stateNote // what a person has to know of its state, the most urgent first
 	By    string      // who paused or disabled it, "" if that is not known
 
+	Enable *enableView // nil where the session may not
+
 	Month            bool // the charts are of 30 days, else of 24 hours
 	Success, Latency template.HTML
 	HCL              string // of one made at run time, for those who may change it
@@ -48,7 +50,10 @@ func (c *call) showEndpoint() error {
 	if data.Code == "operator" && c.whole() && c.may(admin.Operate) {
 		data.By = c.whoChanged(&data.Endpoint)
 	}
-	data.Notes = stateNotes(&data.Endpoint)
+	data.Notes, data.Enable = stateNotes(&data.Endpoint), c.enableOf(&data.Endpoint, "")
+	if data.Enable != nil && !c.whole() {
+		c.ownHelp(data.Notes)
+	}
 	if err := c.endpointCharts(&data); err != nil {
 		return err
 	}
@@ -102,6 +107,9 @@ func stateNotes(e *admin.Endpoint) (all []stateNote) {
 		}
 	}
 	if e.State == "active" {
+		if f := e.Failing; f != nil {
+			add("problem", "fails", f.Since, f.Code)
+		}
 		switch {
 		case e.Code == "consent":
 			add("problem", "consent", time.Time{}, e.Reason)
@@ -126,8 +134,6 @@ func (v endpointView) Method(name string) any {
 		return v.Here
 	case "CanResume":
 		return v.CanResume
-	case "CanEnable":
-		return v.CanEnable
 	case "Backlog":
 		return v.Backlog
 	case "Oldest":
@@ -145,9 +151,6 @@ func (v endpointView) Here() bool {
 func (v endpointView) CanResume() bool {
 	return v.State == "paused" || v.Paused || v.Waiting == "breaker" || v.Waiting == "retry_after"
 }
-
-// CanEnable tells whether it was disabled by an operator or by Relay, not by its settings.
-func (v endpointView) CanEnable() bool { return v.State == "disabled" && v.Enabled }
 
 // Backlog is how many deliveries are not over.
 func (v endpointView) Backlog() int64 { return v.Deliveries.Pending + v.Deliveries.Held }

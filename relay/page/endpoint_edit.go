@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"relay/ingest/problem"
@@ -14,7 +15,12 @@ import (
 )
 
 // sendIf is send for a change that is refused if the endpoint has another revision.
-func (c *call) sendIf(revision, method, path string, q url.Values, body any) error {
+func (c *call) sendIf(revision, method, address string, body, into any) error {
+	path, query, _ := strings.Cut(address, "?")
+	q, err := url.ParseQuery(query)
+	if err != nil {
+		return fmt.Errorf("ask %s: %w", address, err)
+	}
 	text, err := json.Marshal(body)
 	if err != nil {
 		return fmt.Errorf("ask %s: %w", path, err)
@@ -24,7 +30,7 @@ func (c *call) sendIf(revision, method, path string, q url.Values, body any) err
 		return err
 	}
 	r.Header.Set("If-Match", `"`+revision+`"`)
-	return c.do(r, nil)
+	return c.do(r, into)
 }
 
 // needs refuses a screen of which all is for a right that the session lacks.
@@ -146,6 +152,7 @@ func (c *call) editEndpoint() error {
 	if err != nil {
 		return err
 	}
+	f.of(e)
 	f.show(f.began(e.Made))
 	c.showForm(http.StatusOK, f)
 	return nil
@@ -167,6 +174,7 @@ func (c *call) saveEndpoint() error {
 		if f, err = c.emptyForm(e.Name); err != nil {
 			return step{}, err
 		}
+		f.of(e)
 		f.began(e.Made)
 		f.Typed = c.r.PostForm
 		f.Base, f.Revision = f.Typed.Get("base"), f.Typed.Get("revision")
@@ -179,12 +187,17 @@ func (c *call) saveEndpoint() error {
 		if len(f.Problems) > 0 {
 			return step{}, errForm
 		}
+		var changed admin.Endpoint
 		if len(patch) > 0 {
-			if err := c.sendIf(f.Revision, http.MethodPatch, escaped("/v1/endpoints/%s", e.Name), nil, patch); err != nil {
+			if err := c.sendIf(f.Revision, http.MethodPatch, escaped("/v1/endpoints/%s", e.Name), patch, &changed); err != nil {
 				return step{}, err
 			}
 		}
-		return step{escaped("/endpoints/%s", e.Name), "changed"}, nil
+		did := "changed"
+		if slices.Contains(changed.Ended, "disabled") && changed.State == "active" {
+			did = "changed.enabled"
+		}
+		return step{escaped("/endpoints/%s", e.Name), did}, nil
 	})
 	return c.formAgain(err, func(r *refusal) error {
 		if r == errAnswered {
@@ -215,6 +228,7 @@ func (c *call) joinChanges(f *endpointForm, patch settings) error {
 		return err
 	}
 	base, _ := readSettings([]byte(f.Base))
+	f.of(e)
 	newer := f.began(e.Made)
 	delete(patch, "headers") // they stay as they were typed
 	theirs := changes(base, newer)
@@ -260,11 +274,11 @@ func (c *call) showDelete(r *refusal) error {
 
 func (c *call) deleteEndpoint() error {
 	err := c.act(func() (step, error) {
-		q := url.Values{}
+		address := escaped("/v1/endpoints/%s", c.r.PathValue("name"))
 		if c.r.PostForm.Get("force") != "" {
-			q.Set("force", "true")
+			address += "?force=true"
 		}
-		if err := c.sendIf(c.r.PostForm.Get("revision"), http.MethodDelete, escaped("/v1/endpoints/%s", c.r.PathValue("name")), q, nil); err != nil {
+		if err := c.sendIf(c.r.PostForm.Get("revision"), http.MethodDelete, address, nil, nil); err != nil {
 			return step{}, err
 		}
 		return step{"/endpoints", "deleted"}, nil

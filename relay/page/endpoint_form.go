@@ -26,6 +26,7 @@ type endpointForm struct {
 	Problem  *refusal
 	Problems map[string][]string // by field; "" for the whole
 	Others   []otherChange       // that somebody made meanwhile
+	Off      *admin.Endpoint     // which Relay or an operator disabled; nil for others
 }
 
 // otherChange is a setting that somebody else changed.
@@ -69,6 +70,16 @@ func (f *endpointForm) show(s settings) {
 	}
 	f.Typed.Set("rest", s.text())
 }
+
+// of notes the endpoint where it is disabled although its settings have it switched on.
+func (f *endpointForm) of(e *admin.Endpoint) {
+	if e.State == "disabled" && (disabledItself(e) || e.Code == "operator") {
+		f.Off = e
+	}
+}
+
+// OffItself tells whether Relay itself disabled it.
+func (f *endpointForm) OffItself() bool { return f.Off != nil && disabledItself(f.Off) }
 
 // opened tells whether the form has a field: settings that the file does not let endpoints override have none, and
 // are shown with all else.
@@ -345,6 +356,8 @@ func (f *endpointForm) Method(name string) any {
 		return f.More
 	case "Enabled":
 		return f.Enabled
+	case "OffItself":
+		return f.OffItself
 	case "Drops":
 		return f.Drops
 	case "Whole":

@@ -100,6 +100,9 @@ func whyKey(e *admin.Endpoint) string {
 	case "gone", "failing":
 		return "endpoint.why." + e.Code
 	}
+	if e.State == "active" && e.Failing != nil {
+		return "endpoint.why.fails"
+	}
 	return ""
 }
 

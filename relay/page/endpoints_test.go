@@ -137,6 +137,7 @@ func TestStateNotes(t *testing.T) {
 	}{
 		{admin.Endpoint{State: "active", Enabled: true}, ""},
 		{admin.Endpoint{State: "active", Agrees: &yes}, ""},
+		{admin.Endpoint{State: "active", Failing: &admin.Failing{Since: at, Code: "http_500"}}, "problem fails at: http_500"},
 		{admin.Endpoint{State: "active", Agrees: &no}, "problem differs"},
 		{admin.Endpoint{State: "active", Waiting: "breaker", OpenUntil: at}, "warning breaker at"},
 		{admin.Endpoint{State: "active", Waiting: "retry_after", HeldUntil: at}, "warning retry_after at"},

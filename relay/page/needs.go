@@ -93,6 +93,9 @@ func (c *call) needOfEndpoint(e *admin.Endpoint) (n need, is bool) {
 	n = need{About: e.Name, Since: e.Since, To: escaped("/endpoints/%s", e.Name), rank: 3}
 	mend := func(verb, label string) {
 		n.Do, n.DoKey, n.Right = escaped("/endpoints/%s/"+verb, e.Name), "endpoint."+label, "operate"
+		if right := c.mayEnable(e); verb == "enable" && right != "" {
+			n.Right = string(right)
+		}
 	}
 	backlog := e.Deliveries.Pending + e.Deliveries.Held
 	switch {
@@ -113,6 +116,8 @@ func (c *call) needOfEndpoint(e *admin.Endpoint) (n need, is bool) {
 		mend("resume", "resumeno")
 	case (e.State == "disabled" || e.State == "removed") && backlog > 0:
 		n.Class, n.Text, n.rank = "held", c.t("overview.need."+e.State+".held"), 5
+	case e.State == "active" && e.Failing != nil:
+		n.Class, n.Text, n.rank, n.Since = "bad", c.t("overview.need.fails", spaced(e.Failing.Code)), 4, e.Failing.Since
 	case e.State == "active" && failsNow(e.Stats):
 		n.Class, n.Text, n.rank, n.Since = "bad", c.t("overview.need.failing"), 4, time.Time{}
 	case e.State == "active" && e.Deliveries.OldestMS != nil && *e.Deliveries.OldestMS > farBehind.Milliseconds():

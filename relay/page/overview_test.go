@@ -60,11 +60,12 @@ func troubled() map[string]string {
 			`"stats":{"since":"2026-11-29T12:00:00Z","delivered":90,"failed":10,"success_rate":0.9,"mean_ms":5,"p95_ms":20,"steps":[{"start":"2026-11-30T11:00:00Z","delivered":90,"failed":10,"success_rate":0.9}]}` + more + `}`
 	}
 	failing := strings.Replace(endpoint("failing", "active", ""), `"delivered":90,"failed":10,"success_rate":0.9}]`, `"delivered":1,"failed":10,"success_rate":0.09}]`, 1)
+	dead := endpoint("dead", "active", `,"failing":{"since":"2026-11-30T11:39:00Z","last":"2026-11-30T11:59:00Z","code":"http_500","attempts":19}`)
 	behind := strings.Replace(endpoint("behind", "active", ""), `"oldest_ms":60000`, `"oldest_ms":7200000`, 1)
 	return map[string]string{
 		"/v1/endpoints": `{"endpoints":[` + strings.Join([]string{
 			endpoint("broken", "invalid", `,"reason":"url: it must be https"`), endpoint("gone", "disabled", `,"code":"gone"`), endpoint("crm", "active", `,"breaker":"open","waiting":"breaker"`),
-			endpoint("off", "disabled", `,"code":"operator"`), endpoint("resting", "paused", ""), failing, behind, endpoint("fine", "active", ""),
+			endpoint("off", "disabled", `,"code":"operator"`), endpoint("resting", "paused", ""), failing, dead, behind, endpoint("fine", "active", ""),
 		}, ",") + `],"total":1200,"summary":{"attention":9,"pending":21,"held":9,"oldest_ms":7200000}}`,
 		"/v1/stats": `{"since":"2026-11-29T12:00:00Z","until":"2026-11-30T13:00:00Z","step":"hour","total":{"ended":100,"delivered":90,"failed":10,"success_rate":0.9,"first_try_rate":0.8,"attempts":120,"took_ms":{"mean":5,"p50":4,"p95":20,"p99":30}},` +
 			`"rows":[{"start":"2026-11-30T11:00:00Z","delivered":90,"failed":10,"took_ms":{"p50":4,"p95":20}}]}`,
@@ -91,8 +92,8 @@ func TestOverviewOfTrouble(t *testing.T) {
 		t.Errorf("it asked %d times: %v", n, api.asked)
 	}
 	for _, want := range []string{
-		"91 % full", "12 requests wait", "The last reload was refused: relay.hcl:3:1: &lt;b&gt;", "disagree about 1 endpoint", "alert success fires: success rate 10.0 %, limit 95.0 %", "alert quiet fires: no event accepted for 1 h 30 min, limit 1 h",
-		"is not in force: url: it must be https", "410 Gone", "its breaker is open", "is disabled by an operator",
+		"91 % full", "12 requests wait", "The last reload was refused: relay.hcl:3:1: &lt;b&gt;", "disagree about 1 endpoint", "alert success fires: attempts that succeeded 10.0 % when it fired, limit 95.0 %", "alert quiet fires: no event accepted for 1 h 30 min when it fired, limit 1 h",
+		"is not in force: url: it must be https", "410 Gone", "fails: no attempt delivered, the last one ended with http 500", "its breaker is open", "is disabled by an operator",
 	} {
 		if !strings.Contains(w.Body.String(), want) {
 			t.Errorf("it does not say %q", want)
