@@ -117,7 +117,7 @@ func TestChangeThatEnables(t *testing.T) {
 	}
 }
 
-// An endpoint of which no attempt arrived is told of on its screen, in lists, and to its customer, whatever has ended yet.
+// The screens show that no attempt of an endpoint arrived, to its customer too, whatever has ended yet.
 func TestEndpointFails(t *testing.T) {
 	e := `{"name":"shop","state":"active","enabled":true,"deliveries":{"pending":3},"in_flight":0,"failing":{"since":"2026-01-02T11:00:00Z","last":"2026-01-02T11:59:00Z","code":"http_500","attempts":19}}`
 	api := &counting{answers: map[string]string{
