@@ -11,7 +11,7 @@ import (
 )
 
 func alertRoutes() []route {
-	return []route{{pattern: "GET /alerts", do: (*call).listAlerts}}
+	return []route{{pattern: "GET /alerts", whole: true, do: (*call).listAlerts}}
 }
 
 // alertsView is the data of the screen.

@@ -64,7 +64,11 @@ func (c *call) ask(method, path string, q url.Values, body, into any) error {
 func (c *call) do(r *http.Request, into any) error {
 	answer := &recorder{header: http.Header{}, under: c.w}
 	c.p.API.ServeHTTP(answer, r)
-	return answer.read(r.URL.Path, into)
+	err := answer.read(r.URL.Path, into)
+	if refused, is := errors.AsType[*refusal](err); is && !c.whole() {
+		refused.forCustomer()
+	}
+	return err
 }
 
 // inner is a request of the API by who makes this one.

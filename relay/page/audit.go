@@ -14,7 +14,7 @@ import (
 )
 
 func auditRoutes() []route {
-	return []route{{pattern: "GET /audit", do: (*call).listAudit}}
+	return []route{{pattern: "GET /audit", whole: true, do: (*call).listAudit}}
 }
 
 // auditList is the data of the screen.

@@ -47,12 +47,20 @@ func (c *call) need(right admin.Right) error {
 	if c.may(right) {
 		return nil
 	}
+	if right == admin.Operate && !c.whole() { // it is the operator's alone: as what is not there
+		return c.lost()
+	}
 	return &refusal{Status: http.StatusForbidden, Code: string(problem.Forbidden), Detail: c.t("error.right", right)}
 }
 
 // whole tells whether the session sees everything, not only what belongs to some tenants or endpoints.
 func (c *call) whole() bool {
 	return c.access == nil || c.access.Tenants == nil && c.access.Endpoints == nil
+}
+
+// seesTenants tells whether the session may see several tenants, so that it has to be said which one.
+func (c *call) seesTenants() bool {
+	return c.access == nil || c.access.Tenants == nil || len(c.access.Tenants) > 1
 }
 
 // nameOf is who an access is, for people.

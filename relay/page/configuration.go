@@ -12,8 +12,8 @@ import (
 
 func configRoutes() []route {
 	return []route{
-		{pattern: "GET /config", do: (*call).showConfig},
-		{pattern: "POST /reload", do: (*call).reload},
+		{pattern: "GET /config", whole: true, do: (*call).showConfig},
+		{pattern: "POST /reload", whole: true, do: (*call).reload},
 	}
 }
 

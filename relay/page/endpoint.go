@@ -41,7 +41,7 @@ func (c *call) showEndpoint() error {
 	if err := c.get(escaped("/v1/endpoints/%s", name), nil, &data.Endpoint); err != nil {
 		return err
 	}
-	if data.Made != nil && c.may(admin.Endpoints) {
+	if data.Made != nil && c.whole() && c.may(admin.Endpoints) {
 		var text admin.Exported
 		if err := c.get(escaped("/v1/endpoints/%s/hcl", name), nil, &text); err == nil { // one that is not in force may have none
 			data.HCL = text.HCL

@@ -23,6 +23,7 @@ type endpointForm struct {
 	Headers  []string       // names of those that there are; their values are not shown
 	Choices  policy.Choices // of the file
 	Bound    bool           // the session is for one tenant, which a new endpoint gets by itself
+	Customer bool           // the session is bound: settings that are JSON stay as they are
 	Problem  *refusal
 	Problems map[string][]string // by field; "" for the whole
 	Others   []otherChange       // that somebody made meanwhile
@@ -219,17 +220,17 @@ func (f *endpointForm) wrong(field, why string) {
 }
 
 // refuse notes what the API says against the settings.
-func (f *endpointForm) refuse(r *refusal, whole bool) {
+func (f *endpointForm) refuse(r *refusal, c *call) {
 	said := func(detail string) string {
-		if whole {
+		if c.whole() || detail != "" && c.lang == "en" {
 			return detail
 		}
-		return withoutAdvice(detail)
+		return strings.TrimSpace(c.t("form.unaccepted") + " " + detail)
 	}
 	f.Problem = r
 	switch {
 	case r.Code == "endpoint_exists" || r.Code == "endpoint_in_file" && f.Name == "":
-		f.wrong("name", r.Detail)
+		f.wrong("name", cmp.Or(r.Detail, c.t("refusal."+r.Code)))
 	case len(r.Diagnostics) > 0:
 		for _, flaw := range r.Diagnostics {
 			pointer, detail, _ := strings.Cut(flaw, ": ")
@@ -271,7 +272,11 @@ func (f *endpointForm) First() []formField {
 func (f *endpointForm) Second() []formField {
 	_, second := textFields()
 	all := f.fields(second)
-	for _, name := range []string{"headers", "rest"} {
+	areas := []string{"headers", "rest"}
+	if f.Customer {
+		areas = areas[:1]
+	}
+	for _, name := range areas {
 		area := f.field(name)
 		area.Area = true
 		all = append(all, area)
@@ -295,7 +300,7 @@ func (f *endpointForm) fields(names []string) (all []formField) {
 
 func (f *endpointForm) field(name string) formField {
 	examples := map[string]string{
-		"name": "shop-of-acme", "url": "https://example.com/hooks", "events": "order.*, invoice.paid", "tenants": "acme", "labels": "project=shop",
+		"name": "orders", "url": "https://example.com/hooks", "events": "order.*, invoice.paid", "tenants": "acme", "labels": "project=shop",
 		"sign": "standard", "timeout": "30s", "concurrency": "10", "limit": "50", "per": "1s", "headers": "Authorization: Bearer …", "rest": `{"when": "event.data.amount > 100"}`,
 	}
 	out := formField{Name: name, Value: f.Typed.Get(name), Example: examples[name], Required: name == "url", Problems: f.Problems[name], HelpKey: "form." + name + ".help"}
@@ -326,7 +331,12 @@ func (f *endpointForm) Enabled() bool { return f.Typed.Get("enabled") != "" }
 func (f *endpointForm) Drops(name string) bool { return slices.Contains(f.Typed["drop"], name) }
 
 // Whole are the problems of no field.
-func (f *endpointForm) Whole() []string { return f.Problems[""] }
+func (f *endpointForm) Whole() []string {
+	if f.Customer {
+		return slices.Concat(f.Problems[""], f.Problems["rest"])
+	}
+	return f.Problems[""]
+}
 
 // began is what of an endpoint the form begins with: its settings without headers, whose names are kept.
 func (f *endpointForm) began(made *admin.Made) settings {
@@ -364,9 +374,14 @@ func (f *endpointForm) Method(name string) any {
 		return f.Whole
 	case "Tenants":
 		return f.Tenants
+	case "Rest":
+		return f.Rest
 	}
 	return nil
 }
 
 // Tenants are those that were typed.
 func (f *endpointForm) Tenants() string { return f.Typed.Get("tenants") }
+
+// Rest are the settings without a field, as JSON.
+func (f *endpointForm) Rest() string { return f.Typed.Get("rest") }

@@ -264,11 +264,16 @@ func TestRefusedForm(t *testing.T) {
 		{`/url: Invalid url. It points at a private address; set egress { allow_private = ["10.0.0.1/32"] } if it is meant.`, "url",
 			`Invalid url. It points at a private address; set egress { allow_private = ["10.0.0.1/32"] } if it is meant.`, "Invalid url. It points at a private address."},
 		{`/retry: the file does not let endpoints override it; runtime { overrides = […, "retry"] } would`, "rest",
-			`the file does not let endpoints override it; runtime { overrides = […, "retry"] } would`, "the file does not let endpoints override it."},
+			`the file does not let endpoints override it; runtime { overrides = […, "retry"] } would`, "This is not accepted. Look at the example, or ask your provider."},
 	} {
 		for whole, want := range map[bool]string{true: c.whole, false: c.bound} {
-			f := &endpointForm{}
-			f.refuse(&refusal{Code: "invalid_endpoint", Diagnostics: []string{c.flaw}}, whole)
+			f, by := &endpointForm{}, &call{p: &Page{texts: &catalogue{}}, lang: "en"}
+			r := &refusal{Code: "invalid_endpoint", Diagnostics: []string{c.flaw}}
+			if !whole {
+				by.access = &admin.Access{Tenants: []string{"acme"}}
+				r.forCustomer()
+			}
+			f.refuse(r, by)
 			if got := f.field(c.field).Problems; len(got) != 1 || got[0] != want {
 				t.Errorf("%s, whole %v: %q", c.flaw, whole, got)
 			}

@@ -55,6 +55,9 @@ type conditionValue struct {
 // conditions are a filter in words.
 func (c *call) conditions(filter map[string][]string) (all []condition) {
 	for _, name := range slices.Sorted(maps.Keys(filter)) {
+		if name == "tenant" && !c.seesTenants() {
+			continue
+		}
 		one := condition{Name: name}
 		if key := "deliveries." + name; c.p.texts.has(key) {
 			one.Name = c.t(key)

@@ -12,8 +12,8 @@ import (
 // linkRoutes are the screens of links for tenants.
 func linkRoutes() []route {
 	return []route{
-		{pattern: "GET /links", do: (*call).showLinks},
-		{pattern: "POST /links", do: (*call).makeLink},
+		{pattern: "GET /links", whole: true, do: (*call).showLinks},
+		{pattern: "POST /links", whole: true, do: (*call).makeLink},
 	}
 }
 

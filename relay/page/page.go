@@ -87,6 +87,7 @@ func New(o Options) *Page {
 type route struct {
 	pattern string // as in patterns of http.ServeMux
 	public  bool   // no session is needed
+	whole   bool   // it is about the whole: to a session that is bound it is not there
 	do      func(*call) error
 }
 
@@ -156,6 +157,9 @@ func (p *Page) handler(rt route) http.Handler {
 		if !rt.public && !c.known {
 			c.askLogin()
 			return
+		}
+		if rt.whole && !c.whole() {
+			rt.do = (*call).lost
 		}
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			r.Body = http.MaxBytesReader(w, r.Body, maxForm)

@@ -72,6 +72,7 @@ type frame struct {
 	Known   bool // somebody is logged in, or need not be
 	Session bool // that can be ended
 	Whole   bool // all tenants and endpoints
+	Tenants bool // several tenants can be seen
 	Who     string
 	Query   string // of the search box
 	Notice  string
@@ -159,7 +160,7 @@ func (f *frame) With(data any) *frame {
 func (c *call) frame(screen, title string, data any) *frame {
 	return &frame{
 		c: c, Screen: screen, Title: show.Plain(title), Data: data, Lang: c.lang, Look: c.p.Look(), Version: c.p.Version, Now: c.p.Now(),
-		Known: c.known, Session: c.session, Whole: c.whole(), Who: show.Plain(c.nameOf(c.access)), Query: c.r.URL.Query().Get("q"), Part: c.part(),
+		Known: c.known, Session: c.session, Whole: c.whole(), Tenants: c.seesTenants(), Who: show.Plain(c.nameOf(c.access)), Query: c.r.URL.Query().Get("q"), Part: c.part(),
 	}
 }
 

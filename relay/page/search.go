@@ -87,6 +87,9 @@ func (c *call) find(text string) (groups []hitGroup, slow bool) {
 	one.r = c.r.WithContext(ctx)
 	var asked sync.WaitGroup
 	for i, f := range all {
+		if f.kind == "tenant" && !c.seesTenants() {
+			continue
+		}
 		asked.Go(func() { found[i], errs[i] = f.find(&one, text) })
 	}
 	asked.Wait()

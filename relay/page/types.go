@@ -12,8 +12,8 @@ import (
 func typeRoutes() []route {
 	return []route{
 		{pattern: "GET /types", do: (*call).showTypes},
-		{pattern: "GET /explain", do: (*call).showExplain},
-		{pattern: "POST /explain", do: (*call).explain},
+		{pattern: "GET /explain", whole: true, do: (*call).showExplain},
+		{pattern: "POST /explain", whole: true, do: (*call).explain},
 	}
 }
 
