@@ -89,6 +89,8 @@ func (g *gates) tell(i *outbox.Item) (listening int) {
 }
 
 func (g *gates) StatusOf(endpoint string) (deliver.Status, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	for _, s := range g.status {
 		if s.Endpoint == endpoint {
 			return s, true

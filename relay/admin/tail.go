@@ -18,7 +18,7 @@ import (
 func (a *api) tailRoutes() []route {
 	return []route{{
 		id: "tail", method: "GET", path: "/v1/tail", verb: "relay tail", summary: "Follow attempts of this Relay as they end, as server-sent events",
-		about: "Event `attempt` is an attempt that ended. Event `lost` says how many were left out because the reader was too slow. Event `end` is the last one: Relay stops. " +
+		about: "Event `attempt` is an attempt that ended. Event `lost` says how many were left out because the reader was too slow. Event `endpoint` says that the state of an endpoint has changed, where the filter leaves at most 10. Event `end` is the last one: Relay stops. " +
 			"Without it the stream ends when the token is removed or changed by a reload, or the link is over. A comment comes every 15 s. Earlier attempts are not sent: find them at /v1/deliveries.",
 		filter: query.Tail, media: "text/event-stream", answer: AttemptEnded{}, example: tailExample,
 		codes: filterCodes(problem.Overloaded), handle: a.tail,
@@ -30,6 +30,9 @@ data: {"outcome":"retry","id":"dlv_1","event":{"id":"evt_1","type":"invoice.paid
 
 event: lost
 data: {"lost":12}
+
+event: endpoint
+data: {"endpoint":"billing","state":"paused"}
 
 `
 
@@ -44,7 +47,8 @@ const (
 	tailRoom  = 1024             // attempts that wait for a reader; further ones are lost
 	heartbeat = 15 * time.Second // between comments, so that nobody on the way takes the connection for dead
 	tailWrite = time.Minute      // for a reader that takes nothing
-	tailCheck = time.Second      // between looks at whether the reader may still read
+	tailCheck = time.Second      // between looks at whether the reader may still read, and at states of endpoints
+	maxStates = 10               // endpoints of which changes of the state are reported to a reader
 )
 
 // tail is one reader.
@@ -55,6 +59,8 @@ type tail struct {
 	room chan *outbox.Item
 	lost atomic.Int64
 	told int64 // of lost
+
+	states map[string]state // of the endpoints of the filter, as the reader knows them; nil if there are too many
 
 	checked time.Time // when the reader last was known to be allowed to read
 
@@ -86,6 +92,7 @@ func (a *api) tail(w http.ResponseWriter, r *http.Request) {
 	}
 	defer leave()
 	t := &tail{a: a, w: w, rc: http.NewResponseController(w), room: make(chan *outbox.Item, tailRoom), rate: int64(q.Rate)}
+	t.watch(filter.Endpoints)
 	defer a.Deliverer.Listen(func(i *outbox.Item) { t.hear(&filter, i) })()
 	t.follow(r.Context())
 }
@@ -144,7 +151,9 @@ func (t *tail) follow(ctx context.Context) {
 				err = t.attempts(ctx, i)
 			}
 		case <-check.C:
-			err = t.check(ctx)
+			if err = t.check(ctx); err == nil {
+				err = t.changes()
+			}
 		case <-beat.C:
 			if err = t.loss(); err == nil {
 				err = t.comment()
@@ -166,6 +175,53 @@ func (t *tail) check(ctx context.Context) error {
 	t.checked = time.Now()
 	if !holds(ctx) {
 		return errAccessOver
+	}
+	return nil
+}
+
+// state is what of an endpoint's status a reader is told changes of.
+type state struct {
+	state, code, breaker string
+	paused, failing      bool
+}
+
+// EndpointState is that the state of an endpoint has changed.
+type EndpointState struct {
+	Endpoint string `json:"endpoint"`
+	State    string `json:"state"` // as in GET /v1/endpoints/{name}; read it for the whole
+}
+
+// watch notes the states of endpoints, if they are few.
+func (t *tail) watch(endpoints []string) {
+	if len(endpoints) == 0 || len(endpoints) > maxStates {
+		return
+	}
+	t.states = map[string]state{}
+	for _, name := range endpoints {
+		t.states[name] = t.stateOf(name)
+	}
+}
+
+// stateOf asks the deliverer, which knows what other Relays of a fleet changed, and not the outbox.
+func (t *tail) stateOf(name string) state {
+	s, known := t.a.Deliverer.StatusOf(name)
+	if !known {
+		return state{state: removed}
+	}
+	return state{string(s.State), s.Code, s.Breaker, s.PausedToo, s.Failing != nil}
+}
+
+// changes writes which endpoints have another state than the reader knows.
+func (t *tail) changes() error {
+	for name, before := range t.states {
+		now := t.stateOf(name)
+		if now == before {
+			continue
+		}
+		t.states[name] = now
+		if err := t.event("endpoint", EndpointState{name, now.state}); err != nil {
+			return err
+		}
 	}
 	return nil
 }

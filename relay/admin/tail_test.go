@@ -18,6 +18,7 @@ import (
 	"relay/ingest/listen"
 	"relay/internal/testkit"
 	"relay/outbox"
+	"relay/relay/deliver"
 	"relay/relay/deliver/delivertest"
 )
 
@@ -372,4 +373,41 @@ func TestTailEndsWithItsAccess(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A reader of few endpoints hears of changes of their states, and of no others.
+func TestTailOfStates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newTailing(t)
+		r := x.read("?endpoint=billing")
+		if name, _ := r.next(); name != ":" {
+			t.Fatalf("it begins with %q", name)
+		}
+		for _, change := range []func(s *deliver.Status){
+			func(s *deliver.Status) { s.State = deliver.Paused },
+			func(s *deliver.Status) { s.State = deliver.Active },
+			func(s *deliver.Status) { s.Breaker = deliver.BreakerOpen },
+			func(s *deliver.Status) { s.Failing = &deliver.Trouble{} },
+		} {
+			time.Sleep(5 * time.Second)
+			x.gates.mu.Lock()
+			for i := range x.gates.status {
+				if x.gates.status[i].Endpoint == "billing" {
+					change(&x.gates.status[i])
+				} else {
+					x.gates.status[i].State = deliver.Paused
+				}
+			}
+			want := fmt.Sprintf(`{"endpoint":"billing","state":%q}`, x.gates.status[0].State)
+			x.gates.mu.Unlock()
+			at := time.Now()
+			name, data := r.event()
+			if name != "endpoint" || data != want || time.Since(at) > tailCheck {
+				t.Errorf("%s %s after %s, want %s", name, data, time.Since(at), want)
+			}
+		}
+		r.close()
+		close(x.stop)
+		synctest.Wait()
+	})
 }

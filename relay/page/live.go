@@ -93,6 +93,8 @@ func (s *stream) event(event []byte) error {
 		}
 		count, _ := json.Marshal(lost.Lost) // a number always can be written
 		return s.write("lost", string(count))
+	case "event: endpoint":
+		return s.write("state", "")
 	case "event: end":
 		return nil // the viewer asks again
 	}

@@ -1,17 +1,20 @@
 package page
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"relay/outbox"
 	"relay/policy"
 	"relay/relay/admin"
-
-	"relay/outbox"
+	"relay/relay/deliver"
 )
 
 // nobodyDelivers is a deliverer whose attempts never end.
@@ -72,4 +75,46 @@ func TestLiveEndsWithItsAccess(t *testing.T) {
 			})
 		})
 	}
+}
+
+// changing is a deliverer of an endpoint that somebody pauses.
+type changing struct {
+	nobodyDelivers
+	paused atomic.Bool
+}
+
+func (d *changing) Status() []deliver.Status { return nil }
+
+func (d *changing) StatusOf(name string) (deliver.Status, bool) {
+	if d.paused.Load() {
+		return deliver.Status{Endpoint: name, State: deliver.Paused}, true
+	}
+	return deliver.Status{Endpoint: name, State: deliver.Active}, true
+}
+
+// empty is an outbox without deliveries.
+type empty struct{ admin.Outbox }
+
+func (empty) Counts(context.Context) (map[string]outbox.Counts, error) { return nil, nil }
+
+// What is live on the screen of an endpoint hears that its state changed, also where no attempt ends.
+func TestLiveHearsOfStates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &changing{}
+		p := New(Options{Open: true, API: admin.New(admin.Options{Outbox: empty{}, Deliverer: d, Policy: func() *policy.Policy { return &policy.Policy{Endpoints: []*policy.Endpoint{{Name: "shop"}}} }})})
+		ctx, cancel := context.WithCancel(t.Context())
+		w, ended := httptest.NewRecorder(), make(chan struct{})
+		go func() {
+			defer close(ended)
+			p.ServeHTTP(w, httptest.NewRequestWithContext(ctx, "GET", "/live?endpoint=shop", nil))
+		}()
+		time.Sleep(10 * time.Second)
+		d.paused.Store(true)
+		time.Sleep(1100 * time.Millisecond)
+		cancel()
+		<-ended
+		if got := strings.Count(w.Body.String(), "event: state\n"); got != 1 {
+			t.Errorf("%d changes: %d %s", got, w.Code, w.Body)
+		}
+	})
 }

@@ -106,7 +106,9 @@ func (c *call) needOfEndpoint(e *admin.Endpoint) (n need, is bool) {
 		mend("enable", "enable")
 	case e.Breaker == "open" || e.Breaker == "half_open":
 		n.Class, n.Text, n.rank = "bad", c.t("overview.need.breaker"), 4
-		n.Since = time.Time{} // that is when it became active
+		if n.Since = (time.Time{}); e.Failing != nil { // that of the state is when it became active
+			n.Since = e.Failing.Since
+		}
 		mend("resume", "resumeyes")
 	case e.State == "disabled" && e.Enabled:
 		n.Class, n.Text, n.rank = "held", c.t("overview.need.disabled"), 5

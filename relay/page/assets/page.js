@@ -144,6 +144,7 @@ class Live {
     this.source.onerror = () => { this.state("away"); if (this.source?.readyState === EventSource.CLOSED) this.refused(); };
     this.source.addEventListener("row", (e) => this.row(e));
     this.source.addEventListener("lost", (e) => { this.missed += Number(e.data); this.count(); this.refresh(); });
+    this.source.addEventListener("state", () => this.refresh());
     this.source.addEventListener("end", () => this.close());
   }
 
