@@ -20,9 +20,10 @@ type endpointView struct {
 
 	Month            bool // the charts are of 30 days, else of 24 hours
 	Success, Latency template.HTML
-	HCL              string // of one made at run time, for those who may change it
-	Filter           string // its deliveries, as a query string
-	All, Retry       string // addresses of the list of them, and of the question whether to try all now
+	Unknown          []string // patterns that fit no event type of the catalogue
+	HCL              string   // of one made at run time, for those who may change it
+	Filter           string   // its deliveries, as a query string
+	All, Retry       string   // addresses of the list of them, and of the question whether to try all now
 }
 
 // stateNote says something of an endpoint's state, and what to do about it. Both are keys of texts.
@@ -50,6 +51,7 @@ func (c *call) showEndpoint() error {
 	if data.Code == "operator" && c.whole() && c.may(admin.Operate) {
 		data.By = c.whoChanged(&data.Endpoint)
 	}
+	data.Unknown = unknownTypes(data.Events, c.catalogueTypes())
 	data.Notes, data.Enable = stateNotes(&data.Endpoint), c.enableOf(&data.Endpoint, "")
 	if data.Enable != nil && !c.whole() {
 		c.ownHelp(data.Notes)

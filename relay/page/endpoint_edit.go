@@ -66,7 +66,7 @@ func (c *call) madeEndpoint() (*admin.Endpoint, error) {
 // emptyForm is a form with what the file and the session allow.
 func (c *call) emptyForm(name string) (*endpointForm, error) {
 	choices, err := c.choices()
-	f := &endpointForm{Name: name, Choices: choices, Bound: c.access != nil && len(c.access.Tenants) == 1, Customer: !c.whole(), Typed: url.Values{}}
+	f := &endpointForm{Name: name, Choices: choices, Bound: c.access != nil && len(c.access.Tenants) == 1, Customer: !c.whole(), Types: c.catalogueTypes(), Typed: url.Values{}}
 	return f, err
 }
 

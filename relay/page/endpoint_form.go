@@ -20,10 +20,11 @@ type endpointForm struct {
 	Base     string // the settings that the person began with, as JSON without headers
 	Revision string // of Base
 
-	Headers  []string       // names of those that there are; their values are not shown
-	Choices  policy.Choices // of the file
-	Bound    bool           // the session is for one tenant, which a new endpoint gets by itself
-	Customer bool           // the session is bound: settings that are JSON stay as they are
+	Headers  []string          // names of those that there are; their values are not shown
+	Choices  policy.Choices    // of the file
+	Bound    bool              // the session is for one tenant, which a new endpoint gets by itself
+	Types    []admin.EventType // of the catalogue
+	Customer bool              // the session is bound: settings that are JSON stay as they are
 	Problem  *refusal
 	Problems map[string][]string // by field; "" for the whole
 	Others   []otherChange       // that somebody made meanwhile
@@ -58,6 +59,9 @@ func (f *endpointForm) show(s settings) {
 	s = s.copied()
 	if f.Typed == nil {
 		f.Typed = url.Values{}
+	}
+	if events, is := s["events"].([]any); is {
+		s["events"] = f.tick(events)
 	}
 	first, second := textFields()
 	for _, field := range slices.Concat(first, second) {
@@ -139,6 +143,10 @@ func (f *endpointForm) settings(c *call) settings {
 			continue
 		}
 		out.put(field, v)
+	}
+	typed, _ := out["events"].([]any)
+	if events := f.events(typed); len(events) > 0 {
+		out.put("events", events)
 	}
 	if f.Typed.Get("limit") != "" && f.Typed.Get("per") == "" {
 		out.put("per", "1s")
@@ -314,6 +322,10 @@ func (f *endpointForm) field(name string) formField {
 		if !slices.Contains(out.Options, out.Value) {
 			out.Options = append(out.Options, out.Value)
 		}
+	case "events":
+		if len(f.Types) > 0 {
+			out.HelpKey = "form.events.help.ticked"
+		}
 	case "sign":
 		out.Help = strings.Join(f.Choices.Signatures, ", ")
 	case "rest":
@@ -374,6 +386,10 @@ func (f *endpointForm) Method(name string) any {
 		return f.Whole
 	case "Tenants":
 		return f.Tenants
+	case "Ticks":
+		return f.Ticks
+	case "Unknown":
+		return f.Unknown
 	case "Rest":
 		return f.Rest
 	}

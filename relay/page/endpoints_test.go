@@ -44,7 +44,7 @@ func endpointsAPI(hostile string) http.Handler {
 	texts := map[string]string{
 		"GET /v1/endpoints": listAnswer, "GET /v1/endpoints/billing": billingAnswer, "GET /v1/endpoints/shop": shopAnswer, "GET /v1/stats": statsAnswer,
 		"GET /v1/endpoints/shop/hcl":    `{"hcl":"endpoint HOSTILE"}`,
-		"GET /v1/endpoints/shop/secret": `{"secrets":[{"secret":"HOSTILE"},{"secret":"whsec_old","until":"2026-01-03T12:00:00Z"}]}`,
+		"GET /v1/endpoints/shop/secret": `{"secrets":[{"secret":"whsec_HOSTILE"},{"secret":"whsec_old","until":"2026-01-03T12:00:00Z"}]}`,
 		"GET /v1/types":                 `{"types":[{"type":"order.created","example":{"text":"HOSTILE"}}]}`,
 		"GET /v1/audit":                 `{"items":[]}`,
 		"POST /v1/endpoints/billing/test": `{"event":{"id":"evt_1","type":"relay.test","time":"2026-01-02T12:00:00Z"},"endpoint":"billing","state":"failed","n":1,"took_ms":3,"status":500,"code":"http_500","error":"HOSTILE",
@@ -218,6 +218,10 @@ func TestFormKeepsSettings(t *testing.T) {
 		s := anySettings(t)
 		f := &endpointForm{}
 		f.Choices.Overrides = rapid.SliceOfDistinct(rapid.SampledFrom([]string{"timeout", "rate_limit", "concurrency"}), rapid.ID).Draw(t, "overrides")
+		for _, name := range rapid.SliceOfDistinct(rapid.StringMatching(`[a-z]{1,2}`), rapid.ID).Draw(t, "types") {
+			f.Types = append(f.Types, admin.EventType{Type: name})
+		}
+		f.Base = s.text()
 		f.show(s)
 		if diff := cmp.Diff(s, f.settings(c)); diff != "" || len(f.Problems) > 0 {
 			t.Fatalf("settings (-was +is), %v:\n%s", f.Problems, diff)

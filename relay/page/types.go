@@ -1,6 +1,7 @@
 package page
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
 
@@ -53,12 +54,27 @@ func newTypeView(t *admin.EventType) typeView {
 		v.Rows = append(v.Rows, fieldView{f, f.Name != "" && old[f.Name]})
 	}
 	if len(t.Example) > 0 {
-		v.Shown = newBody("example-"+t.Type, t.Example)
+		v.Shown = newBody("example-"+t.Type, webhook(t))
 	}
 	if len(t.Schema) > 0 {
 		v.Text = newBody("schema-"+t.Type, t.Schema)
 	}
 	return v
+}
+
+// webhook is what is sent of an event of a type, with the example of its data: the body that endpoints get without one of their own.
+func webhook(t *admin.EventType) []byte {
+	var pretty bytes.Buffer
+	whole, err := json.Marshal(struct {
+		ID        string          `json:"id"`
+		Type      string          `json:"type"`
+		Timestamp string          `json:"timestamp"`
+		Data      json.RawMessage `json:"data"`
+	}{"evt_0199c1f2a7b04c3d8e5f60718293a4b5", t.Type, "2026-01-02T15:04:05Z", t.Example})
+	if err != nil || json.Indent(&pretty, whole, "", "  ") != nil {
+		return t.Example
+	}
+	return pretty.Bytes()
 }
 
 // maxSchemaDepth bounds how deep a schema is walked: it may be nested as deep as JSON is.
