@@ -41,6 +41,7 @@ const endpointsPage = 50
 // endpointList is the data of the screen.
 type endpointList struct {
 	Rows    []endpointRow
+	Tenants bool // some of them are for some tenants alone
 	Total   int64
 	Asked   url.Values
 	Some    bool     // any condition is set
@@ -58,6 +59,7 @@ type endpointRow struct {
 	admin.Endpoint
 	Day   *admin.StatRow // nil if nothing ended and nothing was tried
 	Spark template.HTML
+	Told  bool // for which tenants it is
 }
 
 // Method offers methods to templates.
@@ -137,6 +139,10 @@ func (c *call) listEndpoints() error {
 	var err error
 	if data.Rows, err = c.endpointRows(list.Endpoints); err != nil {
 		return err
+	}
+	data.Tenants = c.seesTenants() && slices.ContainsFunc(data.Rows, func(r endpointRow) bool { return len(r.Endpoint.Tenants) > 0 })
+	for i := range data.Rows {
+		data.Rows[i].Told = data.Tenants
 	}
 	c.show(http.StatusOK, "endpoints", c.t("endpoints.title"), data)
 	return nil

@@ -5,11 +5,14 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -43,7 +46,7 @@ func TestTickedTypes(t *testing.T) {
 func TestUnknownTypes(t *testing.T) {
 	types := []admin.EventType{{Type: "order.created"}, {Type: "invoice.paid"}}
 	for events, want := range map[string]string{
-		"all": "[]", "": "[]", "order.created": "[]", "order.*, invoice.paid": "[]", "**": "[]", "order.creatd, invoice.*": "[order.creatd]", "!order.gone": "[]", "shop.*, x": "[shop.* x]",
+		"all": "[]", "": "[]", "order.created": "[]", "order.*, invoice.paid": "[]", "**": "[]", "order.creatd, invoice.*": "[order.creatd]", "!order.gone": "[]", "order.created order.creatd !x": "[order.creatd]", "shop.*, x": "[shop.* x]",
 	} {
 		if got := fmt.Sprint(unknownTypes(events, types)); got != want {
 			t.Errorf("%q: %s, want %s", events, got, want)
@@ -80,5 +83,26 @@ func TestSampleVerifies(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), node, file).CombinedOutput()
 	if want := "true\ntrue\nfalse\nfalse\nfalse\n"; err != nil || string(out) != want {
 		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// The list of endpoints says for which tenants they are, where that is so of any, and to who sees several.
+func TestTenantsInTheListOfEndpoints(t *testing.T) {
+	for answer, want := range map[string]bool{
+		`{"endpoints":[{"name":"a","state":"active","tenants":["acme","globex"]},{"name":"b","state":"active"}],"total":2}`: true,
+		`{"endpoints":[{"name":"b","state":"active"}],"total":1}`:                                                           false,
+	} {
+		for _, access := range []*admin.Access{nil, {May: admin.Rights(), Tenants: []string{"acme"}}} {
+			p := compared(t, New(Options{API: fakeAPI(map[string]string{"GET /v1/endpoints": answer, "GET /v1/stats": statsAnswer}), Now: noon, Tokens: func() *admin.Tokens {
+				return &admin.Tokens{Whole: "whole", Others: map[string]*admin.Access{"bound": access}}
+			}}))
+			r := httptest.NewRequest(http.MethodGet, "/endpoints", nil)
+			r.Header.Set("Authorization", map[bool]string{true: "Bearer whole", false: "Bearer bound"}[access == nil])
+			w := httptest.NewRecorder()
+			p.ServeHTTP(w, r)
+			if got := strings.Contains(w.Body.String(), "<th>Tenants</th>") && strings.Contains(w.Body.String(), "acme, globex"); w.Code != http.StatusOK || got != (want && access == nil) {
+				t.Errorf("whole %v, %s: %d, a column: %v", access == nil, answer, w.Code, got)
+			}
+		}
 	}
 }
