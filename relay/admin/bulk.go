@@ -365,7 +365,7 @@ func (a *api) cancelJob(w http.ResponseWriter, r *http.Request) {
 	job, err := a.Jobs.Cancel(ctx, id, Who(r))
 	switch {
 	case errors.Is(err, jobs.ErrOver) && !job.State.Over():
-		a.refuse(w, r, refusal(problem.JobEnded, "id", fmt.Sprintf("the job was cancelled by %s already, and ends within seconds: GET /v1/jobs/{id} shows it", job.CancelledBy)))
+		a.refuse(w, r, refusal(problem.JobEnded, "id", "the job was cancelled already, and ends within seconds: GET /v1/jobs/{id} shows by whom"))
 		return
 	case errors.Is(err, jobs.ErrOver):
 		a.refuse(w, r, refusal(problem.JobEnded, "id", fmt.Sprintf("the job is %s since %s: GET /v1/jobs/{id} shows it", job.State, job.Ended.Format(time.RFC3339))))
