@@ -141,6 +141,43 @@ story('a list of deliveries follows what happens, and waits while it is paused',
   await until('the row that waited', async () => (await first.getAttribute('data-id')) === (await world.one('event=evt_live_2')).id);
 });
 
+story('the screen of an endpoint shows what somebody else does to it', async (arrive) => {
+  const v = await arrive(world.relay);
+  const { page } = v;
+  await v.login();
+  await v.open('/endpoints/globex', 'endpoint');
+  await page.locator('[data-live][data-state=live]').waitFor();
+  const opened = await page.evaluate(() => performance.timeOrigin);
+  for (const [verb, state] of [['pause', 'paused'], ['resume', 'active']]) {
+    await world.relay.api('POST', `/v1/endpoints/globex/${verb}`);
+    await page.locator('h1').getByText(state, { exact: true }).waitFor();
+  }
+  assert.equal(await page.evaluate(() => performance.timeOrigin), opened, 'the page was loaded again');
+});
+
+story('a customer enables an endpoint again that Relay disabled', async (arrive) => {
+  const { relay, receiver } = world;
+  await relay.api('POST', '/v1/endpoints', { name: 'gone-of-acme', url: `${receiver.url}/gone`, tenants: ['acme'], events: ['gone.*'], sign: ['none'] });
+  receiver.answer('/gone', { status: 410 });
+  await relay.send({ id: 'evt_gone_1', type: 'gone.first', tenant: 'acme', data: {} });
+  await until('the endpoint to be disabled', async () => (await relay.api('GET', '/v1/endpoints/gone-of-acme')).state === 'disabled');
+  await relay.send({ id: 'evt_gone_2', type: 'gone.second', tenant: 'acme', data: {} });
+  const v = await arrive(relay);
+  const { page } = v;
+  await v.login(await world.link('acme', ['read', 'endpoints']));
+  await v.open('/endpoints/gone-of-acme/edit', 'endpoint-form');
+  await page.getByText('Another URL enables it as you save').waitFor();
+  receiver.answer('/gone', { status: 200 });
+  await v.open(`/deliveries/${(await world.one('event=evt_gone_2')).id}`, 'delivery');
+  await page.getByRole('button', { name: 'Enable and send 1 held delivery' }).click();
+  await v.at('endpoint');
+  await page.locator('h1').getByText('active', { exact: true }).waitFor();
+  await until('the delivery that was held', async () => (await world.one('event=evt_gone_2')).state === 'delivered');
+  const { items } = await relay.api('GET', '/v1/audit?verb=enable');
+  assert.match(items[0].who, /link/);
+  assert.equal(items[0].what, 'endpoint gone-of-acme');
+});
+
 story('the keyboard finds, moves, opens and helps', async (arrive) => {
   const v = await arrive(world.relay);
   const { page } = v;
