@@ -23,6 +23,7 @@ const maxLines = 1000
 func (c *command) send() *cobra.Command {
 	var find finding
 	var key, token string
+	var of envelope
 	var ndjson bool
 	cmd := &cobra.Command{
 		Use:   "send TYPE [DATA|-|@FILE]",
@@ -31,7 +32,7 @@ func (c *command) send() *cobra.Command {
 			"file; without it the data is {}.\n\n" +
 			"With --ndjson there is no TYPE: the input holds one event a line, {\"type\":…,\"data\":…}. It is sent in\n" +
 			"requests of at most 1,000 lines that fit the body limit; each is accepted whole or not at all.",
-		Example: "  relay send invoice.paid '{\"amount\": 1200}'\n  relay send --ndjson @events.ndjson",
+		Example: "  relay send invoice.paid '{\"amount\": 1200}'\n  relay send order.paid '{}' --tenant acme\n  relay send --ndjson @events.ndjson",
 		Args:    argRange(0, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !ndjson && len(args) == 0 {
@@ -45,8 +46,8 @@ func (c *command) send() *cobra.Command {
 					return usageError{fmt.Errorf("TYPE: %w", err)}
 				}
 			}
-			if ndjson && (len(args) != 1 || key != "") {
-				return usageError{errors.New("--ndjson takes one argument, - or @FILE, and no --key")}
+			if ndjson && (len(args) != 1 || key != "" || of != (envelope{})) {
+				return usageError{errors.New("--ndjson takes one argument, - or @FILE, and no --key, --tenant or --id: its lines have them")}
 			}
 			t, err := c.ingest(find, token)
 			if err != nil {
@@ -67,6 +68,9 @@ func (c *command) send() *cobra.Command {
 			if key != "" {
 				header.Set("Idempotency-Key", key)
 			}
+			if of != (envelope{}) {
+				return c.sendWhole(t, header, args[0], of, body)
+			}
 			return c.post(t, "/v1/events/"+url.PathEscape(args[0]), header, body)
 		},
 	}
@@ -74,8 +78,32 @@ func (c *command) send() *cobra.Command {
 	cmd.Flags().StringVar(&find.address, "to", "", "`address` of Relay: unix:/path/relay.sock or http://host:port; else what the run file or the configuration says")
 	cmd.Flags().StringVar(&token, "token", "", "bearer token; else $RELAY_TOKEN or the configuration's for this address")
 	cmd.Flags().StringVar(&key, "key", "", "idempotency key: a repeat within 24 h is the same event")
+	cmd.Flags().StringVar(&of.Tenant, "tenant", "", "`tenant` whose event it is")
+	cmd.Flags().StringVar(&of.ID, "id", "", "`id` of the event; made if it is absent")
 	cmd.Flags().BoolVar(&ndjson, "ndjson", false, "the input holds one whole event a line")
 	return cmd
+}
+
+// envelope is what an event has beside type and data.
+type envelope struct {
+	ID     string `json:"id,omitempty"`
+	Tenant string `json:"tenant,omitempty"`
+}
+
+// sendWhole sends an event that has more than type and data.
+func (c *command) sendWhole(t client.Target, header http.Header, kind string, of envelope, data []byte) error {
+	if !json.Valid(data) {
+		return usageError{errors.New("DATA is not JSON")}
+	}
+	body, err := json.Marshal(struct {
+		Type string `json:"type"`
+		envelope
+		Data json.RawMessage `json:"data"`
+	}{kind, of, data})
+	if err != nil {
+		return fmt.Errorf("make event: %w", err)
+	}
+	return c.post(t, "/v1/events", header, body)
 }
 
 // post sends one request and prints the answer to it. lines are those of NDJSON.

@@ -42,6 +42,7 @@ type Access struct {
 	Endpoints []string // which alone are there; nil for all
 
 	Expires time.Time // of a link; zero for none
+	For     string    // who a link was made for, for the audit; "" if that was not said
 }
 
 type accessKey struct{}

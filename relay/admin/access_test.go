@@ -330,6 +330,8 @@ func TestLinks(t *testing.T) {
 		}
 	}
 	for body, want := range map[string]problem.Code{
+		`{"tenant":"acme","may":["payload"]}`: problem.InvalidParameter, `{"tenant":"acme","for":""}`: problem.InvalidParameter, `{"tenant":"acme","for":"a\nb"}`: problem.InvalidParameter,
+		`{"tenant":"acme","for":"` + strings.Repeat("é", 101) + `"}`: problem.InvalidParameter,
 		`{}`: problem.InvalidParameter, `{"tenant":"a\nb"}`: problem.InvalidParameter, `{"tenant":"acme","may":["operate"]}`: problem.InvalidParameter,
 		`{"tenant":"acme","may":[]}`: problem.InvalidParameter, `{"tenant":"acme","ttl":"31d"}`: problem.InvalidParameter, `{"tenant":"acme","x":1}`: problem.UnknownParameter, `[`: problem.InvalidJSON,
 	} {

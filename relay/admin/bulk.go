@@ -199,7 +199,7 @@ func (a *api) start(ctx context.Context, w http.ResponseWriter, r *http.Request,
 	}
 	job, err := a.Jobs.Start(ctx, jobs.Job{
 		Action: b.action, Filter: filter, To: options.To, Rate: options.Rate, Force: options.Force,
-		Matched: out.Matched.N, Exact: !out.Matched.AtLeast, Who: Who(r),
+		Matched: out.Matched.N, Exact: !out.Matched.AtLeast, Who: owner(r),
 	})
 	if errors.Is(err, jobs.ErrTooMany) {
 		return nil, refusal(problem.TooManyJobs, "", fmt.Sprintf("%d jobs are open: wait for one of them, or cancel it. GET /v1/jobs lists them", jobs.MaxOpen))
@@ -362,7 +362,7 @@ func (a *api) cancelJob(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := changing(r)
 	defer cancel()
 	id := r.PathValue("id")
-	job, err := a.Jobs.Cancel(ctx, id, Who(r))
+	job, err := a.Jobs.Cancel(ctx, id, owner(r))
 	switch {
 	case errors.Is(err, jobs.ErrOver) && !job.State.Over():
 		a.refuse(w, r, refusal(problem.JobEnded, "id", "the job was cancelled already, and ends within seconds: GET /v1/jobs/{id} shows by whom"))

@@ -9,7 +9,10 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"relay/config"
 	"relay/ingest/problem"
@@ -27,20 +30,25 @@ type Links struct {
 type LinkRequest struct {
 	Tenant string   `json:"tenant"`
 	May    []string `json:"may,omitempty"` // rights: read, payload, secrets, test, redeliver, endpoints; read by default
+	For    string   `json:"for,omitempty"` // who gets it, for the audit: 1 to 100 printable characters; it can be read in the token
 	TTL    string   `json:"ttl,omitempty"` // how long it holds, 1m to 30d; 1h by default
 }
 
 // Link is access for one tenant.
 type Link struct {
 	Token   string    `json:"token"` // a bearer token of these routes
+	Path    string    `json:"path"`  // on a listener that has the page: who opens it is logged in
 	Tenant  string    `json:"tenant"`
+	For     string    `json:"for,omitempty"`
 	May     []string  `json:"may"`
+	Warning string    `json:"warning,omitempty"` // the link shows nothing so far
 	Expires time.Time `json:"expires"`
 }
 
 // claims are what a token says.
 type claims struct {
 	Tenant  string  `json:"t"`
+	For     string  `json:"f,omitempty"`
 	May     []Right `json:"m"`
 	Expires int64   `json:"e"` // seconds since 1970
 }
@@ -72,7 +80,7 @@ func (l Links) Access(token string, now time.Time) *Access {
 	if !whole || !signed || now.Unix() >= c.Expires {
 		return nil
 	}
-	return &Access{Name: "link of " + c.Tenant, May: c.May, Tenants: []string{c.Tenant}, Expires: time.Unix(c.Expires, 0).UTC()}
+	return &Access{Name: "link of " + c.Tenant, May: c.May, Tenants: []string{c.Tenant}, For: c.For, Expires: time.Unix(c.Expires, 0).UTC()}
 }
 
 // read reads a token: what it says, and whether a key signed that. whole is false if it is none, or cut.
@@ -109,7 +117,7 @@ func (a *api) link(w http.ResponseWriter, r *http.Request) (*Link, error) {
 	if a.Links == nil || len(a.Links().Keys) == 0 {
 		return nil, refusal(problem.NoLinkKey, "", `links are signed: set admin { link_key = [env("RELAY_LINK_KEY")] }, and reload`)
 	}
-	members, err := readObject(w, r, linkBody, "tenant", "may", "ttl")
+	members, err := readObject(w, r, linkBody, "tenant", "may", "for", "ttl")
 	if err != nil {
 		return nil, err
 	}
@@ -128,6 +136,17 @@ func (a *api) link(w http.ResponseWriter, r *http.Request) (*Link, error) {
 			return nil, refusal(problem.Forbidden, "may", fmt.Sprintf("this token has no right %q, so it can give none", right))
 		}
 	}
+	if slices.Contains(c.May, Payload) && !slices.Contains(c.May, Read) {
+		return nil, refusal(problem.InvalidParameter, "may", "payload alone shows nothing, because it is about what read shows: give read, too")
+	}
+	if _, given := members["for"]; given {
+		if c.For, err = textOf(members, "for"); err != nil {
+			return nil, err
+		}
+		if n := utf8.RuneCountInString(c.For); n < 1 || n > 100 || strings.ContainsFunc(c.For, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			return nil, refusal(problem.InvalidParameter, "for", "for is who gets the link: 1 to 100 printable characters")
+		}
+	}
 	ttl := time.Hour
 	text, err := textOf(members, "ttl")
 	if err == nil && text != "" {
@@ -141,14 +160,18 @@ func (a *api) link(w http.ResponseWriter, r *http.Request) (*Link, error) {
 	until := time.Now().Add(ttl).Truncate(time.Second)
 	c.Expires = until.Unix()
 	token := a.Links().sign(c)
-	link := &Link{Token: token, Tenant: c.Tenant, Expires: until.UTC()}
+	link := &Link{Token: token, Path: "/enter/" + token, Tenant: c.Tenant, For: c.For, Expires: until.UTC()}
 	for _, right := range c.May {
 		link.May = append(link.May, string(right))
 	}
 	a.audited(r, audit.Entry{Verb: "link", What: "tenant " + c.Tenant, After: audit.State(struct {
 		May     []string  `json:"may"`
+		For     string    `json:"for,omitempty"`
 		Expires time.Time `json:"expires"`
-	}{link.May, link.Expires})})
+	}{link.May, link.For, link.Expires})})
+	if of := (&Access{Tenants: []string{c.Tenant}}); len(of.seen(a.Policy())) == 0 {
+		link.Warning = fmt.Sprintf("no endpoint is for the tenant %s alone: is the name right?", shorten(c.Tenant))
+	}
 	return link, nil
 }
 

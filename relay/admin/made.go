@@ -199,12 +199,14 @@ func (a *api) noteMade(r *http.Request, line string, e audit.Entry) {
 }
 
 // recorded is what the audit tells of an endpoint made at run time.
-func recorded(e registry.Endpoint) json.RawMessage {
+// changed names settings that another one has in a way that is not shown.
+func recorded(e registry.Endpoint, changed ...string) json.RawMessage {
 	return audit.State(struct {
 		Revision string          `json:"revision"`
 		Secrets  int             `json:"secrets"`
 		Settings json.RawMessage `json:"settings"`
-	}{revision(e.Revision), e.Secrets, registry.Recorded(e.Spec)})
+		Changed  []string        `json:"changed,omitempty"`
+	}{revision(e.Revision), e.Secrets, registry.Recorded(e.Spec), changed})
 }
 
 // secretsNow is what the audit tells of the secrets of an endpoint.
@@ -266,7 +268,7 @@ func (a *api) changeMade(do func(g Registry, ctx context.Context, name string, m
 			a.refuseMade(w, r, err)
 			return
 		}
-		a.noteMade(r, "asked to change an endpoint", audit.Entry{Verb: "endpoints set", What: made.Name, Before: recorded(before), After: recorded(made)})
+		a.noteMade(r, "asked to change an endpoint", audit.Entry{Verb: "endpoints set", What: made.Name, Before: recorded(before), After: recorded(made, registry.Unseen(before.Spec, made.Spec)...)})
 		a.answerMade(w, r, http.StatusOK, made, a.enabledBy(ctx, r, &was))
 	}
 }

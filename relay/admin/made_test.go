@@ -138,6 +138,7 @@ func TestMadeEndpointsInTheAudit(t *testing.T) {
 	p := newPlatform(t)
 	p.o.Edits = p.store
 	p.ok("POST", "/v1/endpoints", `{"name":"acme","url":"https://acme.example.com/canary?key=canary","headers":{"X-Key":"canary"},"secret":"whsec_Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5Y2FuYXJ5"}`)
+	p.ok("PATCH", "/v1/endpoints/acme", `{"url":"https://acme.example.com/elsewhere?key=canary","headers":{"X-Key":"canary-2"}}`)
 	p.ok("PATCH", "/v1/endpoints/acme", `{"timeout":{"total":"9s"},"headers":null}`)
 	p.ok("GET", "/v1/endpoints/acme/secret", "")
 	p.ok("POST", "/v1/endpoints/acme/secret/rotate", "")
@@ -165,6 +166,7 @@ func TestMadeEndpointsInTheAudit(t *testing.T) {
 		"secret rotate map[secrets:1] map[secrets:2]",
 		"secret show <nil> <nil>",
 		"endpoints set map[secrets:1 settings:" + one + "] map[secrets:1 settings:" + two + "]",
+		"endpoints set map[secrets:1 settings:" + one + "] map[changed:[url headers.X-Key] secrets:1 settings:" + one + "]",
 		"endpoints add <nil> map[secrets:1 settings:" + one + "]",
 	}
 	if diff := cmp.Diff(want, lines); diff != "" {

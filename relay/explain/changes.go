@@ -2,6 +2,7 @@ package explain
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"relay/config"
@@ -130,10 +131,32 @@ func (c *Changes) Lines() []string {
 	} else if len(c.Process) > 0 {
 		add("process: changed")
 	}
+	gone := ""
 	for _, s := range c.Process {
+		if isAccess := strings.HasPrefix(s.Name, "admin.access "); isAccess && s.Name == gone+s.Name[strings.LastIndex(s.Name, " "):] {
+			continue
+		}
+		if name, is := c.removedAccess(s.Name); is {
+			gone = "admin.access " + name
+			add("  access " + name + ": removed")
+			continue
+		}
 		add(s.line())
 	}
 	return lines
+}
+
+// removedAccess is the access of a setting if all of it is gone: every access has rights.
+func (c *Changes) removedAccess(setting string) (name string, removed bool) {
+	rest, is := strings.CutPrefix(setting, "admin.access ")
+	end := strings.LastIndex(rest, " ")
+	if !is || end < 0 {
+		return "", false
+	}
+	name = rest[:end]
+	return name, slices.ContainsFunc(c.Process, func(s SettingChange) bool {
+		return s.Name == "admin.access "+name+" may" && s.New == ""
+	})
 }
 
 func (s SettingChange) line() string {

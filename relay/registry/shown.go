@@ -1,8 +1,12 @@
 package registry
 
 import (
+	"bytes"
 	"encoding/json"
+	"maps"
 	"net/url"
+	"slices"
+	"strings"
 
 	"relay/policy"
 )
@@ -40,6 +44,39 @@ func shown(spec json.RawMessage, clean func(*url.URL)) json.RawMessage {
 	}
 	shown, _ := json.Marshal(members)
 	return shown
+}
+
+// Unseen names the settings that differ between two specs and look the same in Recorded: url, headers.NAME, tls.key.
+func Unseen(old, now json.RawMessage) []string {
+	var names []string
+	before, after := Recorded(old), Recorded(now)
+	for _, path := range [][]string{{"url"}, {"tls", "key"}} {
+		if differs(old, now, path...) && !differs(before, after, path...) {
+			names = append(names, strings.Join(path, "."))
+		}
+	}
+	var headers struct{ Headers map[string]json.RawMessage }
+	_ = json.Unmarshal(now, &headers) // what is no object has no headers
+	for _, name := range slices.Sorted(maps.Keys(headers.Headers)) {
+		if differs(old, now, "headers", name) && !differs(before, after, "headers", name) {
+			names = append(names, "headers."+name)
+		}
+	}
+	return names
+}
+
+// differs tells whether two objects have different values at a path.
+func differs(a, b json.RawMessage, path ...string) bool {
+	for _, name := range path {
+		a, b = member(a, name), member(b, name)
+	}
+	return !bytes.Equal(a, b)
+}
+
+func member(object json.RawMessage, name string) json.RawMessage {
+	var members map[string]json.RawMessage
+	_ = json.Unmarshal(object, &members) // nil for what is no object
+	return members[name]
 }
 
 // hide replaces values of an object by ***.
