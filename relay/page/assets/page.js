@@ -9,7 +9,7 @@ function zones(within) {
   for (const t of within.querySelectorAll("time[datetime]")) {
     const at = new Date(t.dateTime);
     if (Number.isNaN(at.getTime())) continue;
-    const local = at.toLocaleString(root.lang, { dateStyle: "medium", timeStyle: "medium" });
+    const local = at.toLocaleString(root.lang, { dateStyle: "medium", timeStyle: "medium", hourCycle: "h23" });
     if (t.dataset.clock !== undefined) t.textContent = local;
     if (t.dataset.daytime !== undefined) t.textContent = at.toLocaleTimeString(root.lang, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
     t.title = t.dataset.clock !== undefined ? t.dateTime : `${local} · ${t.dateTime}`;

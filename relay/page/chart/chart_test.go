@@ -343,3 +343,11 @@ func BenchmarkWeek(b *testing.B) {
 	}
 	b.ReportMetric(float64(size), "bytes/page")
 }
+
+// A tiny line with one value alone draws nothing, and still says it.
+func TestSparkOfOneValue(t *testing.T) {
+	got := string(Spark(SparkSuccess, "Success", []float64{Gap(), 0.5, Gap()}, percent))
+	if strings.Contains(got, "<svg") || !strings.Contains(got, `aria-label="Success: `+percent(0.5)+`"`) {
+		t.Error(got)
+	}
+}

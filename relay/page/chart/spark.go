@@ -15,15 +15,17 @@ const (
 const sparkHigh = 24.0
 
 // Spark is a tiny line for a row of a table. label is its accessible name; the values follow as its description, as format
-// writes them. Without a value it is "–" with the label for screen readers.
+// writes them. One value alone is drawn by nothing, and without any it is "–", both with the label for screen readers.
 func Spark(kind Kind, label string, values []float64, format func(v float64) string) template.HTML {
 	values = newest(values)
 	m := &markup{}
-	l, most := points{}, 0.0
+	l, most, one, known := points{}, 0.0, 0.0, 0
 	for _, v := range values {
 		v = clean(v)
 		if drawn(v) {
 			most = max(most, v)
+			one = v
+			known++
 		}
 		l.y = append(l.y, v)
 	}
@@ -31,6 +33,12 @@ func Spark(kind Kind, label string, values []float64, format func(v float64) str
 		m.raw(`<span class="c-spark c-empty" role="img" aria-label="`)
 		m.text(label)
 		m.raw(`">`, missing, `</span>`)
+		return m.html()
+	}
+	if known == 1 { // a line has two points: one alone looks like dirt
+		m.raw(`<span class="c-spark" role="img" aria-label="`)
+		m.text(label + ": " + cell(one, format))
+		m.raw(`"></span>`)
 		return m.html()
 	}
 	m.svg(Text{Title: label, Description: listed(l.y, format)}, " c-spark", float64(max(1, len(values)-1)), sparkHigh)
