@@ -96,6 +96,8 @@ type Options struct {
 
 	Links func() Links // nil: no links
 
+	Title func() string // of the page, "" for none, which tests name instead of Relay; optional
+
 	// Alerts lists the alerts that fire; nil if the outbox keeps none.
 	Alerts func(ctx context.Context) ([]alert.Firing, error)
 

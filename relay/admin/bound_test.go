@@ -153,3 +153,19 @@ func TestPlainErrors(t *testing.T) {
 		}
 	}
 }
+
+// A test names whom receivers know, the title of the page, where there is one.
+func TestTitleInTests(t *testing.T) {
+	h := newHouse(t)
+	var sent []byte
+	h.o.Test = func(e *policy.Endpoint, event *outbox.Event) (deliver.Result, error) {
+		sent = event.Data
+		return deliver.Result{Endpoint: e.Name, State: outbox.Delivered, Attempt: outbox.Attempt{N: 1, Started: time.Now()}}, nil
+	}
+	for title, want := range map[string]string{"": "a test of Relay.", "acme-platform": "a test of acme-platform."} {
+		h.o.Title = func() string { return title }
+		if h.as(nil, "POST", "/v1/endpoints/of-acme/test", ""); !strings.Contains(string(sent), want) {
+			t.Errorf("%q: %s", title, sent)
+		}
+	}
+}

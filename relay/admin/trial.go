@@ -122,7 +122,7 @@ func (a *api) testEvent(w http.ResponseWriter, r *http.Request, endpoint string)
 	}
 	data := []byte(members["data"])
 	if data == nil {
-		data = fmt.Appendf(nil, `{"message":"This is a test of Relay.","endpoint":%s}`, audit.State(endpoint))
+		data = fmt.Appendf(nil, `{"message":%s,"endpoint":%s}`, audit.State("This is a test of "+a.name()+"."), audit.State(endpoint))
 	}
 	if depth(data) > maxDepth {
 		return nil, refusal(problem.TooDeep, "data", fmt.Sprintf("data is nested more than %d levels deep", maxDepth))
@@ -130,6 +130,16 @@ func (a *api) testEvent(w http.ResponseWriter, r *http.Request, endpoint string)
 	return &outbox.Event{
 		ID: "evt_" + uuid.Must(uuid.NewV7()).String(), Type: kind, Time: a.now().UTC().Truncate(time.Microsecond), Data: data, Via: "relay",
 	}, nil
+}
+
+// name is who sends the events, for those who get them.
+func (a *api) name() string {
+	if a.Title != nil {
+		if title := a.Title(); title != "" {
+			return title
+		}
+	}
+	return "Relay"
 }
 
 // depth is how deeply JSON is nested.

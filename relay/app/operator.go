@@ -29,6 +29,7 @@ func (a *App) adminOptions() admin.Options {
 		options.Registry = a.registry
 	}
 	options.Links = func() admin.Links { return a.live.Load().tokens.Links }
+	options.Title = func() string { return a.live.Load().config.Admin.Page.Title }
 	if a.jobs == nil {
 		a.jobs = a.newJobs(a.store, admin.Surroundings(options))
 	}
