@@ -9,13 +9,14 @@ import (
 	"testing"
 	"time"
 
+	"relay/policy"
 	"relay/relay/admin"
 )
 
 // link makes a link of acme by the API itself.
 func (g *door) link(ttl string) string {
 	g.t.Helper()
-	api := admin.New(admin.Options{Links: func() admin.Links { return g.tokens.Links }})
+	api := admin.New(admin.Options{Links: func() admin.Links { return g.tokens.Links }, Policy: func() *policy.Policy { return &policy.Policy{} }})
 	var made admin.Link
 	c := &call{p: &Page{Options: Options{API: api}}, r: &http.Request{Host: "relay.test"}}
 	if err := c.send(http.MethodPost, "/v1/links", admin.LinkRequest{Tenant: "acme", TTL: ttl}, &made); err != nil {
