@@ -148,11 +148,11 @@ func (c *command) changeAll(a *action, f *filter, o bulkOptions) error {
 		if o.json {
 			return client.JSON(c.out, text)
 		}
-		_, err = fmt.Fprintf(c.out, "%s; nothing was done\n", matchOf(&count.Matched))
+		_, err = fmt.Fprintf(c.out, "%s%s; nothing was done\n", matchOf(&count.Matched), resentOf(&count))
 		return err
 	}
 	if !o.yes {
-		if err := c.confirm(fmt.Sprintf("This would "+a.does+".", deliveriesOf(&count.Matched))); err != nil {
+		if err := c.confirm(fmt.Sprintf("This would "+a.does+".", deliveriesOf(&count.Matched)+resentOf(&count))); err != nil {
 			return err
 		}
 	}
@@ -165,7 +165,7 @@ func (c *command) changeAll(a *action, f *filter, o bulkOptions) error {
 		if o.json {
 			return client.JSON(c.out, text)
 		}
-		_, err = fmt.Fprintf(c.out, "job %s: %s; follow it: relay jobs --follow %[1]s\n", started.ID, matchOf(&started.Matched))
+		_, err = fmt.Fprintf(c.out, "job %s: %s; follow it: relay jobs --follow %[1]s\n", started.ID, matchOf(&started.Matched)+resentOf(&started))
 		return err
 	}
 	return c.follow(t, started.ID, o.json)
@@ -266,4 +266,12 @@ func matchOf(t *admin.Total) string {
 		return "1 delivery matches"
 	}
 	return totalOf(t) + " deliveries match"
+}
+
+// resentOf says of redeliveries that some of them match in vain, "" if none does.
+func resentOf(count *admin.BulkAnswer) string {
+	if r := count.Resent; r == nil || r.N == 0 && !r.AtLeast {
+		return ""
+	}
+	return fmt.Sprintf(" (%s of them sent again since: an event goes once to an endpoint, and not if it was delivered since or is pending)", totalOf(count.Resent))
 }

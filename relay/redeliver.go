@@ -14,7 +14,10 @@ func (c *command) redeliver() *cobra.Command {
 	return c.action(action{
 		verb: "redeliver", short: "Send the event of a delivery again, or those of all deliveries of a filter",
 		long: "Each is a new delivery with its whole schedule; the old one stays as it is. Without --state those that\n" +
-			"failed. It never goes faster than the limits of the endpoints. --to sends to another endpoint.",
+			"failed. It never goes faster than the limits of the endpoints. --to sends to another endpoint.\n\n" +
+			"With a filter an event goes once to an endpoint, however many deliveries of it match (SKIPPED: repeat), and\n" +
+			"not where another delivery of it is pending (on_its_way) or was delivered since (delivered_since). With\n" +
+			"--state delivered events are sent again that arrived.",
 		example: "  relay redeliver dlv_17\n  relay redeliver --endpoint billing --since 2h --dry-run\n  relay redeliver --endpoint billing --since 2h --rate 50 --yes",
 		does:    "send the events of %s again", path: "/v1/redeliveries", to: true,
 		one: func(t client.Target, id string, o bulkOptions) ([]byte, string, error) {

@@ -33,6 +33,7 @@ type BulkRequest struct {
 type BulkAnswer struct {
 	ID      string              `json:"id,omitempty"` // of the job: GET /v1/jobs/{id} shows its progress; left out for a dry run
 	Matched Total               `json:"matched"`
+	Resent  *Total              `json:"resent,omitempty"` // of redeliveries: those that match and whose event was sent again since to the same endpoint
 	DryRun  bool                `json:"dry_run,omitempty"`
 	Filter  map[string][]string `json:"filter"` // as it was understood, with times for durations
 
@@ -62,7 +63,7 @@ type Job struct {
 	Matched Total            `json:"matched"` // deliveries, when the job was made
 	Seen    int64            `json:"seen"`    // done and skipped so far
 	Done    int64            `json:"done"`    // deliveries, or events of an erasure, that were changed
-	Skipped map[string]int64 `json:"skipped"` // those that were not, by reason: their state, not_found, erased, under_way, endpoint_removed, already, error
+	Skipped map[string]int64 `json:"skipped"` // those that were not, by reason: their state, not_found, erased, under_way, endpoint_removed, already, repeat, on_its_way, delivered_since, error
 	Error   string           `json:"error,omitempty"`
 
 	Who         string    `json:"who"`
@@ -102,7 +103,8 @@ func (a *api) jobRoutes() []route {
 		{bulk{outbox.Retry, []string{"pending", "held"}, []string{"pending", "held"}}, "retryDeliveries", "/v1/retries", "Make all pending deliveries of a filter due now",
 			"Limits, breaker and pause of their endpoints still hold."},
 		{bulk{outbox.Redeliver, []string{"failed", "delivered", "success", "discarded"}, []string{"failed"}}, "redeliverDeliveries", "/v1/redeliveries", "Send the events of all deliveries of a filter again",
-			"Without `state` those that failed. Each is sent again once, never faster than the limits of its endpoint."},
+			"Without `state` those that failed. An event is sent again once to an endpoint, however many of its deliveries match, never faster than the limits of the endpoint. It is not sent where another delivery of it to the endpoint is pending (`on_its_way`), " +
+				"nor, unless `state` has `delivered`, where a later one was delivered (`delivered_since`); at the endpoint of `to` any other one counts as later."},
 		{bulk{outbox.Discard, []string{"pending", "held"}, []string{"pending", "held"}}, "discardDeliveries", "/v1/discards", "End all pending deliveries of a filter without an attempt", ""},
 		{bulk{outbox.Erase, nil, nil}, "eraseEvents", "/v1/erasures", "Erase the data of the events of all deliveries of a filter for good",
 			"Events without a delivery are erased one by one, by their id."},
@@ -252,8 +254,14 @@ func (a *api) matched(ctx context.Context, out *BulkAnswer, filter url.Values, a
 	if out.Matched.N == 0 && !out.Matched.AtLeast {
 		return nothingMatched()
 	}
-	if action == outbox.Retry {
+	switch {
+	case action == outbox.Retry:
 		out.Warning, err = a.stayHeld(ctx, f)
+	case action == outbox.Redeliver && f.Resent == nil:
+		f.Resent = new(true)
+		var resent Total
+		resent, err = a.count(ctx, f)
+		out.Resent = &resent
 	}
 	return err
 }

@@ -312,11 +312,11 @@ func TestJobs(t *testing.T) {
 		defer func() { stop() }()
 		time.Sleep(time.Minute)
 		job = done[Job](o, 200, "GET", "/v1/jobs/"+made.ID, "")
-		if job.State != "done" || job.Done != 2 || job.Seen != 2 || job.Ended.IsZero() || job.Relay != "relay-1" {
+		if job.State != "done" || job.Done != 1 || job.Seen != 2 || job.Skipped["on_its_way"] != 1 || job.Ended.IsZero() || job.Relay != "relay-1" {
 			t.Errorf("job: %+v", job)
 		}
-		if n := len(done[EventWhole](o, 200, "GET", "/v1/events/evt_1", "").Deliveries); n != 6 {
-			t.Errorf("%d deliveries of the event, want 6", n)
+		if n := len(done[EventWhole](o, 200, "GET", "/v1/events/evt_1", "").Deliveries); n != 5 {
+			t.Errorf("%d deliveries of the event, want 5", n)
 		}
 		o.refuses(409, problem.JobEnded, "id", "POST", "/v1/jobs/"+made.ID+"/cancel", "")
 
@@ -332,7 +332,7 @@ func TestJobs(t *testing.T) {
 		time.Sleep(time.Minute)
 		erase := done[BulkAnswer](o, 202, "POST", "/v1/erasures", `{"until":"0s","force":true}`)
 		time.Sleep(time.Minute)
-		for id, want := range map[string]int64{to.ID: 1, erase.ID: 1} {
+		for id, want := range map[string]int64{to.ID: 0, erase.ID: 1} /* the event is on its way to archive */ {
 			if job := done[Job](o, 200, "GET", "/v1/jobs/"+id, ""); job.State != "done" || job.Done != want {
 				t.Errorf("job: %+v", job)
 			}

@@ -66,6 +66,7 @@ type Delivery struct {
 	RedeliveryOf  string   `json:"redelivery_of,omitempty"`  // id of the delivery that this one repeats
 	RedeliveredAs []string `json:"redelivered_as,omitempty"` // ids of those that repeat it; only in the answer for one delivery or event
 	Manual        bool     `json:"manual,omitempty"`         // made by an operator: a test or a redelivery
+	Resent        bool     `json:"resent,omitempty"`         // the event was sent again to the same endpoint by a later delivery; only in lists
 }
 
 // EventRef names an event.

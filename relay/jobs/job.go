@@ -64,6 +64,9 @@ const (
 	SkipClaimed  = "under_way"        // an attempt is being made
 	SkipEndpoint = "endpoint_removed" // the endpoint is in no file
 	SkipAlready  = "already"          // what is asked for is so already
+	SkipRepeat   = "repeat"           // the job sends the event to the endpoint already, for another delivery of it
+	SkipOnItsWay = "on_its_way"       // another delivery of the event to the endpoint is pending
+	SkipSince    = "delivered_since"  // a later delivery has brought the event to the endpoint
 	SkipError    = "error"            // the outbox refused the change
 )
 

@@ -2,6 +2,9 @@
 // A job is a document in the outbox, so it survives any end of Relay. One Relay works on it at a time, by a
 // lease in that document; when it stops or dies another one goes on where it was.
 //
+// A redelivery sends an event once to an endpoint, however many deliveries of it match: the oldest of them is repeated. It
+// leaves out what was delivered since, or is pending: outbox.Unless.
+//
 // Each delivery is dealt with at least once and changed once: a batch of ids is stored before the first of
 // them is changed, and outbox.Change makes a repeated change once.
 package jobs

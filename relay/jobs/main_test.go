@@ -256,7 +256,7 @@ func audited(t *testing.T, store outbox.Operable, text string) (n int) {
 
 func skipped(j jobs.Job) string {
 	var parts []string
-	for _, reason := range []string{jobs.SkipAbsent, jobs.SkipErased, jobs.SkipClaimed, jobs.SkipEndpoint, jobs.SkipAlready, jobs.SkipError, "pending", "delivered", "failed", "discarded"} {
+	for _, reason := range []string{jobs.SkipAbsent, jobs.SkipErased, jobs.SkipClaimed, jobs.SkipEndpoint, jobs.SkipAlready, jobs.SkipRepeat, jobs.SkipOnItsWay, jobs.SkipSince, jobs.SkipError, "pending", "delivered", "failed", "discarded"} {
 		if n := j.Skipped[reason]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%s %d", reason, n))
 		}

@@ -224,7 +224,7 @@ func (w *work) edit(ctx context.Context, ids []string) (edited []outbox.Edited, 
 		c := outbox.Change{Action: w.d.Action, Delivery: id}
 		switch w.d.Action {
 		case outbox.Redeliver:
-			c.Endpoint, c.Once = w.d.To, once(w.d.ID, id)
+			c.Endpoint, c.Once, c.Unless = w.d.To, once(w.d.ID, id), w.unless()
 		case outbox.Discard:
 			c.Code = CodeDiscarded
 		case outbox.Erase:
@@ -237,6 +237,16 @@ func (w *work) edit(ctx context.Context, ids []string) (edited []outbox.Edited, 
 		return err
 	})
 	return edited, err
+}
+
+// unless is what makes a redelivery needless. Who asks for deliveries that were delivered means to send events again that
+// arrived; each is sent once to an endpoint, also where the filter matches several deliveries of it.
+func (w *work) unless() outbox.Unless {
+	states := w.d.Filter["state"]
+	if len(states) == 0 || slices.Contains(states, string(outbox.Delivered)) || slices.Contains(states, "success") {
+		return outbox.UnlessPending
+	}
+	return outbox.UnlessDelivered
 }
 
 // Codes of deliveries that an operator ended.
@@ -262,6 +272,12 @@ func (w *work) tally(e *outbox.Edited) bool {
 		w.d.skip(SkipErased, 1)
 	case errors.Is(e.Err, outbox.ErrClaimed):
 		w.d.skip(SkipClaimed, 1)
+	case errors.Is(e.Err, outbox.ErrRepeat):
+		w.d.skip(SkipRepeat, 1)
+	case errors.Is(e.Err, outbox.ErrOnItsWay):
+		w.d.skip(SkipOnItsWay, 1)
+	case errors.Is(e.Err, outbox.ErrDelivered):
+		w.d.skip(SkipSince, 1)
 	default:
 		w.d.skip(SkipError, 1)
 		w.d.Error = e.Err.Error()

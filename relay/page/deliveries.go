@@ -52,7 +52,7 @@ type keptCondition struct{ Name, Value string }
 
 // shownConditions are those with a field of their own, for one value.
 func shownConditions() []string {
-	return []string{"state", "endpoint", "type", "status", "since", "tenant", "event", "key", "code", "attempts", "manual", "until", "attempted_since", "order"}
+	return []string{"state", "endpoint", "type", "status", "since", "tenant", "event", "key", "code", "attempts", "manual", "resent", "until", "attempted_since", "order"}
 }
 
 // listQuery is the filter of an address: empty fields of a form are no conditions.
@@ -170,6 +170,7 @@ type bulkQuestion struct {
 	Given    url.Values
 	Filters  []condition // Filter for people
 	Matched  admin.Total
+	Resent   admin.Total // of those, of a redelivery
 	Problem  *refusal
 	Back     string
 	CanForce bool
@@ -197,6 +198,9 @@ func (c *call) askBulk() error {
 		status = data.Problem.Status
 	}
 	data.Matched, data.Filter, data.Filters = out.Matched, out.Filter, c.conditions(out.Filter)
+	if out.Resent != nil {
+		data.Resent = *out.Resent
+	}
 	c.show(status, "bulk", c.t("bulk.title."+data.Action), data)
 	return nil
 }

@@ -54,6 +54,7 @@ func Params() []Param {
 		{Name: "code", Kind: "code", Use: Lists | Bulk | Tail, Example: "http_503", About: "code of the state or of the last attempt", read: readCode},
 		{Name: "attempts", Kind: "number", Use: Lists | Bulk | Tail, Example: ">=3", About: "attempts so far: `3`, `>=3` or `<=3`; `0` for none", read: readAttempts},
 		{Name: "manual", Kind: "true or false", Use: Lists | Bulk | Tail, Values: []string{"true", "false"}, Example: "true", About: "made by an operator: a test or a redelivery", read: readManual},
+		{Name: "resent", Kind: "true or false", Use: Lists | Bulk, Values: []string{"true", "false"}, Example: "false", About: "the event was sent again to the same endpoint by a later delivery; `state=failed&resent=false` is what failed in the end", read: readResent},
 		{Name: "since", Kind: "time", Use: Lists | Bulk | Stats, Example: "2h", About: "accepted at or after this time: RFC 3339, or a duration back from now", read: readSince},
 		{Name: "until", Kind: "time", Use: Lists | Bulk | Stats, Example: "2026-01-31T12:00:00Z", About: "accepted before this time", read: readUntil},
 		{Name: "attempted_since", Kind: "time", Use: Lists | Bulk, Example: "30m", About: "last attempt began at or after this time", read: readAttemptedSince},

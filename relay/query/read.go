@@ -138,6 +138,11 @@ func readManual(q *Query, _ *reader, v string) error {
 	return nil
 }
 
+func readResent(q *Query, _ *reader, v string) error {
+	q.find.Resent = new(v == "true")
+	return nil
+}
+
 func readSince(q *Query, r *reader, v string) error { return r.time(v, &q.Span.Since) }
 func readUntil(q *Query, r *reader, v string) error { return r.time(v, &q.Span.Until) }
 
