@@ -332,10 +332,11 @@ func TestJobs(t *testing.T) {
 		time.Sleep(time.Minute)
 		erase := done[BulkAnswer](o, 202, "POST", "/v1/erasures", `{"until":"0s","force":true}`)
 		time.Sleep(time.Minute)
-		for id, want := range map[string]int64{to.ID: 0, erase.ID: 1} /* the event is on its way to archive */ {
-			if job := done[Job](o, 200, "GET", "/v1/jobs/"+id, ""); job.State != "done" || job.Done != want {
-				t.Errorf("job: %+v", job)
-			}
+		if job := done[Job](o, 200, "GET", "/v1/jobs/"+to.ID, ""); job.State != "done" || job.Done+job.Skipped["on_its_way"] != 1 { // the discards may come first
+			t.Errorf("job: %+v", job)
+		}
+		if job := done[Job](o, 200, "GET", "/v1/jobs/"+erase.ID, ""); job.State != "done" || job.Done != 1 {
+			t.Errorf("job: %+v", job)
 		}
 		stop()
 		o.accept(t, outbox.Event{ID: "evt_3", Type: "t", Data: []byte(`1`)}, "archive")
