@@ -18,8 +18,8 @@ func (c *call) live() error {
 		return nil // HEAD has no stream to end
 	}
 	q := c.r.URL.Query()
-	for _, of := range []string{"order", "limit", "cursor", "offset", "total", "since", "until", "attempted_since", "attempted_until"} {
-		q.Del(of) // what is about a page of a list, or about times
+	for _, of := range []string{"order", "limit", "cursor", "offset", "total", "since", "until", "attempted_since", "attempted_until", "resent"} {
+		q.Del(of) // what is about a page of a list, times, or other deliveries
 	}
 	if q.Get("rate") != "1" {
 		q.Set("rate", liveRate)
