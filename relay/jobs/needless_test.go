@@ -62,7 +62,7 @@ func TestEachEventOnce(t *testing.T) {
 		want("matched 12, sent 0, delivered_since 12", sends("endpoint=a&state=failed", ""))
 		want("matched 0, sent 0, ", sends("endpoint=a&state=failed&resent=false", ""))
 
-		// Whoever means to send again what arrived can, each event once.
+		// An operator who means to send again what arrived can, each event once.
 		want("matched 15, sent 3, repeat 12", sends("endpoint=a&state=failed&state=delivered", ""))
 		settleAll(t, m, "a", outbox.Delivered)
 		want("matched 6, sent 3, repeat 3", sends("endpoint=a&state=success", ""))
