@@ -175,7 +175,7 @@ func (t *tailing) event(name, data string) error {
 		}
 		fmt.Fprintf(t.c.err, "relay: %d attempts are left out here, because the reader was too slow\n", lost.Lost)
 	case "end":
-		return errors.New("Relay stops")
+		return errors.New("it stops")
 	}
 	return nil
 }

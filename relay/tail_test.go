@@ -36,7 +36,7 @@ func TestTailGoesOn(t *testing.T) {
 	cmd, out := background(t, "tail", "--admin", s.URL, "--endpoint", "billing")
 	awaitLine(t, out, "TIME\tOUTCOME\t[^\n]*\n2026-01-31T12:00:00Z\tretry\tpending\tbilling\tinvoice.paid\t1/10\t503\t3.5ms\tdlv_1\thttp_503\n")
 	awaitLine(t, out, `relay: 12 attempts are left out here`)
-	awaitLine(t, out, `relay: the connection has ended at \S+ \(Relay stops\); asking again. Attempts from now until then: relay deliveries --attempted-since 20`)
+	awaitLine(t, out, `relay: the connection has ended at \S+ \(it stops\); asking again. Attempts from now until then: relay deliveries --attempted-since 20`)
 	awaitLine(t, out, "\tdlv_2\thttp_503\n")
 	if n := strings.Count(out.String(), "OUTCOME"); n != 1 {
 		t.Errorf("%d headers", n)
