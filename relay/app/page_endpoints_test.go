@@ -244,7 +244,7 @@ func TestPageRotatesSecrets(t *testing.T) {
 	p, receiver := pagePlace(t, "")
 	v := browse(t, p.dir, "")
 	v.post("/endpoints", url.Values{"url": {receiver}, "name": {"shop"}, "enabled": {"on"}}).wentTo("/endpoints/shop/secret")
-	secret := regexp.MustCompile(`whsec_[^<]+`)
+	secret := regexp.MustCompile(`whsec_[\w+/=&#;]{20,}`) // escaped; the sample of code has the prefix alone
 	first := secret.FindString(v.get("/endpoints/shop/secret").body)
 	v.post("/endpoints/shop/secret/rotate", url.Values{"secret": {"short"}}).is(422, "!"+first)
 	both := v.get(v.post("/endpoints/shop/secret/rotate", url.Values{"overlap": {"1h"}, "once": {"m"}}).wentTo("/endpoints/shop/secret")).is(200, "signs along until")
@@ -308,7 +308,7 @@ func TestPageLinks(t *testing.T) {
 	edit := c.get("/endpoints/own/edit").is(200)
 	c.post("/endpoints/own/edit", edit.fields("tenants", edit.field("tenants"), "description", "My own")).wentTo("/endpoints/own")
 	v.get("/endpoints?tenant=acme&made=true").is(200, "own", "My own", "!of-acme")
-	c.get("/links").is(403, "sees all tenants")
+	c.get("/links").is(404)
 	c.post("/endpoints/of-acme/pause", nil).is(403)
 	v.post("/endpoints/of-acme/pause", nil).wentTo("/endpoints/of-acme")
 	c.get("/endpoints/of-acme").is(200, "Your provider paused it")
