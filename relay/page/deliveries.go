@@ -30,7 +30,8 @@ type deliveryList struct {
 	admin.DeliveryList
 	Filter  filterForm
 	Problem *refusal // of the filter
-	First   bool     // the first page, newest first: live rows belong on top
+	Top     bool     // live rows belong on top of it
+	First   bool     // the first page, newest first
 	Live    string   // the filter as a query string
 	Next    string   // address of the next page
 	Wider   string   // a pattern that may find what a bare word of a type does not, "" for none
@@ -108,6 +109,7 @@ func (c *call) listDeliveries() error {
 		}
 	}
 	data.First = !q.Has("cursor") && !q.Has("offset") && q.Get("order") != "oldest"
+	data.Top = data.First && q.Get("resent") != "true" // what has just ended was not sent again
 	data.Live = q.Encode()
 	if word := q.Get("type"); len(data.Items) == 0 && word != "" && !strings.ContainsAny(word, ".*,") {
 		data.Wider = word + ".*"
