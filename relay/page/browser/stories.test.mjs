@@ -268,7 +268,7 @@ story('times are in the zone of the viewer, with UTC on hover', async (arrive) =
   await v.open(`/deliveries/${id}`, 'delivery');
   const time = v.page.locator('main time[datetime]').first();
   const utc = await time.getAttribute('datetime');
-  const there = new Date(utc).toLocaleTimeString('en', { timeZone: 'Asia/Taipei', timeStyle: 'medium' });
+  const there = new Date(utc).toLocaleTimeString('en', { timeZone: 'Asia/Taipei', timeStyle: 'medium', hourCycle: 'h23' });
   const shown = `${await time.textContent()} ${await time.getAttribute('title')}`;
   assert.ok(shown.includes(utc), `${shown} has no ${utc}`);
   assert.ok(shown.replaceAll(/\s/g, ' ').includes(there.replaceAll(/\s/g, ' ')), `${shown} has no ${there}`);
