@@ -51,13 +51,15 @@ func askAdmin[T any](p *process, status int, method, path, body string) T {
 
 // outage is a receiver that refuses everything until it is mended.
 type outage struct {
-	mended atomic.Bool
-	mu     sync.Mutex
-	got    map[string]int // requests after that, by event
+	mended  atomic.Bool
+	refused atomic.Int64
+	mu      sync.Mutex
+	got     map[string]int // requests after that, by event
 }
 
 func (o *outage) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !o.mended.Load() {
+		o.refused.Add(1)
 		w.WriteHeader(http.StatusBadRequest)
 		return
 	}

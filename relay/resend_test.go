@@ -2,10 +2,7 @@ package main
 
 import (
 	"fmt"
-	"net/http"
 	"net/http/httptest"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -24,33 +21,19 @@ func TestSendAgainAndAgain(t *testing.T) {
 	})
 }
 
-// tally is a receiver that counts requests of each event, and refuses them until it is mended.
-type tally struct {
-	mended atomic.Bool
-	mu     sync.Mutex
-	got    map[string]int
-}
-
-func (o *tally) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	o.mu.Lock()
-	o.got[r.Header.Get("webhook-id")]++
-	o.mu.Unlock()
-	if !o.mended.Load() {
-		w.WriteHeader(http.StatusBadRequest)
-	}
-}
-
-func (o *tally) total() (n int) {
+// total is all requests, refused or not.
+func (o *outage) total() int64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	n := o.refused.Load()
 	for _, times := range o.got {
-		n += times
+		n += int64(times)
 	}
 	return n
 }
 
 func testSendAgain(t *testing.T, outbox string) {
-	o := &tally{got: map[string]int{}}
+	o := &outage{got: map[string]int{}}
 	receiver := httptest.NewServer(o)
 	defer receiver.Close()
 	p := newProcess(t, receiver.URL, "a")
@@ -90,7 +73,7 @@ func testSendAgain(t *testing.T, outbox string) {
 			t.Errorf("run %d: %+v, want %d sent and the others skipped as %s", run, job, sent, reason)
 		}
 		ended(min(int64(run)+2, 5))
-		if got := o.total() - before; int64(got) != sent {
+		if got := o.total() - before; got != sent {
 			t.Errorf("run %d: the receiver got %d requests, want %d", run, got, sent)
 		}
 	}

@@ -260,6 +260,12 @@ func (e *edit) call(joined *session) (call, bool) {
 	return call{}, false
 }
 
+// refusals are the letters by which scripts say why an edit had no effect.
+var refusals = map[string]error{
+	"N": outbox.ErrNotFound, "C": outbox.ErrClaimed, "E": outbox.ErrErased, "F": outbox.ErrFull,
+	"A": outbox.ErrRepeat, "W": outbox.ErrOnItsWay, "V": outbox.ErrDelivered,
+}
+
 // answer reads what a script says became of an edit.
 func (e *edit) answer(v any) (outbox.Edited, error) {
 	list, err := texts(v, 1)
@@ -276,26 +282,14 @@ func (e *edit) answer(v any) (outbox.Edited, error) {
 			r.n, _ = strconv.Atoi(list[2])
 			edited.Delivery = r.deliveryID()
 		}
-	case "N":
-		edited.Err = outbox.ErrNotFound
-	case "C":
-		edited.Err = outbox.ErrClaimed
-	case "E":
-		edited.Err = outbox.ErrErased
-	case "F":
-		edited.Err = outbox.ErrFull
-	case "A":
-		edited.Err = outbox.ErrRepeat
-	case "W":
-		edited.Err = outbox.ErrOnItsWay
-	case "V":
-		edited.Err = outbox.ErrDelivered
 	case "S":
 		for state, letter := range letters {
 			if list[1] == string(letter) {
 				edited.Err = &outbox.StateError{State: state}
 			}
 		}
+	default:
+		edited.Err = refusals[list[0]]
 	}
 	return edited, nil
 }

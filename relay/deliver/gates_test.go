@@ -296,16 +296,22 @@ func TestGoneDisables(t *testing.T) {
 	})
 }
 
+// gone starts an endpoint that a 410 has disabled, with two deliveries held; later attempts would succeed.
+func (w *world) gone(name string) *policy.Endpoint {
+	e := w.inMemory(name, delivertest.NewEndpoint(delivertest.Step{Status: 410}, delivertest.Step{}))
+	e.Concurrency, e.Disable.OnGone = 1, true
+	w.start(e)
+	w.accept(3, name)
+	w.await(1)
+	synctest.Wait() // an attempt is recorded before what it means is decided
+	return e
+}
+
 // A new URL in the file is a new receiver: that the old one was gone means nothing.
 func TestNewURLEnables(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		receiver := delivertest.NewEndpoint(delivertest.Step{Status: 410}, delivertest.Step{})
-		e := w.inMemory("billing", receiver)
-		e.Concurrency, e.Disable.OnGone = 1, true
-		w.start(e)
-		w.accept(3, "billing")
-		w.await(1)
+		e := w.gone("billing")
 		time.Sleep(time.Hour)
 		w.apply(but(e, func(e *policy.Endpoint) { e.URL.Path = "/moved" }))
 		w.await(3)
@@ -316,12 +322,7 @@ func TestNewURLEnables(t *testing.T) {
 func TestEnableAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
-		receiver := delivertest.NewEndpoint(delivertest.Step{Status: 410}, delivertest.Step{})
-		e := w.inMemory("billing", receiver)
-		e.Concurrency, e.Disable.OnGone = 1, true
-		w.start(e)
-		w.accept(3, "billing")
-		w.await(1)
+		e := w.gone("billing")
 		s, err := w.d.EnableAgain(t.Context(), "billing", "test")
 		if err != nil || s.State != Active || !slices.Equal(s.Ended, []string{WaitDisabled}) {
 			t.Fatalf("%+v, %v", s, err)

@@ -247,8 +247,10 @@ func (d *Deliverer) EnableAgain(ctx context.Context, endpoint, _ string) (Status
 		return s, err
 	case s.Code == ByOperator:
 		return Status{}, ErrByOperator
+	case s.Code == "":
+		return Status{}, ErrInFile
 	}
-	return Status{}, ErrInFile
+	return s, nil // Relay disables it at this moment: its decision is not in the outbox yet
 }
 
 // hold carries out an operator's decision, and raises an event if it changed something.
