@@ -65,13 +65,12 @@ var keyA, keyB = strings.Repeat("a", 32), strings.Repeat("b", 32)
 type world struct {
 	*Registry
 	t       *testing.T
-	store   *outboxtest.Mem
 	changed atomic.Int64
 }
 
-func open(t *testing.T, store *outboxtest.Mem, text string, keys *seal.Keys) *world {
+func open(t *testing.T, store outbox.Documents, text string, keys *seal.Keys) *world {
 	t.Helper()
-	w := &world{t: t, store: store}
+	w := &world{t: t}
 	w.Registry = New(Options{Store: store, Keys: keys, File: policyOf(t, text), Changed: func() { w.changed.Add(1) }, Log: zerolog.Nop()})
 	if err := w.Load(t.Context()); err != nil {
 		t.Fatal(err)
@@ -206,7 +205,6 @@ func TestRaces(t *testing.T) {
 	})
 }
 
-// During an overlap old and new secret sign, afterwards the new one alone.
 // slow is a store whose writes take a time in which others decide, too.
 type slow struct{ *outboxtest.Mem }
 
@@ -218,8 +216,7 @@ func (s slow) PutDocument(ctx context.Context, d outbox.Document) (outbox.Docume
 // Quotas hold for endpoints that are made, or given other tenants, at the same time.
 func TestQuotasAtTheSameTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := open(t, newStore(), file, nil)
-		w.Registry.o.Store = slow{w.store}
+		w := open(t, slow{newStore()}, file, nil)
 		at := func(n int, do func(i int) error) (made int64) {
 			var all sync.WaitGroup
 			var done atomic.Int64
@@ -261,6 +258,7 @@ func TestQuotasAtTheSameTime(t *testing.T) {
 	})
 }
 
+// During an overlap old and new secret sign, afterwards the new one alone.
 func TestRotation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := open(t, newStore(), file, keysOf(t, keyA))
