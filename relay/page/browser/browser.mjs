@@ -5,7 +5,7 @@ import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
 import { adminToken } from './relay.mjs';
-import { deadline } from './wait.mjs';
+import { deadline, until } from './wait.mjs';
 
 export const artifacts = process.env.RELAY_ARTIFACTS ?? fileURLToPath(new URL('../../../.artifacts/', import.meta.url));
 
@@ -36,6 +36,7 @@ export class Visitor {
   #expected = [];
   #tolerated = [];
   #looking = []; // what is being looked at
+  #underWay = new Set(); // navigations without an answer yet
 
   // options: js (true), theme ("light"), width (1280), languages ("en"), zone ("UTC")
   static async arrive(relay, options = {}) {
@@ -78,9 +79,12 @@ export class Visitor {
       if (m.text().startsWith('Failed to load resource') || this.#tolerated.some((t) => t.test(m.text()))) return;
       if (['error', 'warning'].includes(m.type())) this.problems.push(`console: ${m.text()}`);
     });
+    page.on('request', (r) => r.isNavigationRequest() && this.#underWay.add(r));
+    page.on('requestfinished', (r) => this.#underWay.delete(r));
     page.on('crash', () => this.problems.push('the page crashed'));
     page.on('response', (r) => this.#look(r));
     page.on('requestfailed', (r) => {
+      this.#underWay.delete(r);
       // Aborted is what a visitor leaves before it is there.
       if (r.failure()?.errorText !== 'net::ERR_ABORTED') this.problems.push(`${r.method()} ${r.url()} failed: ${r.failure()?.errorText}`);
     });
@@ -121,6 +125,12 @@ export class Visitor {
   // at waits until a screen is shown.
   at(screen) {
     return this.page.locator(`main[data-screen="${screen}"]`).waitFor();
+  }
+
+  // left waits until the address is another one than path, and no navigation is under way. The second click of two
+  // aborts the navigation of the first, which waitForURL takes for a failure.
+  left(path) {
+    return until(`another address than ${path}`, () => new URL(this.page.url()).pathname !== path && this.#underWay.size === 0);
   }
 
   async login(token = adminToken) {
