@@ -143,7 +143,7 @@ func TestDemoPage(t *testing.T) {
 
 	testkit.Must(t, cmd.Process.Signal(syscall.SIGINT))
 	testkit.Must(t, cmd.Wait())
-	for _, line := range cmd.Env {
+	for _, line := range cmd.Environ() { // as it got it: of two lines the last one
 		if dir, ok := strings.CutPrefix(line, "TMPDIR="); ok {
 			left, err := os.ReadDir(dir)
 			testkit.Must(t, err)

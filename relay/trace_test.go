@@ -45,7 +45,8 @@ func TestTraces(t *testing.T) {
 	p.await()
 	const app = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	p.sendTraced(app)
-	p.sendTraced("") // the sample is 0
+	receiver.Await(t, 2) // both answers of the script that are not for the next event
+	p.sendTraced("")     // the sample is 0
 	requests := receiver.Await(t, 3)
 	spans := collector.Await(t, 3)
 	if code := p.stop(syscall.SIGTERM); code != exitOK {

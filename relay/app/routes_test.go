@@ -356,9 +356,13 @@ func (v *visited) edits(bad string, held []map[string]any) {
 	v.call(200, "GET", "/v1/audit", "")
 }
 
-// cancel cancels a job that cannot have ended.
+// cancel cancels a job that cannot have ended: its second delivery waits for 100 seconds.
 func (v *visited) cancel() {
-	job := v.call(202, "POST", "/v1/redeliveries", `{"endpoint":"bad","state":"failed","rate":0.01}`)
+	for _, id := range []string{"evt_three", "evt_four"} {
+		say(v.t, v.dir, fmt.Sprintf(`{"id":%q,"type":"order.paid","tenant":"late","data":{}}`, id))
+	}
+	v.until("/v1/deliveries?endpoint=bad&state=failed&tenant=late", func(list map[string]any) bool { return len(items(list)) == 2 })
+	job := v.call(202, "POST", "/v1/redeliveries", `{"endpoint":"bad","state":"failed","tenant":"late","rate":0.01}`)
 	v.call(200, "POST", "/v1/jobs/"+job["id"].(string)+"/cancel", "")
 }
 

@@ -176,6 +176,7 @@ story('a session ends when its token leaves the file, and a link when its key do
   const gone = await arrive(relay);
   await gone.login(leaverToken);
   await gone.open('/deliveries', 'deliveries');
+  gone.expect(401, '/');
   const tenant = await arrive(relay);
   await tenant.enter(await world.link('acme'));
   await tenant.open('/deliveries', 'deliveries');
@@ -188,7 +189,6 @@ story('a session ends when its token leaves the file, and a link when its key do
   await relay.reload(file(receiver).replace(linkKey, 'another-key-of-links-0123456789ab'));
   await tenant.page.locator('main[data-screen=ended]').waitFor(); // by itself: what is live ended
   for (const [v, screen] of [[gone, 'login'], [tenant, 'ended']]) {
-    v.expect(401, '/');
     await v.open('/deliveries', screen);
     assert.equal((await v.context.request.post('/endpoints/billing/pause', { failOnStatusCode: false, maxRedirects: 0 })).status(), 401);
   }
@@ -200,12 +200,13 @@ story('logging out ends the session, also for a page that is still open', async 
   const { page } = v;
   await v.login();
   const { id } = await world.one('endpoint=acme&state=delivered');
+  await page.route('**/live?*', (route) => route.abort('aborted')); // which would show the login by itself
   await v.open(`/deliveries/${id}`, 'delivery');
+  v.expect(401, '/');
   const other = await v.context.newPage();
   await other.goto('/');
   await other.getByRole('button', { name: 'Log out' }).click();
   await other.locator('main[data-screen=login]').waitFor();
-  v.expect(401, '/');
   await page.getByRole('button', { name: 'Send again' }).click();
   await v.page.waitForURL(/redeliver|login/);
   assert.equal((await world.relay.api('GET', `/v1/deliveries/${id}`)).redelivered_as ?? null, null);

@@ -122,9 +122,10 @@ export class Visitor {
     return this.page;
   }
 
-  // at waits until a screen is shown.
-  at(screen) {
-    return this.page.locator(`main[data-screen="${screen}"]`).waitFor();
+  // at waits until a screen is shown, and its module runs: before that, nobody hears keys.
+  async at(screen) {
+    await this.page.locator(`main[data-screen="${screen}"]`).waitFor();
+    await this.page.waitForLoadState();
   }
 
   // left waits until the address is another one than path, and no navigation is under way. The second click of two

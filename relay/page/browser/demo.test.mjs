@@ -44,7 +44,7 @@ story('the link of the demo logs in, and there is something to see', async (arri
   const v = await arrive(demo);
   const { page } = v;
   await page.setViewportSize({ width: 1280, height: 800 });
-  await page.goto(demo.links[0]);
+  await use(v, demo.links[0]);
   await v.at('overview');
   assert.equal(new URL(page.url()).pathname, '/', 'the address keeps the code');
   for (const endpoint of ['storefront', 'warehouse', 'crm', 'analytics', 'newsletter']) await page.locator('main').getByText(endpoint, { exact: true }).first().waitFor();
@@ -54,27 +54,34 @@ story('the link of the demo logs in, and there is something to see', async (arri
   await picture(page, 'delivery');
 });
 
-// link is the newest link that logs in once, as soon as it is another than before.
-const link = (before) => until('a link that was not used', () => {
+// link is the newest link that logs in once, as soon as it is none that was used.
+const used = new Set();
+const link = () => until('a link that was not used', () => {
   const newest = demo.log.flatMap((line) => line.match(/http:\S+\/enter\/relay_once_\S+/) ?? []).at(-1);
-  return newest !== before && newest;
+  return !used.has(newest) && newest;
 });
+
+// use opens a link that logs in once.
+async function use(visitor, link) {
+  used.add(link);
+  await visitor.page.goto(link);
+}
 
 for (const js of [true, false]) {
   story(`the link of the demo logs in once, and the next one comes at once${js ? '' : ', without JavaScript'}`, async (arrive) => {
-    const used = await link();
+    const first = await link();
     const v = await arrive(demo, { js });
     v.expect(410, '/enter/');
-    await v.page.goto(used);
+    await use(v, first);
     await v.at('overview');
-    const next = await link(used);
+    const next = await link();
     const other = await arrive(demo, { js });
     other.expect(410, '/enter/');
-    await other.page.goto(used);
+    await other.page.goto(first);
     await other.page.getByRole('heading', { name: 'This link was used' }).waitFor();
     await other.page.reload();
     await other.page.getByRole('heading', { name: 'This link was used' }).waitFor();
-    await v.page.goto(used); // who is logged in stays so
+    await v.page.goto(first); // who is logged in stays so
     await v.page.getByRole('link', { name: 'Go on as administrator' }).click();
     await v.at('overview');
     await v.page.goBack();
@@ -84,7 +91,7 @@ for (const js of [true, false]) {
     const answer = await fetch(next); // a preview
     assert.equal(answer.status, 200);
     assert.deepEqual(answer.headers.getSetCookie(), []);
-    await other.page.goto(next);
+    await use(other, next);
     await other.at('overview');
   });
 }
@@ -94,7 +101,7 @@ story('a preview does not use the link of the demo up, and a browser that does n
   await v.open('/login', 'login');
   await v.page.evaluate((to) => fetch(to), await link());
   await v.context.setExtraHTTPHeaders({ 'Sec-Purpose': 'prefetch' });
-  await v.page.goto(await link());
+  await use(v, await link());
   await v.page.getByText('It works once').waitFor();
   await v.context.setExtraHTTPHeaders({});
   await v.page.getByRole('button', { name: 'Open the page' }).click();
