@@ -179,7 +179,7 @@ func (p *process) client() *http.Client { return p.clientOf(p.socket()) }
 // clientOf is client for another socket of the process.
 func (p *process) clientOf(socket string) *http.Client {
 	return &http.Client{
-		Timeout: 5 * time.Second,
+		Timeout: time.Minute, // bounds failures only: a dead process refuses or resets
 		Transport: &http.Transport{
 			DisableKeepAlives: true,
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +14,7 @@ import (
 	"time"
 
 	"relay/config"
+	"relay/internal/testkit"
 	"relay/policy"
 )
 
@@ -156,15 +156,10 @@ func runSession(t *testing.T, blocks []string) {
 // freePorts gives a session ports of its own: that of the receiver, and in the file those that
 // Relay has by default.
 func freePorts(t *testing.T, script string) string {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	receiver := ln.Addr().String()
-	_ = ln.Close()
+	receiver := testkit.Loopback(testkit.Port(t))
 	script = strings.ReplaceAll(script, "127.0.0.1:9000", receiver)
 	script = strings.ReplaceAll(script, "relay sink ", "relay sink --listen "+receiver+" ")
-	own, address := "ingest {\n  unix \"relay-data/relay.sock\" {}\n}\n", fmt.Sprintf("  http = \"127.0.0.1:%d\"\n", freePort(t))
+	own, address := "ingest {\n  unix \"relay-data/relay.sock\" {}\n}\n", fmt.Sprintf("  http = \"127.0.0.1:%d\"\n", testkit.Port(t))
 	if strings.Contains(script, "\nadmin {\n") {
 		script = strings.Replace(script, "\nadmin {\n", "\nadmin {\n"+address, 1)
 	} else {

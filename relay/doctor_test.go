@@ -65,7 +65,7 @@ func readReport(t *testing.T, text string) (r doctor.Report) {
 // TestDoctorWithoutToken hears whether a Relay is ready, and says what is needed to hear more.
 func TestDoctorWithoutToken(t *testing.T) {
 	p := newProcess(t, "http://127.0.0.1:1", "a")
-	address := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	address := fmt.Sprintf("127.0.0.1:%d", testkit.Port(t))
 	p.rewrite(`http = ""`, fmt.Sprintf("http = %q\n token = \"canary-token\"", address))
 	p.start()
 	p.await()

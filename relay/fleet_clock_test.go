@@ -60,17 +60,18 @@ func TestFastClockInTheFleet(t *testing.T) {
 	clock := wallclock.New(t)
 	clock.Set(2 * time.Hour)
 	program := wallclock.Build(t, t.TempDir(), "relay/relay")
-	member := func(env ...string) (p *process, admin string) {
+	member := func(env ...string) (p *process, admin string, port int) {
 		p = &process{t: t, dir: t.TempDir(), endpoints: []string{"a"}, program: program, env: env}
 		p.configure(sharedOutbox(server), "5s", receiver.URL)
-		port := freePort(t)
+		port = testkit.Port(t)
 		p.rewrite(`http = ""`, fmt.Sprintf(`http = "127.0.0.1:%d"`, port))
 		p.rewrite(`schedule = ["100ms",`, "max_age = \"10m\"\n schedule = [\"2s\",")
 		p.start()
 		p.await()
-		return p, fmt.Sprintf("http://127.0.0.1:%d", port)
+		listens(t, port)
+		return p, fmt.Sprintf("http://127.0.0.1:%d", port), port
 	}
-	fast, fastAdmin := member(clock.Env())
+	fast, fastAdmin, _ := member(clock.Env())
 	wish.Store("3")
 	testkit.Until(t, "an event to be accepted", func() bool { return post(fast.client(), "e1") })
 	arrive("e1 held")
@@ -89,7 +90,7 @@ func TestFastClockInTheFleet(t *testing.T) {
 		return true
 	})
 	number := readiness(t, fastAdmin).self()
-	right, rightAdmin := member()
+	right, rightAdmin, rightPort := member()
 	if !post(right.client(), "e2") {
 		t.Fatal("e2 was not accepted")
 	}
@@ -124,10 +125,7 @@ func TestFastClockInTheFleet(t *testing.T) {
 	// Nobody is taken for dead: the two, and the outbox that this test opened.
 	right.start()
 	right.await()
-	testkit.Until(t, "its admin to listen", func() bool {
-		conn, err := net.Dial("tcp", strings.TrimPrefix(rightAdmin, "http://"))
-		return err == nil && conn.Close() == nil
-	})
+	listens(t, rightPort)
 	for _, url := range []string{fastAdmin, rightAdmin} {
 		testkit.Until(t, "the fleet to be three", func() bool { return len(readiness(t, url).Relays) == 3 })
 	}
@@ -144,6 +142,15 @@ func TestFastClockInTheFleet(t *testing.T) {
 	if first := s.Relays[0].Number; s.self() != number || first != 1 {
 		t.Errorf("this Relay has the number %d, it had %d; the first of the fleet has %d, it had 1: it was taken for dead", s.self(), number, first)
 	}
+}
+
+// listens waits until a process listens at a port of this machine. That of the admin routes comes after that of events.
+func listens(t *testing.T, port int) {
+	t.Helper()
+	testkit.Until(t, "a listener", func() bool {
+		conn, err := net.Dial("tcp", testkit.Loopback(port))
+		return err == nil && conn.Close() == nil
+	})
 }
 
 type readyAnswer struct {

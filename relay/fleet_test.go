@@ -157,7 +157,7 @@ func TestStartsBeforeRedis(t *testing.T) {
 	defer receiver.Close()
 	p := &process{t: t, dir: t.TempDir(), endpoints: []string{"a"}}
 	p.configure(sharedOutbox(server), "15s", receiver.URL)
-	port := freePort(t)
+	port := testkit.Port(t)
 	p.rewrite(`http = ""`, fmt.Sprintf(`http = "127.0.0.1:%d"`, port))
 	p.start()
 	p.await()

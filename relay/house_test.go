@@ -36,7 +36,7 @@ var arrows = map[string][]string{
 	"internal/trace/tracetest":     {},
 	"outbox/sqlite":                {"internal/access", "internal/sorting", "outbox", "outbox/brief", "outbox/clock", "outbox/sketch"},
 	"outbox/redisstream":           {"internal/sorting", "internal/throttle", "outbox", "outbox/brief", "outbox/sketch"},
-	"outbox/redisstream/redistest": {},
+	"outbox/redisstream/redistest": {"internal/testkit"},
 	"outbox/spool":                 {"outbox", "outbox/redisstream", "outbox/sqlite"},
 	"policy":                       {"config", "config/eval", "internal/sorting", "outbox", "policy/expr", "policy/rawjson", "policy/rfc3339", "policy/sign"},
 	"policy/expr":                  {"config", "config/eval", "policy/rawjson", "policy/rfc3339"},

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"relay/internal/testkit"
 	"sync"
 	"testing"
 	"time"
@@ -28,7 +29,7 @@ var neighbours = []struct {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		})
 	}},
-	{"refuses connections", func(t *testing.T) string { return fmt.Sprintf("http://127.0.0.1:%d/", freePort(t)) }},
+	{"refuses connections", func(t *testing.T) string { return fmt.Sprintf("http://127.0.0.1:%d/", testkit.Port(t)) }},
 	{"1 byte/s", func(t *testing.T) string {
 		return accepting(t, func(ctx context.Context, c net.Conn) {
 			for _, b := range []byte("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n") {

@@ -186,7 +186,7 @@ func TestSecondSignalWithUnreadLog(t *testing.T) {
 		p.flood(0)
 		testkit.Must(t, p.cmd.Process.Signal(s))
 		testkit.Must(t, p.cmd.Process.Signal(s))
-		p.ends(5 * time.Second)
+		p.ends(blocked)
 	}
 }
 

@@ -45,7 +45,7 @@ func startPortal(t *testing.T, a authority) (sample, *process) {
 	for _, v := range []string{"RELAY_ADMIN_TOKEN", "RELAY_LINK_KEY", "RELAY_SECRETS_KEY"} {
 		t.Setenv(v, strings.Repeat("canary"+v[6:7], 8))
 	}
-	admin := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	admin := fmt.Sprintf("127.0.0.1:%d", testkit.Port(t))
 	t.Setenv("RELAY_ADMIN_HTTP", admin)
 	beside := fmt.Sprintf("ingest {\n unix %q {}\n}\noutbox \"sqlite\" {\n path = %q\n}\npolicy \"default\" {\n egress {\n allow_private = [\"127.0.0.0/8\"]\n }\n tls {\n ca = %q\n }\n}\n",
 		p.socket(), p.outbox(), a.cert)

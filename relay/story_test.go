@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -65,24 +64,13 @@ func awaitLine(t *testing.T, out *testkit.Log, pattern string) []string {
 	}
 }
 
-// freePort is a port that nobody listened on a moment ago.
-func freePort(t *testing.T) int {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port
-}
-
 // A user's first hour: a file, a receiver that fails and then verifies, an event
 // from the command line, a repeat of it, many events at once, health, a clean stop.
 func TestStory(t *testing.T) {
 	t.Parallel() // it mostly waits
 	dir := t.TempDir()
 	file := filepath.Join(dir, "relay.hcl")
-	sinkPort, adminPort := freePort(t), freePort(t)
+	sinkPort, adminPort := testkit.Port(t), testkit.Port(t)
 	text := fmt.Sprintf(`
 		ingest {
 		  unix "%[1]s/relay.sock" {}

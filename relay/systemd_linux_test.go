@@ -72,6 +72,7 @@ func TestSystemdIsToldOfTheApp(t *testing.T) {
 		t.Errorf("exit code %d, want 0", code)
 	}
 	p.wrote("up")
+	until(t, told, "<STOPPING=1\nSTATUS=stopping>\n") // what was sent may still be read
 	if log := told.String(); !strings.HasPrefix(log, "<READY=1") || !strings.HasSuffix(log, "<STOPPING=1\nSTATUS=stopping>\n") {
 		t.Errorf("systemd was told %q", log)
 	}
@@ -112,9 +113,7 @@ func TestSocketActivation(t *testing.T) {
 	if strings.Contains(p.log.String(), `"ready"`) {
 		t.Fatal("Relay runs before anybody connected")
 	}
-	client := p.client()
-	client.Timeout = time.Minute
-	if !post(client, "early") {
+	if !post(p.client(), "early") {
 		t.Fatalf("the event was not accepted:\n%s", p.log)
 	}
 	testkit.Until(t, "the event", func() bool { return arrived.Load() == 1 })

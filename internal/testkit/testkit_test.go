@@ -2,6 +2,7 @@ package testkit_test
 
 import (
 	"context"
+	"net"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,5 +56,20 @@ func TestLogCounts(t *testing.T) {
 	}
 	if got := l.Count("one"); got != 2 {
 		t.Errorf("Count = %d, want 2", got)
+	}
+}
+
+// Ports that are given out at the same time differ, and nobody listens on them.
+func TestPort(t *testing.T) {
+	seen := map[int]bool{}
+	for range 50 {
+		port := testkit.Port(t)
+		if seen[port] || port < 10000 || port >= 20000 {
+			t.Errorf("port %d, after %v", port, seen)
+		}
+		seen[port] = true
+		l, err := net.Listen("tcp", testkit.Loopback(port))
+		testkit.Must(t, err)
+		testkit.Must(t, l.Close())
 	}
 }

@@ -14,8 +14,8 @@ import (
 	"relay/outbox/redisstream/redistest"
 )
 
-// replicated is a store whose commits wait for a replica, which has all that was written so far.
-func replicated(t *testing.T) (s *Store, master, replica *redistest.Server) {
+// replicated is a store whose commits wait so long for a replica, which has all that was written so far.
+func replicated(t *testing.T, timeout time.Duration) (s *Store, master, replica *redistest.Server) {
 	t.Helper()
 	master = redistest.Start(t)
 	host, port, _ := strings.Cut(master.Addr(), ":")
@@ -25,7 +25,7 @@ func replicated(t *testing.T) (s *Store, master, replica *redistest.Server) {
 		return strings.Contains(text, "state=online")
 	})
 	o := at(master.URL())
-	o.Durability, o.Replicas, o.ReplicaTimeout = Replicated, 1, 300*time.Millisecond
+	o.Durability, o.Replicas, o.ReplicaTimeout = Replicated, 1, timeout
 	return openTest(t, o), master, replica
 }
 
@@ -33,7 +33,7 @@ func replicated(t *testing.T) (s *Store, master, replica *redistest.Server) {
 // answer is about older writes, and says nothing.
 func TestConfirmationNeedsItsWrite(t *testing.T) {
 	t.Parallel()
-	s, master, _ := replicated(t)
+	s, master, _ := replicated(t, time.Minute)
 	acceptOne(t, s, "evt_1", "a")
 	sh := s.shards[0]
 	joined, err := sh.session()
@@ -73,8 +73,11 @@ func (a *asked) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proces
 // nothing, and from Redis 7.2 on WAIT answers for the client's own writes alone.
 func TestRepeatedChangeIsConfirmed(t *testing.T) {
 	t.Parallel()
-	s, _, replica := replicated(t)
-	acceptOne(t, s, "evt_1", "a")
+	s, _, replica := replicated(t, 300*time.Millisecond)
+	await(t, "the event is confirmed", func() bool { // perhaps by a repeat: the replica may be slow
+		_, err := s.Accept(t.Context(), one("evt_1", "a"))
+		return err == nil
+	})
 	r, err := s.Lookup(t.Context(), "evt_1")
 	if err != nil {
 		t.Fatal(err)

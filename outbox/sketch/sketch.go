@@ -40,12 +40,12 @@ func binOf(d time.Duration) int {
 	return min(i, binCount-1)
 }
 
-// value is the duration that is within Accuracy of all in the bin.
+// value is the duration that is within Accuracy of all in the bin, rounded to a nanosecond.
 func value(bin int) time.Duration {
 	if bin == 0 {
 		return shortest
 	}
-	return time.Duration(float64(shortest) * 2 * math.Pow(gamma, float64(bin)) / (gamma + 1))
+	return time.Duration(math.Round(float64(shortest) * 2 * math.Pow(gamma, float64(bin)) / (gamma + 1)))
 }
 
 // Add counts one duration.

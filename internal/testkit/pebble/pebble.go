@@ -158,14 +158,8 @@ func run(t testing.TB, log *testkit.Log, dir, path string, args ...string) *exec
 	return cmd
 }
 
-// freeAddr is an address that nobody listens on at this moment. The programs take no 0.
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	testkit.Must(t, err)
-	defer l.Close()
-	return l.Addr().String()
-}
+// freeAddr is an address for a program that takes no port 0.
+func freeAddr(t testing.TB) string { return testkit.Loopback(testkit.Port(t)) }
 
 // Forwarder hands connections on to an address that a test can change.
 type Forwarder struct {

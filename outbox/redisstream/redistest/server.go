@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
@@ -19,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"relay/internal/testkit"
 )
 
 const (
@@ -90,7 +91,7 @@ func start(t testing.TB, sentinel bool, args []string) *Server {
 	})
 	// Between the look at a port and the server's bind, another program may take it.
 	for range 10 {
-		s.port = freePort(t)
+		s.port = testkit.Port(t)
 		s.configure()
 		s.Start()
 		err = s.ready()
@@ -104,43 +105,6 @@ func start(t testing.TB, sentinel bool, args []string) *Server {
 	t.Fatalf("start redis: %v", err)
 	return nil
 }
-
-// freePort returns a port p that is free on loopback, and p+10000 with it: the
-// place of a cluster's bus. Both lie below the range from which the system takes
-// ports for outgoing connections, so that a server that is down for a moment
-// finds its port free. A lock keeps tests in other processes off it.
-func freePort(t testing.TB) int {
-	t.Helper()
-	locks := filepath.Join(os.TempDir(), fmt.Sprintf("relay-ports-%d", os.Getuid()))
-	if err := os.MkdirAll(locks, 0o700); err != nil {
-		t.Fatalf("make folder: %v", err)
-	}
-	for range 1000 {
-		port := 10000 + rand.IntN(10000)
-		lock, err := os.OpenFile(filepath.Join(locks, strconv.Itoa(port)), os.O_CREATE|os.O_RDWR, 0o600)
-		if err != nil {
-			t.Fatalf("open port lock: %v", err)
-		}
-		if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil && isFree(port) && isFree(port+10000) {
-			t.Cleanup(func() { _, _ = os.Remove(lock.Name()), lock.Close() })
-			return port
-		}
-		_ = lock.Close()
-	}
-	t.Fatal("find port: none of 1,000 tried between 10000 and 20000 is free")
-	return 0
-}
-
-func isFree(port int) bool {
-	l, err := net.Listen("tcp", loopback(port))
-	if err != nil {
-		return false
-	}
-	_ = l.Close()
-	return true
-}
-
-func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
 // configure writes redis.conf: a file, because Sentinel tells servers to write
 // down what it changed, and they must find it there when they start again.
@@ -178,7 +142,7 @@ func (s *Server) log() string  { return filepath.Join(s.dir, "log") }
 func (s *Server) Socket() string { return filepath.Join(s.dir, "redis.sock") }
 
 // Addr is host:port on loopback.
-func (s *Server) Addr() string { return loopback(s.port) }
+func (s *Server) Addr() string { return testkit.Loopback(s.port) }
 
 // URL names the Unix socket: unix:///…/redis.sock.
 func (s *Server) URL() string { return s.url(url.URL{Scheme: "unix", Path: s.Socket()}) }
