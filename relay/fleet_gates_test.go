@@ -13,6 +13,7 @@ import (
 
 	"relay/internal/testkit"
 	"relay/outbox/redisstream/redistest"
+	"relay/relay/admin"
 )
 
 // newFleet starts n Relays that share the server's outbox and one endpoint "a".
@@ -152,38 +153,38 @@ func TestFleetSendsOneProbe(t *testing.T) {
 		}
 	}
 	accept(0, 200)
-	quiet := func() int { // how many requests had come when none came for a while
-		n, since := receiver.count(), time.Now()
-		testkit.Until(t, "the breaker to open", func() bool {
-			if now := receiver.count(); now != n {
-				n, since = now, time.Now()
+	var opened int // requests that had come when all five knew that the breaker is open, and none was under way
+	testkit.Until(t, "the breaker to open", func() bool {
+		for _, p := range fleet {
+			if askAdmin[admin.Endpoint](p, 200, "GET", "/v1/endpoints/a", "").Waiting != "breaker" {
+				return false
 			}
-			return time.Since(since) > 1500*time.Millisecond
-		})
-		return n
-	}
-	opened := quiet()
-	testkit.Until(t, "a probe", func() bool { return receiver.count() > opened })
-	receiver.mu.Lock()
-	receiver.peak = receiver.busy
-	receiver.mu.Unlock()
-	if again := quiet(); again != opened+1 {
-		t.Errorf("%d probes at the first look, want one of the whole fleet", again-opened)
-	}
+		}
+		receiver.mu.Lock()
+		defer receiver.mu.Unlock()
+		opened, receiver.peak = len(receiver.at), 0
+		return receiver.busy == 0
+	})
+	const soon = 1500 * time.Millisecond // before the next probe
+	testkit.Until(t, "a probe, and time for others", func() bool {
+		receiver.mu.Lock()
+		defer receiver.mu.Unlock()
+		return len(receiver.at) > opened && time.Since(receiver.at[opened]) > soon
+	})
 	receiver.mu.Lock()
 	down = false
 	if receiver.peak > 1 {
 		t.Errorf("%d probes at the same time", receiver.peak)
+	}
+	if probes := receiver.at[opened:]; len(probes) > 1 && probes[1].Sub(probes[0]) < soon {
+		t.Errorf("probes at %v, want one of the whole fleet", probes)
 	}
 	receiver.mu.Unlock()
 	testkit.Until(t, "what waited", func() bool { return receiver.count() >= opened+1+200 })
 	store := openShared(t, server)
 	testkit.Until(t, "all to be delivered", func() bool {
 		counts, err := store.Counts(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		return counts["a"].Delivered == 200
+		return err == nil && counts["a"].Delivered == 200
 	})
 	stopFleet(t, fleet)
 }

