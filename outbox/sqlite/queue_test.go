@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"relay/internal/testkit"
 	"relay/outbox"
 )
 
@@ -195,18 +196,14 @@ func TestOwnerComesToRest(t *testing.T) {
 		mustSettle(t, s, claimOne(t, s, "a"), outbox.Delivered)
 		var rolled int64
 		var sleep time.Duration
-		for deadline := time.Now().Add(10 * time.Second); rolled == 0 || sleep == 0; {
-			if time.Now().After(deadline) {
-				t.Fatalf("the owner sleeps for %v, %d rows are in stat", sleep, rolled)
-			}
-			if err := s.do(t.Context(), func() (err error) {
+		testkit.Until(t, "the owner to write statistics and sleep", func() bool {
+			testkit.Must(t, s.do(t.Context(), func() (err error) {
 				sleep = s.sleep()
 				rolled, err = s.db.number(`SELECT count(*) FROM stat`)
 				return err
-			}); err != nil {
-				t.Fatal(err)
-			}
-		}
+			}))
+			return rolled > 0 && sleep > 0
+		})
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}

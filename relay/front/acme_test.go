@@ -87,6 +87,7 @@ func TestCertificateIsObtained(t *testing.T) {
 			s.open(c)
 			s.reach(ca)
 			first := s.awaitCertificate(host, root)
+			testkit.Until(t, "the line", func() bool { return s.log.Count(`"message":"certificate obtained"`) > 0 })
 			if first.DNSNames[0] != host || s.log.Count(`"message":"certificate obtained"`) != 1 {
 				t.Errorf("got %v; the log says\n%s", first.DNSNames, s.log)
 			}

@@ -240,7 +240,7 @@ func (r *running) fill(t *testing.T, socket string) {
 		})
 	}
 	r.ask(t, "POST", "/v1/discards", `{"endpoint":"paused","key":"order-1"}`, nil)
-	r.ask(t, "POST", "/v1/redeliveries", `{"endpoint":"never","rate":1}`, nil) // for half a minute
+	r.ask(t, "POST", "/v1/redeliveries", `{"endpoint":"never","rate":0.01}`, nil) // for longer than any test
 }
 
 // notForPeople are operations that no screen does, and why.

@@ -108,8 +108,12 @@ func (c *CA) Stop() {
 // Root is the authority that its certificates come from; each Start makes another.
 func (c *CA) Root() *x509.CertPool {
 	c.t.Helper()
-	res, err := c.client.Get("https://" + c.management + "/roots/0")
-	testkit.Must(c.t, err)
+	var res *http.Response
+	testkit.Until(c.t, "the CA to tell its root", func() bool { // it listens there on its own time
+		var err error
+		res, err = c.client.Get("https://" + c.management + "/roots/0")
+		return err == nil
+	})
 	defer res.Body.Close()
 	text, err := io.ReadAll(res.Body)
 	testkit.Must(c.t, err)
