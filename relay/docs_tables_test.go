@@ -379,6 +379,7 @@ func (everything) Counts(context.Context) (map[string]outbox.Counts, error) {
 func (everything) Spool(context.Context) (outbox.SpoolStatus, error) {
 	return outbox.SpoolStatus{Used: true, Waiting: 1, Moved: 1}, nil
 }
+func (everything) Warnings() []outbox.Warning { return []outbox.Warning{{What: "w"}} }
 func (everything) Accept(context.Context, outbox.Batch) ([]outbox.Receipt, error) {
 	return nil, errors.New("never asked")
 }

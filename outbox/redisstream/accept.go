@@ -32,6 +32,9 @@ func (s *Store) Accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt, e
 	if err := s.refusal(); err != nil {
 		return nil, err
 	}
+	if err := s.unfit(); err != nil {
+		return nil, err
+	}
 	if len(b.Entries) == 0 {
 		return nil, errors.New("accept: the batch has no events")
 	}

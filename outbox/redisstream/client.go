@@ -41,6 +41,8 @@ type Options struct {
 	Version        string            // of this Relay
 	Patience       time.Duration     // how long an Accept waits for Redis at most; 0 for 10 s
 
+	measured bool // WAITAOF of these servers is known to tell the truth
+
 	segment int // events from which on a segment of the history is made; 0 for segmentEvents
 }
 

@@ -407,7 +407,9 @@ func (sh *shard) peek(ctx context.Context, keys []string, args []any) ([]*peeked
 		list, _ := v.([]any)
 		for i := range some {
 			var p *peeked
-			if i < len(list) && list[i] != nil {
+			if i < len(list) && list[i] == "" {
+				sh.stray(strings.TrimPrefix(some[i], sh.event("")))
+			} else if i < len(list) && list[i] != nil {
 				if p, err = newPeeked(list[i]); err != nil {
 					return nil, err
 				}

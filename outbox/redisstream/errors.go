@@ -96,6 +96,8 @@ func advice(code string) (what, next string) {
 		return "redis does not allow this user a command or key that relay needs", "ACL LOG on the server tells which; allow it with ACL SETUSER"
 	case "wrong_type":
 		return "a key of this namespace holds something of another type", "another program uses the same names: choose another namespace"
+	case "unfit":
+		return "redis has settings with which accepted events may be lost", "set them right: it is seen within seconds"
 	case "protected":
 		return "redis is in protected mode and answers only its own machine", "set a password there, or bind and protected-mode"
 	case "no_cluster":

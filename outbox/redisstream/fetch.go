@@ -228,11 +228,18 @@ func (sh *shard) complete(ctx context.Context, list []*lease) (bad map[*lease]bo
 			answers[i] = p.HMGet(ctx, sh.event(h.ref.event), n, "r"+n, "o")
 		}
 	}
-	if _, err := p.Exec(ctx); err != nil {
+	_, failed := p.Exec(ctx)
+	if err := outcomes(answers, failed); err != nil {
 		return nil, sh.lost(err)
 	}
 	bad = map[*lease]bool{}
 	for i, h := range missing {
+		if isStray(answers[i].Err()) {
+			bad[h] = true
+			sh.stray(h.ref.event)
+			sh.forget(ctx, h, fmt.Errorf("event %s was overwritten in redis", h.ref.event))
+			continue
+		}
 		if err := h.fill(answers[i].Val()); err != nil {
 			bad[h] = true
 			sh.forget(ctx, h, err)

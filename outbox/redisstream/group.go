@@ -258,6 +258,7 @@ func (g *acceptGroup) answer(a *accept, kind byte, rest string) {
 		}
 		a.done <- conflict
 	case 'E':
+		g.sh.strayOf(rest)
 		what, next := advice("wrong_type")
 		a.done <- &fault{outbox.ErrUnavailable, "wrong_type", what, next, errors.New(rest)}
 	case 'F':

@@ -237,6 +237,10 @@ func (sc *scan) ofEvent(ctx context.Context) error {
 		return sc.sh.note(err)
 	}
 	fields, err := node.HGetAll(ctx, sc.sh.event(sc.q.Event)).Result()
+	if isStray(err) {
+		sc.sh.stray(sc.q.Event)
+		return nil
+	}
 	if err != nil {
 		return sc.sh.note(err)
 	}

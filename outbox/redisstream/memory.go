@@ -64,7 +64,10 @@ func (sh *shard) fullness(used int64) error {
 }
 
 // memory is what Redis uses, with all that others keep in it.
-type memory struct{ used, most int64 } // bytes; most is 0 for no limit
+type memory struct {
+	used, most int64  // bytes; most is 0 for no limit
+	runID      string // of the process that says so
+}
 
 // room is what Accept may fill: the last sixteenth of maxmemory is for what drains.
 func (m memory) room() int64 { return m.most - m.most/16 }
@@ -86,7 +89,7 @@ func (m memory) refusal() error {
 
 // memory asks Redis. A user who may not ask leaves it to Redis to refuse.
 func (sh *shard) memory(ctx context.Context, node *redis.Client) (memory, error) {
-	text, err := node.Info(ctx, "memory").Result()
+	text, err := node.Info(ctx, "memory", "server").Result()
 	if denied(err) {
 		return memory{}, nil
 	}
@@ -94,7 +97,7 @@ func (sh *shard) memory(ctx context.Context, node *redis.Client) (memory, error)
 		return memory{}, sh.note(err)
 	}
 	info := parseInfo(text)
-	var m memory
+	m := memory{runID: info["run_id"]}
 	m.used, _ = strconv.ParseInt(info["used_memory"], 10, 64)
 	m.most, _ = strconv.ParseInt(info["maxmemory"], 10, 64)
 	return m, nil
@@ -119,6 +122,7 @@ func (sh *shard) watchMemory(ctx context.Context) {
 	if err != nil {
 		return
 	}
+	sh.answers(m.runID)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	sh.weighed, sh.full = time.Now(), m.refusal()

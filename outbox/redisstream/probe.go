@@ -34,6 +34,7 @@ type Findings struct {
 	List []Finding
 
 	confirm confirm
+	replica bool // a server is the replica of another one
 }
 
 // confirm says what must follow a script, on its connection, before its commit is
@@ -121,6 +122,7 @@ func probe(ctx context.Context, c *conn, o Options) (Findings, error) {
 			sum.List = append(sum.List, one)
 		}
 		sum.confirm.waitAOF = sum.confirm.waitAOF || f.confirm.waitAOF
+		sum.replica = sum.replica || f.replica
 	}
 	if o.Durability == Replicated {
 		sum.confirm.waitReplicas, sum.confirm.timeout = o.Replicas, o.ReplicaTimeout
@@ -159,7 +161,7 @@ func probeServer(ctx context.Context, m *redis.Client, key string, o Options) (F
 		seen.config = get.Val()
 	}
 	found := judge(seen, o)
-	if !found.confirm.waitAOF || found.Refusal() != nil || key == "" {
+	if !found.confirm.waitAOF || found.Refusal() != nil || key == "" || o.measured {
 		return found, nil
 	}
 	took, err := measureAOF(ctx, m, key)
@@ -222,6 +224,7 @@ func (f *Findings) server(info map[string]string, o Options) {
 		f.add(levelRefuse, "the server is not in cluster mode", "write url instead of the cluster block")
 	}
 	if info["role"] == "slave" {
+		f.replica = true
 		f.add(levelRefuse, "the server is a replica, which takes no writes",
 			fmt.Sprintf("name its master, %s:%s, or write a sentinel block", info["master_host"], info["master_port"]))
 	}

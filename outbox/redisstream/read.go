@@ -22,6 +22,10 @@ func (s *Store) Lookup(ctx context.Context, eventID string) (*outbox.Record, err
 			return nil, sh.note(err)
 		}
 		fields, err := node.HGetAll(ctx, sh.event(eventID)).Result()
+		if isStray(err) {
+			sh.stray(eventID)
+			continue
+		}
 		if err != nil {
 			return nil, sh.note(err)
 		}

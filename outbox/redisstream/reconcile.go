@@ -179,11 +179,16 @@ func (sh *shard) mendEvents(ctx context.Context, found []string, lacking, back m
 	for i, key := range found {
 		read[i] = p.HGetAll(ctx, key)
 	}
-	if _, err := p.Exec(ctx); err != nil {
+	_, failed := p.Exec(ctx)
+	if err := outcomes(read, failed); err != nil {
 		return 0, sh.note(err)
 	}
 	args := []any{sh.prefix}
 	for i, key := range found {
+		if isStray(read[i].Err()) {
+			sh.stray(strings.TrimPrefix(key, sh.event("")))
+			continue
+		}
 		fields := read[i].Val()
 		if len(fields) == 0 {
 			continue

@@ -160,6 +160,10 @@ func (s *Store) foreign(ctx context.Context, c outbox.Claim) (*lease, error) {
 		return nil, sh.note(err)
 	}
 	v, err := node.HMGet(ctx, sh.event(c.EventID), part[1], "r"+part[1], "o", "e").Result()
+	if isStray(err) {
+		sh.stray(c.EventID)
+		return nil, outbox.ErrLeaseLost // the event is gone
+	}
 	if err != nil {
 		return nil, sh.note(err)
 	}
@@ -243,11 +247,11 @@ func (sh *shard) commitSettles(list []*settlement) {
 	sh.s.slots.give(freed)
 }
 
-// settled tells of settlements. The answer has '1' for each whose claim held; an empty one
-// says that all are lost.
+// settled tells of settlements. The answer has '1' for each whose claim held, 'w' where it did and the event was
+// overwritten; an empty one says that all are lost.
 func (sh *shard) settled(list []*settlement, answer string) {
 	s := sh.s
-	held := func(i int) bool { return answer != "" && answer[i] == '1' }
+	held := func(i int) bool { return answer != "" && answer[i] != '0' }
 	s.mu.Lock()
 	for i, m := range list {
 		h := m.lease
@@ -263,6 +267,9 @@ func (sh *shard) settled(list []*settlement, answer string) {
 	s.mu.Unlock()
 	for i, m := range list {
 		if held(i) {
+			if answer[i] == 'w' {
+				sh.stray(m.lease.ref.event)
+			}
 			m.answer(nil)
 			continue
 		}

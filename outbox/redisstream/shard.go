@@ -29,6 +29,7 @@ type shard struct {
 	untold atomic.Bool // the fleet has not heard of a reload
 
 	toldSkew time.Duration // by which the clocks differ, as logged; of upkeep alone
+	runID    string        // of the process that answered last; of upkeep alone
 
 	toDo chan chores // for the keeper of the history
 

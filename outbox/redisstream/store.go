@@ -26,6 +26,7 @@ var (
 	_ outbox.Operable = (*Store)(nil)
 	_ outbox.Limiter  = (*Store)(nil)
 	_ outbox.Fleet    = (*Store)(nil)
+	_ outbox.Warned   = (*Store)(nil)
 )
 
 // The levels of durability.
@@ -46,21 +47,22 @@ const (
 
 // Store is an open outbox, shared with other processes.
 type Store struct {
-	o       Options
-	log     zerolog.Logger
-	conn    *conn
-	scripts scripts
-	confirm confirm
-	shards  []*shard
-	events  *cache
-	window  time.Duration // how long ids and keys of the app are known
-	started time.Time
-	stop    chan struct{}  // closed by Close
-	ended   chan struct{}  // closed when the last settlements are in, or given up
-	slots   slots          // for settlements that wait for their commit
-	broken  chan struct{}  // never closed: outages pass, and Redis is not ours to open again
-	workers sync.WaitGroup // of batchers, and what hands back
-	loops   sync.WaitGroup // upkeep, bells and reconcilers
+	o        Options
+	log      zerolog.Logger
+	conn     *conn
+	scripts  scripts
+	confirm  confirm
+	shards   []*shard
+	events   *cache
+	window   time.Duration // how long ids and keys of the app are known
+	started  time.Time
+	stop     chan struct{}  // closed by Close
+	ended    chan struct{}  // closed when the last settlements are in, or given up
+	replaced chan struct{}  // a server has another run id than before
+	slots    slots          // for settlements that wait for their commit
+	broken   chan struct{}  // never closed: outages pass, and Redis is not ours to open again
+	workers  sync.WaitGroup // of batchers, and what hands back
+	loops    sync.WaitGroup // upkeep, bells and reconcilers
 
 	closing  sync.Once
 	closeErr error
@@ -71,7 +73,9 @@ type Store struct {
 	leases    map[claimKey]*lease // what this process has claimed
 	notes     noted               // what is known of them
 	kinds     revisions           // of documents, by kind
-	hashes    map[string]string   // of the endpoints' settings, for the fleet; only read
+	strays    strays
+	inspected inspection        // of the settings of Redis
+	hashes    map[string]string // of the endpoints' settings, for the fleet; only read
 }
 
 // Open connects to the outbox and makes it when there is none. When Redis does not
@@ -94,6 +98,7 @@ func open(ctx context.Context, o Options, window time.Duration) (*Store, error) 
 	s := &Store{
 		o: o, log: o.Log, window: window, started: time.Now().UTC(), hashes: o.Endpoints,
 		stop: make(chan struct{}), ended: make(chan struct{}), broken: make(chan struct{}),
+		replaced:  make(chan struct{}, 1),
 		slots:     slots{free: settleBacklog},
 		endpoints: map[string]*endpoint{},
 		leases:    map[claimKey]*lease{},
@@ -122,6 +127,7 @@ func open(ctx context.Context, o Options, window time.Duration) (*Store, error) 
 	for _, sh := range s.shards {
 		sh.start()
 	}
+	s.loops.Go(s.keepInspecting)
 	return s, nil
 }
 
@@ -153,14 +159,7 @@ func (s *Store) begin(ctx context.Context) error {
 	if err := findings.Refusal(); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	s.confirm = findings.confirm
-	s.mu.Unlock()
-	for _, f := range findings.List {
-		if f.Level == levelWarn {
-			s.log.Warn().Str("next", f.Next).Msg(f.What)
-		}
-	}
+	s.inspectedAs(findings)
 	for _, sh := range s.shards {
 		if err := sh.join(ctx, nil); err != nil {
 			return err
@@ -194,7 +193,7 @@ func (s *Store) Health(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return s.unfit()
 }
 
 // Fill implements outbox.Store: of max_size or of what Redis may use, whatever is fuller.

@@ -187,6 +187,28 @@ type OutboxStatus struct {
 	ClockAheadMS *int64 `json:"clock_ahead_ms,omitempty"`
 
 	Spool *Spool `json:"spool,omitempty"` // of a shared outbox that has one
+
+	// Warnings are what an operator should mend at the server of a shared outbox.
+	Warnings []Warning `json:"warnings,omitempty"`
+}
+
+// Warning is one thing that an operator should mend.
+type Warning struct {
+	What string `json:"what"`
+	Next string `json:"next,omitempty"` // what to do
+}
+
+// warnings asks what the outbox knows; it calls no server.
+func (a *api) warnings() []Warning {
+	store, ok := a.Outbox.(outbox.Warned)
+	if !ok {
+		return nil
+	}
+	var all []Warning
+	for _, w := range store.Warnings() {
+		all = append(all, Warning{What: a.Hush(w.What), Next: w.Next})
+	}
+	return all
 }
 
 // Spool is where events go while the shared outbox is away. It counts requests.
@@ -238,6 +260,7 @@ func (a *api) readyz(w http.ResponseWriter, r *http.Request) {
 		s.Outbox.ClockAheadMS = new(now.Round(0).Sub(a.Clock.At(now)).Milliseconds())
 	}
 	s.Outbox.Spool = a.spool(ctx)
+	s.Outbox.Warnings = a.warnings()
 	if fill, err := a.Outbox.Fill(ctx); err == nil {
 		s.Outbox.Fill = &fill
 	}

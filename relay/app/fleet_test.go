@@ -223,6 +223,10 @@ func TestFleetThatDisagrees(t *testing.T) {
 			t.Errorf("the clock is %v ms ahead", got.Outbox["clock_ahead_ms"])
 		}
 		delete(got.Outbox, "clock_ahead_ms")
+		if warnings, _ := got.Outbox["warnings"].([]any); len(warnings) != 1 || !strings.Contains(fmt.Sprint(warnings), "maxmemory is not set") {
+			t.Errorf("warnings about the server: %v", got.Outbox["warnings"])
+		}
+		delete(got.Outbox, "warnings")
 		delete(got.Outbox, "fill") // once its memory was looked at
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("readiness of Relay %d (-want +got):\n%s", i+1, diff)

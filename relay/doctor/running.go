@@ -26,6 +26,7 @@ type Ready struct {
 	Outbox  struct {
 		Durability   string
 		ClockAheadMS *int64 `json:"clock_ahead_ms"`
+		Warnings     []admin.Warning
 	}
 	Config        *admin.Config
 	Disagreements map[string]string
@@ -57,6 +58,9 @@ func (r Running) Judge() []Finding {
 		if ahead := time.Duration(*ms) * time.Millisecond; ahead.Abs() >= clockSlack {
 			add(Warns, fmt.Sprintf("the running Relay's clock is %s ahead of that of Redis (behind it, if negative)", ahead), "set the clocks right: receivers refuse signatures with a wrong time")
 		}
+	}
+	for _, w := range r.Ready.Outbox.Warnings {
+		add(Warns, "the running Relay sees at Redis: "+w.What, w.Next)
 	}
 	r.config(add)
 	for _, name := range slices.Sorted(maps.Keys(r.Ready.Disagreements)) {

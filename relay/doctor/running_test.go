@@ -32,6 +32,9 @@ func TestRunning(t *testing.T) {
 		{"stale", func(r *Running, _ *admin.Endpoint) { r.OnDisk = "def" }, Warns, "they are not in force"},
 		{"refused", func(r *Running, _ *admin.Endpoint) { r.Ready.Config.Error = "line 3" }, Warns, "generation 2 still runs: line 3"},
 		{"clock", func(r *Running, _ *admin.Endpoint) { r.Ready.Outbox.ClockAheadMS = new(int64(-1000)) }, Warns, "clock is -1s ahead"},
+		{"the server of the outbox", func(r *Running, _ *admin.Endpoint) {
+			r.Ready.Outbox.Warnings = []admin.Warning{{What: "appendonly is no", Next: "set appendonly yes"}}
+		}, Warns, "sees at Redis: appendonly is no"},
 		{"fleet", func(r *Running, _ *admin.Endpoint) {
 			r.Ready.Disagreements = map[string]string{"billing": "two hashes"}
 		}, Warns, "differ: two hashes"},

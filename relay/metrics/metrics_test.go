@@ -53,6 +53,19 @@ func (b *box) Fill(ctx context.Context) (float64, error) {
 	return b.fill, errors.Join(b.fillErr, ctx.Err())
 }
 
+// warned is an outbox that sees something at its server.
+type warned struct{ *box }
+
+func (warned) Warnings() []outbox.Warning { return make([]outbox.Warning, 2) }
+
+func TestWarnings(t *testing.T) {
+	o := fleet()
+	o.Outbox = warned{o.Outbox.(*box)}
+	if text := scrape(t, New(o)); !strings.Contains(text, "\nrelay_outbox_warnings 2\n") {
+		t.Errorf("the metric is missing:\n%s", text)
+	}
+}
+
 // fleet is two busy endpoints and a quiet one, with what else the outbox knows.
 func fleet() Options {
 	h := deliver.Histogram{Bounds: []float64{0.1, 1}, Counts: []uint64{3, 2, 1}, Sum: 9.5}

@@ -4,13 +4,15 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"relay/outbox"
 )
 
 // state collects the state of the outbox and the configuration.
 type state struct {
 	m *Metrics
 
-	up, fill, ahead                    *prometheus.Desc
+	up, fill, ahead, warnings          *prometheus.Desc
 	generation, info, loaded, rejected *prometheus.Desc
 
 	spoolUsed, spoolPending, spoolAge, spoolMoved, spoolRefused *prometheus.Desc
@@ -26,6 +28,8 @@ func newState(m *Metrics) *state {
 			"How much of the room for events is in use, from 0 to 1.", nil, nil),
 		ahead: prometheus.NewDesc("relay_outbox_clock_ahead_seconds",
 			"By how much this machine's clock is ahead of that of the shared outbox; negative where it is behind.", nil, nil),
+		warnings: prometheus.NewDesc("relay_outbox_warnings",
+			"How many things Relay sees at the server of a shared outbox that an operator should mend: settings with which accepted events may be lost, keys that somebody overwrote. GET /readyz tells them.", nil, nil),
 		spoolUsed: prometheus.NewDesc("relay_outbox_spool_used",
 			"1 while events go through the spool, because Redis is away or the spool is not empty; missing without a spool, like the next four.", nil, nil),
 		spoolPending: prometheus.NewDesc("relay_outbox_spool_pending",
@@ -51,7 +55,7 @@ func newState(m *Metrics) *state {
 
 // Describe implements prometheus.Collector.
 func (s *state) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{s.up, s.fill, s.ahead, s.generation, s.info, s.loaded, s.rejected, s.spoolUsed, s.spoolPending, s.spoolAge, s.spoolMoved, s.spoolRefused, s.firing} {
+	for _, d := range []*prometheus.Desc{s.up, s.fill, s.ahead, s.warnings, s.generation, s.info, s.loaded, s.rejected, s.spoolUsed, s.spoolPending, s.spoolAge, s.spoolMoved, s.spoolRefused, s.firing} {
 		to <- d
 	}
 }
@@ -69,6 +73,9 @@ func (s *state) Collect(to chan<- prometheus.Metric) {
 	if s.m.o.Clock != nil {
 		now := time.Now()
 		gauge(s.ahead, now.Round(0).Sub(s.m.o.Clock.At(now)).Seconds())
+	}
+	if store, ok := s.m.o.Outbox.(outbox.Warned); ok {
+		gauge(s.warnings, float64(len(store.Warnings())))
 	}
 	if now := seen.spool; now != nil {
 		gauge(s.spoolUsed, bit(now.Used))

@@ -6,9 +6,9 @@ for i, key in ipairs(KEYS) do
   local order, n = ARGV[2 * i - 1], ARGV[2 * i]
   local kept
   if n == '' then
-    kept = redis.call('HGET', key, 'o') == order
+    kept = held('HGET', key, 'o') == order
   else
-    local made = redis.call('HGET', key, 'r' .. n)
+    local made = held('HGET', key, 'r' .. n)
     kept = made and string.match(made, '^%d+') == order
   end
   out[i] = kept and '1' or '0'

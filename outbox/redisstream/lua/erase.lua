@@ -4,7 +4,7 @@
 -- Returns D done, R done before, N not found, S if a delivery is pending.
 if redis.call('HGET', KEYS[1], 'id') ~= ARGV[1] then return redis.error_reply('EPOCH the outbox is another one than before') end
 local prefix, id, key, now, bytes = ARGV[2], ARGV[3], KEYS[2], clock(), 0
-local kept = redis.call('HMGET', key, 'o', 'e', 'z', 'x')
+local kept = held('HMGET', key, 'o', 'e', 'z', 'x') or {}
 local event = kept[2]
 if not event or kept[1] ~= ARGV[4] then return {'N'} end
 if kept[3] then return {'R'} end

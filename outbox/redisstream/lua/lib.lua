@@ -15,6 +15,15 @@ local function look(command, key, ...)
   return answer
 end
 
+-- held is a command to an event's hash. Where somebody put a key of another type in its place the event is lost, and no other
+-- one: it returns nil, which nothing that a command answers is.
+local function held(command, key, ...)
+  local answer = redis.pcall(command, key, ...)
+  if type(answer) ~= 'table' or not answer.err then return answer end
+  if string.find(answer.err, 'WRONGTYPE', 1, true) then return nil end
+  error({err = answer.err .. ' Key: ' .. key})
+end
+
 -- head is what tells a repeat of an event: its fingerprint and, in two bytes, how many
 -- deliveries were made. Where made is not known those are all of its endpoints'.
 local function head(event, made) return string.sub(event, 2, 33) .. (made or string.sub(event, 34, 35)) end

@@ -16,7 +16,7 @@ end
 for a = 2, #ARGV, 2 do
   local tail, endpoint = ARGV[a], ARGV[a + 1]
   local o, n, total, id = string.match(tail, '^(%d+)%.(%d+)%.(%d+)|(.*)$')
-  local kept = redis.call('HMGET', prefix .. 'e:' .. id, 'o', n, 'r' .. n)
+  local kept = held('HMGET', prefix .. 'e:' .. id, 'o', n, 'r' .. n) or {}
   local record, order = kept[2], kept[1]
   if tonumber(n) >= tonumber(total) then order = kept[3] and string.match(kept[3], '^%d+') end -- an operator made it
   if order == o and (not record or string.byte(record) == 112) and not waits(endpoint, o .. '-' .. n, tail) then

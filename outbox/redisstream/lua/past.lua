@@ -84,7 +84,7 @@ end
 -- delivery reads one of an event's deliveries: its record (false for none), what is known of it if an operator made it;
 -- nil if there is none of that order.
 local function delivery(key, order, n, total)
-  local kept = redis.call('HMGET', key, 'o', n, 'r' .. n)
+  local kept = held('HMGET', key, 'o', n, 'r' .. n) or {}
   local record, made = kept[2], kept[3]
   local of = kept[1]
   if tonumber(n) >= total then of = made and string.match(made, '^%d+') end

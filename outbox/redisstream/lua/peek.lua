@@ -1,7 +1,7 @@
 -- Reads deliveries for a page: events without their data, records without the texts of attempts.
 -- KEYS: events. ARGV: for each event: its order (that of the delivery, if an operator made it; '' for any), the
 -- first and the last number of its deliveries that are wanted (a first one below 0 is so many before the last one), 'm' if an operator made the one that is wanted.
--- Returns for each event nil if it is gone, else: its head, when it was erased, how many deliveries
+-- Returns for each event nil if it is gone, '' if a key of another type is in its place, else: its head, when it was erased, how many deliveries
 -- it had at its accept, its order, what is known of the first one that is wanted if an operator made that, the number of
 -- the last one that follows, how many endpoints have a delivery that an operator made; of each of these its name and the
 -- number of the newest; then the records, last one first.
@@ -33,7 +33,8 @@ end
 
 for i, key in ipairs(KEYS) do
   local low, high, made = tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2]), ARGV[a + 3] == 'm'
-  local kept = redis.call('HMGET', key, 'o', 'e', 'z', 'r' .. ARGV[a + 1], 'x')
+  local found = held('HMGET', key, 'o', 'e', 'z', 'r' .. ARGV[a + 1], 'x')
+  local kept = found or {}
   local event = kept[2]
   local order = made and kept[4] and string.match(kept[4], '^%d+') or not made and kept[1]
   if event and (order == ARGV[a] or ARGV[a] == '') then
@@ -50,7 +51,7 @@ for i, key in ipairs(KEYS) do
     end
     out[i] = found
   else
-    out[i] = false
+    out[i] = not found and ''
   end
   a = a + 4
 end

@@ -25,8 +25,9 @@ for _, entry in ipairs(entries) do
   for _, tail in ipairs(entry[2]) do -- fields and values, all the same
     local o, n, total, id = string.match(tail, '^(%d+)%.(%d+)%.(%d+)|(.*)$')
     local key = id and prefix .. 'e:' .. id
-    local kept = key and redis.call('HMGET', key, 'o', 'x', 'r' .. n) or {}
-    if key and not kept[1] then redis.call('DEL', key) end -- records of an event that somebody deleted
+    local kept = key and held('HMGET', key, 'o', 'x', 'r' .. n)
+    if kept and not kept[1] then redis.call('DEL', key) end -- records of an event that somebody deleted
+    kept = kept or {} -- a key of another type stays: it is not ours
     local repeated = key and tonumber(n) >= math.max(1, tonumber(total)) -- an operator made it
     local order = kept[1]
     if repeated then order = kept[3] and string.match(kept[3], '^%d+') end

@@ -5,7 +5,8 @@
 local m = redis.call('HMGET', KEYS[1], 'id', 'bytes')
 if m[1] ~= ARGV[1] then return redis.error_reply('EPOCH the outbox is another one than before') end
 local prefix, limit, id, event, endpoint, state, size = ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5], ARGV[6], ARGV[8], tonumber(ARGV[9])
-local kept = redis.call('HMGET', KEYS[3], 'e', 'o')
+local kept = held('HMGET', KEYS[3], 'e', 'o')
+if not kept then return {'C'} end -- a key of another type
 if kept[1] == event then return {'D', kept[2]} end -- this very call was executed before: its answer was lost
 if kept[1] or redis.call('EXISTS', KEYS[4]) == 1 then return {'C'} end
 if limit > 0 and tonumber(m[2] or 0) + size > limit then return {'F'} end

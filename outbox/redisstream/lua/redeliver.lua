@@ -11,7 +11,7 @@ if m[1] ~= ARGV[1] then return redis.error_reply('EPOCH the outbox is another on
 local prefix, limit, id, total, endpoint, once, size = ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[7]), ARGV[9], ARGV[10], tonumber(ARGV[12])
 local key = KEYS[3]
 if once ~= '' then
-  local n = redis.call('HGET', key, 'w' .. once)
+  local n = held('HGET', key, 'w' .. once)
   local made = n and redis.call('HGET', key, 'r' .. n)
   if made then return {'R', string.match(made, '^%d+'), n} end
 end

@@ -12,7 +12,8 @@
 -- it back), then 'c' if it had come back to the line before, 's' if a lease past its end does not
 -- count though nobody took it over yet, 'h' if a record before follows (its name, the
 -- record); for p follows the due time.
--- Returns a string with '1' for each claim that this has ended, '0' for one whose lease was lost.
+-- Returns a string with '1' for each claim that this has ended, 'w' where it has and a key of another type stands in the
+-- event's place, so that there is no record; '0' for one whose lease was lost.
 if redis.call('HGET', KEYS[1], 'id') ~= ARGV[8] then return redis.error_reply('EPOCH the outbox is another one than before') end
 local prefix, S, F, E, N = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local now, bytes, quick = clock(), tonumber(ARGV[6]), nil
@@ -37,7 +38,9 @@ end
 -- recorded tells that a record stands there already: this very settlement was executed
 -- before and its answer lost ('1'), or another one came first.
 local function recorded(key, n, record)
-  return redis.call('HGET', key, n) == record and '1' or '0'
+  local found = held('HGET', key, n)
+  if found == nil then return 'w' end
+  return found == record and '1' or '0'
 end
 
 -- ours tells whether an entry is claimed still, by the claim that was the times-th.
@@ -53,20 +56,24 @@ local function settle(i, key, s)
     without(i)
     return s.state ~= 'r' and recorded(key, s.n, s.record) or '0'
   end
-  local stream = s.stream
+  local stream, gone = s.stream, false
   if s.state == 'r' then
     if not next then next, keep = orders(prefix, now) end
     back(prefix, stream.endpoint, next(), s.tail)
     woken = woken or {}
     woken[stream.endpoint] = true
   else
-    if redis.call('HGET', key, s.n) ~= (s.before or false) then
-      without(i)
-      return recorded(key, s.n, s.record)
+    local before = held('HGET', key, s.n)
+    gone = before == nil
+    if not gone then
+      if before ~= (s.before or false) then
+        without(i)
+        return recorded(key, s.n, s.record)
+      end
+      bytes = bytes + #s.record
+      redis.call('HSET', key, s.n, s.record)
+      if s.before then redis.call('HSET', key, s.name, s.before) end
     end
-    bytes = bytes + #s.record
-    redis.call('HSET', key, s.n, s.record)
-    if s.before then redis.call('HSET', key, s.name, s.before) end
     if s.due then
       redis.call('ZADD', prefix .. 'r:' .. stream.endpoint, s.due, s.tail)
       redis.call('ZADD', prefix .. 'c:' .. stream.endpoint, string.match(s.tail, '^%d+'), s.tail)
@@ -75,11 +82,11 @@ local function settle(i, key, s)
       if s.waited then redis.call('ZREM', prefix .. 'c:' .. stream.endpoint, s.tail) end
       stream[s.state] = stream[s.state] + 1
       history[s.state][#history[s.state] + 1] = s.tail
-      if s.state ~= 'd' then redis.call('ZADD', prefix .. (s.state == 'f' and 'f:' or 'd:') .. stream.endpoint, string.match(s.tail, '^%d+'), s.tail) end
+      if s.state ~= 'd' and not gone then redis.call('ZADD', prefix .. (s.state == 'f' and 'f:' or 'd:') .. stream.endpoint, string.match(s.tail, '^%d+'), s.tail) end
     end
   end
   stream.over[#stream.over + 1], stream.ended[s.id] = s.id, true
-  return '1'
+  return gone and 'w' or '1'
 end
 
 -- finish ends the claims of first attempts that delivered, and tells whether all were pending.
@@ -127,13 +134,22 @@ if not quick then
     answer[i] = settle(i, key, {stream = stream, id = ARGV[ids + i], times = '1', tail = ARGV[tails + i], n = n, record = record, state = 'd'})
   end)
 elseif F > 0 and finish() then
-  local at = written
+  local at, gone = written, nil
   for e = 1, E do
-    local n = 2 * tonumber(ARGV[sums + e])
-    redis.call('HSET', KEYS[event + e], unpack(ARGV, at + 1, at + n))
+    local n, key = 2 * tonumber(ARGV[sums + e]), KEYS[event + e]
+    if held('HSET', key, unpack(ARGV, at + 1, at + n)) == nil then
+      gone = gone or {}
+      gone[key] = true
+    end
     at = at + n
   end
   answer[1] = string.rep('1', F)
+  if gone then
+    eachFirst(function(i, _, key, _, record)
+      answer[i] = gone[key] and 'w' or '1'
+      if gone[key] then bytes = bytes - #record end
+    end)
+  end
   -- Tails stand as fields and as values: of an odd number one has an empty value.
   if F % 2 == 0 then
     redis.call('XADD', KEYS[3], '*', unpack(ARGV, tails + 1, tails + F))
@@ -143,7 +159,7 @@ elseif F > 0 and finish() then
 elseif F > 0 then
   eachFirst(function(i, stream, key, n, record)
     -- A server that replaced another one may not have the event: there is nothing to settle then.
-    if redis.call('EXISTS', key) == 1 and redis.call('HSETNX', key, n, record) == 1 then
+    if redis.call('EXISTS', key) == 1 and held('HSETNX', key, n, record) == 1 then
       answer[i] = '1'
       history.d[#history.d + 1] = ARGV[tails + i]
     else
