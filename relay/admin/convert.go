@@ -24,7 +24,7 @@ func (l *lookout) delivery(i *outbox.Item) Delivery {
 		ID: d.ID, Event: EventRef{ID: d.EventID, Type: i.Type, Tenant: i.Tenant, Key: i.Key, Time: i.Time.UTC()},
 		Endpoint: d.Endpoint, State: string(d.State), Code: d.Code, Error: i.Error,
 		Attempts: d.Attempts, MaxAttempts: maxAttempts(l.policy.Endpoint(d.Endpoint)),
-		Created: d.Created.UTC(), RedeliveryOf: d.Origin, Manual: d.Manual, Resent: i.Resent,
+		Created: d.Created.UTC(), RedeliveryOf: l.origin(i), Manual: d.Manual, Resent: i.Resent,
 	}
 	if d.State == outbox.Pending {
 		out.NextAttempt = d.Due.UTC()

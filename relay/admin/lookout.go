@@ -26,14 +26,36 @@ type lookout struct {
 	generation int64
 	known      map[string]standing // of endpoints
 	fleet      *view               // of endpoints in no file of this Relay; nil until one is asked for
+	origins    map[string]bool     // whether deliveries that others repeat are there for the request, by id
+	looks      int                 // at origins that are left
 }
 
 func (a *api) lookout(ctx context.Context) *lookout {
-	l := &lookout{a: a, ctx: ctx, policy: a.Policy(), known: map[string]standing{}}
+	l := &lookout{a: a, ctx: ctx, policy: a.Policy(), known: map[string]standing{}, origins: map[string]bool{}, looks: outbox.MaxPage}
 	if a.Config != nil {
 		l.generation = a.Config().Generation
 	}
 	return l
+}
+
+// origin is the id of the delivery that this one repeats, "" if there is none for the request: it is no longer kept, or foreign.
+func (l *lookout) origin(i *outbox.Item) string {
+	if i.Origin == "" || !l.isThere(i.Origin) {
+		return ""
+	}
+	return i.Origin
+}
+
+// isThere tells whether asking for a delivery would answer it. Beyond looks it says no.
+func (l *lookout) isThere(id string) bool {
+	known, ok := l.origins[id]
+	if ok || l.looks <= 0 || l.a.Records == nil {
+		return known
+	}
+	l.looks--
+	r, err := l.a.Records.LookupDelivery(l.ctx, id)
+	l.origins[id] = err == nil && AccessOf(l.ctx).seesDelivery(l.policy, r.Deliveries[0].Endpoint, r.Event.Tenant)
+	return l.origins[id]
 }
 
 // standing is what of an endpoint matters to its deliveries.
@@ -118,6 +140,15 @@ func (a *api) now() time.Time {
 
 // parse reads the query string of a request, and narrows it to what is there for the request.
 func (a *api) parse(r *http.Request, use query.Use) (*query.Query, error) {
+	q, err := a.parseWhole(r, use)
+	if err != nil {
+		return nil, err
+	}
+	return a.narrow(r.Context(), q), nil
+}
+
+// parseWhole reads the query string of a request. What it finds has to be narrowed.
+func (a *api) parseWhole(r *http.Request, use query.Use) (*query.Query, error) {
 	values, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return nil, &query.Error{Code: problem.InvalidParameter, Detail: "the query string is not well-formed: % is written %25, and ; %3B"}
@@ -132,7 +163,7 @@ func (a *api) parse(r *http.Request, use query.Use) (*query.Query, error) {
 	if err := a.areThere(r.Context(), values["endpoint"]); err != nil {
 		return nil, err
 	}
-	return a.narrow(r.Context(), q), nil
+	return q, nil
 }
 
 // areThere refuses names of endpoints that a filter asks for and that are in no file and have no deliveries, because

@@ -43,12 +43,13 @@ type AttemptEnded struct {
 }
 
 const (
-	maxTails  = 64               // at a time, by crowd
-	tailRoom  = 1024             // attempts that wait for a reader; further ones are lost
-	heartbeat = 15 * time.Second // between comments, so that nobody on the way takes the connection for dead
-	tailWrite = time.Minute      // for a reader that takes nothing
-	tailCheck = time.Second      // between looks at whether the reader may still read, and at states of endpoints
-	maxStates = 10               // endpoints of which changes of the state are reported to a reader
+	maxTails   = 64               // at a time, by crowd
+	tailRoom   = 1024             // attempts that wait for a reader; further ones are lost
+	heartbeat  = 15 * time.Second // between comments, so that nobody on the way takes the connection for dead
+	tailWrite  = time.Minute      // for a reader that takes nothing
+	tailCheck  = time.Second      // between looks at whether the reader may still read, and at states of endpoints
+	maxOrigins = 50               // looks in a second at deliveries that others repeat; further attempts do not tell which one theirs does
+	maxStates  = 10               // endpoints of which changes of the state are reported to a reader
 )
 
 // tail is one reader.
@@ -60,7 +61,11 @@ type tail struct {
 	lost atomic.Int64
 	told int64 // of lost
 
-	states map[string]state // of the endpoints of the filter, as the reader knows them; nil if there are too many
+	scope    *scope
+	watching *scoped          // of which the states are
+	states   map[string]state // of the endpoints of the filter, as the reader knows them; empty if there are too many
+
+	origins int // looks at deliveries that others repeat, that are left in this second
 
 	checked time.Time // when the reader last was known to be allowed to read
 
@@ -73,14 +78,12 @@ type tail struct {
 }
 
 func (a *api) tail(w http.ResponseWriter, r *http.Request) {
-	q, err := a.parse(r, query.Tail)
+	q, err := a.parseWhole(r, query.Tail)
 	if err != nil {
 		a.refuse(w, r, err)
 		return
 	}
-	s := a.surroundings()
-	s.Held = func(context.Context) ([]string, error) { return []string{}, nil } // no attempt is made for them
-	filter, err := q.Filter(r.Context(), s)
+	s, err := a.newScope(r.Context(), q)
 	if err != nil {
 		a.refuse(w, r, err)
 		return
@@ -91,15 +94,17 @@ func (a *api) tail(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer leave()
-	t := &tail{a: a, w: w, rc: http.NewResponseController(w), room: make(chan *outbox.Item, tailRoom), rate: int64(q.Rate)}
-	t.watch(filter.Endpoints)
-	defer a.Deliverer.Listen(func(i *outbox.Item) { t.hear(&filter, i) })()
+	t := &tail{a: a, w: w, rc: http.NewResponseController(w), room: make(chan *outbox.Item, tailRoom), rate: int64(q.Rate), scope: s, states: map[string]state{}}
+	if err := t.follows(s.current()); err != nil {
+		return // nothing to tell yet, so none
+	}
+	defer a.Deliverer.Listen(t.hear)()
 	t.follow(r.Context())
 }
 
 // hear takes an attempt that just ended; it never waits.
-func (t *tail) hear(f *outbox.Filter, i *outbox.Item) {
-	if !f.Match(i) {
+func (t *tail) hear(i *outbox.Item) {
+	if !t.scope.current().filter.Match(i) {
 		return
 	}
 	if t.rate > 0 && !t.within(i.Last.Started.Add(i.Last.Took).Unix()) {
@@ -142,7 +147,7 @@ func (t *tail) follow(ctx context.Context) {
 	defer beat.Stop()
 	check := time.NewTicker(tailCheck)
 	defer check.Stop()
-	t.checked = time.Now()
+	t.checked, t.origins = time.Now(), maxOrigins
 	err := t.comment()
 	for err == nil {
 		select {
@@ -151,7 +156,11 @@ func (t *tail) follow(ctx context.Context) {
 				err = t.attempts(ctx, i)
 			}
 		case <-check.C:
+			t.origins = maxOrigins
 			if err = t.check(ctx); err == nil {
+				err = t.follows(t.scope.current())
+			}
+			if err == nil {
 				err = t.changes()
 			}
 		case <-beat.C:
@@ -189,17 +198,6 @@ type state struct {
 type EndpointState struct {
 	Endpoint string `json:"endpoint"`
 	State    string `json:"state"` // as in GET /v1/endpoints/{name}; read it for the whole
-}
-
-// watch notes the states of endpoints, if they are few.
-func (t *tail) watch(endpoints []string) {
-	if len(endpoints) == 0 || len(endpoints) > maxStates {
-		return
-	}
-	t.states = map[string]state{}
-	for _, name := range endpoints {
-		t.states[name] = t.stateOf(name)
-	}
 }
 
 // stateOf asks the deliverer, which knows what other Relays of a fleet changed, and not the outbox.
@@ -241,6 +239,8 @@ func (t *tail) awaitStop(ctx context.Context) {
 // attempts writes one attempt and all that wait behind it, then flushes.
 func (t *tail) attempts(ctx context.Context, i *outbox.Item) error {
 	l := t.a.lookout(ctx)
+	l.looks = t.origins
+	defer func() { t.origins = l.looks }()
 	for n := 0; ; n++ {
 		if time.Since(t.checked) >= tailCheck { // writes may have waited for the reader
 			if err := t.check(ctx); err != nil {
@@ -250,8 +250,10 @@ func (t *tail) attempts(ctx context.Context, i *outbox.Item) error {
 		if err := t.loss(); err != nil {
 			return err
 		}
-		if err := t.write("attempt", AttemptEnded{Outcome: i.Last.Outcome, Delivery: l.delivery(i)}); err != nil {
-			return err
+		if t.scope.current().filter.Match(i) { // it may have left while the attempt waited for the reader
+			if err := t.write("attempt", AttemptEnded{Outcome: i.Last.Outcome, Delivery: l.delivery(i)}); err != nil {
+				return err
+			}
 		}
 		if n == tailRoom {
 			return t.flush()

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"relay/ingest/listen"
 	"relay/internal/testkit"
 	"relay/outbox"
+	"relay/policy"
 	"relay/relay/deliver"
 	"relay/relay/deliver/delivertest"
 )
@@ -29,6 +31,8 @@ type tailing struct {
 	client *http.Client
 	stop   chan struct{}
 	server *listen.Server
+	policy atomic.Pointer[policy.Policy] // that runs
+	access *Access                       // of all requests
 }
 
 func newTailing(t *testing.T) *tailing {
@@ -40,9 +44,13 @@ func newTailing(t *testing.T) *tailing {
 	if err != nil {
 		t.Fatal(err)
 	}
+	x.policy.Store(p)
+	h := New(Options{Outbox: box{}, Policy: x.policy.Load, Deliverer: x.gates, Stopping: x.stop})
 	x.server = listen.NewServer(listen.ServerOptions{
-		Handler: New(Options{Outbox: box{}, Policy: running(p.Endpoints...), Deliverer: x.gates, Stopping: x.stop}),
-		Log:     zerolog.Nop(),
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			h.ServeHTTP(w, r.WithContext(WithAccess(r.Context(), x.access)))
+		}),
+		Log: zerolog.Nop(),
 	})
 	served := make(chan error, 1)
 	go func() { served <- x.server.Serve(l) }()
