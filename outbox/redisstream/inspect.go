@@ -74,7 +74,7 @@ func (s *Store) inspect(ctx context.Context, another bool) error {
 	return nil
 }
 
-// inspectedAs takes over what was found, and tells the log what is new of it.
+// inspectedAs keeps what was found, and logs what is new of it.
 func (s *Store) inspectedAs(found Findings) {
 	refusal := found.Refusal()
 	s.mu.Lock()

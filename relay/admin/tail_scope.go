@@ -68,7 +68,7 @@ func (s *scope) current() *scoped {
 	return next
 }
 
-// watched are the endpoints of which the reader is told changes of the state; none if they are many.
+// watched are the endpoints whose changes of the state are written; none if they are many.
 func (s *scoped) watched() []string {
 	if len(s.filter.Endpoints) > maxStates {
 		return nil
@@ -76,8 +76,8 @@ func (s *scoped) watched() []string {
 	return s.filter.Endpoints
 }
 
-// follows takes over which endpoints the reader is told of, after another configuration has begun to run. Of one that
-// is in no file any more it hears that, unless the token is bound and it is there no more.
+// follows replaces the endpoints whose changes are written, after another configuration has begun to run. The removal of one
+// that left is written first, but not to a bound token: the endpoint is no longer there for it.
 func (t *tail) follows(now *scoped) error {
 	if t.watching == now {
 		return nil

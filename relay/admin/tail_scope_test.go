@@ -120,7 +120,7 @@ func TestTailDropsWhatWaits(t *testing.T) {
 	})
 }
 
-// Changes of the state are told of the endpoints that fit now.
+// A reader hears of changes of the state of the endpoints that fit now.
 func TestTailWatchesTheConfiguration(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := newTailing(t)
