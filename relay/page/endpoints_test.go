@@ -49,7 +49,7 @@ func endpointsAPI(hostile string) http.Handler {
 		"GET /v1/audit":                 `{"items":[]}`,
 		"POST /v1/endpoints/billing/test": `{"event":{"id":"evt_1","type":"relay.test","time":"2026-01-02T12:00:00Z"},"endpoint":"billing","state":"failed","n":1,"took_ms":3,"status":500,"code":"http_500","error":"HOSTILE",
 			"response":{"headers":[],"body":"HOSTILE"},"unrecorded":"HOSTILE"}`,
-		"POST /v1/links": `{"token":"relay_link_x","tenant":"acme","may":["read"],"expires":"2026-01-03T12:00:00Z"}`,
+		"POST /v1/links": `{"token":"relay_link_x","tenant":"acme","for":"Ann HOSTILE","warning":"no endpoint is for it","may":["read"],"expires":"2026-01-03T12:00:00Z"}`,
 	}
 	for path, text := range texts {
 		texts[path] = strings.ReplaceAll(text, "HOSTILE", string(inner[1:len(inner)-1]))

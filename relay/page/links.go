@@ -20,6 +20,7 @@ func linkRoutes() []route {
 // linkForm is the data of the screen.
 type linkForm struct {
 	Tenant  string
+	For     string
 	May     []string
 	TTL     string
 	Rights  []string // that the session has, and so can give
@@ -81,7 +82,7 @@ func (c *call) makeLink() error {
 			return step{}, err
 		}
 		form := c.r.PostForm
-		ask := admin.LinkRequest{Tenant: strings.TrimSpace(form.Get("tenant")), May: form["may"], TTL: form.Get("ttl")}
+		ask := admin.LinkRequest{Tenant: strings.TrimSpace(form.Get("tenant")), For: strings.TrimSpace(form.Get("for")), May: form["may"], TTL: form.Get("ttl")}
 		if ask.May == nil {
 			return step{}, &refusal{Status: http.StatusBadRequest, Code: string(problem.InvalidParameter), Field: "may", Detail: c.t("links.no_rights")}
 		}
@@ -96,7 +97,8 @@ func (c *call) makeLink() error {
 	})
 	return c.formAgain(err, func(r *refusal) error {
 		f := c.linkForm()
-		f.Tenant, f.May, f.TTL, f.Problem = c.r.PostForm.Get("tenant"), c.r.PostForm["may"], c.r.PostForm.Get("ttl"), r
+		f.Tenant, f.For = c.r.PostForm.Get("tenant"), c.r.PostForm.Get("for")
+		f.May, f.TTL, f.Problem = c.r.PostForm["may"], c.r.PostForm.Get("ttl"), r
 		f.NoKey = r.Code == string(problem.NoLinkKey)
 		c.show(r.Status, "links", c.t("layout.links"), f)
 		return nil
