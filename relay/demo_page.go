@@ -238,7 +238,7 @@ func (d *pageDemo) relay(ctx context.Context) error {
 	lines := app.NewLines(d.err)
 	defer lines.Flush(lastLines)
 	a, err := app.Open(ctx, app.Options{
-		Config: file.Config, Policy: p, Version: version, Grace: time.Second, Load: d.again([]string{d.file}, file), OneTime: d.once,
+		Config: file.Config, File: file, Policy: p, Version: version, Grace: time.Second, Load: d.again([]string{d.file}, file), OneTime: d.once,
 		Log: app.NewLogger(file.Config.Log, lines), LogDropped: lines.Dropped,
 	})
 	if err != nil {

@@ -71,6 +71,11 @@ func TestDemoLinkLogsInOnce(t *testing.T) {
 		defer resp.Body.Close()
 		return resp.StatusCode, len(resp.Cookies())
 	}
+	_, file, _ := strings.Cut(out.String(), "  configuration  ")
+	file, _, _ = strings.Cut(file, "\n")
+	if files := asked(t, address, tokens[0], "/v1/config")["files"]; fmt.Sprint(files) != "["+file+"]" {
+		t.Errorf("the configuration is read from %v, not from %s", files, file)
+	}
 	link := linksOf(out.String())[0]
 	if status, cookies := enter(http.MethodGet, link); status != http.StatusOK || cookies != 0 {
 		t.Errorf("a program that looks at the link gets %d with %d cookies", status, cookies)

@@ -20,6 +20,7 @@ type refusal struct {
 	Field       string
 	Pointer     string // into the data, of a schema
 	Offset      *int   // of the wrong byte of the body; nil for none
+	Own         bool   // Detail is of the page, in the language of the viewer; that of the API is English
 	Diagnostics []string
 }
 

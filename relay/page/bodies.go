@@ -92,9 +92,9 @@ func (c *call) eventData() error {
 	}
 	switch {
 	case e.LeftOut:
-		return &refusal{Status: http.StatusForbidden, Code: "forbidden", Detail: c.t("body.hidden")}
+		return &refusal{Status: http.StatusForbidden, Code: "forbidden", Detail: c.t("body.hidden"), Own: true}
 	case !e.Erased.IsZero():
-		return &refusal{Status: http.StatusNotFound, Code: "event_erased", Detail: c.t("event.erased.about")}
+		return &refusal{Status: http.StatusNotFound, Code: "event_erased", Detail: c.t("event.erased.about"), Own: true}
 	}
 	c.w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	_, _ = c.w.Write(e.Data) // the client has gone

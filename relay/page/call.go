@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"crypto/rand"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -50,7 +49,7 @@ func (c *call) need(right admin.Right) error {
 	if right == admin.Operate && !c.whole() { // it is the operator's alone: as what is not there
 		return c.lost()
 	}
-	return &refusal{Status: http.StatusForbidden, Code: string(problem.Forbidden), Detail: c.t("error.right", right)}
+	return &refusal{Status: http.StatusForbidden, Code: string(problem.Forbidden), Detail: c.t("error.right", right), Own: true}
 }
 
 // whole tells whether the session sees everything, not only what belongs to some tenants or endpoints.
@@ -97,9 +96,9 @@ func (c *call) language() bool {
 func (c *call) parseForm() error {
 	if err := c.r.ParseForm(); err != nil {
 		if _, long := errors.AsType[*http.MaxBytesError](err); long {
-			return &refusal{Status: http.StatusRequestEntityTooLarge, Code: "body_too_large", Detail: fmt.Sprintf("a form is at most %d MiB", maxForm>>20)}
+			return &refusal{Status: http.StatusRequestEntityTooLarge, Code: "body_too_large", Detail: c.t("error.form.large", maxForm>>20), Own: true}
 		}
-		return &refusal{Status: http.StatusBadRequest, Code: "invalid_body", Detail: "the form cannot be read"}
+		return &refusal{Status: http.StatusBadRequest, Code: "invalid_body", Detail: c.t("error.form.unread"), Own: true}
 	}
 	return nil
 }

@@ -32,6 +32,7 @@ type deliveryView struct {
 	Due      bool         // it is pending, and its time has come
 	Last     *attemptView // the last attempt; nil if there was none
 	LastBody *bodyView    // of its answer; nil if there is none
+	Below    bool         // the request and the answer of the last attempt are shown below the attempts
 	Count    int64        // of attempts that are shown
 	Emphasis string       // class of the button that sends it again: nothing calls for it where it arrived
 }
@@ -90,6 +91,7 @@ func (c *call) showDelivery() error {
 		d.Payload.Link = escaped("/events/%s/data", d.Event.ID)
 	}
 	if r := d.Request; r != nil {
+		d.Below = true
 		d.Masked = slices.ContainsFunc(r.Headers, func(h admin.Header) bool { return strings.Contains(h.Value, "***") })
 	}
 	if r := d.Request; r != nil && r.Body != nil {

@@ -142,6 +142,23 @@ func TestDelivery(t *testing.T) {
 	}
 }
 
+// The data stands once in sight, as the body that was sent, and so do the headers and the answer of the last attempt. Where the
+// body cannot be made again the data is in sight itself.
+func TestDeliveryDoesNotRepeatItself(t *testing.T) {
+	p, _ := newPage(t, deliveryAnswers(failedDelivery))
+	body := shows(t, p, "/deliveries/dlv_1")
+	if n := strings.Count(body, "<td>X-Evil</td>"); n != 1 {
+		t.Errorf("the header of the answer is shown %d times", n)
+	}
+	has(t, "with a body", body, `<details id="payload-box">`, `href="#exchange"`, `id="exchange"`)
+	_, rest, _ := strings.Cut(failedDelivery, `"request":`)
+	_, history, _ := strings.Cut(rest, `"history":`)
+	first, _, _ := strings.Cut(failedDelivery, `"request":`)
+	p, _ = newPage(t, deliveryAnswers(first+`"history":`+history))
+	body = shows(t, p, "/deliveries/dlv_1")
+	has(t, "without a request", body, `!payload-box`, `!href="#exchange"`, `<td>X-Evil</td>`, "12345678901234567890.10")
+}
+
 // What the state of a delivery is, is said in a sentence, with who can do something about it.
 func TestVerdicts(t *testing.T) {
 	pending := strings.NewReplacer(`"state":"failed"`, `"state":"pending"`, `"finished"`, `"next_attempt":"2026-01-31T12:05:00Z","x"`, `"outcome":"refused","code":"http_422"`, `"outcome":"retry","code":"http_422"`)

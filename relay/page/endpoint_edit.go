@@ -38,7 +38,7 @@ func (c *call) needs(right admin.Right) error {
 	if c.may(right) {
 		return nil
 	}
-	return &refusal{Status: http.StatusForbidden, Code: string(problem.Forbidden), Detail: c.t("form.forbidden", string(right))}
+	return &refusal{Status: http.StatusForbidden, Code: string(problem.Forbidden), Detail: c.t("form.forbidden", string(right)), Own: true}
 }
 
 // choices are what endpoints made at run time may be.

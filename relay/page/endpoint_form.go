@@ -26,9 +26,9 @@ type endpointForm struct {
 	Types    []admin.EventType // of the catalogue
 	Customer bool              // the session is bound: settings that are JSON stay as they are
 	Problem  *refusal
-	Problems map[string][]string // by field; "" for the whole
-	Others   []otherChange       // that somebody made meanwhile
-	Off      *admin.Endpoint     // which Relay or an operator disabled; nil for others
+	Problems map[string][]flaw // by field; "" for the whole
+	Others   []otherChange     // that somebody made meanwhile
+	Off      *admin.Endpoint   // which Relay or an operator disabled; nil for others
 }
 
 // otherChange is a setting that somebody else changed.
@@ -44,7 +44,7 @@ type formField struct {
 	Options              []string // of a choice; nil for a text
 	Area                 bool
 	Required             bool
-	Problems             []string
+	Problems             []flaw
 	HelpKey              string // of a text
 	Help                 string // its argument, "" for none
 }
@@ -219,26 +219,38 @@ func (f *endpointForm) headers(c *call) map[string]any {
 	return out
 }
 
+// flaw is what is wrong with a field.
+type flaw struct {
+	Text string // in the language of the viewer
+	Said string // by the API, in English; "" where Text says it all
+}
+
 // wrong notes what is wrong with a field.
-func (f *endpointForm) wrong(field, why string) {
+func (f *endpointForm) wrong(field, why string) { f.flawed(field, flaw{Text: why}) }
+
+func (f *endpointForm) flawed(field string, x flaw) {
 	if f.Problems == nil {
-		f.Problems = map[string][]string{}
+		f.Problems = map[string][]flaw{}
 	}
-	f.Problems[field] = append(f.Problems[field], why)
+	f.Problems[field] = append(f.Problems[field], x)
 }
 
 // refuse notes what the API says against the settings.
 func (f *endpointForm) refuse(r *refusal, c *call) {
-	said := func(detail string) string {
-		if c.whole() || detail != "" && c.lang == "en" {
-			return detail
+	said := func(detail string) flaw {
+		if detail != "" && c.lang == languages()[0] {
+			return flaw{Text: detail}
 		}
-		return strings.TrimSpace(c.t("form.unaccepted") + " " + detail)
+		return flaw{c.t("form.unaccepted"), detail}
 	}
 	f.Problem = r
 	switch {
 	case r.Code == "endpoint_exists" || r.Code == "endpoint_in_file" && f.Name == "":
-		f.wrong("name", cmp.Or(r.Detail, c.t("refusal."+r.Code)))
+		if c.lang == languages()[0] {
+			f.wrong("name", cmp.Or(r.Detail, c.t("refusal."+r.Code)))
+			break
+		}
+		f.flawed("name", flaw{c.t("refusal." + r.Code), r.Detail})
 	case len(r.Diagnostics) > 0:
 		for _, flaw := range r.Diagnostics {
 			pointer, detail, _ := strings.Cut(flaw, ": ")
@@ -248,10 +260,10 @@ func (f *endpointForm) refuse(r *refusal, c *call) {
 			if pointer == "" && f.Name == "" && strings.HasPrefix(detail, "Invalid name.") { // which is no part of the settings
 				pointer = "/name"
 			}
-			f.wrong(fieldOf(pointer), said(detail))
+			f.flawed(fieldOf(pointer), said(detail))
 		}
 	default:
-		f.wrong(cmp.Or(r.Field, fieldOf(r.Pointer)), said(r.Detail))
+		f.flawed(cmp.Or(r.Field, fieldOf(r.Pointer)), said(r.Detail))
 	}
 }
 
@@ -343,7 +355,7 @@ func (f *endpointForm) Enabled() bool { return f.Typed.Get("enabled") != "" }
 func (f *endpointForm) Drops(name string) bool { return slices.Contains(f.Typed["drop"], name) }
 
 // Whole are the problems of no field.
-func (f *endpointForm) Whole() []string {
+func (f *endpointForm) Whole() []flaw {
 	if f.Customer {
 		return slices.Concat(f.Problems[""], f.Problems["rest"])
 	}

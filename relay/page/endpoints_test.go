@@ -278,7 +278,7 @@ func TestRefusedForm(t *testing.T) {
 				r.forCustomer()
 			}
 			f.refuse(r, by)
-			if got := f.field(c.field).Problems; len(got) != 1 || got[0] != want {
+			if got := f.field(c.field).Problems; len(got) != 1 || got[0].Text != want {
 				t.Errorf("%s, whole %v: %q", c.flaw, whole, got)
 			}
 		}

@@ -151,6 +151,33 @@ func TestExplainScreen(t *testing.T) {
 	}
 }
 
+// Of all endpoints those that get the event come first, and those that do not are one list at the end. Why is said in the
+// language of the viewer; what filters say is quoted.
+func TestExplainShowsWhoGetsItFirst(t *testing.T) {
+	answers := explainAnswers()
+	answers["POST /v1/explain"] = `{"event":{"id":"evt_1","type":"order.created"},"endpoints":[
+{"name":"none","gets":false,"why":"no pattern fits: a.*, b.*"},{"name":"broken","gets":true,"why":"it gets all events","when_error":"no member x","code":"when_error"},
+{"name":"others","gets":false,"pattern":"order.*","why":"pattern order.*; its tenant is none of \"globex\""},{"name":"maybe","gets":true,"why":"it gets all events","outbox_decides":true},
+{"name":"out","gets":false,"pattern":"!order.*","why":"excluded by !order.*"},{"name":"rests","gets":true,"held":true,"why":"it gets all events"},{"name":"gets","gets":true,"pattern":"order.*","why":"pattern order.*"}]}`
+	p, _ := newPage(t, answers)
+	body := mainOf(sends(p, "/explain", url.Values{"event": {"{}"}}).Body.String())
+	at := 0
+	for _, name := range []string{"gets", "rests", "maybe", "broken", "none", "others", "out"} {
+		i := strings.Index(body, `href="/endpoints/`+name+`"`)
+		if i < at {
+			t.Errorf("%s is missing, or comes too early", name)
+		}
+		at = i
+	}
+	has(t, "English", body, "3 endpoints do not get it", "Its pattern order.* fits.", "Its pattern !order.* excludes this type.", "None of its patterns fits: a.*, b.*", "!<blockquote")
+	w := httptest.NewRecorder()
+	r := httptest.NewRequest("POST", "/explain", strings.NewReader(url.Values{"event": {"{}"}}.Encode()))
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	r.Header.Set("Accept-Language", "zh-TW")
+	p.ServeHTTP(w, r)
+	has(t, "Chinese", w.Body.String(), "符合其模式 order.*", `<blockquote class="said" lang="en">its tenant is none of`, "!no pattern fits")
+}
+
 // What is wrong with an event is shown with its line, and the text stays in the form.
 func TestExplainProblems(t *testing.T) {
 	const text = "{\n  \"type\": \"order.created\",\n  \"data\": {\"order\": \"é\", \"lines\": [1, {\"sku\": 5}]}\n}"

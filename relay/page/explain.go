@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"relay/internal/sorting"
 	"relay/relay/admin"
 	"relay/relay/explain"
 )
@@ -26,8 +27,10 @@ type explainView struct {
 	Place   *place   // of the problem; nil if it has none
 
 	Result *explain.Explanation // nil if nothing was asked yet
-	Shown  []explained
-	Gets   int64 // how many endpoints get it
+	Shown  []explained          // those that get it first, then those that may, or fail
+	Others []explained          // that do not get it
+	Rest   int64                // how many those are
+	Gets   int64                // how many endpoints get it
 }
 
 // place is where something is wrong in a text.
@@ -41,6 +44,8 @@ type explained struct {
 	explain.Endpoint
 	Class  string // of its state
 	Word   string // what becomes of the event there
+	Reason string // why
+	Said   string // what the filters say, in English; "" for nothing
 	Body   *bodyView
 	Signed []string
 	Facts  []fact // what bounds attempts
@@ -87,14 +92,44 @@ func (c *call) explain() error {
 	} else {
 		v.Result = &out
 		for i := range out.Endpoints {
-			v.Shown = append(v.Shown, c.explained(&out.Endpoints[i]))
-			if out.Endpoints[i].Gets {
-				v.Gets++
-			}
+			v.put(c.explained(&out.Endpoints[i]))
 		}
+		order := []string{"ok", "held", "wait", "bad", "off"}
+		sorting.Stable(v.Shown, func(a, b explained) int { return slices.Index(order, a.Class) - slices.Index(order, b.Class) })
 	}
 	c.show(status, "explain", c.t("layout.explain"), v)
 	return nil
+}
+
+// put takes an endpoint into the list where it belongs.
+func (v *explainView) put(e explained) {
+	if e.Gets {
+		v.Gets++
+	}
+	if e.Class == "off" && v.Endpoint == "" {
+		v.Others, v.Rest = append(v.Others, e), v.Rest+1
+		return
+	}
+	v.Shown = append(v.Shown, e)
+}
+
+// reason says why the patterns of an endpoint decided so, and in English what its filters say beside.
+func (c *call) reason(e *explain.Endpoint) (reason, said string) {
+	patterns, said, _ := strings.Cut(e.Why, "; ")
+	fits, no := strings.CutPrefix(patterns, "no pattern fits: ")
+	switch {
+	case patterns == "it gets all events":
+		reason = c.t("explain.why.all")
+	case e.Pattern != "" && patterns == "pattern "+e.Pattern:
+		reason = c.t("explain.why.pattern", e.Pattern)
+	case e.Pattern != "" && patterns == "excluded by "+e.Pattern:
+		reason = c.t("explain.why.excluded", e.Pattern)
+	case no:
+		reason = c.t("explain.why.none", fits)
+	default:
+		return c.t("explain.why.filter"), e.Why
+	}
+	return reason, said
 }
 
 // eventToExplain is the event that the form begins with: a stored one, the example of a type, or a made-up one.
@@ -196,6 +231,7 @@ func (c *call) explained(e *explain.Endpoint) explained {
 		v.Class = "off"
 	}
 	v.Word = c.t("explain." + key)
+	v.Reason, v.Said = c.reason(e)
 	if r := e.Sends; r != nil && r.BodyError == "" {
 		v.Body = newBody("body-"+e.Name, []byte(r.Body))
 		for _, s := range r.Signed {

@@ -54,7 +54,7 @@ func (f *linkForm) Gives(right string) bool { return slices.Contains(f.May, righ
 // forLinks refuses sessions that can make none.
 func (c *call) forLinks() error {
 	if !c.whole() {
-		return &refusal{Status: http.StatusForbidden, Code: string(problem.Forbidden), Detail: c.t("links.bound")}
+		return &refusal{Status: http.StatusForbidden, Code: string(problem.Forbidden), Detail: c.t("links.bound"), Own: true}
 	}
 	return c.needs(admin.Operate)
 }
@@ -84,7 +84,7 @@ func (c *call) makeLink() error {
 		form := c.r.PostForm
 		ask := admin.LinkRequest{Tenant: strings.TrimSpace(form.Get("tenant")), For: strings.TrimSpace(form.Get("for")), May: form["may"], TTL: form.Get("ttl")}
 		if ask.May == nil {
-			return step{}, &refusal{Status: http.StatusBadRequest, Code: string(problem.InvalidParameter), Field: "may", Detail: c.t("links.no_rights")}
+			return step{}, &refusal{Status: http.StatusBadRequest, Code: string(problem.InvalidParameter), Field: "may", Detail: c.t("links.no_rights"), Own: true}
 		}
 		made := &madeLink{}
 		if err := c.send(http.MethodPost, "/v1/links", ask, &made.Link); err != nil {

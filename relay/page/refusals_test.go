@@ -3,6 +3,7 @@ package page
 import (
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 
@@ -25,10 +26,15 @@ func TestEveryRefusalHasASentence(t *testing.T) {
 	}
 }
 
-// A refusal is told in the language of the viewer, with what the API says beneath.
+// A refusal is told in the language of the viewer, with what the API says beneath, in English and marked so.
 func TestRefusalsAreTold(t *testing.T) {
 	const detail = "limit is <0>; it is a number from 1 to 100"
-	for lang, want := range map[string]string{"en": "<p>A parameter is not valid.</p>", "zh-TW": "<p>參數無效。</p>", "zh-CN": "<p>参数无效。</p>"} {
+	const said = "limit is &lt;0&gt;; it is a number from 1 to 100"
+	for lang, want := range map[string]string{
+		"en":    "<p>A parameter is not valid.</p><p class=\"small\">" + said + "</p>",
+		"zh-TW": "<p>參數無效。</p><p class=\"small muted\">Relay 的原文回覆：</p><blockquote class=\"said\" lang=\"en\">" + said + "</blockquote>",
+		"zh-CN": "<p>参数无效。</p><p class=\"small muted\">Relay 的原文答复：</p><blockquote class=\"said\" lang=\"en\">" + said + "</blockquote>",
+	} {
 		p := compared(t, New(Options{Open: true, API: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			problem.New(problem.InvalidParameter, detail).Write(w)
 		})}))
@@ -37,9 +43,55 @@ func TestRefusalsAreTold(t *testing.T) {
 			r.Header.Set("Accept-Language", lang)
 			w := httptest.NewRecorder()
 			p.ServeHTTP(w, r)
-			if text := w.Body.String(); w.Code != http.StatusBadRequest || !strings.Contains(text, want) || !strings.Contains(text, `<p class="small">limit is &lt;0&gt;; it is a number from 1 to 100</p>`) {
+			if text := w.Body.String(); w.Code != http.StatusBadRequest || !strings.Contains(text, want) {
 				t.Errorf("%s in %s: %d %s", path, lang, w.Code, text)
 			}
+		}
+	}
+}
+
+// What the page itself refuses is told in the language of the viewer alone; beside a field of a form there is a sentence of
+// that language, and what the API says about it as a quotation.
+func TestRefusalsInOneLanguage(t *testing.T) {
+	p := compared(t, New(Options{Open: true, API: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			_, _ = w.Write([]byte(`{"endpoints":[],"total":0,"runtime":{"enabled":true,"secrets":true}}`))
+			return
+		}
+		w.WriteHeader(http.StatusUnprocessableEntity)
+		_, _ = w.Write([]byte(`{"code":"invalid_endpoint","diagnostics":["/url: Invalid url. It must begin with https://","It is wrong as a whole."]}`))
+	})}))
+	w := part(p, http.MethodPost, "/links", "zh-CN", url.Values{"tenant": {"acme"}})
+	if body := w.Body.String(); w.Code != http.StatusBadRequest || strings.Contains(body, `lang="en"`) || !strings.Contains(body, `<p class="small">请勾选权限：至少 read。</p>`) {
+		t.Errorf("refused by the page: %d %s", w.Code, body)
+	}
+	for lang, want := range map[string][]string{
+		"zh-TW": {`<p>不接受此值。</p><blockquote class="said" lang="en">Invalid url. It must begin with https://</blockquote>`, `<p>不接受此值。</p><blockquote class="said" lang="en">It is wrong as a whole.</blockquote>`},
+		"en":    {`<p>Invalid url. It must begin with https://</p></div>`, `<p>It is wrong as a whole.</p></div>`},
+	} {
+		w := part(p, http.MethodPost, "/endpoints", lang, url.Values{"url": {"ftp://x"}})
+		for _, text := range want {
+			if !strings.Contains(w.Body.String(), text) {
+				t.Errorf("%s has no %s: %s", lang, text, w.Body)
+			}
+		}
+	}
+}
+
+// An own secret that is refused is never shown again, and the form says so; all else that was typed stays.
+func TestRefusedSecretIsNotKept(t *testing.T) {
+	const typed = "whsec_canary-of-a-typed-secret"
+	p := compared(t, New(Options{Open: true, API: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		problem.New(problem.InvalidEndpoint, "it must be longer").Write(w)
+	})}))
+	for _, secret := range []string{typed, ""} {
+		w := part(p, http.MethodPost, "/endpoints/shop/secret/rotate", "en", url.Values{"secret": {secret}, "overlap": {"7d"}})
+		body := w.Body.String()
+		if strings.Contains(body, typed) || !strings.Contains(body, `value="7d" selected`) {
+			t.Errorf("typed %q: %s", secret, body)
+		}
+		if says := strings.Contains(body, "The secret that you typed is not kept"); says != (secret != "") {
+			t.Errorf("typed %q, it says that it is not kept: %v", secret, says)
 		}
 	}
 }

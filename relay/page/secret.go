@@ -16,6 +16,7 @@ type secretView struct {
 	Overlaps []string
 	Overlap  string // that was chosen
 	Problem  *refusal
+	Typed    bool   // a secret that was refused was typed, which is not shown again
 	Sample   string // code that verifies; "" where the endpoint has another signature
 }
 
@@ -85,7 +86,7 @@ func (c *call) rotateSecret() error {
 		return step{escaped("/endpoints/%s/secret", name), "rotated"}, nil
 	})
 	return c.formAgain(err, func(r *refusal) error {
-		c.show(r.Status, "secret", c.t("secret.title", name), secretView{Endpoint: name, Overlaps: overlaps(), Overlap: c.r.PostForm.Get("overlap"), Problem: r})
+		c.show(r.Status, "secret", c.t("secret.title", name), secretView{Endpoint: name, Overlaps: overlaps(), Overlap: c.r.PostForm.Get("overlap"), Problem: r, Typed: c.r.PostForm.Get("secret") != ""})
 		return nil
 	})
 }

@@ -40,7 +40,7 @@ func (c *call) askTest() error {
 func (c *call) trialForm(kind string) (*trialForm, error) {
 	f := &trialForm{Endpoint: c.r.PathValue("name"), Type: kind}
 	if !c.may(admin.Test) {
-		return nil, &refusal{Status: http.StatusForbidden, Code: "forbidden", Detail: c.t("test.forbidden")}
+		return nil, &refusal{Status: http.StatusForbidden, Code: "forbidden", Detail: c.t("test.forbidden"), Own: true}
 	}
 	var e admin.Endpoint
 	if err := c.get(escaped("/v1/endpoints/%s", f.Endpoint), nil, &e); err != nil {
@@ -72,7 +72,7 @@ func (c *call) test() error {
 		}
 		if data := strings.TrimSpace(c.r.PostForm.Get("data")); data != "" {
 			if !json.Valid([]byte(data)) {
-				return step{}, &refusal{Status: http.StatusBadRequest, Code: "invalid_json", Field: "data", Detail: c.t("test.not_json")}
+				return step{}, &refusal{Status: http.StatusBadRequest, Code: "invalid_json", Field: "data", Detail: c.t("test.not_json"), Own: true}
 			}
 			body["data"] = json.RawMessage(data)
 		}
