@@ -40,7 +40,7 @@ func (c *call) endpointCharts(v *endpointView) error {
 	words := func(id string) chart.Text {
 		return chart.Text{
 			ID: "chart-" + id, Title: c.t("endpoint.chart." + id), Description: c.t("endpoint.chart."+id+".about", v.Name),
-			Table: c.t("endpoint.chart.values"), Step: c.t("endpoint.chart." + step), Empty: c.t("endpoint.chart.empty"),
+			Table: c.t("endpoint.chart.values"), Step: c.t("endpoint.chart." + step), Empty: c.t("endpoint.chart.empty"), Few: c.t("endpoint.chart.few." + step),
 		}
 	}
 	v.Success = chart.Success(words("success"), chart.Bars{

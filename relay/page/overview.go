@@ -209,7 +209,7 @@ func (c *call) overviewCharts(v *overviewView, s *admin.Statistics) {
 	words := func(id string) chart.Text {
 		return chart.Text{
 			ID: "chart-" + id, Title: c.t("overview.chart." + id), Description: c.t("overview.chart." + id + ".about"),
-			Table: c.t("endpoint.chart.values"), Step: c.t("endpoint.chart." + v.Span.step), Empty: c.t("endpoint.chart.empty"),
+			Table: c.t("endpoint.chart.values"), Step: c.t("endpoint.chart." + v.Span.step), Empty: c.t("endpoint.chart.empty"), Few: c.t("endpoint.chart.few." + v.Span.step),
 		}
 	}
 	v.Success = chart.Success(words("success"), chart.Bars{

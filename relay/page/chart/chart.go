@@ -12,7 +12,7 @@
 //	c-axis c-grid       the base line, the other lines at ticks
 //	c-ok c-bad c-wait c-held c-off   states, as everywhere on the page
 //	c-none c-hit        a step without data; the invisible surface that shows values under the pointer
-//	c-line c-line2      the first line, and the second one, dashed; c-dot is a value between gaps, c-area is below a line
+//	c-line c-line2      the first line, and the second one, dashed; c-dot is a value between gaps of a tiny line, c-area is below a line
 //	c-spark             a tiny line in a row of a table
 //	c-dns c-connect c-tls c-first c-rest   phases of an attempt
 //	c-rows c-row c-name c-note c-gap c-strip   rows of a waterfall, and the time between them
@@ -37,6 +37,7 @@ type Text struct {
 	Table       string // opens the table of values: "Values"
 	Step        string // head of the column of steps: "Hour", "Attempt"
 	Empty       string // stands instead of a chart without values: "Nothing ended in this time."
+	Few         string // stands beneath a chart in which one step alone has values: "More follows by the hour."
 }
 
 // Step is a part of the time that a chart shows.
@@ -132,11 +133,24 @@ func figure(class string, t Text, keys []key, draw func(m *markup), rows *table)
 		m.raw(`</figcaption>`)
 	}
 	draw(m)
+	if t.Few != "" {
+		m.raw(`<p class="c-empty">`)
+		m.text(t.Few)
+		m.raw(`</p>`)
+	}
 	if rows != nil {
 		rows.write(m, t)
 	}
 	m.raw(`</figure>`)
 	return m.html()
+}
+
+// of is t for a chart in which so many steps have values.
+func (t Text) of(steps int) Text {
+	if steps != 1 {
+		t.Few = ""
+	}
+	return t
 }
 
 // empty is a chart without values.

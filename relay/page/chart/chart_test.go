@@ -156,7 +156,7 @@ func TestHostileWords(t *testing.T) {
 	evil := "\"'><script>alert(1)</script>&\x00\x1b\u202e\xff\ufffe" + `" onload="x`
 	f := func(float64) string { return evil }
 	n := func(int64) string { return evil }
-	text := Text{evil, evil, evil, evil, evil, evil}
+	text := Text{evil, evil, evil, evil, evil, evil, evil}
 	step := Step{evil, evil}
 	state := State(evil)
 	for name, h := range map[string]template.HTML{
@@ -179,10 +179,47 @@ func TestHostileWords(t *testing.T) {
 	}
 }
 
-// Without data a step is a gap in a line, not a zero, and a value alone between gaps is a dot.
+// A chart whose values are all of one step draws them as wide as the step, and says when there will be more.
+func TestOneStep(t *testing.T) {
+	text, h := words, hours(10)
+	text.Few = "More follows."
+	lines, levels, bars := Lines{Value: millis}, Levels{Count: count}, Bars{Count: count}
+	for i, step := range h {
+		point, level, bar := Point{step, Gap(), Gap()}, Level{step, i != 9, 5}, Bar{Step: step}
+		if i == 9 {
+			point.P50, point.P95, bar.Delivered = 1, 2, 3
+		}
+		lines.Points, levels.Levels, bars.Bars = append(lines.Points, point), append(levels.Levels, level), append(bars.Bars, bar)
+	}
+	for name, got := range map[string]template.HTML{"latency": Latency(text, lines), "backlog": Backlog(text, levels)} {
+		check(t, got)
+		if !strings.Contains(string(got), `h80"/>`) || strings.Contains(string(got), "c-dot") {
+			t.Errorf("%s draws no line as wide as the step: %s", name, got)
+		}
+	}
+	if got := Backlog(text, levels); !strings.Contains(string(got), `h80V200H910Z`) {
+		t.Errorf("there is nothing below the line: %s", got)
+	}
+	few := func() []template.HTML {
+		return []template.HTML{Latency(text, lines), Backlog(text, levels), Success(text, bars)}
+	}
+	for i, got := range few() {
+		if !strings.Contains(string(got), `<p class="c-empty">More follows.</p>`) {
+			t.Errorf("chart %d does not say when there will be more: %s", i, got)
+		}
+	}
+	lines.Points[2].P95, levels.Levels[2].Missing, bars.Bars[2].Failed = 4, false, 1
+	for i, got := range few() {
+		if strings.Contains(string(got), "More follows.") {
+			t.Errorf("chart %d with two steps says that there will be more", i)
+		}
+	}
+}
+
+// Without data a step is a gap in a line, not a zero, and a value alone between gaps is a short line.
 func TestGaps(t *testing.T) {
 	h := Latency(words, Lines{Value: millis, Scale: Linear, Points: []Point{{P50: 1}, {P50: 1}, {P50: math.NaN()}, {P50: 1}, {P50: math.Inf(1)}, {P50: -1}}})
-	if want := `class="c-line" d="M83.3 0L250 0"/><path class="c-line c-dot" d="M583.3 0h.1"`; !strings.Contains(string(h), want) {
+	if want := `class="c-line" d="M83.3 0L250 0M516.7 0h133.3"/>`; !strings.Contains(string(h), want) {
 		t.Errorf("%s is missing in %s", want, h)
 	}
 }

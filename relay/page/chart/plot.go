@@ -90,8 +90,9 @@ func (p *plot) tip(m *markup, heads, row []string) {
 
 // points are a line's values by step, at heights of a picture; a gap is no number.
 type points struct {
-	x func(i int) float64
-	y []float64
+	x    func(i int) float64
+	y    []float64
+	half float64 // of the width of a value between gaps; 0 for a dot
 }
 
 // runs calls each with every run of steps without gaps.
@@ -108,11 +109,15 @@ func (l points) runs(each func(from, to int)) {
 	}
 }
 
-// draw writes the line. One value between gaps is a dot: a line of almost no length with round ends.
+// draw writes the line. One value between gaps is a short line within its step, or a dot: a line of almost no length with round ends.
 func (l points) draw(m *markup, class string) {
 	alone := []int{}
 	m.raw(`<path class="`, class, `" d="`)
 	l.runs(func(from, to int) {
+		if to == from+1 && l.half > 0 {
+			l.short(m, from)
+			return
+		}
 		if to == from+1 {
 			alone = append(alone, from)
 			return
@@ -135,17 +140,33 @@ func (l points) draw(m *markup, class string) {
 func (l points) area(m *markup, class string, base float64) {
 	m.raw(`<path class="`, class, `" d="`)
 	l.runs(func(from, to int) {
-		if to == from+1 {
+		left := l.x(from)
+		switch {
+		case to > from+1:
+			l.pen(m, from, to)
+		case l.half > 0:
+			left -= l.half
+			l.short(m, from)
+		default:
 			return
 		}
-		l.pen(m, from, to)
 		m.raw(`V`)
 		m.num(base)
 		m.raw(`H`)
-		m.num(l.x(from))
+		m.num(left)
 		m.raw(`Z`)
 	})
 	m.raw(`"/>`)
+}
+
+// short writes a value as a line within its step.
+func (l points) short(m *markup, i int) {
+	m.raw(`M`)
+	m.num(l.x(i) - l.half)
+	m.raw(` `)
+	m.num(l.y[i])
+	m.raw(`h`)
+	m.num(2 * l.half)
 }
 
 func (l points) pen(m *markup, from, to int) {

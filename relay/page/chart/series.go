@@ -33,10 +33,12 @@ func Success(t Text, in Bars) template.HTML {
 	}
 	most := 0.0
 	p := plot{text: t, label: func(v float64) string { return in.Count(int64(v)) }}
+	known := 0
 	for _, b := range bars {
 		p.steps = append(p.steps, b.Step)
-		if !b.Missing {
+		if !b.Missing && b.total() > 0 {
 			most = max(most, b.total())
+			known++
 		}
 	}
 	p.scale = linear(most, whole)
@@ -49,7 +51,7 @@ func Success(t Text, in Bars) template.HTML {
 		return []string{b.name(), in.Count(max(0, b.Delivered)), in.Count(max(0, b.Failed)), in.Count(max(0, b.Discarded))}
 	}}
 	keys := []key{{"c-ok", OK.mark(), in.Delivered}, {"c-bad", Bad.mark(), in.Failed}, {"c-off", Off.mark(), in.Discarded}}
-	return figure("c-success", t, keys, func(m *markup) {
+	return figure("c-success", t.of(known), keys, func(m *markup) {
 		p.draw(m, func() {
 			for i, b := range bars {
 				m.raw(`<g>`)
@@ -112,9 +114,16 @@ func Latency(t Text, in Lines) template.HTML {
 		p.steps = append(p.steps, point.Step)
 		p50, p95 = append(p50, clean(point.P50)), append(p95, clean(point.P95))
 	}
-	for _, v := range slices.Concat(p50, p95) {
-		if drawn(v) {
-			all = append(all, v)
+	known := 0
+	for i := range p50 {
+		before := len(all)
+		for _, v := range []float64{p50[i], p95[i]} {
+			if drawn(v) {
+				all = append(all, v)
+			}
+		}
+		if len(all) > before {
+			known++
 		}
 	}
 	if len(all) == 0 {
@@ -128,7 +137,7 @@ func Latency(t Text, in Lines) template.HTML {
 	if p.scale.log {
 		keys = append(keys, key{"c-axis", "↕", in.Log})
 	}
-	return figure("c-latency", t, keys, func(m *markup) {
+	return figure("c-latency", t.of(known), keys, func(m *markup) {
 		p.draw(m, func() {
 			p.line(p95).draw(m, "c-line2")
 			p.line(p50).draw(m, "c-line")
@@ -146,7 +155,7 @@ func latencyScale(kind Scale, all []float64) scale {
 }
 
 func (p *plot) line(values []float64) points {
-	l := points{x: p.x}
+	l := points{x: p.x, half: 0.4 * p.step()}
 	for _, v := range values {
 		if drawn(v) {
 			v = p.y(v)
@@ -181,17 +190,18 @@ type Level struct {
 func Backlog(t Text, in Levels) template.HTML {
 	levels := newest(in.Levels)
 	p := plot{text: t, label: func(v float64) string { return in.Count(int64(v)) }}
-	values, most, any := []float64{}, 0.0, false
+	values, most, known := []float64{}, 0.0, 0
 	for _, l := range levels {
 		v := float64(max(0, l.Count))
 		if l.Missing {
 			v = Gap()
 		} else {
-			most, any = max(most, v), true
+			most = max(most, v)
+			known++
 		}
 		p.steps, values = append(p.steps, l.Step), append(values, v)
 	}
-	if !any {
+	if known == 0 {
 		return empty("c-backlog", t)
 	}
 	p.scale = linear(most, whole)
@@ -201,7 +211,7 @@ func Backlog(t Text, in Levels) template.HTML {
 		}
 		return []string{levels[i].name(), in.Count(max(0, levels[i].Count))}
 	}}
-	return figure("c-backlog", t, []key{{"c-wait", Wait.mark(), in.Backlog}}, func(m *markup) {
+	return figure("c-backlog", t.of(known), []key{{"c-wait", Wait.mark(), in.Backlog}}, func(m *markup) {
 		p.draw(m, func() {
 			line := p.line(values)
 			line.area(m, "c-area c-wait", high)
