@@ -83,6 +83,7 @@ func TestKillFleetUnderLoad(t *testing.T) {
 	}
 	ctx, stopProducers := context.WithCancel(t.Context())
 	var producers sync.WaitGroup
+	var accepted atomic.Int64
 	for n := range 6 {
 		producers.Go(func() {
 			for i := 0; wait(ctx, 5*time.Millisecond); i++ {
@@ -95,6 +96,7 @@ func TestKillFleetUnderLoad(t *testing.T) {
 				if err := ledger.Accepted(id, "a", "b"); err != nil {
 					t.Error(err)
 				}
+				accepted.Add(1)
 			}
 		})
 	}
@@ -106,6 +108,7 @@ func TestKillFleetUnderLoad(t *testing.T) {
 		p.start() // on the same machine, so it gets the leases at once
 	}
 	wait(ctx, 1500*time.Millisecond)
+	testkit.Until(t, "a load that is worth it", func() bool { return accepted.Load() >= int64(50*kills) })
 	fleet[0].kill()
 	killed := time.Now()
 	stopProducers()

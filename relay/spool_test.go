@@ -195,13 +195,10 @@ func TestSpoolLedger(t *testing.T) {
 	pause(500 * time.Millisecond)
 	server.Start()
 	pause(500 * time.Millisecond)
-	spooled := 0
 	for range rounds(t, 4) {
 		server.Kill()
-		pause(1500 * time.Millisecond) // a shorter outage is waited out
-		if p.spool().Waiting > 0 {
-			spooled++
-		}
+		testkit.Until(t, "the spool to take events", func() bool { return p.spool().Waiting > 0 }) // a short outage is waited out
+		pause(500 * time.Millisecond)
 		server.Start()
 		server.WaitReady()
 		pause(rand.N(100 * time.Millisecond))
@@ -214,6 +211,7 @@ func TestSpoolLedger(t *testing.T) {
 	pause(4 * time.Second)
 	server.Continue()
 	pause(300 * time.Millisecond)
+	testkit.Until(t, "a load that is worth it", func() bool { return accepted.Load() >= 500 })
 	stop()
 	settled()
 
@@ -232,11 +230,11 @@ func TestSpoolLedger(t *testing.T) {
 	}
 	tally, err := ledger.Check(t.Context(), store.Lookup)
 	testkit.Must(t, err)
-	t.Logf("%s; the spool had something in %d of %d outages", tally, spooled, rounds(t, 4))
+	t.Log(tally)
 	if tally.Lost+tally.Pending+tally.Failed+tally.Discarded > 0 {
 		t.Errorf("not everything arrived: %s\n%s", tally, strings.Join(tally.Losses, "\n"))
 	}
-	if spooled == 0 || tally.Acknowledged < 1000 {
-		t.Errorf("%d outages with a spool, %d deliveries: no load", spooled, tally.Acknowledged)
+	if tally.Acknowledged < 1000 {
+		t.Errorf("%d deliveries: no load", tally.Acknowledged)
 	}
 }
