@@ -31,28 +31,27 @@ func askFlags(cmd *cobra.Command, a *asking) {
 	cmd.Flags().BoolVar(&a.json, "json", false, "print JSON, in the shape of the admin API")
 }
 
-// request sends a request with a JSON body, unless that is nil, and reads the answer into out, unless that is
-// nil. It returns the text of the answer, too.
-func request(t client.Target, method, path string, body, out any) (json.RawMessage, error) {
-	return question{method, path, http.Header{}}.ask(t, body, out)
-}
-
 // question is a request to the admin listener, without its body.
 type question struct {
 	method, path string
-	header       http.Header
+	header       http.Header // may be nil
 }
 
+// ask sends the question with a JSON body, unless that is nil, and reads the answer into out, unless that is
+// nil. It returns the text of the answer, too.
 func (q question) ask(t client.Target, body, out any) (json.RawMessage, error) {
-	var text []byte
+	r := client.Request{Method: q.method, Path: q.path, Header: q.header.Clone()}
 	if body != nil {
 		var err error
-		if text, err = json.Marshal(body); err != nil {
+		if r.Body, err = json.Marshal(body); err != nil {
 			return nil, fmt.Errorf("make request: %w", err)
 		}
-		q.header.Set("Content-Type", "application/json")
+		if r.Header == nil {
+			r.Header = http.Header{}
+		}
+		r.Header.Set("Content-Type", "application/json")
 	}
-	code, answer, err := t.Do(q.method, q.path, q.header, text)
+	code, answer, err := t.Do(r)
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +73,7 @@ func (c *command) show(a asking, path string, out any, print func() error) error
 	if err != nil {
 		return err
 	}
-	text, err := request(t, http.MethodGet, path, nil, out)
+	text, err := question{method: http.MethodGet, path: path}.ask(t, nil, out)
 	switch {
 	case err != nil:
 		return err

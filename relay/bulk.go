@@ -139,7 +139,7 @@ func (c *command) changeAll(a *action, f *filter, o bulkOptions) error {
 	}
 	body["dry_run"] = true
 	var count admin.BulkAnswer
-	text, err := request(t, http.MethodPost, a.path, body, &count)
+	text, err := question{method: http.MethodPost, path: a.path}.ask(t, body, &count)
 	if err != nil {
 		return err
 	}
@@ -158,7 +158,7 @@ func (c *command) changeAll(a *action, f *filter, o bulkOptions) error {
 	}
 	delete(body, "dry_run")
 	var started admin.BulkAnswer
-	if text, err = request(t, http.MethodPost, a.path, body, &started); err != nil {
+	if text, err = (question{method: http.MethodPost, path: a.path}).ask(t, body, &started); err != nil {
 		return err
 	}
 	if o.detach {
@@ -184,7 +184,7 @@ func (c *command) follow(t client.Target, id string, asJSON bool) error {
 	bar.begin(id)
 	for {
 		var job admin.Job
-		text, err := request(t, http.MethodGet, "/v1/jobs/"+id, nil, &job)
+		text, err := question{method: http.MethodGet, path: "/v1/jobs/" + id}.ask(t, nil, &job)
 		if err != nil {
 			return fmt.Errorf("the job may go on; relay jobs %s shows it: %w", id, err)
 		}

@@ -45,7 +45,7 @@ func (c *command) completeEndpoints(cmd *cobra.Command, _ []string, _ string) ([
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	var list admin.EndpointList
-	if _, err := request(t.Within(completeWithin), http.MethodGet, "/v1/endpoints", nil, &list); err != nil {
+	if _, err := (question{method: http.MethodGet, path: "/v1/endpoints"}).ask(t.Within(completeWithin), nil, &list); err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	var names []string

@@ -302,7 +302,7 @@ func (d *demo) say(ctx context.Context) {
 
 // hand posts one event and tells whether it was accepted.
 func (d *demo) hand(to client.Target, body []byte) bool {
-	code, _, err := to.Do(http.MethodPost, "/v1/events", http.Header{"Content-Type": {"application/json"}}, body)
+	code, _, err := to.Do(client.Request{Method: http.MethodPost, Path: "/v1/events", Header: http.Header{"Content-Type": {"application/json"}}, Body: body})
 	return err == nil && code == http.StatusAccepted
 }
 

@@ -278,7 +278,7 @@ func (d *pageDemo) tell(ctx context.Context) error {
 
 // answers tells whether Relay takes requests.
 func answers(to client.Target) bool {
-	_, _, err := to.Do(http.MethodGet, "/v1/events", nil, nil) // refused, as there is only POST
+	_, _, err := to.Do(client.Request{Method: http.MethodGet, Path: "/v1/events"}) // refused, as there is only POST
 	return err == nil
 }
 
@@ -316,7 +316,7 @@ func (d *pageDemo) ask(path string, body, into any) error {
 	}
 	to := client.At("tcp", strings.TrimPrefix(d.url, "http://"))
 	header := http.Header{"Content-Type": {"application/json"}, "Authorization": {"Bearer " + d.token}}
-	code, answer, err := to.Do(http.MethodPost, path, header, text)
+	code, answer, err := to.Do(client.Request{Method: http.MethodPost, Path: path, Header: header, Body: text})
 	if err != nil {
 		return fmt.Errorf("ask %s: %w", path, err)
 	}

@@ -87,7 +87,7 @@ func sendStory(ctx context.Context, to client.Target) {
 	for {
 		body, _ := json.Marshal(s.next()) // texts and numbers always can
 		for {
-			code, _, err := to.Do(http.MethodPost, "/v1/events", http.Header{"Content-Type": {"application/json"}}, body)
+			code, _, err := to.Do(client.Request{Method: http.MethodPost, Path: "/v1/events", Header: http.Header{"Content-Type": {"application/json"}}, Body: body})
 			if err == nil && code == http.StatusAccepted {
 				break
 			}

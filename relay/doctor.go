@@ -261,7 +261,7 @@ func ask(ctx context.Context, t client.Target, path string, to any) (status int,
 	got := make(chan answer, 1)
 	go func() {
 		var a answer
-		a.status, a.body, a.err = t.Do(http.MethodGet, path, nil, nil)
+		a.status, a.body, a.err = t.Do(client.Request{Method: http.MethodGet, Path: path})
 		got <- a
 	}()
 	select {

@@ -101,7 +101,7 @@ func (c *command) explainRunning(a asking, path, endpoint string) error {
 		query.Set("endpoint", endpoint)
 	}
 	var out explain.Explanation
-	answer, err := request(t, http.MethodPost, withQuery("/v1/explain", query), json.RawMessage(text), &out)
+	answer, err := question{method: http.MethodPost, path: withQuery("/v1/explain", query)}.ask(t, json.RawMessage(text), &out)
 	switch {
 	case err != nil:
 		return err

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relay/relay/admin"
+	"relay/relay/client"
 )
 
 // healthEvery is how often relay health --wait asks.
@@ -61,7 +62,7 @@ func (c *command) askHealth(find finding, path string) error {
 	if err != nil {
 		return err
 	}
-	code, answer, err := t.Do(http.MethodGet, path, nil, nil)
+	code, answer, err := t.Do(client.Request{Method: http.MethodGet, Path: path})
 	if err != nil {
 		return err
 	}

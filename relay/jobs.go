@@ -138,7 +138,7 @@ func (c *command) cancelJob() *cobra.Command {
 				return err
 			}
 			var job admin.Job
-			text, err := request(t, http.MethodPost, path+"/cancel", nil, &job)
+			text, err := question{method: http.MethodPost, path: path + "/cancel"}.ask(t, nil, &job)
 			switch {
 			case err != nil:
 				return err

@@ -30,7 +30,7 @@ func (c *command) links() *cobra.Command {
 				return err
 			}
 			var link admin.Link
-			text, err := request(t, http.MethodPost, "/v1/links", ask, &link)
+			text, err := question{method: http.MethodPost, path: "/v1/links"}.ask(t, ask, &link)
 			if err == nil && link.Warning != "" {
 				fmt.Fprintln(c.err, "relay: warning: "+client.Printable(link.Warning))
 			}

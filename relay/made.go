@@ -131,7 +131,7 @@ func (c *command) addEndpoint() *cobra.Command {
 			if name != "" {
 				object["name"] = name
 			}
-			return c.changeMade(a, question{http.MethodPost, "/v1/endpoints", http.Header{}}, object)
+			return c.changeMade(a, question{method: http.MethodPost, path: "/v1/endpoints"}, object)
 		},
 	}
 	askFlags(cmd, &a)
@@ -251,7 +251,7 @@ func (c *command) removeEndpoint() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if _, err := request(t, http.MethodDelete, path, nil, nil); err != nil {
+			if _, err := (question{method: http.MethodDelete, path: path}).ask(t, nil, nil); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintf(c.out, "%s is deleted\n", args[0])

@@ -72,7 +72,7 @@ func (c *command) askState(t client.Target, verb string, names []string, asJSON 
 	done := changed{Endpoints: []admin.Endpoint{}}
 	var refused []error
 	for _, name := range names {
-		code, answer, err := t.Do(http.MethodPost, "/v1/endpoints/"+url.PathEscape(name)+"/"+verb, nil, nil)
+		code, answer, err := t.Do(client.Request{Method: http.MethodPost, Path: "/v1/endpoints/" + url.PathEscape(name) + "/" + verb})
 		if err != nil {
 			return errors.Join(append(refused, err)...) // the others would fail in the same way
 		}

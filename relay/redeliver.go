@@ -24,7 +24,7 @@ func (c *command) redeliver() *cobra.Command {
 			body := admin.RedeliveryRequest{To: o.to}
 			var r admin.Redelivery
 			path, _ := under("/v1/deliveries", id)
-			text, err := request(t, http.MethodPost, path+"/redeliver", body, &r)
+			text, err := question{method: http.MethodPost, path: path + "/redeliver"}.ask(t, body, &r)
 			return text, fmt.Sprintf("%s repeats %s to %s; see it: relay deliveries %[1]s\n", r.ID, r.RedeliveryOf, r.Endpoint) + warned(r.Warning), err
 		},
 	})
@@ -55,7 +55,7 @@ func changeDelivery(verb, done, unchanged string) func(client.Target, string, bu
 	return func(t client.Target, id string, _ bulkOptions) ([]byte, string, error) {
 		var d admin.DeliveryChanged
 		path, _ := under("/v1/deliveries", id)
-		text, err := request(t, http.MethodPost, path+"/"+verb, nil, &d)
+		text, err := question{method: http.MethodPost, path: path + "/" + verb}.ask(t, nil, &d)
 		if d.Unchanged {
 			done = unchanged
 		}
@@ -97,7 +97,7 @@ func (c *command) erase() *cobra.Command {
 				path += "?force=true"
 			}
 			var e admin.Erasure
-			text, err := request(t, http.MethodDelete, path, nil, &e)
+			text, err := question{method: http.MethodDelete, path: path}.ask(t, nil, &e)
 			done := "is erased"
 			if e.Unchanged {
 				done = "was erased at " + when(e.Erased)

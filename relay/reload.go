@@ -41,7 +41,7 @@ func (c *command) reload() *cobra.Command {
 }
 
 func (c *command) askReload(t client.Target, asJSON bool) error {
-	code, answer, err := t.Do(http.MethodPost, "/v1/reload", nil, nil)
+	code, answer, err := t.Do(client.Request{Method: http.MethodPost, Path: "/v1/reload"})
 	if err != nil {
 		return err
 	}

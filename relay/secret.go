@@ -84,7 +84,7 @@ func (c *command) rotateSecret() *cobra.Command {
 				return err
 			}
 			var s registry.Secrets
-			text, err := request(t, http.MethodPost, path+"/secret/rotate", body, &s)
+			text, err := question{method: http.MethodPost, path: path + "/secret/rotate"}.ask(t, body, &s)
 			switch {
 			case err != nil:
 				return err

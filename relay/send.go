@@ -69,9 +69,12 @@ func (c *command) send() *cobra.Command {
 				header.Set("Idempotency-Key", key)
 			}
 			if of != (envelope{}) {
-				return c.sendWhole(t, header, args[0], of, body)
+				if body, err = of.whole(args[0], body); err != nil {
+					return err
+				}
+				return c.post(t, client.Request{Path: "/v1/events", Header: header, Body: body})
 			}
-			return c.post(t, "/v1/events/"+url.PathEscape(args[0]), header, body)
+			return c.post(t, client.Request{Path: "/v1/events/" + url.PathEscape(args[0]), Header: header, Body: body})
 		},
 	}
 	configFlag(cmd, &find.configs)
@@ -90,10 +93,10 @@ type envelope struct {
 	Tenant string `json:"tenant,omitempty"`
 }
 
-// sendWhole sends an event that has more than type and data.
-func (c *command) sendWhole(t client.Target, header http.Header, kind string, of envelope, data []byte) error {
+// whole is an event that has more than type and data, as ingest takes it.
+func (of envelope) whole(kind string, data []byte) ([]byte, error) {
 	if !json.Valid(data) {
-		return usageError{errors.New("DATA is not JSON")}
+		return nil, usageError{errors.New("DATA is not JSON")}
 	}
 	body, err := json.Marshal(struct {
 		Type string `json:"type"`
@@ -101,14 +104,15 @@ func (c *command) sendWhole(t client.Target, header http.Header, kind string, of
 		Data json.RawMessage `json:"data"`
 	}{kind, of, data})
 	if err != nil {
-		return fmt.Errorf("make event: %w", err)
+		return nil, fmt.Errorf("make event: %w", err)
 	}
-	return c.post(t, "/v1/events", header, body)
+	return body, nil
 }
 
-// post sends one request and prints the answer to it. lines are those of NDJSON.
-func (c *command) post(t client.Target, path string, header http.Header, body []byte, lines ...client.Line) error {
-	code, answer, err := t.Do(http.MethodPost, path, header, body)
+// post sends a POST and prints the answer to it. lines are those of NDJSON.
+func (c *command) post(t client.Target, r client.Request, lines ...client.Line) error {
+	r.Method = http.MethodPost
+	code, answer, err := t.Do(r)
 	if err != nil {
 		return err
 	}
@@ -133,7 +137,8 @@ func (c *command) sendLines(t client.Target, input []byte) error {
 			return nil
 		}
 		first := lines[0].Number
-		if err := c.post(t, "/v1/events", http.Header{"Content-Type": {"application/x-ndjson"}}, batch, lines...); err != nil {
+		r := client.Request{Path: "/v1/events", Header: http.Header{"Content-Type": {"application/x-ndjson"}}, Body: batch}
+		if err := c.post(t, r, lines...); err != nil {
 			err = fmt.Errorf("lines %d to %d: %w", first, lines[len(lines)-1].Number, err)
 			if accepted {
 				err = fmt.Errorf("%w; the lines before %d were accepted", err, first)

@@ -102,7 +102,7 @@ func (t *tailing) read(ctx context.Context) (open bool, err error) {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	resp, err := target.Open(ctx, http.MethodGet, t.path, nil, nil)
+	resp, err := target.Open(ctx, client.Request{Method: http.MethodGet, Path: t.path})
 	if err != nil {
 		return false, err
 	}

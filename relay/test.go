@@ -59,7 +59,7 @@ func (c *command) test() *cobra.Command {
 
 func (c *command) sendTest(a asking, t client.Target, path string, body admin.TestRequest) error {
 	var r admin.TestResult
-	text, err := request(t.Within(testWithin), http.MethodPost, path, body, &r)
+	text, err := question{method: http.MethodPost, path: path}.ask(t.Within(testWithin), body, &r)
 	if err != nil {
 		return err
 	}

@@ -93,11 +93,11 @@ func topOrders() map[string]func(a, b *topRow) int {
 
 func topRows(t client.Target) ([]topRow, error) {
 	var list admin.EndpointList
-	if _, err := request(t, http.MethodGet, "/v1/endpoints", nil, &list); err != nil {
+	if _, err := (question{method: http.MethodGet, path: "/v1/endpoints"}).ask(t, nil, &list); err != nil {
 		return nil, err
 	}
 	var stats admin.Statistics
-	if _, err := request(t, http.MethodGet, "/v1/stats?by=endpoint&since=1h", nil, &stats); err != nil {
+	if _, err := (question{method: http.MethodGet, path: "/v1/stats?by=endpoint&since=1h"}).ask(t, nil, &stats); err != nil {
 		return nil, err
 	}
 	of := map[string]admin.StatRow{}

@@ -79,7 +79,7 @@ func (c *command) typesOf(find finding, running bool) (list admin.TypeList, err 
 		if err != nil {
 			return list, err
 		}
-		_, err = request(t, http.MethodGet, "/v1/types", nil, &list)
+		_, err = question{method: http.MethodGet, path: "/v1/types"}.ask(t, nil, &list)
 		return list, err
 	}
 	_, p, err := c.load(find.configs)

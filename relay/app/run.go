@@ -17,6 +17,38 @@ import (
 // reapEvery is how often finished deliveries past their retention are removed.
 const reapEvery = time.Minute
 
+// part is work that ends with a context of its own.
+type part struct {
+	ctx    context.Context
+	cancel context.CancelFunc
+	all    sync.WaitGroup
+}
+
+func newPart(ctx context.Context) *part {
+	p := new(part)
+	p.ctx, p.cancel = context.WithCancel(ctx)
+	return p
+}
+
+func (p *part) do(f func(ctx context.Context)) { p.all.Go(func() { f(p.ctx) }) }
+
+// stop returns when all of it has ended.
+func (p *part) stop() {
+	p.cancel()
+	p.all.Wait()
+}
+
+// parts are what Run has under way, in the order in which a stop ends them.
+type parts struct {
+	making  *part          // of new deliveries
+	work    *part          // deliveries, and what the outbox needs
+	servers sync.WaitGroup // they end with their listeners
+	telling *part          // Relay's own events
+	tracing *part
+
+	fatal chan error // of a part that failed for good
+}
+
 // Run answers and delivers until ctx ends or a part fails permanently, then stops in order and
 // closes everything. It returns nil after a stop that was asked for, and may be called once.
 //
@@ -27,77 +59,89 @@ const reapEvery = time.Minute
 // and outbox close.
 func (a *App) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, a.close()) }()
-
-	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopWork()
-	making, stopMaking := context.WithCancel(work) // of new deliveries
-	defer stopMaking()
-	fatal := make(chan error, len(a.servers)+4)
-
-	telling, stopTelling := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopTelling()
-	var servers, drain, upkeep, events sync.WaitGroup
-	for _, s := range a.servers {
-		servers.Go(func() {
-			if err := s.http.Serve(s.ln); !errors.Is(err, listen.ErrServerClosed) {
-				fatal <- fmt.Errorf("serve %s on %s: %w", s.name, s.ln.Addr(), err)
-			}
-		})
-	}
-	servers.Go(func() {
-		if err := a.front.Serve(); !errors.Is(err, listen.ErrServerClosed) {
-			fatal <- err
-		}
-	})
-	drain.Go(func() {
-		if err := a.deliverer.Run(work); err != nil {
-			fatal <- fmt.Errorf("deliver: %w", err)
-		}
-	})
-	events.Go(func() { a.events.run(telling) })
-	tracing, stopTracing := context.WithCancel(context.WithoutCancel(ctx))
-	defer stopTracing()
-	var spans sync.WaitGroup
-	if a.tracer != nil {
-		spans.Go(func() { a.tracer.Run(tracing) })
-	}
-	upkeep.Go(func() { every(work, reapEvery, func() { a.reap(work) }) })
-	upkeep.Go(func() { every(work, relieveEvery, func() { a.relieve(work) }) })
-	upkeep.Go(func() { every(work, lookEvery, func() { a.look(work) }) })
-	upkeep.Go(func() { a.watchFleet(work) })
-	upkeep.Go(func() { a.alerts.Run(work) })
-	if a.registry != nil {
-		upkeep.Go(func() { _ = a.registry.Follow(work) }) // it ends with work, or with the outbox
-	}
-	if a.jobs != nil {
-		upkeep.Go(func() { a.jobs.Run(making) })
-	}
-	upkeep.Go(debug.FreeOSMemory) // the time for reading the files
-	if a.o.Load != nil && a.o.Watch {
-		upkeep.Go(func() { a.watchFiles(work) })
-	}
-	if a.o.Hooks.Alive != nil && a.o.Hooks.AliveEvery > 0 {
-		events.Go(func() { a.sayAlive(telling) })
-	}
+	p := a.start(context.WithoutCancel(ctx))
 	a.logReady()
 	call(a.o.Hooks.Ready)
 
 	select {
 	case <-ctx.Done():
 	case <-a.store.Broken():
-	case err = <-fatal:
+	case err = <-p.fatal:
 	}
-
 	stop := Stop{By: "error"}
 	if ctx.Err() != nil {
 		stop.By = "context"
 	}
 	errors.As(context.Cause(ctx), &stop)
+	return a.stop(p, stop, err)
+}
+
+// start begins all parts.
+func (a *App) start(ctx context.Context) *parts {
+	work := newPart(ctx)
+	p := &parts{
+		work: work, making: newPart(work.ctx), telling: newPart(ctx), tracing: newPart(ctx),
+		fatal: make(chan error, len(a.servers)+4),
+	}
+	a.answer(p)
+	p.telling.do(a.events.run)
+	if a.o.Hooks.Alive != nil && a.o.Hooks.AliveEvery > 0 {
+		p.telling.do(a.sayAlive)
+	}
+	if a.tracer != nil {
+		p.tracing.do(a.tracer.Run)
+	}
+	work.do(func(ctx context.Context) {
+		if err := a.deliverer.Run(ctx); err != nil {
+			p.fatal <- fmt.Errorf("deliver: %w", err)
+		}
+	})
+	if a.jobs != nil {
+		p.making.do(a.jobs.Run)
+	}
+	a.keepUp(work)
+	return p
+}
+
+// answer begins to answer requests.
+func (a *App) answer(p *parts) {
+	for _, s := range a.servers {
+		p.servers.Go(func() {
+			if err := s.http.Serve(s.ln); !errors.Is(err, listen.ErrServerClosed) {
+				p.fatal <- fmt.Errorf("serve %s on %s: %w", s.name, s.ln.Addr(), err)
+			}
+		})
+	}
+	p.servers.Go(func() {
+		if err := a.front.Serve(); !errors.Is(err, listen.ErrServerClosed) {
+			p.fatal <- err
+		}
+	})
+}
+
+// keepUp begins what goes on beside deliveries.
+func (a *App) keepUp(work *part) {
+	work.do(func(ctx context.Context) { every(ctx, reapEvery, func() { a.reap(ctx) }) })
+	work.do(func(ctx context.Context) { every(ctx, relieveEvery, func() { a.relieve(ctx) }) })
+	work.do(func(ctx context.Context) { every(ctx, lookEvery, func() { a.look(ctx) }) })
+	work.do(a.watchFleet)
+	work.do(a.alerts.Run)
+	if a.registry != nil {
+		work.do(func(ctx context.Context) { _ = a.registry.Follow(ctx) }) // it ends with work, or with the outbox
+	}
+	work.do(func(context.Context) { debug.FreeOSMemory() }) // the time for reading the files
+	if a.o.Load != nil && a.o.Watch {
+		work.do(a.watchFiles)
+	}
+}
+
+// stop ends all parts in their order. It returns the error of a part that failed, before or meanwhile.
+func (a *App) stop(p *parts, stop Stop, err error) error {
 	a.o.Log.Info().Str("by", stop.By).Msg("stopping")
 	call(a.o.Hooks.Stopping)
-	stopMaking()
+	p.making.cancel()
 	if stop.Drain > 0 && a.broken() == nil && err == nil {
-		err = a.drain(stop.Drain, fatal)
+		err = a.drain(stop.Drain, p.fatal)
 	}
 	a.endReloads()
 	a.request.Store(time.Now().UnixNano()) // idle time counts from here
@@ -105,17 +149,14 @@ func (a *App) Run(ctx context.Context) (err error) {
 	if a.broken() != nil {
 		a.deliverer.Abort() // no attempt can be recorded any more
 	}
-	stopWork()
-	drain.Wait()
-	upkeep.Wait()
+	p.work.stop()
+	p.making.stop()
 	a.linger(stop.Linger, deadline)
 	close(a.closing)
 	a.shutdown(deadline)
-	servers.Wait() // an operator may have changed an endpoint up to now
-	stopTelling()
-	events.Wait()
-	stopTracing()
-	spans.Wait()
+	p.servers.Wait() // an operator may have changed an endpoint up to now
+	p.telling.stop()
+	p.tracing.stop()
 	a.logStopped()
 	return errors.Join(a.broken(), err)
 }

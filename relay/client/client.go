@@ -68,12 +68,19 @@ func (t Target) Within(d time.Duration) Target {
 	return t
 }
 
+// Request is what a Relay is asked.
+type Request struct {
+	Method, Path string // the path with its query
+	Header       http.Header
+	Body         []byte
+}
+
 // Do sends one request to a running Relay and returns the status and the body of its answer, with
 // any status.
-func (t Target) Do(method, path string, header http.Header, body []byte) (int, []byte, error) {
+func (t Target) Do(r Request) (int, []byte, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), cmp.Or(t.within, timeout))
 	defer cancel()
-	resp, err := t.Open(ctx, method, path, header, body)
+	resp, err := t.Open(ctx, r)
 	if err != nil {
 		return 0, nil, err
 	}
@@ -83,17 +90,17 @@ func (t Target) Do(method, path string, header http.Header, body []byte) (int, [
 		return 0, nil, fmt.Errorf("read answer: %w", err)
 	}
 	if len(answer) > maxAnswer {
-		return 0, nil, fmt.Errorf("the answer to %s is longer than %d MiB", path, maxAnswer>>20)
+		return 0, nil, fmt.Errorf("the answer to %s is longer than %d MiB", r.Path, maxAnswer>>20)
 	}
 	return resp.StatusCode, bytes.TrimSpace(answer), nil
 }
 
 // Open sends one request to a running Relay and returns its answer, with any status, when the header
 // has come. The caller closes the body. The answer ends with ctx.
-func (t Target) Open(ctx context.Context, method, path string, header http.Header, body []byte) (*http.Response, error) {
+func (t Target) Open(ctx context.Context, r Request) (*http.Response, error) {
 	var failed []error
 	for _, a := range t.Addrs {
-		resp, err := a.open(ctx, method, path, header, body)
+		resp, err := a.open(ctx, r)
 		if e, ok := errors.AsType[*net.OpError](err); ok && e.Op == "dial" {
 			failed = append(failed, err) // nothing was sent
 			continue
@@ -103,18 +110,18 @@ func (t Target) Open(ctx context.Context, method, path string, header http.Heade
 	return nil, t.unanswered(failed)
 }
 
-func (a Addr) open(ctx context.Context, method, path string, header http.Header, body []byte) (*http.Response, error) {
+func (a Addr) open(ctx context.Context, r Request) (*http.Response, error) {
 	transport := &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, a.Network, a.dialled())
 		},
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, r.Method, "http://localhost"+r.Path, bytes.NewReader(r.Body))
 	if err != nil {
 		return nil, fmt.Errorf("make request: %w", err)
 	}
-	for name, values := range header {
+	for name, values := range r.Header {
 		req.Header[name] = values
 	}
 	if a.Token != "" {

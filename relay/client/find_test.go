@@ -181,7 +181,7 @@ func TestSocketIsGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	ask := func() string {
-		_, _, err := target.Do("POST", "/v1/events", nil, nil)
+		_, _, err := target.Do(Request{Method: "POST", Path: "/v1/events"})
 		if err == nil {
 			t.Fatal("somebody answers")
 		}
