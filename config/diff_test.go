@@ -26,8 +26,8 @@ func TestDiff(t *testing.T) {
 		{"admin and log", "admin { http = \"127.0.0.1:1\" }", "admin {\n unix = \"/run/a.sock\"\n http = \"127.0.0.1:1\"\n token = \"canary-token-one\"\n}\nlog {\n level = \"debug\"\n format = \"json\"\n}", []Change{
 			{Name: "admin.unix", New: "/run/a.sock"}, {Name: "admin.token", New: "set"},
 			{Name: "log.level", Old: "info", New: "debug"}, {Name: "log.format", New: "json"}}},
-		{"page", "admin {\n page { title = \"Old\" }\n}", "admin {\n page {\n enabled = false\n accent = \"#2F6F4F\"\n}\n}", []Change{
-			{Name: "admin.page.enabled", Old: "true", New: "false"}, {Name: "admin.page.accent", New: "#2f6f4f"}, {Name: "admin.page.title", Old: "Old"}}},
+		{"page", "admin {\n page { title = \"Old\" }\n}", "admin {\n page {\n enabled = false\n accent = \"#2F6F4F\"\n docs_url = \"https://example.com/hooks\"\n}\n}", []Change{
+			{Name: "admin.page.enabled", Old: "true", New: "false"}, {Name: "admin.page.accent", New: "#2f6f4f"}, {Name: "admin.page.docs_url", New: "https://example.com/hooks"}, {Name: "admin.page.title", Old: "Old"}}},
 		{"metrics", "metrics {}", "metrics {\n per_endpoint = \"all\"\n}", []Change{{Name: "metrics.per_endpoint", Old: "file", New: "all"}}},
 		{"password in a URL", redis(`url = "redis://u:canary-one@h:1/0"`), redis(`url = "redis://u:canary-two@h:1/0"`), []Change{
 			{Name: "outbox.server", Old: "redis://u:***@h:1/0", New: "redis://u:***@h:1/0", Unseen: true}}},
@@ -73,8 +73,8 @@ func TestNeedRestart(t *testing.T) {
 		"retention {\n failed = \"1d\"\n}":      "",
 		"ingest {\n max_body = \"1MiB\"\n}":     "ingest",
 		"admin {\n token = \"canary-token\"\n}": "admin",
-		"admin {\n page {\n enabled = false\n title = \"T\"\n accent = \"#2f6f4f\"\n}\n}": "",
-		"outbox \"sqlite\" {\n path = \"x\"\n}\nlog {\n level = \"debug\"\n}":             "outbox log",
+		"admin {\n page {\n enabled = false\n title = \"T\"\n accent = \"#2f6f4f\"\n docs_url = \"http://127.0.0.1:8000/hooks\"\n}\n}": "",
+		"outbox \"sqlite\" {\n path = \"x\"\n}\nlog {\n level = \"debug\"\n}":                                                          "outbox log",
 	} {
 		if got := strings.Join(NeedRestart(old, load(text)), " "); got != want {
 			t.Errorf("%s: %q, want %q", text, got, want)

@@ -58,7 +58,7 @@ func (a *App) people(g listen.Guard, open bool, api http.Handler, refused func(*
 		Refused: refused,
 		Look: func() page.Look {
 			now := a.live.Load().config.Admin.Page
-			return page.Look{Title: now.Title, Accent: now.Accent}
+			return page.Look{Title: now.Title, Accent: now.Accent, DocsURL: now.DocsURL}
 		},
 		Version: a.o.Version,
 	})

@@ -18,6 +18,8 @@ func deliveryRoutes() []route {
 	return []route{
 		{pattern: "GET /deliveries", do: (*call).listDeliveries},
 		{pattern: "GET /deliveries/bulk", do: (*call).askBulk},
+		{pattern: "GET /deliveries.csv", do: (*call).export},
+		{pattern: "GET /deliveries.ndjson", do: (*call).export},
 		{pattern: "POST /deliveries/bulk", do: (*call).bulk},
 		{pattern: "GET /deliveries/{id}", do: (*call).showDelivery},
 		{pattern: "GET /deliveries/{id}/discard", do: (*call).askDiscard},
@@ -123,11 +125,13 @@ func (c *call) listDeliveries() error {
 	return nil
 }
 
-// Method offers Bulk and Actions to templates.
+// Method offers Bulk, Export and Actions to templates.
 func (d deliveryList) Method(name string) any {
 	switch name {
 	case "Bulk":
 		return d.Bulk
+	case "Export":
+		return d.Export
 	case "Actions":
 		return d.Actions
 	}
@@ -142,6 +146,15 @@ func (d deliveryList) Bulk(action string) string {
 	}
 	q.Set("action", action)
 	return "/deliveries/bulk?" + q.Encode()
+}
+
+// Export is the address of a file with all that match.
+func (d deliveryList) Export(format string) string {
+	q := maps.Clone(d.Filter.Values)
+	for _, name := range []string{"cursor", "offset", "limit", "total"} {
+		q.Del(name)
+	}
+	return "/deliveries." + format + "?" + q.Encode()
 }
 
 // Actions are what can be done with deliveries of the states that are asked for: what has ended is sent again, what

@@ -37,6 +37,8 @@ type Options struct {
 type Look struct {
 	Title  string // beside the product's name in the head of the page; "" for none
 	Accent string // #rrggbb of links and buttons; "" for the page's own
+
+	DocsURL string // of the platform's own page about its webhooks; "" for none
 }
 
 // Page is the handler.
@@ -103,6 +105,7 @@ func (p *Page) routes() []route {
 		{pattern: "POST /enter/{token}", public: true, do: p.enter},
 		{pattern: "GET /search", do: (*call).search},
 		{pattern: "GET /live", do: (*call).live},
+		{pattern: "GET /guide", do: (*call).guide},
 		{pattern: "GET /{$}", do: (*call).overview},
 	}
 	all = append(all, deliveryRoutes()...)

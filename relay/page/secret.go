@@ -16,8 +16,8 @@ type secretView struct {
 	Overlaps []string
 	Overlap  string // that was chosen
 	Problem  *refusal
-	Typed    bool   // a secret that was refused was typed, which is not shown again
-	Sample   string // code that verifies; "" where the endpoint has another signature
+	Typed    bool           // a secret that was refused was typed, which is not shown again
+	Schemes  []verification // how to verify, for each signature of the endpoint
 }
 
 // showSecret shows the secrets of an endpoint. The audit has that they were read.
@@ -29,7 +29,7 @@ func (c *call) showSecret() error {
 	if e == nil {
 		return err
 	}
-	data := secretView{Endpoint: e.Name, Overlaps: overlaps(), Overlap: overlaps()[0], Sample: sampleFor(e)}
+	data := secretView{Endpoint: e.Name, Overlaps: overlaps(), Overlap: overlaps()[0], Schemes: verifications(e)}
 	var all registry.Secrets
 	status := http.StatusOK
 	if err := c.get(escaped("/v1/endpoints/%s/secret", e.Name), nil, &all); err != nil {
@@ -39,35 +39,11 @@ func (c *call) showSecret() error {
 		}
 	}
 	data.Secrets = all.Secrets
-	if len(all.Secrets) == 0 || !strings.HasPrefix(all.Secrets[0].Secret, "whsec_") {
-		data.Sample = "" // it is another kind of key
+	if len(all.Secrets) == 0 || strings.HasPrefix(all.Secrets[0].Secret, "whsk_") {
+		data.Schemes = nil // the receiver needs the public half of the key
 	}
 	c.show(status, "secret", c.t("secret.title", e.Name), data)
 	return nil
-}
-
-// verifySample verifies a signature of Standard Webhooks, as receivers of examples/verify do.
-const verifySample = `import { createHmac, timingSafeEqual } from 'node:crypto';
-
-// body is the body as it came, before it is parsed. secret is what is shown above.
-function verify(secret, headers, body) {
-  const [id, time] = [headers['webhook-id'], headers['webhook-timestamp']];
-  if (Math.abs(Date.now() / 1000 - time) > 300) return false;
-  const key = Buffer.from(secret.replace(/^whsec_/, ''), 'base64');
-  const sum = createHmac('sha256', key).update(id + '.' + time + '.').update(body).digest();
-  return headers['webhook-signature'].split(' ').some((one) => {
-    const got = Buffer.from(one.replace(/^v1,/, ''), 'base64');
-    return got.length === sum.length && timingSafeEqual(got, sum);
-  });
-}`
-
-// sampleFor is the sample for an endpoint: of those that are signed as Standard Webhooks says, which is so unless its settings say otherwise.
-func sampleFor(e *admin.Endpoint) string {
-	s, _ := readSettings(e.Made.Settings)
-	if sign, is := s["sign"].([]any); is && !slices.Contains(sign, any("standard")) {
-		return ""
-	}
-	return verifySample
 }
 
 // overlaps are how long the old secrets can sign along.

@@ -1,0 +1,51 @@
+package page
+
+import (
+	"embed"
+	"slices"
+	"strings"
+
+	"relay/relay/admin"
+)
+
+//go:embed samples
+var sampleFiles embed.FS
+
+// verification is how a receiver verifies the signature of a scheme.
+type verification struct {
+	Scheme  string
+	Known   bool // the scheme is built in: there is a text on how it is computed
+	Samples []codeSample
+}
+
+// codeSample is a function that verifies.
+type codeSample struct{ ID, Language, Text string }
+
+// verifications are those of an endpoint. It is signed as Standard Webhooks says unless its settings say otherwise.
+func verifications(e *admin.Endpoint) (all []verification) {
+	schemes := []string{"standard"}
+	settings, _ := readSettings(e.Made.Settings)
+	if sign, is := settings["sign"].([]any); is {
+		schemes = nil
+		for _, one := range sign {
+			if name, is := one.(string); is && name != "none" {
+				schemes = append(schemes, name)
+			}
+		}
+	}
+	for _, scheme := range schemes {
+		v := verification{Scheme: scheme, Known: slices.Contains(explainedSchemes(), scheme)}
+		for _, language := range []struct{ name, ending string }{{"Node.js", "mjs"}, {"Python", "py"}, {"Go", "go.txt"}} {
+			if text, err := sampleFiles.ReadFile("samples/" + scheme + "." + language.ending); err == nil {
+				v.Samples = append(v.Samples, codeSample{scheme + "-" + strings.TrimSuffix(language.ending, ".txt"), language.name, strings.TrimSpace(string(text))})
+			}
+		}
+		all = append(all, v)
+	}
+	return all
+}
+
+// explainedSchemes are those with a text on what is signed, and where the signature is.
+func explainedSchemes() []string {
+	return []string{"standard", "svix", "stripe", "github", "github-sha1", "slack", "shopify", "rfc9421"}
+}

@@ -1,0 +1,53 @@
+package page
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+)
+
+// The screen of a secret says for each signature of the endpoint where it is and how it is computed, with code.
+func TestHowToVerify(t *testing.T) {
+	for settings, c := range map[string]struct {
+		secret string
+		want   []string
+	}{
+		`{"url":"https://a.example"}`:                          {"whsec_x", []string{"Signature: standard", "webhook-signature", "Python", "Node.js", ">Go<", "h.Get(", "!Signature: github"}},
+		`{"url":"https://a.example","sign":["github","acme"]}`: {"a secret of their own", []string{"Signature: github", "X-Hub-Signature-256", "hashlib.sha256", "Signature: acme", "A scheme of the file", "!Signature: standard"}},
+		`{"url":"https://a.example","sign":["rfc9421"]}`:       {"whsec_x", []string{"Signature-Input", "!<details id=\"verify"}},
+		`{"url":"https://a.example","sign":["none"]}`:          {"whsec_x", []string{"!h-verify"}},
+		`{"url":"https://b.example"}`:                          {"whsk_x", []string{"!h-verify"}},
+	} {
+		p := compared(t, New(Options{Open: true, Now: noon, API: fakeAPI(map[string]string{
+			"GET /v1/endpoints/shop":        `{"name":"shop","state":"active","made":{"secrets":1,"revision":"1","settings":` + settings + `}}`,
+			"GET /v1/endpoints/shop/secret": `{"secrets":[{"secret":"` + c.secret + `"}]}`,
+		})}))
+		w := part(p, http.MethodGet, "/endpoints/shop/secret", "en", nil)
+		if w.Code != http.StatusOK {
+			t.Errorf("%s: %d %s", settings, w.Code, w.Body)
+		}
+		has(t, settings, strings.ReplaceAll(w.Body.String(), "<code>", ""), c.want...)
+		for _, lang := range []string{"zh-TW", "zh-CN"} {
+			has(t, lang, part(p, http.MethodGet, "/endpoints/shop/secret", lang, nil).Body.String(), "!secret.verify", "!Signature: ")
+		}
+	}
+}
+
+// Each scheme that has code has a text, too.
+func TestSamplesAreExplained(t *testing.T) {
+	files, err := sampleFiles.ReadDir("samples")
+	if err != nil || len(files) < 8 {
+		t.Fatalf("%d samples, %v", len(files), err)
+	}
+	texts := &catalogue{}
+	for _, scheme := range explainedSchemes() {
+		if !texts.has("secret.verify." + scheme) {
+			t.Errorf("there is no text on %s", scheme)
+		}
+	}
+	for _, file := range files {
+		if scheme, _, _ := strings.Cut(file.Name(), "."); !texts.has("secret.verify." + scheme) {
+			t.Errorf("there is no text on %s", scheme)
+		}
+	}
+}
