@@ -19,6 +19,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"relay/ingest/listen"
+	"relay/internal/testkit"
 	"relay/outbox"
 )
 
@@ -292,7 +293,7 @@ func TestShutdownAnswers(t *testing.T) {
 	for _, network := range []string{"tcp", "unix"} {
 		t.Run(network, func(t *testing.T) {
 			in, _, faulty := newIngest(t, Options{})
-			addr := filepath.Join(shortDir(t), "relay.sock")
+			addr := filepath.Join(testkit.Dir(t), "relay.sock")
 			var l net.Listener
 			if network == "unix" {
 				l = listenUnix(t, addr)

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"relay/ingest/listen"
+	"relay/internal/testkit"
 )
 
 // server is what both servers are.
@@ -304,7 +305,7 @@ func TestEmptyHost(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			in, _, _ := newIngest(t, Options{})
-			path := filepath.Join(shortDir(t), "relay.sock")
+			path := filepath.Join(testkit.Dir(t), "relay.sock")
 			serve(t, listenUnix(t, path), s(in))
 			w := dial(t, "unix", path)
 			for range 2 {

@@ -21,6 +21,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"relay/ingest/listen"
+	"relay/internal/testkit"
 	"relay/outbox/outboxtest"
 )
 
@@ -109,7 +110,7 @@ func TestHalfBody(t *testing.T) {
 			if network == "tcp" {
 				addr = serveTCP(t, in, listen.Guard{})
 			} else {
-				addr = filepath.Join(shortDir(t), "relay.sock")
+				addr = filepath.Join(testkit.Dir(t), "relay.sock")
 				serve(t, listenUnix(t, addr), NewServer(ServerOptions{Ingest: in, Guard: listen.Guard{AnyHost: true}}))
 			}
 

@@ -190,7 +190,7 @@ type quoter struct {
 
 func newQuoter(t *testing.T) *quoter {
 	t.Helper()
-	q := &quoter{t: t, dir: t.TempDir(), log: new(testkit.Log)}
+	q := &quoter{t: t, dir: testkit.Dir(t), log: new(testkit.Log)}
 	q.write("event.json", `{"type":"a.b","tenant":"t","data":{"n":5,"x":{}}}`)
 	q.write("base.hcl", others("", q.dir))
 	q.write("live.hcl", others("", q.dir))

@@ -29,7 +29,7 @@ type steppedRelay struct {
 
 func startStepped(t *testing.T, program string, e engine) *steppedRelay {
 	t.Helper()
-	r := &steppedRelay{process: &process{t: t, dir: t.TempDir()}, attempts: make(chan time.Time, 100)}
+	r := &steppedRelay{process: &process{t: t, dir: testkit.Dir(t)}, attempts: make(chan time.Time, 100)}
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		if !r.ok.Load() {
 			w.WriteHeader(http.StatusServiceUnavailable)

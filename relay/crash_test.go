@@ -50,7 +50,7 @@ type process struct {
 // whose outbox is sqlite.
 func newProcess(t *testing.T, receiver string, endpoints ...string) *process {
 	t.Helper()
-	p := &process{t: t, dir: t.TempDir(), endpoints: endpoints}
+	p := &process{t: t, dir: testkit.Dir(t), endpoints: endpoints}
 	p.configure(fmt.Sprintf("outbox \"sqlite\" {\n path = %q\n}", p.outbox()), "15s", receiver)
 	return p
 }

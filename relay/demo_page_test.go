@@ -22,7 +22,7 @@ func startPageDemo(t *testing.T) (cmd *exec.Cmd, out *testkit.Log, address strin
 	self, err := os.Executable()
 	testkit.Must(t, err)
 	out = new(testkit.Log)
-	cmd = &exec.Cmd{Path: self, Args: []string{"relay", "demo", "--page"}, Env: append(os.Environ(), "TMPDIR="+t.TempDir()), Stdout: out, Stderr: out}
+	cmd = &exec.Cmd{Path: self, Args: []string{"relay", "demo", "--page"}, Env: append(os.Environ(), "TMPDIR="+testkit.Dir(t)), Stdout: out, Stderr: out}
 	testkit.Must(t, cmd.Start())
 	t.Cleanup(func() {
 		if cmd.ProcessState == nil {
@@ -161,7 +161,7 @@ func TestDemoPage(t *testing.T) {
 
 // Every event of the story fits the schema of its type, so that it would be taken by a strict Relay, too.
 func TestStoryFitsItsTypes(t *testing.T) {
-	d := &pageDemo{command: &command{streams: streams{out: io.Discard, err: os.Stderr}, env: func(string) (string, bool) { return "", false }}, dir: t.TempDir(), receiver: "127.0.0.1:1"}
+	d := &pageDemo{command: &command{streams: streams{out: io.Discard, err: os.Stderr}, env: func(string) (string, bool) { return "", false }}, dir: testkit.Dir(t), receiver: "127.0.0.1:1"}
 	testkit.Must(t, d.write())
 	_, p, err := d.load([]string{d.file})
 	testkit.Must(t, err)

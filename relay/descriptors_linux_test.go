@@ -30,7 +30,7 @@ type limited struct {
 
 func startLimited(t *testing.T, ulimit, receiver string) *limited {
 	t.Helper()
-	l := &limited{dir: t.TempDir(), log: new(testkit.Log)}
+	l := &limited{dir: testkit.Dir(t), log: new(testkit.Log)}
 	file := filepath.Join(l.dir, "relay.hcl")
 	testkit.Must(t, os.WriteFile(file, fmt.Appendf(nil, `
 		ingest {

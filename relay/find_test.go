@@ -18,12 +18,12 @@ import (
 func TestFindWithRedis(t *testing.T) {
 	server := redistest.Start(t)
 	for name, state := range map[string]string{
-		"a state folder": filepath.Join(t.TempDir(), "state"),
+		"a state folder": filepath.Join(testkit.Dir(t), "state"),
 		"no folder":      filepath.Join(os.DevNull, "state"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("STATE_DIRECTORY", state)
-			p := &process{t: t, dir: t.TempDir()}
+			p := &process{t: t, dir: testkit.Dir(t)}
 			text := fmt.Sprintf("%s\ningest {\n unix %q {}\n}\nadmin {\n http = \"\"\n unix = %q\n}\n", sharedOutbox(server), p.socket(), filepath.Join(p.dir, "admin.sock"))
 			file := filepath.Join(p.dir, "relay.hcl")
 			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {

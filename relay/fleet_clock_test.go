@@ -61,7 +61,7 @@ func TestFastClockInTheFleet(t *testing.T) {
 	clock.Set(2 * time.Hour)
 	program := wallclock.Build(t, t.TempDir(), "relay/relay")
 	member := func(env ...string) (p *process, admin string, port int) {
-		p = &process{t: t, dir: t.TempDir(), endpoints: []string{"a"}, program: program, env: env}
+		p = &process{t: t, dir: testkit.Dir(t), endpoints: []string{"a"}, program: program, env: env}
 		p.configure(sharedOutbox(server), "5s", receiver.URL)
 		port = testkit.Port(t)
 		p.rewrite(`http = ""`, fmt.Sprintf(`http = "127.0.0.1:%d"`, port))

@@ -21,7 +21,7 @@ func newFleet(t *testing.T, n int, server *redistest.Server, receiver, rules str
 	t.Helper()
 	fleet := make([]*process, n)
 	for i := range fleet {
-		fleet[i] = &process{t: t, dir: t.TempDir(), endpoints: []string{"a"}, rules: rules}
+		fleet[i] = &process{t: t, dir: testkit.Dir(t), endpoints: []string{"a"}, rules: rules}
 		fleet[i].configure(sharedOutbox(server), "5s", receiver)
 		fleet[i].start()
 	}

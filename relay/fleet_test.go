@@ -32,7 +32,7 @@ func sharedOutbox(server *redistest.Server) string {
 // member that dies is replaced when they end.
 func newMember(t *testing.T, server *redistest.Server, receiver string, endpoints ...string) *process {
 	t.Helper()
-	p := &process{t: t, dir: t.TempDir(), endpoints: endpoints}
+	p := &process{t: t, dir: testkit.Dir(t), endpoints: endpoints}
 	p.configure(sharedOutbox(server), "1s", receiver)
 	return p
 }
@@ -155,7 +155,7 @@ func TestStartsBeforeRedis(t *testing.T) {
 		<-answer
 	}))
 	defer receiver.Close()
-	p := &process{t: t, dir: t.TempDir(), endpoints: []string{"a"}}
+	p := &process{t: t, dir: testkit.Dir(t), endpoints: []string{"a"}}
 	p.configure(sharedOutbox(server), "15s", receiver.URL)
 	port := testkit.Port(t)
 	p.rewrite(`http = ""`, fmt.Sprintf(`http = "127.0.0.1:%d"`, port))

@@ -87,7 +87,7 @@ func TestFrontStory(t *testing.T) {
 	}))
 	t.Cleanup(receiver.Close)
 	web := behindFront(t)
-	p := &process{t: t, dir: t.TempDir()}
+	p := &process{t: t, dir: testkit.Dir(t)}
 	cert, key := testkit.Certificate(t, "shop.example.com", "other.example.com")
 	for name, data := range map[string][]byte{"c.pem": cert, "k.pem": key} {
 		testkit.Must(t, os.WriteFile(filepath.Join(p.dir, name), data, 0o600))
@@ -160,7 +160,7 @@ func TestClockIsWrongForTheCA(t *testing.T) {
 	ca := pebble.New(t, pebble.Options{})
 	ca.Start()
 	web := behindFront(t)
-	p := &process{t: t, dir: t.TempDir(), log: new(testkit.Log)}
+	p := &process{t: t, dir: testkit.Dir(t), log: new(testkit.Log)}
 	testkit.Must(t, os.WriteFile(filepath.Join(p.dir, "ca.pem"), ca.Roots, 0o600))
 	file := fmt.Sprintf("ingest {\n unix %q {}\n}\nadmin {\n http = \"\"\n unix = %q\n}\noutbox \"sqlite\" {\n path = %q\n}\n"+
 		"front \"shop.example.com\" {\n upstream = %q\n https = [\"127.0.0.1:0\"]\n http = [\"127.0.0.1:0\"]\n}\n"+

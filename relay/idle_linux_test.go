@@ -61,7 +61,7 @@ func TestIdle(t *testing.T) {
 				}))
 				t.Cleanup(web.Close)
 				t.Cleanup(func() { close(ended) })
-				p := &process{t: t, dir: t.TempDir(), endpoints: []string{"a", "b"}, rules: test.rules}
+				p := &process{t: t, dir: testkit.Dir(t), endpoints: []string{"a", "b"}, rules: test.rules}
 				p.configure(e.open(t, p.dir), "20s", web.URL)
 				p.start()
 				p.await()

@@ -31,7 +31,7 @@ func TestLimitWindows(t *testing.T) {
 			receiver := &arrivals{}
 			web := httptest.NewServer(receiver)
 			defer web.Close()
-			p := &process{t: t, dir: t.TempDir(), endpoints: []string{"a"}, rules: rules}
+			p := &process{t: t, dir: testkit.Dir(t), endpoints: []string{"a"}, rules: rules}
 			p.configure(fmt.Sprintf("outbox \"sqlite\" {\n path = %q\n}", p.outbox()), "5s", web.URL)
 			p.start()
 			p.await()

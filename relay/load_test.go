@@ -59,7 +59,7 @@ func load(t *testing.T, e engine, blocks ...block) *loaded {
 	l := &loaded{sent: map[string]time.Time{}, took: map[string][]time.Duration{}}
 	l.web = httptest.NewServer(l)
 	t.Cleanup(l.web.Close)
-	l.process = &process{t: t, dir: t.TempDir()}
+	l.process = &process{t: t, dir: testkit.Dir(t)}
 	l.configure(e.open(t, l.dir), "15s", "")
 	f, err := os.OpenFile(filepath.Join(l.dir, "relay.hcl"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {

@@ -33,7 +33,7 @@ func deaf(t *testing.T, w *os.File, ok *atomic.Bool) *process {
 		}
 	}))
 	t.Cleanup(receiver.Close)
-	p := &process{t: t, dir: t.TempDir(), endpoints: []string{"a"}, rules: "breaker {\n enabled = false\n }"}
+	p := &process{t: t, dir: testkit.Dir(t), endpoints: []string{"a"}, rules: "breaker {\n enabled = false\n }"}
 	p.configure(fmt.Sprintf("outbox \"sqlite\" {\n path = %q\n}", p.outbox()), "15s", receiver.URL)
 	file := filepath.Join(p.dir, "relay.hcl")
 	text, err := os.ReadFile(file)

@@ -41,7 +41,7 @@ func (s sample) as(t *testing.T, customer, method, path, body string) (int, map[
 
 // startPortal runs examples/portal with a Relay on its relay.hcl.
 func startPortal(t *testing.T, a authority) (sample, *process) {
-	p := &process{t: t, dir: t.TempDir(), args: []string{"--config", script(t, "../examples/portal/relay.hcl")}}
+	p := &process{t: t, dir: testkit.Dir(t), args: []string{"--config", script(t, "../examples/portal/relay.hcl")}}
 	for _, v := range []string{"RELAY_ADMIN_TOKEN", "RELAY_LINK_KEY", "RELAY_SECRETS_KEY"} {
 		t.Setenv(v, strings.Repeat("canary"+v[6:7], 8))
 	}

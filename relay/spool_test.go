@@ -24,7 +24,7 @@ import (
 // newSpooled is a Relay whose outbox is in Redis, with a spool.
 func newSpooled(t *testing.T, server *redistest.Server, receiver string, endpoints ...string) *process {
 	t.Helper()
-	p := &process{t: t, dir: t.TempDir(), endpoints: endpoints}
+	p := &process{t: t, dir: testkit.Dir(t), endpoints: endpoints}
 	block := strings.TrimSuffix(sharedOutbox(server), "}") + fmt.Sprintf(" spool = %q\n}", filepath.Join(p.dir, "spool"))
 	p.configure(block, "1s", receiver)
 	return p

@@ -36,7 +36,7 @@ func answers(t *testing.T, l net.Listener, network, at string) {
 }
 
 func TestGivenIsTakenByAddress(t *testing.T) {
-	dir := t.TempDir()
+	dir := testkit.Dir(t)
 	path := filepath.Join(dir, "relay.sock")
 	unix, _ := passed(t, "unix", path)
 	tcp, loopback := passed(t, "tcp", "127.0.0.1:0")
@@ -86,7 +86,7 @@ func TestGivenIsTakenByAddress(t *testing.T) {
 }
 
 func TestGivenIsLeft(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "relay.sock")
+	path := filepath.Join(testkit.Dir(t), "relay.sock")
 	unix, _ := passed(t, "unix", path)
 	g, err := Inherit([]*os.File{unix})
 	testkit.Must(t, err)

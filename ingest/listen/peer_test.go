@@ -19,7 +19,7 @@ import (
 
 // The user of a Unix peer is known, and that of a TCP peer is not.
 func TestPeer(t *testing.T) {
-	unix, err := listen.Unix(t.Context(), filepath.Join(t.TempDir(), "s.sock"), 0o600)
+	unix, err := listen.Unix(t.Context(), filepath.Join(testkit.Dir(t), "s.sock"), 0o600)
 	testkit.Must(t, err)
 	tcp, err := listen.TCP(t.Context(), "127.0.0.1:0")
 	testkit.Must(t, err)

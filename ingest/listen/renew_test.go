@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"relay/internal/testkit"
 	"strings"
 	"sync"
 	"testing"
@@ -84,7 +85,7 @@ func TestSocketIsMadeAnew(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := filepath.Join(shortDir(t), "run")
+			dir := filepath.Join(testkit.Dir(t), "run")
 			path := filepath.Join(dir, "relay.sock")
 			s := mustSocket(t, path)
 			echo(t, s)
@@ -143,7 +144,7 @@ func TestSocketOfAnother(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			path := filepath.Join(shortDir(t), "relay.sock")
+			path := filepath.Join(testkit.Dir(t), "relay.sock")
 			s := mustSocket(t, path)
 			echo(t, s)
 			before := connect(t, path)
@@ -178,7 +179,7 @@ func TestSocketOfAnother(t *testing.T) {
 // TestSocketKeepsWaiting: connections that waited to be accepted when the file was removed
 // are accepted.
 func TestSocketKeepsWaiting(t *testing.T) {
-	path := filepath.Join(shortDir(t), "relay.sock")
+	path := filepath.Join(testkit.Dir(t), "relay.sock")
 	s := mustSocket(t, path)
 	waiting := []net.Conn{connect(t, path), connect(t, path)}
 	if err := os.Remove(path); err != nil {
@@ -198,7 +199,7 @@ func TestSocketKeepsWaiting(t *testing.T) {
 // TestSocketIsInTheKernelsList: systemd-tmpfiles and others spare the sockets that
 // /proc/net/unix names.
 func TestSocketIsInTheKernelsList(t *testing.T) {
-	path := filepath.Join(shortDir(t), "relay.sock")
+	path := filepath.Join(testkit.Dir(t), "relay.sock")
 	mustSocket(t, path)
 	list, err := os.ReadFile("/proc/net/unix")
 	if errors.Is(err, fs.ErrNotExist) {
@@ -219,7 +220,7 @@ func TestSocketIsInTheKernelsList(t *testing.T) {
 
 // TestRelativeSocketIsInTheKernelsList: a relative path would say nothing to others.
 func TestRelativeSocketIsInTheKernelsList(t *testing.T) {
-	dir := shortDir(t)
+	dir := testkit.Dir(t)
 	t.Chdir(dir)
 	s := mustSocket(t, "relay.sock")
 	if got := s.Addr().String(); got != "relay.sock" {
@@ -232,7 +233,7 @@ func TestRelativeSocketIsInTheKernelsList(t *testing.T) {
 
 // TestSocketIsNeverTooWide: there is no moment in which others could connect.
 func TestSocketIsNeverTooWide(t *testing.T) {
-	dir := shortDir(t)
+	dir := testkit.Dir(t)
 	wide := make(chan error, 1)
 	stop := make(chan struct{})
 	var looking sync.WaitGroup

@@ -17,22 +17,8 @@ import (
 	"testing"
 
 	"relay/internal/access"
+	"relay/internal/testkit"
 )
-
-// shortDir is a directory whose path leaves room for a socket's name.
-func shortDir(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "relay")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
-}
 
 func mustListen(t *testing.T, path string, mode fs.FileMode) net.Listener {
 	t.Helper()
@@ -83,7 +69,7 @@ func TestUnix(t *testing.T) {
 	defer syscall.Umask(syscall.Umask(0o077)) // it must have no say
 	for mode, dirMode := range map[fs.FileMode]fs.FileMode{0o660: 0o750, 0o600: 0o700, 0o666: 0o750} {
 		t.Run(mode.String(), func(t *testing.T) {
-			dir := filepath.Join(shortDir(t), "relay")
+			dir := filepath.Join(testkit.Dir(t), "relay")
 			path := filepath.Join(dir, "relay.sock")
 			l := mustListen(t, path, mode)
 			wantAnswer(t, l, path)
@@ -111,7 +97,7 @@ func TestUnix(t *testing.T) {
 }
 
 func TestUnixKeepsDirectoryMode(t *testing.T) {
-	dir := shortDir(t)
+	dir := testkit.Dir(t)
 	if err := os.Chmod(dir, 0o711); err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +129,7 @@ func TestUnixRefuses(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			path := filepath.Join(shortDir(t), "relay.sock")
+			path := filepath.Join(testkit.Dir(t), "relay.sock")
 			if test.path != nil {
 				path = test.path(filepath.Dir(path))
 			}
@@ -168,7 +154,7 @@ func TestUnixRefuses(t *testing.T) {
 
 // TestUnixAfterRefusal: what was refused can be tried again.
 func TestUnixAfterRefusal(t *testing.T) {
-	path := filepath.Join(shortDir(t), "relay.sock")
+	path := filepath.Join(testkit.Dir(t), "relay.sock")
 	writeFile(t, path)
 	if _, err := Unix(t.Context(), path, 0o660); err == nil {
 		t.Fatal("listens over a file")
@@ -211,12 +197,12 @@ func listenPlainly(t *testing.T, path string) {
 }
 
 func TestUnixLongestPath(t *testing.T) {
-	path := longPath(shortDir(t), access.MaxSocketPath)
+	path := longPath(testkit.Dir(t), access.MaxSocketPath)
 	wantAnswer(t, mustListen(t, path, 0o660), path)
 }
 
 func TestUnixReplacesStale(t *testing.T) {
-	path := filepath.Join(shortDir(t), "relay.sock")
+	path := filepath.Join(testkit.Dir(t), "relay.sock")
 	dead, err := net.Listen("unix", path)
 	if err != nil {
 		t.Fatal(err)
@@ -231,7 +217,7 @@ func TestUnixReplacesStale(t *testing.T) {
 // TestUnixCloseLeavesOthers: a file that took the socket's place is not
 // removed.
 func TestUnixCloseLeavesOthers(t *testing.T) {
-	path := filepath.Join(shortDir(t), "relay.sock")
+	path := filepath.Join(testkit.Dir(t), "relay.sock")
 	l := mustListen(t, path, 0o660)
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
@@ -252,7 +238,7 @@ func TestUnixCloseLeavesOthers(t *testing.T) {
 func TestUnixRace(t *testing.T) {
 	for _, stale := range []bool{false, true} {
 		t.Run(fmt.Sprintf("stale=%v", stale), func(t *testing.T) {
-			path := filepath.Join(shortDir(t), "relay.sock")
+			path := filepath.Join(testkit.Dir(t), "relay.sock")
 			if stale {
 				dead, err := net.Listen("unix", path)
 				if err != nil {
@@ -306,7 +292,7 @@ func holdSocket(path string) {
 // TestUnixAfterKill: a killed process leaves socket and lock file, and the
 // next one takes its place; while it lives, nobody does.
 func TestUnixAfterKill(t *testing.T) {
-	path := filepath.Join(shortDir(t), "relay.sock")
+	path := filepath.Join(testkit.Dir(t), "relay.sock")
 	child := exec.CommandContext(t.Context(), os.Args[0])
 	child.Env = append(os.Environ(), holdSocketEnv+"="+path)
 	out, err := child.StdoutPipe()

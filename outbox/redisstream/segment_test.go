@@ -220,6 +220,7 @@ func TestSegmentsEnd(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	countsOf(t, s, "a") // all are settled
 	if err := sh.sealAll(chores{logged: 32}); err != nil {
 		t.Fatal(err)
 	}

@@ -175,7 +175,7 @@ func fleetEndpoint(name, path string) string {
 // and warns.
 func TestFleetThatDisagrees(t *testing.T) {
 	redis := redistest.Start(t).URL()
-	dirs := []string{t.TempDir(), t.TempDir()}
+	dirs := []string{testkit.Dir(t), testkit.Dir(t)}
 	apps := []*App{
 		run(t, fleetFile(dirs[0], redis, fleetEndpoint("same", "/s")+fleetEndpoint("crm", "/v1")+fleetEndpoint("audit", "/a"))),
 		run(t, fleetFile(dirs[1], redis, fleetEndpoint("same", "/s")+fleetEndpoint("crm", "/v2"))),
@@ -290,7 +290,7 @@ func TestFleetThatDisagrees(t *testing.T) {
 // A Redis that hangs makes Relay unready, and no request hang.
 func TestFleetThatCannotBeAsked(t *testing.T) {
 	redis := redistest.Start(t)
-	dir := t.TempDir()
+	dir := testkit.Dir(t)
 	run(t, fleetFile(dir, redis.URL(), fleetEndpoint("a", "/")))
 	redis.Pause()
 	defer redis.Continue()
@@ -311,7 +311,7 @@ func TestFleetThatCannotBeAsked(t *testing.T) {
 // so that none of them misses an event.
 func TestStartsWithoutRedis(t *testing.T) {
 	redis := redistest.Start(t)
-	dir := t.TempDir()
+	dir := testkit.Dir(t)
 	file := fleetFile(dir, redis.URL(), fleetEndpoint("a", "/")+"secrets_key = [\""+strings.Repeat("k", 32)+"\"]\nruntime {}\n")
 	first := open(t, file, time.Second)
 	made, err := first.registry.Create(t.Context(), json.RawMessage(`{"url":"https://example.com/made"}`))

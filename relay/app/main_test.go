@@ -40,7 +40,7 @@ type place struct {
 }
 
 func newPlace(t *testing.T) *place {
-	dir := t.TempDir()
+	dir := testkit.Dir(t)
 	return &place{t: t, dir: dir, file: filepath.Join(dir, "relay.hcl")}
 }
 

@@ -19,7 +19,7 @@ import (
 // A Relay that starts while the one before still ends waits for what that has: the outbox,
 // a socket, a port.
 func TestOpenWaits(t *testing.T) {
-	dir := t.TempDir()
+	dir := testkit.Dir(t)
 	file := func(box, socket, address string) string {
 		return fmt.Sprintf("outbox \"sqlite\" {\n path = %q\n}\ningest {\n unix %q {}\n}\nadmin {\n http = %q\n}\n",
 			filepath.Join(dir, box), filepath.Join(dir, socket), address)

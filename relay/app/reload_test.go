@@ -253,7 +253,7 @@ func TestReloadDuringAStop(t *testing.T) {
 }
 
 func TestReloadWithoutFiles(t *testing.T) {
-	dir := t.TempDir()
+	dir := testkit.Dir(t)
 	p := &place{t: t, dir: dir}
 	a := run(t, p.text(endpointBlock("a", "https://a.example.com")))
 	if _, err := a.Reload(t.Context(), "test"); err == nil {
@@ -273,7 +273,7 @@ func TestReloadTellsTheFleet(t *testing.T) {
 	text := func(path string) string { return fleetFile(p.dir, redis, fleetEndpoint("crm", path)) }
 	p.write(p.file, text("/v1"))
 	a := p.start(false)
-	other := run(t, fleetFile(t.TempDir(), redis, fleetEndpoint("crm", "/v2")))
+	other := run(t, fleetFile(testkit.Dir(t), redis, fleetEndpoint("crm", "/v2")))
 	disagree := func() int {
 		f, err := other.fleetOf()(t.Context())
 		if err != nil || len(f.Relays) < 2 {

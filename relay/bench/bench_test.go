@@ -147,7 +147,7 @@ func TestBacklogInWords(t *testing.T) {
 
 // A rewrite of Redis' append-only file takes one of the CPUs, so accepts are measured after it.
 func TestRewriteIsAwaited(t *testing.T) {
-	socket := filepath.Join(t.TempDir(), "redis.sock")
+	socket := filepath.Join(testkit.Dir(t), "redis.sock")
 	ln, err := net.Listen("unix", socket)
 	testkit.Must(t, err)
 	answers := []string{"in_progress:1", "in_progress:0", "in_progress:0"}

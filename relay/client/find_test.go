@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"relay/config"
+	"relay/internal/testkit"
 )
 
 // place is a working directory with a state folder, and Relays that run.
@@ -19,7 +20,7 @@ type place struct {
 }
 
 func newPlace(t *testing.T) *place {
-	p := &place{t: t, dir: t.TempDir()}
+	p := &place{t: t, dir: testkit.Dir(t)}
 	p.env = map[string]string{"STATE_DIRECTORY": filepath.Join(p.dir, "state")}
 	t.Chdir(p.dir)
 	return p

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"relay/internal/testkit"
 	"strings"
 	"syscall"
 	"testing"
@@ -26,7 +27,7 @@ func TestMain(m *testing.M) {
 }
 
 func TestPublish(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "state", "relay")
+	dir := filepath.Join(testkit.Dir(t), "state", "relay")
 	old := syscall.Umask(0o077)
 	defer syscall.Umask(old)
 	want := Running{PID: 12, Version: "1", Config: []string{"/relay.hcl"}, Outbox: dir, Admin: []string{"unix:/a.sock"}, Ingest: []string{}, MaxBody: 5}
@@ -84,7 +85,7 @@ func TestPublishFollows(t *testing.T) {
 		{Running{Outbox: "redis://x", Config: []string{"/a"}}, Running{Outbox: "redis://x", Config: []string{"/a"}}, true},
 		{Running{Outbox: "redis://x", Config: []string{"/a"}}, Running{Outbox: "redis://x", Config: []string{"/b"}}, false},
 	} {
-		dir := t.TempDir()
+		dir := testkit.Dir(t)
 		before, err := c.before.Publish(dir)
 		if err != nil {
 			t.Fatal(err)
@@ -107,7 +108,7 @@ func TestPublishFollows(t *testing.T) {
 
 // The folder that was made for the run file goes with it.
 func TestPublishLeavesNothing(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "state")
+	dir := filepath.Join(testkit.Dir(t), "state")
 	p, err := Running{}.Publish(dir)
 	if err == nil {
 		err = p.Close()
@@ -120,7 +121,7 @@ func TestPublishLeavesNothing(t *testing.T) {
 // What a process left that was killed is stale, whatever has its number now, and the next
 // one takes its place.
 func TestStale(t *testing.T) {
-	dir := t.TempDir()
+	dir := testkit.Dir(t)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -161,7 +162,7 @@ func TestStale(t *testing.T) {
 
 // A file that another user could have written names no address to send a token to.
 func TestPlanted(t *testing.T) {
-	dir := t.TempDir()
+	dir := testkit.Dir(t)
 	path := filepath.Join(dir, RunFile)
 	real := filepath.Join(dir, "real")
 	for name, plant := range map[string]func() error{

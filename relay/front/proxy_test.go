@@ -39,7 +39,7 @@ func TestUpstreams(t *testing.T) {
 	h2c.Config.Protocols = protocols
 	h2c.Start()
 	t.Cleanup(h2c.Close)
-	socket := filepath.Join(t.TempDir(), "app.sock")
+	socket := filepath.Join(testkit.Dir(t), "app.sock")
 	ln, err := net.Listen("unix", socket)
 	testkit.Must(t, err)
 	unix := &httptest.Server{Listener: ln, Config: &http.Server{Handler: http.HandlerFunc(echo)}}

@@ -152,7 +152,7 @@ type figured struct {
 // startFigured opens a Relay whose endpoints are at a receiver.
 func startFigured(t *testing.T, block, receiver string) *figured {
 	t.Helper()
-	dir := t.TempDir()
+	dir := testkit.Dir(t)
 	f := &figured{T: t, socket: filepath.Join(dir, "relay.sock")}
 	var text strings.Builder
 	fmt.Fprintf(&text, "ingest {\n unix %q {}\n max_body = \"8MiB\"\n index = [\"data.device\"]\n}\nadmin {\n http = \"127.0.0.1:0\"\n token = %q\n link_key = [\"0123456789abcdef0123456789abcdef\"]\n}\n%s\n", f.socket, operator, block)

@@ -109,7 +109,7 @@ func newRunning(t *testing.T) *running {
 		w.WriteHeader(cmp.Or(map[string]int{"/later": 503, "/never": 422}[r.URL.Path], 200))
 	}))
 	t.Cleanup(receiver.Close)
-	dir := t.TempDir()
+	dir := testkit.Dir(t)
 	file := filepath.Join(dir, "relay.hcl")
 	text := strings.NewReplacer("<dir>", dir, "<receiver>", receiver.URL).Replace(walkConfig)
 	testkit.Must(t, os.WriteFile(file, []byte(text), 0o600))

@@ -19,6 +19,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"relay/internal/testkit"
 	"relay/outbox"
 	"relay/policy"
 	"relay/policy/sign"
@@ -241,7 +242,7 @@ func onEachNetwork(t *testing.T, run func(t *testing.T, w *world, put func(*deli
 	t.Run("unix", func(t *testing.T) {
 		w := newWorld(t)
 		run(t, w, func(r *delivertest.Endpoint) *policy.Endpoint {
-			path := filepath.Join(t.TempDir(), "s")
+			path := filepath.Join(testkit.Dir(t), "s")
 			l, err := net.Listen("unix", path)
 			if err != nil {
 				t.Fatal(err)
