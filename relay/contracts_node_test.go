@@ -120,9 +120,13 @@ func TestContractsSurviveStringify(t *testing.T) {
 				events = append(events, said{fmt.Sprint("n", i), sender.kind, text})
 			}
 			c.say(events...)
-			for range len(texts) * len(c.names) {
-				if h := next(); h.Wrong != "" || h.Path != sender.path {
+			for left := len(texts) * len(c.names); left > 0; {
+				h := next()
+				if h.Wrong != "" {
 					t.Errorf("%s %s: %s; the data was %s", h.Path, h.Event, h.Wrong, data[h.Event])
+				}
+				if h.Path == sender.path { // else it repeats what an earlier Relay was not answered in time
+					left--
 				}
 			}
 			for _, name := range c.names {

@@ -154,6 +154,10 @@ func (c *command) runService(ctx context.Context, r *running) error {
 	hardenProcess(len(r.service.app) > 0)
 	err := r.open(ctx)
 	close(r.opened)
+	if stop, told := stoppedIn(ctx, err); told {
+		r.options.Log.Info().Str("by", stop.By).Msg("stopped before it was ready")
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -174,6 +178,12 @@ func (c *command) runService(ctx context.Context, r *running) error {
 	ignore()
 	reloads.Wait()
 	return err
+}
+
+// stoppedIn tells whether an error of a start comes of the signal that ended ctx: that is a stop, and nothing failed.
+func stoppedIn(ctx context.Context, err error) (stop app.Stop, told bool) {
+	stop, told = errors.AsType[app.Stop](context.Cause(ctx))
+	return stop, told && (errors.Is(err, context.Canceled) || errors.Is(err, stop))
 }
 
 // open opens the app, on the sockets that systemd passed, if any.

@@ -34,6 +34,23 @@ func withCA(t *testing.T, ca *pebble.CA, dir string) *stage {
 	return s
 }
 
+// storageIn is a folder for a stage. What is under way at a CA when the test ends may still write to it.
+func storageIn(t *testing.T) string {
+	dir, err := os.MkdirTemp("", "relay-certificates-")
+	testkit.Must(t, err)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		for err := os.RemoveAll(dir); err != nil; err = os.RemoveAll(dir) {
+			if !testkit.Wait(ctx, 50*time.Millisecond) {
+				t.Errorf("remove folder: %v", err)
+				return
+			}
+		}
+	})
+	return dir
+}
+
 // acmeFront is a front without a certificate of its own.
 func (s *stage) acmeFront(name string) config.Front {
 	c := s.frontTo(app(s.t, echo))
@@ -80,7 +97,7 @@ func TestCertificateIsObtained(t *testing.T) {
 		t.Run(challenge, func(t *testing.T) {
 			ca := pebble.New(t, pebble.Options{})
 			ca.Start()
-			root, dir := ca.Root(), filepath.Join(t.TempDir(), "certificates")
+			root, dir := ca.Root(), filepath.Join(storageIn(t), "certificates")
 			s := withCA(t, ca, dir)
 			s.acme.Challenges = []string{challenge}
 			c := s.acmeFront(host)
@@ -130,7 +147,7 @@ func TestCertificateIsRenewed(t *testing.T) {
 	ca := pebble.New(t, pebble.Options{Validity: 12 * time.Second})
 	ca.Start()
 	root := ca.Root()
-	s := withCA(t, ca, t.TempDir())
+	s := withCA(t, ca, storageIn(t))
 	s.open(s.acmeFront(host))
 	s.reach(ca)
 	first := s.awaitCertificate(host, root)
@@ -150,7 +167,7 @@ func TestCAIsAwayAtStart(t *testing.T) {
 	t.Parallel() // it mostly waits
 	ca := pebble.New(t, pebble.Options{Validity: time.Second})
 	ca.Start()
-	dir := t.TempDir()
+	dir := storageIn(t)
 	old := withCA(t, ca, dir)
 	old.options.Certs.Renew = time.Hour
 	old.open(old.acmeFront("old.example.com"))
@@ -205,7 +222,7 @@ func TestAccountsAreLost(t *testing.T) {
 	t.Parallel() // it mostly waits
 	ca := pebble.New(t, pebble.Options{})
 	ca.Start()
-	dir := t.TempDir()
+	dir := storageIn(t)
 	before := withCA(t, ca, dir)
 	before.open(before.acmeFront("known.example.com"))
 	before.reach(ca)
@@ -236,8 +253,8 @@ func (f *full) Store(ctx context.Context, key string, value []byte) error {
 func TestStorageIsFull(t *testing.T) {
 	ca := pebble.New(t, pebble.Options{})
 	ca.Start()
-	s := withCA(t, ca, t.TempDir())
-	storage := &full{Storage: certstore.Files(t.TempDir())}
+	s := withCA(t, ca, storageIn(t))
+	storage := &full{Storage: certstore.Files(storageIn(t))}
 	storage.is.Store(true)
 	s.options.Certs.Storage = func() (Storage, error) { return storage, nil }
 	files := s.frontTo(app(t, echo))
@@ -266,7 +283,7 @@ func TestOnDemand(t *testing.T) {
 		}
 	}))
 	t.Cleanup(ask.Close)
-	s := withCA(t, ca, t.TempDir())
+	s := withCA(t, ca, storageIn(t))
 	s.acme.Ask = ask.URL + "/may?k=v"
 	any := s.acmeFront("*")
 	s.open(any)
@@ -291,7 +308,7 @@ func TestExternalAccountBinding(t *testing.T) {
 	const hmac = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W"
 	ca := pebble.New(t, pebble.Options{MACKeys: map[string]string{"kid-1": hmac}})
 	ca.Start()
-	s := withCA(t, ca, t.TempDir())
+	s := withCA(t, ca, storageIn(t))
 	s.acme.KeyID, s.acme.HMAC = config.NewSecret("kid-1"), config.NewSecret(hmac)
 	s.open(s.acmeFront(host))
 	s.reach(ca)
@@ -428,7 +445,7 @@ func TestReloadOfAuthority(t *testing.T) {
 	one, two := pebble.New(t, pebble.Options{}), pebble.New(t, pebble.Options{})
 	one.Start()
 	two.Start()
-	s := withCA(t, one, t.TempDir())
+	s := withCA(t, one, storageIn(t))
 	c := s.acmeFront(host)
 	s.open(c)
 	s.reach(one)
