@@ -154,6 +154,6 @@ performance: build
 figures:
 	RELAY_FIGURES=1 $(GO) test -count=1 -timeout 60m -v -run 'Isolation|NoisyNeighbour|LimitWindows' ./relay
 	RELAY_FIGURES=1 $(GO) test -count=1 -timeout 60m -v -run 'MillionAttempts|BytesPerDelivery' ./outbox/sqlite
-	RELAY_HISTORY=1000000 RELAY_COST='200000 1' $(GO) test -count=1 -timeout 60m -v -run 'HistoryFigures|DeliveryBytes|DeliveryCost' ./outbox/redisstream
+	RELAY_FIGURES=1 $(GO) test -timeout 60m -run '^$$' -bench 'History|AcceptBesideReader|DeliveryBytes|DeliveryCost' ./outbox/redisstream
 	RELAY_FIGURES=1 $(GO) test -count=1 -timeout 60m -v -run 'LongHistory|Viewers|Weight' ./relay/page
 	$(GO) test -run '^$$' -bench GatedAttempt -benchmem -count 5 ./relay/deliver

@@ -3,7 +3,6 @@ package redisstream
 import (
 	"context"
 	"fmt"
-	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -15,69 +14,94 @@ import (
 	"relay/outbox/redisstream/redistest"
 )
 
-// TestDeliveryCost measures the processor time of a delivery's whole life, in this process and in Redis. It runs only
-// when RELAY_COST says how many events, and how many endpoints each has: "200000 1".
-func TestDeliveryCost(t *testing.T) {
-	var n, fan int
-	if k, _ := fmt.Sscan(os.Getenv("RELAY_COST"), &n, &fan); k != 2 {
-		t.Skip("it measures and judges nothing: make figures runs it, with RELAY_COST")
+// BenchmarkDeliveryCost measures the processor time of a delivery's whole life, in this process and in Redis, where 64 producers
+// have an event under way each.
+func BenchmarkDeliveryCost(b *testing.B) {
+	for _, endpoints := range []int{1, 10} {
+		b.Run(fmt.Sprintf("%d endpoints", endpoints), func(b *testing.B) { measureCost(b, endpoints) })
 	}
-	server := redistest.Start(t)
-	server.MustDo(t, "CONFIG", "SET", "auto-aof-rewrite-percentage", "0")
-	s := openTest(t, at(server.URL()))
+}
+
+func measureCost(b *testing.B, endpoints int) {
+	const round = 20_000 // events
+	server := redistest.Start(b)
+	server.MustDo(b, "CONFIG", "SET", "auto-aof-rewrite-percentage", "0")
+	s := openTest(b, at(server.URL()))
 	var names []string
-	for i := range fan {
+	for i := range endpoints {
 		names = append(names, "endpoint"+strconv.Itoa(i))
 	}
-	ctx, stop := context.WithCancel(t.Context())
-	var workers, producers sync.WaitGroup
-	var left, next atomic.Int64
-	left.Store(int64(n * fan))
-	over := make(chan struct{})
+	w := &costWorld{b: b, s: s, names: names, over: make(chan struct{})}
+	ctx, stop := context.WithCancel(b.Context())
+	var workers sync.WaitGroup
 	for _, name := range names {
-		workers.Go(func() {
-			for {
-				claims, err := s.Claim(ctx, outbox.ClaimRequest{Endpoint: name, Max: 64, Lease: time.Hour})
-				if err != nil {
-					return
-				}
-				for _, c := range claims {
-					a := outbox.Attempt{N: 1, Started: time.Now(), Took: time.Millisecond, Status: 200, Outcome: "delivered"}
-					if err := s.Settle(ctx, c, outbox.Settlement{State: outbox.Delivered, Attempt: a}); err != nil {
-						return
-					}
-				}
-				if left.Add(-int64(len(claims))) == 0 {
-					close(over)
-				}
-			}
-		})
+		workers.Go(func() { w.work(ctx, name) })
 	}
-	began, redis := processorTime(t), server.CPU()
+	here, redis := processorTime(b), server.CPU()
+	for b.Loop() {
+		w.accept(ctx, round)
+	}
+	if _, err := s.Counts(ctx); err != nil { // it waits for settlements
+		b.Error(err)
+	}
+	here, redis = processorTime(b)-here, server.CPU()-redis
+	stop()
+	workers.Wait()
+	each := func(d time.Duration) float64 { return float64(d.Microseconds()) / float64(b.N*round*endpoints) }
+	b.ReportMetric(each(here), "µs-here/delivery")
+	b.ReportMetric(each(redis), "µs-redis/delivery")
+}
+
+// costWorld accepts events and settles their deliveries.
+type costWorld struct {
+	b     *testing.B
+	s     *Store
+	names []string // of endpoints
+	next  atomic.Int64
+	left  atomic.Int64  // deliveries of this round
+	over  chan struct{} // told when none is left
+}
+
+func (w *costWorld) work(ctx context.Context, name string) {
+	for {
+		claims, err := w.s.Claim(ctx, outbox.ClaimRequest{Endpoint: name, Max: 64, Lease: time.Hour})
+		if err != nil {
+			return
+		}
+		for _, c := range claims {
+			a := outbox.Attempt{N: 1, Started: time.Now(), Took: time.Millisecond, Status: 200, Outcome: "delivered"}
+			if err := w.s.Settle(ctx, c, outbox.Settlement{State: outbox.Delivered, Attempt: a}); err != nil {
+				return
+			}
+		}
+		if w.left.Add(-int64(len(claims))) == 0 {
+			w.over <- struct{}{}
+		}
+	}
+}
+
+// accept accepts so many events, and waits until all their deliveries have ended.
+func (w *costWorld) accept(ctx context.Context, events int) {
+	w.left.Store(int64(events * len(w.names)))
+	last := w.next.Load() + int64(events)
 	data := make([]byte, 1024)
+	var producers sync.WaitGroup
 	for range 64 {
 		producers.Go(func() {
-			for i := next.Add(1); i <= int64(n); i = next.Add(1) {
+			for i := w.next.Add(1); i <= last; i = w.next.Add(1) {
 				e := outbox.Event{ID: fmt.Sprintf("evt_%08x-0000-7000-8000-000000000000", i), Type: "order.paid", Data: data}
-				if _, err := s.Accept(ctx, outbox.Batch{Entries: []outbox.Entry{{Event: e, Endpoints: names}}}); err != nil {
-					t.Error(err)
+				if _, err := w.s.Accept(ctx, outbox.Batch{Entries: []outbox.Entry{{Event: e, Endpoints: w.names}}}); err != nil {
+					w.b.Error(err)
 					return
 				}
 			}
 		})
 	}
 	producers.Wait()
-	<-over
-	if _, err := s.Counts(ctx); err != nil { // it waits for settlements
-		t.Error(err)
-	}
-	stop()
-	workers.Wait()
-	each := func(d time.Duration) float64 { return float64(d.Microseconds()) / float64(n*fan) }
-	t.Logf("microseconds a delivery: %.2f here, %.2f in Redis", each(processorTime(t)-began), each(server.CPU()-redis))
+	<-w.over
 }
 
-func processorTime(t *testing.T) time.Duration {
+func processorTime(t testing.TB) time.Duration {
 	t.Helper()
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {

@@ -208,7 +208,7 @@ func retry(c outbox.Claim, after time.Duration) outbox.Settlement {
 }
 
 // openTest opens a store that ends with the test.
-func openTest(t *testing.T, o Options) *Store {
+func openTest(t testing.TB, o Options) *Store {
 	t.Helper()
 	s, err := Open(t.Context(), o)
 	if err != nil {
@@ -229,7 +229,7 @@ func acceptOne(t *testing.T, s *Store, id string, endpoints ...string) outbox.Re
 }
 
 // claimSome waits up to 30 s for n deliveries of an endpoint.
-func claimSome(t *testing.T, s *Store, endpoint string, n int, lease time.Duration) []outbox.Claim {
+func claimSome(t testing.TB, s *Store, endpoint string, n int, lease time.Duration) []outbox.Claim {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()

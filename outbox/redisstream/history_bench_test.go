@@ -18,38 +18,50 @@ import (
 	"relay/outbox/redisstream/redistest"
 )
 
-// TestHistoryFigures measures searches in a large history. It runs only when RELAY_HISTORY says how many deliveries, and
-// logs what it found: no figure fails it.
-func TestHistoryFigures(t *testing.T) {
-	n, err := strconv.Atoi(os.Getenv("RELAY_HISTORY"))
-	if err != nil {
-		t.Skip("it measures and judges nothing: make figures runs it, with RELAY_HISTORY")
+// historySize is how many deliveries a large history has: a million where figures are taken.
+func historySize() int {
+	if os.Getenv("RELAY_FIGURES") != "" {
+		return 1_000_000
 	}
-	server := redistest.Start(t)
-	s := openTest(t, at(server.URL()))
-	w := &historyWorld{t: t, s: s}
-	began := time.Now()
-	w.fill(n)
-	t.Logf("%d deliveries in %s", n, time.Since(began).Round(time.Second))
+	return 20_000
+}
+
+// BenchmarkHistory searches a large history: the first page of each filter and each pair of them, and pages about the 100th.
+func BenchmarkHistory(b *testing.B) {
+	w := newHistoryWorld(b)
 	for _, q := range w.queries() {
-		w.measure(q)
+		b.Run(q.name, func(b *testing.B) { w.firstPages(b, q) })
+		b.Run(q.name+"/late", func(b *testing.B) { w.latePages(b, q) })
 	}
-	alone, took := w.accepts(func(context.Context) {})
-	beside, _ := w.accepts(func(ctx context.Context) {
-		for ctx.Err() == nil {
-			for _, q := range w.queries() {
-				if _, err := s.Deliveries(ctx, q.query()); err != nil {
-					return
+}
+
+// BenchmarkAcceptBesideReader accepts events, eight at once, alone and beside a reader of up to 10 pages a second.
+func BenchmarkAcceptBesideReader(b *testing.B) {
+	w := newHistoryWorld(b)
+	b.Run("alone", func(b *testing.B) { w.accepts(b, func(context.Context) {}) })
+	b.Run("beside", func(b *testing.B) {
+		w.accepts(b, func(ctx context.Context) {
+			for ctx.Err() == nil {
+				for _, q := range w.queries() {
+					if _, err := w.s.Deliveries(ctx, q.query()); err != nil {
+						return
+					}
+					pauseFor(ctx, 100*time.Millisecond)
 				}
-				time.Sleep(100 * time.Millisecond)
 			}
-		}
+		})
 	})
-	t.Logf("accepts in %s: %d alone, %d beside a reader of up to 10 pages a second: %.2f", took, alone, beside, float64(beside)/float64(alone))
+}
+
+func newHistoryWorld(b *testing.B) *historyWorld {
+	b.Helper()
+	w := &historyWorld{t: b, s: openTest(b, at(redistest.Start(b).URL()))}
+	w.fill(historySize())
+	return w
 }
 
 type historyWorld struct {
-	t      *testing.T
+	t      testing.TB
 	s      *Store
 	events []string
 	first  time.Time
@@ -165,120 +177,148 @@ func (w *historyWorld) queries() (all []historyQuery) {
 	return all
 }
 
-// measure logs how long pages take: the first ones of many queries, and those of one of them to the 100th.
-func (w *historyWorld) measure(h historyQuery) {
-	page := func(q outbox.Query) (outbox.Page, time.Duration) {
-		began := time.Now()
-		p, err := w.s.Deliveries(w.t.Context(), q)
-		if err != nil {
-			w.t.Fatal(err)
-		}
-		return p, time.Since(began)
-	}
-	quantile := func(list []time.Duration, q float64) time.Duration {
-		slices.Sort(list)
-		return list[int(q*float64(len(list)-1))].Round(10 * time.Microsecond)
-	}
-	var first, late []time.Duration
+// firstPages reads the first pages of queries.
+func (w *historyWorld) firstPages(b *testing.B, h historyQuery) {
+	var took []time.Duration
 	items := 0
-	for range 60 {
-		p, took := page(h.query())
-		first = append(first, took)
+	for b.Loop() {
+		p, one := w.page(b, h.query())
+		took = append(took, one)
 		items += len(p.Items)
 	}
-	q := h.query()
-	for n := 1; n <= 110; n++ {
-		p, took := page(q)
-		if n > 90 {
-			late = append(late, took)
-		}
-		if q.Cursor = p.Next; q.Cursor == "" {
-			break
-		}
-	}
-	text := "there is none"
-	if len(late) > 0 {
-		text = fmt.Sprintf("p50 %s, p95 %s", quantile(late, 0.5), quantile(late, 0.95))
-	}
-	w.t.Logf("%-16s first page p50 %s, p95 %s (%.1f items); about page 100: %s", h.name, quantile(first, 0.5), quantile(first, 0.95), float64(items)/60, text)
+	tellPages(b, took)
+	b.ReportMetric(float64(items)/float64(len(took)), "items/op")
 }
 
-// accepts counts accepts of one event each, by eight at once, while something else goes on.
-func (w *historyWorld) accepts(beside func(context.Context)) (n int64, took time.Duration) {
-	took = 5 * time.Second
-	ctx, stop := context.WithTimeout(w.t.Context(), took)
-	defer stop()
-	var all sync.WaitGroup
-	var done atomic.Int64
-	for range 8 {
-		all.Go(func() {
-			for ctx.Err() == nil {
-				if _, err := w.s.Accept(ctx, outbox.Batch{Entries: []outbox.Entry{w.entry()}}); err == nil {
-					done.Add(1)
-				}
+// latePages reads pages about the 100th of one query after the other; those with fewer are read to their end.
+func (w *historyWorld) latePages(b *testing.B, h historyQuery) {
+	var took []time.Duration
+	for b.Loop() {
+		q := h.query()
+		for n := 1; n <= 110; n++ {
+			p, one := w.page(b, q)
+			if n > 90 {
+				took = append(took, one)
 			}
-		})
+			if q.Cursor = p.Next; q.Cursor == "" {
+				break
+			}
+		}
 	}
-	all.Go(func() { beside(ctx) })
-	all.Wait()
-	return done.Load(), took
+	tellPages(b, took)
 }
 
-// TestDeliveryBytes measures what a delivery of an event of 1 KiB costs in the memory of Redis and in its append-only file. It
-// runs with TestHistoryFigures.
-func TestDeliveryBytes(t *testing.T) {
-	if os.Getenv("RELAY_HISTORY") == "" {
-		t.Skip("it measures and judges nothing: make figures runs it, with RELAY_HISTORY")
+func (w *historyWorld) page(b *testing.B, q outbox.Query) (outbox.Page, time.Duration) {
+	began := time.Now()
+	p, err := w.s.Deliveries(b.Context(), q)
+	if err != nil {
+		b.Fatal(err)
 	}
-	const n = 5 * segmentEvents
+	return p, time.Since(began)
+}
+
+// tellPages reports how long pages took, in milliseconds. There may be none.
+func tellPages(b *testing.B, took []time.Duration) {
+	if len(took) == 0 {
+		return
+	}
+	slices.Sort(took)
+	for _, q := range []float64{0.5, 0.95} {
+		b.ReportMetric(float64(took[int(q*float64(len(took)-1))].Microseconds())/1000, fmt.Sprintf("p%.0f-ms/page", 100*q))
+	}
+}
+
+// accepts accepts events, one in a batch, by eight at once, while something else goes on.
+func (w *historyWorld) accepts(b *testing.B, beside func(context.Context)) {
+	ctx, stop := context.WithCancel(b.Context())
+	var other sync.WaitGroup
+	other.Go(func() { beside(ctx) })
+	const each = 50
+	for b.Loop() {
+		var all sync.WaitGroup
+		for range 8 {
+			all.Go(func() {
+				for range each {
+					if _, err := w.s.Accept(ctx, outbox.Batch{Entries: []outbox.Entry{w.entry()}}); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+		}
+		all.Wait()
+	}
+	b.ReportMetric(float64(b.N*8*each)/b.Elapsed().Seconds(), "accepts/s")
+	stop()
+	other.Wait()
+}
+
+// BenchmarkDeliveryBytes measures what a delivery of an event of 1 KiB costs in the memory of Redis and in its append-only file.
+func BenchmarkDeliveryBytes(b *testing.B) {
 	for name, attempt := range map[string]outbox.Attempt{
 		"no texts":                  {},
 		"heads":                     {Request: "usual"},
 		"heads and a body of 1 KiB": {Request: "usual", Body: make([]byte, 1024)},
 	} {
-		server := redistest.Start(t)
-		server.MustDo(t, "CONFIG", "SET", "auto-aof-rewrite-percentage", "0")
-		s := openTest(t, at(server.URL()))
-		sh := s.shards[0]
-		memory, file := usedMemory(t, server), aofSize(t, server)
-		for i := range n {
-			e := outbox.Event{ID: fmt.Sprintf("evt_%08x-0000-7000-8000-000000000000", i), Type: "order.paid", Data: make([]byte, 1024)}
-			if _, err := s.Accept(t.Context(), outbox.Batch{Entries: []outbox.Entry{{Event: e, Endpoints: []string{"billing"}}}}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		for i := 0; i < n; i += 256 {
-			for _, c := range claimSome(t, s, "billing", 256, time.Hour) {
-				a := attempt
-				a.N, a.Started, a.Status, a.Outcome, a.Peer, a.Relay = 1, time.Now(), 200, "delivered", "127.0.0.1:443", "web-1"
-				if a.Request != "" {
-					a.Request, a.Head = outboxtest.Heads(c, a)
-				}
-				if err := s.Settle(t.Context(), c, outbox.Settlement{State: outbox.Delivered, Attempt: a}); err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-		if _, err := s.Statistics(t.Context(), outbox.StatQuery{}); err != nil {
-			t.Fatal(err)
-		}
-		if err := sh.sealAll(chores{logged: n}); err != nil {
-			t.Fatal(err)
-		}
-		segments := int64(0)
-		for _, key := range server.MustDo(t, "KEYS", sh.prefix+"s:*").([]any) {
-			segments += server.MustDo(t, "MEMORY", "USAGE", key.(string), "SAMPLES", "0").(int64)
-		}
-		own, err := strconv.ParseInt(server.MustDo(t, "HGET", sh.meta, "bytes").(string), 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Logf("%s: %d bytes of memory a delivery, of which %d are in segments; %d count for max_size; %d of the append-only file",
-			name, (usedMemory(t, server)-memory)/n, segments/n, own/n, (aofSize(t, server)-file)/n)
+		b.Run(name, func(b *testing.B) { measureBytes(b, attempt) })
 	}
 }
 
-func aofSize(t *testing.T, server *redistest.Server) int64 {
+func measureBytes(b *testing.B, attempt outbox.Attempt) {
+	server := redistest.Start(b)
+	server.MustDo(b, "CONFIG", "SET", "auto-aof-rewrite-percentage", "0")
+	s := openTest(b, at(server.URL()))
+	memory, file, n := usedMemory(b, server), aofSize(b, server), 0
+	for b.Loop() {
+		for range 5 * segmentEvents {
+			e := outbox.Event{ID: fmt.Sprintf("evt_%08x-0000-7000-8000-000000000000", n), Type: "order.paid", Data: make([]byte, 1024)}
+			if _, err := s.Accept(b.Context(), outbox.Batch{Entries: []outbox.Entry{{Event: e, Endpoints: []string{"billing"}}}}); err != nil {
+				b.Fatal(err)
+			}
+			n++
+		}
+		deliverWith(b, s, attempt, 5*segmentEvents)
+	}
+	if _, err := s.Statistics(b.Context(), outbox.StatQuery{}); err != nil {
+		b.Fatal(err)
+	}
+	sh := s.shards[0]
+	if err := sh.sealAll(chores{logged: n}); err != nil {
+		b.Fatal(err)
+	}
+	segments := int64(0)
+	for _, key := range server.MustDo(b, "KEYS", sh.prefix+"s:*").([]any) {
+		segments += server.MustDo(b, "MEMORY", "USAGE", key.(string), "SAMPLES", "0").(int64)
+	}
+	own, err := strconv.ParseInt(server.MustDo(b, "HGET", sh.meta, "bytes").(string), 10, 64)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for unit, bytes := range map[string]int64{
+		"memory-B/delivery": usedMemory(b, server) - memory, "segments-B/delivery": segments,
+		"max_size-B/delivery": own, "aof-B/delivery": aofSize(b, server) - file,
+	} {
+		b.ReportMetric(float64(bytes)/float64(n), unit)
+	}
+}
+
+// deliverWith settles deliveries with such an attempt.
+func deliverWith(b *testing.B, s *Store, attempt outbox.Attempt, n int) {
+	for i := 0; i < n; i += 256 {
+		for _, c := range claimSome(b, s, "billing", 256, time.Hour) {
+			a := attempt
+			a.N, a.Started, a.Status, a.Outcome, a.Peer, a.Relay = 1, time.Now(), 200, "delivered", "127.0.0.1:443", "web-1"
+			if a.Request != "" {
+				a.Request, a.Head = outboxtest.Heads(c, a)
+			}
+			if err := s.Settle(b.Context(), c, outbox.Settlement{State: outbox.Delivered, Attempt: a}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+}
+
+func aofSize(t testing.TB, server *redistest.Server) int64 {
 	t.Helper()
 	for _, line := range strings.Fields(server.MustDo(t, "INFO", "persistence").(string)) {
 		if size, ok := strings.CutPrefix(line, "aof_current_size:"); ok {

@@ -17,7 +17,7 @@ import (
 )
 
 // usedMemory is what Redis says.
-func usedMemory(t *testing.T, server *redistest.Server) int64 {
+func usedMemory(t testing.TB, server *redistest.Server) int64 {
 	t.Helper()
 	text, _ := server.MustDo(t, "INFO", "memory").(string)
 	n, err := strconv.ParseInt(parseInfo(text)["used_memory"], 10, 64)
