@@ -2,6 +2,7 @@ package redisstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -34,24 +35,26 @@ func (sh *shard) remember(logged, took, erased string) {
 
 // keepHistory does the chores, until Close.
 func (sh *shard) keepHistory() {
-	var rolled, folded time.Time
+	var rolled time.Time
+	next := time.NewTimer(rollEvery) // when old hours are folded
+	defer next.Stop()
 	for {
 		var c chores
+		var err error
 		select {
 		case <-sh.s.stop:
 			return
+		case <-next.C:
+			err = sh.foldOld()
+			next.Reset(foldEvery)
 		case c = <-sh.toDo:
 		}
-		err := sh.sealAll(c)
 		if c.took > 0 && (time.Since(rolled) > rollEvery || c.took > rollGroup) {
-			err = sh.rollAll(err)
+			err = errors.Join(err, sh.rollAll())
 			rolled = time.Now()
 		}
-		if time.Since(folded) > time.Hour && err == nil {
-			ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
-			err = sh.fold(ctx)
-			cancel()
-			folded = time.Now()
+		if c.logged > 0 || c.erased > 0 {
+			err = errors.Join(err, sh.sealAll(c))
 		}
 		if err != nil && !sh.s.sleep(retryMost) { // it is noted; the next heartbeat asks again
 			return
@@ -59,7 +62,16 @@ func (sh *shard) keepHistory() {
 	}
 }
 
-func (sh *shard) rollAll(before error) error {
+// foldEvery is how often old hours are folded into days.
+const foldEvery = time.Hour
+
+func (sh *shard) foldOld() error {
+	ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
+	defer cancel()
+	return sh.fold(ctx)
+}
+
+func (sh *shard) rollAll() error {
 	for more := true; more; {
 		ctx, cancel := context.WithTimeout(context.Background(), callTimeout)
 		var err error
@@ -69,7 +81,7 @@ func (sh *shard) rollAll(before error) error {
 			return err
 		}
 	}
-	return before
+	return nil
 }
 
 // sealAll makes segments of what the log has too much, and takes erased fields out of segments.
@@ -81,7 +93,11 @@ func (sh *shard) sealAll(c chores) error {
 		if err != nil || n == 0 {
 			return err
 		}
-		left -= n
+		if left -= n; left >= sh.s.o.segment { // after a burst it goes on for long, and statistics must not wait for it
+			if err := sh.rollAll(); err != nil {
+				return err
+			}
+		}
 	}
 	if c.erased == 0 {
 		return nil

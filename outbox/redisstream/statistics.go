@@ -145,11 +145,16 @@ func (h hours) row(start int64, key statKey) *outbox.Stat {
 	return h[start][key]
 }
 
+// hourOf is the hour of an entry of the stream took, in seconds.
+func hourOf(id string) int64 {
+	ms, _, _ := strings.Cut(id, "-")
+	at, _ := strconv.ParseInt(ms, 10, 64)
+	return at / 1000 / 3600 * 3600
+}
+
 // add takes in an entry of the stream took.
 func (h hours) add(m redis.XMessage) {
-	ms, _, _ := strings.Cut(m.ID, "-")
-	at, _ := strconv.ParseInt(ms, 10, 64)
-	start := at / 1000 / 3600 * 3600
+	start := hourOf(m.ID)
 	rows, settled := m.Values["r"].(string)
 	if !settled { // deliveries that are failed from the start, with the terms of their events
 		for name, v := range m.Values {
