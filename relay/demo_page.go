@@ -174,7 +174,7 @@ func demoTenants() []string { return []string{"acme", "globex"} }
 // pageDemo is one run of "relay demo --page".
 type pageDemo struct {
 	*command
-	length time.Duration // 0 = until a signal
+	length time.Duration // from the introduction on; 0 = until a signal
 
 	dir, file, socket string
 	token             string // of the operator
@@ -186,10 +186,6 @@ type pageDemo struct {
 func (d *pageDemo) run() (err error) {
 	ctx, cancel := untilSignal(func(os.Signal) error { return context.Canceled }, nil)
 	defer cancel()
-	if d.length > 0 {
-		ctx, cancel = context.WithTimeout(ctx, d.length)
-		defer cancel()
-	}
 	if d.dir, err = os.MkdirTemp("", "relay-demo-"); err != nil {
 		return fmt.Errorf("make folder: %w", err)
 	}
@@ -250,16 +246,15 @@ func (d *pageDemo) relay(ctx context.Context) error {
 	var story sync.WaitGroup
 	var failed error
 	story.Go(func() {
-		if failed = d.tell(ctx); failed != nil {
-			stop()
-		}
+		failed = d.tell(ctx)
+		stop()
 	})
 	err = a.Run(ctx)
 	story.Wait()
 	return errors.Join(err, failed)
 }
 
-// tell prepares the run-time part, says where the page is, and sends events until ctx ends.
+// tell prepares the run-time part, says where the page is, and sends events until ctx ends or as long as it was told.
 func (d *pageDemo) tell(ctx context.Context) error {
 	to := client.At("unix", d.socket)
 	for !answers(to) {
@@ -268,10 +263,18 @@ func (d *pageDemo) tell(ctx context.Context) error {
 		}
 	}
 	links, err := d.prepare()
+	if ctx.Err() != nil {
+		return nil // it was stopped meanwhile
+	}
 	if err != nil {
 		return err
 	}
 	d.introduce(links)
+	if d.length > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, d.length)
+		defer cancel()
+	}
 	sendStory(ctx, to)
 	return nil
 }
