@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strings"
+	"sync"
 
 	"relay/relay/admin"
 )
@@ -18,6 +19,8 @@ func (c *call) live() error {
 		return nil // HEAD has no stream to end
 	}
 	q := c.r.URL.Query()
+	known := q["needs"]
+	q.Del("needs")
 	for _, of := range []string{"order", "limit", "cursor", "offset", "total", "since", "until", "attempted_since", "attempted_until", "resent"} {
 		q.Del(of) // what is about a page of a list, times, or other deliveries
 	}
@@ -28,7 +31,7 @@ func (c *call) live() error {
 	if err != nil {
 		return err
 	}
-	c.p.API.ServeHTTP(&stream{c: c}, r.WithContext(admin.WithHolds(r.Context(), c.holds)))
+	(&stream{c: c, begun: make(chan struct{})}).follow(r, known)
 	return nil
 }
 
@@ -41,6 +44,8 @@ func (c *call) holds() bool {
 // stream turns the events of the API's tail into rows.
 type stream struct {
 	c       *call
+	begun   chan struct{} // closed once events can be written
+	mu      sync.Mutex    // held while something is written
 	status  int
 	pending []byte // of an event that is not whole yet
 }
@@ -51,11 +56,34 @@ func (s *stream) Header() http.Header { return s.c.w.Header() }
 func (s *stream) Unwrap() http.ResponseWriter { return s.c.w }
 
 func (s *stream) WriteHeader(status int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.begin(status)
+}
+
+func (s *stream) begin(status int) {
+	if s.status != 0 {
+		return
+	}
 	s.status = status
 	s.c.w.WriteHeader(status)
+	if status == http.StatusOK {
+		close(s.begun)
+	}
+}
+
+// FlushError sends what was written.
+func (s *stream) FlushError() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.begin(http.StatusOK)
+	return http.NewResponseController(s.c.w).Flush()
 }
 
 func (s *stream) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.begin(http.StatusOK)
 	if s.status >= http.StatusBadRequest {
 		return s.c.w.Write(b)
 	}

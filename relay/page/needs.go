@@ -21,6 +21,19 @@ type need struct {
 	DoKey string
 	Right string // that Do needs
 	rank  int
+	key   string // of Text, or what tells it apart from others about the same
+	slow  bool   // only statistics tell of it
+}
+
+// Mark tells it apart from the others, for the module of the page.
+func (n need) Mark() string { return n.Class + " " + n.About + " " + n.key }
+
+// Method offers Mark to templates.
+func (n need) Method(name string) any {
+	if name == "Mark" {
+		return n.Mark
+	}
+	return nil
 }
 
 const (
@@ -52,33 +65,33 @@ func (c *call) overviewNeeds(v *overviewView, a *overviewAnswers) {
 // needsOfWhole are those of the process, the outbox and the fleet.
 func (c *call) needsOfWhole(s *admin.Status) (all []need) {
 	if s.Status != "" && s.Status != "ready" {
-		all = append(all, need{Class: "bad", Text: c.t("overview.need.unready", s.Reason), To: "/config"})
+		all = append(all, need{Class: "bad", key: "unready", Text: c.t("overview.need.unready", s.Reason), To: "/config"})
 	}
 	if o := s.Outbox; o != nil {
 		if o.Fill != nil && *o.Fill >= nearlyFull {
-			all = append(all, need{Class: "bad", Text: c.t("overview.need.full", show.Lang(c.lang).Percent(min(1, *o.Fill))), To: "/config"})
+			all = append(all, need{Class: "bad", key: "full", Text: c.t("overview.need.full", show.Lang(c.lang).Percent(min(1, *o.Fill))), To: "/config"})
 		}
 		if p := o.Spool; p != nil && (p.Used || p.Waiting > 0) {
-			all = append(all, need{Class: "wait", Text: c.t("overview.need.spool", show.Lang(c.lang).Count(p.Waiting)), For: float64(p.OldestMS), To: "/config"})
+			all = append(all, need{Class: "wait", key: "spool", Text: c.t("overview.need.spool", show.Lang(c.lang).Count(p.Waiting)), For: float64(p.OldestMS), To: "/config"})
 		}
 	}
 	if s.Config != nil && s.Config.Error != "" {
-		all = append(all, need{Class: "bad", Text: c.t("overview.need.refused", s.Config.Error), To: "/config", Do: "/reload", DoKey: "config.reload", Right: "operate", rank: 1})
+		all = append(all, need{Class: "bad", key: "refused", Text: c.t("overview.need.refused", s.Config.Error), To: "/config", Do: "/reload", DoKey: "config.reload", Right: "operate", rank: 1})
 	}
 	versions := map[string]bool{}
 	for _, r := range s.Relays {
 		versions[r.Version] = true
 	}
 	if n := len(s.Disagreements); n > 0 {
-		all = append(all, need{Class: "wait", Text: c.words().count("overview.need.differ", int64(n), show.Lang(c.lang).Count(int64(n))), To: "/config", rank: 2})
+		all = append(all, need{Class: "wait", key: "differ", Text: c.words().count("overview.need.differ", int64(n), show.Lang(c.lang).Count(int64(n))), To: "/config", rank: 2})
 	} else if len(versions) > 1 {
-		all = append(all, need{Class: "wait", Text: c.t("config.versions"), To: "/config", rank: 2})
+		all = append(all, need{Class: "wait", key: "versions", Text: c.t("config.versions"), To: "/config", rank: 2})
 	}
 	return all
 }
 
 func (c *call) needOfAlert(f firing) need {
-	n := need{Class: "bad", Text: c.t("overview.need.alert", f.Alert), Since: f.Since, To: "/alerts", rank: 1}
+	n := need{Class: "bad", key: "alert " + f.Alert, Text: c.t("overview.need.alert", f.Alert), Since: f.Since, To: "/alerts", rank: 1}
 	if f.Value != "" && c.p.texts.has("alerts.what."+f.On) {
 		n.Text = c.t("overview.need.alert.value", f.Alert, c.t("alerts.what."+f.On), f.Value, f.Limit)
 	}
@@ -90,7 +103,7 @@ func (c *call) needOfAlert(f firing) need {
 
 // needOfEndpoint says what is wrong with an endpoint, and whether anything is.
 func (c *call) needOfEndpoint(e *admin.Endpoint) (n need, is bool) {
-	n = need{About: e.Name, Since: e.Since, To: escaped("/endpoints/%s", e.Name), rank: 3}
+	n = need{About: e.Name, Since: e.Since, To: escaped("/endpoints/%s", e.Name), rank: 3, key: "endpoint " + e.State}
 	mend := func(verb, label string) {
 		n.Do, n.DoKey, n.Right = escaped("/endpoints/%s/"+verb, e.Name), "endpoint."+label, "operate"
 		if right := c.mayEnable(e); verb == "enable" && right != "" {
@@ -105,6 +118,7 @@ func (c *call) needOfEndpoint(e *admin.Endpoint) (n need, is bool) {
 		n.Class, n.Text = "bad", c.t("overview.need.disabled."+e.Code)
 		mend("enable", "enable")
 	case e.Breaker == "open" || e.Breaker == "half_open":
+		n.key = "breaker"
 		n.Class, n.Text, n.rank = "bad", c.t("overview.need.breaker"), 4
 		if n.Since = (time.Time{}); e.Failing != nil { // that of the state is when it became active
 			n.Since = e.Failing.Since
@@ -120,8 +134,10 @@ func (c *call) needOfEndpoint(e *admin.Endpoint) (n need, is bool) {
 		n.Class, n.Text, n.rank = "held", c.t("overview.need."+e.State+".held"), 5
 	case e.State == "active" && e.Failing != nil:
 		n.Class, n.Text, n.rank, n.Since = "bad", c.t("overview.need.fails", spaced(e.Failing.Code)), 4, e.Failing.Since
+		n.key = "fails"
 	case e.State == "active" && failsNow(e.Stats):
 		n.Class, n.Text, n.rank, n.Since = "bad", c.t("overview.need.failing"), 4, time.Time{}
+		n.slow = true
 	case e.State == "active" && e.Deliveries.OldestMS != nil && *e.Deliveries.OldestMS > farBehind.Milliseconds():
 		n.Class, n.Text, n.rank, n.Since = "wait", c.words().count("overview.need.behind", backlog, show.Lang(c.lang).Count(backlog)), 6, time.Time{}
 		n.For = float64(*e.Deliveries.OldestMS)

@@ -47,6 +47,7 @@ type overviewView struct {
 	Needs     []need
 	MoreNeeds int64
 	Calm      bool
+	Watch     string // signature of the needs
 
 	Stats            admin.StatRow
 	Summary          admin.EndpointSummary
@@ -146,6 +147,7 @@ func (c *call) overviewData(s span) (*overviewView, error) {
 		v.Spooled = o.Spool
 	}
 	c.overviewNeeds(v, &a)
+	v.Watch = v.signature()
 	c.overviewRows(v, a.endpoints.Endpoints)
 	c.overviewCharts(v, &a.stats)
 	return v, nil

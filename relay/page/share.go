@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 )
@@ -20,6 +21,24 @@ const (
 type sharing struct {
 	mu      sync.Mutex
 	answers map[string]*sharedAnswer
+	known   map[string]string // signatures of what needs a person, by key
+}
+
+const needsKey = "needs " // begins keys of signatures
+
+// needs notes a signature. Another one than before ends all other answers, as they may be older than what it tells of, also
+// those that are being made.
+func (s *sharing) needs(key, signature string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.known[key] == signature {
+		return
+	}
+	if s.known == nil || len(s.known) >= maxShared {
+		s.known = map[string]string{}
+	}
+	s.known[key] = signature
+	maps.DeleteFunc(s.answers, func(key string, _ *sharedAnswer) bool { return !strings.HasPrefix(key, needsKey) })
 }
 
 // sharedAnswer is one of them. Its other fields are there when done is closed.

@@ -99,9 +99,33 @@ if (here) {
   nav.scrollLeft += a.left - n.left - (n.width - a.width) / 2;
 }
 
+// What needs a person stands above the rest: where it would move what is under the pointer, or has the focus, it waits. What is
+// new in it is shown at an edge meanwhile, away from the pointer.
+const alarm = document.querySelector("[data-alarm]");
+let pointerAt = 0, waits = false;
+if (alarm) {
+  addEventListener("pointermove", (e) => { pointerAt = e.clientY; });
+  main().addEventListener("pointerleave", () => { if (waits) part().catch(() => {}); });
+  alarm.querySelector("[data-alarm-show]").onclick = () => { scrollTo({ top: 0 }); part(true).catch(() => {}); };
+}
+const needs = (within) => [...within.querySelectorAll("[data-need]")];
+function moves(old, now) {
+  const in_ = [[...document.querySelectorAll(":hover")].at(-1), document.activeElement];
+  const below = (e) => e && main().contains(e) && e !== main() && (old.compareDocumentPosition(e) & Node.DOCUMENT_POSITION_FOLLOWING) && !old.contains(e) && !alarm.contains(e);
+  return needs(old).length !== needs(now).length && in_.some(below);
+}
+function wait(old, now) {
+  const had = needs(old).map((n) => n.dataset.need);
+  const fresh = needs(now).filter((n) => !had.includes(n.dataset.need));
+  waits = true;
+  alarm.hidden = fresh.length === 0;
+  alarm.classList.toggle("up", pointerAt > innerHeight / 2);
+  if (fresh.length) alarm.querySelector("[data-alarm-text]").textContent = fresh[0].querySelector("[data-say]").textContent + (fresh.length > 1 ? ` +${fresh.length - 1}` : "");
+}
+
 // part reads the screen again and replaces the parts that are marked data-part, unless the pointer or the focus
-// is in them.
-async function part() {
+// is in them. With all, what needs a person is replaced also where that moves something.
+async function part(all) {
   const answer = await fetch(location.href, { headers: { "Relay-Part": "1" } });
   if (answer.status === 401) { location.reload(); return; }
   if (!answer.ok) return;
@@ -109,6 +133,11 @@ async function part() {
   for (const old of document.querySelectorAll("[data-part]")) {
     const now = fresh.querySelector(`[data-part="${CSS.escape(old.dataset.part)}"]`);
     if (!now || old.matches(":hover") || old.contains(document.activeElement)) continue;
+    if (alarm && old.dataset.part === "needs") {
+      if (!all && moves(old, now)) { wait(old, now); continue; }
+      waits = false;
+      alarm.hidden = true;
+    }
     const open = [...old.querySelectorAll("details[open][id]")].map((d) => d.id);
     const next = document.importNode(now, true);
     for (const id of open) next.querySelector(`#${CSS.escape(id)}`)?.setAttribute("open", "");
@@ -145,6 +174,7 @@ class Live {
     this.source.addEventListener("row", (e) => this.row(e));
     this.source.addEventListener("lost", (e) => { this.missed += Number(e.data); this.count(); this.refresh(); });
     this.source.addEventListener("state", () => this.refresh());
+    this.source.addEventListener("needs", () => this.refresh(true));
     this.source.addEventListener("end", () => this.close());
   }
 
@@ -216,9 +246,11 @@ class Live {
     this.fresh.textContent = this.box.dataset.count.replace("{n}", n);
   }
 
-  refresh() {
-    if (this.paused || this.due || !document.querySelector("[data-part]")) return;
-    this.due = setTimeout(() => { this.due = undefined; if (!this.paused && !document.hidden) part().catch(() => this.state("away")); }, this.every * (0.75 + Math.random() / 2));
+  // soon: something needs a person.
+  refresh(soon) {
+    if (this.paused || (this.due && !soon) || !document.querySelector("[data-part]")) return;
+    clearTimeout(this.due);
+    this.due = setTimeout(() => { this.due = undefined; if (!this.paused && !document.hidden) part().catch(() => this.state("away")); }, soon ? 100 : this.every * (0.75 + Math.random() / 2));
   }
 }
 

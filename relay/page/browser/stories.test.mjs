@@ -261,6 +261,38 @@ story('the language is the browser\'s, until another is chosen', async (arrive) 
   }
 });
 
+story('what begins to need a person shows on the overview at once, and moves nothing under the pointer', async (arrive) => {
+  const v = await arrive(world.relay);
+  const { page } = v;
+  await v.login();
+  await v.open('/', 'overview');
+  await page.locator('[data-live][data-state=live]').waitFor();
+  const opened = await page.evaluate(() => performance.timeOrigin);
+  const row = page.locator('table.endpoints tr[data-id]').first();
+  const need = page.locator('[data-need*="globex"]');
+  const alarm = page.locator('[data-alarm]');
+  assert.equal(await need.count(), 0);
+  await row.hover();
+  const at = (await row.boundingBox()).y;
+  await world.relay.api('POST', '/v1/endpoints/globex/pause');
+  await alarm.getByText('globex').waitFor();
+  assert.equal((await row.boundingBox()).y, at, 'the row under the pointer moved');
+  assert.equal(await need.count(), 0);
+  await alarm.getByRole('button', { name: 'Show' }).click();
+  await need.waitFor();
+  await alarm.waitFor({ state: 'hidden' });
+
+  await page.mouse.move(1, 1); // the menu
+  await world.relay.api('POST', '/v1/endpoints/globex/resume');
+  await need.waitFor({ state: 'detached' });
+  assert.equal(await alarm.isVisible(), false);
+  await world.relay.api('POST', '/v1/endpoints/globex/pause');
+  await need.waitFor();
+  assert.equal(await alarm.isVisible(), false, 'it is told twice');
+  await world.relay.api('POST', '/v1/endpoints/globex/resume');
+  assert.equal(await page.evaluate(() => performance.timeOrigin), opened, 'the page was loaded again');
+});
+
 story('times are in the zone of the viewer, with UTC on hover', async (arrive) => {
   const v = await arrive(world.relay, { zone: 'Asia/Taipei' });
   await v.login();
