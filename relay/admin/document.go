@@ -16,7 +16,7 @@ var document []byte
 // Document is the OpenAPI 3.1 document of the admin routes, for a version of Relay.
 func Document(version string) []byte {
 	quoted, _ := json.Marshal(version) // a text always can be written
-	return bytes.Replace(document, []byte(`"version": "0"`), append([]byte(`"version": `), quoted...), 1)
+	return bytes.Replace(document, []byte(`"version":"0"`), append([]byte(`"version":`), quoted...), 1)
 }
 
 func (a *api) documentRoutes() []route {

@@ -93,11 +93,37 @@ func (d *documenter) document(routes []route) []byte {
 			"securitySchemes": object{"token": object{"type": "http", "scheme": "bearer", "description": "admin.token of the file; needed where the file has one"}},
 		},
 	}
-	text, err := json.MarshalIndent(all, "", "")
-	if err != nil {
+	var text bytes.Buffer
+	to := json.NewEncoder(&text)
+	to.SetEscapeHTML(false)
+	if err := to.Encode(all); err != nil {
 		d.t.Fatal(err)
 	}
-	return append(text, '\n')
+	return append(folded(bytes.TrimSpace(text.Bytes())), '\n')
+}
+
+// oneLine is how many bytes of a value stand on one line of the document, which is a part of the binary: it has no spaces, and
+// lines only for those who compare it with an older one.
+const oneLine = 600
+
+// folded breaks a JSON text without spaces into lines.
+func folded(text []byte) []byte {
+	if len(text) <= oneLine || text[0] != '{' {
+		return text
+	}
+	var members map[string]json.RawMessage
+	if json.Unmarshal(text, &members) != nil {
+		return text
+	}
+	out := []byte("{")
+	for i, name := range slices.Sorted(maps.Keys(members)) {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		quoted, _ := json.Marshal(name) // a text always can be written
+		out = append(append(append(append(out, '\n'), quoted...), ':'), folded(members[name])...)
+	}
+	return append(out, "\n}"...)
 }
 
 var inPath = regexp.MustCompile(`{(\w+)}`)

@@ -2,8 +2,8 @@ package page
 
 import (
 	"context"
+	"crypto/sha256"
 	"fmt"
-	"hash/fnv"
 	"net/http"
 	"net/url"
 	"time"
@@ -19,13 +19,13 @@ const (
 // signature is what needs a person without times and figures, in short: another one means that something began, ended, or
 // became something else. What only statistics tell is left out.
 func (v *overviewView) signature() string {
-	h := fnv.New64a()
+	h := sha256.New()
 	for i := range v.Needs {
 		if n := &v.Needs[i]; !n.slow {
 			_, _ = fmt.Fprintf(h, "%s\n%s\n%s\n%s\n", n.Class, n.About, n.key, n.DoKey) // a hash takes all
 		}
 	}
-	return fmt.Sprintf("%x", h.Sum64())
+	return fmt.Sprintf("%x", h.Sum(nil)[:8])
 }
 
 // needsNow is the signature of what needs a person at present. Viewers with the same access share it.
