@@ -156,4 +156,5 @@ figures:
 	RELAY_FIGURES=1 $(GO) test -count=1 -timeout 60m -v -run 'MillionAttempts|BytesPerDelivery' ./outbox/sqlite
 	RELAY_FIGURES=1 $(GO) test -timeout 60m -run '^$$' -bench 'History|AcceptBesideReader|DeliveryBytes|DeliveryCost' ./outbox/redisstream
 	RELAY_FIGURES=1 $(GO) test -count=1 -timeout 60m -v -run 'LongHistory|Viewers|Weight' ./relay/page
+	RELAY_FIGURES=1 $(GO) test -timeout 60m -run '^$$' -bench BulkRedelivery -benchtime 1x ./relay/jobs
 	$(GO) test -run '^$$' -bench GatedAttempt -benchmem -count 5 ./relay/deliver
