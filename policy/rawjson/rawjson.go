@@ -78,17 +78,31 @@ func AppendCompact(dst, src []byte) []byte {
 		switch c := src[i]; {
 		case c > '"': // most bytes
 		case c == '"':
-			for i++; i < len(src) && src[i] != '"'; i++ {
-				if src[i] == '\\' {
-					i++ // an escaped quote does not end the string
-				}
-			}
+			i = closing(src, i)
 		case c == ' ', c == '\t', c == '\n', c == '\r':
 			dst = append(dst, src[kept:i]...)
 			kept = i + 1
 		}
 	}
 	return append(dst, src[kept:]...)
+}
+
+// closing returns where the string ends that begins at start: at its second quote, or at the end of src.
+func closing(src []byte, start int) int {
+	for end := start + 1; ; end++ {
+		n := bytes.IndexByte(src[min(end, len(src)):], '"')
+		if n < 0 {
+			return len(src)
+		}
+		end += n
+		escapes := 0
+		for src[end-1-escapes] == '\\' {
+			escapes++
+		}
+		if escapes%2 == 0 {
+			return end // else the quote is escaped
+		}
+	}
 }
 
 // Members yields the members of an object in their order, the keys with their quotes. It yields
