@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"runtime"
@@ -22,23 +23,25 @@ const (
 // When a group gathers before it is taken.
 const (
 	gatherFrom   = 6 // batches that the group before had
-	gatherYields = 2
+	gatherYields = 3
 )
 
 // gather lets goroutines that are about to call Accept do so first, while there are many of them: a
-// commit costs as much as some 10 events. It only yields, so on a machine with time to spare it
-// returns at once.
+// commit costs as much as some 10 events. It only yields, as long as that brings more of them, so on
+// a machine with time to spare it returns at once.
 func (s *Store) gather() {
 	if s.grouped < gatherFrom {
 		return
 	}
+	before := -1
 	for range gatherYields {
 		s.mu.Lock()
 		n := len(s.accepts)
 		s.mu.Unlock()
-		if n >= s.grouped {
+		if n <= before {
 			return
 		}
+		before = n
 		runtime.Gosched()
 	}
 }
@@ -246,6 +249,7 @@ func (s *Store) write(g group) error {
 	if err := s.measure(); err != nil {
 		return err
 	}
+	slices.SortFunc(g.settles, func(a, b *settle) int { return cmp.Compare(a.entry.seq, b.entry.seq) }) // as their rows lie in the file
 	for _, st := range g.settles {
 		if err := s.update(st); err != nil {
 			return err

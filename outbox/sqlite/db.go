@@ -70,10 +70,7 @@ type db struct {
 func connect(path, vfs string) (*db, error) {
 	// The log is to get the database's mode, whatever the umask; see modeof in
 	// the driver and https://sqlite.org/uri.html.
-	params := "modeof=" + escape(path)
-	if vfs != "" {
-		params += "&vfs=" + escape(vfs)
-	}
+	params := "modeof=" + escape(path) + "&vfs=" + escape(registerJoined(vfs))
 	uri := url.URL{Scheme: "file", Path: path, RawQuery: params}
 	conn, err := sqlite3.OpenFlags(uri.String(), sqlite3.OPEN_READWRITE|sqlite3.OPEN_CREATE|sqlite3.OPEN_URI)
 	if err != nil {
@@ -312,73 +309,6 @@ func (d *db) close() error {
 	return d.conn.Close()
 }
 
-// query is a prepared statement. Parameters are bound in their order by the
-// chained methods; exec, or step and done, run it.
-type query struct {
-	stmt *sqlite3.Stmt
-	n    int // parameters bound
-	err  error
-}
-
-func (q *query) int(v int64) *query { return q.bound(q.stmt.BindInt64(q.n+1, v)) }
-
-// text binds a string; the empty one is NULL, which reads as "" again.
-func (q *query) text(v string) *query {
-	if v == "" {
-		return q.bound(q.stmt.BindNull(q.n + 1))
-	}
-	return q.bound(q.stmt.BindText(q.n+1, v))
-}
-
-// rawText binds a string that is in bytes, like text.
-func (q *query) rawText(v []byte) *query {
-	if len(v) == 0 {
-		return q.bound(q.stmt.BindNull(q.n + 1))
-	}
-	return q.bound(q.stmt.BindRawText(q.n+1, v))
-}
-
-// blob binds bytes; none are NULL.
-func (q *query) blob(v []byte) *query {
-	if len(v) == 0 {
-		return q.bound(q.stmt.BindNull(q.n + 1))
-	}
-	return q.bound(q.stmt.BindBlob(q.n+1, v))
-}
-
-// string binds a string, the empty one too.
-func (q *query) string(v string) *query { return q.bound(q.stmt.BindText(q.n+1, v)) }
-
-// null binds NULL.
-func (q *query) null() *query { return q.bound(q.stmt.BindNull(q.n + 1)) }
-
-func (q *query) bound(err error) *query {
-	q.n++
-	if q.err == nil {
-		q.err = err
-	}
-	return q
-}
-
-// exec runs a statement that returns no rows.
-func (q *query) exec() error {
-	if q.err != nil {
-		return q.done()
-	}
-	q.n = 0
-	return q.stmt.Exec()
-}
-
-// step goes to the next row.
-func (q *query) step() bool { return q.err == nil && q.stmt.Step() }
-
-// done ends the reading of rows and returns what went wrong.
-func (q *query) done() error {
-	err := q.err
-	q.n, q.err = 0, nil
-	return errors.Join(err, q.stmt.Reset())
-}
-
 // query compiles a statement that is run once.
 func (d *db) query(sql string) (*query, error) {
 	stmt, _, err := d.conn.Prepare(sql)
@@ -396,24 +326,6 @@ func (d *db) number(sql string) (int64, error) {
 	}
 	defer q.stmt.Close()
 	return q.number()
-}
-
-// number runs a statement that returns one number.
-func (q *query) number() (int64, error) {
-	var v int64
-	if q.step() {
-		v = q.stmt.ColumnInt64(0)
-	}
-	return v, q.done()
-}
-
-// pairs runs a statement whose rows are two numbers.
-func (q *query) pairs() ([][2]int64, error) {
-	var rows [][2]int64
-	for q.step() {
-		rows = append(rows, [2]int64{q.stmt.ColumnInt64(0), q.stmt.ColumnInt64(1)})
-	}
-	return rows, q.done()
 }
 
 // isFull tells whether the disk had no room for a write. The transaction was

@@ -13,7 +13,7 @@ import (
 	"relay/outbox"
 )
 
-// TestSyncs counts what a commit costs: one sync for what is accepted at level
+// TestSyncs counts what a commit costs: one write, and one sync for what is accepted at level
 // fsync, none for settlements.
 func TestSyncs(t *testing.T) {
 	for _, test := range []struct {
@@ -25,18 +25,18 @@ func TestSyncs(t *testing.T) {
 	} {
 		t.Run(test.durability, func(t *testing.T) {
 			fs := newCrashFS(t)
-			s := openTest(t, Options{Dir: t.TempDir(), VFS: t.Name(), Durability: test.durability})
+			s := openTest(t, Options{Dir: t.TempDir(), VFS: t.Name(), Durability: test.durability, raise: time.Hour})
 			mustAccept(t, s, event("evt_0", "a"))
 			for i := range 3 {
-				before := fs.syncs
+				before, writes := fs.syncs, fs.writes
 				mustAccept(t, s, event(fmt.Sprintf("evt_1%d", i), "a"))
-				if got := fs.syncs - before; got != test.perAccept {
-					t.Errorf("an accept took %d syncs, want %d", got, test.perAccept)
+				if got, written := fs.syncs-before, fs.writes-writes; got != test.perAccept || written != 1 {
+					t.Errorf("an accept took %d writes and %d syncs, want 1 and %d", written, got, test.perAccept)
 				}
-				before = fs.syncs
+				before, writes = fs.syncs, fs.writes
 				mustSettle(t, s, claimOne(t, s, "a"), outbox.Delivered)
-				if got := fs.syncs - before; got != test.perSettle {
-					t.Errorf("a settlement took %d syncs, want %d", got, test.perSettle)
+				if got, written := fs.syncs-before, fs.writes-writes; got != test.perSettle || written != 1 {
+					t.Errorf("a settlement took %d writes and %d syncs, want 1 and %d", written, got, test.perSettle)
 				}
 			}
 		})

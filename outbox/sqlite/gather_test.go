@@ -41,7 +41,7 @@ func TestGroupsAreBounded(t *testing.T) {
 func TestBurstNeedsNoRows(t *testing.T) {
 	bubble(t, func(t *testing.T, s *Store) {
 		hold(t, s, "a") // whose delivery has one
-		for i := range 60 {
+		for i := range 120 {
 			var list []outbox.Entry
 			for j := range 100 {
 				list = append(list, sized(fmt.Sprintf("evt_%d_%d", i, j), 1<<10, "a"))

@@ -13,11 +13,11 @@ import (
 
 // Bounds of what is kept in memory, however much waits on disk.
 const (
-	queueLength = 8192     // deliveries in an endpoint's queue
+	queueLength = 16384    // deliveries in an endpoint's queue
 	queueShort  = 256      // in each when more than half of queueBytes are in use, so that no few endpoints take it all
 	laneLength  = 64       // and in its express lane
 	queueLow    = 64       // an endpoint with fewer is refilled
-	queueBytes  = 32 << 20 // all entries, queued and leased; beyond it a waiting claim gets one at a time
+	queueBytes  = 48 << 20 // all entries, queued and leased; beyond it a waiting claim gets one at a time
 )
 
 // entry is a delivery in memory: queued, leased, or settled but not yet committed.

@@ -1,0 +1,93 @@
+package sqlite
+
+import (
+	"bytes"
+	"encoding/binary"
+	"testing"
+
+	"github.com/ncruces/go-sqlite3/vfs"
+	"pgregory.net/rapid"
+)
+
+// Whatever SQLite writes to its log is read again as it was written, and what is committed was handed to
+// the system.
+func TestJoinedLog(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		const page = 64
+		size := func(frames int) int64 { return 32 + int64(frames)*(frameHeader+page) }
+		under := &crashHandle{fs: &crashFS{}, file: &crashFile{dirty: map[int64]struct{}{}}}
+		log := &joinedLog{File: under}
+		var want []byte // the file as SQLite knows it
+		write := func(p []byte, off int64) {
+			want = extend(want, off+int64(len(p)))
+			copy(want[off:], p)
+			if n, err := log.WriteAt(p, off); n != len(p) || err != nil {
+				t.Fatal(n, err)
+			}
+		}
+		fill := func(n int) []byte { return bytes.Repeat([]byte{rapid.Byte().Draw(t, "content")}, n) }
+		header := func(at int, last bool) {
+			b := fill(frameHeader)
+			binary.BigEndian.PutUint32(b[4:], 0)
+			if last {
+				binary.BigEndian.PutUint32(b[4:], 1)
+			}
+			write(b, size(at))
+		}
+		write(fill(32), 0)
+		committed := 0 // frames
+		for range 30 {
+			switch rapid.SampledFrom([]string{"commit", "commit", "mended", "rolled back", "again", "read", "sync", "size", "truncate"}).Draw(t, "what") {
+			case "commit", "mended":
+				n := rapid.IntRange(1, 5).Draw(t, "frames")
+				mended := rapid.IntRange(0, n).Draw(t, "mended") // a page that is written twice, and the headers after it
+				for i := range n {
+					header(committed+i, i == n-1)
+					if i == n-1 && mended < i {
+						write(fill(page), size(committed+mended)+frameHeader)
+					}
+					write(fill(page), size(committed+i)+frameHeader)
+				}
+				for i := mended; i < n-1; i++ {
+					header(committed+i, false)
+				}
+				if mended < n {
+					header(committed+n-1, true)
+				}
+				committed += n
+			case "rolled back":
+				for i := range rapid.IntRange(1, 5).Draw(t, "frames") {
+					header(committed+i, false)
+					write(fill(page), size(committed+i)+frameHeader)
+				}
+				continue
+			case "again":
+				committed = 0
+				write(fill(32), 0)
+			case "read":
+				off := rapid.IntRange(0, len(want)).Draw(t, "offset")
+				got := make([]byte, rapid.IntRange(0, len(want)-off).Draw(t, "length"))
+				if _, err := log.ReadAt(got, int64(off)); err != nil && len(got) > 0 || !bytes.Equal(got, want[off:off+len(got)]) {
+					t.Fatalf("read %x at %d, want %x: %v", got, off, want[off:off+len(got)], err)
+				}
+				continue
+			case "sync":
+				if err := log.Sync(vfs.SYNC_DATAONLY); err != nil || !bytes.Equal(under.file.disk, want) {
+					t.Fatalf("synced are %x, want %x: %v", under.file.disk, want, err)
+				}
+			case "size":
+				if got, err := log.Size(); got != int64(len(want)) || err != nil {
+					t.Fatalf("the size is %d, want %d: %v", got, len(want), err)
+				}
+			case "truncate":
+				want = want[:size(committed)]
+				if err := log.Truncate(size(committed)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if seen := under.file.seen; len(seen) < int(size(committed)) || !bytes.Equal(seen[:size(committed)], want[:size(committed)]) {
+				t.Fatalf("the system has %x, want %x", seen, want[:size(committed)])
+			}
+		}
+	})
+}
