@@ -3,19 +3,20 @@ package sqlite
 import (
 	"encoding/binary"
 
+	"github.com/ncruces/go-sqlite3"
 	"github.com/ncruces/go-sqlite3/util/vfsutil"
 	"github.com/ncruces/go-sqlite3/vfs"
 )
 
-// SQLite writes each frame of the log by two calls, which cost more than the bytes do. A joinedLog hands the
-// frames of a transaction to the system together.
+// SQLite writes each frame of the log by two calls, and each page of a checkpoint by one. The calls cost more than the bytes do,
+// so what lies side by side in a file is handed to the system together.
 
 const (
 	frameHeader = 24        // bytes before the page of a frame
-	gatherMost  = 256 << 10 // bytes that wait; a longer transaction is written in parts
+	gatherMost  = 256 << 10 // bytes that wait; more are written in parts
 )
 
-// registerJoined registers the file system of that name, "" for the system's, with a log whose writes are joined. It returns
+// registerJoined registers the file system of that name, "" for the system's, with files whose writes are joined. It returns
 // the name that SQLite knows it by.
 func registerJoined(name string) string {
 	joined := "relay " + name
@@ -26,29 +27,102 @@ func registerJoined(name string) string {
 type joinedFS struct{ vfs.VFS }
 
 func (fs joinedFS) Open(name string, flags vfs.OpenFlag) (vfs.File, vfs.OpenFlag, error) {
-	return joinWrites(vfsutil.WrapOpen(fs.VFS, name, flags))
+	f, out, err := vfsutil.WrapOpen(fs.VFS, name, flags)
+	return joined(f, flags, err), out, err
 }
 
 // OpenFilename implements vfs.VFSFilename.
 func (fs joinedFS) OpenFilename(name *vfs.Filename, flags vfs.OpenFlag) (vfs.File, vfs.OpenFlag, error) {
-	return joinWrites(vfsutil.WrapOpenFilename(fs.VFS, name, flags))
+	f, out, err := vfsutil.WrapOpenFilename(fs.VFS, name, flags)
+	return joined(f, flags, err), out, err
 }
 
-func joinWrites(f vfs.File, flags vfs.OpenFlag, err error) (vfs.File, vfs.OpenFlag, error) {
-	if err == nil && flags&vfs.OPEN_WAL != 0 {
-		f = &joinedLog{File: f}
+func joined(f vfs.File, flags vfs.OpenFlag, err error) vfs.File {
+	switch {
+	case err != nil:
+		return nil
+	case flags&vfs.OPEN_WAL != 0:
+		return &joinedLog{joinedFile: joinedFile{File: f}}
+	case flags&vfs.OPEN_MAIN_DB != 0:
+		return &joinedFile{File: f}
 	}
-	return f, flags, err
+	return f
 }
 
-// joinedLog is the write-ahead log. What SQLite takes for written before the last frame of a transaction is, may not be:
-// an error then comes with a later write, and ends the same transaction. See https://sqlite.org/fileformat2.html#walformat.
-type joinedLog struct {
+// joinedFile is a file whose writes wait until one comes that belongs elsewhere, or until the file is to be read, cut or synced.
+// An error comes with that call. A checkpoint ends with such calls; what waits when the file is closed was part of none that ended.
+type joinedFile struct {
 	vfs.File
-	waiting []byte // frames of a transaction
-	at      int64  // their place
-	end     int64  // of what was written since the log began anew
-	frame   frame  // whose page comes next
+	waiting []byte
+	at      int64 // place of what waits
+}
+
+// WriteAt implements vfs.File.
+func (f *joinedFile) WriteAt(p []byte, off int64) (int, error) {
+	if off != f.at+int64(len(f.waiting)) || len(f.waiting) >= gatherMost {
+		if err := f.flush(); err != nil {
+			return 0, err
+		}
+	}
+	if len(f.waiting) == 0 {
+		f.at = off
+	}
+	f.waiting = append(f.waiting, p...)
+	return len(p), nil
+}
+
+// flush writes what waits.
+func (f *joinedFile) flush() error {
+	if len(f.waiting) == 0 {
+		return nil
+	}
+	b := f.waiting
+	f.waiting = b[:0]
+	_, err := f.File.WriteAt(b, f.at)
+	return vfs.SystemError(err, sqlite3.IOERR_WRITE) // also of a call that is no write
+}
+
+// ReadAt implements vfs.File.
+func (f *joinedFile) ReadAt(p []byte, off int64) (int, error) {
+	if err := f.flush(); err != nil {
+		return 0, err
+	}
+	return f.File.ReadAt(p, off)
+}
+
+// Truncate implements vfs.File.
+func (f *joinedFile) Truncate(size int64) error {
+	if err := f.flush(); err != nil {
+		return err
+	}
+	return f.File.Truncate(size)
+}
+
+// Sync implements vfs.File.
+func (f *joinedFile) Sync(flags vfs.SyncFlag) error {
+	if err := f.flush(); err != nil {
+		return err
+	}
+	return f.File.Sync(flags)
+}
+
+// Size implements vfs.File.
+func (f *joinedFile) Size() (int64, error) {
+	if err := f.flush(); err != nil {
+		return 0, err
+	}
+	return f.File.Size()
+}
+
+// SizeHint implements vfs.FileSizeHint.
+func (f *joinedFile) SizeHint(size int64) error { return vfsutil.WrapSizeHint(f.File, size) }
+
+// joinedLog is the write-ahead log. The frames of a transaction wait for its last one, with which all are written before
+// SQLite says that it is committed. See https://sqlite.org/fileformat2.html#walformat.
+type joinedLog struct {
+	joinedFile
+	end   int64 // of what was written since the log began anew
+	frame frame // whose page comes next
 }
 
 // frame is a kind of frame.
@@ -67,75 +141,22 @@ func (f *joinedLog) WriteAt(p []byte, off int64) (int, error) {
 		f.frame, f.end = noFrame, 0
 	case off < f.end:
 		f.frame = noFrame // SQLite mends what it wrote
-	case len(p) == frameHeader && binary.BigEndian.Uint32(p[4:]) == 0: // see "size of the database file in pages"
+	case len(p) != frameHeader:
+	case binary.BigEndian.Uint32(p[4:]) == 0: // "size of the database file in pages" is that of the last frame
 		f.frame = inner
-	case len(p) == frameHeader:
+	default:
 		f.frame = lastFrame
 	}
-	if f.frame == noFrame || off != f.at+int64(len(f.waiting)) {
-		if err := f.flush(); err != nil {
-			return 0, err
-		}
-	}
-	if f.frame == noFrame {
-		f.end = max(f.end, off+int64(len(p)))
-		return f.File.WriteAt(p, off)
-	}
-	if len(f.waiting) == 0 {
-		f.at = off
-	}
-	f.waiting = append(f.waiting, p...)
-	if len(p) == frameHeader || f.frame == inner && len(f.waiting) < gatherMost {
-		return len(p), nil
+	f.end = max(f.end, off+int64(len(p)))
+	if _, err := f.joinedFile.WriteAt(p, off); err != nil || len(p) == frameHeader && f.frame != noFrame || f.frame == inner {
+		return len(p), err
 	}
 	f.frame = noFrame
-	if err := f.flush(); err != nil {
-		return 0, err
-	}
-	return len(p), nil
-}
-
-// flush writes what waits.
-func (f *joinedLog) flush() error {
-	if len(f.waiting) == 0 {
-		return nil
-	}
-	b := f.waiting
-	f.waiting = b[:0]
-	f.end = max(f.end, f.at+int64(len(b)))
-	_, err := f.File.WriteAt(b, f.at)
-	return err
-}
-
-// ReadAt implements vfs.File.
-func (f *joinedLog) ReadAt(p []byte, off int64) (int, error) {
-	if err := f.flush(); err != nil {
-		return 0, err
-	}
-	return f.File.ReadAt(p, off)
+	return len(p), f.flush()
 }
 
 // Truncate implements vfs.File.
 func (f *joinedLog) Truncate(size int64) error {
-	if err := f.flush(); err != nil {
-		return err
-	}
 	f.end = min(f.end, size)
-	return f.File.Truncate(size)
-}
-
-// Sync implements vfs.File.
-func (f *joinedLog) Sync(flags vfs.SyncFlag) error {
-	if err := f.flush(); err != nil {
-		return err
-	}
-	return f.File.Sync(flags)
-}
-
-// Size implements vfs.File.
-func (f *joinedLog) Size() (int64, error) {
-	if err := f.flush(); err != nil {
-		return 0, err
-	}
-	return f.File.Size()
+	return f.joinedFile.Truncate(size)
 }

@@ -3,8 +3,13 @@ package sqlite
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
+	"strings"
+	"syscall"
 	"testing"
+	"time"
 
+	"github.com/ncruces/go-sqlite3"
 	"github.com/ncruces/go-sqlite3/vfs"
 	"pgregory.net/rapid"
 )
@@ -16,7 +21,7 @@ func TestJoinedLog(t *testing.T) {
 		const page = 64
 		size := func(frames int) int64 { return 32 + int64(frames)*(frameHeader+page) }
 		under := &crashHandle{fs: &crashFS{}, file: &crashFile{dirty: map[int64]struct{}{}}}
-		log := &joinedLog{File: under}
+		log := &joinedLog{joinedFile: joinedFile{File: under}}
 		var want []byte // the file as SQLite knows it
 		write := func(p []byte, off int64) {
 			want = extend(want, off+int64(len(p)))
@@ -90,4 +95,47 @@ func TestJoinedLog(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A checkpoint writes pages that lie side by side at once.
+func TestCheckpointWritesAtOnce(t *testing.T) {
+	fs := newCrashFS(t)
+	s := openTest(t, Options{Dir: t.TempDir(), VFS: t.Name(), raise: time.Hour})
+	for i := range 200 {
+		mustAccept(t, s, sized(fmt.Sprintf("evt_%d", i), 1<<10, "a"))
+	}
+	writes := 0
+	fs.mu.Lock()
+	fs.fault = func(op, file string) error {
+		if op == "write" && !strings.HasSuffix(file, "-wal") {
+			writes++
+		}
+		return nil
+	}
+	fs.mu.Unlock()
+	pages := int64(0)
+	err := s.do(t.Context(), func() (err error) {
+		if err = s.db.checkpoint(sqlite3.CHECKPOINT_PASSIVE); err == nil {
+			pages, _, err = s.db.used()
+		}
+		return err
+	})
+	if err != nil || pages < 50 || writes == 0 || writes > 10 {
+		t.Errorf("a checkpoint of %d pages took %d writes, want 1 to 10: %v", pages, writes, err)
+	}
+}
+
+// A disk that is full when what waits is written is no failed sync, which would break the store.
+func TestFullDiskAtSync(t *testing.T) {
+	under := &crashHandle{fs: &crashFS{capacity: func() int64 { return 0 }}, file: &crashFile{dirty: map[int64]struct{}{}}}
+	f := &joinedFile{File: under}
+	if _, err := f.WriteAt(make([]byte, 10), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Sync(vfs.SYNC_DATAONLY); err != vfs.SystemError(error(syscall.ENOSPC), sqlite3.IOERR_WRITE) {
+		t.Errorf("the error is %v, want that of the write", err)
+	}
+	if err := f.Sync(vfs.SYNC_DATAONLY); err != nil {
+		t.Errorf("a write that failed is tried again: %v", err)
+	}
 }
