@@ -50,7 +50,10 @@ func joined(f vfs.File, flags vfs.OpenFlag, err error) vfs.File {
 }
 
 // joinedFile is a file whose writes wait until one comes that belongs elsewhere, or until the file is to be read, cut or synced.
-// An error comes with that call. A checkpoint ends with such calls; what waits when the file is closed was part of none that ended.
+// An error comes with that call.
+//
+// There is one connection, and it has the file for itself (locking_mode EXCLUSIVE): no reader holds a checkpoint back, so each copies
+// all of the log, and cuts and syncs the file before it counts. With another connection a checkpoint might end without.
 type joinedFile struct {
 	vfs.File
 	waiting []byte

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strings"
 	"syscall"
@@ -97,7 +98,7 @@ func TestJoinedLog(t *testing.T) {
 	})
 }
 
-// A checkpoint writes pages that lie side by side at once.
+// A checkpoint writes pages that lie side by side at once, and leaves none of them out.
 func TestCheckpointWritesAtOnce(t *testing.T) {
 	fs := newCrashFS(t)
 	s := openTest(t, Options{Dir: t.TempDir(), VFS: t.Name(), raise: time.Hour})
@@ -122,6 +123,25 @@ func TestCheckpointWritesAtOnce(t *testing.T) {
 	})
 	if err != nil || pages < 50 || writes == 0 || writes > 10 {
 		t.Errorf("a checkpoint of %d pages took %d writes, want 1 to 10: %v", pages, writes, err)
+	}
+	copied := fs.clone()
+	for name := range copied.files {
+		if strings.HasSuffix(name, "-wal") {
+			delete(copied.files, name)
+		}
+	}
+	vfs.Register(t.Name()+" copied", copied)
+	defer vfs.Unregister(t.Name() + " copied")
+	d, err := connect(s.db.path, t.Name()+" copied")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.setup(); err != nil {
+		t.Fatal(err)
+	}
+	events, err := d.number("SELECT count(*) FROM event")
+	if err = errors.Join(err, d.close()); events != 200 || err != nil {
+		t.Errorf("%d events are in the file without its log, want 200: %v", events, err)
 	}
 }
 
