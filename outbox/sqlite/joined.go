@@ -124,7 +124,7 @@ func (f *joinedFile) SizeHint(size int64) error { return vfsutil.WrapSizeHint(f.
 // SQLite says that it is committed. See https://sqlite.org/fileformat2.html#walformat.
 type joinedLog struct {
 	joinedFile
-	end   int64 // of what was written since the log began anew
+	end   int64 // of what was written since the log began again
 	frame frame // whose page comes next
 }
 
