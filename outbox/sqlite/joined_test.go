@@ -152,7 +152,7 @@ func TestFullDiskAtSync(t *testing.T) {
 	if _, err := f.WriteAt(make([]byte, 10), 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := f.Sync(vfs.SYNC_DATAONLY); err != vfs.SystemError(error(syscall.ENOSPC), sqlite3.IOERR_WRITE) {
+	if err := f.Sync(vfs.SYNC_DATAONLY); !errors.Is(err, vfs.SystemError(error(syscall.ENOSPC), sqlite3.IOERR_WRITE)) {
 		t.Errorf("the error is %v, want that of the write", err)
 	}
 	if err := f.Sync(vfs.SYNC_DATAONLY); err != nil {

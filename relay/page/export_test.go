@@ -2,6 +2,7 @@ package page
 
 import (
 	"encoding/csv"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -87,7 +88,7 @@ func TestExportEnds(t *testing.T) {
 	api.failAt = "2"
 	func() {
 		defer func() {
-			if cause := recover(); cause != http.ErrAbortHandler {
+			if cause, is := recover().(error); !is || !errors.Is(cause, http.ErrAbortHandler) {
 				t.Errorf("an outbox that fails in the middle: %v", cause)
 			}
 		}()

@@ -74,6 +74,9 @@ func (c *call) needsOfWhole(s *admin.Status) (all []need) {
 		if p := o.Spool; p != nil && (p.Used || p.Waiting > 0) {
 			all = append(all, need{Class: "wait", key: "spool", Text: c.t("overview.need.spool", show.Lang(c.lang).Count(p.Waiting)), For: float64(p.OldestMS), To: "/config"})
 		}
+		if w := o.Warnings; len(w) > 0 {
+			all = append(all, need{Class: "wait", key: "warnings", Text: c.t("overview.need.warning", w[0].What), To: "/config", rank: 1})
+		}
 	}
 	if s.Config != nil && s.Config.Error != "" {
 		all = append(all, need{Class: "bad", key: "refused", Text: c.t("overview.need.refused", s.Config.Error), To: "/config", Do: "/reload", DoKey: "config.reload", Right: "operate", rank: 1})

@@ -29,7 +29,7 @@ func operateAnswers() map[string]string {
 	answers["/v1/jobs/job_1/cancel"] = jobAnswer
 	answers["/v1/config"] = `{"generation":3,"hash":"abc123","loaded_at":"2026-11-30T09:00:00Z","error":"x","problems":["` + configError + `"],"files":["/etc/relay/relay.hcl"],"endpoints":4,"event_types":2,` +
 		`"last_change":{"generation":3,"hash":"abc123","changed":["crm"],"added":["new"],"removed":["old"],"event_types":["order.created"],"lines":["endpoint crm gets more events","  events: <b>"],"by":"watch","at":"2026-11-30T09:00:00Z"}}`
-	answers["/readyz"] = strings.Replace(answers["/readyz"], `"spool"`, `"clock_ahead_ms":-1500,"spool"`, 1)
+	answers["/readyz"] = strings.Replace(answers["/readyz"], `"spool"`, `"clock_ahead_ms":-1500,"warnings":[{"what":"maxmemory-policy is <b>","next":"set noeviction"},{"what":"the clock is off"}],"spool"`, 1)
 	answers["/v1/audit"] = `{"items":[{"n":9,"time":"2026-11-30T11:00:00Z","who":"admin token","verb":"pause","what":"endpoint crm","before":{"state":"active"},"after":{"state":"paused"}},` +
 		`{"n":8,"time":"2026-11-30T10:00:00Z","who":"token support","verb":"redeliver","what":"job job_1","count":1000,"after":{"filter":{"state":["failed","discarded"]},"big":12345678901234567890,"to":"<b>"}},` +
 		`{"n":7,"time":"2026-11-30T09:00:00Z","who":"uid 1000","verb":"endpoints set","what":"shop-1","before":{"url":"https://a.example","headers":{"X":"***"}},"after":{"url":"https://b.example","headers":{"X":"***"}}},` +

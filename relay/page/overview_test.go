@@ -144,6 +144,17 @@ func TestOverviewIsCalm(t *testing.T) {
 	}
 }
 
+// What is wrong with a server of the outbox is one line, however much it is: its figures change, and the line stays.
+func TestOverviewShowsWarnings(t *testing.T) {
+	answers := troubled()
+	answers["/v1/endpoints"] = `{"endpoints":[],"total":0,"summary":{}}`
+	answers["/readyz"] = `{"status":"ready","outbox":{"warnings":[{"what":"maxmemory-policy is <b>","next":"set noeviction"},{"what":"the clock is off"}]}}`
+	body := visit(t, overviewPage(t, &counting{answers: answers}), "/").Body.String()
+	if !strings.Contains(body, "The outbox should be mended: maxmemory-policy is &lt;b&gt;") || strings.Count(body, "The outbox should be mended") != 1 || strings.Contains(body, "Nothing needs you") {
+		t.Errorf("the overview does not show warnings of the outbox:\n%s", body)
+	}
+}
+
 // A tenant sees its own endpoints, and nothing of the whole.
 func TestOverviewOfATenant(t *testing.T) {
 	api := &counting{answers: troubled()}
