@@ -25,6 +25,7 @@ type crashFS struct {
 	syncs, writes int
 	fault         func(op string, file string) error // asked before each write, truncate and sync
 	capacity      func() int64                       // of all files together, nil for no limit
+	can           vfs.DeviceCharacteristic           // beside what every disk of today can
 }
 
 const sectorSize = 512
@@ -175,15 +176,22 @@ func (h *crashHandle) WriteAt(p []byte, off int64) (int, error) {
 	end := off + int64(len(p))
 	grow := max(end-int64(len(h.file.seen)), 0)
 	if h.fs.capacity != nil && grow > 0 && h.fs.size()+grow > h.fs.capacity() {
-		return 0, syscall.ENOSPC
+		fits := max(int64(len(p))-max(h.fs.size()+grow-h.fs.capacity(), 0), 0) // a disk takes what it has room for
+		h.write(p[:min(fits, int64(len(p)))], off)
+		return int(fits), syscall.ENOSPC
 	}
 	h.fs.writes++
+	h.write(p, off)
+	return len(p), nil
+}
+
+func (h *crashHandle) write(p []byte, off int64) {
+	end := off + int64(len(p))
 	h.file.seen = extend(h.file.seen, end)
 	copy(h.file.seen[off:], p)
 	for sector := off / sectorSize; sector*sectorSize < end; sector++ {
 		h.file.dirty[sector] = struct{}{}
 	}
-	return len(p), nil
 }
 
 func (h *crashHandle) Truncate(size int64) error {
@@ -225,5 +233,5 @@ func (h *crashHandle) CheckReservedLock() (bool, error) { return false, nil }
 func (h *crashHandle) SectorSize() int                  { return sectorSize }
 
 func (h *crashHandle) DeviceCharacteristics() vfs.DeviceCharacteristic {
-	return vfs.IOCAP_POWERSAFE_OVERWRITE
+	return vfs.IOCAP_POWERSAFE_OVERWRITE | h.fs.can
 }

@@ -117,6 +117,12 @@ func (f *joinedFile) Size() (int64, error) {
 	return f.File.Size()
 }
 
+// DeviceCharacteristics implements vfs.File. Some file systems (F2FS) write a transaction as one without a journal, by calls
+// that a joinedFile does not have.
+func (f *joinedFile) DeviceCharacteristics() vfs.DeviceCharacteristic {
+	return f.File.DeviceCharacteristics() &^ vfs.IOCAP_BATCH_ATOMIC
+}
+
 // SizeHint implements vfs.FileSizeHint.
 func (f *joinedFile) SizeHint(size int64) error { return vfsutil.WrapSizeHint(f.File, size) }
 

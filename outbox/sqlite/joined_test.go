@@ -145,6 +145,21 @@ func TestCheckpointWritesAtOnce(t *testing.T) {
 	}
 }
 
+// Files that join writes do not offer what the system's file has of its own, such as transactions without a journal.
+func TestJoinedFileOffersNoAtomicWrites(t *testing.T) {
+	fs := newCrashFS(t)
+	fs.can = vfs.IOCAP_BATCH_ATOMIC
+	for _, kind := range []vfs.OpenFlag{vfs.OPEN_MAIN_DB, vfs.OPEN_WAL} {
+		f, _, err := vfs.Find(registerJoined(t.Name())).Open("x", kind|vfs.OPEN_CREATE|vfs.OPEN_READWRITE)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c := f.DeviceCharacteristics(); c != vfs.IOCAP_POWERSAFE_OVERWRITE {
+			t.Errorf("a file of kind %#x offers %#x", kind, c)
+		}
+	}
+}
+
 // A disk that is full when what waits is written is no failed sync, which would break the store.
 func TestFullDiskAtSync(t *testing.T) {
 	under := &crashHandle{fs: &crashFS{capacity: func() int64 { return 0 }}, file: &crashFile{dirty: map[int64]struct{}{}}}
