@@ -170,6 +170,7 @@ func (l *lookout) sent(e *outbox.Event, d *outbox.DeliveryRecord, erased bool) *
 }
 
 func (l *lookout) whole(r *outbox.Record) DeliveryWhole {
+	l.asks = true
 	d := &r.Deliveries[0]
 	erased := !r.Erased.IsZero()
 	item := itemOf(&r.Event, d)
@@ -185,6 +186,7 @@ func (l *lookout) whole(r *outbox.Record) DeliveryWhole {
 	return out
 }
 
+// event shows a record from which what is foreign was left out.
 func (l *lookout) event(r *outbox.Record) EventWhole {
 	e := &r.Event
 	out := EventWhole{
@@ -203,8 +205,10 @@ func (l *lookout) event(r *outbox.Record) EventWhole {
 		}
 		out.Indexed[f.Path] = f.Value
 	}
+	l.asks, l.looks = true, 0 // all deliveries of the event are here
 	repeats := map[string][]string{}
 	for i := range r.Deliveries {
+		l.origins[r.Deliveries[i].ID] = true
 		if d := &r.Deliveries[i]; d.Origin != "" {
 			repeats[d.Origin] = append(repeats[d.Origin], d.ID)
 		}

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -62,6 +63,9 @@ func (a *api) findDeliveries(r *http.Request) (*DeliveryList, error) {
 	for i := range page.Items {
 		list.Items = append(list.Items, l.delivery(&page.Items[i]))
 	}
+	if l.err != nil {
+		return nil, l.err
+	}
 	if page.Next != "" {
 		list.Next = new(q.Next(page.Next))
 	}
@@ -88,8 +92,10 @@ func (a *api) showDelivery(w http.ResponseWriter, r *http.Request) {
 		a.refuse(w, r, a.noDelivery(ctx, id, err))
 		return
 	}
-	out := a.lookout(ctx).whole(record)
-	if out.RedeliveredAs, err = a.repeats(ctx, record); err != nil {
+	l := a.lookout(ctx)
+	out := l.whole(record)
+	out.RedeliveredAs, err = a.repeats(ctx, record)
+	if err = cmp.Or(l.err, err); err != nil {
 		a.refuse(w, r, err)
 		return
 	}

@@ -128,7 +128,9 @@ func (a *api) deliveryNow(ctx context.Context, id string) (*Delivery, error) {
 		return nil, a.noDelivery(ctx, id, err)
 	}
 	item := itemOf(&record.Event, &record.Deliveries[0])
-	return new(a.lookout(ctx).delivery(&item)), nil
+	l := a.lookout(ctx)
+	now := l.delivery(&item)
+	return &now, l.err
 }
 
 // edit makes one change.

@@ -58,5 +58,5 @@ func (a *api) addHistory(ctx context.Context, e *Endpoint) error {
 		}
 		e.Recent = append(e.Recent, d)
 	}
-	return nil
+	return l.err
 }

@@ -26,34 +26,52 @@ type lookout struct {
 	generation int64
 	known      map[string]standing // of endpoints
 	fleet      *view               // of endpoints in no file of this Relay; nil until one is asked for
-	origins    map[string]bool     // whether deliveries that others repeat are there for the request, by id
-	looks      int                 // at origins that are left
+
+	asks    bool            // whether the outbox is asked for origins: deliveries that others repeat
+	origins map[string]bool // whether they are there for the request, by id
+	looks   int             // at origins that are left
+	wait    time.Duration   // for a look, 0 for as long as the request may take
+	err     error           // of the first look that failed; what tells origins is then not whole
 }
 
 func (a *api) lookout(ctx context.Context) *lookout {
-	l := &lookout{a: a, ctx: ctx, policy: a.Policy(), known: map[string]standing{}, origins: map[string]bool{}, looks: outbox.MaxPage}
+	l := &lookout{
+		a: a, ctx: ctx, policy: a.Policy(), known: map[string]standing{},
+		asks: AccessOf(ctx).bound(), origins: map[string]bool{}, looks: outbox.MaxPage,
+	}
 	if a.Config != nil {
 		l.generation = a.Config().Generation
 	}
 	return l
 }
 
-// origin is the id of the delivery that this one repeats, "" if there is none for the request: it is no longer kept, or foreign.
+// origin is the id of the delivery that this one repeats, "" if there is none for the request. Lists tell it to one that sees
+// all deliveries without asking the outbox: it may be no longer kept.
 func (l *lookout) origin(i *outbox.Item) string {
-	if i.Origin == "" || !l.isThere(i.Origin) {
+	if i.Origin == "" || l.asks && !l.isThere(i.Origin) {
 		return ""
 	}
 	return i.Origin
 }
 
-// isThere tells whether asking for a delivery would answer it. Beyond looks it says no.
+// isThere tells whether asking for a delivery would answer it. Beyond looks, and after a look that failed, it says no.
 func (l *lookout) isThere(id string) bool {
 	known, ok := l.origins[id]
-	if ok || l.looks <= 0 || l.a.Records == nil {
+	if ok || l.looks <= 0 || l.err != nil || l.a.Records == nil {
 		return known
 	}
 	l.looks--
-	r, err := l.a.Records.LookupDelivery(l.ctx, id)
+	ctx := l.ctx
+	if l.wait > 0 {
+		within, cancel := context.WithTimeout(ctx, l.wait)
+		defer cancel()
+		ctx = within
+	}
+	r, err := l.a.Records.LookupDelivery(ctx, id)
+	if err != nil && !errors.Is(err, outbox.ErrNotFound) {
+		l.err = err
+		return false
+	}
 	l.origins[id] = err == nil && AccessOf(l.ctx).seesDelivery(l.policy, r.Deliveries[0].Endpoint, r.Event.Tenant)
 	return l.origins[id]
 }

@@ -1,16 +1,22 @@
 package admin
 
 import (
+	"context"
 	"encoding/json"
+	"net/http"
 	"net/http/httptest"
+	"net/url"
+	"strings"
 	"testing"
 	"time"
 
 	"relay/outbox"
+	"relay/outbox/outboxtest"
+	"relay/relay/query"
 )
 
 // A delivery says which one it repeats while asking for that one answers it: not to a token that may not see it, and not
-// after retention.
+// after retention. A list asks the outbox for nothing of it but for a bound token, and then says if the outbox fails.
 func TestRedeliveryOfIsThere(t *testing.T) {
 	s := newSequel(t)
 	edited, err := s.Edit(t.Context(), []outbox.Change{{Action: outbox.Redeliver, Delivery: s.ids["search"], Endpoint: "billing"}})
@@ -28,7 +34,7 @@ func TestRedeliveryOfIsThere(t *testing.T) {
 			t.Fatalf("%s: %d %s", path, w.Code, w.Body)
 		}
 	}
-	shown := func(a *Access, want string) {
+	shown := func(a *Access, want, inList string) {
 		t.Helper()
 		var one DeliveryWhole
 		var list DeliveryList
@@ -45,27 +51,81 @@ func TestRedeliveryOfIsThere(t *testing.T) {
 			}
 		}
 		for where, got := range all {
-			if got != want {
-				t.Errorf("%s shows redelivery_of %q to %v, want %q", where, got, a, want)
+			if where != "list" && got != want || where == "list" && got != inList {
+				t.Errorf("%s shows redelivery_of %q to %v, want %q, in a list %q", where, got, a, want, inList)
 			}
 		}
 	}
-	shown(nil, s.ids["search"])
-	shown(bound, "")
+	origin := s.ids["search"]
+	shown(nil, origin, origin)
+	shown(bound, "", "")
 	if _, _, err := s.Reap(t.Context(), outbox.Retention{Delivered: time.Hour, Failed: -time.Hour}); err != nil {
 		t.Fatal(err)
 	}
 	if w := get(s.options, "GET", "/v1/deliveries/"+s.ids["search"]); w.Code != 404 {
 		t.Fatalf("retention left the origin: %d", w.Code)
 	}
-	shown(nil, "")
+	shown(nil, "", origin)
+
+	s.options.Records = &lookups{Mem: s.Mem, err: outbox.ErrUnavailable}
+	for a, want := range map[*Access]int{nil: 200, bound: 503} {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequest("GET", "/v1/deliveries?manual=true", nil)
+		New(s.options).ServeHTTP(w, r.WithContext(WithAccess(r.Context(), a)))
+		if w.Code != want {
+			t.Errorf("a list for %v while look-ups fail: %d, want %d", a, w.Code, want)
+		}
+	}
+}
+
+// lookups is an outbox that finds deliveries by filter, and fails to by id.
+type lookups struct {
+	*outboxtest.Mem
+	err   error
+	asked int
+	bound bool // whether all came with a deadline
+}
+
+func (s *lookups) LookupDelivery(ctx context.Context, _ string) (*outbox.Record, error) {
+	_, s.bound = ctx.Deadline()
+	s.asked++
+	return nil, s.err
+}
+
+// A stream asks a failing outbox once in a second, for a short time, and tells the attempts all the same.
+func TestTailBearsAFailingOutbox(t *testing.T) {
+	s := newSequel(t)
+	records := &lookups{Mem: s.Mem, err: outbox.ErrUnavailable}
+	s.options.Records = records
+	a := newAPI(s.options)
+	ctx := WithAccess(t.Context(), &Access{Name: "billing", May: []Right{Read}, Endpoints: []string{"billing"}})
+	q, err := a.parser().Values(url.Values{}, query.Tail)
+	if err != nil {
+		t.Fatal(err)
+	}
+	scope, err := a.newScope(ctx, q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := httptest.NewRecorder()
+	reader := &tail{a: a, w: w, rc: http.NewResponseController(w), room: make(chan *outbox.Item, tailRoom), scope: scope, checked: time.Now(), origins: maxOrigins}
+	i := &outbox.Item{Delivery: outbox.Delivery{ID: "dlv_2", Endpoint: "billing", Origin: "dlv_1"}, Last: &outbox.Attempt{N: 1}}
+	for range 3 {
+		reader.room <- i
+		if err := reader.attempts(ctx, i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := strings.Count(w.Body.String(), "event: attempt"); n != 6 || records.asked != 1 || !records.bound {
+		t.Errorf("%d attempts told, %d look-ups, with a deadline: %v", n, records.asked, records.bound)
+	}
 }
 
 // A stream says it of so many attempts in a second that nobody misses it, and asks the outbox no more than that.
 func TestOriginsAreBounded(t *testing.T) {
 	s := newSequel(t)
 	l := newAPI(s.options).lookout(t.Context())
-	l.looks = 1
+	l.looks, l.asks = 1, true
 	i := outbox.Item{Delivery: outbox.Delivery{Origin: s.ids["search"]}}
 	for range 3 {
 		if got := l.origin(&i); got != s.ids["search"] {

@@ -63,7 +63,7 @@ type Delivery struct {
 
 	Last *Last `json:"last"` // attempt; null if there was none
 
-	RedeliveryOf  string   `json:"redelivery_of,omitempty"`  // id of the delivery that this one repeats; left out if that is no longer kept, or is not there for the token
+	RedeliveryOf  string   `json:"redelivery_of,omitempty"`  // id of the delivery that this one repeats; left out if that is not there for the token; in lists it may be no longer kept
 	RedeliveredAs []string `json:"redelivered_as,omitempty"` // ids of those that repeat it; only in the answer for one delivery or event
 	Manual        bool     `json:"manual,omitempty"`         // made by an operator: a test or a redelivery
 	Resent        bool     `json:"resent,omitempty"`         // the event was sent again to the same endpoint by a later delivery; only in lists

@@ -48,7 +48,8 @@ const (
 	heartbeat  = 15 * time.Second // between comments, so that nobody on the way takes the connection for dead
 	tailWrite  = time.Minute      // for a reader that takes nothing
 	tailCheck  = time.Second      // between looks at whether the reader may still read, and at states of endpoints
-	maxOrigins = 50               // looks in a second at deliveries that others repeat; further attempts do not tell which one theirs does
+	maxOrigins = 50               // looks in a second at deliveries that others repeat, for a bound reader; further attempts do not tell which one theirs does
+	originWait = time.Second / 10 // for one of them; one that takes longer, or fails, is the last of the second
 	maxStates  = 10               // endpoints of which changes of the state are reported to a reader
 )
 
@@ -239,8 +240,12 @@ func (t *tail) awaitStop(ctx context.Context) {
 // attempts writes one attempt and all that wait behind it, then flushes.
 func (t *tail) attempts(ctx context.Context, i *outbox.Item) error {
 	l := t.a.lookout(ctx)
-	l.looks = t.origins
-	defer func() { t.origins = l.looks }()
+	l.looks, l.wait = t.origins, originWait
+	defer func() {
+		if t.origins = l.looks; l.err != nil { // with the origin left out, the attempt is still worth to be told
+			t.origins = 0
+		}
+	}()
 	for n := 0; ; n++ {
 		if time.Since(t.checked) >= tailCheck { // writes may have waited for the reader
 			if err := t.check(ctx); err != nil {
