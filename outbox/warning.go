@@ -11,4 +11,8 @@ type Warned interface {
 type Warning struct {
 	What string
 	Next string // what to do
+
+	// Danger says that accepted events may be lost or are, or that none are accepted: more than what the operator chose or
+	// has lived with since the start.
+	Danger bool
 }

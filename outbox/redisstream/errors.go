@@ -20,10 +20,13 @@ type fault struct {
 	code  string // stable, in snake_case
 	what  string // what is the matter
 	next  string // what to look at
-	cause error
+	cause error  // what Redis said, nil for what Relay saw itself
 }
 
 func (f *fault) Error() string {
+	if f.cause == nil {
+		return fmt.Sprintf("%v: %s: %s", f.kind, f.what, f.next)
+	}
 	return fmt.Sprintf("%v: %s: %s (redis: %s)", f.kind, f.what, f.next, quote(f.cause))
 }
 
@@ -97,7 +100,7 @@ func advice(code string) (what, next string) {
 	case "wrong_type":
 		return "a key of this namespace holds something of another type", "another program uses the same names: choose another namespace"
 	case "unfit":
-		return "redis has settings with which accepted events may be lost", "set them right: it is seen within seconds"
+		return "redis may lose accepted events", "set right what is told of it: it is seen within seconds"
 	case "protected":
 		return "redis is in protected mode and answers only its own machine", "set a password there, or bind and protected-mode"
 	case "no_cluster":

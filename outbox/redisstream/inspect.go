@@ -24,6 +24,7 @@ const (
 // inspection is what was seen last of the settings of Redis.
 type inspection struct {
 	findings []Finding
+	first    []Finding // of the first look, which the operator lives with
 	unfit    error // why no events are accepted, nil while Redis keeps what is promised
 }
 
@@ -79,12 +80,15 @@ func (s *Store) inspectedAs(found Findings) {
 	refusal := found.Refusal()
 	s.mu.Lock()
 	before := s.inspected
-	s.inspected = inspection{findings: found.List}
+	s.inspected = inspection{findings: found.List, first: before.first}
+	if before.first == nil {
+		s.inspected.first = found.List
+	}
 	if refusal == nil {
 		s.confirm = found.confirm
 	} else {
-		what, next := advice("unfit")
-		s.inspected.unfit = &fault{outbox.ErrUnavailable, "unfit", what, next, refusal}
+		what, _ := advice("unfit")
+		s.inspected.unfit = &fault{kind: outbox.ErrUnavailable, code: "unfit", what: what, next: refusal.Error()}
 	}
 	s.mu.Unlock()
 	for _, f := range found.List {
@@ -94,7 +98,7 @@ func (s *Store) inspectedAs(found Findings) {
 	}
 	switch {
 	case refusal != nil && (before.unfit == nil || !slices.Equal(before.findings, found.List)):
-		s.log.Error().Str("code", "unfit").Err(refusal).Msg("redis has settings with which accepted events may be lost: no events are accepted until they are right, and deliveries go on")
+		s.log.Error().Str("code", "unfit").Err(refusal).Msg("redis may lose accepted events: none are accepted until this is set right, and deliveries go on")
 	case refusal == nil && before.unfit != nil:
 		s.log.Info().Msg("the settings of redis are right again: events are accepted")
 	}
@@ -111,15 +115,20 @@ func (s *Store) unfit() error {
 // some minutes ago, and keys that somebody overwrote.
 func (s *Store) Warnings() []outbox.Warning {
 	s.mu.Lock()
-	findings := s.inspected.findings
+	seen := s.inspected
 	s.mu.Unlock()
 	var all []outbox.Warning
-	for _, f := range findings {
+	for _, f := range seen.findings {
 		if f.Level != levelOK {
-			all = append(all, outbox.Warning{What: f.What, Next: f.Next})
+			all = append(all, outbox.Warning{What: f.What, Next: f.Next, Danger: f.Danger || seen.isWorse(f)})
 		}
 	}
 	return append(all, s.strayWarning()...)
+}
+
+// isWorse tells whether the first look did not see a finding, of this server or another one.
+func (i *inspection) isWorse(f Finding) bool {
+	return !slices.ContainsFunc(i.first, func(before Finding) bool { return before.Level == f.Level && before.Next == f.Next })
 }
 
 // answers notes which process answers for the shard, "" if that may not be asked.

@@ -45,7 +45,10 @@ func TestNewMasterIsInspected(t *testing.T) {
 	if err := s.Health(t.Context()); !errors.Is(err, outbox.ErrUnavailable) || !strings.Contains(err.Error(), "noeviction") {
 		t.Errorf("Health: %v, want what is wrong and what to do", err)
 	}
-	if w := s.Warnings(); len(w) != 1 || !strings.Contains(w[0].What, "allkeys-lru") || w[0].Next == "" {
+	if err := s.unfit(); !strings.HasSuffix(err.Error(), "redis may lose accepted events: "+s.Warnings()[0].What+": "+s.Warnings()[0].Next) {
+		t.Errorf("%v, want what is wrong in full", err)
+	}
+	if w := s.Warnings(); len(w) != 1 || !strings.Contains(w[0].What, "allkeys-lru") || w[0].Next == "" || !w[0].Danger {
 		t.Errorf("warnings %+v", w)
 	}
 	for _, c := range claimSome(t, s, "a", int(countsOf(t, s, "a").Pending), time.Minute) {
@@ -88,6 +91,58 @@ func TestSettingsAreLookedAtAgain(t *testing.T) {
 	server.MustDo(t, "REPLICAOF", "127.0.0.1", "1")
 	if err := s.inspect(t.Context(), true); !errors.Is(err, errReplica) || s.unfit() != nil {
 		t.Errorf("a master that is being replaced: %v, %v", err, s.unfit())
+	}
+}
+
+// A server that stays unfit is told of once, although each look measures it anew.
+func TestUnfitIsToldOnce(t *testing.T) {
+	var log bytes.Buffer
+	s := &Store{log: zerolog.New(&log)}
+	for i := range 3 {
+		var found Findings
+		judgeAOF(&found, time.Duration(i+1)*time.Millisecond, "everysec")
+		s.inspectedAs(found)
+	}
+	if n := strings.Count(log.String(), "\n"); n != 1 {
+		t.Errorf("%d lines:\n%s", n, log.String())
+	}
+}
+
+// Dangers are what the start would refuse, too few replicas, and what became worse since the start: not what the operator has
+// lived with since then, on whatever node of a Cluster it is.
+func TestDangers(t *testing.T) {
+	dangers := func(s *Store) (n int) {
+		for _, w := range s.Warnings() {
+			if w.Danger {
+				n++
+			}
+		}
+		return n
+	}
+	found := func(seen facts, o Options, at string) Findings {
+		f := judge(seen, o)
+		for i := range f.List {
+			f.List[i].What = at + f.List[i].What
+		}
+		return f
+	}
+	memory := func(maxmemory, policy string) facts {
+		return facts{info: map[string]string{"redis_version": "7.2.0", "maxmemory": maxmemory, "maxmemory_policy": policy, "aof_enabled": "1"}}
+	}
+	s := &Store{log: zerolog.Nop()}
+	for _, step := range []struct {
+		found Findings
+		want  int
+	}{
+		{found(memory("0", "noeviction"), Options{Durability: Memory}, "n1: "), 0},
+		{found(memory("0", "noeviction"), Options{Durability: Memory}, "n2: "), 0},
+		{found(memory("0", "volatile-lru"), Options{Durability: Memory}, "n2: "), 1},
+		{found(memory("0", "allkeys-lru"), Options{Durability: Memory}, "n2: "), 1},
+		{found(memory("9", "noeviction"), Options{Durability: Replicated, Replicas: 2}, "n1: "), 1},
+	} {
+		if s.inspectedAs(step.found); dangers(s) != step.want {
+			t.Errorf("%d dangers of %+v, want %d", dangers(s), s.Warnings(), step.want)
+		}
 	}
 }
 

@@ -25,7 +25,9 @@ const (
 type Finding struct {
 	Level string // "refuse", "warn" or "ok"
 	What  string
-	Next  string // what to do; "" when nothing is
+	Next  string // what to do; "" when nothing is; no figures, so that it tells which finding it is
+
+	Danger bool // with it accepted events may be lost, or none are accepted
 }
 
 // Findings say whether a server, or each master of a Cluster, is fit for the
@@ -60,7 +62,7 @@ func (f Findings) Refusal() error {
 }
 
 func (f *Findings) add(level, what, next string) {
-	f.List = append(f.List, Finding{level, what, next})
+	f.List = append(f.List, Finding{Level: level, What: what, Next: next, Danger: level == levelRefuse})
 }
 
 // Probe connects, looks at the server and closes the connections. It writes one
@@ -88,7 +90,7 @@ func probe(ctx context.Context, c *conn, o Options) (Findings, error) {
 	masters, err := c.masters(ctx)
 	if err != nil && reply(err) == "no_cluster" {
 		what, next := advice("no_cluster")
-		return Findings{List: []Finding{{levelRefuse, what, next}}}, nil
+		return Findings{List: []Finding{{Level: levelRefuse, What: what, Next: next, Danger: true}}}, nil
 	}
 	if err != nil {
 		return Findings{}, probeError(err)
@@ -323,6 +325,7 @@ func (f *Findings) replication(seen facts, o Options) {
 	if has < o.Replicas {
 		f.add(levelWarn, fmt.Sprintf("%d of the %d replicas that a commit waits for are connected", has, o.Replicas),
 			"until they are, no events are accepted; look at INFO replication")
+		f.List[len(f.List)-1].Danger = true
 	} else {
 		f.add(levelOK, fmt.Sprintf("%d replicas are connected, a commit waits for %d", has, o.Replicas), "")
 	}
@@ -358,7 +361,7 @@ func measureAOF(ctx context.Context, m *redis.Client, key string) (time.Duration
 	return time.Since(started), nil
 }
 
-// judgeAOF: under everysec Redis writes to the disk once a second, so an honest
+// judgeAOF does not tell how long it took, so that the same finding has the same text. Under everysec Redis writes to the disk once a second, so an honest
 // WAITAOF makes writes that follow each other wait for it.
 func judgeAOF(f *Findings, took time.Duration, policy string) {
 	switch {
@@ -368,7 +371,7 @@ func judgeAOF(f *Findings, took time.Duration, policy string) {
 		f.add(levelOK, "every commit waits until the disk has it: WAITAOF", "")
 	case policy == "": // CONFIG was denied: with appendfsync always it is quick and right
 	default:
-		f.add(levelRefuse, fmt.Sprintf("WAITAOF confirms writes before they are on the disk: %d took %s, under appendfsync %s", aofPairs, took.Round(time.Millisecond), policy),
+		f.add(levelRefuse, fmt.Sprintf("WAITAOF confirms writes before they are on the disk: %d took less than %s, under appendfsync %s", aofPairs, aofHonest, policy),
 			"this is a bug of the server (redis#13793): set appendfsync always, or use a version that has it mended")
 	}
 }

@@ -91,7 +91,7 @@ func (s *Store) strayWarning() []outbox.Warning {
 		return nil
 	}
 	what, next := strayed(keys)
-	return []outbox.Warning{{What: what, Next: next}}
+	return []outbox.Warning{{What: what, Next: next, Danger: true}}
 }
 
 // lookAtStrays forgets those that somebody has removed.

@@ -196,6 +196,10 @@ type OutboxStatus struct {
 type Warning struct {
 	What string `json:"what"`
 	Next string `json:"next,omitempty"` // what to do
+
+	// Danger says that accepted events may be lost or are, or that none are accepted: more than what the operator chose or
+	// has lived with since the start.
+	Danger bool `json:"danger,omitempty"`
 }
 
 // warnings asks what the outbox knows; it calls no server.
@@ -206,7 +210,7 @@ func (a *api) warnings() []Warning {
 	}
 	var all []Warning
 	for _, w := range store.Warnings() {
-		all = append(all, Warning{What: a.Hush(w.What), Next: w.Next})
+		all = append(all, Warning{What: a.Hush(w.What), Next: w.Next, Danger: w.Danger})
 	}
 	return all
 }

@@ -47,13 +47,13 @@ func (b box) Counts(context.Context) (map[string]outbox.Counts, error) {
 type warned struct{ box }
 
 func (warned) Warnings() []outbox.Warning {
-	return []outbox.Warning{{What: "appendonly is no", Next: "set appendonly yes"}, {What: "a key is spoilt"}}
+	return []outbox.Warning{{What: "appendonly is no", Next: "set appendonly yes"}, {What: "a key is spoilt", Danger: true}}
 }
 
 // What is to be mended at the server of the outbox makes no Relay unready.
 func TestReadinessShowsWarnings(t *testing.T) {
 	w := get(Options{Outbox: warned{}, Engine: "redis"}, "GET", "/readyz")
-	const want = `"warnings":[{"what":"appendonly is no","next":"set appendonly yes"},{"what":"a key is spoilt"}]}`
+	const want = `"warnings":[{"what":"appendonly is no","next":"set appendonly yes"},{"what":"a key is spoilt","danger":true}]}`
 	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), want) {
 		t.Errorf("got %d %s, want %s", w.Code, w.Body, want)
 	}

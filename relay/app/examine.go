@@ -27,7 +27,7 @@ func ExamineOutbox(ctx context.Context, whole config.Config) ([]Finding, error) 
 	if c.Engine == "redis" {
 		found, err := redisstream.Examine(ctx, redisOptions(c))
 		for _, f := range found.List {
-			all = append(all, Finding(f))
+			all = append(all, Finding{f.Level, f.What, f.Next})
 		}
 		if err != nil {
 			err = fmt.Errorf("look at %s: %w", whole.Show("outbox.server", c.Redis.Where()), err)

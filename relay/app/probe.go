@@ -36,7 +36,7 @@ func ProbeOutbox(ctx context.Context, whole config.Config) ([]Finding, error) {
 	}
 	var all []Finding
 	for _, f := range found.List {
-		all = append(all, Finding(f))
+		all = append(all, Finding{f.Level, f.What, f.Next})
 	}
 	if c.Redis.Spool != "" {
 		all = append(all, probeFolder(c.Redis.Spool))

@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,7 +30,7 @@ func newState(m *Metrics) *state {
 		ahead: prometheus.NewDesc("relay_outbox_clock_ahead_seconds",
 			"By how much this machine's clock is ahead of that of the shared outbox; negative where it is behind.", nil, nil),
 		warnings: prometheus.NewDesc("relay_outbox_warnings",
-			"How many things Relay sees at the server of a shared outbox that an operator should mend: settings with which accepted events may be lost, keys that somebody overwrote. GET /readyz tells them.", nil, nil),
+			"How many things Relay sees at the server of a shared outbox that endanger accepted events: settings that the start would refuse or that became worse since, too few replicas, keys that somebody overwrote. GET /readyz tells them, with danger.", nil, nil),
 		spoolUsed: prometheus.NewDesc("relay_outbox_spool_used",
 			"1 while events go through the spool, because Redis is away or the spool is not empty; missing without a spool, like the next four.", nil, nil),
 		spoolPending: prometheus.NewDesc("relay_outbox_spool_pending",
@@ -75,7 +76,8 @@ func (s *state) Collect(to chan<- prometheus.Metric) {
 		gauge(s.ahead, now.Round(0).Sub(s.m.o.Clock.At(now)).Seconds())
 	}
 	if store, ok := s.m.o.Outbox.(outbox.Warned); ok {
-		gauge(s.warnings, float64(len(store.Warnings())))
+		dangers := slices.DeleteFunc(store.Warnings(), func(w outbox.Warning) bool { return !w.Danger })
+		gauge(s.warnings, float64(len(dangers)))
 	}
 	if now := seen.spool; now != nil {
 		gauge(s.spoolUsed, bit(now.Used))

@@ -2,6 +2,7 @@ package page
 
 import (
 	"cmp"
+	"strings"
 	"time"
 
 	"relay/internal/sorting"
@@ -74,8 +75,8 @@ func (c *call) needsOfWhole(s *admin.Status) (all []need) {
 		if p := o.Spool; p != nil && (p.Used || p.Waiting > 0) {
 			all = append(all, need{Class: "wait", key: "spool", Text: c.t("overview.need.spool", show.Lang(c.lang).Count(p.Waiting)), For: float64(p.OldestMS), To: "/config"})
 		}
-		if w := o.Warnings; len(w) > 0 {
-			all = append(all, need{Class: "wait", key: "warnings", Text: c.t("overview.need.warning", w[0].What), To: "/config", rank: 1})
+		if what := dangers(o.Warnings); what != "" {
+			all = append(all, need{Class: "bad", key: "warnings " + strings.Map(noDigit, what), Text: c.t("overview.need.warning", what), To: "/config", rank: 1})
 		}
 	}
 	if s.Config != nil && s.Config.Error != "" {
@@ -91,6 +92,25 @@ func (c *call) needsOfWhole(s *admin.Status) (all []need) {
 		all = append(all, need{Class: "wait", key: "versions", Text: c.t("config.versions"), To: "/config", rank: 2})
 	}
 	return all
+}
+
+// dangers is what endangers accepted events; the screen of the configuration shows the rest, too.
+func dangers(all []admin.Warning) string {
+	var what []string
+	for _, w := range all {
+		if w.Danger {
+			what = append(what, w.What)
+		}
+	}
+	return strings.Join(what, "; ")
+}
+
+// noDigit leaves figures out, so that a need stays the same one while they change.
+func noDigit(r rune) rune {
+	if '0' <= r && r <= '9' {
+		return -1
+	}
+	return r
 }
 
 func (c *call) needOfAlert(f firing) need {

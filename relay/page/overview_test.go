@@ -144,14 +144,32 @@ func TestOverviewIsCalm(t *testing.T) {
 	}
 }
 
-// What is wrong with a server of the outbox is one line, however much it is: its figures change, and the line stays.
+// What endangers accepted events at a server of the outbox is one need, and no other warning is one. Its figures change, and it
+// stays the same one; one more danger makes it another one.
 func TestOverviewShowsWarnings(t *testing.T) {
 	answers := troubled()
 	answers["/v1/endpoints"] = `{"endpoints":[],"total":0,"summary":{}}`
-	answers["/readyz"] = `{"status":"ready","outbox":{"warnings":[{"what":"maxmemory-policy is <b>","next":"set noeviction"},{"what":"the clock is off"}]}}`
-	body := visit(t, overviewPage(t, &counting{answers: answers}), "/").Body.String()
-	if !strings.Contains(body, "The outbox should be mended: maxmemory-policy is &lt;b&gt;") || strings.Count(body, "The outbox should be mended") != 1 || strings.Contains(body, "Nothing needs you") {
-		t.Errorf("the overview does not show warnings of the outbox:\n%s", body)
+	screen := func(warnings string) (body, mark string) {
+		answers["/readyz"] = `{"status":"ready","outbox":{"warnings":[{"what":"maxmemory is not set"}` + warnings + `]}}`
+		body = visit(t, overviewPage(t, &counting{answers: answers}), "/").Body.String()
+		_, mark, _ = strings.Cut(body, `data-need="bad  warnings`)
+		mark, _, _ = strings.Cut(mark, `"`)
+		return body, mark
+	}
+	const first, second = `,{"what":"maxmemory-policy is <b>","danger":true}`, `,{"what":"1 key is lost","danger":true}`
+	if body, _ := screen(""); strings.Contains(body, "The outbox should be mended") {
+		t.Errorf("a warning without danger is a need:\n%s", body)
+	}
+	body, one := screen(first)
+	if !strings.Contains(body, "The outbox should be mended: maxmemory-policy is &lt;b&gt;") || strings.Contains(body, "Nothing needs you") {
+		t.Errorf("the overview does not show a danger:\n%s", body)
+	}
+	body, two := screen(first + second)
+	if !strings.Contains(body, "&lt;b&gt;; 1 key is lost") || strings.Count(body, "The outbox should be mended") != 1 || one == "" || one == two {
+		t.Errorf("a second danger is not shown in the same need, or not as news (%q, %q):\n%s", one, two, body)
+	}
+	if _, later := screen(first + strings.Replace(second, "1", "23", 1)); later != two {
+		t.Errorf("other figures make another need: %q, %q", two, later)
 	}
 }
 
