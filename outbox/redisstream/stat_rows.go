@@ -260,11 +260,12 @@ func (c *statCap) key(key statKey) statKey {
 	return key
 }
 
-// addLeft adds what is not in its hour yet.
+// addLeft adds what is not in its hour yet. It goes by the order of keys, so that each answer counts the same ones under a bound.
 func (x *statSum) addLeft(start int64, rows map[statKey]*outbox.Stat, most *statCap) {
-	for key, stat := range rows {
+	byField := func(a, b statKey) int { return cmp.Compare(a.field(), b.field()) }
+	for _, key := range slices.SortedFunc(maps.Keys(rows), byField) {
 		if row := x.row(period{start, time.Hour}, most.key(key)); row != nil {
-			row.Add(stat)
+			row.Add(rows[key])
 		}
 	}
 }

@@ -97,4 +97,23 @@ func TestLeftRowsAreBounded(t *testing.T) {
 			t.Errorf("row %d is counted under %v, want %v", i, got[i], want[i])
 		}
 	}
+	now := time.Now()
+	for range 20 { // each answer keeps the same rows
+		rows := map[statKey]*outbox.Stat{}
+		for _, kind := range []string{"d", "b", "c", "a", "e"} {
+			rows[statKey{"a", kind, "t"}] = &outbox.Stat{}
+		}
+		sum := &statSum{q: &outbox.StatQuery{}, now: now, rows: map[statRow]*outbox.Stat{}}
+		start := now.Truncate(time.Hour).Unix()
+		sum.addLeft(start, rows, newCap(nil, len(rows), 2))
+		for kind, want := range map[string]bool{"a": true, "b": true, "c": false, "": true} {
+			key := statKey{"a", kind, "t"}
+			if kind == "" {
+				key.tenant = ""
+			}
+			if got := sum.rows[statRow{start, time.Hour, key}] != nil; got != want {
+				t.Fatalf("there is a row of type %q: %t, want %t", kind, got, want)
+			}
+		}
+	}
 }

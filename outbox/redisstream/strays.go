@@ -18,23 +18,34 @@ import (
 type strays struct {
 	mu   sync.Mutex
 	keys map[string]*shard
+	over bool // others were met that had no room, since keys was empty
 }
 
 // straysKnown bounds how many are remembered and told in the log.
 const straysKnown = 100
 
-// add tells whether the key was not known, and has room.
-func (x *strays) add(key string, sh *shard) bool {
+// add tells whether the key was not known and has room, and whether it is the first one that has none.
+func (x *strays) add(key string, sh *shard) (added, first bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.keys[key] != nil || len(x.keys) >= straysKnown {
-		return false
-	}
-	if x.keys == nil {
+	switch {
+	case x.keys[key] != nil:
+		return false, false
+	case len(x.keys) >= straysKnown:
+		first, x.over = !x.over, true
+		return false, first
+	case x.keys == nil:
 		x.keys = map[string]*shard{}
 	}
 	x.keys[key] = sh
-	return true
+	return true, false
+}
+
+// more tells whether there were others than those that are known.
+func (x *strays) more() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.over
 }
 
 func (x *strays) list() map[string]*shard {
@@ -47,6 +58,7 @@ func (x *strays) remove(key string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	delete(x.keys, key)
+	x.over = x.over && len(x.keys) > 0
 }
 
 // isStray: the key of the command is of another type. Use it only of commands to the hash of an event.
@@ -55,7 +67,11 @@ func isStray(err error) bool { return reply(err) == "wrong_type" }
 // stray tells of an event that is lost, once.
 func (sh *shard) stray(eventID string) {
 	key := sh.event(eventID)
-	if !sh.s.strays.add(key, sh) {
+	added, first := sh.s.strays.add(key, sh)
+	if first {
+		sh.s.log.Error().Str("code", "wrong_type").Msg(fmt.Sprintf("more than %d keys hold something of another type where an event was: further ones are not told", straysKnown))
+	}
+	if !added {
 		return
 	}
 	what, next := strayed([]string{key})
@@ -91,6 +107,9 @@ func (s *Store) strayWarning() []outbox.Warning {
 		return nil
 	}
 	what, next := strayed(keys)
+	if s.strays.more() {
+		what = "at least " + what
+	}
 	return []outbox.Warning{{What: what, Next: next, Danger: true}}
 }
 

@@ -121,10 +121,17 @@ func TestStrayKeysAreBounded(t *testing.T) {
 	for i := range 10 * straysKnown {
 		sh.stray(fmt.Sprint("e", i%(2*straysKnown)))
 	}
-	if n := strings.Count(log.String(), "\n"); n != straysKnown || len(s.strays.list()) != straysKnown {
-		t.Errorf("%d lines, %d keys remembered, want %d", n, len(s.strays.list()), straysKnown)
+	if n := strings.Count(log.String(), "\n"); n != straysKnown+1 || len(s.strays.list()) != straysKnown {
+		t.Errorf("%d lines, %d keys remembered, want %d and one line more", n, len(s.strays.list()), straysKnown)
 	}
-	if w := s.strayWarning()[0].What; !strings.Contains(w, "and 97 more") {
+	if w := s.strayWarning()[0].What; !strings.HasPrefix(w, "at least 100 keys") || !strings.Contains(w, "and 97 more") {
 		t.Errorf("warning %q", w)
+	}
+	for key := range s.strays.list() {
+		s.strays.remove(key)
+	}
+	sh.stray("again")
+	if w := s.strayWarning()[0].What; !strings.HasPrefix(w, "1 key holds") {
+		t.Errorf("warning %q after all were removed", w)
 	}
 }
