@@ -25,7 +25,7 @@ const (
 type inspection struct {
 	findings []Finding
 	first    []Finding // of the first look, which the operator lives with
-	unfit    error // why no events are accepted, nil while Redis keeps what is promised
+	unfit    error     // why no events are accepted, nil while Redis keeps what is promised
 }
 
 // keepInspecting looks at the settings again: at once when a server has another run id, because it was restarted or another one
