@@ -56,7 +56,9 @@ func (b *box) Fill(ctx context.Context) (float64, error) {
 // warned is an outbox that sees something at its server.
 type warned struct{ *box }
 
-func (warned) Warnings() []outbox.Warning { return []outbox.Warning{{}, {Danger: true}, {Danger: true}} }
+func (warned) Warnings() []outbox.Warning {
+	return []outbox.Warning{{}, {Danger: true}, {Danger: true}}
+}
 
 func TestWarnings(t *testing.T) {
 	o := fleet()
