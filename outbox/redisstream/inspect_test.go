@@ -94,8 +94,8 @@ func TestSettingsAreLookedAtAgain(t *testing.T) {
 	}
 }
 
-// A server that stays unfit is told of once, although each look measures it anew.
-func TestUnfitIsToldOnce(t *testing.T) {
+// A server that stays unfit makes one line of the log, although each look measures it again.
+func TestUnfitIsLoggedOnce(t *testing.T) {
 	var log bytes.Buffer
 	s := &Store{log: zerolog.New(&log)}
 	for i := range 3 {

@@ -144,7 +144,7 @@ func TestOverviewIsCalm(t *testing.T) {
 	}
 }
 
-// What endangers accepted events at a server of the outbox is one need, and no other warning is one. Its figures change, and it
+// Dangers to accepted events at a server of the outbox make one need, and other warnings make none. Its figures change, and it
 // stays the same one; one more danger makes it another one.
 func TestOverviewShowsWarnings(t *testing.T) {
 	answers := troubled()
