@@ -3,10 +3,12 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -92,8 +94,29 @@ func runSample(t *testing.T, file, secret string, all []signedRequest) string {
 	return string(out)
 }
 
-// Each sample that the page shows takes what Relay signs, by one of two secrets where both sign, and nothing that was changed,
-// is old, or has another's signature. Each scheme whose signature a few lines can verify has one.
+// brokenHeaders are headers of which one that the sample reads is missing or broken; seconds is the time in them.
+func brokenHeaders(sample string, signed map[string]string, seconds string) (all []map[string]string) {
+	for name, value := range signed {
+		if !strings.Contains(sample, name) {
+			continue
+		}
+		without := maps.Clone(signed)
+		delete(without, name)
+		all = append(all, without)
+		large := strings.Repeat("9", 400)
+		for _, broken := range []string{"", "é", "²", large, ",", "é" + value, strings.ReplaceAll(value, "v1=", "v1=é"), strings.ReplaceAll(value, seconds, "²"), strings.ReplaceAll(value, seconds, large)} {
+			if broken != value {
+				one := maps.Clone(signed)
+				one[name] = broken
+				all = append(all, one)
+			}
+		}
+	}
+	return all
+}
+
+// Each sample that the page shows takes what Relay signs, by one of two secrets where both sign, and refuses what was changed,
+// is old, has another's signature, or has headers that are missing or broken. Each scheme whose signature a few lines can verify has one.
 func TestPageSamplesVerify(t *testing.T) {
 	t.Parallel() // it waits for other programs
 	files, err := filepath.Glob("page/samples/*")
@@ -128,6 +151,11 @@ func TestPageSamplesVerify(t *testing.T) {
 			}
 			if slices.Contains([]string{"standard", "svix", "stripe", "slack"}, name) { // the time is signed
 				all, want = append(all, signedRequest{signed(now.Add(-time.Hour), sharedKey), body}), append(want, "false")
+			}
+			text, err := os.ReadFile(file)
+			testkit.Must(t, err)
+			for _, one := range brokenHeaders(string(text), signed(now, sharedKey), strconv.FormatInt(now.Unix(), 10)) {
+				all, want = append(all, signedRequest{one, body}), append(want, "false")
 			}
 			if got := runSample(t, file, sharedKey, all); got != strings.Join(want, "\n")+"\n" {
 				t.Errorf("it answers %q, want %q", got, want)

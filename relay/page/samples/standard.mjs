@@ -6,7 +6,7 @@ function verify(secret, headers, body) {
   if (!(Math.abs(Date.now() / 1000 - time) <= 300)) return false;
   const key = Buffer.from(secret.replace(/^whsec_/, ''), 'base64');
   const sum = createHmac('sha256', key).update(id + '.' + time + '.').update(body).digest();
-  return headers['webhook-signature'].split(' ').some((one) => {
+  return (headers['webhook-signature'] ?? '').split(' ').some((one) => {
     const got = Buffer.from(one.replace(/^v1,/, ''), 'base64');
     return got.length === sum.length && timingSafeEqual(got, sum);
   });
