@@ -99,7 +99,7 @@ if (here) {
   nav.scrollLeft += a.left - n.left - (n.width - a.width) / 2;
 }
 
-// What needs a person stands above the rest: where it would move what is under the pointer, or has the focus, it waits. What is
+// What needs a person stands above the rest: where it, or what it would move, is under the pointer or has the focus, it waits. What is
 // new in it is shown at an edge meanwhile, away from the pointer.
 const alarm = document.querySelector("[data-alarm]");
 let pointerAt = 0, waits = false;
@@ -132,12 +132,13 @@ async function part(all) {
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const old of document.querySelectorAll("[data-part]")) {
     const now = fresh.querySelector(`[data-part="${CSS.escape(old.dataset.part)}"]`);
-    if (!now || old.matches(":hover") || old.contains(document.activeElement)) continue;
+    if (!now) continue;
+    const held = old.matches(":hover") || old.contains(document.activeElement);
     if (alarm && old.dataset.part === "needs") {
-      if (!all && moves(old, now)) { wait(old, now); continue; }
+      if (!all && (held || moves(old, now))) { wait(old, now); continue; }
       waits = false;
       alarm.hidden = true;
-    }
+    } else if (held) continue;
     const open = [...old.querySelectorAll("details[open][id]")].map((d) => d.id);
     const next = document.importNode(now, true);
     for (const id of open) next.querySelector(`#${CSS.escape(id)}`)?.setAttribute("open", "");

@@ -290,6 +290,15 @@ story('what begins to need a person shows on the overview at once, and moves not
   await need.waitFor();
   assert.equal(await alarm.isVisible(), false, 'it is told twice');
   await world.relay.api('POST', '/v1/endpoints/globex/resume');
+  await need.waitFor({ state: 'detached' });
+
+  await page.locator('[data-need]').first().hover();
+  await world.relay.api('POST', '/v1/endpoints/globex/pause');
+  await alarm.getByText('globex').waitFor();
+  assert.equal(await need.count(), 0, 'what is under the pointer changed');
+  await alarm.getByRole('button', { name: 'Show' }).click();
+  await need.waitFor();
+  await world.relay.api('POST', '/v1/endpoints/globex/resume');
   assert.equal(await page.evaluate(() => performance.timeOrigin), opened, 'the page was loaded again');
 });
 
