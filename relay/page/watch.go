@@ -11,10 +11,7 @@ import (
 	"relay/relay/admin"
 )
 
-const (
-	watchEvery = time.Second
-	watchWrite = 10 * time.Second // in which the viewer must have taken what is written
-)
+const watchEvery = time.Second
 
 // signature is what needs a person without times and figures, in short: another one means that something began, ended, or
 // became something else. What only statistics tell is left out.
@@ -33,14 +30,7 @@ func (c *call) needsNow(ctx context.Context) (string, error) {
 	key := needsKey + c.accessKey()
 	a, fresh := c.p.sharing.take(key, c.p.Now())
 	if fresh {
-		c.make(key, a, func(c *call) error {
-			now, err := c.readNeeds()
-			if err == nil {
-				c.p.sharing.needs(key, now)
-				_, err = c.w.Write([]byte(now))
-			}
-			return err
-		})
+		c.makeNeeds(key, a)
 	}
 	select {
 	case <-a.done:
@@ -51,6 +41,20 @@ func (c *call) needsNow(ctx context.Context) (string, error) {
 		return "", a.err
 	}
 	return a.answer.body.String(), nil
+}
+
+// makeNeeds makes the signature. A panic is an error of it alone: no server recovers it here, and the overview, which asks the
+// same, has it, too.
+func (c *call) makeNeeds(key string, a *sharedAnswer) {
+	defer func() { _ = recover() }()
+	c.make(key, a, func(c *call) error {
+		now, err := c.readNeeds()
+		if err == nil {
+			c.p.sharing.needs(key, now)
+			_, err = c.w.Write([]byte(now))
+		}
+		return err
+	})
 }
 
 // readNeeds asks the API for what the overview makes them of, without statistics.
@@ -97,12 +101,12 @@ func (s *stream) watch(ctx context.Context, known string) {
 	}
 }
 
-// tell writes the event, which carries nothing: the viewer reads the screen again.
+// tell writes the event, which carries nothing: the viewer reads the screen again. The deadline is that of the API's tail, which
+// sets it anew as long as the viewer takes what is written, and shortens it once Relay stops.
 func (s *stream) tell() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	to := http.NewResponseController(s.c.w)
-	_ = to.SetWriteDeadline(time.Now().Add(watchWrite)) // a recorder of tests has none
 	if err := s.write("needs", ""); err != nil {
 		return err
 	}

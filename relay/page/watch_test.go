@@ -118,3 +118,75 @@ func TestNeedsAreTold(t *testing.T) {
 		all.Wait()
 	})
 }
+
+// deadlined notes the deadline of what is written.
+type deadlined struct {
+	streamed
+	until time.Time
+}
+
+func (d *deadlined) SetWriteDeadline(t time.Time) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.until = t
+	return nil
+}
+
+// A viewer that is told leaves the deadline as it is, which is short when Relay stops.
+func TestTellingKeepsTheDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		answers := troubled()
+		soon := time.Now().Add(time.Second)
+		p := New(Options{Open: true, API: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/v1/tail" {
+				w.WriteHeader(http.StatusOK)
+				to := http.NewResponseController(w)
+				_ = to.Flush()
+				_ = to.SetWriteDeadline(soon)
+				<-r.Context().Done()
+				return
+			}
+			_, _ = w.Write([]byte(answers[r.URL.Path]))
+		})})
+		ctx, end := context.WithTimeout(t.Context(), 10*time.Second)
+		defer end()
+		w := &deadlined{streamed: streamed{ResponseRecorder: httptest.NewRecorder()}}
+		p.ServeHTTP(w, httptest.NewRequestWithContext(ctx, "GET", "/live?needs=others", nil))
+		if !strings.Contains(w.text(), "event: needs\n") || !w.until.Equal(soon) {
+			t.Errorf("the deadline is %v, want %v: %s", w.until, soon, w.text())
+		}
+	})
+}
+
+// A panic of the API while it is asked what needs a person ends neither the process nor what is live.
+func TestWatchOutlivesAPanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		answers := troubled()
+		var broken atomic.Bool
+		broken.Store(true)
+		p := New(Options{Open: true, API: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch {
+			case r.URL.Path == "/v1/tail":
+				w.WriteHeader(http.StatusOK)
+				_ = http.NewResponseController(w).Flush()
+				<-r.Context().Done()
+				return
+			case broken.Load():
+				panic("broken")
+			}
+			_, _ = w.Write([]byte(answers[r.URL.Path]))
+		})})
+		ctx, end := context.WithCancel(t.Context())
+		w := &streamed{ResponseRecorder: httptest.NewRecorder()}
+		var all sync.WaitGroup
+		all.Go(func() { p.ServeHTTP(w, httptest.NewRequestWithContext(ctx, "GET", "/live?needs=others", nil)) })
+		time.Sleep(5 * time.Second)
+		broken.Store(false)
+		time.Sleep(5 * time.Second)
+		end()
+		all.Wait()
+		if got := strings.Count(w.text(), "event: needs\n"); got != 1 {
+			t.Errorf("told %d times: %s", got, w.text())
+		}
+	})
+}
