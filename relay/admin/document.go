@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"sync"
 )
 
 // document is the OpenAPI document of all routes. `make docs` writes it from the table of routes, the
@@ -35,12 +36,13 @@ func Document(version string) []byte {
 }
 
 func (a *api) documentRoutes() []route {
+	document := sync.OnceValue(func() []byte { return Document(a.Version) })
 	return []route{{
 		id: "getDocument", method: "GET", path: "/openapi.json", summary: "This document",
 		answer: map[string]any{}, handle: func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
 			w.Header().Set("Cache-Control", "no-store")
-			_, _ = w.Write(Document(a.Version)) // the client has gone
+			_, _ = w.Write(document()) // the client has gone
 		},
 	}}
 }

@@ -10,6 +10,7 @@ import (
 	"go/token"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -47,6 +48,31 @@ func TestDocumentIsGenerated(t *testing.T) {
 		if err := os.WriteFile(name, text, 0o644); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// written keeps what was written last.
+type written struct {
+	http.ResponseWriter
+	text []byte
+}
+
+func (w *written) Write(b []byte) (int, error) {
+	w.text = b
+	return len(b), nil
+}
+
+// The document is unpacked once, however often it is read.
+func TestDocumentIsUnpackedOnce(t *testing.T) {
+	h := New(Options{Outbox: box{}, Version: "v7"})
+	var first *byte
+	for range 2 {
+		w := &written{ResponseWriter: httptest.NewRecorder()}
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/openapi.json", nil))
+		if !bytes.Contains(w.text, []byte(`"version": "v7"`)) || first != nil && first != &w.text[0] {
+			t.Fatalf("it is made anew, or is not the document: %d bytes", len(w.text))
+		}
+		first = &w.text[0]
 	}
 }
 
