@@ -159,8 +159,8 @@ func (a *api) readyOrNot(w http.ResponseWriter, r *http.Request) {
 // api has a method for each route.
 type api struct {
 	Options
-	tails *crowd // readers of /v1/tail
-	tests *crowd // that are under way
+	tails *Crowd // readers of /v1/tail
+	tests *Crowd // that are under way
 }
 
 // Status is the body of both health routes. Readiness also has the outbox, its Relays if known,

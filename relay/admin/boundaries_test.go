@@ -195,10 +195,10 @@ func TestBulkOverManyEndpoints(t *testing.T) {
 
 // Readers that are bound to tenants leave room for others.
 func TestCrowd(t *testing.T) {
-	c := newCrowd(16)
+	c := NewCrowd(16)
 	var leaves []func()
 	enter := func(a *Access) bool {
-		leave, ok := c.enter(a)
+		leave, ok := c.Enter(a)
 		if ok {
 			leaves = append(leaves, leave)
 		}

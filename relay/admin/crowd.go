@@ -2,9 +2,9 @@ package admin
 
 import "sync"
 
-// crowd counts requests that go on for long, which are bounded. Those of accesses that are bound to tenants or endpoints leave a
+// Crowd counts requests that go on for long, which are bounded. Those of accesses that are bound to tenants or endpoints leave a
 // quarter to others, and one of them has a quarter at most, so that no customer keeps others out.
-type crowd struct {
+type Crowd struct {
 	most int
 
 	mu    sync.Mutex
@@ -13,10 +13,11 @@ type crowd struct {
 	of    map[string]int // bound ones, by the name of their access
 }
 
-func newCrowd(most int) *crowd { return &crowd{most: most, of: map[string]int{}} }
+// NewCrowd makes one with room for so many.
+func NewCrowd(most int) *Crowd { return &Crowd{most: most, of: map[string]int{}} }
 
-// enter counts one more, until leave is called; ok is false if there is no room.
-func (c *crowd) enter(a *Access) (leave func(), ok bool) {
+// Enter counts one more, until leave is called; ok is false if there is no room.
+func (c *Crowd) Enter(a *Access) (leave func(), ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !a.bound() {
@@ -37,7 +38,7 @@ func (c *crowd) enter(a *Access) (leave func(), ok bool) {
 }
 
 // leave takes one out; name is that of a bound access, "" for others.
-func (c *crowd) leave(name string) {
+func (c *Crowd) leave(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.all--

@@ -174,7 +174,7 @@ func newAPI(o Options) *api {
 	if o.Hush == nil {
 		o.Hush = func(text string) string { return text }
 	}
-	return &api{Options: o, tails: newCrowd(maxTails), tests: newCrowd(maxTests)}
+	return &api{Options: o, tails: NewCrowd(maxTails), tests: NewCrowd(maxTests)}
 }
 
 // refuseUnrouted refuses a request that fits no route. handler is the mux's own refusal, which knows the

@@ -43,7 +43,7 @@ type AttemptEnded struct {
 }
 
 const (
-	maxTails   = 64               // at a time, by crowd
+	maxTails   = 64               // at a time, by Crowd
 	tailRoom   = 1024             // attempts that wait for a reader; further ones are lost
 	heartbeat  = 15 * time.Second // between comments, so that nobody on the way takes the connection for dead
 	tailWrite  = time.Minute      // for a reader that takes nothing
@@ -89,7 +89,7 @@ func (a *api) tail(w http.ResponseWriter, r *http.Request) {
 		a.refuse(w, r, err)
 		return
 	}
-	leave, ok := a.tails.enter(AccessOf(r.Context()))
+	leave, ok := a.tails.Enter(AccessOf(r.Context()))
 	if !ok {
 		a.refuse(w, r, refusal(problem.Overloaded, "", "as many read already as may at a time: end one of them"))
 		return

@@ -36,7 +36,7 @@ type TestResult struct {
 
 const (
 	testType   = "relay.test"
-	maxTests   = 16 // at a time, by crowd
+	maxTests   = 16 // at a time, by Crowd
 	testMargin = 30 * time.Second
 	maxDepth   = 64 // of a test's data
 )
@@ -67,7 +67,7 @@ func (a *api) test(w http.ResponseWriter, r *http.Request) {
 	if f := endpoint.Filter; f != nil && len(f.Tenants) > 0 {
 		event.Tenant = f.Tenants[0] // who may see the endpoint may see the test
 	}
-	leave, ok := a.tests.enter(AccessOf(r.Context()))
+	leave, ok := a.tests.Enter(AccessOf(r.Context()))
 	if !ok {
 		a.refuse(w, r, refusal(problem.Overloaded, "", "as many tests are under way as may be at a time: ask again when one has ended"))
 		return

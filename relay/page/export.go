@@ -6,19 +6,30 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
+	"relay/ingest/problem"
 	"relay/relay/admin"
 )
 
 const (
+	maxExports = 8                // at a time, by admin.Crowd
 	exportMost = 50_000           // deliveries of a file
 	exportPage = "100"            // of them are asked for at a time
 	exportTime = 30 * time.Second // in which the reader must have taken a page
+
+	byteOrderMark = "\ufeff" // tells programs for tables that a file is in UTF-8
 )
 
 // export writes deliveries of the filter as a file, page by page: what the list of the API has, so neither payloads nor what
-// the session may not see. A file that could not be made whole ends in the middle of the answer, which the browser reports.
+// the session may not see. A file that could not be made whole, as its access ended or the outbox fails, ends in the
+// middle of the answer, which the browser reports.
 func (c *call) export() error {
+	leave, ok := c.p.exports.Enter(c.access)
+	if !ok {
+		return &refusal{Status: http.StatusServiceUnavailable, Code: string(problem.Overloaded)}
+	}
+	defer leave()
 	row, kind := jsonRow, "application/x-ndjson"
 	_, format, _ := strings.Cut(c.r.URL.Path, ".")
 	if format == "csv" {
@@ -36,6 +47,9 @@ func (c *call) export() error {
 			Items []json.RawMessage
 			Next  *string
 		}
+		if begun && !c.holds() {
+			panic(http.ErrAbortHandler)
+		}
 		if err := c.get("/v1/deliveries", q, &page); err != nil {
 			if begun {
 				panic(http.ErrAbortHandler)
@@ -51,7 +65,7 @@ func (c *call) export() error {
 				return nil
 			}
 			if format == "csv" {
-				_, _ = c.w.Write(csvLine(csvHeads())) // the next write finds that the client has gone
+				_, _ = c.w.Write(append([]byte(byteOrderMark), csvLine(csvHeads())...)) // the next write finds that the client has gone
 			}
 		}
 		out := []byte{}
@@ -105,7 +119,7 @@ func csvLine(cells []string) []byte {
 		if i > 0 {
 			out = append(out, ',')
 		}
-		if cell != "" && strings.ContainsRune("=+-@\t\r", rune(cell[0])) {
+		if first, _ := utf8.DecodeRuneInString(cell); cell != "" && strings.ContainsRune("=+-@\t\r\n＝＋－＠", first) {
 			cell = "'" + cell
 		}
 		if strings.ContainsAny(cell, "\",\r\n") {

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -53,8 +54,9 @@ func TestExport(t *testing.T) {
 	api := &pagesAPI{pages: 3}
 	p := New(Options{API: api, Open: true, Now: noon})
 	w := exported(p, "/deliveries.csv?state=failed&endpoint=&cursor=9&limit=7&label.x=y")
-	rows, err := csv.NewReader(w.Body).ReadAll()
-	if err != nil || len(rows) != 301 || w.Header().Get("Content-Type") != "text/csv; charset=utf-8" || !strings.HasPrefix(w.Header().Get("Content-Disposition"), `attachment; filename="deliveries-`) {
+	text, marked := strings.CutPrefix(w.Body.String(), "\ufeff")
+	rows, err := csv.NewReader(strings.NewReader(text)).ReadAll()
+	if err != nil || len(rows) != 301 || !marked || w.Header().Get("Content-Type") != "text/csv; charset=utf-8" || !strings.HasPrefix(w.Header().Get("Content-Disposition"), `attachment; filename="deliveries-`) {
 		t.Fatalf("%d rows, %v, %v", len(rows), err, w.Header())
 	}
 	want := []string{"dlv_299", "2026-01-31T11:58:00Z", "failed", "", "crm", "'=order", "evt_1", `a,"b"`, "12345678901234567890", "2", "503", "1.5", "2026-01-31T11:59:00Z", "", "", "", "false", "two\nlines"}
@@ -113,5 +115,61 @@ func TestExportIsBound(t *testing.T) {
 	}
 	if w := exported(p, "/deliveries.csv"); w.Code == http.StatusOK && strings.Contains(w.Body.String(), "dlv_1") {
 		t.Error("nobody gets a file")
+	}
+}
+
+// No program for tables takes a cell for a formula.
+func TestNoCellIsAFormula(t *testing.T) {
+	for _, first := range []string{"=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"} {
+		if got := string(csvLine([]string{first + "1"})); !strings.HasPrefix(strings.TrimPrefix(got, `"`), "'"+first) {
+			t.Errorf("%q is written as %q", first+"1", got)
+		}
+	}
+	if got := string(csvLine([]string{"", "é", "a=1"})); got != ",é,a=1\r\n" {
+		t.Errorf("others are written as %q", got)
+	}
+}
+
+// A file is cut off once who asked for it has no access any more.
+func TestExportEndsWithItsAccess(t *testing.T) {
+	api := &pagesAPI{pages: 10}
+	p := New(Options{API: api, Now: noon, Tokens: func() *admin.Tokens {
+		if len(api.asked) >= 2 {
+			return &admin.Tokens{Whole: "another"}
+		}
+		return &admin.Tokens{Whole: "whole"}
+	}})
+	defer func() {
+		if cause, is := recover().(error); !is || !errors.Is(cause, http.ErrAbortHandler) || len(api.asked) != 2 {
+			t.Errorf("%v after %d pages", cause, len(api.asked))
+		}
+	}()
+	byToken(p, "whole", "/deliveries.csv")
+}
+
+// Few files are made at a time; one that ended makes room.
+func TestExportsAreBounded(t *testing.T) {
+	hold, begun := make(chan struct{}), make(chan struct{})
+	api := &pagesAPI{pages: 1}
+	p := New(Options{Open: true, Now: noon, API: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case begun <- struct{}{}:
+			<-hold
+		case <-hold:
+			api.ServeHTTP(w, r)
+		}
+	})})
+	var all sync.WaitGroup
+	for range maxExports {
+		all.Go(func() { exported(p, "/deliveries.csv") })
+		<-begun
+	}
+	if w := exported(p, "/deliveries.csv"); w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "Too many requests at once.") {
+		t.Errorf("one more: %d %s", w.Code, w.Body)
+	}
+	close(hold)
+	all.Wait()
+	if w := exported(p, "/deliveries.csv"); w.Code != http.StatusOK {
+		t.Errorf("once the others have ended: %d %s", w.Code, w.Body)
 	}
 }

@@ -52,6 +52,7 @@ type Page struct {
 	once  *lru.Cache[string, step] // where forms that acted went on to, by their mark
 	shown *lru.Cache[string, any]  // answers that are shown once, by their mark
 
+	exports *admin.Crowd
 	sharing sharing
 }
 
@@ -74,7 +75,7 @@ func New(o Options) *Page {
 	}
 	texts := &catalogue{}
 	p := &Page{
-		Options: o, mux: http.NewServeMux(), assets: readAssets(),
+		Options: o, mux: http.NewServeMux(), assets: readAssets(), exports: admin.NewCrowd(maxExports),
 		texts: texts, screens: &screens{now: o.Now, parse: parseMarkup, read: map[string]executor{}},
 	}
 	p.once, _ = lru.New[string, step](remembered) // the only error is a size that is not positive

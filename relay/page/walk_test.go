@@ -165,6 +165,8 @@ func (w *walker) visit(address string) *html.Node {
 		w.Errorf("GET %s answers %d: %s", address, resp.StatusCode, problemIn(text))
 		return nil
 	case !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/html"):
+		_, err := io.Copy(io.Discard, resp.Body) // a file that is not read to its end is made on for a while
+		testkit.Must(w, err)
 		return nil
 	}
 	doc, err := html.Parse(resp.Body)
