@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -150,14 +151,14 @@ func TestExportEndsWithItsAccess(t *testing.T) {
 // Few files are made at a time; one that ended makes room.
 func TestExportsAreBounded(t *testing.T) {
 	hold, begun := make(chan struct{}), make(chan struct{})
+	var asked atomic.Int32
 	api := &pagesAPI{pages: 1}
 	p := New(Options{Open: true, Now: noon, API: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		select {
-		case begun <- struct{}{}:
+		if asked.Add(1) <= maxExports {
+			begun <- struct{}{}
 			<-hold
-		case <-hold:
-			api.ServeHTTP(w, r)
 		}
+		api.ServeHTTP(w, r)
 	})})
 	var all sync.WaitGroup
 	for range maxExports {

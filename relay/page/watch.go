@@ -102,7 +102,7 @@ func (s *stream) watch(ctx context.Context, known string) {
 }
 
 // tell writes the event, which carries nothing: the viewer reads the screen again. The deadline is that of the API's tail, which
-// sets it anew as long as the viewer takes what is written, and shortens it once Relay stops.
+// sets it again as long as the viewer takes what is written, and shortens it once Relay stops.
 func (s *stream) tell() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
