@@ -108,9 +108,6 @@ func (r *steppedRelay) do(action string) {
 // TestSteppedClock sets the wall clock of a real process. Retries keep their distances, and none
 // is forgotten.
 func TestSteppedClock(t *testing.T) {
-	if testing.Short() {
-		t.Skip("compiles the whole program with another package time, which takes minutes; make test does it")
-	}
 	t.Parallel()
 	program := wallclock.Build(t, t.TempDir(), "relay/relay")
 	const delay, day = 3 * time.Second, 24 * time.Hour

@@ -153,9 +153,6 @@ func TestFrontStory(t *testing.T) {
 // With a clock that is years ahead the CA's own certificate is no longer valid. Everything else
 // works, and once the clock is right the certificate comes (fault F50).
 func TestClockIsWrongForTheCA(t *testing.T) {
-	if testing.Short() {
-		t.Skip("a CA is asked again after a minute")
-	}
 	t.Parallel() // it mostly waits
 	ca := pebble.New(t, pebble.Options{})
 	ca.Start()

@@ -161,9 +161,6 @@ func TestCertificateIsRenewed(t *testing.T) {
 // A CA that is away at the start keeps nothing else from working: files, plain hosts, and a
 // certificate from the last run, even one that expired. It is asked again.
 func TestCAIsAwayAtStart(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes more than a minute, because a CA is asked again after that; make test does it")
-	}
 	t.Parallel() // it mostly waits
 	ca := pebble.New(t, pebble.Options{Validity: time.Second})
 	ca.Start()
@@ -216,9 +213,6 @@ func TestCAIsAwayAtStart(t *testing.T) {
 
 // A CA that has lost its accounts gives a new one when it is asked again.
 func TestAccountsAreLost(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes more than a minute, because a CA is asked again after that; make test does it")
-	}
 	t.Parallel() // it mostly waits
 	ca := pebble.New(t, pebble.Options{})
 	ca.Start()

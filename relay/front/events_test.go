@@ -225,9 +225,6 @@ func TestEventOfAClientThatLeft(t *testing.T) {
 
 // A body that does not end is given up as data, and the client still gets it.
 func TestBodyThatIsAStream(t *testing.T) {
-	if testing.Short() {
-		t.Skip("it waits for 10 seconds")
-	}
 	end := make(chan struct{})
 	to := app(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
