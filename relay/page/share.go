@@ -21,45 +21,46 @@ const (
 type sharing struct {
 	mu      sync.Mutex
 	answers map[string]*sharedAnswer
-	known   map[string]string // signatures of what needs a person, by key
+	known   map[string]string // signatures of what needs a person, by access
 }
 
 const needsKey = "needs " // begins keys of signatures
 
-// needs notes a signature. Another one than before ends all other answers, as they may be older than what it tells of, also
-// those that are being made.
-func (s *sharing) needs(key, signature string) {
+// needs notes the signature of an access. Another one than before ends the screens of that access, as they may be older than what it
+// tells of, also those that are being made. So does the first one that is known, also after too many others.
+func (s *sharing) needs(access, signature string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.known[key] == signature {
+	if s.known[access] == signature {
 		return
 	}
 	if s.known == nil || len(s.known) >= maxShared {
 		s.known = map[string]string{}
 	}
-	s.known[key] = signature
-	maps.DeleteFunc(s.answers, func(key string, _ *sharedAnswer) bool { return !strings.HasPrefix(key, needsKey) })
+	s.known[access] = signature
+	maps.DeleteFunc(s.answers, func(key string, a *sharedAnswer) bool { return a.access == access && !strings.HasPrefix(key, needsKey) })
 }
 
 // sharedAnswer is one of them. Its other fields are there when done is closed.
 type sharedAnswer struct {
-	done  chan struct{}
-	until time.Time // zero while it is made
+	access string
+	done   chan struct{}
+	until  time.Time // zero while it is made
 
 	answer *recorder
 	mark   string // stands for marks of forms
 	err    error
 }
 
-// take returns the answer of a key, and whether it is new: then the caller makes it.
-func (s *sharing) take(key string, now time.Time) (a *sharedAnswer, fresh bool) {
+// take returns the answer of a key, for an access, and whether it is new: then the caller makes it.
+func (s *sharing) take(key, access string, now time.Time) (a *sharedAnswer, fresh bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if a = s.answers[key]; a != nil && (a.until.IsZero() || now.Before(a.until)) {
 		return a, false
 	}
 	maps.DeleteFunc(s.answers, func(_ string, a *sharedAnswer) bool { return !a.until.IsZero() && !now.Before(a.until) })
-	a = &sharedAnswer{done: make(chan struct{})}
+	a = &sharedAnswer{access: access, done: make(chan struct{})}
 	if s.answers == nil {
 		s.answers = map[string]*sharedAnswer{}
 	}
@@ -82,8 +83,9 @@ func (s *sharing) made(key string, a *sharedAnswer, now time.Time) {
 // shared answers with what show shows, which several viewers get. It must only depend on the access, the language and
 // the address.
 func (c *call) shared(show func(*call) error) error {
-	key := fmt.Sprintf("%s %v %v %v %s", c.lang, c.session, c.part(), c.accessKey(), c.r.URL.RequestURI())
-	a, fresh := c.p.sharing.take(key, c.p.Now())
+	access := c.accessKey()
+	key := fmt.Sprintf("%s %v %v %v %s", c.lang, c.session, c.part(), access, c.r.URL.RequestURI())
+	a, fresh := c.p.sharing.take(key, access, c.p.Now())
 	if fresh {
 		c.make(key, a, show)
 	}

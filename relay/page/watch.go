@@ -27,8 +27,9 @@ func (v *overviewView) signature() string {
 
 // needsNow is the signature of what needs a person at present. Viewers with the same access share it.
 func (c *call) needsNow(ctx context.Context) (string, error) {
-	key := needsKey + c.accessKey()
-	a, fresh := c.p.sharing.take(key, c.p.Now())
+	access := c.accessKey()
+	key := needsKey + access
+	a, fresh := c.p.sharing.take(key, access, c.p.Now())
 	if fresh {
 		c.makeNeeds(key, a)
 	}
@@ -50,7 +51,7 @@ func (c *call) makeNeeds(key string, a *sharedAnswer) {
 	c.make(key, a, func(c *call) error {
 		now, err := c.readNeeds()
 		if err == nil {
-			c.p.sharing.needs(key, now)
+			c.p.sharing.needs(a.access, now)
 			_, err = c.w.Write([]byte(now))
 		}
 		return err
