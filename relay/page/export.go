@@ -1,6 +1,8 @@
 package page
 
 import (
+	"bytes"
+	"encoding/csv"
 	"encoding/json"
 	"net/http"
 	"strconv"
@@ -114,18 +116,14 @@ func instant(t time.Time) string {
 
 // csvLine is a line of CSV (RFC 4180). A text that a program for tables would take for a formula gets an apostrophe before it.
 func csvLine(cells []string) []byte {
-	var out []byte
 	for i, cell := range cells {
-		if i > 0 {
-			out = append(out, ',')
-		}
 		if first, _ := utf8.DecodeRuneInString(cell); cell != "" && strings.ContainsRune("=+-@\t\r\n＝＋－＠", first) {
-			cell = "'" + cell
+			cells[i] = "'" + cell
 		}
-		if strings.ContainsAny(cell, "\",\r\n") {
-			cell = `"` + strings.ReplaceAll(cell, `"`, `""`) + `"`
-		}
-		out = append(out, cell...)
 	}
-	return append(out, "\r\n"...)
+	var out bytes.Buffer
+	w := csv.NewWriter(&out) // its UseCRLF would change the line ends in cells, too
+	_ = w.Write(cells)       // a Buffer takes all
+	w.Flush()
+	return append(bytes.TrimSuffix(out.Bytes(), []byte("\n")), "\r\n"...)
 }
