@@ -141,7 +141,9 @@ func (s *Store) find(seq int64) (*stored, error) {
 		if d.mem = s.findBare(seq); d.mem == nil {
 			return nil, nil
 		}
-		d.entry, d.state = *d.mem, outbox.Pending
+		s.mu.Lock()
+		d.entry, d.state = *d.mem, outbox.Pending // a Claim may lease it at this moment
+		s.mu.Unlock()
 		return d, nil
 	}
 	ep, known := s.endpointAt(endpoint)

@@ -349,3 +349,31 @@ func TestListsOfTheGone(t *testing.T) {
 		}
 	})
 }
+
+// A delivery in memory is looked up while it is claimed: the race detector judges.
+func TestFindBesideClaim(t *testing.T) {
+	s := openTest(t, Options{Dir: t.TempDir(), raise: time.Hour})
+	mustAccept(t, s, event("evt_1", "a"))
+	claimOne(t, s, "a") // from now on what comes stays in memory
+	mustAccept(t, s, event("evt_2", "a"))
+	claimed := make(chan error, 1)
+	err := s.do(t.Context(), func() error {
+		go func() {
+			_, err := s.Claim(t.Context(), outbox.ClaimRequest{Endpoint: "a", Max: 1, Lease: time.Hour})
+			claimed <- err
+		}()
+		for {
+			if d, err := s.find(2); err != nil || d == nil || d.mem == nil || d.row {
+				return fmt.Errorf("found is %+v: %w", d, err)
+			}
+			select {
+			case err := <-claimed:
+				return err
+			default:
+			}
+		}
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}

@@ -21,13 +21,17 @@ import (
 type pagesAPI struct {
 	pages  int
 	failAt string
+
+	mu     sync.Mutex
 	asked  []url.Values
 	access []*admin.Access
 }
 
 func (a *pagesAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
+	a.mu.Lock()
 	a.asked, a.access = append(a.asked, q), append(a.access, admin.AccessOf(r.Context()))
+	a.mu.Unlock()
 	at := 0
 	_, _ = fmt.Sscan(q.Get("cursor"), &at)
 	if r.URL.Path != "/v1/deliveries" || a.failAt != "" && q.Get("cursor") == a.failAt || q.Get("state") == "odd" {
