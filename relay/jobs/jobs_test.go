@@ -182,6 +182,69 @@ func TestCancel(t *testing.T) {
 	})
 }
 
+// A cancel that ends the work between a write that comes too late and the look at what was faster ends the job at once:
+// it does not wait for the end of the lease.
+func TestCancelAmidConflict(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := open(t, outboxtest.MemOptions{Shared: true})
+		accept(t, m, "f", 100, "a", outbox.Failed)
+		w := newWorld(t, m, func(o *jobs.Options) { o.Alone = false })
+		other := newWorld(t, m.Join(), func(o *jobs.Options) { o.Alone, o.Relay = false, named("relay-2") })
+		w.run()
+		defer w.stop()
+		id := w.start(jobs.Job{Action: outbox.Redeliver, Rate: 1}, "state=failed").ID
+		time.Sleep(5500 * time.Millisecond)
+
+		looked, conflict := make(chan struct{}), make(chan struct{})
+		w.box.mu.Lock()
+		w.box.read = func(call string) {
+			switch call {
+			case "Documents": // Run learns of the cancel
+				<-conflict
+			case "Document": // the work has met the conflict
+				select {
+				case <-conflict:
+				default:
+					close(conflict)
+					synctest.Wait() // Run has cancelled the work
+					close(looked)
+				}
+			}
+		}
+		w.box.mu.Unlock()
+		_, err := other.jobs.Cancel(t.Context(), id, "boss")
+		testkit.Must(t, err)
+		<-looked
+		synctest.Wait()
+		if job, err := other.jobs.Get(t.Context(), id); err != nil || job.State != jobs.Cancelled || job.CancelledBy != "boss" {
+			t.Errorf("after the work was cancelled: %+v, %v", job, err)
+		}
+	})
+}
+
+// What is changed while the cancel comes is counted.
+func TestCancelAmidChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := open(t, outboxtest.MemOptions{})
+		accept(t, m, "f", 100, "a", outbox.Failed)
+		w := newWorld(t, m)
+		var id string
+		w.box.after = func(call string) {
+			if call == "Edit" {
+				_, err := w.jobs.Cancel(t.Context(), id, "boss")
+				testkit.Must(t, err)
+				synctest.Wait() // Run has cancelled the work
+			}
+		}
+		id = w.start(jobs.Job{Action: outbox.Redeliver, Rate: 50}, "state=failed").ID
+		w.run()
+		defer w.stop()
+		if job := w.over(id); job.State != jobs.Cancelled || job.Done == 0 || int(job.Done) != len(repeats(t, m)) {
+			t.Errorf("%d were redelivered: %+v", len(repeats(t, m)), job)
+		}
+	})
+}
+
 func TestRateIsKept(t *testing.T) {
 	for _, rate := range []float64{0.5, 3, 40, 1000} {
 		synctest.Test(t, func(t *testing.T) {

@@ -32,6 +32,7 @@ type box struct {
 	mu     sync.Mutex
 	before func(call string) error // of Edit, PutDocument and Deliveries; with an error they do nothing
 	after  func(call string)
+	read   func(call string) // before Documents and Document
 	edits  []edit
 }
 
@@ -60,6 +61,15 @@ func (b *box) done(name string) {
 	}
 }
 
+func (b *box) reads(name string) {
+	b.mu.Lock()
+	read := b.read
+	b.mu.Unlock()
+	if read != nil {
+		read(name)
+	}
+}
+
 // edited returns the calls of Edit so far.
 func (b *box) edited() []edit {
 	b.mu.Lock()
@@ -82,6 +92,9 @@ func (b *box) Edit(ctx context.Context, changes []outbox.Change) ([]outbox.Edite
 	b.mu.Unlock()
 	all, err := b.Operable.Edit(ctx, changes)
 	b.done("Edit")
+	if ctx.Err() != nil {
+		return nil, ctx.Err() // the answer of an engine may come too late
+	}
 	return all, err
 }
 
@@ -102,10 +115,12 @@ func (b *box) documents() outbox.Documents {
 }
 
 func (b *box) Documents(ctx context.Context, kind string, after uint64) ([]outbox.Document, uint64, error) {
+	b.reads("Documents")
 	return b.documents().Documents(ctx, kind, after)
 }
 
 func (b *box) Document(ctx context.Context, kind, name string) (outbox.Document, error) {
+	b.reads("Document")
 	return b.documents().Document(ctx, kind, name)
 }
 

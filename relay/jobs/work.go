@@ -217,7 +217,8 @@ func (w *work) act(ctx context.Context) error {
 	return nil
 }
 
-// edit asks for the changes of a part of the batch.
+// edit asks for the changes of a part of the batch. It outlives ctx by up to stopTimeout: an answer that nobody awaits
+// leaves changes uncounted.
 func (w *work) edit(ctx context.Context, ids []string) (edited []outbox.Edited, err error) {
 	changes := make([]outbox.Change, len(ids))
 	for i, id := range ids {
@@ -233,7 +234,14 @@ func (w *work) edit(ctx context.Context, ids []string) (edited []outbox.Edited, 
 		changes[i] = c
 	}
 	err = w.patiently(ctx, func() (err error) {
-		edited, err = w.o.Outbox.Edit(ctx, changes)
+		late, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		defer cancel()
+		stop := context.AfterFunc(ctx, func() {
+			rest(late, stopTimeout)
+			cancel()
+		})
+		defer stop()
+		edited, err = w.o.Outbox.Edit(late, changes)
 		return err
 	})
 	return edited, err
@@ -328,9 +336,9 @@ func (w *work) save(ctx context.Context) error {
 		if !errors.Is(err, outbox.ErrConflict) {
 			return err
 		}
-		stored, err := w.get(ctx, w.d.ID)
-		if err != nil || stored.State.Over() || stored.Owner != w.owner {
-			return errTaken // or removed
+		stored, err := w.stored(ctx, w.owner)
+		if err != nil {
+			return err
 		}
 		fresh := stored.CancelledBy != "" && w.d.CancelledBy == ""
 		w.d.revision, w.d.CancelledBy = stored.revision, stored.CancelledBy
@@ -338,6 +346,22 @@ func (w *work) save(ctx context.Context) error {
 			return errCancelled
 		}
 	}
+}
+
+// stored reads the job after a conflict, while it is owner's. Errors: the context's, which says nothing of the job;
+// errTaken, also for a job that has ended or was removed.
+func (w *work) stored(ctx context.Context, owner string) (d *document, err error) {
+	err = w.patiently(ctx, func() (err error) {
+		d, err = w.get(ctx, w.d.ID)
+		return err
+	})
+	switch {
+	case ctx.Err() != nil && err != nil:
+		return nil, ctx.Err()
+	case err != nil || d.State.Over() || d.Owner != owner:
+		return nil, errTaken
+	}
+	return d, nil
 }
 
 // end ends the job, and writes so to the log and to the audit.
@@ -373,9 +397,9 @@ func (w *work) finish(ctx context.Context, owner string) error {
 		if err == nil || !errors.Is(err, outbox.ErrConflict) {
 			return err
 		}
-		stored, err := w.get(ctx, w.d.ID)
-		if err != nil || stored.State.Over() || stored.Owner != owner {
-			return errTaken
+		stored, err := w.stored(ctx, owner)
+		if err != nil {
+			return err
 		}
 		w.d.revision, w.d.CancelledBy = stored.revision, stored.CancelledBy
 	}
