@@ -32,9 +32,15 @@ type box struct {
 	mu     sync.Mutex
 	before func(call string) error // of Edit, PutDocument and Deliveries; with an error they do nothing
 	after  func(call string)
-	read   func(call string) // before Documents and Document
+	read   func(call string)                                                                // before Documents and Document
+	put    func(ctx context.Context, d outbox.Document, do putter) (outbox.Document, error) // instead of PutDocument
+	away   func(call string) bool                                                           // Documents or Document fails
+	lost   func() bool                                                                      // Edit makes its changes, and fails
 	edits  []edit
 }
+
+// putter is PutDocument.
+type putter func(context.Context, outbox.Document) (outbox.Document, error)
 
 // edit is a call of Edit.
 type edit struct {
@@ -61,13 +67,17 @@ func (b *box) done(name string) {
 	}
 }
 
-func (b *box) reads(name string) {
+func (b *box) reads(name string) error {
 	b.mu.Lock()
-	read := b.read
+	read, away := b.read, b.away
 	b.mu.Unlock()
 	if read != nil {
 		read(name)
 	}
+	if away != nil && away(name) {
+		return outbox.ErrUnavailable
+	}
+	return nil
 }
 
 // edited returns the calls of Edit so far.
@@ -92,6 +102,9 @@ func (b *box) Edit(ctx context.Context, changes []outbox.Change) ([]outbox.Edite
 	b.mu.Unlock()
 	all, err := b.Operable.Edit(ctx, changes)
 	b.done("Edit")
+	if b.lost != nil && b.lost() {
+		return nil, outbox.ErrUnavailable
+	}
 	if ctx.Err() != nil {
 		return nil, ctx.Err() // the answer of an engine may come too late
 	}
@@ -101,6 +114,12 @@ func (b *box) Edit(ctx context.Context, changes []outbox.Change) ([]outbox.Edite
 func (b *box) PutDocument(ctx context.Context, d outbox.Document) (outbox.Document, error) {
 	if err := b.call("PutDocument"); err != nil {
 		return outbox.Document{}, err
+	}
+	b.mu.Lock()
+	put := b.put
+	b.mu.Unlock()
+	if put != nil {
+		return put(ctx, d, b.documents().PutDocument)
 	}
 	d, err := b.documents().PutDocument(ctx, d)
 	b.done("PutDocument")
@@ -115,12 +134,16 @@ func (b *box) documents() outbox.Documents {
 }
 
 func (b *box) Documents(ctx context.Context, kind string, after uint64) ([]outbox.Document, uint64, error) {
-	b.reads("Documents")
+	if err := b.reads("Documents"); err != nil {
+		return nil, 0, err
+	}
 	return b.documents().Documents(ctx, kind, after)
 }
 
 func (b *box) Document(ctx context.Context, kind, name string) (outbox.Document, error) {
-	b.reads("Document")
+	if err := b.reads("Document"); err != nil {
+		return outbox.Document{}, err
+	}
 	return b.documents().Document(ctx, kind, name)
 }
 

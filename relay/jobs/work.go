@@ -34,7 +34,7 @@ type work struct {
 	query *query.Query
 	saved time.Time // when the document was written last
 	pace  pace
-	again bool // Batch was begun by who worked on the job before
+	again bool // some of Batch may be changed already: by who worked on the job before, or by a call without an answer
 }
 
 // do works on a job until it has ended, or ctx has. It returns false if there was nothing to do.
@@ -56,7 +56,10 @@ func (w *work) do(ctx context.Context, id string) (worked bool) {
 		err = w.end(last, Cancelled, "")
 	case ctx.Err() != nil: // Relay stops
 		w.d.State, w.d.Owner, w.d.Until = Waiting, "", time.Time{}
-		err = w.save(last)
+		if err = w.save(last); errors.Is(err, errCancelled) {
+			w.d.Owner = w.owner // as in the outbox
+			err = w.end(last, Cancelled, "")
+		}
 	default:
 		err = w.end(last, Broken, err.Error())
 	}
@@ -66,11 +69,16 @@ func (w *work) do(ctx context.Context, id string) (worked bool) {
 	return true
 }
 
-// take begins the lease. It returns errTaken, and leaves d nil, if there is nothing to do.
+// take begins the lease. It returns errTaken, and leaves d nil, if there is nothing to do. With the context's error it is not
+// known whether the lease is stored, so it has to be given back.
 func (w *work) take(ctx context.Context, id string) error {
-	d, err := w.get(ctx, id)
+	var d *document
+	err := w.patiently(ctx, func() (err error) {
+		d, err = w.get(ctx, id)
+		return err
+	})
 	if err != nil {
-		return errTaken // the next look tries again
+		return errTaken
 	}
 	if d.State.Over() || w.held(d) {
 		return errTaken
@@ -86,7 +94,14 @@ func (w *work) take(ctx context.Context, id string) error {
 		d.Started = w.now()
 	}
 	w.d = d
-	if err := w.save(ctx); err != nil {
+	err = w.save(ctx)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		if first {
+			d.Started = time.Time{}
+		}
+		return err
+	case err != nil:
 		w.d = nil
 		return errTaken
 	}
@@ -110,7 +125,9 @@ func (w *work) all(ctx context.Context) (err error) {
 			return err
 		}
 		if w.d.Last {
-			return w.end(ctx, Done, "")
+			late, cancel := outlive(ctx)
+			defer cancel()
+			return w.end(late, Done, "")
 		}
 		if err := w.next(ctx); err != nil {
 			return err
@@ -217,8 +234,20 @@ func (w *work) act(ctx context.Context) error {
 	return nil
 }
 
-// edit asks for the changes of a part of the batch. It outlives ctx by up to stopTimeout: an answer that nobody awaits
-// leaves changes uncounted.
+// outlive is a context that ends stopTimeout after ctx: for a call whose answer counts also when the work is to end.
+func outlive(ctx context.Context) (late context.Context, cancel context.CancelFunc) {
+	late, end := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		rest(late, stopTimeout)
+		end()
+	})
+	return late, func() {
+		stop()
+		end()
+	}
+}
+
+// edit asks for the changes of a part of the batch. It outlives ctx: an answer that nobody awaits leaves changes uncounted.
 func (w *work) edit(ctx context.Context, ids []string) (edited []outbox.Edited, err error) {
 	changes := make([]outbox.Change, len(ids))
 	for i, id := range ids {
@@ -234,14 +263,10 @@ func (w *work) edit(ctx context.Context, ids []string) (edited []outbox.Edited, 
 		changes[i] = c
 	}
 	err = w.patiently(ctx, func() (err error) {
-		late, cancel := context.WithCancel(context.WithoutCancel(ctx))
+		late, cancel := outlive(ctx)
 		defer cancel()
-		stop := context.AfterFunc(ctx, func() {
-			rest(late, stopTimeout)
-			cancel()
-		})
-		defer stop()
 		edited, err = w.o.Outbox.Edit(late, changes)
+		w.again = w.again || err != nil // they may be made all the same
 		return err
 	})
 	return edited, err
@@ -349,7 +374,7 @@ func (w *work) save(ctx context.Context) error {
 }
 
 // stored reads the job after a conflict, while it is owner's. Errors: the context's, which says nothing of the job;
-// errTaken, also for a job that has ended or was removed.
+// errTaken, also for a job that has ended, which it returns too, or was removed.
 func (w *work) stored(ctx context.Context, owner string) (d *document, err error) {
 	err = w.patiently(ctx, func() (err error) {
 		d, err = w.get(ctx, w.d.ID)
@@ -358,20 +383,24 @@ func (w *work) stored(ctx context.Context, owner string) (d *document, err error
 	switch {
 	case ctx.Err() != nil && err != nil:
 		return nil, ctx.Err()
-	case err != nil || d.State.Over() || d.Owner != owner:
+	case err != nil:
 		return nil, errTaken
+	case d.State.Over() || d.Owner != owner:
+		return d, errTaken
 	}
 	return d, nil
 }
 
-// end ends the job, and writes so to the log and to the audit.
+// end ends the job, and writes so to the log and to the audit. With an error the job has not ended, and is as before.
 func (w *work) end(ctx context.Context, s State, why string) error {
-	owner := w.d.Owner
+	before := *w.d
 	w.d.end(s, w.now())
 	if why != "" {
 		w.d.Error = why
 	}
-	if err := w.finish(ctx, owner); err != nil {
+	if err := w.finish(ctx, before.Owner); err != nil {
+		before.revision, before.CancelledBy = w.d.revision, w.d.CancelledBy
+		*w.d = before
 		return err
 	}
 	level := zerolog.InfoLevel
@@ -398,6 +427,9 @@ func (w *work) finish(ctx context.Context, owner string) error {
 			return err
 		}
 		stored, err := w.stored(ctx, owner)
+		if stored != nil && stored.State == w.d.State && stored.Ended.Equal(w.d.Ended) && stored.Relay == w.d.Relay {
+			return nil // by the call before, whose answer was lost
+		}
 		if err != nil {
 			return err
 		}
