@@ -27,7 +27,7 @@ func Port(t testing.TB) int {
 		if err != nil {
 			t.Fatalf("open port lock: %v", err)
 		}
-		if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil && isFree(port) && isFree(port+10000) {
+		if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil && isThere(lock) && isFree(port) && isFree(port+10000) {
 			t.Cleanup(func() { _, _ = os.Remove(lock.Name()), lock.Close() })
 			return port
 		}
@@ -35,6 +35,16 @@ func Port(t testing.TB) int {
 	}
 	t.Fatal("find port: none of 1,000 tried between 10000 and 20000 is free")
 	return 0
+}
+
+// isThere tells whether an open file still has its name: who held its lock before may have removed it.
+func isThere(f *os.File) bool {
+	open, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	named, err := os.Stat(f.Name())
+	return err == nil && os.SameFile(open, named)
 }
 
 // Loopback is an address of this machine.
