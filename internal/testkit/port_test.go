@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// A lock on a file that was removed, or made anew, keeps nobody off.
+// A lock on a file that was removed, or made again, keeps nobody off.
 func TestRemovedLock(t *testing.T) {
 	name := filepath.Join(t.TempDir(), "lock")
 	f, err := os.Create(name)
