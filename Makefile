@@ -1,6 +1,7 @@
 # make          build bin/relay
 # make test     everything that must hold: lint, tests (installs what they need)
 # make docs     write the generated tables of README.md and docs/
+# make pack     write the archives of files that are part of the binary
 # make man      write the manual pages into MANDIR (man/)
 # make demo     the main job in one terminal
 # make interop  requests for the platforms' own libraries to verify
@@ -30,7 +31,7 @@ RACE = -race -gcflags='github.com/ncruces/go-sqlite3-wasm/...=-race=false'
 # Files with misspelt words on purpose (what the operator may have typed), and lists of others.
 QUOTED = ':!policy/testdata' ':!*.sum' ':!*lock.json'
 
-.PHONY: build test lint lint-format lint-modules lint-vet lint-staticcheck lint-errors lint-zerolog lint-deadcode lint-spelling lint-darwin vuln setup interop browser images deploy docs man demo bench fuzz soak figures performance
+.PHONY: build test lint lint-format lint-modules lint-vet lint-staticcheck lint-errors lint-zerolog lint-deadcode lint-spelling lint-darwin vuln setup interop browser images deploy pack docs man demo bench fuzz soak figures performance
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./relay
@@ -124,7 +125,10 @@ relay/page/browser/node_modules: relay/page/browser/package-lock.json
 deploy:
 	cd examples/deploy/check && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) test ./...
 
-docs:
+pack:
+	$(GO) test -count=1 -run 'Packed$$' ./relay/page ./outbox/redisstream -args -update
+
+docs: pack
 	$(GO) test -count=1 -run TestDocumentIsGenerated ./relay/admin -args -update
 	$(GO) test -count=1 -run TestDocsAreGenerated ./relay -args -update
 

@@ -18,7 +18,8 @@ import (
 // endpoint, and everything else hangs below. Tests may import what they like.
 var arrows = map[string][]string{
 	"internal/testkit":             {},
-	"internal/testkit/golden":      {},
+	"internal/packed":              {},
+	"internal/testkit/golden":      {"internal/packed"},
 	"internal/testkit/wallclock":   {},
 	"internal/testkit/pebble":      {"internal/testkit"},
 	"config":                       {"config/eval", "internal/access", "internal/seal", "internal/sorting"},
@@ -35,7 +36,7 @@ var arrows = map[string][]string{
 	"internal/trace":               {"internal/throttle"},
 	"internal/trace/tracetest":     {},
 	"outbox/sqlite":                {"internal/access", "internal/sorting", "outbox", "outbox/brief", "outbox/clock", "outbox/sketch"},
-	"outbox/redisstream":           {"internal/sorting", "internal/throttle", "outbox", "outbox/brief", "outbox/sketch"},
+	"outbox/redisstream":           {"internal/packed", "internal/sorting", "internal/throttle", "outbox", "outbox/brief", "outbox/sketch"},
 	"outbox/redisstream/redistest": {"internal/testkit"},
 	"outbox/spool":                 {"outbox", "outbox/redisstream", "outbox/sqlite"},
 	"policy":                       {"config", "config/eval", "internal/sorting", "outbox", "policy/expr", "policy/rawjson", "policy/rfc3339", "policy/sign"},
@@ -50,7 +51,7 @@ var arrows = map[string][]string{
 	"relay/gate":                   {"outbox", "policy"},
 	"relay/post":                   {"outbox", "policy", "policy/sign"},
 	"relay/deliver":                {"internal/throttle", "internal/trace", "outbox", "policy", "policy/rawjson", "relay/gate", "policy/sign", "relay/post"},
-	"relay/admin":                  {"config", "ingest/listen", "ingest/problem", "internal/sorting", "outbox", "outbox/sketch", "policy", "relay/alert", "relay/audit", "relay/deliver", "relay/explain", "relay/gate", "relay/jobs", "relay/query", "relay/registry"},
+	"relay/admin":                  {"config", "ingest/listen", "ingest/problem", "internal/packed", "internal/sorting", "outbox", "outbox/sketch", "policy", "relay/alert", "relay/audit", "relay/deliver", "relay/explain", "relay/gate", "relay/jobs", "relay/query", "relay/registry"},
 	"relay/audit":                  {"outbox"},
 	"relay/jobs":                   {"internal/sorting", "outbox", "relay/audit", "relay/query"},
 	"relay/query":                  {"config", "ingest/problem", "outbox", "policy", "policy/rfc3339"},
@@ -69,7 +70,7 @@ var arrows = map[string][]string{
 	"relay/alert":                  {"internal/sorting", "outbox", "outbox/sketch", "policy", "relay/deliver"},
 	"relay/registry":               {"config", "internal/seal", "outbox", "policy", "policy/sign"},
 	"relay/explain":                {"config", "outbox", "policy", "relay/deliver", "relay/post"},
-	"relay/page":                   {"config", "ingest/problem", "internal/sorting", "policy", "relay/admin", "relay/alert", "relay/explain", "relay/jobs", "relay/page/chart", "relay/page/markup", "relay/page/show", "relay/query", "relay/registry"},
+	"relay/page":                   {"config", "ingest/problem", "internal/packed", "internal/sorting", "policy", "relay/admin", "relay/alert", "relay/explain", "relay/jobs", "relay/page/chart", "relay/page/markup", "relay/page/show", "relay/query", "relay/registry"},
 	"relay/app":                    {"config", "ingest", "ingest/listen", "ingest/problem", "internal/access", "internal/seal", "internal/throttle", "internal/trace", "outbox", "outbox/redisstream", "outbox/spool", "outbox/sqlite", "policy", "relay/admin", "relay/alert", "relay/certstore", "relay/deliver", "relay/explain", "relay/front", "relay/jobs", "relay/metrics", "relay/page", "relay/query", "relay/registry"},
 	"relay":                        {"config", "ingest", "ingest/listen", "ingest/problem", "internal/sorting", "outbox", "policy", "policy/sign", "relay/admin", "relay/app", "relay/bench", "relay/child", "relay/client", "relay/deliver", "relay/doctor", "relay/explain", "relay/query", "relay/registry", "relay/sink", "relay/systemd"},
 }

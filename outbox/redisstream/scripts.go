@@ -2,9 +2,11 @@ package redisstream
 
 import (
 	"crypto/sha1"
-	"embed"
+	_ "embed" // for the scripts
 	"encoding/hex"
 	"slices"
+
+	"relay/internal/packed"
 )
 
 // script is a Lua script. Redis knows it by the SHA-1 of its text.
@@ -21,18 +23,11 @@ type scripts struct {
 // past are the scripts that change what was accepted long ago.
 var past = []string{"reap", "forget", "redeliver", "retry", "discard", "erase"}
 
-//go:embed lua
-var files embed.FS
+//go:embed lua.gz
+var archive []byte
 
-func loadScripts() (s scripts, err error) {
-	lib, err := files.ReadFile("lua/lib.lua")
-	if err != nil {
-		return scripts{}, err
-	}
-	edits, err := files.ReadFile("lua/past.lua")
-	if err != nil {
-		return scripts{}, err
-	}
+func loadScripts() (s scripts) {
+	files := packed.Files(archive)
 	for name, to := range map[string]*script{
 		"join": &s.join, "leave": &s.leave, "accept": &s.accept, "claim": &s.claim, "settle": &s.settle,
 		"forget": &s.forget, "expire": &s.expire, "tick": &s.tick, "counts": &s.counts, "reap": &s.reap,
@@ -42,21 +37,21 @@ func loadScripts() (s scripts, err error) {
 		"redeliver": &s.redeliver, "retry": &s.retry, "discard": &s.discard, "erase": &s.erase, "record": &s.record,
 		"setdoc": &s.setdoc, "line": &s.line,
 	} {
-		body, err := files.ReadFile("lua/" + name + ".lua")
-		if err != nil {
-			return scripts{}, err
+		body, is := files[name+".lua"]
+		if !is {
+			panic("redisstream: there is no script " + name)
 		}
 		flags := "#!lua flags=allow-oom\n"
 		if name == "accept" || name == "redeliver" || name == "record" {
 			flags = "#!lua\n"
 		}
-		text := flags + string(lib)
+		text := flags + files["lib.lua"]
 		if slices.Contains(past, name) {
-			text += string(edits)
+			text += files["past.lua"]
 		}
-		*to = newScript(name, text+string(body))
+		*to = newScript(name, text+body)
 	}
-	return s, nil
+	return s
 }
 
 func newScript(name, text string) script {

@@ -105,9 +105,7 @@ func open(ctx context.Context, o Options, window time.Duration) (*Store, error) 
 		events:    newCache(cacheBytes),
 		notes:     noted{heard: make(chan struct{})},
 		kinds:     revisions{},
-	}
-	if s.scripts, err = loadScripts(); err != nil {
-		return nil, err
+		scripts:   loadScripts(),
 	}
 	if s.conn, err = connect(o); err != nil {
 		return nil, err

@@ -2,12 +2,12 @@ package admin
 
 import (
 	"bytes"
-	"compress/gzip"
 	_ "embed" // for the document
 	"encoding/json"
-	"io"
 	"net/http"
 	"sync"
+
+	"relay/internal/packed"
 )
 
 // document is the OpenAPI document of all routes. `make docs` writes it from the table of routes, the
@@ -16,23 +16,10 @@ import (
 //go:embed openapi.json.gz
 var document []byte
 
-// unpacked is the document as openapi.json has it. It is part of the binary, and a test reads it, so it can be read.
-func unpacked() []byte {
-	from, err := gzip.NewReader(bytes.NewReader(document))
-	if err != nil {
-		panic("admin: openapi.json.gz: " + err.Error())
-	}
-	text, err := io.ReadAll(from)
-	if err != nil {
-		panic("admin: openapi.json.gz: " + err.Error())
-	}
-	return text
-}
-
 // Document is the OpenAPI 3.1 document of the admin routes, for a version of Relay.
 func Document(version string) []byte {
 	quoted, _ := json.Marshal(version) // a text always can be written
-	return bytes.Replace(unpacked(), []byte(`"version": "0"`), append([]byte(`"version": `), quoted...), 1)
+	return bytes.Replace(packed.Text(document), []byte(`"version": "0"`), append([]byte(`"version": `), quoted...), 1)
 }
 
 func (a *api) documentRoutes() []route {

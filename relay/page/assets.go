@@ -3,49 +3,56 @@ package page
 import (
 	"bytes"
 	"crypto/sha256"
-	"embed"
+	_ "embed" // for the assets
 	"encoding/hex"
-	"io/fs"
+	"maps"
 	"path"
+	"slices"
 	"strings"
+	"sync"
+
+	"relay/internal/packed"
 )
 
-//go:embed assets
-var assetFiles embed.FS
+//go:embed assets.gz
+var assetArchive []byte
 
-// assets are the style sheet, the module and the icon.
+// assets are the style sheet, the module and the icon. They are unpacked when the first is asked for.
 type assets struct {
+	once   sync.Once
 	bodies map[string][]byte
-	types  map[string]string
 }
 
-// readAssets reads them; style sheets are served as one. It panics if a file cannot be read: they are part of the
-// binary.
-func readAssets() *assets {
-	a := &assets{bodies: map[string][]byte{}, types: map[string]string{
-		"page.css": "text/css; charset=utf-8", "page.js": "text/javascript; charset=utf-8", "icon.svg": "image/svg+xml",
-	}}
-	files, err := fs.Glob(assetFiles, "assets/*")
-	if err != nil {
-		panic("page: assets: " + err.Error())
-	}
-	for _, name := range files {
-		body, err := assetFiles.ReadFile(name)
-		if err != nil {
-			panic("page: assets: " + err.Error())
+// body is an asset, nil if there is none of this name. Style sheets are served as one.
+func (a *assets) body(name string) []byte {
+	a.once.Do(func() {
+		a.bodies = map[string][]byte{}
+		files := packed.Files(assetArchive)
+		for _, file := range slices.Sorted(maps.Keys(files)) {
+			key := file
+			if strings.HasSuffix(file, ".css") {
+				key = "page.css"
+			}
+			a.bodies[key] = append(a.bodies[key], files[file]...)
 		}
-		key := path.Base(name)
-		if strings.HasSuffix(key, ".css") {
-			key = "page.css"
-		}
-		a.bodies[key] = append(a.bodies[key], body...)
+	})
+	return a.bodies[name]
+}
+
+// typeOf is the content type of an asset.
+func typeOf(name string) string {
+	switch path.Ext(name) {
+	case ".css":
+		return "text/css; charset=utf-8"
+	case ".js":
+		return "text/javascript; charset=utf-8"
 	}
-	return a
+	return "image/svg+xml"
 }
 
 // style is the style sheet with the accent colour of the file.
 func (p *Page) style() []byte {
-	body := p.assets.bodies["page.css"]
+	body := p.assets.body("page.css")
 	if accent := p.Look().Accent; accent != "" {
 		body = append(bytes.Clone(body), accentStyle(accent)...)
 	}
@@ -56,7 +63,7 @@ func (p *Page) assetBody(name string) []byte {
 	if name == "page.css" {
 		return p.style()
 	}
-	return p.assets.bodies[name]
+	return p.assets.body(name)
 }
 
 // version is a part of an asset's address that changes with its content, so that browsers may keep it.
@@ -76,7 +83,7 @@ func (p *Page) asset(c *call) error {
 		return c.lost()
 	}
 	h := c.w.Header()
-	h.Set("Content-Type", p.assets.types[name])
+	h.Set("Content-Type", typeOf(name))
 	if c.r.URL.Query().Get("v") == p.version(name) {
 		h.Set("Cache-Control", "public, max-age=31536000, immutable")
 	}

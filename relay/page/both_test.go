@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"html/template"
 	"io"
-	"io/fs"
 	"regexp"
 	"testing"
 )
@@ -19,13 +18,18 @@ type twice struct {
 
 // compared makes a page check all that it shows against html/template.
 func compared(t *testing.T, p *Page) *Page {
-	p.screens.parse = func(files fs.FS, funcs map[string]any, patterns ...string) (executor, error) {
-		ours, err := parseMarkup(files, funcs, patterns...)
+	p.screens.parse = func(files map[string]string, funcs map[string]any) (executor, error) {
+		ours, err := parseMarkup(files, funcs)
 		if err != nil {
 			return nil, err
 		}
-		theirs, err := template.New("").Funcs(funcs).ParseFS(files, patterns...)
-		return &twice{t, ours, theirs}, err
+		theirs := template.New("").Funcs(funcs)
+		for _, text := range files {
+			if theirs, err = theirs.Parse(text); err != nil {
+				return nil, err
+			}
+		}
+		return &twice{t, ours, theirs}, nil
 	}
 	return p
 }

@@ -15,23 +15,21 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+
+	"relay/internal/packed"
 )
 
 // entries reads the files of texts one by one, so that a key in two of them is seen.
 func entries(t *testing.T) map[string]map[string]string {
 	t.Helper()
 	all := map[string]map[string]string{}
-	files, err := fs.Glob(textFiles, "texts/*.json")
-	if err != nil || len(files) < 5 {
-		t.Fatalf("%d files, %v", len(files), err)
+	files := packed.Files(textArchive)
+	if len(files) < 5 {
+		t.Fatalf("%d files", len(files))
 	}
-	for _, file := range files {
-		body, err := textFiles.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
+	for file, body := range files {
 		var lists map[string][]string
-		if err := json.Unmarshal(body, &lists); err != nil {
+		if err := json.Unmarshal([]byte(body), &lists); err != nil {
 			t.Fatalf("%s: %v", file, err)
 		}
 		for key, list := range lists {
@@ -98,17 +96,9 @@ func TestChineseIsOfItsKind(t *testing.T) {
 // templateTexts are the templates by file.
 func templateTexts(t *testing.T) map[string]string {
 	t.Helper()
-	all := map[string]string{}
-	err := fs.WalkDir(templateFiles, ".", func(file string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		body, err := templateFiles.ReadFile(file)
-		all[file] = string(body)
-		return err
-	})
-	if err != nil || len(all) < 10 {
-		t.Fatalf("%d templates, %v", len(all), err)
+	all := packed.Files(templateArchive)
+	if len(all) < 10 {
+		t.Fatalf("%d templates", len(all))
 	}
 	return all
 }

@@ -75,7 +75,7 @@ func New(o Options) *Page {
 	}
 	texts := &catalogue{}
 	p := &Page{
-		Options: o, mux: http.NewServeMux(), assets: readAssets(), exports: admin.NewCrowd(maxExports),
+		Options: o, mux: http.NewServeMux(), assets: &assets{}, exports: admin.NewCrowd(maxExports),
 		texts: texts, screens: &screens{now: o.Now, parse: parseMarkup, read: map[string]executor{}},
 	}
 	p.once, _ = lru.New[string, step](remembered) // the only error is a size that is not positive

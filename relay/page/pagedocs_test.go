@@ -26,7 +26,7 @@ func TestDocsOfThePage(t *testing.T) {
 		named = append(named, regexp.MustCompile("^\\| `([^`]+)`").FindStringSubmatch(row)[1])
 	}
 	var menu []string
-	for _, m := range regexp.MustCompile(`\{\{template "entry" \.With \(list \. "([^"]+)"`).FindAllStringSubmatch(templateTexts(t)["templates/parts/layout.html"], -1) {
+	for _, m := range regexp.MustCompile(`\{\{template "entry" \.With \(list \. "([^"]+)"`).FindAllStringSubmatch(templateTexts(t)["parts/layout.html"], -1) {
 		menu = append(menu, m[1])
 	}
 	slices.Sort(named)
@@ -34,7 +34,7 @@ func TestDocsOfThePage(t *testing.T) {
 	if !slices.Equal(named, menu) {
 		t.Errorf("the table has the screens %v, the menu has %v", named, menu)
 	}
-	module := string(readAssets().bodies["page.js"])
+	module := string((&assets{}).body("page.js"))
 	keys := strings.Join(rows("Keyboard"), "\n")
 	_, list, _ := strings.Cut(module, "const keys = {")
 	list, _, _ = strings.Cut(list, "\n};")

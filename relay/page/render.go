@@ -3,10 +3,9 @@ package page
 import (
 	"bytes"
 	"cmp"
-	"embed"
+	_ "embed" // for the templates
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
 	"net/http"
 	"net/url"
@@ -14,20 +13,23 @@ import (
 	"sync"
 	"time"
 
+	"relay/internal/packed"
 	"relay/relay/admin"
 	"relay/relay/page/markup"
 	"relay/relay/page/show"
 )
 
-//go:embed templates
-var templateFiles embed.FS
+//go:embed templates.gz
+var templateArchive []byte
 
 // screens is the templates, by words and name of the screen. Each is read when it is first shown: most Relays
 // show none.
 type screens struct {
 	now   func() time.Time
+	parse func(files map[string]string, funcs map[string]any) (executor, error)
+
 	mu    sync.Mutex
-	parse func(files fs.FS, funcs map[string]any, patterns ...string) (executor, error)
+	files map[string]string // the texts of all templates, which what was read of them shares; nil before the first
 	read  map[string]executor
 }
 
@@ -36,8 +38,8 @@ type executor interface {
 	Execute(w io.Writer, name string, data any) error
 }
 
-func parseMarkup(files fs.FS, funcs map[string]any, patterns ...string) (executor, error) {
-	return markup.Parse(files, funcs, patterns...)
+func parseMarkup(files map[string]string, funcs map[string]any) (executor, error) {
+	return markup.Parse(files, funcs)
 }
 
 // screen is the templates of a screen: its own, and those in parts, which belong to all.
@@ -51,7 +53,17 @@ func (s *screens) screen(w words, name string) (executor, error) {
 	if t := s.read[key]; t != nil {
 		return t, nil
 	}
-	t, err := s.parse(templateFiles, functions(w, s.now), "templates/parts/*.html", "templates/"+name+".html")
+	if s.files == nil {
+		s.files = packed.Files(templateArchive)
+	}
+	own := name + ".html"
+	files := map[string]string{own: s.files[own]}
+	for file, text := range s.files {
+		if strings.HasPrefix(file, "parts/") {
+			files[file] = text
+		}
+	}
+	t, err := s.parse(files, functions(w, s.now))
 	if err == nil {
 		s.read[key] = t
 	}

@@ -1,20 +1,21 @@
 package page
 
 import (
-	"embed"
+	_ "embed" // for the texts
 	"encoding/json"
 	"fmt"
 	"html/template"
-	"io/fs"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+
+	"relay/internal/packed"
 )
 
-//go:embed texts
-var textFiles embed.FS
+//go:embed texts.gz
+var textArchive []byte
 
 // The languages, by their tags of BCP 47. The first one is used where none fits.
 func languages() []string { return []string{"en", "zh-Hant", "zh-Hans"} }
@@ -80,22 +81,14 @@ type catalogue struct {
 	texts map[string][]string
 }
 
-// read panics if a file cannot be read: they are part of the binary, and a test reads them.
+// read panics if a file cannot be read: they are part of the binary, and a test reads them. What was unpacked is let go.
 func (c *catalogue) read() map[string][]string {
 	c.once.Do(func() {
 		c.texts = map[string][]string{}
-		files, err := fs.Glob(textFiles, "texts/*.json")
-		for _, name := range files {
-			var body []byte
-			if body, err = textFiles.ReadFile(name); err == nil {
-				err = json.Unmarshal(body, &c.texts) // adds its keys
+		for name, body := range packed.Files(textArchive) {
+			if err := json.Unmarshal([]byte(body), &c.texts); err != nil { // adds its keys
+				panic("page: " + name + ": " + err.Error())
 			}
-			if err != nil {
-				break
-			}
-		}
-		if err != nil {
-			panic("page: texts: " + err.Error())
 		}
 	})
 	return c.texts

@@ -1,15 +1,16 @@
 package page
 
 import (
-	"embed"
+	_ "embed" // for the samples
 	"slices"
 	"strings"
 
+	"relay/internal/packed"
 	"relay/relay/admin"
 )
 
-//go:embed samples
-var sampleFiles embed.FS
+//go:embed samples.gz
+var sampleArchive []byte
 
 // verification is how a receiver verifies the signature of a scheme.
 type verification struct {
@@ -33,11 +34,12 @@ func verifications(e *admin.Endpoint) (all []verification) {
 			}
 		}
 	}
+	samples := packed.Files(sampleArchive) // this screen is seldom shown, so they are not kept
 	for _, scheme := range schemes {
 		v := verification{Scheme: scheme, Known: slices.Contains(explainedSchemes(), scheme)}
 		for _, language := range []struct{ name, ending string }{{"Node.js", "mjs"}, {"Python", "py"}, {"Go", "go.txt"}} {
-			if text, err := sampleFiles.ReadFile("samples/" + scheme + "." + language.ending); err == nil {
-				v.Samples = append(v.Samples, codeSample{scheme + "-" + strings.TrimSuffix(language.ending, ".txt"), language.name, strings.TrimSpace(string(text))})
+			if text, is := samples[scheme+"."+language.ending]; is {
+				v.Samples = append(v.Samples, codeSample{scheme + "-" + strings.TrimSuffix(language.ending, ".txt"), language.name, strings.TrimSpace(text)})
 			}
 		}
 		all = append(all, v)

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"relay/internal/packed"
 )
 
 // The screen of a secret says for each signature of the endpoint where it is and how it is computed, with code.
@@ -35,9 +37,9 @@ func TestHowToVerify(t *testing.T) {
 
 // Each scheme that has code has a text, too.
 func TestSamplesAreExplained(t *testing.T) {
-	files, err := sampleFiles.ReadDir("samples")
-	if err != nil || len(files) < 8 {
-		t.Fatalf("%d samples, %v", len(files), err)
+	files := packed.Files(sampleArchive)
+	if len(files) < 8 {
+		t.Fatalf("%d samples", len(files))
 	}
 	texts := &catalogue{}
 	for _, scheme := range explainedSchemes() {
@@ -45,8 +47,8 @@ func TestSamplesAreExplained(t *testing.T) {
 			t.Errorf("there is no text on %s", scheme)
 		}
 	}
-	for _, file := range files {
-		if scheme, _, _ := strings.Cut(file.Name(), "."); !texts.has("secret.verify." + scheme) {
+	for file := range files {
+		if scheme, _, _ := strings.Cut(file, "."); !texts.has("secret.verify." + scheme) {
 			t.Errorf("there is no text on %s", scheme)
 		}
 	}

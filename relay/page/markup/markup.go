@@ -15,7 +15,6 @@ import (
 	"fmt"
 	"html/template"
 	"io"
-	"io/fs"
 	"reflect"
 	"text/template/parse"
 )
@@ -36,9 +35,9 @@ type Set struct {
 	places map[parse.Node]place // of actions
 }
 
-// Parse reads files, whose templates are those of their define blocks. funcs are called by name; they return a value, or a value
-// and an error.
-func Parse(files fs.FS, funcs map[string]any, patterns ...string) (*Set, error) {
+// Parse reads texts by the names of their files, whose templates are those of their define blocks. funcs are called by name; they
+// return a value, or a value and an error.
+func Parse(files map[string]string, funcs map[string]any) (*Set, error) {
 	s := &Set{funcs: map[string]reflect.Value{}, trees: map[string]*parse.Tree{}, places: map[parse.Node]place{}}
 	for name, f := range builtins() {
 		s.funcs[name] = reflect.ValueOf(f)
@@ -46,18 +45,9 @@ func Parse(files fs.FS, funcs map[string]any, patterns ...string) (*Set, error) 
 	for name, f := range funcs {
 		s.funcs[name] = reflect.ValueOf(f)
 	}
-	for _, pattern := range patterns {
-		names, err := fs.Glob(files, pattern)
-		if err != nil {
+	for name, text := range files {
+		if err := s.parse(name, text); err != nil {
 			return nil, fmt.Errorf("parse templates: %w", err)
-		}
-		if len(names) == 0 {
-			return nil, fmt.Errorf("parse templates: there is no file %s", pattern)
-		}
-		for _, name := range names {
-			if err := s.parse(files, name); err != nil {
-				return nil, fmt.Errorf("parse templates: %w", err)
-			}
 		}
 	}
 	for name, tree := range s.trees {
@@ -68,16 +58,12 @@ func Parse(files fs.FS, funcs map[string]any, patterns ...string) (*Set, error) 
 	return s, nil
 }
 
-func (s *Set) parse(files fs.FS, name string) error {
-	text, err := fs.ReadFile(files, name)
-	if err != nil {
-		return err
-	}
+func (s *Set) parse(name, text string) error {
 	known := map[string]any{}
 	for name := range s.funcs {
 		known[name] = true
 	}
-	trees, err := parse.Parse(name, string(text), "", "", known)
+	trees, err := parse.Parse(name, text, "", "", known)
 	if err != nil {
 		return err
 	}
