@@ -13,6 +13,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -44,15 +45,18 @@ type Registry struct {
 	o      Options
 	loaded atomic.Bool
 	turn   chan struct{} // holds one while a change is judged and written
+	reads  chan struct{} // holds one while documents are read, so that their answers are taken in order
 
 	mu       sync.Mutex
 	file     *policy.Policy
 	entries  map[string]*entry
-	revision uint64 // of the last document that was read
-	asked    uint64 // counts changes of entries
-	done     uint64 // those of which Changed knows
+	gone     map[string]uint64 // revisions at which endpoints were deleted, of those that revision does not reach yet
+	revision uint64            // of the last document that was read
+	asked    uint64            // counts changes of entries
+	done     uint64            // those of which Changed knows
 	told     *sync.Cond
 	ring     chan struct{} // holds one when asked > done
+	follows  bool          // Follow is at work
 }
 
 // entry is a document with what became of it.
@@ -78,18 +82,16 @@ func New(o Options) *Registry {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	r := &Registry{o: o, file: o.File, entries: map[string]*entry{}, ring: make(chan struct{}, 1), turn: make(chan struct{}, 1)}
+	r := &Registry{o: o, file: o.File, entries: map[string]*entry{}, gone: map[string]uint64{}, ring: make(chan struct{}, 1), turn: make(chan struct{}, 1), reads: make(chan struct{}, 1)}
 	r.told = sync.NewCond(&r.mu)
 	return r
 }
 
 // Load reads all documents. Errors: those of the store.
 func (r *Registry) Load(ctx context.Context) error {
-	all, revision, err := r.o.Store.Documents(ctx, Kind, 0)
-	if err != nil {
+	if err := r.readAfter(ctx, 0); err != nil {
 		return fmt.Errorf("read endpoints made at run time: %w", err)
 	}
-	r.take(all, revision)
 	r.loaded.Store(true)
 	return nil
 }
@@ -105,15 +107,17 @@ func (r *Registry) take(all []outbox.Document, revision uint64) {
 	for _, d := range all {
 		old := r.entries[d.Name]
 		switch {
-		case old != nil && old.revision >= d.Revision:
+		case old != nil && old.revision >= d.Revision, r.gone[d.Name] >= d.Revision:
 			continue
 		case d.Body == nil:
 			delete(r.entries, d.Name)
+			r.gone[d.Name] = d.Revision // an answer from before may still be on its way to take
 		default:
 			e := &entry{revision: d.Revision}
 			if json.Unmarshal(d.Body, &e.stored) != nil {
 				e.stored = stored{} // of which withSecrets says that it cannot be read
 			}
+			e.stored.Secrets = e.stored.current(r.o.Now())
 			r.unseal(d.Name, &e.stored)
 			r.compile(d.Name, e)
 			r.entries[d.Name] = e
@@ -121,6 +125,7 @@ func (r *Registry) take(all []outbox.Document, revision uint64) {
 		changed = true
 	}
 	r.revision = max(r.revision, revision)
+	maps.DeleteFunc(r.gone, func(_ string, at uint64) bool { return at < r.revision })
 	if changed {
 		r.change()
 	}
@@ -178,11 +183,11 @@ func (r *Registry) Prepare(file *policy.Policy) (errs map[string]config.Flaws, u
 		defer r.mu.Unlock()
 		r.file = file
 		for name, e := range r.entries {
-			if again := next[name]; again != nil && again.revision == e.revision {
+			if again := next[name]; again != nil && again.revision == e.revision && len(again.stored.Secrets) == len(e.stored.Secrets) {
 				r.entries[name] = again
 				continue
 			}
-			r.compile(name, e) // it was changed meanwhile
+			r.compile(name, e) // it was changed meanwhile, or a secret has ended
 		}
 	}
 }
@@ -213,6 +218,8 @@ func (r *Registry) Made() []*policy.Endpoint {
 func (r *Registry) Follow(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	r.setFollows(true)
+	defer r.setFollows(false)
 	var tell sync.WaitGroup
 	defer tell.Wait()
 	tell.Go(func() { r.tell(ctx) })
@@ -238,14 +245,30 @@ func (r *Registry) Follow(ctx context.Context) error {
 	}
 }
 
+func (r *Registry) setFollows(is bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.follows = is
+	r.told.Broadcast()
+}
+
 func (r *Registry) known() uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.revision
 }
 
-func (r *Registry) read(ctx context.Context) error {
-	all, revision, err := r.o.Store.Documents(ctx, Kind, r.known())
+func (r *Registry) read(ctx context.Context) error { return r.readAfter(ctx, r.known()) }
+
+// readAfter takes the documents that were written after a revision, 0 for all.
+func (r *Registry) readAfter(ctx context.Context, revision uint64) error {
+	select {
+	case r.reads <- struct{}{}:
+		defer func() { <-r.reads }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	all, revision, err := r.o.Store.Documents(ctx, Kind, revision)
 	if err == nil {
 		r.take(all, revision)
 	}
@@ -280,10 +303,13 @@ func (r *Registry) tell(ctx context.Context) {
 	}
 }
 
-// settled waits until changes that were made before are in force in this Relay, for a second at
-// most.
+// settleMost bounds the wait of a change for its end: a reload under way and the rest of tell come before it.
+const settleMost = 5 * time.Second
+
+// settled waits until changes that were made before are in force in this Relay, for settleMost at
+// most, and while Follow is at work.
 func (r *Registry) settled(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	ctx, cancel := context.WithTimeout(ctx, settleMost)
 	defer cancel()
 	defer context.AfterFunc(ctx, func() {
 		r.mu.Lock()
@@ -292,7 +318,7 @@ func (r *Registry) settled(ctx context.Context) {
 	})()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for asked := r.asked; r.done < asked && ctx.Err() == nil; {
+	for asked := r.asked; r.follows && r.done < asked && ctx.Err() == nil; {
 		r.told.Wait()
 	}
 }

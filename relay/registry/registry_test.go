@@ -66,12 +66,13 @@ type world struct {
 	*Registry
 	t       *testing.T
 	changed atomic.Int64
+	takes   atomic.Int64 // how long Changed takes
 }
 
 func open(t *testing.T, store outbox.Documents, text string, keys *seal.Keys) *world {
 	t.Helper()
 	w := &world{t: t}
-	w.Registry = New(Options{Store: store, Keys: keys, File: policyOf(t, text), Changed: func() { w.changed.Add(1) }, Log: zerolog.Nop()})
+	w.Registry = New(Options{Store: store, Keys: keys, File: policyOf(t, text), Changed: w.change, Log: zerolog.Nop()})
 	if err := w.Load(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -83,6 +84,11 @@ func open(t *testing.T, store outbox.Documents, text string, keys *seal.Keys) *w
 		following.Wait()
 	})
 	return w
+}
+
+func (w *world) change() {
+	time.Sleep(time.Duration(w.takes.Load()))
+	w.changed.Add(1)
 }
 
 func newStore() *outboxtest.Mem { return outboxtest.NewMem(outboxtest.MemOptions{Shared: true}) }
@@ -201,6 +207,69 @@ func TestRaces(t *testing.T) {
 		}
 		if err := relays[1].Delete(t.Context(), "acme", e.Revision-1); !errors.Is(err, ErrChanged) {
 			t.Errorf("delete of an older revision: %v", err)
+		}
+	})
+}
+
+// late is a store whose answers to Documents are held back.
+type late struct {
+	*outboxtest.Mem
+	hold chan chan struct{} // each answer waits for the end of what it gets here; nil for no wait
+}
+
+func (l *late) Documents(ctx context.Context, kind string, after uint64) ([]outbox.Document, uint64, error) {
+	all, revision, err := l.Mem.Documents(ctx, kind, after)
+	select {
+	case wait := <-l.hold:
+		<-wait
+	default:
+	}
+	return all, revision, err
+}
+
+// An answer from before a delete that comes after it brings the endpoint not back.
+func TestDeleteBeforeALateAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := &late{newStore(), make(chan chan struct{}, 2)}
+		w := open(t, store, file, keysOf(t, keyA))
+		first, second := make(chan struct{}), make(chan struct{})
+		store.hold <- first
+		store.hold <- second
+		w.create(`{"name":"acme","url":"https://acme.test/"}`) // Follow reads it, and waits
+		synctest.Wait()
+		if err := w.Delete(t.Context(), "acme", 0); err != nil {
+			t.Error(err)
+		}
+		told := w.changed.Load()
+		close(first)
+		synctest.Wait() // Follow has taken it, and reads on
+		if _, err := w.Get("acme"); !errors.Is(err, ErrUnknown) || w.names() != nil || w.changed.Load() != told {
+			t.Errorf("after the late answer: %v, in force: %v, told %d times more", err, w.names(), w.changed.Load()-told)
+		}
+		close(second)
+		w.create(`{"name":"acme","url":"https://acme.test/"}`) // another one
+		if got := w.names(); !slices.Equal(got, []string{"acme"}) {
+			t.Errorf("made again: %v", got)
+		}
+	})
+}
+
+// A change is answered when it is in force, also when that takes long; once Follow has ended, without a wait.
+func TestChangeWaitsForItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newStore()
+		w := open(t, store, file, nil)
+		w.takes.Store(int64(1500 * time.Millisecond)) // a reload is under way
+		for i := range 2 {                            // the second one comes while tell rests
+			w.create(`{"url":"https://a.test/","sign":["none"]}`)
+			if n := w.changed.Load(); n != int64(i+1) {
+				t.Errorf("%d of %d changes are in force", n, i+1)
+			}
+		}
+		r := New(Options{Store: store.Join(), File: policyOf(t, file), Changed: func() {}, Log: zerolog.Nop()})
+		began := time.Now()
+		if _, err := r.Create(t.Context(), []byte(`{"url":"https://a.test/","sign":["none"]}`)); err != nil || time.Since(began) > 0 {
+			t.Errorf("nobody follows: %v after %s", err, time.Since(began))
 		}
 	})
 }

@@ -254,14 +254,14 @@ var (
 	ErrOverlap        = errors.New("the overlap is from 0 to 7 days")
 )
 
-// untilNextEnd is how long no secret ends.
+// untilNextEnd is how long no secret ends that endOverlaps has not ended yet.
 func (r *Registry) untilNextEnd() time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now, next := r.o.Now(), time.Hour
 	for _, e := range r.entries {
 		for _, x := range e.stored.Secrets {
-			if !x.Until.IsZero() && now.Before(x.Until) {
+			if !x.Until.IsZero() {
 				next = min(next, x.Until.Sub(now))
 			}
 		}

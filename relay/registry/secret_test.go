@@ -60,6 +60,38 @@ func TestRotation(t *testing.T) {
 	})
 }
 
+// A secret ends in time, too, when a change is being put into force at that moment, or another file.
+func TestOverlapEndsAmidChange(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := open(t, newStore(), file, keysOf(t, keyA))
+		w.create(`{"name":"acme","url":"https://acme.test/"}`)
+		signing := func() int { return w.Made()[0].Signers[0].Secrets() }
+		rotate := func() {
+			t.Helper()
+			if _, err := w.Rotate(t.Context(), "acme", "", time.Second); err != nil || signing() != 2 {
+				t.Fatalf("%d sign, %v", signing(), err)
+			}
+		}
+		rotate()
+		w.takes.Store(int64(2 * time.Second))
+		if _, err := w.Patch(t.Context(), "acme", 0, json.RawMessage(`{"description":"x"}`)); err != nil {
+			t.Fatal(err)
+		}
+		w.takes.Store(0)
+		time.Sleep(time.Second)
+		if n := signing(); n != 1 {
+			t.Errorf("%d secrets sign a second after the change", n)
+		}
+		rotate()
+		_, use := w.Prepare(policyOf(t, file))
+		time.Sleep(2 * time.Second)
+		use()
+		if n := signing(); n != 1 {
+			t.Errorf("%d secrets sign after another file", n)
+		}
+	})
+}
+
 // Without the key of its secret an endpoint is not in force: nothing goes out unsigned.
 func TestLostKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
