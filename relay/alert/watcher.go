@@ -1,6 +1,7 @@
 package alert
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +19,7 @@ const (
 	interval = 2400 * time.Millisecond // so that an alert fires within 5 s after its time
 	lease    = 20 * time.Second        // of the Relay that watches for a fleet
 	timeout  = 10 * time.Second        // for one look
+	stopMost = 2 * time.Second         // for a write that is under way when Run has to end
 
 	kind     = "alert" // of the document
 	document = "state"
@@ -55,6 +57,14 @@ type Watcher struct {
 	ends      ends
 	revision  uint64 // of the document, as it was last read or written
 	written   stored
+	unsure    unsure
+}
+
+// unsure is a write of which it is not known whether it was made. The next read of the document tells: what is stored is
+// found no second time.
+type unsure struct {
+	body    []byte // nil for none
+	changes []Transition
 }
 
 // stored is the body of the document.
@@ -118,17 +128,21 @@ func (w *Watcher) look(ctx context.Context) error {
 		return err
 	}
 	changes := w.evaluator.Observe(alerts, s)
-	if err := w.keep(ctx, len(changes) > 0); err != nil {
+	if err := w.keep(ctx, changes); err != nil {
 		w.evaluator = nil // what it found is found again, from what is stored
 		if errors.Is(err, outbox.ErrConflict) {
 			return nil // another Relay watches
 		}
 		return err
 	}
+	w.tell(changes)
+	return nil
+}
+
+func (w *Watcher) tell(changes []Transition) {
 	for _, t := range changes {
 		w.o.Tell(t)
 	}
-	return nil
 }
 
 // begin tells whether this Relay watches. It begins to if nobody does.
@@ -136,15 +150,19 @@ func (w *Watcher) begin(ctx context.Context) (bool, error) {
 	if w.evaluator != nil {
 		return true, nil
 	}
-	held, revision, err := read(ctx, w.o.Outbox)
+	held, d, err := read(ctx, w.o.Outbox)
 	if err != nil {
 		return false, err
 	}
+	if w.unsure.body != nil && bytes.Equal(w.unsure.body, d.Body) {
+		w.tell(w.unsure.changes)
+	}
+	w.unsure = unsure{}
 	if w.o.Relay != nil && held.Relay != "" && held.Relay != w.o.Relay() && w.now().Before(held.Until) {
 		return false, nil
 	}
-	w.evaluator, w.revision, w.written, w.ends = NewEvaluator(held.State), revision, held, ends{}
-	if err := w.keep(ctx, false); err != nil {
+	w.evaluator, w.revision, w.written, w.ends = NewEvaluator(held.State), d.Revision, held, ends{}
+	if err := w.keep(ctx, nil); err != nil {
 		w.evaluator = nil
 		if errors.Is(err, outbox.ErrConflict) {
 			return false, nil
@@ -154,24 +172,25 @@ func (w *Watcher) begin(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-func read(ctx context.Context, o outbox.Documents) (s stored, revision uint64, err error) {
-	d, err := o.Document(ctx, kind, document)
+func read(ctx context.Context, o outbox.Documents) (s stored, d outbox.Document, err error) {
+	d, err = o.Document(ctx, kind, document)
 	if errors.Is(err, outbox.ErrNotFound) {
-		return s, 0, nil
+		return s, outbox.Document{}, nil
 	}
 	if err != nil {
-		return s, 0, fmt.Errorf("read alerts: %w", err)
+		return s, d, fmt.Errorf("read alerts: %w", err)
 	}
 	if err := json.Unmarshal(d.Body, &s); err != nil {
 		s = stored{} // it begins again
 	}
-	return s, d.Revision, nil
+	return s, d, nil
 }
 
 // keep stores the state if it changed, and the lease if half of it is over.
-func (w *Watcher) keep(ctx context.Context, changed bool) error {
+func (w *Watcher) keep(ctx context.Context, changes []Transition) error {
 	now := w.now()
 	next := stored{State: w.evaluator.State(now)}
+	changed := len(changes) > 0
 	if w.o.Relay != nil {
 		next.Relay, next.Until = w.o.Relay(), now.Add(lease)
 		changed = changed || next.Relay != w.written.Relay || w.written.Until.Sub(now) < lease/2
@@ -183,12 +202,31 @@ func (w *Watcher) keep(ctx context.Context, changed bool) error {
 	if err != nil {
 		return err
 	}
-	d, err := w.o.Outbox.PutDocument(ctx, outbox.Document{Kind: kind, Name: document, Revision: w.revision, Body: body})
+	d, err := w.put(ctx, body)
 	if err != nil {
+		if !errors.Is(err, outbox.ErrConflict) {
+			w.unsure = unsure{body, changes}
+		}
 		return fmt.Errorf("write alerts: %w", err)
 	}
 	w.revision, w.written = d.Revision, next
 	return nil
+}
+
+// put writes the document. It outlives ctx by up to stopMost: nobody would tell of a change that is stored without an answer.
+func (w *Watcher) put(ctx context.Context, body []byte) (outbox.Document, error) {
+	late, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() {
+		timer := time.NewTimer(stopMost)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			cancel()
+		case <-late.Done():
+		}
+	})()
+	return w.o.Outbox.PutDocument(late, outbox.Document{Kind: kind, Name: document, Revision: w.revision, Body: body})
 }
 
 // Firing returns the alerts that fire, in the whole fleet. Errors: those of the outbox.

@@ -2,6 +2,7 @@ package alert
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"sync"
@@ -27,7 +28,7 @@ type fleet struct {
 }
 
 // join starts a Watcher, which halt ends.
-func (f *fleet) join(name string, store *outboxtest.Mem, alerts ...*policy.Alert) (w *Watcher, halt func()) {
+func (f *fleet) join(name string, store Outbox, alerts ...*policy.Alert) (w *Watcher, halt func()) {
 	w = New(Options{
 		Outbox:    store,
 		Alerts:    func() []*policy.Alert { return alerts },
@@ -102,6 +103,77 @@ func TestFleetTellsOnce(t *testing.T) {
 		haltThree()
 		f.work.Wait()
 	})
+}
+
+// late is an outbox whose answers to writes may come too late.
+type late struct {
+	*outboxtest.Mem
+	mu   sync.Mutex
+	fire int    // alerts that fire, as it was written last
+	made func() // called after the next write that changes that; nil for none
+	lost bool   // the answer to that write gets lost
+}
+
+func (l *late) next(made func(), lost bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.made, l.lost = made, lost
+}
+
+func (l *late) PutDocument(ctx context.Context, d outbox.Document) (outbox.Document, error) {
+	stored, err := l.Mem.PutDocument(ctx, d)
+	var state State
+	if err := json.Unmarshal(d.Body, &state); err != nil {
+		return outbox.Document{}, err
+	}
+	var made func()
+	lost := false
+	l.mu.Lock()
+	if l.fire != len(state.Firing) {
+		made, lost = l.made, l.lost
+		l.fire, l.made, l.lost = len(state.Firing), nil, false
+	}
+	l.mu.Unlock()
+	if made != nil {
+		made()
+	}
+	switch {
+	case lost:
+		return outbox.Document{}, outbox.ErrUnavailable
+	case ctx.Err() != nil:
+		return outbox.Document{}, ctx.Err()
+	}
+	return stored, err
+}
+
+// What is stored is told once, also when the answer to the write gets lost, or the Relay stops before it comes.
+func TestLateAnswer(t *testing.T) {
+	for _, shared := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			f := &fleet{t: t}
+			store := &late{Mem: outboxtest.NewMem(outboxtest.MemOptions{Shared: shared})}
+			a := &policy.Alert{Name: "off", On: policy.OnDisabled, For: 5 * time.Second}
+			_, halt := f.join("one", store, a)
+			for _, bad := range []bool{true, false} {
+				store.next(nil, true)
+				f.turn(bad)
+				f.want(20*time.Second, fmt.Sprint("off billing ", !bad))
+			}
+			store.next(func() {
+				halt()
+				synctest.Wait()
+			}, false)
+			f.turn(true)
+			f.want(20*time.Second, "off billing false")
+			f.work.Wait()
+			_, halt = f.join("one", store, a)
+			f.want(time.Minute)
+			f.turn(false)
+			f.want(10*time.Second, "off billing true")
+			halt()
+			f.work.Wait()
+		})
+	}
 }
 
 // Attempts count by the outbox's statistics, over the end of hours.
