@@ -57,7 +57,7 @@ func TestSpoolIsTold(t *testing.T) {
 	t.Parallel()
 	receiver, arrived := counting(0)
 	defer receiver.Close()
-	server := redistest.Start(t)
+	server := redistest.StartKept(t)
 	p := newSpooled(t, server, receiver.URL, "a")
 	p.start()
 	p.await()
@@ -103,7 +103,7 @@ func TestSpoolAtStart(t *testing.T) {
 			return ok
 		}
 	}
-	server := redistest.Start(t)
+	server := redistest.StartKept(t)
 	p := newSpooled(t, server, receiver.URL, "a")
 	p.start()
 	p.await()
@@ -132,7 +132,7 @@ func TestSpoolAtStart(t *testing.T) {
 // is killed while it empties the spool: no event is lost, and none is twice.
 func TestSpoolLedger(t *testing.T) {
 	t.Parallel() // it mostly waits
-	server := redistest.Start(t)
+	server := redistest.StartKept(t)
 	ledger := outboxtest.NewLedger()
 	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		if err := ledger.Received(r.Header.Get("webhook-id"), strings.Trim(r.URL.Path, "/")); err != nil {

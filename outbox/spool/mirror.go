@@ -48,7 +48,10 @@ func (s *Store) Documents(ctx context.Context, kind string, after uint64) ([]out
 	case err != nil:
 		return nil, 0, err
 	}
-	if err := s.mirror(ctx, kind, from, all, revision); err != nil {
+	if s.asked != nil {
+		s.asked()
+	}
+	if err := s.follow(ctx, kind, from, all, revision); err != nil {
 		s.log.Warn().Err(err).Msg("the spool has no copy of what was made at run time: if Relay starts while Redis is away it accepts nothing")
 	}
 	delete(s.given, kind)
@@ -78,6 +81,21 @@ func (s *Store) copies(ctx context.Context, kind string) ([]outbox.Document, uin
 		kept[i].Revision, kept[i].Body = binary.BigEndian.Uint64(kept[i].Body), kept[i].Body[8:]
 	}
 	return kept, binary.BigEndian.Uint64(upTo.Body), nil
+}
+
+// follow is mirror after an answer of the shared outbox. It does not end with the caller's context: who asks next asks for
+// later changes alone. What could not be copied is read again with the next answer.
+func (s *Store) follow(ctx context.Context, kind string, after uint64, all []outbox.Document, revision uint64) (err error) {
+	ctx = context.WithoutCancel(ctx)
+	if s.behind[kind] && after > 0 {
+		if all, revision, err = s.Store.Documents(ctx, kind, 0); err != nil {
+			return err
+		}
+		after = 0
+	}
+	err = s.mirror(ctx, kind, after, all, revision)
+	s.behind[kind] = err != nil
+	return err
 }
 
 // mirror brings the copies of a kind up to date: all were written after a revision, 0 for all

@@ -188,6 +188,7 @@ func (s *Store) moveOne(ctx context.Context, c outbox.Claim, b outbox.Batch) boo
 		cancel()
 		switch {
 		case err == nil:
+			s.arrived.Add(1)
 			s.settle(c, outbox.Delivered, outbox.Attempt{})
 			s.setMoving(true, nil)
 			s.permit()

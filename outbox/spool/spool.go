@@ -58,7 +58,8 @@ type Store struct {
 	putting sync.RWMutex // read-held while a batch is written to the spool
 	kick    chan struct{}
 	permits chan struct{} // each lets one batch in while the spool is emptied
-	left    atomic.Int64  // batches that moved
+	left    atomic.Int64  // batches that moved, and are settled
+	arrived atomic.Int64  // batches that the shared outbox has taken from the spool
 	mu      sync.Mutex
 	turned  chan struct{} // closed, and replaced, when used or moving change
 	why     error         // why nothing moves, nil while it does
@@ -67,6 +68,9 @@ type Store struct {
 
 	mirroring sync.Mutex
 	given     map[string][]outbox.Document // copies that were given out in place of the originals, by kind
+	behind    map[string]bool              // kinds of which copies lack changes that were read
+
+	asked func() // called when the shared outbox has answered Lookup or Documents; nil but in tests
 
 	mover    sync.WaitGroup
 	closing  sync.Once
@@ -82,8 +86,8 @@ func Open(ctx context.Context, shared *redisstream.Store, o Options) (*Store, er
 	}
 	s := &Store{
 		Store: shared, o: o, log: o.Log, local: local,
-		given: map[string][]outbox.Document{},
-		kick:  make(chan struct{}, 1), permits: make(chan struct{}, window), turned: make(chan struct{}),
+		given: map[string][]outbox.Document{}, behind: map[string]bool{},
+		kick: make(chan struct{}, 1), permits: make(chan struct{}, window), turned: make(chan struct{}),
 	}
 	counts, err := local.Counts(ctx)
 	if err != nil {
@@ -217,15 +221,24 @@ func (s *Store) Broken() <-chan struct{} { return s.local.Broken() }
 
 // Lookup implements outbox.Reader. A delivery in the spool is pending.
 func (s *Store) Lookup(ctx context.Context, eventID string) (*outbox.Record, error) {
+	arrived := s.arrived.Load()
 	record, err := s.Store.Lookup(ctx, eventID)
 	if !errors.Is(err, outbox.ErrNotFound) && !away(err) {
 		return record, err
 	}
-	waiting, localErr := s.find(ctx, eventID)
-	if localErr != nil || waiting == nil {
-		return nil, err
+	if s.asked != nil {
+		s.asked()
 	}
-	return waiting, nil
+	waiting, localErr := s.find(ctx, eventID)
+	switch {
+	case localErr != nil && !errors.Is(localErr, outbox.ErrNotFound):
+		return nil, localErr
+	case waiting != nil:
+		return waiting, nil
+	case s.arrived.Load() != arrived: // it may have moved since the shared outbox was asked
+		return s.Store.Lookup(ctx, eventID)
+	}
+	return nil, err
 }
 
 // Reap implements outbox.Store, of the spool, too.

@@ -20,6 +20,7 @@ import (
 	"relay/outbox/outboxtest"
 	"relay/outbox/redisstream"
 	"relay/outbox/redisstream/redistest"
+	"relay/outbox/sqlite"
 )
 
 // place is a Redis, and the folder of a spool before it.
@@ -34,8 +35,8 @@ type place struct {
 
 func newPlace(t *testing.T) *place {
 	t.Helper()
-	server := redistest.Start(t)
-	return &place{t: t, server: server, dir: t.TempDir(), shared: redisstream.Options{URL: server.URL(), Database: -1, Log: zerolog.Nop(), Patience: time.Second}}
+	server := redistest.StartKept(t)
+	return &place{t: t, server: server, dir: t.TempDir(), shared: redisstream.Options{URL: server.URL(), Database: -1, Log: zerolog.Nop()}}
 }
 
 // open opens the outbox with its spool; the test closes it.
@@ -244,7 +245,7 @@ func TestNothingIsTwice(t *testing.T) {
 	t.Run("lost answer", func(t *testing.T) {
 		p := newPlace(t)
 		proxy := redistest.StartFaultProxy(t, "unix", p.server.Socket())
-		p.shared.URL = proxy.URL()
+		p.shared.URL, p.shared.Patience = proxy.URL(), time.Second
 		s := p.open()
 		generated := batch("made", "1")
 		generated.Entries[0].Fingerprint = outbox.Fingerprint{}
@@ -476,6 +477,72 @@ func TestMirror(t *testing.T) {
 	s = p.open()
 	if got, _ := read(0); got != "b=22 d=4" {
 		t.Errorf("the copy does not follow: %s", got)
+	}
+}
+
+// Changes that were read are copied, also when their reader is gone by then, or the spool did not take them the first time.
+func TestMirrorMissesNothing(t *testing.T) {
+	p := newPlace(t)
+	p.mirror = []string{"endpoint"}
+	s := p.open()
+	put := func(name string) {
+		t.Helper()
+		_, err := s.PutDocument(t.Context(), outbox.Document{Kind: "endpoint", Name: name, Body: []byte(name)})
+		testkit.Must(t, err)
+	}
+	put("a")
+	_, seen, err := s.Documents(t.Context(), "endpoint", 0)
+	testkit.Must(t, err)
+	put("b")
+	ctx, cancel := context.WithCancel(t.Context())
+	s.asked = cancel
+	all, seen, err := s.Documents(ctx, "endpoint", seen)
+	s.asked = nil
+	if err != nil || len(all) != 1 {
+		t.Errorf("%v, %v", all, err)
+	}
+	put("c")
+	closed, err := sqlite.Open(t.Context(), sqlite.Options{Dir: t.TempDir(), Log: zerolog.Nop()})
+	testkit.Must(t, err)
+	testkit.Must(t, closed.Close())
+	local := s.local
+	s.local = closed
+	_, seen, err = s.Documents(t.Context(), "endpoint", seen)
+	s.local = local
+	testkit.Must(t, err)
+	put("d")
+	if all, _, err = s.Documents(t.Context(), "endpoint", seen); err != nil || len(all) != 1 {
+		t.Errorf("since then: %v, %v", all, err)
+	}
+	testkit.Must(t, s.Close())
+	p.server.Kill()
+	s = p.open()
+	all, _, err = s.Documents(t.Context(), "endpoint", 0)
+	if err != nil || len(all) != 4 {
+		t.Errorf("copies: %v, %v", all, err)
+	}
+}
+
+// An event is found, also when it moves between the looks at the two places, and none is said to be unknown by a reader that
+// has gone.
+func TestLookupAmidMove(t *testing.T) {
+	p := newPlace(t)
+	s := p.open()
+	ctx, cancel := context.WithCancel(t.Context())
+	s.asked = cancel
+	if r, err := s.Lookup(ctx, "none"); !errors.Is(err, context.Canceled) {
+		t.Errorf("a reader that has gone: %v, %v", r, err)
+	}
+	p.server.Kill()
+	s.asked = nil
+	p.accept(s, batch("id", "1"))
+	s.asked = func() {
+		p.server.Start()
+		p.empty(s)
+		testkit.Until(t, "Redis", func() bool { _, err := s.Store.Lookup(t.Context(), "none"); return errors.Is(err, outbox.ErrNotFound) })
+	}
+	if r, err := s.Lookup(t.Context(), "id"); err != nil || len(r.Deliveries) != 2 || r.Deliveries[0].ID == "" {
+		t.Errorf("an event that moves: %+v, %v", r, err)
 	}
 }
 

@@ -64,6 +64,13 @@ func Start(t testing.TB, args ...string) *Server {
 	return start(t, false, args)
 }
 
+// StartKept is Start for a server that a Kill leaves with all that it has answered. Under everysec Redis may answer up to
+// 2 s before it writes, while its disk is slow.
+func StartKept(t testing.TB, args ...string) *Server {
+	t.Helper()
+	return Start(t, append([]string{"--appendfsync", "no"}, args...)...)
+}
+
 func start(t testing.TB, sentinel bool, args []string) *Server {
 	t.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
