@@ -302,6 +302,17 @@ func (a *api) fleet(ctx context.Context) (Fleet, bool) {
 	return f, err == nil
 }
 
+// fleetOrError is fleet for what the files of other Relays decide: that a fleet does not answer soon says nothing of them.
+// Without a fleet it is empty. Errors: those of Options.Fleet.
+func (a *api) fleetOrError(ctx context.Context) (Fleet, error) {
+	if a.Fleet == nil {
+		return Fleet{}, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, countsTimeout)
+	defer cancel()
+	return a.Fleet(ctx)
+}
+
 func answer(w http.ResponseWriter, code int, body any) {
 	write(w, code, "application/json", body)
 }

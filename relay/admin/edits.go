@@ -204,23 +204,33 @@ func (a *api) redeliverOne(w http.ResponseWriter, r *http.Request) {
 
 // canGo refuses a redelivery to an endpoint that is in no file. to is what the operator asked for.
 func (a *api) canGo(ctx context.Context, to, of string) error {
-	l := a.lookout(ctx)
+	name := of
+	if to != "" {
+		name = to
+	}
+	is, err := a.lookout(ctx).exists(name)
 	switch {
-	case to != "" && !l.exists(to):
+	case err != nil:
+		return err
+	case !is && to != "":
 		return refusal(problem.EndpointNotFound, "to", fmt.Sprintf("no endpoint has the name %s: GET /v1/endpoints lists them", shorten(to)))
-	case to == "" && !l.exists(of):
+	case !is:
 		return refusal(problem.EndpointRemoved, "to", fmt.Sprintf("the endpoint %s is in no file any more: name another one in to, or put it into the file again", shorten(of)))
 	}
 	return nil
 }
 
 // exists tells whether an endpoint is in the file of a Relay, so that its deliveries are made or held.
-func (l *lookout) exists(name string) bool {
+func (l *lookout) exists(name string) (bool, error) {
 	if l.policy.Endpoint(name) != nil {
-		return true
+		return true, nil
 	}
-	l.ask()
-	return len(l.fleet.hashes(name)) > 0
+	fleet, err := l.a.fleetOrError(l.ctx)
+	if err != nil {
+		return false, err
+	}
+	v := view{fleet: fleet}
+	return len(v.hashes(name)) > 0, nil
 }
 
 func (a *api) eraseOne(w http.ResponseWriter, r *http.Request) {

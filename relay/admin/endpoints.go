@@ -168,6 +168,11 @@ func (a *api) findEndpoint(r *http.Request) (*Endpoint, error) {
 		return nil, err
 	}
 	if !v.knows(name) {
+		if err := a.wholeFleet(r.Context(), v); err != nil {
+			return nil, err
+		}
+	}
+	if !v.knows(name) {
 		return nil, deliver.ErrNoEndpoint
 	}
 	return new(v.endpoint(name)), nil
@@ -287,6 +292,15 @@ func (a *api) lookAt(ctx context.Context, collect func(*view)) (*view, error) {
 	collect(v)
 	v.fleet, v.isFleet = a.fleet(ctx)
 	return v, nil
+}
+
+// wholeFleet asks for the fleet again, if it is not known.
+func (a *api) wholeFleet(ctx context.Context, v *view) (err error) {
+	if !v.isFleet {
+		v.fleet, err = a.fleetOrError(ctx)
+		v.isFleet = a.Fleet != nil && err == nil
+	}
+	return err
 }
 
 // names lists the endpoints of the file in its order, then the others.

@@ -128,6 +128,9 @@ func (a *api) surroundings() query.Surroundings {
 	return query.Surroundings{
 		Held: func(ctx context.Context) ([]string, error) {
 			v, err := a.look(ctx)
+			if err == nil {
+				err = a.wholeFleet(ctx, v)
+			}
 			if err != nil {
 				return nil, err
 			}
@@ -196,6 +199,9 @@ func (a *api) areThere(ctx context.Context, names []string) error {
 		return nil
 	}
 	v, err := a.look(ctx)
+	if err == nil {
+		err = a.wholeFleet(ctx, v)
+	}
 	if err != nil {
 		return err
 	}
@@ -221,8 +227,8 @@ func (a *api) stayHeld(ctx context.Context, f outbox.Filter) (string, error) {
 		return "", nil
 	}
 	f.Endpoints, f.Except = held, nil
-	n, err := a.count(ctx, f)
-	if err != nil || n.N == 0 {
+	page, err := a.page(ctx, outbox.Query{Filter: f, Limit: 1}) // a count may end before it has found one
+	if err != nil || len(page.Items) == 0 {
 		return "", err
 	}
 	names := strings.Join(held[:min(len(held), maxNamed)], ", ")

@@ -3,12 +3,14 @@ package admin
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"relay/ingest/problem"
+	"relay/outbox"
 	"relay/relay/deliver"
 )
 
@@ -69,6 +71,51 @@ func TestRetryOfWhatIsHeld(t *testing.T) {
 	if out := done[DeliveryChanged](o, 200, "POST", "/v1/deliveries/"+o.ids["archive"]+"/retry", ""); out.Waits != "disabled" {
 		t.Errorf("of an endpoint that is disabled: %+v", out)
 	}
+}
+
+// A fleet that does not answer soon is no fleet without the endpoint: what its deliveries may do waits for the answer, or is
+// refused as long as there is none.
+func TestFleetAnswersLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOperator(t)
+		answers := true
+		o.options.Fleet = func(ctx context.Context) (Fleet, error) {
+			late, cancel := context.WithTimeout(ctx, 3*time.Second)
+			defer cancel()
+			<-late.Done()
+			if !answers {
+				<-ctx.Done()
+			}
+			if ctx.Err() != nil {
+				return Fleet{}, fmt.Errorf("ask for the fleet: %w", ctx.Err())
+			}
+			return Fleet{Relays: []Relay{{Number: 2, Endpoints: map[string]string{"far": "x", "new": "y", "idle": "z"}}}}, nil
+		}
+		o.use(o.Mem)
+		o.accept(t, outbox.Event{ID: "evt_far", Type: "t", Data: []byte(`1`)}, "far")
+		o.settle(t, "far", outbox.Attempt{N: 1}, outbox.Failed)
+		failed := "/v1/deliveries/" + o.ids["far"] + "/redeliver"
+		o.accept(t, outbox.Event{ID: "evt_far2", Type: "t", Data: []byte(`1`)}, "far")
+		held := `{"state":["held"],"dry_run":true}`
+		done[Redelivery](o, 202, "POST", failed, "")
+		done[Redelivery](o, 202, "POST", failed, `{"to":"new"}`)
+		if e := done[Endpoint](o, 200, "GET", "/v1/endpoints/idle", ""); e.State != elsewhere {
+			t.Errorf("an endpoint without deliveries: %+v", e)
+		}
+		if page := done[DeliveryList](o, 200, "GET", "/v1/deliveries?endpoint=idle", ""); len(page.Items) != 0 {
+			t.Errorf("its deliveries: %+v", page)
+		}
+		if all := done[BulkAnswer](o, 200, "POST", "/v1/discards", held); all.Matched.N != 1 { // that of the endpoint that is paused
+			t.Errorf("held: %+v", all)
+		}
+		answers = false
+		for _, c := range [][3]string{
+			{"POST", failed, ""}, {"POST", failed, `{"to":"new"}`}, {"POST", "/v1/discards", held},
+			{"GET", "/v1/endpoints/idle", ""}, {"GET", "/v1/deliveries?endpoint=idle", ""},
+		} {
+			o.refuses(503, problem.OutboxUnavailable, "", c[0], c[1], c[2])
+		}
+	})
 }
 
 // A name that no endpoint has is named; one of a removed endpoint with deliveries is none of them.

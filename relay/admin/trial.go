@@ -98,7 +98,11 @@ func (a *api) notTested(r *http.Request, err error) error {
 
 // noTest says why an endpoint cannot be tested here.
 func (a *api) noTest(r *http.Request, name string) error {
-	if a.lookout(r.Context()).exists(name) {
+	is, err := a.lookout(r.Context()).exists(name)
+	switch {
+	case err != nil:
+		return err
+	case is:
 		return refusal(problem.EndpointNotFound, "name", "the endpoint is in the file of another Relay only: ask that one")
 	}
 	return deliver.ErrNoEndpoint

@@ -56,7 +56,7 @@ type Registry struct {
 	done     uint64            // those of which Changed knows
 	told     *sync.Cond
 	ring     chan struct{} // holds one when asked > done
-	follows  bool          // Follow is at work
+	ended    bool          // Follow has ended
 }
 
 // entry is a document with what became of it.
@@ -218,8 +218,8 @@ func (r *Registry) Made() []*policy.Endpoint {
 func (r *Registry) Follow(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	r.setFollows(true)
-	defer r.setFollows(false)
+	r.setEnded(false)
+	defer r.setEnded(true)
 	var tell sync.WaitGroup
 	defer tell.Wait()
 	tell.Go(func() { r.tell(ctx) })
@@ -245,10 +245,10 @@ func (r *Registry) Follow(ctx context.Context) error {
 	}
 }
 
-func (r *Registry) setFollows(is bool) {
+func (r *Registry) setEnded(is bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.follows = is
+	r.ended = is
 	r.told.Broadcast()
 }
 
@@ -307,7 +307,7 @@ func (r *Registry) tell(ctx context.Context) {
 const settleMost = 5 * time.Second
 
 // settled waits until changes that were made before are in force in this Relay, for settleMost at
-// most, and while Follow is at work.
+// most, and not after the end of Follow.
 func (r *Registry) settled(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, settleMost)
 	defer cancel()
@@ -318,7 +318,7 @@ func (r *Registry) settled(ctx context.Context) {
 	})()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for asked := r.asked; r.follows && r.done < asked && ctx.Err() == nil; {
+	for asked := r.asked; !r.ended && r.done < asked && ctx.Err() == nil; {
 		r.told.Wait()
 	}
 }

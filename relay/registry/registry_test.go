@@ -267,6 +267,11 @@ func TestChangeWaitsForItsEnd(t *testing.T) {
 			}
 		}
 		r := New(Options{Store: store.Join(), File: policyOf(t, file), Changed: func() {}, Log: zerolog.Nop()})
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := r.Follow(ctx); err != nil {
+			t.Error(err)
+		}
 		began := time.Now()
 		if _, err := r.Create(t.Context(), []byte(`{"url":"https://a.test/","sign":["none"]}`)); err != nil || time.Since(began) > 0 {
 			t.Errorf("nobody follows: %v after %s", err, time.Since(began))
