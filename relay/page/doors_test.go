@@ -302,3 +302,28 @@ func TestLanguageSwitch(t *testing.T) {
 		t.Errorf("Content-Language %q", w.Header().Get("Content-Language"))
 	}
 }
+
+// A screen that is not there for a customer is still there for everybody else afterwards.
+func TestNobodyClosesScreensOfOthers(t *testing.T) {
+	t.Parallel()
+	g := newDoor(t)
+	whole, acme := g.login(wholeToken), g.login(acmeToken)
+	screens := 0
+	for _, r := range g.routes() {
+		path, get := strings.CutPrefix(r.pattern, "GET ")
+		if !r.whole || !get {
+			continue
+		}
+		screens++
+		before := g.ask("GET", path, whole, nil).StatusCode
+		if got := g.ask("GET", path, acme, nil).StatusCode; got != http.StatusNotFound {
+			t.Errorf("%s: %d to a customer", path, got)
+		}
+		if got := g.ask("GET", path, whole, nil).StatusCode; before == http.StatusNotFound || got != before {
+			t.Errorf("%s: %d, and %d after a customer asked for it", path, before, got)
+		}
+	}
+	if screens < 4 {
+		t.Errorf("%d screens are about the whole", screens)
+	}
+}

@@ -162,13 +162,14 @@ func (p *Page) handler(rt route) http.Handler {
 			c.askLogin()
 			return
 		}
+		do := rt.do
 		if rt.whole && !c.whole() {
-			rt.do = (*call).lost
+			do = (*call).lost // for this request alone: others share rt
 		}
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 		}
-		if err := rt.do(c); err != nil {
+		if err := do(c); err != nil {
 			c.fail(err)
 		}
 	})
