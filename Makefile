@@ -97,6 +97,7 @@ setup:
 	@command -v redis-server >/dev/null || sh .ci/install redis-server
 	@sh .ci/node
 	@command -v python3 >/dev/null || sh .ci/install python3
+	@python3 -c 'import cryptography' 2>/dev/null || sh .ci/install python3-cryptography
 	@command -v openssl >/dev/null || sh .ci/install openssl
 	@command -v promtool >/dev/null || sh .ci/install prometheus
 	@command -v chromium >/dev/null || command -v chromium-headless-shell >/dev/null || command -v google-chrome >/dev/null || sh .ci/install chromium

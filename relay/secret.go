@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -47,8 +48,16 @@ func (c *command) showSecret() *cobra.Command {
 
 func (c *command) printSecrets(s *registry.Secrets) error {
 	table := client.Table{Header: []string{"SECRET", "SIGNS UNTIL"}}
+	public := slices.ContainsFunc(s.Secrets, func(x registry.Secret) bool { return x.Public != "" })
+	if public {
+		table.Header = append(table.Header, "PUBLIC KEY")
+	}
 	for _, x := range s.Secrets {
-		table.Add(x.Secret, when(x.Until))
+		row := []string{x.Secret, when(x.Until)}
+		if public {
+			row = append(row, x.Public)
+		}
+		table.Add(row...)
 	}
 	return c.output().Table(&table)
 }

@@ -18,6 +18,7 @@ type secretView struct {
 	Problem  *refusal
 	Typed    bool           // a secret that was refused was typed, which is not shown again
 	Schemes  []verification // how to verify, for each signature of the endpoint
+	Public   bool           // with the public half of the secret
 }
 
 // showSecret shows the secrets of an endpoint. The audit has that they were read.
@@ -29,7 +30,7 @@ func (c *call) showSecret() error {
 	if e == nil {
 		return err
 	}
-	data := secretView{Endpoint: e.Name, Overlaps: overlaps(), Overlap: overlaps()[0], Schemes: verifications(e)}
+	data := secretView{Endpoint: e.Name, Overlaps: overlaps(), Overlap: overlaps()[0]}
 	var all registry.Secrets
 	status := http.StatusOK
 	if err := c.get(escaped("/v1/endpoints/%s/secret", e.Name), nil, &all); err != nil {
@@ -39,9 +40,10 @@ func (c *call) showSecret() error {
 		}
 	}
 	data.Secrets = all.Secrets
-	if len(all.Secrets) == 0 || strings.HasPrefix(all.Secrets[0].Secret, "whsk_") {
-		data.Schemes = nil // the receiver needs the public half of the key
+	if len(all.Secrets) > 0 {
+		data.Schemes = verifications(e, all.Secrets[0].Public != "")
 	}
+	data.Public = slices.ContainsFunc(data.Schemes, func(v verification) bool { return strings.HasSuffix(v.How, asymmetric) })
 	c.show(status, "secret", c.t("secret.title", e.Name), data)
 	return nil
 }

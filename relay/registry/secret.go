@@ -37,7 +37,20 @@ type Secrets struct {
 // Secret is one of them.
 type Secret struct {
 	Secret string    `json:"secret"`
-	Until  time.Time `json:"until,omitzero"` // when it stops to sign; zero for the newest
+	Public string    `json:"public,omitempty"` // of an Ed25519 key (whsk_): what receivers verify with (whpk_)
+	Until  time.Time `json:"until,omitzero"`   // when it stops to sign; zero for the newest
+}
+
+// publicOf is the public half of a secret that is an Ed25519 key, "" for any other.
+func publicOf(secret string) string {
+	signer, err := sign.NewSigner(sign.Standard(), []string{secret})
+	if err != nil {
+		return ""
+	}
+	for _, key := range signer.PublicKeys() {
+		return key.Prefixed()
+	}
+	return ""
 }
 
 // Errors of secrets.
@@ -204,7 +217,7 @@ func (r *Registry) Secrets(name string) (Secrets, error) {
 		if err != nil {
 			return Secrets{}, err
 		}
-		all.Secrets = append(all.Secrets, Secret{text, x.Until})
+		all.Secrets = append(all.Secrets, Secret{text, publicOf(text), x.Until})
 	}
 	return all, nil
 }

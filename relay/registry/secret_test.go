@@ -1,6 +1,8 @@
 package registry
 
 import (
+	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -209,4 +211,19 @@ func TestNoKey(t *testing.T) {
 			t.Error("a private key of TLS can be stored in clear")
 		}
 	})
+}
+
+// Of an Ed25519 key receivers get the public half, which has nothing of the key.
+func TestPublicOf(t *testing.T) {
+	seed := "whsk_" + base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{1}, 32))
+	for secret, want := range map[string]string{
+		seed:            "whpk_iojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w=", // of the seed 01…01, by OpenSSL
+		makeSecret():    "",
+		"any text of":   "",
+		"whsk_no base6": "",
+	} {
+		if got := publicOf(secret); got != want {
+			t.Errorf("%s: %s", secret, got)
+		}
+	}
 }
