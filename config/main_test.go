@@ -3,10 +3,10 @@ package config
 import (
 	"testing"
 
-	"go.uber.org/goleak"
+	"relay/internal/testkit"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.Main(m) }
 
 // environ is an environment for tests.
 type environ map[string]string

@@ -11,13 +11,14 @@ import (
 
 	"go.uber.org/goleak"
 
+	"relay/internal/testkit"
 	"relay/outbox"
 	"relay/outbox/outboxtest"
 )
 
 func TestMain(m *testing.M) {
 	// net/http rests half a second before it closes a connection for good.
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
+	testkit.Main(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
 }
 
 // recorder is an outbox that remembers what it was given.

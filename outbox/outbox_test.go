@@ -5,12 +5,11 @@ import (
 	"fmt"
 	"testing"
 
-	"go.uber.org/goleak"
-
+	"relay/internal/testkit"
 	"relay/outbox"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.Main(m) }
 
 func TestStateFinal(t *testing.T) {
 	for state, want := range map[outbox.State]bool{

@@ -4,12 +4,12 @@ import (
 	"os"
 	"testing"
 
-	"go.uber.org/goleak"
+	"relay/internal/testkit"
 )
 
 func TestMain(m *testing.M) {
 	if path := os.Getenv(holdSocketEnv); path != "" {
 		holdSocket(path)
 	}
-	goleak.VerifyTestMain(m)
+	testkit.Main(m)
 }

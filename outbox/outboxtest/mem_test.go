@@ -4,14 +4,12 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"relay/internal/testkit"
 	"relay/outbox"
 	"relay/outbox/outboxtest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.Main(m) }
 
 // mem is the memory engine as the suite sees it.
 func mem(shared bool, wall func() time.Time) outboxtest.Harness {

@@ -16,8 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"relay/internal/testkit"
 	"relay/outbox"
 )
 
@@ -32,7 +31,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	goleak.VerifyTestMain(m)
+	testkit.Main(m)
 }
 
 // child opens the outbox, then keeps it ("hold") or works on it ("work") until it is

@@ -14,15 +14,15 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/goleak"
 
 	"relay/ingest/problem"
+	"relay/internal/testkit"
 	"relay/outbox"
 	"relay/policy"
 	"relay/relay/deliver"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.Main(m) }
 
 // box is an outbox of which only the answers are there.
 type box struct {

@@ -26,7 +26,7 @@ import (
 // The one that is let be belongs to a library: it ends a closed connection within half a
 // second.
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
+	testkit.Main(m, goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"))
 }
 
 // place is a folder with the file of a Relay, and what it logs.

@@ -19,7 +19,7 @@ import (
 
 // The server's own cleaner sleeps for up to 10 s before it sees that the server is closed.
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*workerPool).Start.func2"))
+	testkit.Main(m, goleak.IgnoreAnyFunction("github.com/valyala/fasthttp.(*workerPool).Start.func2"))
 }
 
 // straight sends n events to a receiver without a Relay.

@@ -15,7 +15,6 @@ import (
 
 	"github.com/caddyserver/certmagic"
 	"github.com/google/go-cmp/cmp"
-	"go.uber.org/goleak"
 
 	"relay/internal/seal"
 	"relay/internal/testkit"
@@ -24,7 +23,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m)
+	testkit.Main(m)
 }
 
 // open is a Redis whose locks end a second after their owner died.

@@ -86,6 +86,7 @@ func TestBatchIsFull(t *testing.T) {
 				t.Errorf("delivery of %s: %+v", r.EventID, d)
 			}
 		}
+		synctest.Wait() // an attempt is recorded before it is counted
 		if s, _ := w.d.StatusOf("billing"); s.Attempts[Delivered] != 7 || s.InFlight != 0 {
 			t.Errorf("status: %+v", s)
 		}
@@ -174,6 +175,7 @@ func TestBatchesAtFullConcurrency(t *testing.T) {
 		if took := time.Since(begin); took != 5*time.Second {
 			t.Errorf("15 batches took %s in three slots, want 5s", took)
 		}
+		synctest.Wait() // an attempt is recorded before it has ended
 		if s, _ := w.d.StatusOf("billing"); s.InFlight != 1 {
 			t.Errorf("%d attempts under way, want 1", s.InFlight)
 		}

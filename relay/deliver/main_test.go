@@ -12,8 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
+	"relay/internal/testkit"
 	"relay/outbox"
 	"relay/outbox/outboxtest"
 	"relay/policy"
@@ -21,7 +20,7 @@ import (
 	"relay/relay/deliver/delivertest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.Main(m) }
 
 // defaults is the retry policy that the file has when it says nothing.
 var defaults = policy.Retry{

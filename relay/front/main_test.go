@@ -28,7 +28,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m,
+	testkit.Main(m,
 		// They belong to libraries: a closed connection ends within half a second, what keeps a lock of
 		// certmagic's folder within five, and its rate limiter has no end.
 		goleak.IgnoreAnyFunction("net/http.(*conn).closeWriteAndWait"),

@@ -9,15 +9,15 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
+	"relay/internal/testkit"
 	"relay/outbox"
 	"relay/outbox/outboxtest"
 	"relay/policy"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.Main(m) }
 
 const name = "billing"
 

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
-	"go.uber.org/goleak"
 
 	"relay/internal/testkit"
 	"relay/outbox"
@@ -22,7 +21,7 @@ import (
 	"relay/relay/query"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.Main(m) }
 
 // box is an outbox with faults.
 type box struct {

@@ -17,8 +17,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"relay/internal/testkit"
 	"relay/outbox"
 	"relay/policy"
@@ -30,7 +28,7 @@ func TestMain(m *testing.M) {
 	for _, name := range proxies {
 		_ = os.Setenv(name, "http://127.0.0.1:9") // discard: nobody listens
 	}
-	goleak.VerifyTestMain(m)
+	testkit.Main(m)
 }
 
 // endpointAt returns an endpoint that may be on loopback.

@@ -127,7 +127,7 @@ func receivers(t *testing.T, maxConns int, hang *atomic.Bool, http2 bool) (all [
 }
 
 func send(t *testing.T, s Sender) (Answer, *Failure) {
-	return s.Send(t.Context(), Request{Body: []byte("{}"), Until: time.Now().Add(10 * time.Second)})
+	return s.Send(t.Context(), Request{Body: []byte("{}"), Until: time.Now().Add(time.Minute)})
 }
 
 // TestConnectionsAreBounded: with more endpoints than connections, idle ones make room; where

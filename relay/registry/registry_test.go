@@ -14,16 +14,16 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
-	"go.uber.org/goleak"
 
 	"relay/config"
 	"relay/internal/seal"
+	"relay/internal/testkit"
 	"relay/outbox"
 	"relay/outbox/outboxtest"
 	"relay/policy"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.Main(m) }
 
 const file = `
 runtime {

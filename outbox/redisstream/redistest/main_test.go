@@ -3,7 +3,7 @@ package redistest_test
 import (
 	"testing"
 
-	"go.uber.org/goleak"
+	"relay/internal/testkit"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { testkit.Main(m) }

@@ -170,7 +170,7 @@ class Live {
   open() {
     if (this.source || document.hidden) return;
     this.source = new EventSource(`/live?${this.box.dataset.live}`);
-    this.source.onopen = () => this.state(this.paused ? "paused" : "live");
+    this.source.onopen = () => { this.state(this.paused ? "paused" : "live"); this.refresh(); }; // what came before it was open
     this.source.onerror = () => { this.state("away"); if (this.source?.readyState === EventSource.CLOSED) this.refused(); };
     this.source.addEventListener("row", (e) => this.row(e));
     this.source.addEventListener("lost", (e) => { this.missed += Number(e.data); this.count(); this.refresh(); });

@@ -42,6 +42,8 @@ for (const width of [1280, 360]) {
   story(`every screen is fit to be used in both themes, ${width} px wide`, async (arrive) => {
     const v = await arrive(world.relay, { width });
     v.expect(404, '/nothing-here');
+    // No screen is read again, which would replace what is being looked at.
+    await v.page.route('**', (route) => (route.request().headers()['relay-part'] ? undefined : route.continue()));
     await v.open('/login', 'login');
     const found = await look(v.page, `login-${width}`);
     await v.login();

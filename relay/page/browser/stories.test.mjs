@@ -155,6 +155,19 @@ story('the screen of an endpoint shows what somebody else does to it', async (ar
   assert.equal(await page.evaluate(() => performance.timeOrigin), opened, 'the page was loaded again');
 });
 
+story('the screen of an endpoint shows what happened before it was live', async (arrive) => {
+  const v = await arrive(world.relay);
+  const { page } = v;
+  await v.login();
+  await page.route('**/live?*', async (route) => {
+    await world.relay.api('POST', '/v1/endpoints/globex/pause');
+    await route.continue();
+  });
+  await v.open('/endpoints/globex', 'endpoint');
+  await page.locator('h1').getByText('paused', { exact: true }).waitFor();
+  await world.relay.api('POST', '/v1/endpoints/globex/resume');
+});
+
 story('a customer enables an endpoint again that Relay disabled', async (arrive) => {
   const { relay, receiver } = world;
   await relay.api('POST', '/v1/endpoints', { name: 'gone-of-acme', url: `${receiver.url}/gone`, tenants: ['acme'], events: ['gone.*'], sign: ['none'] });

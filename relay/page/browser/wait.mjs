@@ -1,6 +1,6 @@
 // Deadline of everything that a test waits for, in milliseconds. It only bounds failures: nothing waits longer than
 // its condition takes.
-export const deadline = 20_000;
+export const deadline = 60_000;
 
 // until asks again until the answer is truthy, and returns it.
 export async function until(what, ask) {

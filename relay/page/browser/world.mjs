@@ -128,7 +128,7 @@ export class World {
     const count = async (query) => (await relay.api('GET', `/v1/deliveries?${query}`)).total;
     await until('all first attempts', async () => (await count('state=pending')) === (await count('state=pending&attempts=1')));
     await until('the endpoint to be disabled', async () => (await relay.api('GET', '/v1/endpoints/old')).state === 'disabled');
-    await until('the alert', async () => (await relay.api('GET', '/v1/alerts')).firing.length > 0 > 0);
+    await until('the alert', async () => (await relay.api('GET', '/v1/alerts')).firing.length > 0);
     const [discarded] = await relay.deliveries('endpoint=archive&state=held&limit=1');
     await relay.api('POST', `/v1/deliveries/${discarded.id}/discard`);
   }
