@@ -146,7 +146,7 @@ func TestFewDescriptors(t *testing.T) {
 	t.Cleanup(stop)
 
 	app := (&process{t: t, dir: l.dir}).client()
-	operator := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	operator := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
 	start := time.Now()
 	for i := range events {
 		if !post(app, fmt.Sprint("evt_", i)) {

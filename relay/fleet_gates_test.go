@@ -105,7 +105,7 @@ func TestFleetKeepsOneLimit(t *testing.T) {
 	took := time.Since(begin)
 	surplus, window := receiver.most(perSecond)
 	t.Logf("%d requests in %s; the worst window of %s had %.1f more than the rate, the burst is %d", events, took.Round(time.Millisecond), window.Round(time.Millisecond), surplus, burst)
-	if late := 10.0; surplus > burst+late {
+	if late := float64(perSecond); surplus > burst+late { // a machine that stalls for a second; five limits would let through hundreds
 		t.Errorf("a window of %s had %.1f requests more than %d/s, the burst is %d", window, surplus, perSecond, burst)
 	}
 	if n := receiver.count(); n != events {
@@ -156,7 +156,7 @@ func TestFleetSendsOneProbe(t *testing.T) {
 	var opened int // requests that had come when all five knew that the breaker is open, and none was under way
 	testkit.Until(t, "the breaker to open", func() bool {
 		for _, p := range fleet {
-			if askAdmin[admin.Endpoint](p, 200, "GET", "/v1/endpoints/a", "").Waiting != "breaker" {
+			if e := askAdmin[admin.Endpoint](p, 200, "GET", "/v1/endpoints/a", ""); e.Waiting != "breaker" || e.InFlight > 0 { // one may be on its way
 				return false
 			}
 		}

@@ -52,7 +52,7 @@ func background(t *testing.T, args ...string) (*exec.Cmd, *testkit.Log) {
 func awaitLine(t *testing.T, out *testkit.Log, pattern string) []string {
 	t.Helper()
 	re := regexp.MustCompile(pattern)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	for {
 		if m := re.FindStringSubmatch(out.String()); m != nil {

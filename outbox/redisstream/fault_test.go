@@ -228,10 +228,10 @@ func acceptOne(t *testing.T, s *Store, id string, endpoints ...string) outbox.Re
 	return receipts[0]
 }
 
-// claimSome waits up to 30 s for n deliveries of an endpoint.
+// claimSome waits up to two minutes for n deliveries of an endpoint.
 func claimSome(t testing.TB, s *Store, endpoint string, n int, lease time.Duration) []outbox.Claim {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	var all []outbox.Claim
 	for len(all) < n {

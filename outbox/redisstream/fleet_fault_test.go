@@ -30,7 +30,7 @@ func TestTwoWithTheSameOptions(t *testing.T) {
 	const events = 200
 	var mu sync.Mutex
 	claimed := map[string]int{}
-	ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer stop()
 	var workers sync.WaitGroup
 	for _, s := range stores {

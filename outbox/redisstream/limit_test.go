@@ -196,7 +196,7 @@ func TestBoundComes(t *testing.T) {
 	for len(held) < 100 { // so fast that more are claimed than asked for
 		held = append(held, claimSome(t, s, "a", 1, time.Minute)...)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	r := outbox.ClaimRequest{Endpoint: "a", Max: 1000, Lease: time.Minute, FleetMax: 150}
 	for len(held) < 150 {

@@ -347,7 +347,7 @@ func TestIdempotencyWindow(t *testing.T) {
 			t.Errorf("%s is unknown within the window", b.Entries[0].Event.ID)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	await(t, "the window ends", func() bool { return !known(one("chosen", "a")) || ctx.Err() != nil })
 	await(t, "the window ends", func() bool { return !known(keyed) || ctx.Err() != nil })

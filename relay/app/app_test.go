@@ -121,7 +121,7 @@ func newReceiver(t *testing.T) *receiver {
 // await waits for n events.
 func (r *receiver) await(t *testing.T, n int) {
 	t.Helper()
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for i := range n {
 		select {
 		case <-r.got:

@@ -190,12 +190,12 @@ func (v *visited) check(what, pointer string, text []byte) {
 // until asks until the answer is as wanted.
 func (v *visited) until(path string, ok func(map[string]any) bool) map[string]any {
 	v.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		if out := v.call(200, "GET", path, ""); ok(out) {
 			return out
 		}
 		if time.Now().After(deadline) {
-			v.t.Fatalf("GET %s: not as wanted after 30 s", path)
+			v.t.Fatalf("GET %s: not as wanted after a minute", path)
 		}
 	}
 }

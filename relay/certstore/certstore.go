@@ -79,9 +79,25 @@ var lockLua string
 var unlockLua string
 
 func (r *Redis) run(ctx context.Context, lua string, keys []string, args ...any) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	within, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	return redis.NewScript(lua).Run(ctx, r.o.Client, keys, args...).Int64()
+	n, err := redis.NewScript(lua).Run(within, r.o.Client, keys, args...).Int64()
+	return n, ended(ctx, err)
+}
+
+// ended is an error of a call, which is the context's if that has ended: a connection tells the deadline as a timeout of its
+// own, and sometimes a moment before the context does.
+func ended(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if at, ok := ctx.Deadline(); ok && !time.Now().Before(at) {
+		return context.DeadlineExceeded
+	}
+	return err
 }
 
 // Store implements certmagic.Storage.

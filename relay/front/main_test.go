@@ -129,7 +129,7 @@ func (s *stage) open(fronts ...config.Front) *stage {
 	done := make(chan error, 1)
 	go func() { done <- s.f.Serve() }()
 	s.t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := s.f.Shutdown(ctx); err != nil {
 			s.t.Errorf("shut down: %v", err)
