@@ -30,7 +30,7 @@ func newHousehold(t *testing.T) *household {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can run Relay as other users; TestFileMode and TestWide of internal/access hold what is decided here")
 	}
-	dir, err := os.MkdirTemp("", "relay-users-") // t.TempDir is for this user alone
+	dir, err := os.MkdirTemp(folderOfAll(t), "relay-users-") // t.TempDir is for this user alone
 	testkit.Must(t, err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	h := &household{t: t, program: filepath.Join(dir, "relay"), file: filepath.Join(dir, "relay.hcl"), state: filepath.Join(dir, "state")}
@@ -44,6 +44,23 @@ func newHousehold(t *testing.T) *household {
 		os.Chmod(dir, 0o755), os.WriteFile(h.program, program, 0o755), os.WriteFile(h.file, []byte(text), 0o644), os.Mkdir(h.state, 0o700),
 	))
 	return h
+}
+
+// folderOfAll is a folder for temporary files that all users can reach, as root's own may not be.
+func folderOfAll(t *testing.T) string {
+	t.Helper()
+	for _, dir := range []string{os.TempDir(), "/tmp", "/var/tmp"} {
+		reached := true
+		for at := filepath.Clean(dir); reached && at != "/"; at = filepath.Dir(at) {
+			info, err := os.Stat(at)
+			reached = err == nil && info.Mode().Perm()&0o001 != 0
+		}
+		if reached {
+			return dir
+		}
+	}
+	t.Fatal("no folder for temporary files can be reached by all users")
+	return ""
 }
 
 // folder gives the state folder to a user and the group.
