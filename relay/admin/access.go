@@ -230,7 +230,10 @@ func (a *api) reachable(r *http.Request, access *Access) error {
 		}
 	case strings.HasPrefix(path, "/v1/jobs/"):
 		job, err := a.Jobs.Get(ctx, id)
-		if err != nil || !access.seesJob(&job) {
+		if err != nil {
+			return noJob(id, err)
+		}
+		if !access.seesJob(&job) {
 			return noJob(id, outbox.ErrNotFound)
 		}
 	}

@@ -9,8 +9,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rs/zerolog"
+
+	"relay/ingest/problem"
 	"relay/outbox"
 	"relay/policy"
+	"relay/relay/jobs"
 )
 
 // acme is an access to one tenant.
@@ -249,5 +253,23 @@ func TestJobsOfABoundToken(t *testing.T) {
 	}
 	if w := h.as(nil, "POST", "/v1/redeliveries", body); w.Code != http.StatusAccepted {
 		t.Errorf("of another: %d %s", w.Code, w.Body)
+	}
+}
+
+// away is an outbox of which documents cannot be read.
+type away struct{ outbox.Operable }
+
+func (away) Document(context.Context, string, string) (outbox.Document, error) {
+	return outbox.Document{}, outbox.ErrUnavailable
+}
+
+// That a job cannot be read now does not say that there is none.
+func TestJobsOfABoundTokenDuringAnOutage(t *testing.T) {
+	h := newHouse(t)
+	h.o.Jobs = jobs.New(jobs.Options{Outbox: away{h.store}, Surroundings: Surroundings(h.o), Relay: func() string { return "relay-1" }, Alone: true, Log: zerolog.Nop()})
+	for _, path := range []string{"/v1/jobs/" + h.job["acme"], "/v1/jobs/" + h.job["beta"], "/v1/jobs/none"} {
+		if w := h.as(acme(Rights()...), "GET", path, ""); w.Code != 503 || !strings.Contains(w.Body.String(), string(problem.OutboxUnavailable)) {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
 	}
 }

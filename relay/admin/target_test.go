@@ -11,6 +11,7 @@ import (
 
 	"relay/ingest/problem"
 	"relay/outbox"
+	"relay/outbox/outboxtest"
 	"relay/relay/deliver"
 )
 
@@ -70,6 +71,20 @@ func TestRetryOfWhatIsHeld(t *testing.T) {
 	o.options.Deliverer = g
 	if out := done[DeliveryChanged](o, 200, "POST", "/v1/deliveries/"+o.ids["archive"]+"/retry", ""); out.Waits != "disabled" {
 		t.Errorf("of an endpoint that is disabled: %+v", out)
+	}
+}
+
+// uncounted is an outbox of which no count ends in time.
+type uncounted struct{ *outboxtest.Mem }
+
+func (uncounted) Count(context.Context, outbox.Filter) (int64, bool, error) { return 0, false, nil }
+
+// A count that did not end in time does not say that nothing is held.
+func TestRetryOfWhatIsHeldAndNotCounted(t *testing.T) {
+	o := newOperator(t)
+	o.use(uncounted{o.Mem})
+	if all := done[BulkAnswer](o, 200, "POST", "/v1/retries", `{"until":"0s","dry_run":true}`); !strings.HasSuffix(all.Warning, "enabled: archive") {
+		t.Errorf("all: %+v", all)
 	}
 }
 

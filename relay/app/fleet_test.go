@@ -256,9 +256,13 @@ func TestFleetThatDisagrees(t *testing.T) {
 	}}
 	for i, dir := range dirs {
 		var list admin.EndpointList
-		if code := ask(t, dir, "/v1/endpoints", &list); code != http.StatusOK {
-			t.Errorf("endpoints of Relay %d: status %d", i+1, code)
-		}
+		testkit.Until(t, "the fleet in the list", func() bool { // it waits for the fleet for a moment only
+			list = admin.EndpointList{}
+			if code := ask(t, dir, "/v1/endpoints", &list); code != http.StatusOK {
+				t.Fatalf("endpoints of Relay %d: status %d", i+1, code)
+			}
+			return list.Endpoints[0].Relays != nil
+		})
 		var got []seen
 		for _, e := range list.Endpoints {
 			got = append(got, seen{e.Name, e.State, e.Deliveries.Pending, e.Deliveries.Held, e.Relays, e.Agrees})
@@ -269,9 +273,10 @@ func TestFleetThatDisagrees(t *testing.T) {
 	}
 
 	// What waits for an endpoint of another Relay is not held.
-	if _, body := askText(t, dirs[1], http.MethodGet, "/metrics"); !strings.Contains(body, "relay_deliver_pending{endpoint=\"audit\"} 1\n") {
-		t.Errorf("metrics of Relay 2:\n%s", body)
-	}
+	testkit.Until(t, "the fleet in the metrics", func() bool {
+		_, body := askText(t, dirs[1], http.MethodGet, "/metrics")
+		return strings.Contains(body, "relay_deliver_pending{endpoint=\"audit\"} 1\n")
+	})
 
 	var log bytes.Buffer
 	w := fleetWatch{log: zerolog.New(&log)}

@@ -304,7 +304,7 @@ func (r *Registry) tell(ctx context.Context) {
 }
 
 // settleMost bounds the wait of a change for its end: a reload under way and the rest of tell come before it.
-const settleMost = 5 * time.Second
+const settleMost = 3 * time.Second
 
 // settled waits until changes that were made before are in force in this Relay, for settleMost at
 // most, and not after the end of Follow.
