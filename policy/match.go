@@ -132,6 +132,9 @@ func validPattern(pattern string) error {
 	if pattern == "" {
 		return errors.New(`it is empty; write a type like "invoice.paid", or "**" for all`)
 	}
+	if strings.ContainsAny(pattern, ", \t\r\n") {
+		return errors.New(`one item is one pattern: write several as ["order.*", "invoice.paid"]`)
+	}
 	if len(pattern) > maxType {
 		return fmt.Errorf("it is longer than %d bytes", maxType)
 	}

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode"
 
 	"relay/policy"
 	"relay/relay/admin"
@@ -131,10 +132,16 @@ func (f *endpointForm) settings(c *call) settings {
 		}
 		out = merged(out, read)
 	}
+	base, _ := readSettings([]byte(f.Base))
+	base = base.copied()
 	first, second := textFields()
 	for _, field := range slices.Concat(first, second) {
 		typed := strings.TrimSpace(f.Typed.Get(field))
 		if typed == "" {
+			continue
+		}
+		if had := base.take(field); typed == typedOf(field, had) { // as it was: an item of a list may have a comma in it
+			out.put(field, had)
 			continue
 		}
 		v, err := valueOf(c, field, typed)
@@ -160,12 +167,10 @@ func (f *endpointForm) settings(c *call) settings {
 // valueOf is what was typed into a field as a value of the settings, or what is wrong with it.
 func valueOf(c *call, field, typed string) (v any, wrong string) {
 	switch field {
-	case "events", "tenants", "sign":
-		var all []any
-		for _, item := range parts(typed) {
-			all = append(all, item)
-		}
-		return all, ""
+	case "events", "sign":
+		return itemsOf(names(typed)), ""
+	case "tenants":
+		return itemsOf(parts(typed)), ""
 	case "labels":
 		all := map[string]any{}
 		for _, item := range parts(typed) {
@@ -189,7 +194,19 @@ func readNumber(typed string) (json.Number, bool) {
 	return n, json.Unmarshal([]byte(typed), &n) == nil && typed[0] != '"'
 }
 
-// parts are the items of a list that was typed, between commas or on lines of their own.
+func itemsOf(all []string) (items []any) {
+	for _, item := range all {
+		items = append(items, item)
+	}
+	return items
+}
+
+// names are the items of a list that was typed, between white space or commas, those of a Chinese keyboard too.
+func names(typed string) []string {
+	return strings.FieldsFunc(typed, func(r rune) bool { return unicode.IsSpace(r) || strings.ContainsRune(",，、", r) })
+}
+
+// parts are the items of a list that was typed, between commas or on lines of their own; there may be white space in them.
 func parts(typed string) (all []string) {
 	for _, item := range strings.FieldsFunc(typed, func(r rune) bool { return r == ',' || r == '\n' || r == '\r' }) {
 		if item = strings.TrimSpace(item); item != "" {

@@ -2,7 +2,6 @@ package page
 
 import (
 	"slices"
-	"strings"
 
 	"relay/policy"
 	"relay/relay/admin"
@@ -71,7 +70,7 @@ func unknownTypes(events string, types []admin.EventType) (unknown []string) {
 	if len(types) == 0 || events == "all" {
 		return nil
 	}
-	for _, pattern := range strings.Fields(strings.ReplaceAll(events, ",", " ")) { // as typed, or as the API has them
+	for _, pattern := range names(events) { // as typed, or as the API has them
 		m, err := policy.NewMatcher([]string{pattern})
 		if err == nil && pattern[0] != '!' && !slices.ContainsFunc(types, func(t admin.EventType) bool { return m.Match(t.Type) }) {
 			unknown = append(unknown, pattern)

@@ -35,6 +35,28 @@ func TestTickedTypes(t *testing.T) {
 	}
 }
 
+// Lists are read with what people put between their items, and what nobody touched stays, also an item with a comma.
+func TestTypedLists(t *testing.T) {
+	c := &call{p: New(Options{}), lang: "en"}
+	for _, x := range []struct {
+		field, base, typed string
+		want               []any
+	}{
+		{"events", "", "order.* t.flap", []any{"order.*", "t.flap"}},
+		{"events", "", " order.*\r\nt.flap,\tinvoice.paid ", []any{"order.*", "t.flap", "invoice.paid"}},
+		{"events", "", "order.*，t.flap、invoice.paid", []any{"order.*", "t.flap", "invoice.paid"}},
+		{"sign", "", "standard github", []any{"standard", "github"}},
+		{"tenants", "", "acme, big shop", []any{"acme", "big shop"}},
+		{"tenants", `{"tenants":["Acme, Inc"]}`, "Acme, Inc", []any{"Acme, Inc"}},
+		{"tenants", `{"tenants":["Acme, Inc"]}`, "Acme", []any{"Acme"}},
+	} {
+		f := &endpointForm{Base: x.base, Typed: url.Values{x.field: {x.typed}}}
+		if got, _ := f.settings(c)[x.field].([]any); !slices.Equal(got, x.want) {
+			t.Errorf("%s %q: %q, want %q", x.field, x.typed, got, x.want)
+		}
+	}
+}
+
 // A pattern that fits no type of the catalogue is told, and where there is no catalogue nothing is.
 func TestUnknownTypes(t *testing.T) {
 	types := []admin.EventType{{Type: "order.created"}, {Type: "invoice.paid"}}
