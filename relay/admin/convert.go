@@ -27,8 +27,8 @@ func (l *lookout) delivery(i *outbox.Item) Delivery {
 		Created: d.Created.UTC(), RedeliveryOf: l.origin(i), Manual: d.Manual, Resent: i.Resent,
 	}
 	if d.State == outbox.Pending {
-		out.NextAttempt = d.Due.UTC()
 		at := l.of(d.Endpoint)
+		out.NextAttempt = at.comes(d.Due).UTC()
 		if !takes(at.state) {
 			out.State = held
 		}

@@ -93,6 +93,23 @@ func (s *standing) waits(due, now time.Time) string {
 	return ""
 }
 
+// comes is when the next attempt of a delivery may begin at the earliest: its time, or the end of what the endpoint waits for
+// where that is later.
+func (s *standing) comes(due time.Time) time.Time {
+	until := time.Time{}
+	switch {
+	case !takes(s.state): // nobody knows when that ends
+	case s.status.Waiting == deliver.WaitBreaker:
+		until = s.status.OpenUntil
+	case s.status.Waiting == deliver.WaitRetryAfter:
+		until = s.status.HeldUntil
+	}
+	if until.After(due) {
+		return until
+	}
+	return due
+}
+
 // of is how an endpoint stands now.
 func (l *lookout) of(name string) standing {
 	known, ok := l.known[name]

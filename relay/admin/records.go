@@ -57,7 +57,7 @@ type Delivery struct {
 	MaxAttempts int `json:"max_attempts,omitempty"` // by the schedule of the running file; left out for an endpoint that is not in it
 
 	Created     time.Time `json:"created"`
-	NextAttempt time.Time `json:"next_attempt,omitzero"` // while pending or held: not before
+	NextAttempt time.Time `json:"next_attempt,omitzero"` // while pending or held: not before, by its schedule and by an open breaker or a Retry-After of the endpoint
 	Waits       string    `json:"waits,omitempty"`       // what it waits for beside its time: one of the causes of waiting of an endpoint, or the state of an endpoint that holds it
 	Finished    time.Time `json:"finished,omitzero"`
 
