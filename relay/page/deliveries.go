@@ -2,10 +2,12 @@ package page
 
 import (
 	"encoding/json"
+	"errors"
 	"maps"
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -189,12 +191,20 @@ type bulkQuestion struct {
 	Problem  *refusal
 	Back     string
 	CanForce bool
+
+	Refused  *refusal // what was wrong with the answer to the question, which is asked again
+	Rate, To string   // as they were typed
 }
 
 func (c *call) askBulk() error {
 	q := listQuery(c.r.URL.Query())
-	data := bulkQuestion{Action: q.Get("action"), Given: q}
+	return c.showBulk(bulkQuestion{Action: q.Get("action")}, q)
+}
+
+// showBulk asks whether to do something with all deliveries of a filter.
+func (c *call) showBulk(data bulkQuestion, q url.Values) error {
 	q.Del("action")
+	data.Given = q
 	data.Back = "/deliveries?" + q.Encode()
 	if len(q) > 0 && !q.Has("until") {
 		q.Set("until", c.p.Now().UTC().Format(time.RFC3339Nano)) // what is counted is what is meant
@@ -208,6 +218,9 @@ func (c *call) askBulk() error {
 	body := bulkBody(q)
 	body["dry_run"] = true
 	status := http.StatusOK
+	if data.Refused != nil {
+		status = data.Refused.Status
+	}
 	if err := c.send(http.MethodPost, path, body, &out); err != nil {
 		data.Problem = c.refusalOf(err)
 		status = data.Problem.Status
@@ -238,21 +251,21 @@ func many(name string) bool {
 }
 
 func (c *call) bulk() error {
-	return c.act(func() (step, error) {
+	err := c.act(func() (step, error) {
 		q := listQuery(c.r.PostForm)
 		path := bulkRoutes()[q.Get("action")]
 		if path == "" {
 			return step{}, c.lost()
 		}
-		body := bulkBody(q)
-		for _, of := range []string{"action", "once", "to", "rate", "force"} {
-			delete(body, of)
-		}
-		if to := q.Get("to"); to != "" {
+		body := bulkBody(onlyFilter(q))
+		if to := strings.TrimSpace(q.Get("to")); to != "" {
 			body["to"] = to
 		}
-		if rate := q.Get("rate"); rate != "" {
-			body["rate"] = json.Number(rate)
+		if rate := strings.TrimSpace(q.Get("rate")); rate != "" {
+			body["rate"] = rate // which the API refuses, and says what may be written
+			if _, err := strconv.ParseFloat(rate, 64); err == nil && json.Valid([]byte(rate)) {
+				body["rate"] = json.RawMessage(rate)
+			}
 		}
 		if q.Get("force") != "" {
 			body["force"] = true
@@ -263,4 +276,19 @@ func (c *call) bulk() error {
 		}
 		return step{escaped("/jobs/%s", out.ID), "job"}, nil
 	})
+	r, refused := errors.AsType[*refusal](err)
+	if !refused || r.Field != "rate" && r.Field != "to" {
+		return err
+	}
+	q := c.r.PostForm
+	return c.showBulk(bulkQuestion{Action: q.Get("action"), Refused: r, Rate: q.Get("rate"), To: q.Get("to")}, onlyFilter(listQuery(q)))
+}
+
+// onlyFilter is the filter in a form, without its other fields.
+func onlyFilter(form url.Values) url.Values {
+	q := maps.Clone(form)
+	for _, of := range []string{"action", "once", "to", "rate", "force"} {
+		q.Del(of)
+	}
+	return q
 }

@@ -69,6 +69,10 @@ func (c *call) conditions(filter map[string][]string) (all []condition) {
 				v.State = c.p.texts.has("state." + text)
 			case "since", "until", "attempted_since", "attempted_until":
 				v.Time, _ = time.Parse(time.RFC3339, text) // else it is shown as it is
+			case "resent", "manual":
+				if key := "deliveries." + name + "." + text; c.p.texts.has(key) {
+					v.Text = c.t(key)
+				}
 			}
 			one.Values = append(one.Values, v)
 		}
