@@ -51,7 +51,7 @@ var arrows = map[string][]string{
 	"relay/gate":                   {"outbox", "policy"},
 	"relay/post":                   {"outbox", "policy", "policy/sign"},
 	"relay/deliver":                {"internal/throttle", "internal/trace", "outbox", "policy", "policy/rawjson", "relay/gate", "policy/sign", "relay/post"},
-	"relay/admin":                  {"config", "ingest/listen", "ingest/problem", "internal/packed", "internal/sorting", "outbox", "outbox/sketch", "policy", "relay/alert", "relay/audit", "relay/deliver", "relay/explain", "relay/gate", "relay/jobs", "relay/query", "relay/registry"},
+	"relay/admin":                  {"config", "ingest/listen", "ingest/problem", "internal/packed", "internal/sorting", "outbox", "outbox/sketch", "policy", "relay/alert", "relay/audit", "relay/backlog", "relay/deliver", "relay/explain", "relay/gate", "relay/jobs", "relay/query", "relay/registry"},
 	"relay/audit":                  {"outbox"},
 	"relay/jobs":                   {"internal/sorting", "outbox", "relay/audit", "relay/query"},
 	"relay/query":                  {"config", "ingest/problem", "outbox", "policy", "policy/rfc3339"},
@@ -68,10 +68,11 @@ var arrows = map[string][]string{
 	"relay/client":                 {"config", "ingest/problem", "internal/access"},
 	"relay/doctor":                 {"internal/sorting", "policy", "relay/admin", "relay/post"},
 	"relay/alert":                  {"internal/sorting", "outbox", "outbox/sketch", "policy", "relay/deliver"},
+	"relay/backlog":                {"internal/sorting", "outbox"},
 	"relay/registry":               {"config", "internal/seal", "outbox", "policy", "policy/sign"},
 	"relay/explain":                {"config", "outbox", "policy", "relay/deliver", "relay/post"},
 	"relay/page":                   {"config", "ingest/problem", "internal/packed", "internal/sorting", "policy", "relay/admin", "relay/alert", "relay/explain", "relay/jobs", "relay/page/chart", "relay/page/markup", "relay/page/show", "relay/query", "relay/registry"},
-	"relay/app":                    {"config", "ingest", "ingest/listen", "ingest/problem", "internal/access", "internal/seal", "internal/throttle", "internal/trace", "outbox", "outbox/redisstream", "outbox/spool", "outbox/sqlite", "policy", "relay/admin", "relay/alert", "relay/certstore", "relay/deliver", "relay/explain", "relay/front", "relay/jobs", "relay/metrics", "relay/page", "relay/query", "relay/registry"},
+	"relay/app":                    {"config", "ingest", "ingest/listen", "ingest/problem", "internal/access", "internal/seal", "internal/throttle", "internal/trace", "outbox", "outbox/redisstream", "outbox/spool", "outbox/sqlite", "policy", "relay/admin", "relay/alert", "relay/backlog", "relay/certstore", "relay/deliver", "relay/explain", "relay/front", "relay/jobs", "relay/metrics", "relay/page", "relay/query", "relay/registry"},
 	"relay":                        {"config", "ingest", "ingest/listen", "ingest/problem", "internal/sorting", "outbox", "policy", "policy/sign", "relay/admin", "relay/app", "relay/bench", "relay/child", "relay/client", "relay/deliver", "relay/doctor", "relay/explain", "relay/query", "relay/registry", "relay/sink", "relay/systemd"},
 }
 

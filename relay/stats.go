@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -20,7 +21,8 @@ func (c *command) stats() *cobra.Command {
 		Long: "Show how deliveries ended and how long attempts took, in the last day unless --since says otherwise.\n\n" +
 			"SUCCESS is the part that was delivered of those that were delivered or failed, FIRST that of the first\n" +
 			"attempt. Counts and means are exact, percentiles are within 2 %. Tests are left out. BACKLOG is pending\n" +
-			"and held deliveries at present, AGE how long ago nine of ten of them were accepted, at most.",
+			"and held deliveries at present, AGE how long ago nine of ten of them were accepted, at most. With --step\n" +
+			"BACKLOG is the most in each step, of all or of one --endpoint, by a look once a minute, for 31 days.",
 		Example: "  relay stats --by endpoint --since 7d\n  relay stats --endpoint billing --step day",
 		Args:    noArgs,
 	}
@@ -42,13 +44,29 @@ func (c *command) stats() *cobra.Command {
 
 func (c *command) printStats(s *admin.Statistics) error {
 	table := client.Table{Header: []string{"FROM", "NAME", "ENDED", "DELIVERED", "FAILED", "DISCARDED", "SUCCESS", "FIRST", "ATTEMPTS", "MEAN", "P50", "P95", "P99", "BACKLOG", "AGE"}}
-	for i := range s.Rows {
-		table.Add(statCells(&s.Rows[i])...)
+	for _, r := range withBacklogs(s) {
+		table.Add(statCells(&r)...)
 	}
 	total := statCells(&s.Total)
 	total[0], total[1] = when(s.Since), "total"
 	table.Add(total...)
 	return c.output().Table(&table)
+}
+
+// withBacklogs are the rows with the most that was not over in each step. A step that has nothing else gets a row.
+func withBacklogs(s *admin.Statistics) []admin.StatRow {
+	rows := slices.Clone(s.Rows)
+	for _, b := range s.Backlogs {
+		backlog := &admin.Backlog{Count: admin.Total{N: b.Most}}
+		at, found := slices.BinarySearchFunc(rows, b.Start, func(r admin.StatRow, t time.Time) int { return r.Start.Compare(t) })
+		switch {
+		case found:
+			rows[at].Backlog = backlog
+		case b.Most > 0:
+			rows = slices.Insert(rows, at, admin.StatRow{Start: b.Start, Backlog: backlog})
+		}
+	}
+	return rows
 }
 
 func statCells(r *admin.StatRow) []string {

@@ -18,6 +18,7 @@ import (
 	"relay/outbox"
 	"relay/policy"
 	"relay/relay/alert"
+	"relay/relay/backlog"
 	"relay/relay/deliver"
 	"relay/relay/explain"
 	"relay/relay/jobs"
@@ -100,6 +101,9 @@ type Options struct {
 
 	// Alerts lists the alerts that fire; nil if the outbox keeps none.
 	Alerts func(ctx context.Context) ([]alert.Firing, error)
+
+	// Backlogs tells how many deliveries were not over, by hour: see backlog.History.Hours. nil: it is not known.
+	Backlogs func(ctx context.Context, span outbox.Span, endpoint string) ([]backlog.Hour, error)
 
 	Registry Registry // of endpoints made at run time; nil if the outbox keeps none
 

@@ -50,6 +50,31 @@ func (a *api) addBacklogs(ctx context.Context, q *query.Query, endpoints []strin
 	return nil
 }
 
+// addBacklogSteps adds how many deliveries were not over in each step. Of several endpoints, types or tenants the most at one time is
+// not known.
+func (a *api) addBacklogSteps(ctx context.Context, q *query.Query, ask outbox.StatQuery, out *Statistics) error {
+	if a.Backlogs == nil || q.Step == "" || q.By != "" || q.OfEvents() || ask.Endpoints != nil && len(ask.Endpoints) != 1 {
+		return nil
+	}
+	endpoint := ""
+	if len(ask.Endpoints) == 1 {
+		endpoint = ask.Endpoints[0]
+	}
+	hours, err := a.Backlogs(ctx, ask.Span, endpoint)
+	if err != nil {
+		return err
+	}
+	for _, h := range hours {
+		start := stepStart(h.Start, q.Step)
+		if last := len(out.Backlogs) - 1; last >= 0 && out.Backlogs[last].Start.Equal(start) {
+			out.Backlogs[last].Most = max(out.Backlogs[last].Most, h.Most)
+			continue
+		}
+		out.Backlogs = append(out.Backlogs, BacklogStep{start, h.Most})
+	}
+	return nil
+}
+
 // addRows adds each endpoint's backlog to its row. One that has nothing else gets a row.
 func (out *Statistics) addRows(b *backlogs) {
 	has := map[string]bool{}

@@ -19,7 +19,8 @@ func (a *api) statRoutes() []route {
 		id: "getStatistics", method: "GET", path: "/v1/stats", verb: "relay stats", summary: "How deliveries ended and how long attempts took, over time",
 		about: "Counts, rates and means are exact, percentiles have an error. Tests are left out. Hours are kept for 14 days, days for 400. " +
 			"Without `since` it is the last day; with `step` the last day, 30 days, 12 weeks or 12 months. " +
-			"`since` and `until` are rounded to whole hours, or days where hours are no longer kept; the answer has them.",
+			"`since` and `until` are rounded to whole hours, or days where hours are no longer kept; the answer has them. " +
+			"`backlogs` has the most deliveries that were not over in each step, for 31 days.",
 		filter: query.Stats, answer: Statistics{}, codes: filterCodes(), handle: a.showStatistics,
 	}}
 }
@@ -35,6 +36,14 @@ type Statistics struct {
 
 	Total StatRow   `json:"total"`
 	Rows  []StatRow `json:"rows"` // of by and step, by time and then by name; those without anything are left out
+
+	Backlogs []BacklogStep `json:"backlogs,omitempty"` // of step without by, of all or of one endpoint; steps of which nothing is known are left out
+}
+
+// BacklogStep is the most deliveries that were not over, of looks once a minute.
+type BacklogStep struct {
+	Start time.Time `json:"start"`
+	Most  int64     `json:"most"`
 }
 
 // StatRow is one row of statistics. A delivery is counted in the hour in which it ended, an attempt in that of its own end.
@@ -129,8 +138,8 @@ func (a *api) statistics(r *http.Request) (*Statistics, error) {
 	if out.Rows == nil {
 		out.Rows = []StatRow{}
 	}
-	if !q.Backlog {
-		return out, nil
+	if err := a.addBacklogSteps(ctx, q, ask, out); err != nil || !q.Backlog {
+		return out, err
 	}
 	return out, a.addBacklogs(ctx, q, ask.Endpoints, out)
 }

@@ -31,6 +31,7 @@ import (
 	"relay/policy"
 	"relay/relay/admin"
 	"relay/relay/alert"
+	"relay/relay/backlog"
 	"relay/relay/deliver"
 	"relay/relay/front"
 	"relay/relay/jobs"
@@ -110,6 +111,7 @@ type App struct {
 	complete  atomic.Bool        // these are in the policy that is live
 	jobs      *jobs.Jobs
 	alerts    *alert.Watcher
+	backlogs  *backlog.History
 	metrics   *metrics.Metrics
 	events    *ownEvents
 	tracer    *trace.Tracer // nil for none
@@ -271,6 +273,7 @@ func (a *App) open(ctx context.Context) error {
 		Trace:    a.tracer,
 	}, a.o.Policy)
 	a.alerts = a.newAlerts(store)
+	a.backlogs = backlog.New(store, a.clock())
 	a.o.Policy = nil // live keeps it until a reload replaces it
 	a.onClose("sockets that nothing uses", a.o.Given.Close)
 	if err := a.listenIngest(ctx, c.Ingest, in); err != nil {

@@ -34,7 +34,7 @@ func (a *App) adminOptions() admin.Options {
 		a.jobs = a.newJobs(a.store, admin.Surroundings(options))
 	}
 	options.Edits, options.Jobs, options.Test = a.store, a.jobs, a.deliverer.Test
-	options.Alerts = a.alerts.Firing
+	options.Alerts, options.Backlogs = a.alerts.Firing, a.backlogs.Hours
 	return options
 }
 

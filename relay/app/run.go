@@ -11,11 +11,15 @@ import (
 
 	"relay/ingest/listen"
 	"relay/outbox"
+	"relay/relay/backlog"
 	"relay/relay/deliver"
 )
 
 // reapEvery is how often finished deliveries past their retention are removed.
 const reapEvery = time.Minute
+
+// backlogTimeout bounds one look at the backlog.
+const backlogTimeout = 10 * time.Second
 
 // part is work that ends with a context of its own.
 type part struct {
@@ -124,6 +128,7 @@ func (a *App) keepUp(work *part) {
 	work.do(func(ctx context.Context) { every(ctx, reapEvery, func() { a.reap(ctx) }) })
 	work.do(func(ctx context.Context) { every(ctx, relieveEvery, func() { a.relieve(ctx) }) })
 	work.do(func(ctx context.Context) { every(ctx, lookEvery, func() { a.look(ctx) }) })
+	work.do(func(ctx context.Context) { every(ctx, backlog.Every, func() { a.noteBacklog(ctx) }) })
 	work.do(a.watchFleet)
 	work.do(a.alerts.Run)
 	if a.registry != nil {
@@ -327,6 +332,15 @@ func (a *App) reap(ctx context.Context) {
 	}
 	if total > 0 {
 		log.Info().Int("removed", total).Msg("retention")
+	}
+}
+
+// noteBacklog remembers how many deliveries are not over. What the outbox does not take now, a later look finds again.
+func (a *App) noteBacklog(ctx context.Context) {
+	limited, cancel := context.WithTimeout(ctx, backlogTimeout)
+	defer cancel()
+	if err := a.backlogs.Look(limited); err != nil && ctx.Err() == nil {
+		a.o.Log.Debug().Err(err).Str("component", "outbox").Msg("the backlog is not remembered now; tried again")
 	}
 }
 

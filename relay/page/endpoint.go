@@ -1,7 +1,6 @@
 package page
 
 import (
-	"html/template"
 	"net/http"
 	"net/url"
 	"slices"
@@ -18,12 +17,12 @@ type endpointView struct {
 
 	Enable *enableView // nil where the session may not
 
-	Month            bool // the charts are of 30 days, else of 24 hours
-	Success, Latency template.HTML
-	Unknown          []string // patterns that fit no event type of the catalogue
-	HCL              string   // of one made at run time, for those who may change it
-	Filter           string   // its deliveries, as a query string
-	All, Retry       string   // addresses of the list of them, and of the question whether to try all now
+	Month bool // the charts are of 30 days, else of 24 hours
+	charts
+	Unknown    []string // patterns that fit no event type of the catalogue
+	HCL        string   // of one made at run time, for those who may change it
+	Filter     string   // its deliveries, as a query string
+	All, Retry string   // addresses of the list of them, and of the question whether to try all now
 }
 
 // stateNote says something of an endpoint's state, and what to do about it. Both are keys of texts.

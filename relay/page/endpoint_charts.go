@@ -1,6 +1,7 @@
 package page
 
 import (
+	"html/template"
 	"net/url"
 	"time"
 
@@ -19,15 +20,33 @@ func (c *call) endpointCharts(v *endpointView) error {
 	if err := c.get("/v1/stats", url.Values{"endpoint": {v.Name}, "step": {step}, "backlog": {"false"}}, &s); err != nil {
 		return err
 	}
+	v.charts = c.drawn(&s, v.Month, func(id string) (title, about string) {
+		return c.t("endpoint.chart." + id), c.t("endpoint.chart."+id+".about", v.Name)
+	})
+	return nil
+}
+
+// charts are those of a screen.
+type charts struct {
+	Success, Latency template.HTML
+	Levels           template.HTML // of the backlog; "" where the session may not know it
+}
+
+// drawn draws statistics by step. words are the title of a chart and what there is to see.
+func (c *call) drawn(s *admin.Statistics, day bool, words func(id string) (title, about string)) charts {
 	lang := show.Lang(c.lang)
-	byStart := map[time.Time]*admin.StatRow{}
+	byStart, levels := map[time.Time]*admin.StatRow{}, map[time.Time]int64{}
 	for i := range s.Rows {
 		byStart[s.Rows[i].Start.UTC()] = &s.Rows[i]
 	}
-	var bars []chart.Bar
-	var points []chart.Point
-	for _, at := range stepsOf(&s) {
-		name := c.stepName(at, v.Month)
+	for _, b := range s.Backlogs {
+		levels[b.Start.UTC()] = b.Most
+	}
+	bars := chart.Bars{Delivered: c.t("state.delivered"), Failed: c.t("state.failed"), Discarded: c.t("state.discarded"), Count: lang.Count}
+	lines := chart.Lines{P50: c.t("endpoint.chart.p50"), P95: c.t("endpoint.chart.p95"), Value: lang.Duration, Log: c.t("endpoint.chart.log")}
+	backlog := chart.Levels{Backlog: c.t("endpoint.chart.most"), Count: lang.Count}
+	for _, at := range stepsOf(s) {
+		name := c.stepName(at, day)
 		bar, point := chart.Bar{Step: name}, chart.Point{Step: name, P50: chart.Gap(), P95: chart.Gap()}
 		if r := byStart[at]; r != nil {
 			bar.Delivered, bar.Failed, bar.Discarded = r.Delivered, r.Failed, r.Discarded
@@ -35,21 +54,28 @@ func (c *call) endpointCharts(v *endpointView) error {
 				point.P50, point.P95 = r.TookMS.P50, r.TookMS.P95
 			}
 		}
-		bars, points = append(bars, bar), append(points, point)
+		most, known := levels[at]
+		bars.Bars, lines.Points = append(bars.Bars, bar), append(lines.Points, point)
+		backlog.Levels = append(backlog.Levels, chart.Level{Step: name, Missing: !known, Count: most})
 	}
-	words := func(id string) chart.Text {
+	text := func(id string) chart.Text {
+		step := "hour"
+		if day {
+			step = "day"
+		}
+		title, about := words(id)
 		return chart.Text{
-			ID: "chart-" + id, Title: c.t("endpoint.chart." + id), Description: c.t("endpoint.chart."+id+".about", v.Name),
-			Table: c.t("endpoint.chart.values"), Step: c.t("endpoint.chart." + step), Empty: c.t("endpoint.chart.empty"), Few: c.t("endpoint.chart.few." + step),
+			ID: "chart-" + id, Title: title, Description: about, Table: c.t("endpoint.chart.values"), Step: c.t("endpoint.chart." + step),
+			Empty: c.t("endpoint.chart.empty"), Few: c.t("endpoint.chart.few." + step),
 		}
 	}
-	v.Success = chart.Success(words("success"), chart.Bars{
-		Bars: bars, Delivered: c.t("state.delivered"), Failed: c.t("state.failed"), Discarded: c.t("state.discarded"), Count: lang.Count,
-	})
-	v.Latency = chart.Latency(words("latency"), chart.Lines{
-		Points: points, P50: c.t("endpoint.chart.p50"), P95: c.t("endpoint.chart.p95"), Value: lang.Duration, Log: c.t("endpoint.chart.log"),
-	})
-	return nil
+	out := charts{Success: chart.Success(text("success"), bars), Latency: chart.Latency(text("latency"), lines)}
+	if len(levels) > 0 {
+		words := text("backlog")
+		words.Few = ""
+		out.Levels = chart.Backlog(words, backlog)
+	}
+	return out
 }
 
 // stepsOf are the beginnings of the hours or days of statistics, in UTC.

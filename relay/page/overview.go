@@ -49,12 +49,12 @@ type overviewView struct {
 	Calm      bool
 	Watch     string // signature of the needs
 
-	Stats            admin.StatRow
-	Summary          admin.EndpointSummary
-	Backlog          int64
-	OldestMS         float64
-	Spooled          *admin.Spool
-	Success, Latency template.HTML
+	Stats    admin.StatRow
+	Summary  admin.EndpointSummary
+	Backlog  int64
+	OldestMS float64
+	Spooled  *admin.Spool
+	charts
 
 	Rows  []overviewRow
 	Total int64
@@ -149,7 +149,9 @@ func (c *call) overviewData(s span) (*overviewView, error) {
 	c.overviewNeeds(v, &a)
 	v.Watch = v.signature()
 	c.overviewRows(v, a.endpoints.Endpoints)
-	c.overviewCharts(v, &a.stats)
+	v.charts = c.drawn(&a.stats, s.step == "day", func(id string) (title, about string) {
+		return c.t("overview.chart." + id), c.t("overview.chart." + id + ".about")
+	})
 	return v, nil
 }
 
@@ -187,37 +189,4 @@ func successOf(s *admin.EndpointStats, asked span) []float64 {
 		values = append(values, value)
 	}
 	return values
-}
-
-func (c *call) overviewCharts(v *overviewView, s *admin.Statistics) {
-	lang := show.Lang(c.lang)
-	byStart := map[time.Time]*admin.StatRow{}
-	for i := range s.Rows {
-		byStart[s.Rows[i].Start.UTC()] = &s.Rows[i]
-	}
-	var bars []chart.Bar
-	var points []chart.Point
-	for _, at := range stepsOf(s) {
-		name := c.stepName(at, v.Span.step == "day")
-		bar, point := chart.Bar{Step: name}, chart.Point{Step: name, P50: chart.Gap(), P95: chart.Gap()}
-		if r := byStart[at]; r != nil {
-			bar.Delivered, bar.Failed, bar.Discarded = r.Delivered, r.Failed, r.Discarded
-			if r.TookMS != nil {
-				point.P50, point.P95 = r.TookMS.P50, r.TookMS.P95
-			}
-		}
-		bars, points = append(bars, bar), append(points, point)
-	}
-	words := func(id string) chart.Text {
-		return chart.Text{
-			ID: "chart-" + id, Title: c.t("overview.chart." + id), Description: c.t("overview.chart." + id + ".about"),
-			Table: c.t("endpoint.chart.values"), Step: c.t("endpoint.chart." + v.Span.step), Empty: c.t("endpoint.chart.empty"), Few: c.t("endpoint.chart.few." + v.Span.step),
-		}
-	}
-	v.Success = chart.Success(words("success"), chart.Bars{
-		Bars: bars, Delivered: c.t("state.delivered"), Failed: c.t("state.failed"), Discarded: c.t("state.discarded"), Count: lang.Count,
-	})
-	v.Latency = chart.Latency(words("latency"), chart.Lines{
-		Points: points, P50: c.t("endpoint.chart.p50"), P95: c.t("endpoint.chart.p95"), Value: lang.Duration, Log: c.t("endpoint.chart.log"),
-	})
 }
