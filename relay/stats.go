@@ -2,11 +2,11 @@ package main
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"relay/internal/sorting"
 	"relay/relay/admin"
 	"relay/relay/client"
 	"relay/relay/query"
@@ -55,16 +55,25 @@ func (c *command) printStats(s *admin.Statistics) error {
 
 // withBacklogs are the rows with the most that was not over in each step. A step that has nothing else gets a row.
 func withBacklogs(s *admin.Statistics) []admin.StatRow {
-	rows := slices.Clone(s.Rows)
+	most := map[int64]int64{} // by the start of a step
 	for _, b := range s.Backlogs {
-		backlog := &admin.Backlog{Count: admin.Total{N: b.Most}}
-		at, found := slices.BinarySearchFunc(rows, b.Start, func(r admin.StatRow, t time.Time) int { return r.Start.Compare(t) })
-		switch {
-		case found:
-			rows[at].Backlog = backlog
-		case b.Most > 0:
-			rows = slices.Insert(rows, at, admin.StatRow{Start: b.Start, Backlog: backlog})
+		most[b.Start.Unix()] = b.Most
+	}
+	var rows []admin.StatRow
+	for _, r := range s.Rows {
+		if n, known := most[r.Start.Unix()]; known {
+			r.Backlog = &admin.Backlog{Count: admin.Total{N: n}}
+			delete(most, r.Start.Unix())
 		}
+		rows = append(rows, r)
+	}
+	for start, n := range most {
+		if n > 0 {
+			rows = append(rows, admin.StatRow{Start: time.Unix(start, 0), Backlog: &admin.Backlog{Count: admin.Total{N: n}}})
+		}
+	}
+	if len(s.Backlogs) > 0 { // else the rows stay as they are sorted, by time and then by name
+		sorting.By(rows, func(a, b admin.StatRow) int { return a.Start.Compare(b.Start) })
 	}
 	return rows
 }

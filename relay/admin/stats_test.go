@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/http/httptest"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 	"relay/outbox"
 	"relay/outbox/outboxtest"
 	"relay/outbox/sketch"
+	"relay/relay/backlog"
 	"relay/relay/query"
 )
 
@@ -78,6 +81,49 @@ func TestStatisticsRows(t *testing.T) {
 	if empty := ask[Statistics](t, s, "/v1/stats?endpoint=archive&since=1h&tenant=nobody").Total; empty.SuccessRate != nil || empty.TookMS != nil || empty.MeanAttempts != nil || empty.Backlog.Count.N != 0 || empty.Backlog.AgeMS != nil {
 		t.Errorf("nothing is %+v", empty)
 	}
+}
+
+// Steps have the largest backlog of their hours, where it is of all or of one endpoint. It is nothing that an access to a tenant sees.
+func TestBacklogSteps(t *testing.T) {
+	s := newSequel(t)
+	var asked []string
+	at := time.Date(2026, 3, 1, 22, 0, 0, 0, time.UTC)
+	s.options.Backlogs = func(_ context.Context, span outbox.Span, endpoint string) ([]backlog.Hour, error) {
+		asked = append(asked, endpoint+" "+span.Until.Sub(span.Since).String())
+		return []backlog.Hour{{Start: at, Most: 3}, {Start: at.Add(time.Hour), Most: 9}, {Start: at.Add(2 * time.Hour), Most: 0}}, nil
+	}
+	const days = "&since=2026-03-01T00:00:00Z&until=2026-03-04T00:00:00Z"
+	for path, want := range map[string]string{
+		"step=day" + days: "[{1 9} {2 0}]", "step=day&endpoint=billing" + days: "[{1 9} {2 0}]", "step=month&backlog=false" + days: "[{1 9}]",
+		"step=day&endpoint=billing&endpoint=search" + days: "[]", "step=day&type=a" + days: "[]", "step=day&tenant=acme" + days: "[]", "step=day&by=endpoint" + days: "[]", days[1:]: "[]",
+		"step=day&label.project=web" + days: "[{1 9} {2 0}]", "step=day&label.project=none" + days: "[]",
+	} {
+		type step struct {
+			Day  int
+			Most int64
+		}
+		got := []step{}
+		for _, b := range ask[Statistics](t, s, "/v1/stats?"+path).Backlogs {
+			got = append(got, step{b.Start.Day(), b.Most})
+		}
+		if fmt.Sprint(got) != want {
+			t.Errorf("%s: %v, want %s", path, got, want)
+		}
+	}
+	slices.Sort(asked)
+	if want := []string{" 72h0m0s", " 72h0m0s", "billing 72h0m0s", "billing 72h0m0s"}; !slices.Equal(asked, want) {
+		t.Errorf("asked for %q, want %q", asked, want)
+	}
+	for _, a := range []*Access{{May: []Right{Read}, Tenants: []string{"acme"}}, {May: []Right{Read}, Endpoints: []string{"billing", "search"}}} {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequest("GET", "/v1/stats?step=day", nil)
+		New(s.options).ServeHTTP(w, r.WithContext(WithAccess(r.Context(), a)))
+		if w.Code != 200 || strings.Contains(w.Body.String(), "backlogs") {
+			t.Errorf("%+v sees %d %s", a, w.Code, w.Body)
+		}
+	}
+	s.options.Backlogs = func(context.Context, outbox.Span, string) ([]backlog.Hour, error) { return nil, outbox.ErrUnavailable }
+	refusedAt(t, s.options, "/v1/stats?step=day", 503)
 }
 
 func TestBadStatistics(t *testing.T) {

@@ -300,7 +300,7 @@ func (v *visited) reads(good, bad string) {
 	for _, path := range []string{
 		"/healthz", "/readyz", "/metrics", "/openapi.json", "/v1/config", "/v1/endpoints", "/v1/endpoints/good", "/v1/endpoints/off",
 		"/v1/deliveries", "/v1/deliveries?limit=1&order=oldest", "/v1/deliveries?total=false&state=held&offset=1", "/v1/deliveries/" + good, "/v1/deliveries/" + bad,
-		"/v1/events/evt_one", "/v1/stats", "/v1/stats?by=endpoint", "/v1/stats?by=type&step=hour", "/v1/stats?by=tenant&step=month&tenant=acme",
+		"/v1/events/evt_one", "/v1/stats", "/v1/stats?by=endpoint", "/v1/stats?by=type&step=hour", "/v1/stats?step=day", "/v1/stats?by=tenant&step=month&tenant=acme",
 	} {
 		v.call(200, "GET", path, "")
 	}

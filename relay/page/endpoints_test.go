@@ -34,7 +34,7 @@ const (
 	shopAnswer = `{"name":"shop","state":"disabled","code":"gone","since":"2026-01-02T11:00:00Z","enabled":true,"hash":"fff","deliveries":{"held":1},"in_flight":0,
 		"made":{"revision":"7","secrets":1,"created":"2026-01-01T12:00:00Z","updated":"2026-01-02T11:30:00Z","flaws":[{"pointer":"/HOSTILE","detail":"HOSTILE"}],
 		"settings":{"url":"https://example.com/HOSTILE?***","description":"HOSTILE","events":["HOSTILE"],"headers":{"HOSTILE":"***"},"labels":{"a":"HOSTILE"},"when":"HOSTILE","timeout":{"total":"9s","connect":"3s"}}}}`
-	statsAnswer = `{"since":"2026-01-01T12:00:00Z","until":"2026-01-02T13:00:00Z","step":"hour","percentile_error":0.02,"total":{},
+	statsAnswer = `{"since":"2026-01-01T12:00:00Z","until":"2026-01-02T13:00:00Z","step":"hour","percentile_error":0.02,"total":{},"backlogs":[{"start":"2026-01-02T10:00:00Z","most":0},{"start":"2026-01-02T11:00:00Z","most":40},{"start":"2026-01-02T12:00:00Z","most":12}],
 		"rows":[{"start":"2026-01-02T10:00:00Z","endpoint":"billing","ended":6,"delivered":4,"failed":2,"attempts":8,"success_rate":0.6667,"took_ms":{"mean":10,"p50":8,"p95":20,"p99":21}}]}`
 )
 

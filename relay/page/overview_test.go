@@ -67,7 +67,7 @@ func troubled() map[string]string {
 			endpoint("broken", "invalid", `,"reason":"url: it must be https"`), endpoint("gone", "disabled", `,"code":"gone"`), endpoint("crm", "active", `,"breaker":"open","waiting":"breaker"`),
 			endpoint("off", "disabled", `,"code":"operator"`), endpoint("resting", "paused", ""), failing, dead, behind, endpoint("fine", "active", ""),
 		}, ",") + `],"total":1200,"summary":{"attention":9,"pending":21,"held":9,"oldest_ms":7200000}}`,
-		"/v1/stats": `{"since":"2026-11-29T12:00:00Z","until":"2026-11-30T13:00:00Z","step":"hour","total":{"ended":100,"delivered":90,"failed":10,"success_rate":0.9,"first_try_rate":0.8,"attempts":120,"took_ms":{"mean":5,"p50":4,"p95":20,"p99":30}},` +
+		"/v1/stats": `{"since":"2026-11-29T12:00:00Z","until":"2026-11-30T13:00:00Z","step":"hour","backlogs":[{"start":"2026-11-30T10:00:00Z","most":3},{"start":"2026-11-30T12:00:00Z","most":1200}],"total":{"ended":100,"delivered":90,"failed":10,"success_rate":0.9,"first_try_rate":0.8,"attempts":120,"took_ms":{"mean":5,"p50":4,"p95":20,"p99":30}},` +
 			`"rows":[{"start":"2026-11-30T11:00:00Z","delivered":90,"failed":10,"took_ms":{"p50":4,"p95":20}}]}`,
 		"/v1/deliveries": `{"items":[` + overviewDelivery + `],"next":null}`,
 		"/v1/alerts":     `{"firing":[{"alert":"success","about":"crm","on":"success_rate","value":"10.0 %","limit":"95.0 %","since":"2026-11-30T11:50:00Z"},{"alert":"quiet","on":"silence","value":"1h30m0s","limit":"1h0m0s","since":"2026-11-30T10:30:00Z"}],"alerts":[]}`,
