@@ -364,9 +364,12 @@ func (c *conn) now() []byte {
 	return c.date
 }
 
+// writeCloser is a connection whose two directions end apart: TCP and Unix sockets.
+type writeCloser interface{ CloseWrite() error }
+
 // linger reads and discards for a short time after the last answer.
 func (c *conn) linger() {
-	half, ok := c.Conn.(interface{ CloseWrite() error })
+	half, ok := c.Conn.(writeCloser)
 	if !ok || half.CloseWrite() != nil || !c.state.CompareAndSwap(working, waiting) || c.s.isStopping() {
 		return
 	}

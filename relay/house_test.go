@@ -158,6 +158,25 @@ func TestImportsFollowTheArrows(t *testing.T) {
 	}
 }
 
+// What may be asked of a value beyond its type has a name where it is asked, so that both sides can be found.
+func TestAssertedInterfacesHaveNames(t *testing.T) {
+	asserted := 0
+	for name, f := range sources(t) {
+		ast.Inspect(f, func(n ast.Node) bool {
+			if a, is := n.(*ast.TypeAssertExpr); is {
+				asserted++
+				if of, is := a.Type.(*ast.InterfaceType); is && len(of.Methods.List) > 0 {
+					t.Errorf("%s asserts an interface without a name", name)
+				}
+			}
+			return true
+		})
+	}
+	if asserted < 50 {
+		t.Errorf("found %d assertions: the test no longer sees them", asserted)
+	}
+}
+
 // An HTTP library of either leg can be changed in one file.
 func TestHTTPLibraryHasOneHome(t *testing.T) {
 	libraries := map[string]map[string]string{

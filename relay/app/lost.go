@@ -10,6 +10,16 @@ import (
 // lookEvery is how often Relay checks whether its files were removed or replaced.
 const lookEvery = 2 * time.Second
 
+// losable is an outbox with files that somebody may take away.
+type losable interface {
+	Lost() error // nil while they are in their place
+}
+
+// renewable is a listener at a file that somebody may take away.
+type renewable interface {
+	Check(ctx context.Context) (renewed bool, err error)
+}
+
 // missing lists files that are not in their place.
 type missing struct {
 	outbox  error // nothing is accepted
@@ -23,16 +33,14 @@ func (m *missing) Error() string { return errors.Join(m.outbox, m.sockets).Error
 func (a *App) look(ctx context.Context) {
 	var now missing
 	home := "" // of the outbox, while that is lost
-	if store, ok := a.store.(interface{ Lost() error }); ok {
+	if store, ok := a.store.(losable); ok {
 		if now.outbox = store.Lost(); now.outbox != nil {
 			home = absolute(a.o.Config.Outbox.Path)
 		}
 	}
 	var errs []error
 	for _, s := range a.servers {
-		socket, ok := s.ln.(interface {
-			Check(context.Context) (renewed bool, err error)
-		})
+		socket, ok := s.ln.(renewable)
 		if !ok || absolute(filepath.Dir(s.ln.Addr().String())) == home {
 			continue
 		}

@@ -45,10 +45,19 @@ func TestDocsOfThePage(t *testing.T) {
 	}
 	_, places, _ := strings.Cut(module, "const places = {")
 	places, _, _ = strings.Cut(places, "}")
+	_, help, _ := strings.Cut(templateTexts(t)["templates/parts/layout.html"], `{{define "help"}}`)
+	found := 0
 	for _, m := range regexp.MustCompile(`(\w): "/`).FindAllStringSubmatch(places, -1) {
+		found++
 		if !strings.Contains(keys, "`g` `"+m[1]+"`") {
 			t.Errorf("the table has no keys g %s", m[1])
 		}
+		if !strings.Contains(help, "<kbd>g</kbd> <kbd>"+m[1]+"</kbd>") {
+			t.Errorf("the page's own list of keys has no g %s", m[1])
+		}
+	}
+	if found < 6 {
+		t.Errorf("found %d places to go to: the test no longer sees them", found)
 	}
 	for _, claim := range []string{csp, "after 12 hours", "share an answer for 2 seconds"} {
 		if !strings.Contains(doc, claim) {

@@ -211,10 +211,13 @@ func (c *proxyConn) close() {
 	})
 }
 
+// writeCloser is a connection whose two directions end apart: TCP and Unix sockets.
+type writeCloser interface{ CloseWrite() error }
+
 // finish tells the server that no more requests come. It then does those that it
 // has, and closes the connection.
 func (c *proxyConn) finish() {
-	if half, ok := c.server.(interface{ CloseWrite() error }); ok {
+	if half, ok := c.server.(writeCloser); ok {
 		_ = half.CloseWrite()
 	}
 }

@@ -80,7 +80,7 @@ document.addEventListener("keydown", (e) => {
     if (e.key === "Escape") e.target.blur?.();
     return;
   }
-  if (goes && places[e.key]) { location.assign(places[e.key]); return; }
+  if (goes && document.querySelector(`.side nav a[href="${places[e.key]}"]`)) { location.assign(places[e.key]); return; }
   goes = false;
   const act = keys[e.key];
   if (!act || (document.querySelector("dialog[open]") && e.key !== "?")) return;

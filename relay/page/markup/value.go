@@ -112,12 +112,19 @@ func (x *execution) field(dot, v reflect.Value, node parse.Node, name string, ar
 	return reflect.Value{}, x.wrong(node, fmt.Errorf("a %s has no field or method %s", v.Type(), name))
 }
 
+// What values offer to templates besides Methods; url.Values, for one, is a getter and a haver.
+type (
+	zeroer interface{ IsZero() bool }
+	getter interface{ Get(name string) string }
+	haver  interface{ Has(name string) bool }
+)
+
 // method is a function that a value offers, nil for none.
 func method(v reflect.Value, name string) any {
 	if !v.IsValid() || !v.CanInterface() {
 		return nil
 	}
-	for (v.Kind() == reflect.Pointer || v.Kind() == reflect.Interface) && v.IsNil() {
+	if (v.Kind() == reflect.Pointer || v.Kind() == reflect.Interface) && v.IsNil() {
 		return nil
 	}
 	of := v.Interface()
@@ -128,15 +135,15 @@ func method(v reflect.Value, name string) any {
 	}
 	switch name {
 	case "IsZero":
-		if m, ok := of.(interface{ IsZero() bool }); ok {
+		if m, ok := of.(zeroer); ok {
 			return m.IsZero
 		}
 	case "Get":
-		if m, ok := of.(interface{ Get(name string) string }); ok {
+		if m, ok := of.(getter); ok {
 			return m.Get
 		}
 	case "Has":
-		if m, ok := of.(interface{ Has(name string) bool }); ok {
+		if m, ok := of.(haver); ok {
 			return m.Has
 		}
 	case "String":
