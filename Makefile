@@ -91,7 +91,7 @@ vuln:
 # the shared outbox start redis servers of their own. Node.js, 20 or newer, is the
 # judge of what ecmascript = true makes, and runs the libraries that verify signatures.
 # Python and openssl run receivers of examples/verify. Chromium visits the page. Of Prometheus
-# tests need promtool. Of systemd tests need two tools, not a running one.
+# tests need promtool, and the exporter that docs/redis.md names. Of systemd tests need two tools, not a running one.
 setup:
 	@command -v cc >/dev/null || command -v gcc >/dev/null || sh .ci/install gcc libc6-dev
 	@command -v redis-server >/dev/null || sh .ci/install redis-server
@@ -101,6 +101,7 @@ setup:
 	@command -v openssl >/dev/null || sh .ci/install openssl
 	@command -v promtool >/dev/null || sh .ci/install prometheus
 	@command -v chromium >/dev/null || command -v chromium-headless-shell >/dev/null || command -v google-chrome >/dev/null || sh .ci/install chromium
+	@command -v redis_exporter >/dev/null || command -v prometheus-redis-exporter >/dev/null || sh .ci/install prometheus-redis-exporter
 	@command -v systemd-socket-activate >/dev/null || sh .ci/install systemd
 
 interop: build policy/sign/interop/node_modules

@@ -1,6 +1,8 @@
 package redisstream_test
 
 import (
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"regexp"
@@ -10,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"relay/internal/testkit"
 	"relay/outbox"
 	"relay/outbox/redisstream"
 	"relay/outbox/redisstream/redistest"
@@ -52,7 +55,6 @@ func TestToolsOfRedis(t *testing.T) {
 			t.Errorf("redis-cli %s (-page +redis):\n%s", m[1], diff)
 		}
 	}
-	testExporterUser(t, server, string(page))
 }
 
 // fillForTools makes the outbox that the page shows, and returns the name of this machine.
@@ -103,21 +105,65 @@ func fillForTools(t *testing.T, server *redistest.Server) string {
 	return host
 }
 
-// testExporterUser tries what redis_exporter asks of each key, as the user of the page.
-func testExporterUser(t *testing.T, server *redistest.Server, page string) {
-	rule := regexp.MustCompile("`ACL SETUSER exporter (.*?)`").FindStringSubmatch(page)
-	if rule == nil {
-		t.Fatal("the page has no user for redis_exporter")
-	}
-	server.MustDo(t, append([]string{"ACL", "SETUSER", "exporter"}, strings.Fields(rule[1])...)...)
-	key := "{orders:0}:q:billing"
-	for _, command := range [][]string{{"INFO", "all"}, {"TYPE", key}, {"XINFO", "STREAM", key}, {"XINFO", "GROUPS", key}, {"XINFO", "CONSUMERS", key, "relay"}} {
-		args := append([]string{"ACL", "DRYRUN", "exporter"}, command...)
-		if said := server.MustDo(t, args...); said != "OK" {
-			t.Errorf("%v: %v", command, said)
+// redis_exporter, run as docs/redis.md says and as the user that it names, shows the figures that the page explains, and may
+// change nothing.
+func TestRedisExporter(t *testing.T) {
+	text, err := os.ReadFile("../../docs/redis.md")
+	testkit.Must(t, err)
+	page := string(text)
+	server := redistest.Start(t)
+	fillForTools(t, server)
+	found := func(pattern string) string {
+		t.Helper()
+		m := regexp.MustCompile(pattern).FindStringSubmatch(page)
+		if m == nil {
+			t.Fatalf("the page has no %s", pattern)
 		}
+		return m[1]
 	}
-	if said := server.MustDo(t, "ACL", "DRYRUN", "exporter", "XACK", key, "relay", "1-0"); said == "OK" {
+	server.MustDo(t, append([]string{"ACL", "SETUSER", "exporter"}, strings.Fields(found("`ACL SETUSER exporter (.*?)`"))...)...)
+	if said := server.MustDo(t, "ACL", "DRYRUN", "exporter", "XACK", "{orders:0}:q:billing", "relay", "1-0"); said == "OK" {
 		t.Error("the exporter may change the outbox")
 	}
+	line := found("(?m)^redis_exporter (.*)$")
+	line = strings.ReplaceAll(line, "127.0.0.1:6379", server.Addr())
+	figures := exported(t, strings.Fields(strings.ReplaceAll(line, "'", "")))
+	for name, want := range map[string]string{"redis_stream_length": "5", "redis_stream_group_messages_pending": "3", "redis_exporter_last_scrape_error": "0"} {
+		if name != "redis_exporter_last_scrape_error" && !strings.Contains(page, "`"+name+"`") {
+			t.Errorf("the page does not explain %s", name)
+		}
+		m := regexp.MustCompile(`(?m)^`+name+`\{(?:[^}]|\}:)*\} (\S+)$`).FindAllStringSubmatch(figures, -1)
+		if len(m) != 1 || m[0][1] != want {
+			t.Errorf("%s is %v, want once %s", name, m, want)
+		}
+	}
+}
+
+// exported starts the exporter and returns what it tells Prometheus.
+func exported(t *testing.T, args []string) string {
+	t.Helper()
+	binary, err := exec.LookPath("redis_exporter")
+	if err != nil {
+		binary = "prometheus-redis-exporter" // as Debian calls it
+	}
+	addr := testkit.Loopback(testkit.Port(t))
+	log := new(testkit.Log)
+	cmd := exec.CommandContext(t.Context(), binary, append(args, "--web.listen-address", addr)...)
+	cmd.Stdout, cmd.Stderr = log, log
+	testkit.Must(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Wait() }) // the test's context has ended then
+	var body []byte
+	testkit.Until(t, "figures of the exporter", func() bool {
+		answer, err := http.Get("http://" + addr + "/metrics")
+		if err != nil {
+			return false
+		}
+		defer answer.Body.Close()
+		body, err = io.ReadAll(answer.Body)
+		return err == nil && answer.StatusCode == http.StatusOK
+	})
+	if t.Failed() {
+		t.Log(log)
+	}
+	return string(body)
 }
