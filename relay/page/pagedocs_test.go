@@ -45,7 +45,7 @@ func TestDocsOfThePage(t *testing.T) {
 	}
 	_, places, _ := strings.Cut(module, "const places = {")
 	places, _, _ = strings.Cut(places, "}")
-	_, help, _ := strings.Cut(templateTexts(t)["templates/parts/layout.html"], `{{define "help"}}`)
+	_, help, _ := strings.Cut(templateTexts(t)["parts/layout.html"], `{{define "help"}}`)
 	found := 0
 	for _, m := range regexp.MustCompile(`(\w): "/`).FindAllStringSubmatch(places, -1) {
 		found++
