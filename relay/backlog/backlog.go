@@ -144,7 +144,7 @@ func (l *levels) exceeds(written *levels) bool {
 	return false
 }
 
-// add takes over what is larger in o.
+// add keeps the larger of both.
 func (l *levels) add(o *levels) {
 	l.All = max(l.All, o.All)
 	if l.Endpoints == nil {
