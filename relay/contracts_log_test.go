@@ -73,7 +73,7 @@ func TestContractLog(t *testing.T) {
 		if d := one("data.device=cam-7&data.scene=2&since=1h"); d.Event.ID != "up" {
 			t.Errorf("by data: %+v", d)
 		}
-		if d := one("limit=1&offset=1&order=oldest"); d.Event.ID != "down" || list.Total == nil || list.Total.N != 2 {
+		if d := one("limit=1&offset=1&order=oldest"); d.Event.ID != "down" || list.Total == nil || list.Total.N != 2 && !list.Total.AtLeast {
 			t.Errorf("page 2: %+v of %+v", d, list.Total)
 		}
 		failed := one("state=failed&type=device_offline")

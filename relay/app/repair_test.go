@@ -89,7 +89,7 @@ func TestOperatorRepairs(t *testing.T) {
 		do(200, "GET", "/v1/jobs/"+made.ID, "", &job)
 		return job.State == "done"
 	})
-	if job.Done != 4 || job.Skipped["delivered_since"]+job.Skipped["on_its_way"] != 1 || made.Matched.N != 5 {
+	if job.Done != 4 || job.Skipped["delivered_since"]+job.Skipped["on_its_way"] != 1 || made.Matched.N != 5 && !made.Matched.AtLeast {
 		t.Errorf("job: %+v", job)
 	}
 	testkit.Until(t, "redeliveries", func() bool { return list("state=delivered&manual=true").Total.N == 5 })

@@ -142,10 +142,12 @@ func (a *App) keepUp(work *part) {
 
 // stop ends all parts in their order. It returns the error of a part that failed, before or meanwhile.
 func (a *App) stop(p *parts, stop Stop, err error) error {
+	drains := stop.Drain > 0 && a.broken() == nil && err == nil
+	a.draining.Store(drains) // before anybody hears of the stop: who then hurries means the drain
 	a.o.Log.Info().Str("by", stop.By).Msg("stopping")
 	call(a.o.Hooks.Stopping)
 	p.making.cancel()
-	if stop.Drain > 0 && a.broken() == nil && err == nil {
+	if drains {
 		err = a.drain(stop.Drain, p.fatal)
 	}
 	a.endReloads()
@@ -188,7 +190,6 @@ const drainEvery = 100 * time.Millisecond
 // With other Relays at the outbox there is nothing to wait for: they go on. It returns the error
 // of a part that failed meanwhile.
 func (a *App) drain(d time.Duration, fatal <-chan error) error {
-	a.draining.Store(true)
 	defer a.draining.Store(false)
 	over := time.NewTimer(d)
 	defer over.Stop()

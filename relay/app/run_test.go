@@ -30,6 +30,28 @@ func TestHeldIsToldFromPending(t *testing.T) {
 	}
 }
 
+// Who hurries as soon as it hears of the stop ends the drain, and no attempt.
+func TestHurryAtTheStop(t *testing.T) {
+	a := open(t, newPlace(t).text(endpointBlock("a", "http://127.0.0.1:1/", local)), time.Second)
+	a.o.Hooks.Stopping = a.Hurry
+	_, err := a.store.Accept(t.Context(), outbox.Batch{Entries: []outbox.Entry{{
+		Event: outbox.Event{ID: "evt_1", Type: "a", Data: []byte("1")}, Endpoints: []string{"a"},
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancelCause(t.Context())
+	stop(Stop{By: "test", Drain: time.Hour})
+	if err := a.Run(ctx); err != nil {
+		t.Error(err)
+	}
+	select {
+	case <-a.aborted:
+		t.Error("attempts were aborted")
+	default:
+	}
+}
+
 func TestEveryEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithTimeout(t.Context(), 3500*time.Millisecond)
