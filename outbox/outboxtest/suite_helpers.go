@@ -39,7 +39,7 @@ const long = time.Hour
 
 func newSuite(t *testing.T, e Harness) *suite {
 	s := &suite{TB: t, test: t, engine: e, store: e.Open(t),
-		patience: 30 * time.Second, blink: 20 * time.Millisecond, short: time.Second, delay: time.Second}
+		patience: time.Minute, blink: 20 * time.Millisecond, short: 2 * time.Second, delay: 2 * time.Second} // a machine may stall for a second
 	if e.Bubble {
 		// Patience is less than a lease or a delay, or else waiting would bring what must come by
 		// itself.
