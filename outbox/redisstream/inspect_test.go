@@ -9,6 +9,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"relay/internal/testkit"
 	"relay/outbox"
 	"relay/outbox/redisstream/redistest"
 )
@@ -18,9 +19,9 @@ import (
 func TestNewMasterIsInspected(t *testing.T) {
 	t.Parallel()
 	f := redistest.StartSentinel(t, 1, "--maxmemory", "50mb")
-	var log bytes.Buffer
+	var log testkit.Log
 	s := openTest(t, Options{
-		Sentinel: &Sentinel{Master: f.Name(), Addrs: f.Sentinels()}, Database: -1, Log: zerolog.New(zerolog.SyncWriter(&log)),
+		Sentinel: &Sentinel{Master: f.Name(), Addrs: f.Sentinels()}, Database: -1, Log: zerolog.New(&log),
 	})
 	acceptOne(t, s, "before", "a")
 	if w := s.Warnings(); len(w) != 0 {
@@ -72,9 +73,9 @@ func TestNewMasterIsInspected(t *testing.T) {
 func TestSettingsAreLookedAtAgain(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t, "--maxmemory", "50mb")
-	var log bytes.Buffer
+	var log testkit.Log
 	o := at(server.URL())
-	o.Log = zerolog.New(zerolog.SyncWriter(&log))
+	o.Log = zerolog.New(&log)
 	s := openTest(t, o)
 	server.MustDo(t, "CONFIG", "SET", "maxmemory", "0")
 	for range 3 {

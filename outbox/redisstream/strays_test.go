@@ -10,6 +10,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"relay/internal/testkit"
 	"relay/outbox"
 	"relay/outbox/redisstream/redistest"
 )
@@ -29,9 +30,9 @@ func lookupState(t *testing.T, s *Store, id string) outbox.State {
 func TestStrayKeys(t *testing.T) {
 	t.Parallel()
 	server := redistest.Start(t)
-	var log bytes.Buffer
+	var log testkit.Log
 	o := at(server.URL())
-	o.Log = zerolog.New(zerolog.SyncWriter(&log))
+	o.Log = zerolog.New(&log)
 	s := openTest(t, o)
 	sh := s.shards[0]
 	stray := func(id string) { server.MustDo(t, "SET", sh.event(id), "theirs") }

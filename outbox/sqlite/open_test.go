@@ -14,6 +14,7 @@ import (
 	"github.com/ncruces/go-sqlite3"
 	"github.com/rs/zerolog"
 
+	"relay/internal/testkit"
 	"relay/outbox"
 )
 
@@ -153,7 +154,7 @@ func TestWarnings(t *testing.T) {
 	if err := os.Chmod(dir, 0o750); err != nil {
 		t.Fatal(err)
 	}
-	var log bytes.Buffer
+	var log testkit.Log
 	openTest(t, Options{Dir: dir, Log: zerolog.New(&log)})
 	if !strings.Contains(log.String(), "mode 0750") {
 		t.Errorf("log: %s", &log)
