@@ -219,6 +219,8 @@ func totalOf(t *admin.Total) string {
 	switch {
 	case t == nil:
 		return ""
+	case uncounted(t):
+		return "unknown"
 	case t.AtLeast:
 		return fmt.Sprintf("at least %d", t.N)
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"net/url"
 
 	"github.com/spf13/cobra"
@@ -44,11 +43,7 @@ func (c *command) showAudit(a asking, path string) error {
 	return c.show(a, path, &list, func() error {
 		table := client.Table{Header: []string{"TIME", "WHO", "VERB", "WHAT", "COUNT"}}
 		for _, e := range list.Items {
-			count := ""
-			if e.Count != nil {
-				count = fmt.Sprint(*e.Count)
-			}
-			table.Add(when(e.Time), e.Who, e.Verb, e.What, count)
+			table.Add(when(e.Time), e.Who, e.Verb, e.What, totalOf(e.Count))
 		}
 		if err := c.output().Table(&table); err != nil {
 			return err

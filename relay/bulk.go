@@ -255,13 +255,22 @@ func (p *progress) end() {
 
 // deliveriesOf is "1 delivery", "at least 500 deliveries".
 func deliveriesOf(t *admin.Total) string {
+	if uncounted(t) {
+		return "deliveries whose number is not known, as counting them takes too long,"
+	}
 	if t.N == 1 && !t.AtLeast {
 		return "1 delivery"
 	}
 	return totalOf(t) + " deliveries"
 }
 
+// uncounted tells whether the time for counting was over before anything was found: there may be none, or many.
+func uncounted(t *admin.Total) bool { return t != nil && t.N == 0 && t.AtLeast }
+
 func matchOf(t *admin.Total) string {
+	if uncounted(t) {
+		return "how many deliveries match is not known, as counting them takes too long"
+	}
 	if t.N == 1 && !t.AtLeast {
 		return "1 delivery matches"
 	}
@@ -273,5 +282,9 @@ func resentOf(count *admin.BulkAnswer) string {
 	if r := count.Resent; r == nil || r.N == 0 && !r.AtLeast {
 		return ""
 	}
-	return fmt.Sprintf(" (%s of them sent again since: an event goes once to an endpoint, and not if it was delivered since or is pending)", totalOf(count.Resent))
+	some := totalOf(count.Resent)
+	if uncounted(count.Resent) {
+		some = "an unknown number"
+	}
+	return fmt.Sprintf(" (%s of them sent again since: an event goes once to an endpoint, and not if it was delivered since or is pending)", some)
 }

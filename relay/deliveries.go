@@ -110,7 +110,7 @@ func attemptsOf(d *admin.Delivery) string {
 // moreOf says how many there are, and how to get the next page.
 func moreOf(shown int, total *admin.Total, next *string) string {
 	switch {
-	case next != nil && total != nil:
+	case next != nil && total != nil && !uncounted(total):
 		return fmt.Sprintf("%d of %s shown; the next page: the same with --cursor %s\n", shown, totalOf(total), *next)
 	case next != nil:
 		return fmt.Sprintf("%d shown; the next page: the same with --cursor %s\n", shown, *next)

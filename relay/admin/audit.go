@@ -29,7 +29,7 @@ type AuditEntry struct {
 	Who    string          `json:"who"`              // "uid 1000" of a process at the Unix socket, "admin token", or "local" where no token is needed
 	Verb   string          `json:"verb"`             // as on the command line
 	What   string          `json:"what"`             // endpoint, delivery, event or job that was changed
-	Count  *int64          `json:"count,omitempty"`  // of deliveries or events
+	Count  *Total          `json:"count,omitempty"`  // of deliveries or events; of a job at its begin those that match, at its end those that it changed
 	Before json.RawMessage `json:"before,omitempty"` // as far as it is known; no secrets
 	After  json.RawMessage `json:"after,omitempty"`
 }
@@ -136,12 +136,20 @@ func (a *api) listAudit(w http.ResponseWriter, r *http.Request) {
 	list := AuditList{Items: []AuditEntry{}}
 	for i := range entries {
 		e := &entries[i]
-		list.Items = append(list.Items, AuditEntry{N: e.N, Time: e.Time, Who: e.Who, Verb: e.Verb, What: e.What, Count: e.Count, Before: e.Before, After: e.After})
+		list.Items = append(list.Items, AuditEntry{N: e.N, Time: e.Time, Who: e.Who, Verb: e.Verb, What: e.What, Count: countOf(e), Before: e.Before, After: e.After})
 	}
 	if next > 0 {
 		list.Next = new(strconv.FormatUint(next, 10))
 	}
 	answer(w, http.StatusOK, list)
+}
+
+// countOf is what an entry counted, nil for nothing.
+func countOf(e *audit.Entry) *Total {
+	if e.Count == nil {
+		return nil
+	}
+	return &Total{N: *e.Count, AtLeast: e.AtLeast}
 }
 
 // pageOf reads limit and cursor. others are the other parameters that the list has, which were taken out.
@@ -167,7 +175,7 @@ func pageOf(q url.Values, others ...string) (limit int, cursor string, err error
 // audited writes a change to the log and the audit.
 func (a *api) audited(r *http.Request, e audit.Entry) {
 	line := a.Log.Info().Str("by", Who(r))
-	if e.Count != nil {
+	if e.Count != nil && !e.AtLeast {
 		line = line.Int64("done", *e.Count)
 	}
 	line.Msg("asked to " + e.Verb + " " + e.What)

@@ -210,7 +210,7 @@ func (a *api) start(ctx context.Context, w http.ResponseWriter, r *http.Request,
 		return nil, err
 	}
 	out.ID = job.ID
-	a.audited(r, audit.Entry{Verb: string(b.action), What: "job " + job.ID, Count: &out.Matched.N, After: audit.State(struct {
+	a.audited(r, audit.Entry{Verb: string(b.action), What: "job " + job.ID, Count: &out.Matched.N, AtLeast: out.Matched.AtLeast, After: audit.State(struct {
 		Filter url.Values `json:"filter"`
 		BulkRequest
 	}{filter, options})})
@@ -382,9 +382,13 @@ func (a *api) cancelJob(w http.ResponseWriter, r *http.Request) {
 		a.refuse(w, r, noJob(id, err))
 		return
 	}
-	a.audited(r, audit.Entry{Verb: "cancel", What: "job " + id, Count: new(job.Done), After: audit.State(struct {
-		State jobs.State `json:"state"`
-	}{job.State})})
+	e := audit.Entry{Verb: "cancel", What: "job " + id, Count: new(job.Done)}
+	if job.State.Over() { // else it ends when the Relay that works on it has seen the wish, with an entry of its own
+		e.After = audit.State(struct {
+			State jobs.State `json:"state"`
+		}{job.State})
+	}
+	a.audited(r, e)
 	answer(w, http.StatusOK, jobOf(&job))
 }
 

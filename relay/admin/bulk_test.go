@@ -44,7 +44,7 @@ func TestJobs(t *testing.T) {
 			t.Errorf("redeliveries: %+v", made)
 		}
 		e := o.lastAudit("redeliver", "job "+made.ID)
-		if *e.Count != 2 || !strings.Contains(string(e.After), `"rate":0.5`) || !strings.Contains(string(e.After), `"event":["evt_1"]`) {
+		if *e.Count != (Total{N: 2}) || !strings.Contains(string(e.After), `"rate":0.5`) || !strings.Contains(string(e.After), `"event":["evt_1"]`) {
 			t.Errorf("audit: %+v", e)
 		}
 		job := done[Job](o, 200, "GET", "/v1/jobs/"+made.ID, "")
@@ -97,7 +97,9 @@ func TestJobs(t *testing.T) {
 		if cancelled.State != "cancelled" || cancelled.CancelledBy != "admin token" {
 			t.Errorf("cancelled: %+v", cancelled)
 		}
-		o.lastAudit("cancel", "job "+last.ID)
+		if e := o.lastAudit("cancel", "job "+last.ID); !strings.Contains(string(e.After), `"state":"cancelled"`) {
+			t.Errorf("the audit of a job that nobody works on: %s", e.After)
+		}
 		o.refuses(409, problem.JobEnded, "id", "POST", "/v1/jobs/"+last.ID+"/cancel", "")
 
 		// Pages.

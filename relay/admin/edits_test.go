@@ -153,7 +153,7 @@ func TestChangeOneDelivery(t *testing.T) {
 		t.Errorf("discard: %+v", got)
 	}
 	e := o.lastAudit("discard", "delivery "+id)
-	if string(e.Before) == "" || !strings.Contains(string(e.Before), `"state":"held"`) || !strings.Contains(string(e.After), `"state":"discarded"`) || *e.Count != 1 {
+	if string(e.Before) == "" || !strings.Contains(string(e.Before), `"state":"held"`) || !strings.Contains(string(e.After), `"state":"discarded"`) || *e.Count != (Total{N: 1}) {
 		t.Errorf("audit: %+v", e)
 	}
 	if got = done[DeliveryChanged](o, 200, "POST", "/v1/deliveries/"+id+"/discard", ""); !got.Unchanged {

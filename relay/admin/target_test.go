@@ -88,6 +88,41 @@ func TestRetryOfWhatIsHeldAndNotCounted(t *testing.T) {
 	}
 }
 
+// The wish to end a job that a Relay works on changes no state yet: its end has an entry of its own.
+func TestAuditOfACancel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := newOperator(t)
+		stop := o.work()
+		defer func() { stop() }()
+		time.Sleep(time.Second)
+		made := done[BulkAnswer](o, 202, "POST", "/v1/redeliveries", `{"event":"evt_1","state":["failed","delivered"],"rate":0.01}`)
+		time.Sleep(5 * time.Second)
+		if job := done[Job](o, 200, "POST", "/v1/jobs/"+made.ID+"/cancel", ""); job.State != "running" {
+			t.Fatalf("%+v", job)
+		}
+		if e := o.lastAudit("cancel", "job "+made.ID); e.After != nil {
+			t.Errorf("the audit has %s", e.After)
+		}
+		time.Sleep(5 * time.Second)
+		if e := o.lastAudit("redeliver", "job "+made.ID+": cancelled"); !strings.Contains(string(e.After), `"state":"cancelled"`) {
+			t.Errorf("the audit has %s", e.After)
+		}
+	})
+}
+
+// What was not counted is not told as exact, in the audit either.
+func TestAuditOfWhatIsNotCounted(t *testing.T) {
+	o := newOperator(t)
+	o.use(uncounted{o.Mem})
+	made := done[BulkAnswer](o, 202, "POST", "/v1/redeliveries", `{"until":"0s"}`)
+	if e := o.lastAudit("redeliver", "job "+made.ID); e.Count == nil || !e.Count.AtLeast {
+		t.Errorf("audit: %+v", e)
+	}
+	if line := o.log.String(); !strings.Contains(line, "asked to redeliver job") || strings.Contains(line, `"done"`) {
+		t.Errorf("log: %s", line)
+	}
+}
+
 // A fleet that does not answer soon is no fleet without the endpoint: what its deliveries may do waits for the answer, or is
 // refused as long as there is none.
 func TestFleetAnswersLate(t *testing.T) {

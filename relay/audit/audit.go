@@ -21,6 +21,8 @@ type Entry struct {
 	What  string    `json:"what"`            // endpoint, delivery, event or job that was changed
 	Count *int64    `json:"count,omitempty"` // of deliveries or events; nil for what is not counted
 
+	AtLeast bool `json:"at_least,omitempty"` // Count is the least that it was
+
 	Before json.RawMessage `json:"before,omitempty"` // what was changed, as far as it is known
 	After  json.RawMessage `json:"after,omitempty"`
 }

@@ -44,7 +44,7 @@ func TestRedeliver(t *testing.T) {
 		if len(n) != 250 {
 			t.Errorf("%d deliveries were redelivered, want 250", len(n))
 		}
-		if w.log.Count(job.ID) != 2 || audited(t, m, job.ID) != 1 {
+		if w.log.Count(job.ID) != 2 || audited(t, m, job.ID) != 1 || w.log.Count(`"error"`) != 0 || audited(t, m, `"error"`) != 0 {
 			t.Errorf("log:\n%s", w.log)
 		}
 

@@ -407,11 +407,19 @@ func (w *work) end(ctx context.Context, s State, why string) error {
 	if s == Broken {
 		level = zerolog.ErrorLevel
 	}
-	w.o.Log.WithLevel(level).Str("job", w.d.ID).Str("error", w.d.Error).Str("by", w.d.Who).Str("state", string(s)).Int64("done", w.d.Done).Int64("skipped", w.d.Seen()-w.d.Done).
+	line := w.o.Log.WithLevel(level).Str("job", w.d.ID)
+	if w.d.Error != "" {
+		line = line.Str("error", w.d.Error)
+	}
+	line.Str("by", w.d.Who).Str("state", string(s)).Int64("done", w.d.Done).Int64("skipped", w.d.Seen()-w.d.Done).
 		Msg("job " + string(w.d.Action) + " ended")
 	err := audit.Write(ctx, w.o.Outbox, audit.Entry{
 		Who: w.d.Who, Verb: string(w.d.Action), What: "job " + w.d.ID + ": " + string(s), Count: &w.d.Done,
-		After: audit.State(map[string]any{"state": s, "skipped": w.d.Skipped, "error": w.d.Error}),
+		After: audit.State(struct {
+			State   State            `json:"state"`
+			Skipped map[string]int64 `json:"skipped,omitempty"`
+			Error   string           `json:"error,omitempty"`
+		}{s, w.d.Skipped, w.d.Error}),
 	})
 	if err != nil {
 		w.o.Log.Warn().Err(err).Msg("the end of a job is not in the audit")

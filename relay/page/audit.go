@@ -36,6 +36,7 @@ type auditView struct {
 	Name    string
 	Link    string // to it, if it has a screen
 	Changes []changedValue
+	Stays   bool // what has no value after the change is as it was: a delivery that was sent again
 }
 
 // changedValue is a value before and after a change, as text. One that is not there is nil.
@@ -78,7 +79,7 @@ func (c *call) listAudit() error {
 }
 
 func auditOf(e admin.AuditEntry) auditView {
-	v := auditView{AuditEntry: e, Name: e.What, Changes: changesOf(e.Before, e.After)}
+	v := auditView{AuditEntry: e, Name: e.What, Changes: changesOf(e.Before, e.After), Stays: e.Verb == "redeliver"}
 	kind, name, two := strings.Cut(e.What, " ")
 	if !two && (strings.HasPrefix(e.Verb, "endpoints ") || strings.HasPrefix(e.Verb, "secret ")) {
 		kind, name, two = "endpoint", e.What, true

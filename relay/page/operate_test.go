@@ -31,7 +31,8 @@ func operateAnswers() map[string]string {
 		`"last_change":{"generation":3,"hash":"abc123","changed":["crm"],"added":["new"],"removed":["old"],"event_types":["order.created"],"lines":["endpoint crm gets more events","  events: <b>"],"by":"watch","at":"2026-11-30T09:00:00Z"}}`
 	answers["/readyz"] = strings.Replace(answers["/readyz"], `"spool"`, `"clock_ahead_ms":-1500,"warnings":[{"what":"maxmemory-policy is <b>","next":"set noeviction"},{"what":"the clock is off"}],"spool"`, 1)
 	answers["/v1/audit"] = `{"items":[{"n":9,"time":"2026-11-30T11:00:00Z","who":"admin token","verb":"pause","what":"endpoint crm","before":{"state":"active"},"after":{"state":"paused"}},` +
-		`{"n":8,"time":"2026-11-30T10:00:00Z","who":"token support","verb":"redeliver","what":"job job_1","count":1000,"after":{"filter":{"state":["failed","discarded"]},"big":12345678901234567890,"to":"<b>"}},` +
+		`{"n":8,"time":"2026-11-30T10:00:00Z","who":"token support","verb":"redeliver","what":"job job_1","count":{"at_least":1000},"after":{"filter":{"state":["failed","discarded"]},"big":12345678901234567890,"to":"<b>"}},` +
+		`{"n":8,"time":"2026-11-30T09:30:00Z","who":"uid 1000","verb":"redeliver","what":"delivery dlv_1","count":1,"before":{"endpoint":"crm","state":"failed","attempts":4},"after":{"endpoint":"crm","id":"dlv_2"}},` +
 		`{"n":7,"time":"2026-11-30T09:00:00Z","who":"uid 1000","verb":"endpoints set","what":"shop-1","before":{"url":"https://a.example","headers":{"X":"***"}},"after":{"url":"https://b.example","headers":{"X":"***"}}},` +
 		`{"n":6,"time":"2026-11-30T08:00:00Z","who":"local","verb":"reload","what":"configuration"},{"n":5,"time":"2026-11-29T08:00:00Z","who":"local","verb":"erase","what":"event evt_1","count":1},{"n":4,"time":"2026-11-29T07:00:00Z","who":"local","verb":"link","what":"tenant acme"},{"n":3,"time":"2026-11-29T06:00:00Z","who":"local","verb":"<script>alert(1)</script>","what":"../../x <script>alert(1)</script>"}],"next":"3"}`
 	return answers
