@@ -115,6 +115,9 @@ func (a *Alert) ShownLimit() string {
 	return a.Show(a.Limit)
 }
 
+// ShownWindow is the window for people.
+func (a *Alert) ShownWindow() string { return config.FormatDuration(a.Window) }
+
 // readAlerts decodes the alert blocks.
 func readAlerts(blocks []*config.Block, endpoints []*Endpoint) []*Alert {
 	var alerts []*Alert

@@ -58,6 +58,7 @@ type Transition struct {
 	At       time.Time
 	Number   float64 // the value: a share, a number, or seconds
 	Bound    float64 // the limit
+	Why      string  // it ended without a value, for people; else ""
 }
 
 // State is what outlives a restart.
@@ -84,6 +85,7 @@ type reading struct {
 	value float64
 	holds bool
 	known bool
+	why   string // there is no value, "" where there is
 }
 
 // holds compares a value with the limit.
@@ -92,5 +94,5 @@ func holds(a *policy.Alert, value float64) reading {
 	if a.Below() {
 		is = value < a.Limit
 	}
-	return reading{value, is, true}
+	return reading{value: value, holds: is, known: true}
 }

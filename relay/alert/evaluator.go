@@ -129,7 +129,10 @@ func (e *Evaluator) Observe(alerts []*policy.Alert, s *Sample) []Transition {
 			continue
 		}
 		if c.firing != nil {
-			t := Transition{Firing: *c.firing, Resolved: true, At: s.At}
+			t := Transition{Firing: *c.firing, Resolved: true, At: s.At, Why: "the file has no such alert any more"}
+			if t.Value = ""; slices.ContainsFunc(alerts, func(a *policy.Alert) bool { return a.Name == subject.Alert }) {
+				t.Why = subject.About + " is gone"
+			}
 			if alert := (&policy.Alert{On: c.firing.On}); !alert.Whole() {
 				t.Endpoint = subject.About
 			}
@@ -168,8 +171,10 @@ func (e *Evaluator) judge(a *policy.Alert, subject Subject, r reading, now time.
 }
 
 func transition(a *policy.Alert, f Firing, r reading, now time.Time) Transition {
-	f.Value = a.Show(r.value)
-	return Transition{Firing: f, At: now, Number: r.value, Bound: a.Limit}
+	if f.Value = a.Show(r.value); r.why != "" {
+		f.Value = ""
+	}
+	return Transition{Firing: f, At: now, Number: r.value, Bound: a.Limit, Why: r.why}
 }
 
 // read is the value of an alert about an endpoint.
@@ -181,12 +186,12 @@ func (e *Evaluator) read(a *policy.Alert, name string, s *Sample) reading {
 	case policy.OnBacklogCount:
 		return holds(a, float64(now.Pending))
 	case policy.OnBreakerOpen:
-		return reading{0, now.BreakerOpen, true}
+		return reading{holds: now.BreakerOpen, known: true}
 	case policy.OnDisabled:
-		return reading{0, now.Disabled, true}
+		return reading{holds: now.Disabled, known: true}
 	case policy.OnFailingSince:
 		if h.failing.IsZero() {
-			return reading{known: now.Delivered > h.first.Delivered} // else what was before the first sample goes on
+			return reading{known: now.Delivered > h.first.Delivered, why: "it delivers again"} // else what was before the first sample goes on
 		}
 		return holds(a, s.At.Sub(h.failing).Seconds())
 	}
@@ -194,7 +199,7 @@ func (e *Evaluator) read(a *policy.Alert, name string, s *Sample) reading {
 	attempts := now.Attempts - before.attempts
 	switch {
 	case attempts == 0:
-		return reading{known: s.At.Sub(e.begun) >= a.Window} // what was bad is over, once the whole window was seen
+		return reading{known: s.At.Sub(e.begun) >= a.Window, why: "no attempt within " + a.ShownWindow()} // what was bad is over, once the whole window was seen
 	case attempts < int64(a.Min):
 		return reading{}
 	}

@@ -36,7 +36,7 @@ func (s *story) observe() {
 		if c.Resolved {
 			what = "resolved"
 		}
-		s.told = append(s.told, fmt.Sprintf("%s %s %s %s at %s", c.Alert, c.About, what, c.Value, c.At.Sub(start)))
+		s.told = append(s.told, fmt.Sprintf("%s %s %s %s%s at %s", c.Alert, c.About, what, c.Value, c.Why, c.At.Sub(start)))
 	}
 }
 
@@ -105,7 +105,7 @@ func TestWindowMoves(t *testing.T) {
 	s.pass(4*time.Minute+45*time.Second, nil)
 	s.want()
 	s.pass(30*time.Second, nil)
-	s.want("rate a resolved 0.0 % at 5m10s")
+	s.want("rate a resolved no attempt within 5m at 5m10s")
 }
 
 // With too few attempts nothing begins, and nothing ends.
@@ -179,7 +179,7 @@ func TestFailingSince(t *testing.T) {
 	s.pass(11*time.Minute, nil)
 	s.want("failing a firing 10m5s at 1h10m15s")
 	s.pass(5*time.Second, attempts("a", 2, 1, 0))
-	s.want("failing a resolved 0s at 1h11m15s")
+	s.want("failing a resolved it delivers again at 1h11m15s")
 }
 
 func TestOfTheWhole(t *testing.T) {
@@ -237,7 +237,7 @@ func TestSuccessor(t *testing.T) {
 		all["a"] = Endpoint{}
 		delete(all, "b")
 	})
-	s.want("pending a resolved 0 at 1m10s", "pending b resolved 12 at 1m10s")
+	s.want("pending a resolved 0 at 1m10s", "pending b resolved b is gone at 1m10s")
 	s.e = NewEvaluator(s.e.State(s.now.At))
 	s.pass(50*time.Minute, func(all map[string]Endpoint) { all["a"] = Endpoint{Pending: 11} })
 	s.want() // it cools down

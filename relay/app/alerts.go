@@ -25,11 +25,12 @@ type alertChanged struct {
 	On        string    `json:"on"`
 	Endpoint  string    `json:"endpoint,omitempty"`
 	About     string    `json:"about,omitempty"` // the certificate
-	Value     float64   `json:"value"`           // a share, a number, or seconds
+	Value     *float64  `json:"value,omitempty"` // a share, a number, or seconds; left out where there is none
 	Limit     float64   `json:"limit"`
 	ValueText string    `json:"value_text,omitempty"` // for people
 	LimitText string    `json:"limit_text,omitempty"`
-	Since     time.Time `json:"since"` // when the condition began to hold
+	Reason    string    `json:"reason,omitempty"` // it ended without a value, for people
+	Since     time.Time `json:"since"`            // when the condition began to hold
 }
 
 // newAlerts makes the watcher of the file's alerts.
@@ -61,7 +62,10 @@ func (a *App) endpointNames() []string {
 func (a *App) tellAlert(t alert.Transition) {
 	data := alertChanged{
 		Alert: t.Alert, On: t.On, Endpoint: t.Endpoint,
-		Value: t.Number, Limit: t.Bound, ValueText: t.Value, LimitText: t.Limit, Since: t.Since,
+		Limit: t.Bound, ValueText: t.Value, LimitText: t.Limit, Reason: t.Why, Since: t.Since,
+	}
+	if t.Why == "" {
+		data.Value = &t.Number
 	}
 	if t.Endpoint == "" {
 		data.About = t.About
@@ -70,7 +74,10 @@ func (a *App) tellAlert(t alert.Transition) {
 	if t.Resolved {
 		kind, level, what = alertResolved, zerolog.InfoLevel, "alert "+t.Alert+" is resolved: "+t.On
 	}
-	if t.Value != "" {
+	switch {
+	case t.Why != "":
+		what += ": " + t.Why
+	case t.Value != "":
 		what += " is " + t.Value
 	}
 	line := a.o.Log.WithLevel(level).Str("component", "alert")
