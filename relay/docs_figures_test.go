@@ -70,7 +70,7 @@ var docFigures = []figure{
 	{"docs/sending.md", "are kept for 30 days", "relay/jobs/jobs.go", "KeepFor = 30 * 24 * time.Hour"},
 }
 
-// Who changes a number in one place is told of the other.
+// A number that changes in one place has to change in the other.
 func TestFiguresOfPagesAreThoseOfTheCode(t *testing.T) {
 	texts := map[string]string{}
 	text := func(path string) string {

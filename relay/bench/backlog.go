@@ -15,6 +15,18 @@ const (
 	freshRate = 200
 )
 
+// backlogRun is a run with a backlog.
+type backlogRun struct {
+	*Options
+	Workload
+	name     string // for its progress
+	receiver *receiver
+	relay    *processes
+	sent     int64
+
+	few, beside, all int // events of each comparison, beside the backlog, and of the backlog with what was sent before it
+}
+
 // backlog measures what a backlog costs: events for an endpoint that takes nothing, how fast single events are
 // accepted before and behind them, how long those for the endpoint beside it are on their way, a start after a kill,
 // and the delivery of them all.
@@ -24,90 +36,102 @@ func (o *Options) backlog(ctx context.Context, w Workload, round int) (Round, er
 		return Round{}, fmt.Errorf("make folder: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	few := min(ahead, max(1, w.Events/10))
-	warm := max(1, few/10)
-	all := w.Events + 2*few + warm
-	beside := min(fresh, few)
-	both := w
-	both.Endpoints++ // for fresh events
-	r, err := openReceiver(both.Endpoints, all+beside)
-	if err != nil {
+	b := &backlogRun{Options: o, Workload: w, name: fmt.Sprintf("%s on %s, round %d", w.Name, o.Outbox, round+1), few: min(ahead, max(1, w.Events/10))}
+	b.beside = min(fresh, b.few)
+	warm := max(1, b.few/10)
+	b.all = w.Events + 2*b.few + warm
+	if b.receiver, err = openReceiver(b.both().Endpoints, b.all+b.beside); err != nil {
 		return Round{}, err
 	}
-	defer r.close()
-	relay, err := o.start(ctx, dir, both, r)
-	if err != nil {
+	defer b.receiver.close()
+	if b.relay, err = o.start(ctx, dir, b.both(), b.receiver); err != nil {
 		return Round{}, err
 	}
-	defer relay.stop()
+	defer b.relay.stop()
 
-	name := fmt.Sprintf("%s on %s, round %d", w.Name, o.Outbox, round+1)
-	sent := int64(0)
-	accept := func(what string, events, batch int) (perSecond float64, err error) {
-		l := o.load(w, relay)
-		l.first, l.events, l.batch = sent, events, batch
-		sent += int64(events)
-		if err := l.sendAll(ctx, o.step(name+": "+what, events)); err != nil {
-			return 0, relay.blame(err)
-		}
-		return float64(events) / l.took().Seconds(), nil
-	}
-	if _, err := accept("warming up", warm, 1); err != nil {
+	if _, err := b.accept(ctx, "warming up", warm, 1); err != nil {
 		return Round{}, err
 	}
-	empty, err := accept("empty", few, 1)
+	out, err := b.fill(ctx)
 	if err != nil {
 		return Round{}, err
 	}
-	if _, err := accept("filling", w.Events, w.Batch); err != nil {
-		return Round{}, err
-	}
-	if err := relay.awaitRewrite(ctx); err != nil {
-		return Round{}, err
-	}
-	behind, err := accept("behind the backlog", few, 1)
-	if err != nil {
-		return Round{}, err
-	}
-	l := o.load(w, relay)
-	l.group, l.first, l.events, l.batch, l.rate = 1, sent, beside, 1, freshRate
-	if err := l.run(ctx, r, o.step(name+": beside the backlog", beside)); err != nil {
-		return Round{}, relay.blame(err)
-	}
-	latencies := r.latencies() // nothing else has arrived
-	held, err := relay.usage()
-	if err != nil {
-		return Round{}, err
-	}
-	b := &Backlog{Pending: all, AcceptRatio: behind / empty, HeldRSS: held.now, RedisBytes: held.redisNow}
+	err = b.deliver(ctx, &out)
+	return out, err
+}
 
-	relay.kill()
+// both is the workload with an endpoint for fresh events.
+func (b *backlogRun) both() Workload {
+	w := b.Workload
+	w.Endpoints++
+	return w
+}
+
+// accept sends events for the endpoint that takes nothing.
+func (b *backlogRun) accept(ctx context.Context, what string, events, batch int) (perSecond float64, err error) {
+	l := b.load(b.Workload, b.relay)
+	l.first, l.events, l.batch = b.sent, events, batch
+	b.sent += int64(events)
+	if err := l.sendAll(ctx, b.step(b.name+": "+what, events)); err != nil {
+		return 0, b.relay.blame(err)
+	}
+	return float64(events) / l.took().Seconds(), nil
+}
+
+// fill makes the backlog, and measures what is accepted before, behind and beside it.
+func (b *backlogRun) fill(ctx context.Context) (Round, error) {
+	empty, err := b.accept(ctx, "empty", b.few, 1)
+	if err != nil {
+		return Round{}, err
+	}
+	if _, err := b.accept(ctx, "filling", b.Events, b.Batch); err != nil {
+		return Round{}, err
+	}
+	if err := b.relay.awaitRewrite(ctx); err != nil {
+		return Round{}, err
+	}
+	behind, err := b.accept(ctx, "behind the backlog", b.few, 1)
+	if err != nil {
+		return Round{}, err
+	}
+	l := b.load(b.Workload, b.relay)
+	l.group, l.first, l.events, l.batch, l.rate = 1, b.sent, b.beside, 1, freshRate
+	if err := l.run(ctx, b.receiver, b.step(b.name+": beside the backlog", b.beside)); err != nil {
+		return Round{}, b.relay.blame(err)
+	}
+	latencies := b.receiver.latencies() // nothing else has arrived
+	return Round{
+		Accepted: empty, P50: quantile(latencies, 0.50), P99: quantile(latencies, 0.99),
+		Backlog: &Backlog{Pending: b.all, AcceptRatio: behind / empty},
+	}, nil
+}
+
+// deliver kills Relay, starts it again, and has all delivered.
+func (b *backlogRun) deliver(ctx context.Context, out *Round) error {
+	held, err := b.relay.usage()
+	if err != nil {
+		return err
+	}
+	b.relay.kill()
 	began := time.Now()
-	r.start(began) // before the first delivery can come
-	if err := relay.startRelay(ctx, o.Relay, configuration(relay.socket, both, r, false)); err != nil {
-		return Round{}, err
+	b.receiver.start(began) // before the first delivery can come
+	if err := b.relay.startRelay(ctx, b.Relay, configuration(b.relay.socket, b.both(), b.receiver, false)); err != nil {
+		return err
 	}
-	b.Start = time.Since(began)
+	out.Backlog.Start = time.Since(began)
 	own := ownCPU()
-	if err := r.await(ctx, all+beside, o.step(name+": delivering", all+beside)); err != nil {
-		return Round{}, relay.blame(err)
+	if err := b.receiver.await(ctx, b.all+b.beside, b.step(b.name+": delivering", b.all+b.beside)); err != nil {
+		return b.relay.blame(err)
 	}
 	own = ownCPU() - own
-	after, err := relay.usage()
+	after, err := b.relay.usage()
 	if err != nil {
-		return Round{}, err
+		return err
 	}
-	return Round{
-		Accepted:   empty,
-		Delivered:  float64(all) / r.took().Seconds(),
-		RelayCPU:   perDelivery(after.relay, all), // of the second process
-		RedisCPU:   perDelivery(after.redis-held.redis, all),
-		HarnessCPU: perDelivery(own, all),
-		P50:        quantile(latencies, 0.50),
-		P99:        quantile(latencies, 0.99),
-		RSS:        max(held.rss, after.rss),
-		RestRSS:    held.now,
-		Duplicates: r.duplicates(),
-		Backlog:    b,
-	}, nil
+	out.Backlog.HeldRSS, out.Backlog.RedisBytes = held.now, held.redisNow
+	out.Delivered = float64(b.all) / b.receiver.took().Seconds()
+	out.RelayCPU = perDelivery(after.relay, b.all) // of the second process
+	out.RedisCPU, out.HarnessCPU = perDelivery(after.redis-held.redis, b.all), perDelivery(own, b.all)
+	out.RSS, out.RestRSS, out.Duplicates = max(held.rss, after.rss), held.now, b.receiver.duplicates()
+	return nil
 }
