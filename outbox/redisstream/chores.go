@@ -417,6 +417,7 @@ func (sh *shard) prune(ctx context.Context, r outbox.Retention) error {
 			}
 			sh.looked[g.name] = now
 			if err := sh.pruneOne(ctx, g); err != nil {
+				delete(sh.looked, g.name) // it was not looked at
 				return err
 			}
 		}
