@@ -1,6 +1,7 @@
 package redisstream
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -34,6 +35,30 @@ func TestReadyGoesBackInTime(t *testing.T) {
 		claimSome(t, s, "a", 1, time.Minute)
 	}
 	t.Errorf("a delivery that no Claim came for was held for %s or more", outbox.OrderSlack)
+}
+
+// Deliveries that could not be handed back come again long before their lease ends.
+func TestHandBackThatFails(t *testing.T) {
+	t.Parallel()
+	s := openTest(t, at(redistest.Start(t).URL()))
+	node, err := s.shards[0].node(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"e1", "e2"} {
+		acceptOne(t, s, id, "a")
+	}
+	claims := claimSome(t, s, "a", 2, time.Hour)
+	f := &failing{command: "evalsha", sha: s.scripts.settle.sha}
+	f.left.Store(1)
+	node.AddHook(f)
+	if err := s.Release(t.Context(), claims...); !errors.Is(err, outbox.ErrUnavailable) {
+		t.Errorf("Release: %v, want ErrUnavailable", err)
+	}
+	again := claimSome(t, s, "a", 2, time.Minute)
+	if again[0].Fence == claims[0].Fence || again[0].Attempts != 0 {
+		t.Errorf("claimed %+v, want another fence", again[0])
+	}
 }
 
 // A delivery that waits for a later Claim must fit it. With a short lease it would not, and would lose its place in line each time.

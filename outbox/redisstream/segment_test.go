@@ -201,8 +201,11 @@ func TestSegmentFields(t *testing.T) {
 	}
 }
 
-// failing is a connection on which some HMGET fail.
-type failing struct{ left atomic.Int32 }
+// failing is a connection on which some calls of a command, and of a script where it runs one, do not get to Redis.
+type failing struct {
+	command, sha string
+	left         atomic.Int32
+}
 
 func (*failing) DialHook(next redis.DialHook) redis.DialHook { return next }
 
@@ -212,7 +215,7 @@ func (*failing) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proces
 
 func (f *failing) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
-		if cmd.Name() == "hmget" && f.left.Add(-1) >= 0 {
+		if cmd.Name() == f.command && (f.sha == "" || cmd.Args()[1] == f.sha) && f.left.Add(-1) >= 0 {
 			cmd.SetErr(io.ErrUnexpectedEOF)
 			return io.ErrUnexpectedEOF
 		}
@@ -281,7 +284,7 @@ func TestSegmentsEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := new(failing)
+	f := &failing{command: "hmget"}
 	f.left.Store(1)
 	node.AddHook(f)
 	if err := sh.prune(t.Context(), outbox.Retention{Failed: time.Hour}); err == nil || len(sh.looked) > 0 {

@@ -308,6 +308,7 @@ func (s *Store) release(ctx context.Context, list []*lease) error {
 	for sh, list := range byShard {
 		for some := range slices.Chunk(list, settleGroup) {
 			if err := sh.trySettles(ctx, some); err != nil {
+				s.disown(byShard)
 				return err
 			}
 		}
@@ -322,6 +323,23 @@ func (s *Store) release(ctx context.Context, list []*lease) error {
 		s.mu.Unlock()
 	}
 	return nil
+}
+
+// disown forgets the claims that could not be handed back: Redis has them, perhaps, for as long as their lease, and the shards
+// look for claims of which nobody knows.
+func (s *Store) disown(byShard map[*shard][]*settlement) {
+	for sh, list := range byShard {
+		s.mu.Lock()
+		for _, m := range list {
+			if !m.over {
+				delete(s.leases, keyOf(&m.lease.claim))
+			}
+		}
+		s.mu.Unlock()
+		sh.mu.Lock()
+		sh.unsure = time.Now()
+		sh.mu.Unlock()
+	}
 }
 
 // flush waits until the settlements that are in line are committed.
