@@ -63,7 +63,11 @@ func (p *Places) wait(stop <-chan struct{}) bool {
 			return true
 		default:
 		}
-		next := time.NewTimer(p.makeRoom(time.Now()))
+		again := p.makeRoom(time.Now())
+		if again == 0 {
+			continue
+		}
+		next := time.NewTimer(again)
 		select {
 		case p.taken <- struct{}{}:
 			next.Stop()

@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -90,28 +91,58 @@ func (g *Gate) publish(ctx context.Context, news []change) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
 	defer cancel()
-	var done []Transition
+	g.mu.Lock()
+	before := g.unsure
+	g.mu.Unlock()
+	var now unsure
 	_, err := g.all.update(ctx, g.name, func(c *Condition) bool {
-		done = done[:0]
+		now.says = now.says[:0]
 		any := false
 		for _, n := range news {
 			if n.do(c) {
 				any = true
-				done = append(done, n.say)
+				now.says = append(now.says, n.say)
 			}
 		}
+		now.text = c.Text()
 		return any
 	})
-	if err != nil { // update has logged it
-		g.mu.Lock()
-		// Without this the next attempt would not try again, and nobody could enable the
-		// endpoint.
-		g.condition.Disabled, g.condition.Failing = g.known.Disabled, g.known.Failing
-		g.mu.Unlock()
-		done = nil
+	switch {
+	case err != nil: // update has logged it
+		g.unanswered(now)
+	case before.is(now.text):
+		// Told when the note was heard: a change of before that is made again at the same time.
+	default:
+		g.raise(now.says)
 	}
 	g.tell()
-	for _, h := range done {
+}
+
+// unsure is a change that the outbox was asked to write, without an answer: it may have done so.
+type unsure struct {
+	text []byte // of the note
+	says []Transition
+}
+
+func (u *unsure) is(text []byte) bool { return len(u.says) > 0 && bytes.Equal(u.text, text) }
+
+// unanswered ends a change whose answer is lost. What it says is raised once the note is heard.
+func (g *Gate) unanswered(u unsure) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	// Without this the next attempt would not try again, and nobody could enable the
+	// endpoint.
+	g.condition.Disabled, g.condition.Failing = g.known.Disabled, g.known.Failing
+	if u.is(g.known.Text()) {
+		g.raise(u.says) // heard meanwhile
+	} else if len(u.says) > 0 {
+		g.unsure = u
+	}
+}
+
+// raise tells of transitions that the outbox knows.
+func (g *Gate) raise(all []Transition) {
+	for _, h := range all {
 		if h.What != "" && g.all.o.Raise != nil {
 			g.all.o.Raise(h)
 		}

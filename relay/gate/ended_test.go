@@ -123,6 +123,65 @@ func TestDecisionsThatAreNotWritten(t *testing.T) {
 	})
 }
 
+// A decision that is written, though the outbox did not say so, is told of once this Relay has heard of it, and by no other one.
+func TestDecisionsWithoutAnswer(t *testing.T) {
+	for name, heard := range map[string]func(t *testing.T, m *member){
+		"before it gave up":      nil,
+		"by the notes":           func(_ *testing.T, m *member) { m.hear() },
+		"by the next attempt":    func(t *testing.T, m *member) { m.Ended(t.Context(), gone) },
+		"by another's change":    func(t *testing.T, m *member) { m.hear(); m.operate(t, func(c *Condition) { c.Paused = &Halt{} }) },
+		"by what it writes next": func(t *testing.T, m *member) { m.operate(t, func(c *Condition) { c.Paused = &Halt{} }) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFleet()
+				m, other := f.join("a", endpoint()), f.join("b", endpoint())
+				m.lost, m.soon = true, heard == nil
+				attempts(t, m.Gate, 1, gone)
+				m.lost = false
+				if heard == nil {
+					heard = func(*testing.T, *member) {}
+				} else {
+					wantHappened(t, f)
+				}
+				other.hear()
+				heard(t, m)
+				m.hear()
+				other.hear()
+				wantHappened(t, f, ToDisabled)
+				if s := m.State(); !s.Disabled {
+					t.Errorf("state: %+v", s)
+				}
+			})
+		})
+	}
+}
+
+// Nor is the opening of a breaker lost, nor its closing.
+func TestOpeningWithoutAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFleet()
+		m := f.join("a", endpoint(withBreaker(t)))
+		attempts(t, m.Gate, 3, broke)
+		m.lost = true
+		attempts(t, m.Gate, 1, broke)
+		m.lost = false
+		m.hear()
+		wantHappened(t, f, ToOpen)
+		time.Sleep(time.Minute)
+		attempts(t, m.Gate, 1, wentWell)
+		n, probe := begin(m.Gate, 1)
+		if n != 1 || !probe {
+			t.Fatal("no probe begins")
+		}
+		m.lost = true
+		m.Ended(t.Context(), Attempt{Probe: true, Status: 200, Delivered: true})
+		m.lost = false
+		m.hear()
+		wantHappened(t, f, ToOpen, ToClosed)
+	})
+}
+
 const day = 24 * time.Hour
 
 // fail lets an attempt fail each hour.

@@ -55,6 +55,7 @@ type Gate struct {
 	shutUntil time.Time // the breaker's Until and ProberUntil by this process's clock, as they were heard:
 	turnUntil time.Time // setting the clock moves neither
 	turnAfter time.Time // no turn is asked for before this time, because the outbox refused the last request
+	unsure    unsure    // the last change that had no answer, until the next note
 	failing   trouble   // since the last success
 	probing   int       // probes of this process under way
 	good      int       // of them, successes since this turn began
@@ -125,6 +126,10 @@ func (g *Gate) apply(c Condition, revision uint64, anew bool) {
 	}
 	g.revision = revision
 	now := time.Now()
+	if len(g.unsure.says) > 0 && g.unsure.is(c.Text()) {
+		g.raise(g.unsure.says)
+	}
+	g.unsure = unsure{}
 	if g.condition.Breaker != nil && c.Breaker == nil {
 		g.window = nil // the failures that were counted led to the state that ends now
 	}

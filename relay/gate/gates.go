@@ -26,7 +26,7 @@ type Options struct {
 	Relay   string          // names this process to the others, for probes
 	Limiter outbox.Limiter  // of a shared outbox; nil: limits are this process's own
 	Log     zerolog.Logger
-	Raise   func(Transition) // called for each Transition, once in a fleet; must not block; optional
+	Raise   func(Transition) // called for each Transition, once in a fleet; must not block, and must not call a gate; optional
 }
 
 // Gates are the gates of all endpoints of this process, with the outbox's notes about endpoints.

@@ -88,6 +88,8 @@ type member struct {
 
 	slow time.Duration // that writing a note takes
 	down bool          // the outbox does not take its notes
+	lost bool          // it takes them, and does not say so
+	soon bool          // which is heard before the answer is given up
 }
 
 // listen returns a channel that has a token once the gate has called.
@@ -140,7 +142,14 @@ func (m *member) SetNote(ctx context.Context, n outbox.Note) (outbox.Note, error
 	if m.down {
 		return n, outbox.ErrUnavailable
 	}
-	return m.fleet.store.SetNote(ctx, n)
+	n, err := m.fleet.store.SetNote(ctx, n)
+	if m.lost {
+		if m.soon {
+			m.hear()
+		}
+		return n, outbox.ErrUnavailable
+	}
+	return n, err
 }
 
 // happened returns what was raised, in order.
