@@ -2,6 +2,7 @@ package page
 
 import (
 	"cmp"
+	"context"
 	"crypto/rand"
 	"errors"
 	"net/http"
@@ -111,19 +112,25 @@ func (c *call) act(do func() (step, error)) error {
 		return err
 	}
 	mark := c.r.PostForm.Get("once")
+	if mark == "" {
+		mark = newMark()
+	}
 	key := mark + " " + c.r.URL.Path + " " + c.accessKey()
-	if to, did := c.p.once.Get(key); mark != "" && did {
-		c.goOn(to)
-		return nil
+	a, fresh := c.p.acts.take(key)
+	if fresh {
+		// The second of two clicks ends the request of the first one, and must not end what that does.
+		c.r = c.r.WithContext(context.WithoutCancel(c.r.Context()))
+		c.p.acts.do(key, a, do)
 	}
-	to, err := do()
-	if err != nil {
-		return err
+	select {
+	case <-a.done:
+	case <-c.r.Context().Done():
+		return nil // the viewer has gone
 	}
-	if mark != "" {
-		c.p.once.Add(key, to)
+	if a.err != nil {
+		return a.err
 	}
-	c.goOn(to)
+	c.goOn(a.to)
 	return nil
 }
 

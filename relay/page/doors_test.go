@@ -1,12 +1,15 @@
 package page
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"relay/relay/admin"
@@ -211,6 +214,50 @@ func TestFormsActOnce(t *testing.T) {
 	if long := g.ask("POST", "/jobs/job_1/cancel", cookie, url.Values{"x": {strings.Repeat("a", maxForm)}}); long.StatusCode != http.StatusRequestEntityTooLarge {
 		t.Errorf("a form that is too long: %d", long.StatusCode)
 	}
+}
+
+// Two clicks on a form act once, though the second one comes before the first has acted, and ends its request. What failed may be
+// tried again.
+func TestClicksActOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var acted atomic.Int32
+		var broken atomic.Bool
+		p := New(Options{Open: true, API: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.Method != http.MethodGet {
+				acted.Add(1)
+				time.Sleep(time.Second)
+				if broken.Load() || r.Context().Err() != nil {
+					w.WriteHeader(http.StatusServiceUnavailable)
+					return
+				}
+			}
+			fmt.Fprint(w, `{"items":[],"endpoints":[],"id":"job_1","config":{},"status":"ready"}`)
+		})})
+		click := func(ctx context.Context, mark string) *httptest.ResponseRecorder {
+			r := httptest.NewRequestWithContext(ctx, "POST", "http://relay.test:7171/jobs/job_1/cancel", strings.NewReader("once="+mark))
+			r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+			w := httptest.NewRecorder()
+			p.ServeHTTP(w, r)
+			return w
+		}
+		for _, step := range []struct {
+			mark   string
+			broken bool
+			status int
+			acts   int32 // so far
+		}{{"one", false, http.StatusSeeOther, 1}, {"one", false, http.StatusSeeOther, 1}, {"two", true, http.StatusServiceUnavailable, 2}, {"two", false, http.StatusSeeOther, 3}} {
+			broken.Store(step.broken)
+			ctx, leave := context.WithCancel(t.Context())
+			first := make(chan *httptest.ResponseRecorder, 1)
+			go func() { first <- click(ctx, step.mark) }()
+			synctest.Wait()
+			leave()
+			second := click(t.Context(), step.mark)
+			if w := <-first; w.Code != step.status || second.Code != step.status || second.Header().Get("Location") != w.Header().Get("Location") || acted.Load() != step.acts {
+				t.Errorf("%+v: %d to %q, %d to %q, acted %d times", step, w.Code, w.Header().Get("Location"), second.Code, second.Header().Get("Location"), acted.Load())
+			}
+		}
+	})
 }
 
 // Every answer has the headers that keep a browser from running, framing or keeping anything.

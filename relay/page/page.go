@@ -49,8 +49,8 @@ type Page struct {
 	texts   *catalogue
 	screens *screens
 
-	once  *lru.Cache[string, step] // where forms that acted went on to, by their mark
-	shown *lru.Cache[string, any]  // answers that are shown once, by their mark
+	acts  *acts
+	shown *lru.Cache[string, any] // answers that are shown once, by their mark
 
 	exports *admin.Crowd
 	sharing sharing
@@ -78,8 +78,8 @@ func New(o Options) *Page {
 		Options: o, mux: http.NewServeMux(), assets: &assets{}, exports: admin.NewCrowd(maxExports),
 		texts: texts, screens: &screens{now: o.Now, parse: parseMarkup, read: map[string]executor{}},
 	}
-	p.once, _ = lru.New[string, step](remembered) // the only error is a size that is not positive
-	p.shown, _ = lru.New[string, any](remembered)
+	p.acts = newActs(remembered)
+	p.shown, _ = lru.New[string, any](remembered) // the only error is a size that is not positive
 	for _, r := range p.routes() {
 		p.mux.Handle(r.pattern, p.handler(r))
 	}
