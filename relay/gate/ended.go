@@ -111,7 +111,7 @@ func (g *Gate) publish(ctx context.Context, news []change) {
 	case err != nil: // update has logged it
 		g.unanswered(now)
 	case before.is(now.text):
-		// Told when the note was heard: a change of before that is made again at the same time.
+		// Raised when the note was heard: the same change was asked for at the same time, without an answer.
 	default:
 		g.raise(now.says)
 	}

@@ -123,7 +123,7 @@ func TestDecisionsThatAreNotWritten(t *testing.T) {
 	})
 }
 
-// A decision that is written, though the outbox did not say so, is told of once this Relay has heard of it, and by no other one.
+// A decision that is written, though the outbox did not say so, is raised once this Relay has heard of it, and by no other one.
 func TestDecisionsWithoutAnswer(t *testing.T) {
 	for name, heard := range map[string]func(t *testing.T, m *member){
 		"before it gave up":      nil,
