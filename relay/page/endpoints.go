@@ -58,8 +58,9 @@ type endpointList struct {
 type endpointRow struct {
 	admin.Endpoint
 	Day   *admin.StatRow // nil if nothing ended and nothing was tried
-	Spark template.HTML
-	Told  bool // for which tenants it is
+	Spark template.HTML  // success
+	Slow  template.HTML  // p95 of attempts
+	Told  bool           // for which tenants it is
 }
 
 // Method offers methods to templates.
@@ -186,33 +187,35 @@ func (c *call) endpointRows(all []admin.Endpoint) ([]endpointRow, error) {
 			byName[*r.Endpoint] = r
 		}
 	}
-	values := successByHour(&hours)
+	success, slow := byHour(&hours, successOf), byHour(&hours, p95Of)
 	lang := show.Lang(c.lang)
 	for i := range rows {
 		name := rows[i].Name
 		rows[i].Day = byName[name]
-		rows[i].Spark = chart.Spark(chart.SparkSuccess, c.t("endpoints.spark", name), values(name), lang.Percent)
+		rows[i].Spark = chart.Spark(chart.SparkSuccess, c.t("endpoints.spark", name), success(name), lang.Percent)
+		if d := rows[i].Day; d != nil && d.TookMS != nil {
+			rows[i].Slow = chart.Spark(chart.SparkLatency, c.t("overview.spark.p95", name), slow(name), lang.Duration)
+		}
 	}
 	return rows, nil
 }
 
-// successByHour returns the share of an endpoint's deliveries that succeeded, by hour; hours without any
-// are gaps.
-func successByHour(s *admin.Statistics) func(name string) []float64 {
+// byHour returns values of an endpoint by hour; hours without one are gaps.
+func byHour(s *admin.Statistics, of func(*admin.StatRow) *float64) func(name string) []float64 {
 	steps := int(math.Ceil(s.Until.Sub(s.Since).Hours()))
-	rates := map[string][]float64{}
+	values := map[string][]float64{}
 	for i := range s.Rows {
 		r := &s.Rows[i]
 		at := int(r.Start.Sub(s.Since) / time.Hour)
-		if r.Endpoint == nil || r.SuccessRate == nil || at < 0 || at >= steps {
+		if r.Endpoint == nil || of(r) == nil || at < 0 || at >= steps {
 			continue
 		}
-		if rates[*r.Endpoint] == nil {
-			rates[*r.Endpoint] = slices.Repeat([]float64{chart.Gap()}, steps)
+		if values[*r.Endpoint] == nil {
+			values[*r.Endpoint] = slices.Repeat([]float64{chart.Gap()}, steps)
 		}
-		rates[*r.Endpoint][at] = *r.SuccessRate
+		values[*r.Endpoint][at] = *of(r)
 	}
-	return func(name string) []float64 { return rates[name] }
+	return func(name string) []float64 { return values[name] }
 }
 
 // Method offers methods to templates.

@@ -66,7 +66,8 @@ type overviewView struct {
 // overviewRow is an endpoint with how it did.
 type overviewRow struct {
 	admin.Endpoint
-	Spark    template.HTML
+	Spark    template.HTML // success
+	Slow     template.HTML // p95 of attempts
 	Backlog  int64
 	OldestMS float64
 	WhyKey   string // of the text that says why it rests
@@ -164,13 +165,16 @@ func (c *call) overviewRows(v *overviewView, all []admin.Endpoint) {
 		if e.Deliveries.OldestMS != nil {
 			row.OldestMS = float64(*e.Deliveries.OldestMS)
 		}
-		row.Spark = chart.Spark(chart.SparkSuccess, c.t("overview.spark", e.Name), successOf(e.Stats, v.Span), lang.Percent)
+		row.Spark = chart.Spark(chart.SparkSuccess, c.t("overview.spark", e.Name), stepsOfEndpoint(e.Stats, v.Span, successOf), lang.Percent)
+		if e.Stats != nil && e.Stats.P95MS != nil {
+			row.Slow = chart.Spark(chart.SparkLatency, c.t("overview.spark.p95", e.Name), stepsOfEndpoint(e.Stats, v.Span, p95Of), lang.Duration)
+		}
 		v.Rows = append(v.Rows, row)
 	}
 }
 
-// successOf is the success by step, with gaps where nothing ended.
-func successOf(s *admin.EndpointStats, asked span) []float64 {
+// stepsOfEndpoint are values of an endpoint by step, with gaps where there are none.
+func stepsOfEndpoint(s *admin.EndpointStats, asked span, of func(*admin.StatRow) *float64) []float64 {
 	if s == nil {
 		return nil
 	}
@@ -182,11 +186,21 @@ func successOf(s *admin.EndpointStats, asked span) []float64 {
 	for at := s.Since; !at.After(s.Since.Add(asked.back)); at = at.Add(step) {
 		value := chart.Gap()
 		for i := range s.Steps {
-			if r := &s.Steps[i]; r.Start.Equal(at) && r.SuccessRate != nil {
-				value = *r.SuccessRate
+			if r := &s.Steps[i]; r.Start.Equal(at) && of(r) != nil {
+				value = *of(r)
 			}
 		}
 		values = append(values, value)
 	}
 	return values
+}
+
+func successOf(r *admin.StatRow) *float64 { return r.SuccessRate }
+
+// p95Of is what 95 % of the attempts took at most, nil without any.
+func p95Of(r *admin.StatRow) *float64 {
+	if r.TookMS == nil {
+		return nil
+	}
+	return &r.TookMS.P95
 }
