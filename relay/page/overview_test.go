@@ -279,3 +279,18 @@ func TestSharedFailuresAreNotKept(t *testing.T) {
 		t.Errorf("%d answers are kept", n)
 	}
 }
+
+// An endpoint's values stand at their steps, and steps without one are gaps.
+func TestStepsOfAnEndpoint(t *testing.T) {
+	since := time.Date(2026, 1, 2, 10, 0, 0, 0, time.UTC)
+	rate := 0.5
+	s := &admin.EndpointStats{Since: since, Steps: []admin.StatRow{
+		{Start: since.Add(time.Hour), TookMS: &admin.Took{P95: 40}}, {Start: since.Add(3 * time.Hour), SuccessRate: &rate, TookMS: &admin.Took{P95: 80}},
+	}}
+	for name, want := range map[string]string{"p95": "[NaN 40 NaN 80]", "success": "[NaN NaN NaN 0.5]"} {
+		of := map[string]func(*admin.StatRow) *float64{"p95": p95Of, "success": successOf}[name]
+		if got := fmt.Sprint(stepsOfEndpoint(s, span{back: 3 * time.Hour, step: "hour"}, of)); got != want {
+			t.Errorf("%s is %s, want %s", name, got, want)
+		}
+	}
+}
