@@ -226,7 +226,7 @@ func TestDeliveryActions(t *testing.T) {
 		t.Errorf("discard: %d %s", w.Code, w.Header())
 	}
 	w := sends(p, "/deliveries/dlv_1/retry", nil)
-	has(t, "a refusal", w.Body.String(), "the delivery is &lt;failed&gt;", "delivery_over")
+	has(t, "a refusal", w.Body.String(), "The delivery is over.", "It can be sent again.", "!failed&gt;", "delivery_over")
 	if w.Code != http.StatusConflict {
 		t.Errorf("a refusal has status %d", w.Code)
 	}

@@ -262,7 +262,10 @@ func (f *endpointForm) refuse(r *refusal, c *call) {
 	}
 	f.Problem = r
 	switch {
-	case r.Code == "endpoint_exists" || r.Code == "endpoint_in_file" && f.Name == "":
+	case len(r.Diagnostics) == 0 && c.words().advice(r.Code, r.Field) != "":
+		field := cmp.Or(r.Field, fieldOf(r.Pointer))
+		f.wrong(field, c.words().advice(r.Code, r.Field))
+	case r.Code == "endpoint_in_file" && f.Name == "":
 		if c.lang == languages()[0] {
 			f.wrong("name", cmp.Or(r.Detail, c.t("refusal."+r.Code)))
 			break

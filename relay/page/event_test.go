@@ -80,9 +80,9 @@ func TestErase(t *testing.T) {
 	if got := a.changes(); len(got) != 1 || got[0].query != "force=true" {
 		t.Errorf("the API was asked for %+v", got)
 	}
-	answers["DELETE /v1/events/evt_1/data"] = `409 {"code":"delivery_pending","detail":"a delivery is pending"}`
+	answers["DELETE /v1/events/evt_1/data"] = `409 {"code":"delivery_pending","field":"force","detail":"a delivery is pending"}`
 	w := sends(p, "/events/evt_1/erase", nil)
-	has(t, "a refusal", w.Body.String(), "a delivery is pending")
+	has(t, "a refusal", w.Body.String(), "tick the box that discards it", "!a delivery is pending")
 	if got := a.changes(); w.Code != http.StatusConflict || got[1].query != "" {
 		t.Errorf("a refusal: %d, asked for %+v", w.Code, got)
 	}

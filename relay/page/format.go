@@ -65,6 +65,7 @@ func formats(texts words, now func() time.Time) map[string]any {
 			}
 			return code
 		},
+		"advice":  texts.advice,
 		"foreign": func() bool { return texts.lang != languages()[0] }, // what the API says in English is marked as a quotation
 		"yesno": func(b bool) string {
 			if b {

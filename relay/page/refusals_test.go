@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 
@@ -47,6 +48,51 @@ func TestRefusalsAreTold(t *testing.T) {
 				t.Errorf("%s in %s: %d %s", path, lang, w.Code, text)
 			}
 		}
+	}
+}
+
+// What to do about the commonest refusals is said in the language of the viewer, without the API's own words. What it says of a
+// field is for that field alone.
+func TestAdvice(t *testing.T) {
+	for _, c := range []struct {
+		code              problem.Code
+		field, lang, want string
+	}{
+		{problem.DeliveryNotFound, "id", "en", "<p>There is no such delivery.</p><p class=\"small\">It may have been removed some time after its end, or the id is not whole.</p>"},
+		{problem.DeliveryNotFound, "id", "zh-TW", "<p>沒有這個投遞。</p><p class=\"small\">它可能在結束一段時間後已被移除，或 ID 不完整。</p>"},
+		{problem.InvalidParameter, "since", "zh-CN", "<p>参数无效。</p><p class=\"small\">起始：请输入时间，例如 2026-01-31T12:00:00Z，或距今多久，例如 30m、2h、7d。</p>"},
+		{problem.DeliveryPending, "id", "zh-TW", "尚無可重送者"},
+		{problem.DeliveryPending, "force", "zh-TW", "它需要事件的資料"},
+		{problem.InvalidParameter, "limit", "zh-TW", `<blockquote class="said" lang="en">its own words</blockquote>`},
+		{problem.OtherTenant, "to", "en", `<p class="small">its own words</p>`},
+	} {
+		p := compared(t, New(Options{Open: true, API: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			refused := problem.New(c.code, "its own words")
+			refused.Field = c.field
+			refused.Write(w)
+		})}))
+		body := part(p, http.MethodGet, "/deliveries/dlv_1", c.lang, nil).Body.String()
+		if !strings.Contains(body, c.want) || strings.Contains(body, "its own words") != strings.Contains(c.want, "its own words") {
+			t.Errorf("%s %s in %s: %s", c.code, c.field, c.lang, body)
+		}
+	}
+}
+
+// All advice is for a code that there is, and for a field with a name.
+func TestAdviceIsOfCodes(t *testing.T) {
+	seen := 0
+	for key := range entries(t) {
+		rest, is := strings.CutPrefix(key, "advice.")
+		code, _, _ := strings.Cut(rest, ".")
+		if is && !slices.Contains(problem.Codes(), problem.Code(code)) {
+			t.Errorf("%s: there is no code %s", key, code)
+		}
+		if is {
+			seen++
+		}
+	}
+	if seen < 20 {
+		t.Errorf("found %d", seen)
 	}
 }
 

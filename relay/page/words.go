@@ -23,6 +23,17 @@ func (w words) has(key string) bool { return w.all.has(key) }
 
 func (w words) text(key string, args ...any) string { return w.all.text(w.lang, w.key(key), args...) }
 
+// advice is what to do about a refusal of the API, where its code, or its code and the field, leave no question open; "" for others,
+// of which the API's own words are shown.
+func (w words) advice(code, field string) string {
+	for _, key := range []string{"advice." + code + "." + field, "advice." + code} {
+		if w.has(key) {
+			return w.text(key)
+		}
+	}
+	return ""
+}
+
 func (w words) html(key string, args ...any) template.HTML {
 	return w.all.html(w.lang, w.key(key), args...)
 }
