@@ -41,7 +41,7 @@ func TestBulkAsksAgain(t *testing.T) {
 		{"rate", "0", "a number from 0.01 to 100000", http.StatusBadRequest},
 		{"rate", `{"a":1}`, "a number from 0.01 to 100000", http.StatusBadRequest},
 		{"rate", "true", "a number from 0.01 to 100000", http.StatusBadRequest},
-		{"to", "nosuch", "nosuch", http.StatusNotFound},
+		{"to", "nosuch", "There is no such endpoint.", http.StatusNotFound},
 	} {
 		resp := ask(c.field, c.typed)
 		text, _ := io.ReadAll(resp.Body)
