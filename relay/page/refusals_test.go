@@ -51,7 +51,7 @@ func TestRefusalsAreTold(t *testing.T) {
 	}
 }
 
-// What to do about the commonest refusals is said in the language of the viewer, without the API's own words. What it says of a
+// Advice on the commonest refusals is in the language of the viewer, and stands instead of the API's own words. That for a
 // field is for that field alone.
 func TestAdvice(t *testing.T) {
 	for _, c := range []struct {
