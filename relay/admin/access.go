@@ -306,7 +306,7 @@ func rightsOf() map[string]struct {
 		"retryDelivery": {Redeliver, false}, "redeliverDelivery": {Redeliver, false}, "discardDelivery": {Operate, false}, "eraseEvent": {Operate, false},
 		"retryDeliveries": {Redeliver, false}, "redeliverDeliveries": {Redeliver, false}, "discardDeliveries": {Operate, false}, "eraseEvents": {Operate, false},
 		"listJobs": {Read, false}, "getJob": {Read, false}, "cancelJob": {Redeliver, false},
-		"listAudit": {Operate, true}, "listAlerts": {Read, true}, "getConfig": {Read, true}, "explain": {Payload, true}, "reload": {Operate, true}, "createLink": {Operate, true},
+		"listAudit": {Operate, true}, "listAlerts": {Read, true}, "getConfig": {Read, true}, "explain": {Payload, true}, "reload": {Operate, true}, "createLink": {Operate, true}, "revokeLink": {Operate, true}, "revokeLinks": {Operate, true},
 	}
 }
 

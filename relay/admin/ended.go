@@ -15,10 +15,12 @@ const (
 	LinkLate    LinkEnd = "late"    // its time is over
 	LinkUnknown LinkEnd = "unknown" // no key that there is signed it: its key was taken away, or somebody changed the link
 	LinkCut     LinkEnd = "cut"     // it is not whole
+	LinkRevoked LinkEnd = "revoked" // it was taken back
+	LinkUnsure  LinkEnd = "unsure"  // it cannot be known so far whether it was taken back
 )
 
 // IsLink tells whether a token has the form of a link, at its beginning.
-func IsLink(token string) bool { return strings.HasPrefix(token, linkPrefix) }
+func IsLink(token string) bool { return strings.HasPrefix(token, LinkPrefix) }
 
 // End says why a token is no link that holds. Only of one that a key signed its time is believed.
 func (l Links) End(token string, now time.Time) LinkEnd {
@@ -31,12 +33,12 @@ func (l Links) End(token string, now time.Time) LinkEnd {
 	case now.Unix() >= c.Expires:
 		return LinkLate
 	}
-	return LinkHolds
+	return l.Revoked.end(&c)
 }
 
 // parts of a token: the text of its claims, and its signature; ok is false if it is not whole.
 func linkParts(token string) (text, sum []byte, ok bool) {
-	rest, is := strings.CutPrefix(token, linkPrefix)
+	rest, is := strings.CutPrefix(token, LinkPrefix)
 	body, signature, dotted := strings.Cut(rest, ".")
 	if !is || !dotted || len(token) > linkBody {
 		return nil, nil, false

@@ -41,7 +41,7 @@ func sessionSum(token string, end []byte) []byte {
 // AccessOfSession is the access of what Session made, nil for the whole power; ok is false if it is forged, over, or of
 // a token that is no longer there. Its time does not depend on which sum is right, and how much of it.
 func (t *Tokens) AccessOfSession(value string, now time.Time) (access *Access, ok bool) {
-	if strings.HasPrefix(value, linkPrefix) {
+	if strings.HasPrefix(value, LinkPrefix) {
 		access = t.Links.Access(value, now)
 		return access, access != nil
 	}

@@ -19,6 +19,7 @@ import (
 	"relay/ingest/listen"
 	"relay/internal/testkit"
 	"relay/outbox"
+	"relay/outbox/outboxtest"
 	"relay/policy"
 	"relay/relay/deliver"
 	"relay/relay/deliver/delivertest"
@@ -339,12 +340,17 @@ func (s *streamed) Unwrap() http.ResponseWriter { return s.ResponseWriter }
 
 // A stream ends within about a second once its token is gone or its link is over, and writes nothing after that.
 func TestTailEndsWithItsAccess(t *testing.T) {
-	for name, token := range map[string]string{"token": "the-token-of-support", "link": ""} {
+	for name, token := range map[string]string{"token": "the-token-of-support", "link": "", "link that is taken back": ""} {
 		t.Run(name, func(t *testing.T) {
+			life := 30 * time.Second
+			if strings.Contains(name, "back") {
+				life = time.Hour
+			}
 			synctest.Test(t, func(t *testing.T) {
-				tokens := &Tokens{Others: map[string]*Access{"the-token-of-support": {Name: "support", May: []Right{Read}}}, Links: Links{Keys: []string{"0123456789abcdef0123456789abcdef"}}}
+				tokens := &Tokens{Others: map[string]*Access{"the-token-of-support": {Name: "support", May: []Right{Read}}}, Links: Links{Keys: []string{"0123456789abcdef0123456789abcdef"}, Revoked: NewRevoked(outboxtest.NewMem(outboxtest.MemOptions{}), zerolog.Nop())}}
+				testkit.Must(t, tokens.Links.Revoked.Load(t.Context()))
 				if token == "" {
-					token = tokens.Links.sign(claims{Tenant: "acme", May: []Right{Read}, Expires: time.Now().Add(30 * time.Second).Unix()})
+					token = tokens.Links.sign(claims{Tenant: "acme", May: []Right{Read}, Expires: time.Now().Add(life).Unix()})
 				}
 				p := decodePolicy(t, "endpoint \"billing\" {\n url = \"https://b.example.com\"\n sign = [\"none\"]\n tenants = [\"acme\"]\n}")
 				g := gatesOf(p)
@@ -362,10 +368,15 @@ func TestTailEndsWithItsAccess(t *testing.T) {
 				if !strings.Contains(w.body.String(), "dlv_1") {
 					t.Fatal(w.body.String())
 				}
-				if name == "token" {
+				switch name {
+				case "token":
 					tokens = &Tokens{}
-				} else {
+				case "link":
 					time.Sleep(600 * time.Millisecond)
+				default:
+					if _, err := tokens.Links.Revoked.revoke(t.Context(), which{Tenant: "acme"}, time.Now()); err != nil {
+						t.Fatal(err)
+					}
 				}
 				g.tell(attemptOf(2, "billing", "invoice.paid"))
 				time.Sleep(1100 * time.Millisecond)

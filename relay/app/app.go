@@ -108,6 +108,7 @@ type App struct {
 	store     outbox.Operable
 	deliverer *deliver.Deliverer
 	registry  *registry.Registry // of endpoints made at run time
+	revoked   *admin.Revoked     // links that were taken back
 	complete  atomic.Bool        // these are in the policy that is live
 	jobs      *jobs.Jobs
 	alerts    *alert.Watcher
@@ -169,7 +170,7 @@ func Open(ctx context.Context, o Options) (*App, error) {
 	a := &App{o: o, started: time.Now(), hurried: make(chan struct{}), aborted: make(chan struct{}), closing: make(chan struct{})}
 	first := &live{
 		policy: o.Policy, hash: o.Policy.Hash(), config: o.Config, generation: 1, at: a.started,
-		documents: documentsOf(o.Policy), tokens: tokensOf(o.Config.Admin),
+		documents: documentsOf(o.Policy), tokens: a.tokensOf(o.Config.Admin),
 	}
 	if o.File != nil {
 		first.files, first.digest = o.File.Paths, o.File.Digest()
@@ -200,7 +201,7 @@ func openStore(ctx context.Context, o Options) (outbox.Operable, error) {
 		if err != nil || c.Redis.Spool == "" {
 			return shared, err
 		}
-		store, err := spool.Open(ctx, shared, spool.Options{Dir: c.Redis.Spool, MaxSize: c.MaxSize, Mirror: []string{registry.Kind}, Log: log})
+		store, err := spool.Open(ctx, shared, spool.Options{Dir: c.Redis.Spool, MaxSize: c.MaxSize, Mirror: []string{registry.Kind, admin.LinkKind}, Log: log})
 		if err != nil {
 			return nil, errors.Join(err, shared.Close())
 		}
@@ -237,6 +238,9 @@ func (a *App) open(ctx context.Context) error {
 	a.onClose("outbox", store.Close)
 
 	if err := a.openRegistry(ctx, store); err != nil {
+		return err
+	}
+	if err := a.openLinks(ctx, store); err != nil {
 		return err
 	}
 	now := func() *policy.Policy { return a.live.Load().policy }

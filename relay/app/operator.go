@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -93,9 +94,24 @@ func (a *App) guardAdmin(g listen.Guard, o admin.Options, open bool) http.Handle
 	})
 }
 
+// openLinks reads which links were taken back.
+func (a *App) openLinks(ctx context.Context, store outbox.Documents) error {
+	a.revoked = admin.NewRevoked(store, a.o.Log.With().Str("component", "admin").Logger())
+	switch err := a.revoked.Load(ctx); {
+	case errors.Is(err, outbox.ErrUnavailable): // it is tried again, and no link holds until then
+		a.o.Log.Warn().Str("component", "admin").Err(err).Msg("links that were taken back cannot be read now; no link is taken until they are")
+	case err != nil:
+		return err
+	}
+	now := *a.live.Load()
+	now.tokens = a.tokensOf(a.o.Config.Admin)
+	a.live.Store(&now)
+	return nil
+}
+
 // tokensOf are the tokens of the admin listeners.
-func tokensOf(c config.Admin) *admin.Tokens {
-	t := &admin.Tokens{Whole: c.Token.Reveal(), Others: map[string]*admin.Access{}}
+func (a *App) tokensOf(c config.Admin) *admin.Tokens {
+	t := &admin.Tokens{Whole: c.Token.Reveal(), Others: map[string]*admin.Access{}, Links: admin.Links{Revoked: a.revoked}}
 	for _, x := range c.Access {
 		access := &admin.Access{Name: x.Name, Tenants: x.Tenants, Endpoints: x.Endpoints}
 		for _, right := range x.May {

@@ -112,7 +112,7 @@ func (a *App) takeOver(ctx context.Context, by string, start time.Time, r read) 
 	p.Adopt(old.policy)
 	now := &live{
 		policy: p, hash: p.Hash(), config: file.Config, digest: file.Digest(), generation: old.generation, at: old.at,
-		files: file.Paths, change: old.change, documents: documentsOf(p), tokens: tokensOf(file.Config.Admin),
+		files: file.Paths, change: old.change, documents: documentsOf(p), tokens: a.tokensOf(file.Config.Admin),
 	}
 	if now.digest != old.digest { // what env() gives is that of the start
 		now.generation, now.at = old.generation+1, time.Now()

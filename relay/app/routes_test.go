@@ -269,7 +269,9 @@ func everyRoute(t *testing.T, redis string) {
 	if types, _ := v.call(200, "GET", "/v1/types", "")["types"].([]any); len(types) != 2 {
 		t.Errorf("types are %v", types)
 	}
-	v.call(201, "POST", "/v1/links", `{"tenant":"acme","may":["read"],"ttl":"1h"}`)
+	link := v.call(201, "POST", "/v1/links", `{"tenant":"acme","may":["read"],"ttl":"1h"}`)
+	v.call(200, "DELETE", "/v1/links/"+link["id"].(string), "")
+	v.call(200, "DELETE", "/v1/links?tenant=acme&for=Ann", "")
 	v.refusals(good)
 	tail.end(v)
 	p.write(p.file, "endpoint {")

@@ -131,6 +131,7 @@ func (a *App) keepUp(work *part) {
 	work.do(func(ctx context.Context) { every(ctx, backlog.Every, func() { a.noteBacklog(ctx) }) })
 	work.do(a.watchFleet)
 	work.do(a.alerts.Run)
+	work.do(a.revoked.Follow)
 	if a.registry != nil {
 		work.do(func(ctx context.Context) { _ = a.registry.Follow(ctx) }) // it ends with work, or with the outbox
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"relay/relay/admin"
 )
@@ -35,6 +36,7 @@ type auditView struct {
 	Kind    string // of what was changed: endpoint, delivery, event, job, tenant, configuration; "" for another
 	Name    string
 	Link    string // to it, if it has a screen
+	Revoke  string // id of a link that was made and may hold; "" for none
 	Changes []changedValue
 	Stays   bool // what has no value after the change is as it was: a delivery that was sent again
 }
@@ -66,8 +68,16 @@ func (c *call) listAudit() error {
 		c.show(data.Problem.Status, "audit", c.t("layout.audit"), data)
 		return nil
 	}
+	gone := map[string]bool{} // links that later lines take back
 	for _, e := range list.Items {
-		data.Items = append(data.Items, auditOf(e))
+		v := auditOf(e, c.p.Now())
+		if id, is := strings.CutPrefix(e.What, "link "); is && e.Verb == "link revoke" {
+			gone[id] = true
+		}
+		if gone[v.Revoke] {
+			v.Revoke = ""
+		}
+		data.Items = append(data.Items, v)
 	}
 	if list.Next != nil {
 		next := maps.Clone(q)
@@ -78,8 +88,17 @@ func (c *call) listAudit() error {
 	return nil
 }
 
-func auditOf(e admin.AuditEntry) auditView {
+func auditOf(e admin.AuditEntry, now time.Time) auditView {
 	v := auditView{AuditEntry: e, Name: e.What, Changes: changesOf(e.Before, e.After), Stays: e.Verb == "redeliver"}
+	if e.Verb == "link" {
+		var made struct {
+			ID      string
+			Expires time.Time
+		}
+		if json.Unmarshal(e.After, &made) == nil && made.Expires.After(now) {
+			v.Revoke = made.ID
+		}
+	}
 	kind, name, two := strings.Cut(e.What, " ")
 	if !two && (strings.HasPrefix(e.Verb, "endpoints ") || strings.HasPrefix(e.Verb, "secret ")) {
 		kind, name, two = "endpoint", e.What, true

@@ -4,11 +4,16 @@ import (
 	"encoding/base64"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
+
+	"relay/internal/testkit"
+	"relay/outbox/outboxtest"
 	"relay/policy"
 	"relay/relay/admin"
 )
@@ -32,6 +37,39 @@ func textOfAnswer(t *testing.T, r *http.Response) string {
 		t.Fatal(err)
 	}
 	return string(text)
+}
+
+// Who came by a link that was taken back alone is told so, and is not asked to open it again.
+func TestLinkWasTakenBack(t *testing.T) {
+	g := newDoor(t)
+	box := outboxtest.NewMem(outboxtest.MemOptions{})
+	revoked := admin.NewRevoked(box, zerolog.Nop())
+	g.tokens.Links.Revoked = revoked
+	link := g.link("1h")
+	for _, c := range []struct {
+		when, want string
+		do         func()
+	}{
+		{"before the first read", "Links cannot be checked right now.", func() {}},
+		{"then", "", func() { testkit.Must(t, revoked.Load(t.Context())) }},
+		{"taken back", "Your link was taken back.", func() {
+			api := admin.New(admin.Options{Outbox: box, Links: func() admin.Links { return g.tokens.Links }, Policy: func() *policy.Policy { return &policy.Policy{} }})
+			w := httptest.NewRecorder()
+			api.ServeHTTP(w, httptest.NewRequest(http.MethodDelete, "/v1/links/"+admin.IDOfLink(link), nil))
+			if w.Code != http.StatusOK {
+				t.Fatalf("%d %s", w.Code, w.Body)
+			}
+		}},
+	} {
+		c.do()
+		text := textOfAnswer(t, g.ask(http.MethodPost, "/deliveries/dlv_1/retry", link, url.Values{}))
+		if strings.Contains(text, "Your access has ended") != (c.want != "") || !strings.Contains(text, c.want) {
+			t.Errorf("%s: %s", c.when, text)
+		}
+		if c.want == "Your link was taken back." && (strings.Contains(text, "Open the link") || !strings.Contains(text, "If you still need access")) {
+			t.Errorf("%s: %s", c.when, text)
+		}
+	}
 }
 
 // Who came by a link that ended is told why, at every address and after every form, and is not asked for a token.

@@ -2,6 +2,7 @@ package page
 
 import (
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -14,6 +15,7 @@ func linkRoutes() []route {
 	return []route{
 		{pattern: "GET /links", whole: true, do: (*call).showLinks},
 		{pattern: "POST /links", whole: true, do: (*call).makeLink},
+		{pattern: "POST /links/revoke", whole: true, do: (*call).revokeLinks},
 	}
 }
 
@@ -28,8 +30,9 @@ type linkForm struct {
 	NoKey   bool // the file has no link_key
 	Problem *refusal
 
-	Made *madeLink // shown once
-	Gone bool      // it was shown before
+	Back *takenBack // what was typed to take links back, with what is wrong with it
+	Made *madeLink  // shown once
+	Gone bool       // it was shown before
 }
 
 // madeLink is a link with its address.
@@ -100,6 +103,36 @@ func (c *call) makeLink() error {
 		f.Tenant, f.For = c.r.PostForm.Get("tenant"), c.r.PostForm.Get("for")
 		f.May, f.TTL, f.Problem = c.r.PostForm["may"], c.r.PostForm.Get("ttl"), r
 		f.NoKey = r.Code == string(problem.NoLinkKey)
+		c.show(r.Status, "links", c.t("layout.links"), f)
+		return nil
+	})
+}
+
+// takenBack is the form that takes links back.
+type takenBack struct {
+	Tenant, For string
+	Problem     *refusal
+}
+
+// revokeLinks takes one link back, by its id, or those of a tenant.
+func (c *call) revokeLinks() error {
+	err := c.act(func() (step, error) {
+		if err := c.forLinks(); err != nil {
+			return step{}, err
+		}
+		form := c.r.PostForm
+		if id := form.Get("id"); id != "" {
+			return step{"/links", "link_revoked"}, c.send(http.MethodDelete, escaped("/v1/links/%s", id), nil, nil)
+		}
+		q := url.Values{"tenant": {strings.TrimSpace(form.Get("tenant"))}}
+		if who := strings.TrimSpace(form.Get("for")); who != "" {
+			q.Set("for", who)
+		}
+		return step{"/links", "links_revoked"}, c.ask(http.MethodDelete, "/v1/links", q, nil, nil)
+	})
+	return c.formAgain(err, func(r *refusal) error {
+		f := c.linkForm()
+		f.Back = &takenBack{c.r.PostForm.Get("tenant"), c.r.PostForm.Get("for"), r}
 		c.show(r.Status, "links", c.t("layout.links"), f)
 		return nil
 	})

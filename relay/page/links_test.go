@@ -39,3 +39,42 @@ func TestLinkSaysForWhom(t *testing.T) {
 		t.Errorf("refused: %d %s", w.Code, body)
 	}
 }
+
+// A link is taken back where it was made and at its line in the audit, those of a tenant by a form, which keeps what was typed
+// if it is refused. A link that is over has no button.
+func TestLinksAreTakenBack(t *testing.T) {
+	var asked []string
+	p := compared(t, New(Options{Open: true, Now: noon, API: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked = append(asked, r.Method+" "+r.URL.String())
+		switch {
+		case r.URL.Query().Get("tenant") == "wrong":
+			problem.New(problem.InvalidParameter, "tenant is the tenant whose links are taken back, and is needed").Write(w)
+		case r.URL.Path == "/v1/audit":
+			_, _ = w.Write([]byte(`{"items":[{"n":5,"verb":"link revoke","what":"link AAAAAAAAAAAAAAA4"},{"n":4,"verb":"link","what":"tenant acme","after":{"id":"AAAAAAAAAAAAAAA4","expires":"2099-01-01T00:00:00Z"}},{"n":2,"verb":"link","what":"tenant acme","after":{"id":"AAAAAAAAAAAAAAA2","expires":"2099-01-01T00:00:00Z"}},{"n":1,"verb":"link","what":"tenant acme","after":{"id":"AAAAAAAAAAAAAAA3","expires":"2020-01-01T00:00:00Z"}}]}`))
+		default:
+			_, _ = w.Write([]byte(`{"id":"AAAAAAAAAAAAAAA2","token":"relay_link_x","tenant":"acme","may":["read"],"expires":"2026-01-03T12:00:00Z"}`))
+		}
+	})}))
+	const button = `name="id" value="AAAAAAAAAAAAAAA2"`
+	has(t, "where it was made", once(t, p, "/links", "en", url.Values{"tenant": {"acme"}, "may": {"read"}, "ttl": {"1h"}}), `action="/links/revoke"`, button, "Take back")
+	has(t, "the audit", part(p, http.MethodGet, "/audit", "en", nil).Body.String(), `action="/links/revoke"`, button, `!value="AAAAAAAAAAAAAAA3"`, `!value="AAAAAAAAAAAAAAA4"`)
+	for _, c := range []struct {
+		form url.Values
+		want string
+	}{
+		{url.Values{"id": {"AAAAAAAAAAAAAAA2"}}, "DELETE /v1/links/AAAAAAAAAAAAAAA2"},
+		{url.Values{"tenant": {" acme "}, "for": {"Ann, ticket 17"}}, "DELETE /v1/links?for=Ann%2C+ticket+17&tenant=acme"},
+		{url.Values{"tenant": {"acme"}, "for": {""}}, "DELETE /v1/links?tenant=acme"},
+	} {
+		asked = nil
+		w := part(p, http.MethodPost, "/links/revoke", "en", c.form)
+		if len(asked) != 1 || asked[0] != c.want || w.Code != http.StatusSeeOther {
+			t.Errorf("%v: %d, asked %v", c.form, w.Code, asked)
+		}
+	}
+	w := part(p, http.MethodPost, "/links/revoke", "zh-TW", url.Values{"tenant": {"wrong"}, "for": {"<b>"}})
+	if w.Code != http.StatusBadRequest {
+		t.Errorf("refused: %d", w.Code)
+	}
+	has(t, "a refusal", w.Body.String(), `value="wrong"`, `value="&lt;b&gt;"`, "參數無效")
+}
