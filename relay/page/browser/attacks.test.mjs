@@ -171,6 +171,39 @@ story('links that are late, forged, of another key or cut short open nothing', a
   }
 });
 
+story('a link that is taken back ends what it began, and no other', async (arrive) => {
+  const { relay } = world;
+  const operator = await arrive(relay);
+  await operator.login();
+  await operator.open('/links', 'links');
+  const form = operator.page.locator('form[action="/links"]');
+  await form.getByLabel('Tenant').fill('acme');
+  await form.getByLabel('For whom').fill('Ann, who leaves');
+  await form.getByRole('button', { name: 'Make the link' }).click();
+  const [, token] = (await operator.page.locator('#link').innerText()).split('/enter/');
+  const leaves = await arrive(relay);
+  await leaves.enter(token);
+  await leaves.open('/deliveries', 'deliveries');
+  leaves.expect(401, '/');
+  const stays = await arrive(relay);
+  await stays.enter(await world.link('acme'));
+  await stays.open('/deliveries', 'deliveries');
+
+  await operator.page.getByRole('button', { name: 'Take back', exact: true }).click();
+  await operator.page.getByText('The link was taken back.').waitFor();
+  await leaves.page.locator('main[data-screen=ended]').waitFor(); // by itself: what is live ended
+  await leaves.page.getByText('Your link was taken back.').waitFor();
+  await leaves.open('/deliveries', 'ended');
+  await stays.open('/deliveries', 'deliveries');
+
+  await operator.open('/links', 'links');
+  const back = operator.page.locator('section', { has: operator.page.getByRole('heading', { name: 'Take links back' }) });
+  await back.getByLabel('Tenant').fill('acme');
+  await back.getByRole('button', { name: 'Take them back' }).click();
+  stays.expect(401, '/');
+  await stays.page.locator('main[data-screen=ended]').waitFor();
+});
+
 story('a session ends when its token leaves the file, and a link when its key does', async (arrive) => {
   const { relay, receiver } = world;
   const gone = await arrive(relay);
