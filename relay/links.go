@@ -67,7 +67,7 @@ func (c *command) revokeLinks() *cobra.Command {
 		Use:   "revoke [ID]",
 		Short: "Take one link back, or all of a tenant",
 		Long: "Take one link back, by its id or the link itself; or with --tenant all that were made for a tenant until now, and with --for\n" +
-			"those of them that were made for somebody. What a link began ends, too. The audit has the ids: relay audit --verb link.",
+			"those of them that were made for somebody. Sessions that it began end, too. The audit has the ids: relay audit --verb link.",
 		Example: "  relay links revoke UA3DVWPXWZP2ERMQ\n  relay links revoke --tenant acme --for \"Ann, ticket 17\"",
 		Args:    argRange(0, 1),
 		RunE: func(_ *cobra.Command, args []string) error {

@@ -108,7 +108,7 @@ func (a *adrift) PutDocument(ctx context.Context, d outbox.Document) (outbox.Doc
 	return a.Mem.PutDocument(ctx, d)
 }
 
-// What one Relay takes back ends at the others within a second. Before a Relay has read what was taken back no link holds there;
+// A link that one Relay takes back ends at the others within a second. Before a Relay has read what was taken back no link holds there;
 // one that loses its outbox goes on with what it knows. What is about links that have ended is forgotten.
 func TestFleetTakesLinksBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
