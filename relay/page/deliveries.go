@@ -198,7 +198,7 @@ type bulkQuestion struct {
 
 func (c *call) askBulk() error {
 	q := listQuery(c.r.URL.Query())
-	return c.showBulk(bulkQuestion{Action: q.Get("action")}, q)
+	return c.showBulk(bulkQuestion{Action: q.Get("action"), Rate: q.Get("rate"), To: q.Get("to")}, onlyFilter(q))
 }
 
 // showBulk asks whether to do something with all deliveries of a filter.

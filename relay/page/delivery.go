@@ -27,14 +27,15 @@ type deliveryView struct {
 	Curl     string        // repeats the request without secrets; "" if its body is not known
 	To       []string      // endpoints to which it can be sent again
 
-	Open     bool         // it is not over
-	Enable   *enableView  // of its endpoint, where it is held and the session may; else nil
-	Due      bool         // it is pending, and its time has come
-	Last     *attemptView // the last attempt; nil if there was none
-	LastBody *bodyView    // of its answer; nil if there is none
-	Below    bool         // the request and the answer of the last attempt are shown below the attempts
-	Count    int64        // of attempts that are shown
-	Emphasis string       // class of the button that sends it again: nothing calls for it where it arrived
+	Open     bool            // it is not over
+	Enable   *enableView     // of its endpoint, where it is held and the session may; else nil
+	Again    *admin.Delivery // the newest one that repeats it; nil if there is none, or it cannot be read
+	Due      bool            // it is pending, and its time has come
+	Last     *attemptView    // the last attempt; nil if there was none
+	LastBody *bodyView       // of its answer; nil if there is none
+	Below    bool            // the request and the answer of the last attempt are shown below the attempts
+	Count    int64           // of attempts that are shown
+	Emphasis string          // class of the button that sends it again: nothing calls for it where it arrived
 }
 
 func isOpen(d *admin.Delivery) bool { return d.State == "pending" || d.State == "held" }
@@ -62,7 +63,13 @@ func (c *call) delivery() (*deliveryView, error) {
 	}
 	d.Verdict, d.Open, d.Emphasis = c.judge(&d.DeliveryWhole), isOpen(&d.Delivery), "primary"
 	d.Due = d.State == "pending" && c.due(d.NextAttempt)
-	if d.State == "delivered" {
+	if n := len(d.RedeliveredAs); n > 0 {
+		again := new(admin.DeliveryWhole)
+		if c.get(escaped("/v1/deliveries/%s", d.RedeliveredAs[n-1]), nil, again) == nil {
+			d.Again = &again.Delivery
+		}
+	}
+	if d.State == "delivered" || d.Again != nil && (isOpen(d.Again) || d.Again.State == "delivered") {
 		d.Emphasis = "plain"
 	}
 	if e := d.Verdict.Endpoint; d.State == "held" && e != nil {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -356,4 +357,52 @@ func TestDeliveryWithoutGenerations(t *testing.T) {
 	text := strings.NewReplacer(`"generation":3,`, ``, `,"relay":"relay-1","generation":2`, ``).Replace(failedDelivery)
 	p, _ := newPage(t, deliveryAnswers(text))
 	has(t, "without generations", shows(t, p, "/deliveries/dlv_1"), "if it changed this endpoint", "!relay-1", "!Made by", "!<dd></dd>")
+}
+
+// What a delivery that is waited for will have is a part of its screen before: the module puts it there once it came.
+func TestPartsThatCome(t *testing.T) {
+	parts := func(text string) (all []string) {
+		for _, part := range strings.Split(text, `data-part="`)[1:] {
+			name, _, _ := strings.Cut(part, `"`)
+			all = append(all, name)
+		}
+		return all
+	}
+	waits, _ := newPage(t, map[string]string{
+		"GET /v1/deliveries/dlv_1": `{"id":"dlv_1","event":{"id":"evt_1","type":"t"},"endpoint":"crm","state":"pending","next_attempt":"2026-01-31T12:00:00Z","payload":1}`,
+		"GET /v1/endpoints/crm":    `{"name":"crm","state":"active","deliveries":{}}`,
+	})
+	over, _ := newPage(t, deliveryAnswers(failedDelivery))
+	before, after := parts(shows(t, waits, "/deliveries/dlv_1")), parts(shows(t, over, "/deliveries/dlv_1"))
+	if !slices.Contains(after, "exchange") || !slices.Equal(before, after) {
+		t.Errorf("it waits with the parts %v, and ends with %v", before, after)
+	}
+}
+
+// Who opens a delivery that was sent again sees how that went, and is not urged to send it once more.
+func TestSentAgainSince(t *testing.T) {
+	for state, urged := range map[string]bool{"delivered": false, "pending": false, "failed": true, "discarded": true} {
+		answers := deliveryAnswers(failedDelivery)
+		answers["GET /v1/deliveries/dlv_3"] = `{"id":"dlv_3","state":"` + state + `"}`
+		p, _ := newPage(t, answers)
+		text := shows(t, p, "/deliveries/dlv_1")
+		_, verdict, _ := strings.Cut(text, `id="verdict-title"`)
+		verdict, _, _ = strings.Cut(verdict, "</section>")
+		has(t, state, verdict, `<strong>Sent again as</strong> <a class="id" href="/deliveries/dlv_3">dlv_3</a>`, ">"+state+"</span>")
+		if got := strings.Contains(verdict, `<button class="primary">Send again`); got != urged {
+			t.Errorf("sent again and %s: its button is the first thing to do: %v, want %v, in %s", state, got, urged, verdict)
+		}
+	}
+}
+
+// A delivery that waits for its endpoint has the way there, and no button that would do nothing.
+func TestWaitsLeadToTheEndpoint(t *testing.T) {
+	pending := `{"id":"dlv_1","event":{"id":"evt_1","type":"t"},"endpoint":"crm","state":"pending"%s,"next_attempt":"2026-01-31T12:42:00Z","payload":1}`
+	for waits, leads := range map[string]bool{``: false, `,"waits":"retry_after"`: true, `,"waits":"breaker"`: true, `,"waits":"limit"`: true} {
+		p, _ := newPage(t, map[string]string{"GET /v1/deliveries/dlv_1": fmt.Sprintf(pending, waits), "GET /v1/endpoints/crm": `{"name":"crm","state":"active","deliveries":{}}`})
+		text := shows(t, p, "/deliveries/dlv_1")
+		if there, now := strings.Contains(text, `<a class="button primary" href="/endpoints/crm">`), strings.Contains(text, "Try now</button>"); there != leads || now == leads {
+			t.Errorf("with %q it leads to the endpoint: %v, and can be tried now: %v: %s", waits, there, now, text)
+		}
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"time"
 
 	"relay/internal/sorting"
@@ -37,6 +38,8 @@ type jobView struct {
 	Of      int64 // what the progress goes up to
 	Found   string
 	Over    bool
+	Left    int64  // deliveries that it ended before, 0 if it is not known
+	Rest    string // address that asks whether to go on with them; "" where there are none, or the session may not
 }
 
 // condition is a part of a filter.
@@ -99,7 +102,33 @@ func (c *call) jobView(j admin.Job) jobView {
 	}
 	sorting.By(v.Reasons, func(a, b reason) int { return cmp.Or(cmp.Compare(b.N, a.N), cmp.Compare(a.Text, b.Text)) })
 	v.Found = "/deliveries?" + url.Values(j.Filter).Encode()
+	if v.Over && j.State != "done" && (j.Matched.AtLeast || j.Matched.N > j.Seen) {
+		v.Left, v.Rest = max(0, j.Matched.N-j.Seen), c.restOf(&j)
+	}
 	return v
+}
+
+// restOf is the address that asks whether to do the same with what a job has left.
+func (c *call) restOf(j *admin.Job) string {
+	right := admin.Operate
+	if j.Action == "redeliver" || j.Action == "retry" {
+		right = admin.Redeliver
+	}
+	if !c.may(right) {
+		return ""
+	}
+	q := maps.Clone(url.Values(j.Filter))
+	q.Set("action", j.Action)
+	if j.Action == "redeliver" && j.To == "" && !q.Has("resent") {
+		q.Set("resent", "false") // not those that it sent
+	}
+	if j.To != "" {
+		q.Set("to", j.To)
+	}
+	if j.Rate > 0 {
+		q.Set("rate", strconv.FormatFloat(j.Rate, 'g', -1, 64))
+	}
+	return "/deliveries/bulk?" + q.Encode()
 }
 
 func (c *call) listJobs() error {

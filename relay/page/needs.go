@@ -158,8 +158,8 @@ func (c *call) needOfEndpoint(e *admin.Endpoint) (n need, is bool) {
 	case e.State == "active" && e.Failing != nil:
 		n.Class, n.Text, n.rank, n.Since = "bad", c.t("overview.need.fails", spaced(e.Failing.Code)), 4, e.Failing.Since
 		n.key = "fails"
-	case e.State == "active" && failsNow(e.Stats):
-		n.Class, n.Text, n.rank, n.Since = "bad", c.t("overview.need.failing"), 4, time.Time{}
+	case e.State == "active" && !mostlyFails(e.Stats).IsZero():
+		n.Class, n.Text, n.rank, n.Since = "bad", c.t("overview.need.failing"), 4, mostlyFails(e.Stats)
 		n.slow = true
 	case e.State == "active" && e.Deliveries.OldestMS != nil && *e.Deliveries.OldestMS > farBehind.Milliseconds():
 		n.Class, n.Text, n.rank, n.Since = "wait", c.words().count("overview.need.behind", backlog, show.Lang(c.lang).Count(backlog)), 6, time.Time{}
@@ -170,14 +170,18 @@ func (c *call) needOfEndpoint(e *admin.Endpoint) (n need, is bool) {
 	return n, true
 }
 
-// failsNow tells whether most deliveries of the newest steps failed.
-func failsNow(s *admin.EndpointStats) bool {
+// mostlyFails is since when most deliveries failed, where that is so of the newest steps together; else zero.
+func mostlyFails(s *admin.EndpointStats) (since time.Time) {
 	if s == nil {
-		return false
+		return since
 	}
 	var failed, delivered int64
-	for _, r := range s.Steps[max(0, len(s.Steps)-recentSteps):] {
+	newest := s.Steps[max(0, len(s.Steps)-recentSteps):]
+	for _, r := range newest {
 		failed, delivered = failed+r.Failed, delivered+r.Delivered
 	}
-	return failed >= manyRecent && failed > delivered
+	if failed >= manyRecent && failed > delivered {
+		since = newest[0].Start
+	}
+	return since
 }

@@ -273,3 +273,44 @@ func TestAuditFilter(t *testing.T) {
 		t.Errorf("a refusal has status %d", w.Code)
 	}
 }
+
+// A job that ended before its time says how many are left, and leads to the same for those. Who may not do it gets no button.
+func TestRestOfAJob(t *testing.T) {
+	const sent = `{"id":"job_2","action":"redeliver","state":"cancelled","filter":{"endpoint":["crm"],"state":["failed"],"until":["2026-11-30T10:00:00Z"]},"rate":0.5,"matched":2070,"seen":280,"done":280,"skipped":{},"who":"x","created":"2026-11-30T10:00:00Z","ended":"2026-11-30T10:00:05Z"}`
+	rest := func(job string) string {
+		body := visit(t, overviewPage(t, &counting{answers: map[string]string{"/v1/jobs/job_2": job}}), "/jobs/job_2").Body.String()
+		_, after, _ := strings.Cut(body, `href="/deliveries/bulk?`)
+		to, _, _ := strings.Cut(after, `"`)
+		return to
+	}
+	toSpare := strings.Replace(sent, `"rate":0.5`, `"to":"spare"`, 1)
+	for job, want := range map[string]string{
+		sent:     "action=redeliver&amp;endpoint=crm&amp;rate=0.5&amp;resent=false&amp;state=failed&amp;until=2026-11-30T10%3A00%3A00Z",
+		toSpare:  "action=redeliver&amp;endpoint=crm&amp;state=failed&amp;to=spare&amp;until=2026-11-30T10%3A00%3A00Z",
+		endedJob: "action=erase&amp;tenant=acme",
+		strings.Replace(sent, `"seen":280`, `"seen":2070`, 1):                  "",
+		strings.Replace(sent, `"state":"cancelled"`, `"state":"done"`, 1):      "",
+		strings.Replace(sent, `,"ended":"2026-11-30T10:00:05Z"`, ``, 1):        "",
+		strings.Replace(sent, `"matched":2070`, `"matched":{"at_least":1}`, 1): "action=redeliver&amp;endpoint=crm&amp;rate=0.5&amp;resent=false&amp;state=failed&amp;until=2026-11-30T10%3A00%3A00Z",
+	} {
+		if got := rest(job); got != want {
+			t.Errorf("%s leads to %q, want %q", job, got, want)
+		}
+	}
+	api := &counting{answers: map[string]string{"/v1/jobs/job_2": sent, "/v1/redeliveries": `{"matched":1790,"filter":{"endpoint":["crm"]}}`}}
+	if body := visit(t, overviewPage(t, api), "/jobs/job_2").Body.String(); !strings.Contains(body, "<span>1,790 were left.</span>") {
+		t.Errorf("it does not say how many are left: %s", body)
+	}
+	asks := visit(t, overviewPage(t, api), "/deliveries/bulk?action=redeliver&endpoint=crm&rate=0.5&to=spare").Body.String()
+	if !strings.Contains(asks, `name="rate" value="0.5"`) || !strings.Contains(asks, `name="to" value="spare"`) || strings.Contains(asks, `type="hidden" name="rate"`) {
+		t.Errorf("the form has not what the job had: %s", asks)
+	}
+	reads := &admin.Tokens{Others: map[string]*admin.Access{"token-that-reads-for-a-test": {Name: "x", May: []admin.Right{admin.Read}}}}
+	r := httptest.NewRequest("GET", "/jobs/job_2", nil)
+	r.Header.Set("Authorization", "Bearer token-that-reads-for-a-test")
+	w := httptest.NewRecorder()
+	New(Options{API: api, Tokens: func() *admin.Tokens { return reads }, Now: screenTime}).ServeHTTP(w, r)
+	if w.Code != http.StatusOK || strings.Contains(w.Body.String(), "/deliveries/bulk") {
+		t.Errorf("who may only read: %d %s", w.Code, w.Body)
+	}
+}

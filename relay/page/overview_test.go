@@ -94,6 +94,7 @@ func TestOverviewOfTrouble(t *testing.T) {
 	for _, want := range []string{
 		"91 % full", "12 requests wait", "The last reload was refused: relay.hcl:3:1: &lt;b&gt;", "disagree about 1 endpoint", "alert success fires: attempts that succeeded 10.0 % when it fired, limit 95.0 %", "alert quiet fires: no event accepted for 1 h 30 min when it fired, limit 1 h",
 		"is not in force: url: it must be https", "410 Gone", "fails: no attempt delivered, the last one ended with http 500", "its breaker is open", "is disabled by an operator",
+		`has more deliveries that failed than arrived</span> <span class="muted small">since <time datetime="2026-11-30T11:00:00Z"`,
 	} {
 		if !strings.Contains(w.Body.String(), want) {
 			t.Errorf("it does not say %q", want)

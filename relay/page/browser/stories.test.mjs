@@ -133,7 +133,7 @@ story('a list of deliveries follows what happens, and waits while it is paused',
   const first = page.locator('tr[data-id]').first();
   await until('the new row', async () => (await first.textContent()).includes('invoice.paid') && (await world.one('event=evt_live_1')).id === (await first.getAttribute('data-id')));
 
-  await page.getByRole('button', { name: 'Pause', exact: true }).click();
+  await page.getByRole('button', { name: 'Pause updates', exact: true }).click();
   await world.relay.send({ id: 'evt_live_2', type: 'invoice.paid', data: {} });
   await page.getByRole('button', { name: '1 new' }).waitFor();
   assert.notEqual(await first.getAttribute('data-id'), (await world.one('event=evt_live_2')).id);
