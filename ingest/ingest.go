@@ -349,7 +349,7 @@ func (in *Ingest) accept(ctx context.Context, b outbox.Batch) ([]outbox.Receipt,
 	case errors.Is(err, outbox.ErrConflict):
 		return nil, problem.New(problem.IdempotencyConflict, "this Idempotency-Key was used before, for a request with other content")
 	case errors.Is(err, outbox.ErrFull):
-		p = problem.New(problem.OutboxFull, "the outbox is full and nothing was accepted; deliveries make room, send it again later")
+		p = problem.New(problem.OutboxFull, "nothing was accepted, as the outbox or its disk is full; GET /readyz tells the operator which; send it again later")
 	default:
 		p = problem.New(problem.OutboxUnavailable, "the outbox did not confirm; send it again, with an id or Idempotency-Key it cannot become two events")
 	}

@@ -271,6 +271,9 @@ func TestOutboxFails(t *testing.T) {
 			faulty.Fail("Accept", test.err, 1)
 			res := in.Handle(t.Context(), postJSON("/v1/events/a", "1"))
 			wantProblem(t, res, test.status, test.code)
+			if says := bytes.Contains(res.Body, []byte("the outbox or its disk is full; GET /readyz tells")); says != (name == "full") {
+				t.Errorf("the answer: %s", res.Body)
+			}
 			if bytes.Contains(res.Body, []byte("s3cret")) {
 				t.Errorf("the answer quotes the engine: %s", res.Body)
 			}

@@ -266,7 +266,7 @@ func TestLowDisk(t *testing.T) {
 	free := int64(minFree - 1)
 	s := openTest(t, Options{Dir: t.TempDir(), free: func() (int64, error) { return free, nil }, ballast: 1 << 10})
 	_, err := s.Accept(t.Context(), batch(event("evt_0", "a")))
-	if !errors.Is(err, outbox.ErrFull) || !strings.Contains(err.Error(), "disk has only") {
+	if !errors.Is(err, outbox.ErrFull) || !strings.Contains(err.Error(), "its disk has only 63 MiB left, and 64 MiB must stay free: free space on the disk") {
 		t.Errorf("Accept: %v", err)
 	}
 	free = 1 << 40

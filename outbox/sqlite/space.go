@@ -268,7 +268,7 @@ func (s *Store) measure() error {
 	case s.room < pageSize:
 		full = fmt.Errorf("%w: %d of %d bytes (max_size) are in use", outbox.ErrFull, used*pageSize, s.maxSize)
 	case free < minFree:
-		full = fmt.Errorf("%w: the disk has only %d bytes left, %d must stay free", outbox.ErrFull, free, int64(minFree))
+		full = fmt.Errorf("%w: its disk has only %d MiB left, and %d MiB must stay free: free space on the disk, or move the outbox to a larger one", outbox.ErrFull, free>>20, int64(minFree)>>20)
 	case !s.disk.hasBallast:
 		full = fmt.Errorf("%w: the disk was full and has no room for the ballast yet", outbox.ErrFull)
 	}
@@ -276,7 +276,7 @@ func (s *Store) measure() error {
 		if full == nil {
 			s.log.Info().Msg("outbox has room again")
 		} else {
-			s.log.Warn().Err(full).Msg("no more events are accepted until deliveries or retention free space")
+			s.log.Warn().Err(full).Msg("no more events are accepted until there is room")
 		}
 	}
 	s.full = full

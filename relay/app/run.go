@@ -357,7 +357,7 @@ const (
 func (a *App) relieve(ctx context.Context) {
 	if removed := a.makeRoom(ctx); removed > 0 {
 		a.o.Log.Warn().Str("component", "outbox").Int("removed", removed).
-			Msg("the outbox is nearly full: delivered events went before their retention. Shorten retention.delivered or raise max_size")
+			Msg("the outbox or its disk is nearly full: delivered events went before their retention. Shorten retention.delivered, raise max_size, or free space on the disk")
 	}
 }
 
