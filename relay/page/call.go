@@ -27,6 +27,8 @@ type call struct {
 	session bool          // that can be ended
 	lang    string
 	mark    string // stands for marks of forms, in an answer that is shared; else ""
+
+	descriptions map[string]string // of endpoints, by name; nil until they are needed
 }
 
 func (p *Page) newCall(w http.ResponseWriter, r *http.Request) *call {

@@ -109,7 +109,7 @@ func (c *call) showDelivery() error {
 	if !d.Open && d.Erased.IsZero() && c.may(admin.Redeliver) {
 		d.To = slices.DeleteFunc(c.endpointNames(), func(name string) bool { return name == d.Endpoint })
 	}
-	c.show(http.StatusOK, "delivery", c.t("delivery.title", d.Event.Type, d.Endpoint), d)
+	c.show(http.StatusOK, "delivery", c.t("delivery.title", d.Event.Type, c.called(d.Endpoint)), d)
 	return nil
 }
 

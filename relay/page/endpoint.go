@@ -58,7 +58,7 @@ func (c *call) showEndpoint() error {
 	if err := c.endpointCharts(&data); err != nil {
 		return err
 	}
-	c.show(http.StatusOK, "endpoint", name, data)
+	c.show(http.StatusOK, "endpoint", c.calledOf(&data.Endpoint), data)
 	return nil
 }
 

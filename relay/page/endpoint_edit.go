@@ -86,7 +86,7 @@ func (c *call) newEndpoint() error {
 func (c *call) showForm(status int, f *endpointForm) {
 	title := c.t("form.new")
 	if f.Name != "" {
-		title = c.t("form.edit", f.Name)
+		title = c.t("form.edit", c.called(f.Name))
 	}
 	c.show(status, "endpoint-form", title, f)
 }
@@ -268,7 +268,7 @@ func (c *call) showDelete(r *refusal) error {
 	if r != nil {
 		status = r.Status
 	}
-	c.show(status, "endpoint-delete", c.t("delete.title", e.Name), deleteForm{e, e.Deliveries.Pending + e.Deliveries.Held, r})
+	c.show(status, "endpoint-delete", c.t("delete.title", c.calledOf(e)), deleteForm{e, e.Deliveries.Pending + e.Deliveries.Held, r})
 	return nil
 }
 

@@ -68,6 +68,8 @@ func (c *call) conditions(filter map[string][]string) (all []condition) {
 		for _, text := range filter[name] {
 			v := conditionValue{Text: text}
 			switch name {
+			case "endpoint":
+				v.Text = c.called(text)
 			case "state":
 				v.State = c.p.texts.has("state." + text)
 			case "since", "until", "attempted_since", "attempted_until":

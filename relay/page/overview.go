@@ -165,9 +165,9 @@ func (c *call) overviewRows(v *overviewView, all []admin.Endpoint) {
 		if e.Deliveries.OldestMS != nil {
 			row.OldestMS = float64(*e.Deliveries.OldestMS)
 		}
-		row.Spark = chart.Spark(chart.SparkSuccess, c.t("overview.spark", e.Name), stepsOfEndpoint(e.Stats, v.Span, successOf), lang.Percent)
+		row.Spark = chart.Spark(chart.SparkSuccess, c.t("overview.spark", c.calledOf(e)), stepsOfEndpoint(e.Stats, v.Span, successOf), lang.Percent)
 		if e.Stats != nil && e.Stats.P95MS != nil {
-			row.Slow = chart.Spark(chart.SparkLatency, c.t("overview.spark.p95", e.Name), stepsOfEndpoint(e.Stats, v.Span, p95Of), lang.Duration)
+			row.Slow = chart.Spark(chart.SparkLatency, c.t("overview.spark.p95", c.calledOf(e)), stepsOfEndpoint(e.Stats, v.Span, p95Of), lang.Duration)
 		}
 		v.Rows = append(v.Rows, row)
 	}

@@ -109,6 +109,8 @@ func (f *frame) Method(name string) any {
 		return f.Languages
 	case "Mark":
 		return f.Mark
+	case "Called":
+		return f.Called
 	case "With":
 		return f.With
 	}

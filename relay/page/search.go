@@ -156,7 +156,11 @@ func findEndpoints(c *call, text string) ([]hit, error) {
 	var hits []hit
 	for i := range list.Endpoints {
 		e := &list.Endpoints[i]
-		hits = append(hits, hit{To: escaped("/endpoints/%s", e.Name), Text: e.Name, About: e.Description, State: e.State})
+		h := hit{To: escaped("/endpoints/%s", e.Name), Text: c.calledOf(e), About: e.Description, State: e.State}
+		if h.Text != e.Name {
+			h.About = e.Name
+		}
+		hits = append(hits, h)
 	}
 	return hits, nil
 }

@@ -44,7 +44,7 @@ func (c *call) showSecret() error {
 		data.Schemes = verifications(e, all.Secrets[0].Public != "")
 	}
 	data.Public = slices.ContainsFunc(data.Schemes, func(v verification) bool { return strings.HasSuffix(v.How, asymmetric) })
-	c.show(status, "secret", c.t("secret.title", e.Name), data)
+	c.show(status, "secret", c.t("secret.title", c.calledOf(e)), data)
 	return nil
 }
 
@@ -64,7 +64,7 @@ func (c *call) rotateSecret() error {
 		return step{escaped("/endpoints/%s/secret", name), "rotated"}, nil
 	})
 	return c.formAgain(err, func(r *refusal) error {
-		c.show(r.Status, "secret", c.t("secret.title", name), secretView{Endpoint: name, Overlaps: overlaps(), Overlap: c.r.PostForm.Get("overlap"), Problem: r, Typed: c.r.PostForm.Get("secret") != ""})
+		c.show(r.Status, "secret", c.t("secret.title", c.called(name)), secretView{Endpoint: name, Overlaps: overlaps(), Overlap: c.r.PostForm.Get("overlap"), Problem: r, Typed: c.r.PostForm.Get("secret") != ""})
 		return nil
 	})
 }

@@ -32,7 +32,7 @@ func (c *call) askTest() error {
 		form.Result, form.Gone = result, !is
 		c.p.shown.Remove(mark)
 	}
-	c.show(http.StatusOK, "test", c.t("test.title", form.Endpoint), form)
+	c.show(http.StatusOK, "test", c.t("test.title", c.called(form.Endpoint)), form)
 	return nil
 }
 
@@ -93,7 +93,7 @@ func (c *call) test() error {
 			return err
 		}
 		form.Type, form.Data, form.Problem = c.r.PostForm.Get("type"), c.r.PostForm.Get("data"), problem
-		c.show(problem.Status, "test", c.t("test.title", form.Endpoint), form)
+		c.show(problem.Status, "test", c.t("test.title", c.called(form.Endpoint)), form)
 		return nil
 	})
 }

@@ -36,7 +36,7 @@ func (c *call) judge(d *admin.DeliveryWhole) verdict {
 	v.Wait = c.waits(d)
 	v.Headline = c.headline(d, v.Endpoint)
 	if last := d.Last; last != nil && last.Status != 0 {
-		v.Answer = c.t("delivery.answered", d.Endpoint, strconv.Itoa(last.Status), show.Lang(c.lang).Duration(last.TookMS))
+		v.Answer = c.t("delivery.answered", c.called(d.Endpoint), strconv.Itoa(last.Status), show.Lang(c.lang).Duration(last.TookMS))
 	}
 	if v.Code != "" {
 		v.Reason, v.Side = codeText(c.words(), v.Code), sideOf(v.Code)
@@ -55,7 +55,7 @@ func (c *call) headline(d *admin.DeliveryWhole, e *admin.Endpoint) string {
 		return c.nth("say.delivered", n)
 	case "held":
 		if e != nil && c.p.texts.has("say.held."+e.State) {
-			return c.t("say.held."+e.State, d.Endpoint)
+			return c.t("say.held."+e.State, c.called(d.Endpoint))
 		}
 		return c.t("say.held")
 	case "pending":
@@ -104,7 +104,7 @@ func (c *call) waits(d *admin.DeliveryWhole) string {
 	if d.State != "pending" || !c.p.texts.has("wait."+d.Waits) {
 		return ""
 	}
-	return c.t("wait."+d.Waits, d.Endpoint)
+	return c.t("wait."+d.Waits, c.called(d.Endpoint))
 }
 
 // sideOf is where to look for the cause of a code.
