@@ -143,6 +143,9 @@ func (c *call) fail(err error) {
 		c.askLogin()
 		return
 	}
+	if c.r.Method == http.MethodGet && (r.Status == http.StatusServiceUnavailable || r.Status == http.StatusBadGateway) {
+		r.Again = localPath(c.r.URL.RequestURI()) // no other screen does better now
+	}
 	c.show(r.Status, "error", c.titleOf(r), r)
 }
 

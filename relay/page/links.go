@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"relay/ingest/problem"
 	"relay/relay/admin"
@@ -18,6 +19,13 @@ func linkRoutes() []route {
 		{pattern: "POST /links/revoke", whole: true, do: (*call).revokeLinks},
 	}
 }
+
+// The longest texts of a link that the API takes. What is longer is told with its field: the API may tell only that the
+// body is too large.
+const (
+	maxFor    = 100 // characters
+	maxTenant = 255 // bytes
+)
 
 // linkForm is the data of the screen.
 type linkForm struct {
@@ -88,6 +96,12 @@ func (c *call) makeLink() error {
 		ask := admin.LinkRequest{Tenant: strings.TrimSpace(form.Get("tenant")), For: strings.TrimSpace(form.Get("for")), May: form["may"], TTL: form.Get("ttl")}
 		if ask.May == nil {
 			return step{}, &refusal{Status: http.StatusBadRequest, Code: string(problem.InvalidParameter), Field: "may", Detail: c.t("links.no_rights"), Own: true}
+		}
+		if utf8.RuneCountInString(ask.For) > maxFor {
+			return step{}, &refusal{Status: http.StatusBadRequest, Code: string(problem.InvalidParameter), Field: "for", Detail: c.t("links.for.long", maxFor), Own: true}
+		}
+		if len(ask.Tenant) > maxTenant {
+			return step{}, &refusal{Status: http.StatusBadRequest, Code: string(problem.InvalidParameter), Field: "tenant", Detail: c.t("links.tenant.long", maxTenant), Own: true}
 		}
 		made := &madeLink{}
 		if err := c.send(http.MethodPost, "/v1/links", ask, &made.Link); err != nil {

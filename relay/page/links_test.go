@@ -34,6 +34,13 @@ func TestLinkSaysForWhom(t *testing.T) {
 			t.Errorf("the link is shown without for whom it is, or without the warning: %s", body)
 		}
 	}
+	for field, form := range map[string]url.Values{
+		"“For whom” is at most 100": {"tenant": {"acme"}, "for": {strings.Repeat("x", 5000)}, "may": {"read"}}, "A tenant is at most 255": {"tenant": {strings.Repeat("x", 5000)}, "may": {"read"}},
+	} {
+		if w := part(p, http.MethodPost, "/links", "en", form); w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), field) || strings.Contains(asked, "xxx") {
+			t.Errorf("%s: %d %s", field, w.Code, w.Body)
+		}
+	}
 	w := part(p, http.MethodPost, "/links", "zh-TW", url.Values{"tenant": {"acme"}, "for": {"nobody <b>"}, "may": {"read"}})
 	if body := w.Body.String(); w.Code != http.StatusBadRequest || !strings.Contains(body, `name="for" value="nobody &lt;b&gt;"`) {
 		t.Errorf("refused: %d %s", w.Code, body)

@@ -260,6 +260,14 @@ func TestOverviewIsShared(t *testing.T) {
 	}
 }
 
+// A screen that cannot be shown while the outbox is away can be asked for again, as it was.
+func TestTryAgain(t *testing.T) {
+	api := &counting{answers: map[string]string{"/v1/endpoints": "503", "/v1/deliveries": "503"}}
+	if w := visit(t, overviewPage(t, api), "/deliveries?state=failed&cursor=x"); w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), `href="/deliveries?state=failed&amp;cursor=x">Try again<`) {
+		t.Errorf("the screen cannot be asked for again: %d %s", w.Code, w.Body)
+	}
+}
+
 // An answer that failed is not kept, and one that panics fails alone.
 func TestSharedFailuresAreNotKept(t *testing.T) {
 	api := &counting{answers: map[string]string{"/v1/endpoints": "503"}}

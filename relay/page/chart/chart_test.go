@@ -381,10 +381,14 @@ func BenchmarkWeek(b *testing.B) {
 	b.ReportMetric(float64(size), "bytes/page")
 }
 
-// A tiny line with one value alone draws nothing, and still says it.
+// A tiny line with one value alone is a step wide, wherever the value is, and its description has the value once.
 func TestSparkOfOneValue(t *testing.T) {
-	got := string(Spark(SparkSuccess, "Success", []float64{Gap(), 0.5, Gap()}, percent))
-	if strings.Contains(got, "<svg") || !strings.Contains(got, `aria-label="Success: `+percent(0.5)+`"`) {
-		t.Error(got)
+	for want, values := range map[string][]float64{
+		`d="M0 12L1 12"`: {Gap(), 0.5, Gap()}, `d="M0 2L1 2"`: {1}, `d="M0 22L1 22"`: {0, Gap(), Gap()}, `d="M2 12L3 12"`: {Gap(), Gap(), Gap(), 0.5},
+	} {
+		got := string(Spark(SparkSuccess, "Success", values, percent))
+		if !strings.Contains(got, want) || !strings.Contains(got, "Success") || strings.Count(got, percent(0.5)) > 1 {
+			t.Errorf("%v: %s, want %s", values, got, want)
+		}
 	}
 }

@@ -1,6 +1,9 @@
 package chart
 
-import "html/template"
+import (
+	"html/template"
+	"slices"
+)
 
 // Kind is what a tiny line shows.
 type Kind int
@@ -15,16 +18,15 @@ const (
 const sparkHigh = 24.0
 
 // Spark is a tiny line for a row of a table. label is its accessible name; the values follow as its description, as format
-// writes them. One value alone is drawn by nothing, and without any it is "–", both with the label for screen readers.
+// writes them. One value alone is a short line at its place; without any it is "–", with the label for screen readers.
 func Spark(kind Kind, label string, values []float64, format func(v float64) string) template.HTML {
 	values = newest(values)
 	m := &markup{}
-	l, most, one, known := points{}, 0.0, 0.0, 0
+	l, most, known := points{}, 0.0, 0
 	for _, v := range values {
 		v = clean(v)
 		if drawn(v) {
 			most = max(most, v)
-			one = v
 			known++
 		}
 		l.y = append(l.y, v)
@@ -35,17 +37,25 @@ func Spark(kind Kind, label string, values []float64, format func(v float64) str
 		m.raw(`">`, missing, `</span>`)
 		return m.html()
 	}
-	if known == 1 { // a line has two points: one alone looks like dirt
-		m.raw(`<span class="c-spark" role="img" aria-label="`)
-		m.text(label + ": " + cell(one, format))
-		m.raw(`"></span>`)
-		return m.html()
-	}
 	m.svg(Text{Title: label, Description: listed(l.y, format)}, " c-spark", float64(max(1, len(values)-1)), sparkHigh)
+	if known == 1 {
+		l.y = widened(l.y)
+	}
 	l.x = func(i int) float64 { return float64(i) } // a step is as wide as a coordinate, which makes the path short
 	l.drawSpark(m, kind, most)
 	m.raw(`</svg>`)
 	return m.html()
+}
+
+// widened is values of which one is drawn, with that one a step wide: a line has two points, and a dot looks like dirt.
+func widened(y []float64) []float64 {
+	at := slices.IndexFunc(y, drawn)
+	if len(y) == 1 {
+		return []float64{y[0], y[0]}
+	}
+	to := max(at, 1)
+	y[to-1], y[to] = y[at], y[at]
+	return y
 }
 
 func (l points) drawSpark(m *markup, kind Kind, most float64) {
