@@ -1,7 +1,6 @@
 package page
 
 import (
-	"encoding/base64"
 	"net/http"
 	"strings"
 
@@ -16,6 +15,8 @@ type bodyView struct {
 	Bytes int64  // of all that there is
 	Copy  string // what a copy is; "" if it is not text, or not all of it is shown
 	Kept  bool   // only the beginning was kept
+
+	Packed string // content coding that it came with; Bytes are those of what was unpacked. "" for none
 	Link  string // where the whole of it is; "" for nowhere
 }
 
@@ -39,14 +40,12 @@ func newBody(id string, raw []byte) *bodyView {
 
 // responseBody is the body of an answer.
 func responseBody(id string, r *admin.Response) *bodyView {
-	raw := []byte(r.Body)
-	if r.Encoding == "base64" {
-		if decoded, err := base64.StdEncoding.DecodeString(r.Body); err == nil {
-			raw = decoded
-		}
+	body, packed, whole := plainBody(r)
+	b := newBody(id, body)
+	b.Kept, b.Packed = r.Truncated, packed
+	if !whole { // of what was unpacked
+		b.Copy, b.Truncated = "", b.Truncated || !r.Truncated
 	}
-	b := newBody(id, raw)
-	b.Kept = r.Truncated
 	return b
 }
 

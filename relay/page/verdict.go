@@ -41,8 +41,10 @@ func (c *call) judge(d *admin.DeliveryWhole) verdict {
 	if v.Code != "" {
 		v.Reason, v.Side = codeText(c.words(), v.Code), sideOf(v.Code)
 	}
-	if n := len(d.History); n > 0 && d.State != "delivered" && d.History[n-1].Response != nil && d.History[n-1].Response.Encoding == "" {
-		v.Said = beginning(d.History[n-1].Response.Body, 300)
+	if n := len(d.History); n > 0 && d.State != "delivered" && d.History[n-1].Response != nil {
+		if body, _, _ := plainBody(d.History[n-1].Response); utf8.Valid(body) {
+			v.Said = beginning(string(body), 300)
+		}
 	}
 	return v
 }

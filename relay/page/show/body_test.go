@@ -84,8 +84,8 @@ func TestBodiesOfOtherForms(t *testing.T) {
 		{"controls", "a\x00b\u202ec\u200bd\ufeff\r\n\t\u2028\U000e0041", "a⟨U+0000⟩b⟨U+202E⟩c⟨U+200B⟩d⟨U+FEFF⟩\n\t⟨U+2028⟩⟨U+E0041⟩", FormText},
 		{"controls in JSON", "\"\u202e\x7f\"", `"⟨U+202E⟩⟨U+007F⟩"`, FormJSON},
 		{"one bad byte", "caf\xe9 au lait", "caf⟨0xE9⟩ au lait", FormText},
-		{"UTF-16", "<\x00a\x00", "0000  3c 00 61 00                                      <.a.\n", FormHex},
-		{"bytes", "\x89PNG\r\n\x1a\n\x00\x00\xff<", "0000  89 50 4e 47 0d 0a 1a 0a 00 00 ff 3c              .PNG.......<\n", FormHex},
+		{"UTF-16", "<\x00a\x00", "0000  3c 00 61 00              <.a.\n", FormHex},
+		{"bytes", "\x89PNG\r\n\x1a\n\x00\x00\xff<", "0000  89 50 4e 47 0d 0a 1a 0a  .PNG....\n0008  00 00 ff 3c              ...<\n", FormHex},
 	} {
 		got := Body([]byte(c.raw))
 		s := seen(t, string(got.HTML))

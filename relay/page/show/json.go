@@ -88,12 +88,15 @@ func foreign(raw []byte) bool {
 	return bad > len(raw)/8
 }
 
-// dump is bytes in rows of sixteen: offset, numbers, and the letters of ASCII.
+// perRow is how many bytes a row of a dump has, so that it fits beside another card and on a telephone.
+const perRow = 8
+
+// dump is bytes in rows: offset, numbers, and the letters of ASCII.
 func dump(raw []byte) []byte {
 	b := []byte(`<span class="j-hex">`)
-	for at := 0; at < len(raw); at += 16 {
-		row := raw[at:min(len(raw), at+16)]
-		b = fmt.Appendf(b, "%04x  %-47s  ", at, fmt.Sprintf("% x", row))
+	for at := 0; at < len(raw); at += perRow {
+		row := raw[at:min(len(raw), at+perRow)]
+		b = fmt.Appendf(b, "%04x  %-*s  ", at, 3*perRow-1, fmt.Sprintf("% x", row))
 		for _, c := range row {
 			if c < 0x20 || c >= 0x7f {
 				c = '.'
