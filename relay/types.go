@@ -82,11 +82,13 @@ func (c *command) typesOf(find finding, running bool) (list admin.TypeList, err 
 		_, err = question{method: http.MethodGet, path: "/v1/types"}.ask(t, nil, &list)
 		return list, err
 	}
-	_, p, err := c.load(find.configs)
+	file, p, err := c.load(find.configs)
 	if err != nil {
 		return list, err
 	}
-	return admin.TypesOf(p), nil
+	list = admin.TypesOf(p)
+	list.Index = admin.IndexesOf(file.Config.Ingest.Index, p)
+	return list, nil
 }
 
 func printTypes(to io.Writer, list []admin.EventType) error {

@@ -127,6 +127,8 @@ type Options struct {
 
 	// Indexed tells whether the file that runs indexes a path of the data; nil: any path may be asked for.
 	Indexed func(path string) bool
+
+	Indexes func() []string // all paths that the file that runs indexes; nil: they are not listed
 }
 
 const (

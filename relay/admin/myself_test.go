@@ -46,7 +46,9 @@ event_type "invoice.paid" {
   schema      = jsonencode({ type = "object", required = ["amount"], properties = { amount = { type = "integer", description = "in cents" } } })
   example     = jsonencode({ amount = 1200 })
 }
-event_type "order.made" {}
+event_type "order.made" {
+  index = ["data.amount"]
+}
 `), func(string) (string, bool) { return "", false })
 	if err != nil {
 		t.Fatal(err)
@@ -67,7 +69,8 @@ event_type "order.made" {}
 		t.Errorf("types of a file that declares none: %+v", got)
 	}
 	h.o.Policy = func() *policy.Policy { return p }
-	want := TypeList{Types: []EventType{
+	h.o.Indexes = func() []string { return IndexesOf([]string{"data.shop", "data.amount"}, p) }
+	want := TypeList{Index: []string{"data.amount", "data.shop"}, Types: []EventType{
 		{
 			Type: "invoice.paid", Description: "An invoice was paid.",
 			Fields:  []policy.Field{{Name: "amount", Type: "integer", Required: true, Description: "in cents"}},

@@ -23,7 +23,7 @@ func (a *App) adminOptions() admin.Options {
 		Policy:  func() *policy.Policy { return a.live.Load().policy },
 		Version: a.o.Version, Ready: a.ready, Fleet: a.fleetOf(), Config: a.configStatus,
 		Reload: a.reloadRoute(), Metrics: a.metrics, Clock: a.clock(), Hush: a.o.Config.Hush,
-		Indexed: a.indexed, Running: a.running, Explain: a.explain, Stopping: a.closing,
+		Indexed: a.indexed, Indexes: a.indexes, Running: a.running, Explain: a.explain, Stopping: a.closing,
 	}
 	options.Records = a.store
 	if a.registry != nil {
@@ -127,6 +127,10 @@ func (a *App) tokensOf(c config.Admin) *admin.Tokens {
 
 // indexed tells whether deliveries can be found by a path of the data.
 func (a *App) indexed(path string) bool {
-	return slices.Contains(a.o.Config.Ingest.Index, path) ||
-		slices.ContainsFunc(a.live.Load().policy.Types, func(t *policy.EventType) bool { return slices.Contains(t.Index, path) })
+	return slices.Contains(a.indexes(), path)
+}
+
+// indexes are all paths of the data by which deliveries can be found.
+func (a *App) indexes() []string {
+	return admin.IndexesOf(a.o.Config.Ingest.Index, a.live.Load().policy)
 }

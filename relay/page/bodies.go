@@ -17,7 +17,7 @@ type bodyView struct {
 	Kept  bool   // only the beginning was kept
 
 	Packed string // content coding that it came with; Bytes are those of what was unpacked. "" for none
-	Link  string // where the whole of it is; "" for nowhere
+	Link   string // where the whole of it is; "" for nowhere
 }
 
 // as is the body with another id; nil for nil.

@@ -46,6 +46,7 @@ type filterForm struct {
 	url.Values
 	States    []string // that can be chosen
 	Endpoints []string // that there are, up to a bound
+	Paths     []string // of the data by which deliveries can be found
 	More      bool     // a condition is set that the form hides at first
 	Some      bool     // any condition is set
 	Kept      []keptCondition
@@ -80,11 +81,13 @@ func (c *call) filterForm(q url.Values) filterForm {
 			f.Endpoints = append(f.Endpoints, e.Name)
 		}
 	}
+	f.Paths = c.indexes()
 	for _, name := range slices.Sorted(maps.Keys(q)) {
 		others := q[name]
+		ofData := slices.Contains(f.Paths, name)
 		switch {
 		case name == "state" && !slices.Contains(f.States, others[0]): // another name of one, or none
-		case slices.Contains(shownConditions(), name):
+		case ofData, slices.Contains(shownConditions(), name):
 			others = others[1:]
 		}
 		for _, value := range others {
@@ -92,7 +95,7 @@ func (c *call) filterForm(q url.Values) filterForm {
 				f.Kept = append(f.Kept, keptCondition{name, value})
 			}
 		}
-		f.More = f.More || slices.Contains(shownConditions()[5:], name)
+		f.More = f.More || ofData || slices.Contains(shownConditions()[5:], name)
 		f.Some = f.Some || name != "order" && name != "cursor" && name != "limit"
 	}
 	return f

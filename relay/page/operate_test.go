@@ -166,7 +166,7 @@ func TestChangesOf(t *testing.T) {
 func TestSearch(t *testing.T) {
 	rest := &counting{answers: map[string]string{
 		"/v1/events/evt_1": `{"id":"evt_1","type":"order.created"}`, "/v1/events/order-17": `{"id":"order-17","type":"order.created"}`,
-		"/v1/deliveries/dlv_1": overviewDelivery, "/v1/jobs/job_1": jobAnswer, "/v1/types": `{"types":[{"type":"invoice.paid","description":"<b>paid</b>"},{"type":"invoice.sent"}]}`,
+		"/v1/deliveries/dlv_1": overviewDelivery, "/v1/jobs/job_1": jobAnswer, "/v1/types": `{"types":[{"type":"invoice.paid","description":"<b>paid</b>"},{"type":"invoice.sent"}],"index":["data.customer","data.n"]}`,
 		"/v1/alerts": `{"firing":[],"alerts":[{"name":"Late"}]}`,
 	}}
 	api := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -185,7 +185,7 @@ func TestSearch(t *testing.T) {
 			if q.Get("limit") != "1" || q.Get("total") != "false" {
 				t.Errorf("it counts: %s", r.URL)
 			}
-			if q.Get("tenant") == "acme" || q.Get("tenant") == "zeta" || q.Get("key") == "k 1" || q.Get("type") == "order.*" {
+			if q.Get("tenant") == "acme" || q.Get("tenant") == "zeta" || q.Get("key") == "k 1" || q.Get("data.customer") == "cus_7" || q.Get("type") == "order.*" {
 				_, _ = w.Write([]byte(`{"items":[` + overviewDelivery + `]}`))
 				return
 			}
@@ -200,7 +200,7 @@ func TestSearch(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		"evt_1": "/events/evt_1", " evt_1\n": "/events/evt_1", "order-17": "/events/order-17", "dlv_1": "/deliveries/dlv_1", "job_1": "/jobs/job_1",
-		"billing-eu": "/endpoints/billing-eu", "invoice.paid": "/deliveries?type=invoice.paid", "order.*": "/deliveries?type=order.%2A", "zeta": "/deliveries?tenant=zeta", "k 1": "/deliveries?key=k+1", "late": "/alerts",
+		"billing-eu": "/endpoints/billing-eu", "invoice.paid": "/deliveries?type=invoice.paid", "order.*": "/deliveries?type=order.%2A", "zeta": "/deliveries?tenant=zeta", "k 1": "/deliveries?key=k+1", "cus_7": "/deliveries?data.customer=cus_7", "late": "/alerts",
 	} {
 		if w := search(text); w.Code != http.StatusSeeOther || w.Header().Get("Location") != want {
 			t.Errorf("%q leads to %d %q, not %q", text, w.Code, w.Header().Get("Location"), want)

@@ -129,6 +129,17 @@ func sentBy(t *testing.T, form string) url.Values {
 	return sent
 }
 
+// The form has a field for each path of the data by which deliveries can be found, which keeps what was asked for.
+func TestFilterByData(t *testing.T) {
+	p := compared(t, New(Options{Open: true, API: fakeAPI(map[string]string{
+		"GET /v1/deliveries": `{"items":[]}`, "GET /v1/endpoints": `{"endpoints":[]}`, "GET /v1/types": `{"types":[],"index":["data.customer"]}`,
+	})}))
+	body := visit(t, p, "/deliveries?data.customer=%22cus+7").Body.String()
+	if !strings.Contains(body, `name="data.customer" value="&#34;cus 7"`) || !strings.Contains(body, "<details open>") || strings.Contains(body, `class="kept"`) {
+		t.Error(body)
+	}
+}
+
 // A delivery whose time has come says what it waits for.
 func TestRowsSayWhatTheyWaitFor(t *testing.T) {
 	const row = `{"items":[{"id":"dlv_1","event":{"id":"evt_1","type":"a","time":"2026-01-01T00:00:00Z"},"endpoint":"crm","state":"STATE","attempts":1,"created":"2026-01-01T00:00:00Z","next_attempt":"2026-01-01T00:00:05Z","waits":"CAUSE"}]}`

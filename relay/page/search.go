@@ -29,7 +29,7 @@ type searchView struct {
 	Slow   bool // a part of the search took too long
 }
 
-// hitGroup is the hits of a kind: event, delivery, job, endpoint, type, tenant, key or alert.
+// hitGroup is the hits of a kind: event, delivery, job, endpoint, type, tenant, key, data or alert.
 type hitGroup struct {
 	Kind string
 	Hits []hit
@@ -72,7 +72,7 @@ type finder struct {
 func finders() []finder {
 	return []finder{
 		{"event", findEvent}, {"delivery", findDelivery}, {"job", findJob}, {"endpoint", findEndpoints}, {"type", findTypes},
-		{"tenant", findBy("tenant")}, {"key", findBy("key")}, {"alert", findAlerts},
+		{"tenant", findBy("tenant")}, {"key", findBy("key")}, {"data", findData}, {"alert", findAlerts},
 	}
 }
 
@@ -198,6 +198,29 @@ func findBy(name string) func(*call, string) ([]hit, error) {
 		}
 		return []hit{{To: "/deliveries?" + url.Values{name: {text}}.Encode(), Text: text}}, nil
 	}
+}
+
+// findData finds deliveries by what their events have at the paths of the data that the file indexes.
+func findData(c *call, text string) (hits []hit, err error) {
+	for _, path := range c.indexes() {
+		there, errOf := c.anyDelivery(path, text)
+		if errOf != nil {
+			err = errOf
+		}
+		if there {
+			hits = append(hits, hit{To: "/deliveries?" + url.Values{path: {text}}.Encode(), Text: text, About: path})
+		}
+	}
+	return hits, err
+}
+
+// indexes are the paths of the data by which deliveries can be found; none if they cannot be read.
+func (c *call) indexes() []string {
+	var list admin.TypeList
+	if err := c.get("/v1/types", nil, &list); err != nil {
+		return nil
+	}
+	return list.Index
 }
 
 func (c *call) anyDelivery(name, value string) (bool, error) {
