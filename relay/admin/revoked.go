@@ -45,6 +45,14 @@ type revocation struct {
 	Ends  int64 `json:"ends"`  // when the last of them has ended by itself
 }
 
+// keep keeps the later times of what was written before about the same links.
+func (r *revocation) keep(body []byte) {
+	var before revocation
+	if json.Unmarshal(body, &before) == nil {
+		r.Until, r.Ends = max(r.Until, before.Until), max(r.Ends, before.Ends)
+	}
+}
+
 // Revoked knows the links that were taken back, from documents of the outbox. Asking it reads nothing. A Relay that is cut
 // off from its outbox goes on with what it knows, and hears of the rest afterwards.
 type Revoked struct {
@@ -150,17 +158,17 @@ func (v *Revoked) revoke(ctx context.Context, w which, until time.Time) (ends ti
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	ends = until.Add(longestLink).Truncate(time.Second)
-	body, err := json.Marshal(revocation{w, until.Unix(), ends.Add(time.Hour).Unix()}) // an hour more, as clocks of Relays differ
-	if err != nil {
-		return ends, fmt.Errorf("take links back: %w", err)
-	}
-	d := outbox.Document{Kind: LinkKind, Name: w.name(), Revision: v.documents[w.name()].Revision}
+	r := revocation{w, until.Unix(), ends.Add(time.Hour).Unix()} // an hour more, as clocks of Relays differ
+	stored := v.documents[w.name()]
 	for {
-		d.Body = body
-		stored, err := v.store.PutDocument(ctx, d)
+		r.keep(stored.Body)
+		body, err := json.Marshal(r)
+		if err != nil {
+			return ends, fmt.Errorf("take links back: %w", err)
+		}
+		stored, err = v.store.PutDocument(ctx, outbox.Document{Kind: LinkKind, Name: w.name(), Revision: stored.Revision, Body: body})
 		switch {
-		case errors.Is(err, outbox.ErrConflict): // another Relay took the same links back: the later time counts
-			d.Revision = stored.Revision
+		case errors.Is(err, outbox.ErrConflict): // another Relay took the same links back
 		case err != nil:
 			return ends, fmt.Errorf("take links back: %w", err)
 		default:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -91,18 +92,18 @@ func TestWhatCannotBeTakenBack(t *testing.T) {
 // adrift is an outbox that can be away.
 type adrift struct {
 	*outboxtest.Mem
-	is bool
+	is atomic.Bool
 }
 
 func (a *adrift) Documents(ctx context.Context, kind string, after uint64) ([]outbox.Document, uint64, error) {
-	if a.is {
+	if a.is.Load() {
 		return nil, 0, outbox.ErrUnavailable
 	}
 	return a.Mem.Documents(ctx, kind, after)
 }
 
 func (a *adrift) PutDocument(ctx context.Context, d outbox.Document) (outbox.Document, error) {
-	if a.is {
+	if a.is.Load() {
 		return outbox.Document{}, outbox.ErrUnavailable
 	}
 	return a.Mem.PutDocument(ctx, d)
@@ -116,7 +117,7 @@ func TestFleetTakesLinksBack(t *testing.T) {
 		defer stop()
 		box := &adrift{Mem: outboxtest.NewMem(outboxtest.MemOptions{})}
 		one, two := NewRevoked(box.Mem, zerolog.Nop()), NewRevoked(box, zerolog.Nop())
-		box.is = true
+		box.is.Store(true)
 		c := claims{ID: "AAAAAAAAAAAAAAAA", Tenant: "acme", Made: time.Now().Unix()}
 		go one.Follow(ctx)
 		go two.Follow(ctx)
@@ -124,7 +125,7 @@ func TestFleetTakesLinksBack(t *testing.T) {
 		if one.end(&c) != LinkHolds || two.end(&c) != LinkUnsure {
 			t.Errorf("before the first read: %q, %q", one.end(&c), two.end(&c))
 		}
-		box.is = false
+		box.is.Store(false)
 		time.Sleep(1100 * time.Millisecond)
 		if two.end(&c) != LinkHolds {
 			t.Errorf("after the first read: %q", two.end(&c))
@@ -139,14 +140,19 @@ func TestFleetTakesLinksBack(t *testing.T) {
 		if _, err := two.revoke(ctx, which{ID: c.ID}, time.Now()); err != nil {
 			t.Errorf("a second time: %v", err)
 		}
-		box.is = true
+		for _, until := range []time.Time{time.Now(), time.Now().Add(-time.Hour)} { // by a clock that is behind
+			if _, err := one.revoke(ctx, which{Tenant: "beta"}, until); err != nil || one.end(&claims{Tenant: "beta", Made: time.Now().Unix()}) != LinkRevoked {
+				t.Errorf("until %s: %v", until, err)
+			}
+		}
+		box.is.Store(true)
 		if _, err := two.revoke(ctx, which{Tenant: "acme"}, time.Now()); !errors.Is(err, outbox.ErrUnavailable) {
 			t.Errorf("while the outbox is away: %v", err)
 		}
 		if two.end(&c) != LinkRevoked || two.end(&claims{ID: "B", Tenant: "acme"}) != LinkHolds {
 			t.Error("an outage changes what is known")
 		}
-		box.is = false
+		box.is.Store(false)
 		time.Sleep(longestLink - time.Hour)
 		if two.end(&c) != LinkRevoked {
 			t.Error("forgotten while a link may hold")
