@@ -407,11 +407,12 @@ func (w *work) end(ctx context.Context, s State, why string) error {
 	if s == Broken {
 		level = zerolog.ErrorLevel
 	}
-	line := w.o.Log.WithLevel(level).Str("job", w.d.ID)
-	if w.d.Error != "" {
-		line = line.Str("error", w.d.Error)
+	failure := func(e *zerolog.Event) {
+		if w.d.Error != "" {
+			e.Str("error", w.d.Error)
+		}
 	}
-	line.Str("by", w.d.Who).Str("state", string(s)).Int64("done", w.d.Done).Int64("skipped", w.d.Seen()-w.d.Done).
+	w.o.Log.WithLevel(level).Str("job", w.d.ID).Func(failure).Str("by", w.d.Who).Str("state", string(s)).Int64("done", w.d.Done).Int64("skipped", w.d.Seen()-w.d.Done).
 		Msg("job " + string(w.d.Action) + " ended")
 	err := audit.Write(ctx, w.o.Outbox, audit.Entry{
 		Who: w.d.Who, Verb: string(w.d.Action), What: "job " + w.d.ID + ": " + string(s), Count: &w.d.Done,
