@@ -22,7 +22,7 @@ type refusal struct {
 	Offset      *int   // of the wrong byte of the body; nil for none
 	Own         bool   // Detail is of the page, in the language of the viewer; that of the API is English
 	Diagnostics []string
-	Again       string // address where it may succeed the next time, "" for none
+	Again       string // address to ask again, "" for none
 }
 
 func (r *refusal) Error() string { return r.Code + ": " + r.Detail }
