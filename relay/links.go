@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -70,7 +71,10 @@ func (c *command) revokeLinks() *cobra.Command {
 			"those of them that were made for somebody. Sessions that it began end, too. The audit has the ids: relay audit --verb link.",
 		Example: "  relay links revoke UA3DVWPXWZP2ERMQ\n  relay links revoke --tenant acme --for \"Ann, ticket 17\"",
 		Args:    argRange(0, 1),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("for") && who == "" {
+				return usageError{errors.New("--for is empty: leave it out to take back all links of the tenant")}
+			}
 			path, err := revokedPath(args, tenant, who)
 			if err != nil {
 				return err

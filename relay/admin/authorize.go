@@ -22,6 +22,10 @@ type Tokens struct {
 func Authorize(tokens func() *Tokens, open bool, refused func(*http.Request), next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		access, ok := tokens().accessOf(r, open)
+		if !ok && tokens().unsure(r) {
+			problem.New(problem.OutboxUnavailable, "whether this link was taken back is not known before the outbox answers: ask again").Write(w)
+			return
+		}
 		if !ok {
 			if refused != nil && r.Header.Get("Authorization") != "" {
 				refused(r)
@@ -54,6 +58,12 @@ func (t *Tokens) accessOf(r *http.Request, open bool) (*Access, bool) {
 	scheme, sent, _ := strings.Cut(header, " ")
 	access, known := t.Find(strings.TrimSpace(sent))
 	return access, known && strings.EqualFold(scheme, "Bearer")
+}
+
+// unsure tells whether a request comes by a link that may hold, or was taken back.
+func (t *Tokens) unsure(r *http.Request) bool {
+	_, sent, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	return t.Links.End(strings.TrimSpace(sent), time.Now()) == LinkUnsure
 }
 
 // Find is the access of a token or a link, nil for the whole power, and whether it is known. It compares hashes, so that

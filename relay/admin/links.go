@@ -56,8 +56,8 @@ type claims struct {
 	Tenant  string  `json:"t"`
 	For     string  `json:"f,omitempty"`
 	May     []Right `json:"m"`
-	Made    int64   `json:"b,omitempty"` // seconds since 1970, by the outbox's clock; of those of earlier versions: 0
-	Expires int64   `json:"e"`           // seconds since 1970
+	Made    int64   `json:"b,omitempty"` // milliseconds since 1970, by the outbox's clock; of those of earlier versions: 0
+	Expires int64   `json:"e"`           // seconds since 1970, by the clock of the Relay that made it
 }
 
 // LinkPrefix begins each token of a link.
@@ -276,7 +276,7 @@ func (a *api) link(w http.ResponseWriter, r *http.Request) (*Link, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.ID, c.Made = rand.Text()[:16], a.now().Unix()
+	c.ID, c.Made = rand.Text()[:16], a.now().UnixMilli()
 	until := time.Now().Add(ttl).Truncate(time.Second)
 	c.Expires = until.Unix()
 	token := a.Links().sign(c)

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -21,8 +20,10 @@ import (
 const LinkKind = "link"
 
 const (
-	longestLink = 30 * 24 * time.Hour
-	forgetEvery = time.Hour // how often documents are looked for that can go
+	longestLink  = 30 * 24 * time.Hour
+	clocksDiffer = 24 * time.Hour // by how much clocks of Relays, and that of the outbox, may: links end by the clock of who made them
+	forgetEvery  = time.Hour      // how often documents are looked for that can go
+	forgetMost   = 100            // how many go before the next look
 )
 
 // which links: one by its id, all of a tenant, or those of a tenant that were made for somebody.
@@ -41,8 +42,8 @@ func (w which) name() string {
 // revocation is the body of a document.
 type revocation struct {
 	which
-	Until int64 `json:"until"` // seconds since 1970: links that were made until then are taken back
-	Ends  int64 `json:"ends"`  // when the last of them has ended by itself
+	Until int64 `json:"until"` // milliseconds since 1970, by the outbox's clock: links that were made until then are taken back
+	Ends  int64 `json:"ends"`  // seconds since 1970, by the outbox's clock: when the last of them has ended by itself
 }
 
 // keep keeps the later times of what was written before about the same links.
@@ -57,109 +58,155 @@ func (r *revocation) keep(body []byte) {
 // off from its outbox goes on with what it knows, and hears of the rest afterwards.
 type Revoked struct {
 	store outbox.Documents
+	clock outbox.Clock // of the outbox; nil: this process's clock
 	log   zerolog.Logger
 
-	known atomic.Pointer[map[which]int64] // until when such links were made; nil before the first read
+	mu       sync.RWMutex // never held during a call of the store
+	loaded   bool
+	revision uint64 // of the last document that was read
+	known    map[which]known
+	names    map[string]which // of the documents
+}
 
-	mu        sync.Mutex // held while documents are read and taken
-	revision  uint64
-	documents map[string]outbox.Document
+// known is what a document says, with its revision.
+type known struct {
+	revocation
+	revision uint64
 }
 
 // NewRevoked knows nothing before Load or Follow.
 func NewRevoked(store outbox.Documents, log zerolog.Logger) *Revoked {
-	return &Revoked{store: store, log: log, documents: map[string]outbox.Document{}}
+	clock, _ := store.(outbox.Clock)
+	return &Revoked{store: store, clock: clock, log: log, known: map[which]known{}, names: map[string]which{}}
 }
 
-// Load reads what is new. Errors: those of outbox.Documents.
+// Load reads what is new. It must not be called by several at the same time. Errors: those of outbox.Documents.
 func (v *Revoked) Load(ctx context.Context) error {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	all, revision, err := v.store.Documents(ctx, LinkKind, v.revision)
+	all, revision, err := v.store.Documents(ctx, LinkKind, v.at())
 	if err != nil {
 		return fmt.Errorf("read links that were taken back: %w", err)
 	}
-	v.revision = revision
 	v.take(all...)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.loaded, v.revision = true, revision
 	return nil
 }
 
-// take notes documents. The caller holds mu.
+// take notes documents. Those that are older than what is known change nothing.
 func (v *Revoked) take(all ...outbox.Document) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	for _, d := range all {
-		if d.Revision >= v.documents[d.Name].Revision {
-			v.documents[d.Name] = d
+		old, is := v.names[d.Name]
+		if is && v.known[old].revision >= d.Revision {
+			continue
 		}
-	}
-	known := map[which]int64{}
-	for name, d := range v.documents {
 		var r revocation
 		switch {
 		case len(d.Body) == 0:
-			delete(v.documents, name)
+			v.drop(d.Name)
 		case json.Unmarshal(d.Body, &r) != nil:
-			v.log.Error().Str("error", "document "+name+" is not JSON").Msg("a link that was taken back is not known")
+			v.log.Error().Str("error", "document "+d.Name+" is not JSON").Msg("a link that was taken back is not known")
 		default:
-			known[r.which] = r.Until
+			v.names[d.Name], v.known[r.which] = r.which, known{r, d.Revision}
 		}
 	}
-	v.known.Store(&known)
+}
+
+// drop forgets a document. The caller holds mu.
+func (v *Revoked) drop(name string) {
+	delete(v.known, v.names[name])
+	delete(v.names, name)
 }
 
 // Follow keeps up with all Relays of the outbox until ctx ends, or the outbox is closed.
 func (v *Revoked) Follow(ctx context.Context) {
+	said := ""
 	for ctx.Err() == nil {
-		err := v.Load(ctx)
-		if err == nil {
-			v.forget(ctx)
-			waiting, cancel := context.WithTimeout(ctx, forgetEvery)
-			err = v.store.AwaitDocuments(waiting, LinkKind, v.at())
-			cancel()
-		}
+		err := v.follow(ctx)
 		switch {
-		case err == nil, errors.Is(err, context.DeadlineExceeded):
+		case err == nil:
+			said = ""
 			continue
-		case errors.Is(err, outbox.ErrClosed):
+		case errors.Is(err, outbox.ErrClosed), ctx.Err() != nil:
 			return
-		case ctx.Err() == nil: // an outage
-			v.log.Warn().Str("error", err.Error()).Msg("links that were taken back cannot be read now; tried again")
-			select {
-			case <-ctx.Done():
-			case <-time.After(time.Second):
-			}
+		case err.Error() != said: // an outage
+			said = err.Error()
+			v.log.Warn().Str("error", said).Msg("links that were taken back cannot be read now; tried again")
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
 		}
 	}
+}
+
+// follow reads what is new, and waits until there is more, or some can be forgotten. A timeout of the outbox is an error like
+// any other: only the end of its own wait is none.
+func (v *Revoked) follow(ctx context.Context) error {
+	if err := v.Load(ctx); err != nil {
+		return err
+	}
+	v.forget(ctx)
+	waiting, cancel := context.WithTimeout(ctx, forgetEvery)
+	defer cancel()
+	err := v.store.AwaitDocuments(waiting, LinkKind, v.at())
+	if waiting.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 func (v *Revoked) at() uint64 {
-	v.mu.Lock()
-	defer v.mu.Unlock()
+	v.mu.RLock()
+	defer v.mu.RUnlock()
 	return v.revision
 }
 
-// forget removes documents about links that have all ended. Several Relays may do so at the same time.
+// forget removes documents about links that have all ended. Several Relays may do so at the same time. What is left after an
+// error, or after forgetMost, comes with a later look: a removal is a write, for which follow does not wait.
 func (v *Revoked) forget(ctx context.Context) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	for name, d := range v.documents {
-		var r revocation
-		if json.Unmarshal(d.Body, &r) != nil || time.Now().Unix() < r.Ends {
-			continue
+	for _, d := range v.over() {
+		if _, err := v.store.PutDocument(ctx, d); err != nil && !errors.Is(err, outbox.ErrConflict) {
+			return
 		}
-		d.Body = nil
-		if _, err := v.store.PutDocument(ctx, d); err == nil || errors.Is(err, outbox.ErrConflict) {
-			delete(v.documents, name) // another's write comes with the next read
+		v.mu.Lock()
+		if v.known[v.names[d.Name]].revision == d.Revision { // else another's write was read meanwhile
+			v.drop(d.Name)
 		}
+		v.mu.Unlock()
 	}
 }
 
-// revoke takes links back that were made until a time. It is in force here at once. Errors: those of outbox.Documents.
+// over are up to forgetMost documents that can go, without their bodies.
+func (v *Revoked) over() (all []outbox.Document) {
+	now := time.Now()
+	if v.clock != nil { // a Relay whose own clock is ahead must not make links hold again
+		now = v.clock.At(now)
+	}
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	for name, w := range v.names {
+		if d := v.known[w]; len(all) < forgetMost && now.Unix() >= d.Ends {
+			all = append(all, outbox.Document{Kind: LinkKind, Name: name, Revision: d.revision})
+		}
+	}
+	return all
+}
+
+// revoke takes links back that were made until a time, by the outbox's clock. It is in force here at once. Errors: those of
+// outbox.Documents.
 func (v *Revoked) revoke(ctx context.Context, w which, until time.Time) (ends time.Time, err error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
 	ends = until.Add(longestLink).Truncate(time.Second)
-	r := revocation{w, until.Unix(), ends.Add(time.Hour).Unix()} // an hour more, as clocks of Relays differ
-	stored := v.documents[w.name()]
+	r := revocation{w, until.UnixMilli(), ends.Add(clocksDiffer).Unix()}
+	v.mu.RLock()
+	before, is := v.known[w]
+	v.mu.RUnlock()
+	if is {
+		r.Until, r.Ends = max(r.Until, before.Until), max(r.Ends, before.Ends)
+	}
+	stored := outbox.Document{Revision: before.revision}
 	for {
 		r.keep(stored.Body)
 		body, err := json.Marshal(r)
@@ -183,12 +230,13 @@ func (v *Revoked) end(c *claims) LinkEnd {
 	if v == nil {
 		return LinkHolds
 	}
-	known := v.known.Load()
-	if known == nil {
+	v.mu.RLock()
+	defer v.mu.RUnlock()
+	if !v.loaded {
 		return LinkUnsure
 	}
 	for _, w := range []which{{ID: c.ID}, {Tenant: c.Tenant}, {Tenant: c.Tenant, For: c.For}} {
-		if until, is := (*known)[w]; is && (w.ID != "" || c.Made <= until) {
+		if r, is := v.known[w]; is && (w.ID != "" || c.Made <= r.Until) {
 			return LinkRevoked
 		}
 	}

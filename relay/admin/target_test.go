@@ -88,6 +88,20 @@ func TestRetryOfWhatIsHeldAndNotCounted(t *testing.T) {
 	}
 }
 
+// hung is an outbox whose network times out.
+type hung struct{ *outboxtest.Mem }
+
+func (hung) Count(context.Context, outbox.Filter) (int64, bool, error) {
+	return 0, false, fmt.Errorf("%w: dial tcp: %w", outbox.ErrUnavailable, context.DeadlineExceeded)
+}
+
+// An outbox that is away is no count that takes too long.
+func TestCountDuringAnOutage(t *testing.T) {
+	o := newOperator(t)
+	o.use(hung{o.Mem})
+	o.refuses(503, problem.OutboxUnavailable, "", "POST", "/v1/retries", `{"until":"0s","dry_run":true}`)
+}
+
 // The wish to end a job that a Relay works on changes no state yet: its end has an entry of its own.
 func TestAuditOfACancel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

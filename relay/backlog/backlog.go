@@ -133,8 +133,8 @@ func (l *levels) exceeds(written *levels) bool {
 		return true
 	}
 	least := int64(0) // that an endpoint needs to be among those that are written
-	if written.Cut {
-		least = written.largest()[MaxEndpoints-1].n
+	if all := written.largest(); written.Cut && len(all) >= MaxEndpoints { // another version may have kept fewer
+		least = all[MaxEndpoints-1].n
 	}
 	for name, n := range l.Endpoints {
 		if more(n, max(least, written.Endpoints[name])) {

@@ -191,6 +191,29 @@ func TestLargestDay(t *testing.T) {
 	})
 }
 
+// A day that another version wrote, with fewer endpoints, or that cannot be read, is written on.
+func TestForeignDay(t *testing.T) {
+	for name, c := range map[string]struct{ body, before string }{
+		"fewer endpoints": {`{"hours":[{"all":9,"endpoints":{"a":3},"cut":true}]}`, "01 00 9"},
+		"no day":          {`[]`, "01 00 0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newStore()
+				_, err := s.PutDocument(t.Context(), outbox.Document{Kind: kind, Name: "2000-01-01", Body: []byte(c.body)})
+				testkit.Must(t, err)
+				h := New(s, nil)
+				wantHours(t, h, "", c.before)
+				s.wait("a", 4, "b", 8)
+				testkit.Must(t, h.Look(t.Context()))
+				s.wait()
+				wantHours(t, h, "", "01 00 12")
+				wantHours(t, h, "b", "01 00 8")
+			})
+		})
+	}
+}
+
 // Days are removed after KeptFor.
 func TestForgets(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
