@@ -193,9 +193,9 @@ func TestLargestDay(t *testing.T) {
 
 // A day that another version wrote, with fewer endpoints, or that cannot be read, is written on.
 func TestForeignDay(t *testing.T) {
-	for name, c := range map[string]struct{ body, before string }{
-		"fewer endpoints": {`{"hours":[{"all":9,"endpoints":{"a":3},"cut":true}]}`, "01 00 9"},
-		"no day":          {`[]`, "01 00 0"},
+	for name, c := range map[string]struct{ body, before, after string }{
+		"fewer endpoints": {`{"hours":[{"all":90,"endpoints":{"a":3},"cut":true}]}`, "01 00 90", "01 00 90"},
+		"no day":          {`[]`, "01 00 0", "01 00 12"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -207,7 +207,7 @@ func TestForeignDay(t *testing.T) {
 				s.wait("a", 4, "b", 8)
 				testkit.Must(t, h.Look(t.Context()))
 				s.wait()
-				wantHours(t, h, "", "01 00 12")
+				wantHours(t, h, "", c.after)
 				wantHours(t, h, "b", "01 00 8")
 			})
 		})
