@@ -220,7 +220,7 @@ func TestRevokedRestsDuringAnOutage(t *testing.T) {
 	})
 }
 
-// What has ended goes in parts, however much there is of it. An outage ends a part at its first call.
+// Documents about links that have ended go in parts, however many there are. An outage ends a part at its first call.
 func TestManyAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
