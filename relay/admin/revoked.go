@@ -47,11 +47,8 @@ type revocation struct {
 }
 
 // keep keeps the later times of what was written before about the same links.
-func (r *revocation) keep(body []byte) {
-	var before revocation
-	if json.Unmarshal(body, &before) == nil {
-		r.Until, r.Ends = max(r.Until, before.Until), max(r.Ends, before.Ends)
-	}
+func (r *revocation) keep(before revocation) {
+	r.Until, r.Ends = max(r.Until, before.Until), max(r.Ends, before.Ends)
 }
 
 // Revoked knows the links that were taken back, from documents of the outbox. Asking it reads nothing. A Relay that is cut
@@ -165,7 +162,7 @@ func (v *Revoked) at() uint64 {
 }
 
 // forget removes documents about links that have all ended. Several Relays may do so at the same time. What is left after an
-// error, or after forgetMost, comes with a later look: a removal is a write, for which follow does not wait.
+// error, or after forgetMost, comes with a later look: each removal is a write, which ends the wait of follow.
 func (v *Revoked) forget(ctx context.Context) {
 	for _, d := range v.over() {
 		if _, err := v.store.PutDocument(ctx, d); err != nil && !errors.Is(err, outbox.ErrConflict) {
@@ -201,14 +198,11 @@ func (v *Revoked) revoke(ctx context.Context, w which, until time.Time) (ends ti
 	ends = until.Add(longestLink).Truncate(time.Second)
 	r := revocation{w, until.UnixMilli(), ends.Add(clocksDiffer).Unix()}
 	v.mu.RLock()
-	before, is := v.known[w]
+	before := v.known[w]
 	v.mu.RUnlock()
-	if is {
-		r.Until, r.Ends = max(r.Until, before.Until), max(r.Ends, before.Ends)
-	}
+	r.keep(before.revocation)
 	stored := outbox.Document{Revision: before.revision}
 	for {
-		r.keep(stored.Body)
 		body, err := json.Marshal(r)
 		if err != nil {
 			return ends, fmt.Errorf("take links back: %w", err)
@@ -216,6 +210,10 @@ func (v *Revoked) revoke(ctx context.Context, w which, until time.Time) (ends ti
 		stored, err = v.store.PutDocument(ctx, outbox.Document{Kind: LinkKind, Name: w.name(), Revision: stored.Revision, Body: body})
 		switch {
 		case errors.Is(err, outbox.ErrConflict): // another Relay took the same links back
+			var other revocation
+			if json.Unmarshal(stored.Body, &other) == nil { // else it was removed meanwhile
+				r.keep(other)
+			}
 		case err != nil:
 			return ends, fmt.Errorf("take links back: %w", err)
 		default:

@@ -132,7 +132,7 @@ func (l *levels) exceeds(written *levels) bool {
 	if more(l.All, written.All) {
 		return true
 	}
-	least := int64(0) // that an endpoint needs to be among those that are written
+	least := int64(0)                                                      // that an endpoint needs to be among those that are written
 	if all := written.largest(); written.Cut && len(all) >= MaxEndpoints { // another version may have kept fewer
 		least = all[MaxEndpoints-1].n
 	}
