@@ -129,10 +129,8 @@ func (e *Evaluator) Observe(alerts []*policy.Alert, s *Sample) []Transition {
 			continue
 		}
 		if c.firing != nil {
-			t := Transition{Firing: *c.firing, Resolved: true, At: s.At, Why: "the file has no such alert any more"}
-			if t.Value = ""; slices.ContainsFunc(alerts, func(a *policy.Alert) bool { return a.Name == subject.Alert }) {
-				t.Why = subject.About + " is gone"
-			}
+			t := Transition{Firing: *c.firing, Resolved: true, At: s.At, Why: whyOver(subject, alerts, s)}
+			t.Value = ""
 			if alert := (&policy.Alert{On: c.firing.On}); !alert.Whole() {
 				t.Endpoint = subject.About
 			}
@@ -142,6 +140,19 @@ func (e *Evaluator) Observe(alerts []*policy.Alert, s *Sample) []Transition {
 	}
 	sorting.By(all, func(a, b Transition) int { return bySubject(a.Subject, b.Subject) })
 	return all
+}
+
+// whyOver says why a subject is not watched any more, for people.
+func whyOver(subject Subject, alerts []*policy.Alert, s *Sample) string {
+	_, isEndpoint := s.Endpoints[subject.About]
+	_, isCertificate := s.Certificates[subject.About]
+	switch {
+	case !slices.ContainsFunc(alerts, func(a *policy.Alert) bool { return a.Name == subject.Alert }):
+		return "the file has no such alert any more"
+	case isEndpoint, isCertificate, subject.About == "":
+		return "the alert does not watch this any more"
+	}
+	return subject.About + " is gone"
 }
 
 // judge is the step of one subject.

@@ -252,6 +252,20 @@ func TestSuccessor(t *testing.T) {
 	}
 }
 
+// An alert that ends because the file changed says so: an endpoint that is there is not gone.
+func TestAlertOfAnotherFile(t *testing.T) {
+	s := newStory(t, &policy.Alert{Name: "full", On: policy.OnBacklogCount, Limit: 10}, &policy.Alert{Name: "fill", On: policy.OnOutboxFill, Limit: 0.5})
+	s.now.Fill = 0.6
+	s.pass(5*time.Second, func(all map[string]Endpoint) { all["a"] = Endpoint{Pending: 11} })
+	if len(s.told) != 2 {
+		t.Fatalf("told %q", s.told)
+	}
+	s.told = nil
+	s.alerts = []*policy.Alert{{Name: "full", On: policy.OnBacklogCount, Limit: 10, Endpoints: []string{"b"}}, {Name: "fill", On: policy.OnBacklogCount, Limit: 100}}
+	s.pass(5*time.Second, nil)
+	s.want("fill  resolved the alert does not watch this any more at 10s", "full a resolved the alert does not watch this any more at 10s")
+}
+
 // An alert about an endpoint is about one until its end, also if the endpoint is gone by then.
 func TestResolvedOfAnEndpointThatIsGone(t *testing.T) {
 	a := &policy.Alert{Name: "full", On: policy.OnBacklogCount, Limit: 1}
