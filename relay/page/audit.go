@@ -71,10 +71,11 @@ func (c *call) listAudit() error {
 	gone := map[string]bool{} // links that later lines take back
 	for _, e := range list.Items {
 		v := auditOf(e, c.p.Now())
-		if id, is := strings.CutPrefix(e.What, "link "); is && e.Verb == "link revoke" {
-			gone[id] = true
+		made := linkOf(e)
+		if e.Verb == "link revoke" {
+			gone[e.What+" for "+made.For] = true
 		}
-		if gone[v.Revoke] {
+		if gone["link "+made.ID+" for "] || gone[e.What+" for "] || gone[e.What+" for "+made.For] {
 			v.Revoke = ""
 		}
 		data.Items = append(data.Items, v)
@@ -90,14 +91,8 @@ func (c *call) listAudit() error {
 
 func auditOf(e admin.AuditEntry, now time.Time) auditView {
 	v := auditView{AuditEntry: e, Name: e.What, Changes: changesOf(e.Before, e.After), Stays: e.Verb == "redeliver"}
-	if e.Verb == "link" {
-		var made struct {
-			ID      string
-			Expires time.Time
-		}
-		if json.Unmarshal(e.After, &made) == nil && made.Expires.After(now) {
-			v.Revoke = made.ID
-		}
+	if made := linkOf(e); e.Verb == "link" && made.Expires.After(now) {
+		v.Revoke = made.ID
 	}
 	kind, name, two := strings.Cut(e.What, " ")
 	if !two && (strings.HasPrefix(e.Verb, "endpoints ") || strings.HasPrefix(e.Verb, "secret ")) {
@@ -114,6 +109,19 @@ func auditOf(e admin.AuditEntry, now time.Time) auditView {
 		v.Kind, v.Name, v.Link = e.What, "", "/config"
 	}
 	return v
+}
+
+// auditedLink is what the audit has of a link that was made, and of links that were taken back.
+type auditedLink struct {
+	ID, For string
+	Expires time.Time
+}
+
+func linkOf(e admin.AuditEntry) (l auditedLink) {
+	if json.Unmarshal(e.After, &l) != nil {
+		return auditedLink{}
+	}
+	return l
 }
 
 // changesOf are the values that differ, by path.

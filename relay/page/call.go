@@ -144,7 +144,9 @@ func (c *call) fail(err error) {
 		return
 	}
 	if c.r.Method == http.MethodGet && (r.Status == http.StatusServiceUnavailable || r.Status == http.StatusBadGateway) {
-		r.Again = localPath(c.r.URL.RequestURI()) // no other screen does better now
+		again := *r // others who asked for the same screen share r
+		again.Again = localPath(c.r.URL.RequestURI())
+		r = &again // no other screen does better now
 	}
 	c.show(r.Status, "error", c.titleOf(r), r)
 }

@@ -18,7 +18,7 @@ func TestEndpointsAreCalledByTheirDescription(t *testing.T) {
 	p := compared(t, New(Options{Now: noon, API: fakeAPI(map[string]string{
 		"GET /v1/deliveries": `{"items":[` + delivery + `]}`, "GET /v1/deliveries/dlv_1": delivery, "GET /v1/types": `{"types":[]}`, "GET /v1/audit": `{"items":[]}`,
 		"GET /v1/endpoints": `{"total":1,"endpoints":[` + endpoint + `]}`, "GET /v1/endpoints/ep_abc": endpoint, "GET /v1/stats": statsAnswer,
-		"GET /v1/jobs/job_1": `{"id":"job_1","action":"retry","state":"done","filter":{"endpoint":["ep_abc"]},"matched":1,"seen":1,"done":1,"skipped":{},"who":"x","created":"2026-01-02T11:00:00Z"}`,
+		"GET /v1/jobs/job_1": `{"id":"job_1","action":"retry","state":"done","filter":{"endpoint":["ep_abc"]},"to":"ep_abc","matched":1,"seen":1,"done":1,"skipped":{},"who":"x","created":"2026-01-02T11:00:00Z"}`,
 	}), Tokens: func() *admin.Tokens {
 		return &admin.Tokens{Whole: "whole", Others: map[string]*admin.Access{"bound": {May: admin.Rights(), Tenants: []string{"acme"}}}}
 	}}))
@@ -35,8 +35,17 @@ func TestEndpointsAreCalledByTheirDescription(t *testing.T) {
 		if body := show("bound", path); !strings.Contains(body, ">My &lt;shop&gt;<") && !strings.Contains(body, "My &lt;shop&gt;</h1>") {
 			t.Errorf("%s does not call it by its description: %s", path, body)
 		}
+		if body := show("bound", path); strings.Contains(body, " of ep_abc") || strings.Contains(body, " at ep_abc") {
+			t.Errorf("%s calls it by its made name to who hears what is drawn: %s", path, body)
+		}
 		if body := show("whole", path); strings.Contains(body, `<a href="/endpoints/ep_abc">My`) {
 			t.Errorf("%s calls it by its description to who sees all", path)
 		}
+	}
+	if body := show("bound", "/jobs/job_1"); !strings.Contains(body, `<a href="/endpoints/ep_abc">My &lt;shop&gt;</a>`) {
+		t.Errorf("a job is for an endpoint by its made name: %s", body)
+	}
+	if body := show("bound", "/deliveries"); !strings.Contains(body, `<option value="ep_abc" label="My &lt;shop&gt;">`) {
+		t.Errorf("endpoints to filter by are named alone: %s", body)
 	}
 }

@@ -21,7 +21,7 @@ func (c *call) endpointCharts(v *endpointView) error {
 		return err
 	}
 	v.charts = c.drawn(&s, v.Month, func(id string) (title, about string) {
-		return c.t("endpoint.chart." + id), c.t("endpoint.chart."+id+".about", v.Name)
+		return c.t("endpoint.chart." + id), c.t("endpoint.chart."+id+".about", c.calledOf(&v.Endpoint))
 	})
 	return nil
 }

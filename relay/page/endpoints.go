@@ -192,9 +192,9 @@ func (c *call) endpointRows(all []admin.Endpoint) ([]endpointRow, error) {
 	for i := range rows {
 		name := rows[i].Name
 		rows[i].Day = byName[name]
-		rows[i].Spark = chart.Spark(chart.SparkSuccess, c.t("endpoints.spark", name), success(name), lang.Percent)
+		rows[i].Spark = chart.Spark(chart.SparkSuccess, c.t("endpoints.spark", c.calledOf(&rows[i].Endpoint)), success(name), lang.Percent)
 		if d := rows[i].Day; d != nil && d.TookMS != nil {
-			rows[i].Slow = chart.Spark(chart.SparkLatency, c.t("overview.spark.p95", name), slow(name), lang.Duration)
+			rows[i].Slow = chart.Spark(chart.SparkLatency, c.t("overview.spark.p95", c.calledOf(&rows[i].Endpoint)), slow(name), lang.Duration)
 		}
 	}
 	return rows, nil

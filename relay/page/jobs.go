@@ -105,7 +105,9 @@ func (c *call) jobView(j admin.Job) jobView {
 	sorting.By(v.Reasons, func(a, b reason) int { return cmp.Or(cmp.Compare(b.N, a.N), cmp.Compare(a.Text, b.Text)) })
 	v.Found = "/deliveries?" + url.Values(j.Filter).Encode()
 	if v.Over && j.State != "done" && (j.Matched.AtLeast || j.Matched.N > j.Seen) {
-		v.Left, v.Rest = max(0, j.Matched.N-j.Seen), c.restOf(&j)
+		if v.Rest = c.restOf(&j); !j.Matched.AtLeast {
+			v.Left = j.Matched.N - j.Seen
+		}
 	}
 	return v
 }

@@ -57,14 +57,14 @@ func TestLinksAreTakenBack(t *testing.T) {
 		case r.URL.Query().Get("tenant") == "wrong":
 			problem.New(problem.InvalidParameter, "tenant is the tenant whose links are taken back, and is needed").Write(w)
 		case r.URL.Path == "/v1/audit":
-			_, _ = w.Write([]byte(`{"items":[{"n":5,"verb":"link revoke","what":"link AAAAAAAAAAAAAAA4"},{"n":4,"verb":"link","what":"tenant acme","after":{"id":"AAAAAAAAAAAAAAA4","expires":"2099-01-01T00:00:00Z"}},{"n":2,"verb":"link","what":"tenant acme","after":{"id":"AAAAAAAAAAAAAAA2","expires":"2099-01-01T00:00:00Z"}},{"n":1,"verb":"link","what":"tenant acme","after":{"id":"AAAAAAAAAAAAAAA3","expires":"2020-01-01T00:00:00Z"}}]}`))
+			_, _ = w.Write([]byte(`{"items":[{"n":5,"verb":"link revoke","what":"link AAAAAAAAAAAAAAA4"},{"n":4,"verb":"link","what":"tenant acme","after":{"id":"AAAAAAAAAAAAAAA4","expires":"2099-01-01T00:00:00Z"}},{"n":8,"verb":"link revoke","what":"tenant globex","after":{}},{"n":7,"verb":"link revoke","what":"tenant acme","after":{"for":"Ann"}},{"n":6,"verb":"link","what":"tenant globex","after":{"id":"AAAAAAAAAAAAAAA5","for":"Ann","expires":"2099-01-01T00:00:00Z"}},{"n":5,"verb":"link","what":"tenant acme","after":{"id":"AAAAAAAAAAAAAAA6","for":"Ann","expires":"2099-01-01T00:00:00Z"}},{"n":2,"verb":"link","what":"tenant acme","after":{"id":"AAAAAAAAAAAAAAA2","for":"Bob","expires":"2099-01-01T00:00:00Z"}},{"n":1,"verb":"link","what":"tenant acme","after":{"id":"AAAAAAAAAAAAAAA3","expires":"2020-01-01T00:00:00Z"}}]}`))
 		default:
 			_, _ = w.Write([]byte(`{"id":"AAAAAAAAAAAAAAA2","token":"relay_link_x","tenant":"acme","may":["read"],"expires":"2026-01-03T12:00:00Z"}`))
 		}
 	})}))
 	const button = `name="id" value="AAAAAAAAAAAAAAA2"`
 	has(t, "where it was made", once(t, p, "/links", "en", url.Values{"tenant": {"acme"}, "may": {"read"}, "ttl": {"1h"}}), `action="/links/revoke"`, button, "Take back")
-	has(t, "the audit", part(p, http.MethodGet, "/audit", "en", nil).Body.String(), `action="/links/revoke"`, button, `!value="AAAAAAAAAAAAAAA3"`, `!value="AAAAAAAAAAAAAAA4"`)
+	has(t, "the audit", part(p, http.MethodGet, "/audit", "en", nil).Body.String(), `action="/links/revoke"`, button, `!value="AAAAAAAAAAAAAAA3"`, `!value="AAAAAAAAAAAAAAA4"`, `!value="AAAAAAAAAAAAAAA5"`, `!value="AAAAAAAAAAAAAAA6"`)
 	for _, c := range []struct {
 		form url.Values
 		want string

@@ -301,6 +301,10 @@ func TestRestOfAJob(t *testing.T) {
 	if body := visit(t, overviewPage(t, api), "/jobs/job_2").Body.String(); !strings.Contains(body, "<span>1,790 were left.</span>") {
 		t.Errorf("it does not say how many are left: %s", body)
 	}
+	uncounted := strings.Replace(sent, `"matched":2070`, `"matched":{"at_least":1000}`, 1)
+	if body := visit(t, overviewPage(t, &counting{answers: map[string]string{"/v1/jobs/job_2": uncounted}}), "/jobs/job_2").Body.String(); strings.Contains(body, "were left") || !strings.Contains(body, "Go on with the rest") {
+		t.Errorf("it says how many are left, which nobody counted: %s", body)
+	}
 	asks := visit(t, overviewPage(t, api), "/deliveries/bulk?action=redeliver&endpoint=crm&rate=0.5&to=spare").Body.String()
 	if !strings.Contains(asks, `name="rate" value="0.5"`) || !strings.Contains(asks, `name="to" value="spare"`) || strings.Contains(asks, `type="hidden" name="rate"`) {
 		t.Errorf("the form has not what the job had: %s", asks)

@@ -268,6 +268,17 @@ func TestTryAgain(t *testing.T) {
 	}
 }
 
+// What is wrong with a screen is shared by all who wait for it, so nobody changes it.
+func TestRefusalsOfOthersStay(t *testing.T) {
+	p := overviewPage(t, &counting{})
+	shared := &refusal{Status: http.StatusServiceUnavailable, Code: "outbox_unavailable"}
+	w := httptest.NewRecorder()
+	p.newCall(w, httptest.NewRequest(http.MethodGet, "/?range=7d", nil)).fail(shared)
+	if shared.Again != "" || !strings.Contains(w.Body.String(), `href="/?range=7d">Try again<`) {
+		t.Errorf("it has the address %q of one of them, and %s", shared.Again, w.Body)
+	}
+}
+
 // An answer that failed is not kept, and one that panics fails alone.
 func TestSharedFailuresAreNotKept(t *testing.T) {
 	api := &counting{answers: map[string]string{"/v1/endpoints": "503"}}

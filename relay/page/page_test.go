@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"relay/relay/admin"
 )
 
 // Every template can be read in every language.
@@ -137,6 +139,24 @@ func TestFilterByData(t *testing.T) {
 	body := visit(t, p, "/deliveries?data.customer=%22cus+7").Body.String()
 	if !strings.Contains(body, `name="data.customer" value="&#34;cus 7"`) || !strings.Contains(body, "<details open>") || strings.Contains(body, `class="kept"`) {
 		t.Error(body)
+	}
+}
+
+// Who may not see the data gets no fields that the API would refuse.
+func TestNoFilterByDataThatIsHidden(t *testing.T) {
+	p := New(Options{API: fakeAPI(map[string]string{
+		"GET /v1/deliveries": `{"items":[]}`, "GET /v1/endpoints": `{"endpoints":[]}`, "GET /v1/types": `{"types":[],"index":["data.customer"]}`,
+	}), Tokens: func() *admin.Tokens {
+		return &admin.Tokens{Others: map[string]*admin.Access{"reads": {May: []admin.Right{admin.Read}}, "sees": {May: []admin.Right{admin.Read, admin.Payload}}}}
+	}})
+	for token, want := range map[string]bool{"reads": false, "sees": true} {
+		r := httptest.NewRequest(http.MethodGet, "/deliveries", nil)
+		r.Header.Set("Authorization", "Bearer "+token)
+		w := httptest.NewRecorder()
+		p.ServeHTTP(w, r)
+		if got := strings.Contains(w.Body.String(), `name="data.customer"`); w.Code != http.StatusOK || got != want {
+			t.Errorf("%s: %d, has a field for data: %v", token, w.Code, got)
+		}
 	}
 }
 

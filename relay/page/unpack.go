@@ -34,7 +34,7 @@ func plainBody(r *admin.Response) (body []byte, packed string, whole bool) {
 	}
 	coding = strings.TrimPrefix(coding, ",")
 	for _, open := range codings(coding) {
-		if text, whole, is := unpack(raw, open); is {
+		if text, whole, is := unpack(raw, open, r.Truncated); is {
 			return text, coding, whole
 		}
 	}
@@ -55,12 +55,13 @@ func codings(coding string) []func(io.Reader) (io.Reader, error) {
 	return nil
 }
 
-// unpack reads at most maxUnpacked bytes, and of a body that was cut what there is.
-func unpack(raw []byte, open func(io.Reader) (io.Reader, error)) (text []byte, whole, is bool) {
+// unpack reads at most maxUnpacked bytes, and of a body that was cut here what there is. What ends too soon by itself is taken for
+// no compressed body: a text that only claims to be one may begin like one.
+func unpack(raw []byte, open func(io.Reader) (io.Reader, error), cut bool) (text []byte, whole, is bool) {
 	r, err := open(bytes.NewReader(raw))
 	if err != nil {
 		return nil, false, false
 	}
 	text, err = io.ReadAll(io.LimitReader(r, maxUnpacked))
-	return text, err == nil && len(text) < maxUnpacked, err == nil || len(text) > 0 && errors.Is(err, io.ErrUnexpectedEOF)
+	return text, err == nil && len(text) < maxUnpacked, err == nil || cut && len(text) > 0 && errors.Is(err, io.ErrUnexpectedEOF)
 }

@@ -49,6 +49,7 @@ func TestCompressedAnswers(t *testing.T) {
 		"without a frame": {"deflate", packedBy(t, text, raw), false, text, "deflate"},
 		"cut":             {"gzip", cut[:len(cut)-12], true, text, "gzip"},
 		"no gzip":         {"gzip", "\x00\x01\x02", false, "\x00\x01\x02", ""},
+		"says so alone":   {"deflate", `{"code":5}`, false, `{"code":5}`, ""},
 		"another":         {"br", "\x00\x01\x02", false, "\x00\x01\x02", ""},
 		"none":            {"", text, false, text, ""},
 	} {

@@ -93,6 +93,9 @@ func (f *form) rank() int {
 	if what == "bulk" {
 		what, many = f.fields.Get("action"), 10
 	}
+	if what == "revoke" && f.fields.Has("tenant") { // after one link alone
+		many = 10
+	}
 	return slices.Index([]string{"cancel", "reload", "pause", "disable", "discard", "erase", "delete", "logout"}, what) + many
 }
 

@@ -6,6 +6,7 @@ import { after, before } from 'node:test';
 import axe from 'axe-core';
 import { artifacts, story } from './browser.mjs';
 import { screens } from './screens.mjs';
+import { until } from './wait.mjs';
 import { World } from './world.mjs';
 
 let world;
@@ -54,3 +55,23 @@ for (const width of [1280, 360]) {
     assert.deepEqual(found, []);
   });
 }
+
+story('what is shown of a delivery takes the room that it needs', async (arrive) => {
+  const { relay, receiver } = world;
+  receiver.answer('/bytes', { status: 500, headers: ['Content-Type', 'application/octet-stream'], body: Buffer.from([...Array(80).keys()].map((i) => (i * 37) % 256)) });
+  await relay.api('POST', '/v1/endpoints', { name: 'bytes', url: `${receiver.url}/bytes`, events: ['bytes.*'] });
+  await relay.send({ id: 'evt_bytes', type: 'bytes.came', data: {} });
+  await until('the answer', async () => (await relay.deliveries('endpoint=bytes&attempts=1')).length);
+  const v = await arrive(relay, { width: 360 });
+  await v.login();
+  await v.open(`/deliveries/${(await world.one('endpoint=bytes')).id}`, 'delivery');
+  const beyond = await v.page.locator('pre:visible', { has: v.page.locator('.j-hex') }).evaluate((pre) => pre.scrollWidth - pre.clientWidth);
+  assert.ok(beyond <= 0, `rows of bytes are ${beyond} px wider than the screen of a telephone`);
+
+  await v.open(`/deliveries/${(await world.one('endpoint=archive&state=held')).id}`, 'delivery');
+  const gaps = await v.page.evaluate(() => {
+    const boxes = [...document.querySelectorAll('main > *')].map((e) => e.getBoundingClientRect()).filter((r) => r.height > 0);
+    return boxes.slice(1).map((r, i) => Math.round(r.top - boxes[i].bottom));
+  });
+  assert.deepEqual([...new Set(gaps)].length, 1, `gaps between the parts of the screen are ${gaps}`);
+});
