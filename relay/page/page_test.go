@@ -142,7 +142,7 @@ func TestFilterByData(t *testing.T) {
 	}
 }
 
-// Who may not see the data gets no fields that the API would refuse.
+// Who may not see the data gets no fields that the API would refuse, and is not told that the search looks at it.
 func TestNoFilterByDataThatIsHidden(t *testing.T) {
 	p := New(Options{API: fakeAPI(map[string]string{
 		"GET /v1/deliveries": `{"items":[]}`, "GET /v1/endpoints": `{"endpoints":[]}`, "GET /v1/types": `{"types":[],"index":["data.customer"]}`,
@@ -150,12 +150,14 @@ func TestNoFilterByDataThatIsHidden(t *testing.T) {
 		return &admin.Tokens{Others: map[string]*admin.Access{"reads": {May: []admin.Right{admin.Read}}, "sees": {May: []admin.Right{admin.Read, admin.Payload}}}}
 	}})
 	for token, want := range map[string]bool{"reads": false, "sees": true} {
-		r := httptest.NewRequest(http.MethodGet, "/deliveries", nil)
-		r.Header.Set("Authorization", "Bearer "+token)
-		w := httptest.NewRecorder()
-		p.ServeHTTP(w, r)
-		if got := strings.Contains(w.Body.String(), `name="data.customer"`); w.Code != http.StatusOK || got != want {
-			t.Errorf("%s: %d, has a field for data: %v", token, w.Code, got)
+		for path, shown := range map[string]string{"/deliveries": `name="data.customer"`, "/search?q=nothing": "indexed data", "/search": "indexed data"} {
+			r := httptest.NewRequest(http.MethodGet, path, nil)
+			r.Header.Set("Authorization", "Bearer "+token)
+			w := httptest.NewRecorder()
+			p.ServeHTTP(w, r)
+			if got := strings.Contains(w.Body.String(), shown); w.Code != http.StatusOK || got != want {
+				t.Errorf("%s at %s: %d, has %q: %v", token, path, w.Code, shown, got)
+			}
 		}
 	}
 }
