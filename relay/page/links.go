@@ -128,7 +128,8 @@ type takenBack struct {
 	Problem     *refusal
 }
 
-// revokeLinks takes one link back, by its id, or those of a tenant.
+// revokeLinks takes one link back, by its id, or those of a tenant. It goes on to the audit, which shows the links that there were:
+// none where the tenant was misspelt, for links are stored nowhere.
 func (c *call) revokeLinks() error {
 	err := c.act(func() (step, error) {
 		if err := c.forLinks(); err != nil {
@@ -136,13 +137,14 @@ func (c *call) revokeLinks() error {
 		}
 		form := c.r.PostForm
 		if id := form.Get("id"); id != "" {
-			return step{"/links", "link_revoked"}, c.send(http.MethodDelete, escaped("/v1/links/%s", id), nil, nil)
+			return step{"/audit?verb=link", "link_revoked"}, c.send(http.MethodDelete, escaped("/v1/links/%s", id), nil, nil)
 		}
-		q := url.Values{"tenant": {strings.TrimSpace(form.Get("tenant"))}}
+		tenant := strings.TrimSpace(form.Get("tenant"))
+		q := url.Values{"tenant": {tenant}}
 		if who := strings.TrimSpace(form.Get("for")); who != "" {
 			q.Set("for", who)
 		}
-		return step{"/links", "links_revoked"}, c.ask(http.MethodDelete, "/v1/links", q, nil, nil)
+		return step{"/audit?" + url.Values{"verb": {"link"}, "what": {"tenant " + tenant}}.Encode(), "links_revoked"}, c.ask(http.MethodDelete, "/v1/links", q, nil, nil)
 	})
 	return c.formAgain(err, func(r *refusal) error {
 		f := c.linkForm()

@@ -66,17 +66,17 @@ func TestLinksAreTakenBack(t *testing.T) {
 	has(t, "where it was made", once(t, p, "/links", "en", url.Values{"tenant": {"acme"}, "may": {"read"}, "ttl": {"1h"}}), `action="/links/revoke"`, button, "Take back")
 	has(t, "the audit", part(p, http.MethodGet, "/audit", "en", nil).Body.String(), `action="/links/revoke"`, button, `!value="AAAAAAAAAAAAAAA3"`, `!value="AAAAAAAAAAAAAAA4"`, `!value="AAAAAAAAAAAAAAA5"`, `!value="AAAAAAAAAAAAAAA6"`)
 	for _, c := range []struct {
-		form url.Values
-		want string
+		form     url.Values
+		want, to string
 	}{
-		{url.Values{"id": {"AAAAAAAAAAAAAAA2"}}, "DELETE /v1/links/AAAAAAAAAAAAAAA2"},
-		{url.Values{"tenant": {" acme "}, "for": {"Ann, ticket 17"}}, "DELETE /v1/links?for=Ann%2C+ticket+17&tenant=acme"},
-		{url.Values{"tenant": {"acme"}, "for": {""}}, "DELETE /v1/links?tenant=acme"},
+		{url.Values{"id": {"AAAAAAAAAAAAAAA2"}}, "DELETE /v1/links/AAAAAAAAAAAAAAA2", "/audit?verb=link"},
+		{url.Values{"tenant": {" acme "}, "for": {"Ann, ticket 17"}}, "DELETE /v1/links?for=Ann%2C+ticket+17&tenant=acme", "/audit?verb=link&what=tenant+acme"},
+		{url.Values{"tenant": {"acme"}, "for": {""}}, "DELETE /v1/links?tenant=acme", "/audit?verb=link&what=tenant+acme"},
 	} {
 		asked = nil
 		w := part(p, http.MethodPost, "/links/revoke", "en", c.form)
-		if len(asked) != 1 || asked[0] != c.want || w.Code != http.StatusSeeOther {
-			t.Errorf("%v: %d, asked %v", c.form, w.Code, asked)
+		if len(asked) != 1 || asked[0] != c.want || w.Code != http.StatusSeeOther || w.Header().Get("Location") != c.to {
+			t.Errorf("%v: %d to %q, asked %v", c.form, w.Code, w.Header().Get("Location"), asked)
 		}
 	}
 	w := part(p, http.MethodPost, "/links/revoke", "zh-TW", url.Values{"tenant": {"wrong"}, "for": {"<b>"}})
